@@ -1,0 +1,2 @@
+//! Developer commands: demo, test, bench, dist, mutants.
+fn main() {}
