@@ -1,0 +1,178 @@
+//! The contract between a node and the Wasm modules it runs: task ABI v1.
+//!
+//! Owns every name and number that both sides must agree on, the check that bytes are one
+//! acceptable CBOR item, and (feature `describe`) the description of a function. Never runs
+//! anything and never allocates without `describe`.
+//!
+//! ```text
+//! host                                   guest
+//!   ptr = broccoli_alloc(len)       ──►    8-aligned, traps when out of memory
+//!   memory[ptr..ptr+len] = args            one definite-length CBOR array
+//!   task_<name>(ptr, len)           ──►    runs
+//!                                   ◄──    ptr << 32 | err << 31 | len
+//!   memory[ptr..ptr+len] = body            one CBOR item; err = 1: a text, the error
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "describe")]
+extern crate alloc;
+
+pub mod cbor;
+#[cfg(feature = "describe")]
+mod describe;
+
+pub use cbor::{CborError, validate_item};
+#[cfg(feature = "describe")]
+pub use describe::{Arg, ArgsError, DescribeError, Function, Mismatch, Type, TypeError};
+
+/// Version of this contract; the only byte of the custom section [`SECTION_ABI`].
+pub const ABI_VERSION: u8 = 1;
+
+/// Custom section with the ABI version, one byte.
+pub const SECTION_ABI: &str = "broccoli.abi";
+/// Custom section with a CBOR sequence of `[name, [[arg, type]…], ret, doc]`.
+pub const SECTION_TASKS: &str = "broccoli.tasks";
+
+/// Module name of every import.
+pub const IMPORT_MODULE: &str = "broccoli";
+/// `panic(ptr: i32, len: i32, line: i32)`: tells the reason and ends the call.
+pub const IMPORT_PANIC: &str = "panic";
+/// `log(ptr: i32, len: i32)`: one line of UTF-8 text for whoever watches the task.
+pub const IMPORT_LOG: &str = "log";
+/// `now_ms() -> i64`: milliseconds since 1970, or since the node started if it has no clock.
+pub const IMPORT_NOW_MS: &str = "now_ms";
+/// `random() -> i64`: 64 random bits, not for secrets.
+pub const IMPORT_RANDOM: &str = "random";
+/// `sleep_ms(ms: i32)`: suspends the task for that many milliseconds (unsigned), without CPU.
+pub const IMPORT_SLEEP_MS: &str = "sleep_ms";
+
+/// The linear memory, exported by every module.
+pub const EXPORT_MEMORY: &str = "memory";
+/// `broccoli_alloc(len: i32) -> ptr`: 8-aligned room for the arguments; traps when out of memory.
+pub const EXPORT_ALLOC: &str = "broccoli_alloc";
+/// `broccoli_reset()`, optional: forgets everything allocated by the last call.
+pub const EXPORT_RESET: &str = "broccoli_reset";
+/// `_initialize()`, optional: runs once in a fresh instance, before anything else.
+pub const EXPORT_INITIALIZE: &str = "_initialize";
+/// A function `add` is exported as `task_add(ptr: i32, len: i32) -> i64`.
+pub const EXPORT_TASK_PREFIX: &str = "task_";
+
+/// Longest function or argument name, in bytes.
+pub const NAME_LEN_MAX: usize = 64;
+/// Most arguments of one function.
+pub const ARGS_MAX: usize = 16;
+/// Most functions of one module.
+pub const FUNCTIONS_MAX: usize = 256;
+/// Longest documentation text of one function, in bytes.
+pub const DOC_LEN_MAX: usize = 1024;
+/// Longest written type, in bytes.
+pub const TYPE_LEN_MAX: usize = 128;
+/// Deepest nesting of a type.
+pub const TYPE_DEPTH_MAX: usize = 8;
+/// Deepest nesting of arrays, maps and tags in a value.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Longest value in bytes that the packed result can name: 31 bits.
+pub const RESULT_LEN_MAX: u32 = 0x7fff_ffff;
+
+const ERR_BIT: u64 = 1 << 31;
+
+/// What a `task_` export returned: where the body lies and whether it is an error.
+///
+/// ```text
+///  63            32 31  30             0
+/// ┌────────────────┬───┬────────────────┐
+/// │      ptr       │err│      len       │
+/// └────────────────┴───┴────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedResult {
+    /// Address of the body in linear memory.
+    pub ptr: u32,
+    /// Length of the body in bytes, at most [`RESULT_LEN_MAX`].
+    pub len: u32,
+    /// Whether the body is the text of an error.
+    pub err: bool,
+}
+
+impl PackedResult {
+    /// The `i64` that a `task_` export returns.
+    ///
+    /// ```
+    /// use broccoli_abi::PackedResult;
+    /// let result = PackedResult { ptr: 16, len: 3, err: true };
+    /// assert_eq!(result.pack(), 16 << 32 | 1 << 31 | 3);
+    /// assert_eq!(PackedResult::unpack(result.pack()), result);
+    /// ```
+    #[must_use]
+    pub const fn pack(self) -> i64 {
+        let err = if self.err { ERR_BIT } else { 0 };
+        ((self.ptr as u64) << 32 | err | (self.len & RESULT_LEN_MAX) as u64) as i64
+    }
+
+    /// The reverse of [`PackedResult::pack`]; every `i64` means something.
+    #[must_use]
+    pub const fn unpack(packed: i64) -> Self {
+        let bits = packed as u64;
+        Self {
+            ptr: (bits >> 32) as u32,
+            len: bits as u32 & RESULT_LEN_MAX,
+            err: bits & ERR_BIT != 0,
+        }
+    }
+}
+
+/// Whether `name` may name a function, an argument or a module: an ASCII letter or `_`, then
+/// letters, digits and `_`, at most [`NAME_LEN_MAX`] bytes.
+#[must_use]
+pub const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() > NAME_LEN_MAX || bytes[0].is_ascii_digit() {
+        return false;
+    }
+    let mut i = 0;
+    while i < bytes.len() {
+        if !(bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_') {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_result_keeps_the_extremes() {
+        for result in [
+            PackedResult {
+                ptr: 0,
+                len: 0,
+                err: false,
+            },
+            PackedResult {
+                ptr: u32::MAX,
+                len: RESULT_LEN_MAX,
+                err: true,
+            },
+            PackedResult {
+                ptr: 0x8000_0000,
+                len: 1,
+                err: false,
+            },
+        ] {
+            assert_eq!(PackedResult::unpack(result.pack()), result);
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert!(is_name("add") && is_name("_x1"));
+        assert!(!is_name("") && !is_name("1a") && !is_name("a.b") && !is_name("ä"));
+        let long = [b'a'; NAME_LEN_MAX + 1];
+        let long = core::str::from_utf8(&long).unwrap();
+        assert!(!is_name(long) && is_name(&long[1..]));
+    }
+}

@@ -1,0 +1,152 @@
+//! Opaque CBOR values (RFC 8949) and the few operations that the canvas needs on them.
+//!
+//! A [`Cbor`] is one item that somebody has validated; joining and prepending work on encoded
+//! bytes, so that results never have to be decoded on their way through a node.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+/// One well-formed CBOR item: an argument list, an argument, or a result.
+///
+/// On the wire it travels inside a byte string, so a reader skips it without parsing it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Cbor(#[n(0)] #[cbor(with = "minicbor::bytes")] Vec<u8>);
+
+impl Cbor {
+    /// Takes bytes that are known to be one item: encoded by us, or checked by
+    /// [`broccoli_abi::validate_item`].
+    pub fn from_encoded(bytes: Vec<u8>) -> Cbor {
+        Cbor(bytes)
+    }
+
+    /// Checks bytes from outside: one definite-length item, UTF-8 text, bounded depth.
+    pub fn parse(bytes: &[u8]) -> Option<Cbor> {
+        broccoli_abi::validate_item(bytes).ok()?;
+        Some(Cbor(bytes.to_vec()))
+    }
+
+    /// Encodes any value that knows how.
+    pub fn encode<T: Encode<()>>(value: &T) -> Cbor {
+        let mut bytes = Vec::new();
+        Encoder::new(&mut bytes).encode(value).expect("writing to a Vec cannot fail");
+        Cbor(bytes)
+    }
+
+    /// Decodes the whole item as `T`, or `None` if it is something else.
+    pub fn decode<'b, T: Decode<'b, ()>>(&'b self) -> Option<T> {
+        let mut decoder = Decoder::new(&self.0);
+        let value = decoder.decode().ok()?;
+        (decoder.position() == self.0.len()).then_some(value)
+    }
+
+    /// The array `[items…]` of items that are already encoded.
+    pub fn array<'a, I>(items: I) -> Cbor
+    where
+        I: ExactSizeIterator<Item = &'a [u8]> + Clone,
+    {
+        let bytes = items.clone().map(<[u8]>::len).sum::<usize>();
+        let mut out = Vec::with_capacity(bytes + 9);
+        put_array_header(&mut out, items.len());
+        for item in items {
+            out.extend_from_slice(item);
+        }
+        Cbor(out)
+    }
+
+    /// The empty array.
+    pub fn empty_array() -> Cbor {
+        Cbor(alloc::vec![0x80])
+    }
+
+    /// `null`.
+    pub fn null() -> Cbor {
+        Cbor(alloc::vec![0xf6])
+    }
+
+    /// The encoded item.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The encoded item, owned.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The encoded elements of a definite-length array, or `None` if this is not one.
+    pub fn elements(&self) -> Option<Vec<&[u8]>> {
+        let mut decoder = Decoder::new(&self.0);
+        let len = usize::try_from(decoder.array().ok()??).ok()?;
+        let mut out = Vec::with_capacity(len.min(self.0.len()));
+        for _ in 0..len {
+            let start = decoder.position();
+            decoder.skip().ok()?;
+            out.push(self.0.get(start..decoder.position())?);
+        }
+        Some(out)
+    }
+
+    /// How many elements an array has, or `None` if this is not an array.
+    pub fn array_len(&self) -> Option<usize> {
+        usize::try_from(Decoder::new(&self.0).array().ok()??).ok()
+    }
+
+    /// The array `[first, …self]`: how a parent's result meets a task's own arguments.
+    ///
+    /// `self` must be an array; anything else is left as it is.
+    pub fn prepend(&self, first: &[u8]) -> Cbor {
+        let mut decoder = Decoder::new(&self.0);
+        let Ok(Some(len)) = decoder.array() else { return self.clone() };
+        let rest = &self.0[decoder.position()..];
+        let mut out = Vec::with_capacity(first.len() + rest.len() + 9);
+        put_array_header(&mut out, len as usize + 1);
+        out.extend_from_slice(first);
+        out.extend_from_slice(rest);
+        Cbor(out)
+    }
+}
+
+/// Writes the header of a definite-length array.
+pub fn put_array_header(out: &mut Vec<u8>, len: usize) {
+    Encoder::new(out).array(len as u64).expect("writing to a Vec cannot fail");
+}
+
+/// RFC 8949 diagnostic notation.
+impl fmt::Debug for Cbor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", minicbor::display(&self.0))
+    }
+}
+
+impl fmt::Display for Cbor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepending_and_joining_work_on_encoded_items() {
+        let args = Cbor::encode(&(2u8, "x"));
+        assert_eq!(args.prepend(Cbor::encode(&1u8).as_bytes()), Cbor::encode(&(1u8, 2u8, "x")));
+        let items = [Cbor::encode(&1u8), Cbor::encode(&"y")];
+        let joined = Cbor::array(items.iter().map(Cbor::as_bytes));
+        assert_eq!(joined, Cbor::encode(&(1u8, "y")));
+        assert_eq!(joined.elements().map(|e| e.len()), Some(2));
+        assert_eq!(Cbor::null().elements(), None);
+    }
+
+    #[test]
+    fn a_long_array_gets_a_longer_header() {
+        let long: Vec<u8> = (0..23).collect();
+        let array = Cbor::encode(&long).prepend(&[0x17]);
+        assert_eq!(array.array_len(), Some(24));
+        assert_eq!(array.elements().map(|e| e.len()), Some(24));
+    }
+}

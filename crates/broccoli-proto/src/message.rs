@@ -1,0 +1,616 @@
+//! The messages that nodes exchange, by meaning.
+//!
+//! Every message may be lost, repeated, delayed or reordered. What has an effect carries a token
+//! that its receiver issued; everything else is harmless when repeated.
+//!
+//! ```text
+//!   worker                          origin                          client
+//!     │ ◄──────────── Available ──────│ ◄──────────────── Hello ──────│
+//!     │ ── Fetch (credit) ──────────► │ ── Welcome (token) ─────────► │
+//!     │ ◄──────────────── Lease ──────│ ◄──────────────── Submit ─────│
+//!     │ ── Renew … ─────────────────► │ ── Accepted | Refused ──────► │
+//!     │ ── TaskResults + Fetch ─────► │ ── JobEvent … ──────────────► │
+//!     │ ◄──── ResultAck (+ Lease) ────│ ◄──────────── JobEventAck ────│
+//! ```
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::{Decode, Encode};
+
+use crate::module::ModuleEntry;
+use crate::outcome::{Cause, Outcome, TaskError};
+use crate::{Cbor, Epoch, JobId, ModuleHash, NodeId};
+
+/// One message. A packet holds one or more.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// A node is there (retained).
+    #[n(0)]
+    Birth(#[n(0)] Birth),
+    /// A node is gone: its Will, or its goodbye (retained in place of the birth).
+    #[n(1)]
+    Death(#[n(0)] Death),
+    /// The call for help: an origin has work, or news about modules.
+    #[n(2)]
+    Available(#[n(0)] Available),
+    /// A worker gives an origin credit.
+    #[n(3)]
+    Fetch(#[n(0)] Fetch),
+    /// An origin hands out a batch of tasks.
+    #[n(4)]
+    Lease(#[n(0)] Lease),
+    /// A worker hands tasks back that it cannot start soon.
+    #[n(5)]
+    Return(#[n(0)] Return),
+    /// A worker says which attempts it holds.
+    #[n(6)]
+    Renew(#[n(0)] Renew),
+    /// What attempts came to; kept by the worker and repeated until acknowledged.
+    #[n(7)]
+    TaskResults(#[n(0)] TaskResults),
+    /// The origin holds these results.
+    #[n(8)]
+    ResultAck(#[n(0)] ResultAck),
+    /// The origin wants these attempts no more.
+    #[n(9)]
+    Abort(#[n(0)] Abort),
+    /// A client asks an origin for a token.
+    #[n(10)]
+    Hello,
+    /// The origin's answer.
+    #[n(11)]
+    Welcome(#[n(0)] Welcome),
+    /// A client hands a canvas to an origin.
+    #[n(12)]
+    Submit(#[n(0)] Submit),
+    /// The origin has accepted the job.
+    #[n(13)]
+    Accepted(#[n(0)] Accepted),
+    /// The origin has refused it.
+    #[n(14)]
+    Refused(#[n(0)] Refused),
+    /// News of a job for its client.
+    #[n(15)]
+    JobEvent(#[n(0)] JobEvent),
+    /// The client has seen how the job ended.
+    #[n(16)]
+    JobEventAck(#[n(0)] JobId),
+    /// A client ends its job.
+    #[n(17)]
+    Revoke(#[n(0)] Revoke),
+    /// Asks for the manifests behind a digest of the receiver's.
+    #[n(18)]
+    ManifestRequest(#[n(0)] ManifestRequest),
+    /// Some of the sender's manifests.
+    #[n(19)]
+    Manifests(#[n(0)] Manifests),
+    /// Asks for a piece of a module.
+    #[n(20)]
+    ChunkRequest(#[n(0)] ChunkRequest),
+    /// A piece of a module.
+    #[n(21)]
+    Chunk(#[n(0)] Chunk),
+    /// A node will not take a module.
+    #[n(22)]
+    ModuleRefused(#[n(0)] ModuleRefused),
+    /// Asks whether another node has the sender's name.
+    #[n(23)]
+    Claim(#[n(0)] Claim),
+    /// The answer to a claim: the name is taken.
+    #[n(24)]
+    Claimed(#[n(0)] Claimed),
+    /// Asks nodes how they are.
+    #[n(25)]
+    VitalsRequest,
+    /// How a node is.
+    #[n(26)]
+    Vitals(#[n(0)] Vitals),
+    /// A line that a running task logged. Best effort.
+    #[n(27)]
+    Log(#[n(0)] Log),
+}
+
+/// Presence of a node, retained on its birth topic.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Birth {
+    /// Counts the connections of this epoch, from 1.
+    #[n(0)]
+    pub connection: u32,
+    /// Tasks it runs side by side; 0 for a client.
+    #[n(1)]
+    pub slots: u16,
+    /// Labels (`room=kitchen`) and capabilities (`led`).
+    #[n(2)]
+    pub features: Vec<String>,
+    /// Digest of the modules it holds.
+    #[n(3)]
+    pub modules: u64,
+    /// Longest packet it takes.
+    #[n(4)]
+    pub packet_bytes_max: u32,
+    /// Whether it accepts jobs of others.
+    #[n(5)]
+    pub resident: bool,
+    /// Whether accepted jobs survive its restart.
+    #[n(6)]
+    pub durable: bool,
+    /// Version of its program.
+    #[n(7)]
+    pub version: String,
+}
+
+/// The end of one connection of one incarnation. It counts only for these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Death {
+    /// The connection that ended.
+    #[n(0)]
+    pub connection: u32,
+    /// Whether the node left on purpose: nobody needs to wait for its return.
+    #[n(1)]
+    pub leaving: bool,
+}
+
+/// The call for help. Repeated at growing intervals while work waits without credit.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Available {
+    /// What the waiting tasks need: a node that fits one of these may answer. May be empty.
+    #[n(0)]
+    pub wants: Vec<Want>,
+    /// Chance with which a fitting node answers, of 65535.
+    #[n(1)]
+    pub chance: u16,
+    /// Digest of the modules that the origin holds.
+    #[n(2)]
+    pub modules: u64,
+}
+
+/// What a class of tasks needs from a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Want {
+    /// The module that holds the function.
+    #[n(0)]
+    pub module: ModuleHash,
+    /// Names, labels or capabilities; all must match.
+    #[n(1)]
+    pub on: Vec<String>,
+}
+
+/// A snapshot of a worker's credit at one origin; it replaces the earlier one.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Fetch {
+    /// Goes back in each lease. The worker accepts its last two.
+    #[n(0)]
+    pub token: u64,
+    /// The incarnation of the origin that `seen` speaks of; none before its first lease.
+    #[n(1)]
+    pub origin_epoch: Option<Epoch>,
+    /// Number of the last batch received from it: later ones count against this credit.
+    #[n(2)]
+    pub seen: u32,
+    /// Tasks that may be sent beyond `seen`.
+    #[n(3)]
+    pub tasks: u32,
+    /// Bytes of arguments that may be sent beyond `seen`.
+    #[n(4)]
+    pub bytes: u32,
+    /// Digest of the modules it holds.
+    #[n(5)]
+    pub modules: u64,
+    /// Labels and capabilities.
+    #[n(6)]
+    pub features: Vec<String>,
+    /// Longest packet it takes.
+    #[n(7)]
+    pub packet_bytes_max: u32,
+}
+
+/// A batch of tasks for one worker. The header's epoch is the origin's.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Lease {
+    /// From the worker's `Fetch`.
+    #[n(0)]
+    pub token: u64,
+    /// Counts the batches to this worker, from 1.
+    #[n(1)]
+    pub batch: u32,
+    /// The functions that the tasks name by index.
+    #[n(2)]
+    pub functions: Vec<LeasedFunction>,
+    /// The tasks.
+    #[n(3)]
+    pub tasks: Vec<LeasedTask>,
+}
+
+/// A function bound to the code that runs it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct LeasedFunction {
+    /// The module.
+    #[n(0)]
+    pub module: ModuleHash,
+    /// Its function's name, without the module's.
+    #[n(1)]
+    pub name: String,
+}
+
+/// One attempt at a task.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct LeasedTask {
+    /// Which.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// Index into [`Lease::functions`].
+    #[n(1)]
+    pub function: u16,
+    /// A CBOR array of arguments; for a bin, of argument arrays.
+    #[n(2)]
+    pub args: Cbor,
+    /// Whether to call the function for each element of `args` and return the list of results.
+    #[n(3)]
+    pub bin: bool,
+    /// Time limit of this attempt, in milliseconds.
+    #[n(4)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// One try at running a task, unique within an epoch of its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Attempt {
+    /// [`JobId::number`].
+    #[n(0)]
+    pub job: u64,
+    /// The task's index in its job.
+    #[n(1)]
+    pub step: u32,
+    /// Counts the leases of this task, from 1.
+    #[n(2)]
+    pub number: u32,
+}
+
+/// Attempts that the worker has not started and gives back. It cancels its credit at the origin.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Return {
+    /// The incarnation of the origin that leased them.
+    #[n(0)]
+    pub origin_epoch: Epoch,
+    /// The attempts.
+    #[n(1)]
+    pub attempts: Vec<Attempt>,
+}
+
+/// Attempts that the worker holds: acknowledges their lease and prolongs it.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Renew {
+    /// The incarnation of the origin that leased them.
+    #[n(0)]
+    pub origin_epoch: Epoch,
+    /// Those that have started.
+    #[n(1)]
+    pub started: Vec<Attempt>,
+    /// Those that wait for a slot.
+    #[n(2)]
+    pub queued: Vec<Attempt>,
+}
+
+/// What attempts came to.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct TaskResults {
+    /// The incarnation of the origin that leased them.
+    #[n(0)]
+    pub origin_epoch: Epoch,
+    /// Number of this message among the worker's results to this origin, for the acknowledgement.
+    #[n(1)]
+    pub number: u32,
+    /// The results.
+    #[n(2)]
+    pub results: Vec<TaskResult>,
+}
+
+/// What one attempt came to.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct TaskResult {
+    /// Which attempt.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// Its value, or why there is none.
+    #[n(1)]
+    pub outcome: Result<Cbor, Failure>,
+}
+
+/// Why an attempt failed, as its worker saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Failure {
+    /// The kind.
+    #[n(0)]
+    pub cause: Cause,
+    /// The text.
+    #[n(1)]
+    pub text: String,
+}
+
+/// The origin holds these results; the worker may forget them.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ResultAck {
+    /// The incarnation of the worker that numbered them.
+    #[n(0)]
+    pub worker_epoch: Epoch,
+    /// Numbers of `TaskResults`.
+    #[n(1)]
+    pub numbers: Vec<u32>,
+}
+
+/// Attempts whose results nobody waits for. Naming them is enough: no number is used twice.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Abort {
+    /// The attempts.
+    #[n(0)]
+    pub attempts: Vec<Attempt>,
+}
+
+/// An origin's answer to `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Welcome {
+    /// Proves to the origin that a message was made for its present incarnation.
+    #[n(0)]
+    pub token: u64,
+    /// Digest of the modules that it holds.
+    #[n(1)]
+    pub modules: u64,
+}
+
+/// A canvas for an origin. Repeated with the same number until answered.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Submit {
+    /// From the origin's `Welcome`.
+    #[n(0)]
+    pub token: u64,
+    /// Counts the submits of this client's incarnation, from 1.
+    #[n(1)]
+    pub number: u32,
+    /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
+    #[n(2)]
+    pub canvas: Cbor,
+}
+
+/// The job is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Accepted {
+    /// [`Submit::number`].
+    #[n(0)]
+    pub number: u32,
+    /// The job.
+    #[n(1)]
+    pub job: JobId,
+}
+
+/// The job is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Refused {
+    /// [`Submit::number`].
+    #[n(0)]
+    pub number: u32,
+    /// Why.
+    #[n(1)]
+    pub reason: Refusal,
+}
+
+/// Why an origin did not accept a job.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// The token is not of this incarnation, or forgotten: say hello again.
+    #[n(0)]
+    StaleToken,
+    /// The queue is full: try later.
+    #[n(1)]
+    QueueFull,
+    /// The canvas is not acceptable; the text says why.
+    #[n(2)]
+    BadCanvas(#[n(0)] String),
+    /// The node does not take jobs of others.
+    #[n(3)]
+    NotResident,
+}
+
+/// News of a job.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct JobEvent {
+    /// Which job.
+    #[n(0)]
+    pub job: JobId,
+    /// What happened.
+    #[n(1)]
+    pub news: JobNews,
+}
+
+/// What can be told of a job. Only `Ended` is repeated until acknowledged.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum JobNews {
+    /// Tasks that have ended, of how many.
+    #[n(0)]
+    Progress {
+        /// Ended tasks.
+        #[n(0)]
+        done: u32,
+        /// All tasks.
+        #[n(1)]
+        total: u32,
+    },
+    /// A task logged a line.
+    #[n(1)]
+    Logged {
+        /// Where it runs.
+        #[n(0)]
+        node: NodeId,
+        /// `module.function`.
+        #[n(1)]
+        function: String,
+        /// Number of the task in the job.
+        #[n(2)]
+        task: u32,
+        /// The line.
+        #[n(3)]
+        text: String,
+    },
+    /// Tasks of this function wait and no live node fits them.
+    #[n(2)]
+    NoNode {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// Its routing, if it has any.
+        #[n(1)]
+        on: Vec<String>,
+        /// How many live nodes with slots there are.
+        #[n(2)]
+        nodes: u32,
+    },
+    /// A callback failed. The job does not.
+    #[n(3)]
+    CallbackFailed(#[n(0)] TaskError),
+    /// How the job ended.
+    #[n(4)]
+    Ended(#[n(0)] Outcome),
+}
+
+/// A client ends its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Revoke {
+    /// From the origin's `Welcome`.
+    #[n(0)]
+    pub token: u64,
+    /// The job.
+    #[n(1)]
+    pub job: JobId,
+}
+
+/// Asks for manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ManifestRequest {
+    /// The digest that made the asker curious; the answer is the present set in any case.
+    #[n(0)]
+    pub digest: u64,
+}
+
+/// Some of the sender's manifests, as many as a packet takes.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Manifests {
+    /// Digest of the whole set.
+    #[n(0)]
+    pub digest: u64,
+    /// How many modules the whole set has.
+    #[n(1)]
+    pub total: u16,
+    /// Some of them.
+    #[n(2)]
+    pub entries: Vec<ModuleEntry>,
+}
+
+/// Asks for chunks of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ChunkRequest {
+    /// The module.
+    #[n(0)]
+    pub module: ModuleHash,
+    /// Index of the first chunk.
+    #[n(1)]
+    pub first: u32,
+    /// How many.
+    #[n(2)]
+    pub count: u16,
+}
+
+/// One chunk of a module, checked against the hash in its manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Chunk {
+    /// The module.
+    #[n(0)]
+    pub module: ModuleHash,
+    /// Index of the chunk.
+    #[n(1)]
+    pub index: u32,
+    /// Its bytes.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// A node will not take a module, and keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ModuleRefused {
+    /// The module.
+    #[n(0)]
+    pub module: ModuleHash,
+    /// Why.
+    #[n(1)]
+    pub reason: String,
+}
+
+/// "Is anybody else called like me?" Sent to the sender's own name after connecting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Claim {
+    /// Random; only an answer that repeats it counts, so old answers cannot be replayed.
+    #[n(0)]
+    pub nonce: u64,
+    /// How long the asker runs.
+    #[n(1)]
+    pub age_ms: u64,
+}
+
+/// "Yes, and for longer."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Claimed {
+    /// From the claim.
+    #[n(0)]
+    pub nonce: u64,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Vitals {
+    /// Tasks it runs side by side at most.
+    #[n(0)]
+    pub slots: u16,
+    /// Tasks running.
+    #[n(1)]
+    pub running: u32,
+    /// Leased tasks waiting for a slot.
+    #[n(2)]
+    pub queued: u32,
+    /// Jobs that it holds as origin.
+    #[n(3)]
+    pub jobs: u32,
+    /// Tasks that wait in its queue as origin.
+    #[n(4)]
+    pub ready: u32,
+    /// Since its start.
+    #[n(5)]
+    pub uptime_ms: u64,
+    /// Tasks it has run.
+    #[n(6)]
+    pub tasks_run: u64,
+    /// Newest version of each module it holds.
+    #[n(7)]
+    pub modules: Vec<ModuleVersion>,
+}
+
+/// A module by name and version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct ModuleVersion {
+    /// Name.
+    #[n(0)]
+    pub name: String,
+    /// Version; 0 for native functions.
+    #[n(1)]
+    pub version: u64,
+}
+
+/// A line that a task logged.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Log {
+    /// Which attempt.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// The line, at most 1 KiB.
+    #[n(1)]
+    pub text: String,
+}

@@ -1,0 +1,76 @@
+//! How a task or a job ended.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use minicbor::{Decode, Encode};
+
+use crate::{Cbor, NodeId};
+
+/// What a task or a canvas came to: exactly one of these, once.
+pub type Outcome = Result<Cbor, TaskError>;
+
+/// Why a task failed: enough for a person to find the function, the node and the cause.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskError {
+    /// `module.function`.
+    #[n(0)]
+    pub function: String,
+    /// Number of the task in its job.
+    #[n(1)]
+    pub task: u32,
+    /// Where it ran; none if it never did.
+    #[n(2)]
+    pub node: Option<NodeId>,
+    /// Which attempt failed, from 1; 0 if it never ran.
+    #[n(3)]
+    pub attempt: u32,
+    /// What went wrong.
+    #[n(4)]
+    pub cause: Cause,
+    /// The message of the function or of the node.
+    #[n(5)]
+    pub text: String,
+    /// Indices of the group members on the way to the task, outermost first.
+    #[n(6)]
+    pub members: Vec<u32>,
+}
+
+/// The kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Cause {
+    /// The function returned an error.
+    #[n(0)]
+    Returned,
+    /// The function panicked, trapped or broke a limit of the node.
+    #[n(1)]
+    Crashed,
+    /// An attempt took longer than its `timeout`.
+    #[n(2)]
+    TimedOut,
+    /// The workers that started it were lost, too often to try again.
+    #[n(3)]
+    Lost,
+    /// The job was revoked.
+    #[n(4)]
+    Revoked,
+    /// The arguments or the result do not fit what the function or the node takes.
+    #[n(5)]
+    Unfit,
+}
+
+/// `tasks.add: text (task 3, attempt 1 on pi-1, member 2)`.
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (task {}", self.function, self.text, self.task)?;
+        if let Some(node) = self.node {
+            write!(f, ", attempt {} on {node}", self.attempt)?;
+        }
+        self.members.iter().try_for_each(|member| write!(f, ", member {member}"))?;
+        f.write_str(")")
+    }
+}
+
+impl core::error::Error for TaskError {}

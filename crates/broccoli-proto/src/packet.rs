@@ -1,0 +1,204 @@
+//! A packet: a header in the clear and sealed messages.
+//!
+//! ```text
+//! packet = header ‖ ciphertext ‖ tag(16)
+//! header = [ version, key id, sender, destination / null, epoch(16), sequence ]      CBOR
+//! plaintext = message ‖ message ‖ …                                                  CBOR sequence (RFC 8742)
+//! ```
+
+use alloc::vec::Vec;
+
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use crate::message::Message;
+use crate::seal::{ClusterKey, TAG_BYTES};
+use crate::{Epoch, NodeId};
+
+/// Version of this wire.
+pub const VERSION: u8 = 1;
+/// Most messages that a packet may hold.
+pub const MESSAGES_MAX: usize = 64;
+/// An upper bound on header and tag, for planning how much fits into a packet.
+pub const OVERHEAD_BYTES_MAX: usize = 128;
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// One node.
+    Node(NodeId),
+    /// Whoever watches the presence of this node (retained).
+    Birth(NodeId),
+    /// Every node.
+    All,
+}
+
+/// The part of a packet that is not secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Header {
+    /// [`VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// [`ClusterKey::key_id`].
+    #[n(1)]
+    pub key_id: u8,
+    /// Who sealed it.
+    #[n(2)]
+    pub sender: NodeId,
+    /// The one node it is for; none for everybody.
+    #[n(3)]
+    pub destination: Option<NodeId>,
+    /// The sender's incarnation.
+    #[n(4)]
+    pub epoch: Epoch,
+    /// Counts the sender's packets of this epoch.
+    #[n(5)]
+    pub sequence: u64,
+}
+
+/// Why a packet was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketError {
+    /// Not a packet, or not a message in it.
+    Malformed,
+    /// Another version of the wire.
+    Version(u8),
+    /// Sealed with another key, or changed on the way.
+    CannotOpen,
+    /// For another node.
+    Misdirected,
+}
+
+/// Writes messages into `buf` (cleared first) as one sealed packet.
+///
+/// `put_messages` appends encoded messages; it may write nothing.
+pub fn seal(
+    key: &ClusterKey,
+    sender: NodeId,
+    to: Address,
+    epoch: Epoch,
+    sequence: u64,
+    buf: &mut Vec<u8>,
+    put_messages: impl FnOnce(&mut Vec<u8>),
+) {
+    buf.clear();
+    let destination = match to {
+        Address::Node(node) => Some(node),
+        Address::Birth(_) | Address::All => None,
+    };
+    let header = Header { version: VERSION, key_id: key.key_id(), sender, destination, epoch, sequence };
+    put(buf, &header);
+    let header_bytes = buf.len();
+    put_messages(buf);
+    let (header, plaintext) = buf.split_at_mut(header_bytes);
+    let tag = key.seal(epoch, sequence, header, plaintext);
+    buf.extend_from_slice(&tag);
+}
+
+/// Appends one message to a packet under construction.
+pub fn put<T: Encode<()>>(buf: &mut Vec<u8>, message: &T) {
+    Encoder::new(buf).encode(message).expect("writing to a Vec cannot fail");
+}
+
+/// Opens a packet in place and hands out its header and its messages' bytes.
+///
+/// # Errors
+/// See [`PacketError`]; nothing of the content is trusted then.
+pub fn open<'b>(keys: &[ClusterKey], me: NodeId, packet: &'b mut [u8]) -> Result<(Header, &'b [u8]), PacketError> {
+    let mut decoder = Decoder::new(packet);
+    let header: Header = decoder.decode().map_err(|_| PacketError::Malformed)?;
+    let header_bytes = decoder.position();
+    if header.version != VERSION {
+        return Err(PacketError::Version(header.version));
+    }
+    if header.destination.is_some_and(|destination| destination != me) {
+        return Err(PacketError::Misdirected);
+    }
+    let sealed_bytes = packet.len().checked_sub(TAG_BYTES).ok_or(PacketError::Malformed)?;
+    if sealed_bytes < header_bytes {
+        return Err(PacketError::Malformed);
+    }
+    let (rest, tag) = packet.split_at_mut(sealed_bytes);
+    let tag: [u8; TAG_BYTES] = (&*tag).try_into().map_err(|_| PacketError::Malformed)?;
+    let (head, ciphertext) = rest.split_at_mut(header_bytes);
+    let key = keys.iter().find(|key| key.key_id() == header.key_id).ok_or(PacketError::CannotOpen)?;
+    key.open(header.epoch, header.sequence, head, ciphertext, tag).map_err(|_| PacketError::CannotOpen)?;
+    Ok((header, ciphertext))
+}
+
+/// The messages of an opened packet, one by one; ends after an error.
+pub fn messages(mut plaintext: &[u8]) -> impl Iterator<Item = Result<Message, PacketError>> {
+    let mut left = MESSAGES_MAX;
+    core::iter::from_fn(move || {
+        if plaintext.is_empty() {
+            return None;
+        }
+        let mut decoder = Decoder::new(plaintext);
+        let message = decoder.decode().map_err(|_| PacketError::Malformed);
+        let position = decoder.position();
+        left = left.saturating_sub(1);
+        match message {
+            Ok(message) if left > 0 => {
+                plaintext = &plaintext[position..];
+                Some(Ok(message))
+            }
+            _ => {
+                plaintext = &[];
+                Some(Err(PacketError::Malformed))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: Epoch = Epoch([9; 16]);
+
+    fn node(name: &str) -> NodeId {
+        name.parse().expect("a name")
+    }
+
+    fn hello(key: &ClusterKey) -> Vec<u8> {
+        let mut buf = Vec::new();
+        seal(key, node("a"), Address::Node(node("b")), EPOCH, 1, &mut buf, |buf| {
+            put(buf, &Message::Hello);
+            put(buf, &Message::VitalsRequest);
+        });
+        buf
+    }
+
+    #[test]
+    fn a_packet_opens_with_its_key_only() {
+        let key = ClusterKey::new([1; 32]);
+        let mut packet = hello(&key);
+        let (header, plaintext) = open(core::slice::from_ref(&key), node("b"), &mut packet).expect("opens");
+        assert_eq!((header.sender, header.sequence), (node("a"), 1));
+        let all: Result<Vec<_>, _> = messages(plaintext).collect();
+        assert_eq!(all, Ok(alloc::vec![Message::Hello, Message::VitalsRequest]));
+
+        let other = ClusterKey::new([2; 32]);
+        assert_eq!(open(&[other], node("b"), &mut hello(&key)), Err(PacketError::CannotOpen));
+        assert_eq!(open(&[key.clone()], node("c"), &mut hello(&key)), Err(PacketError::Misdirected));
+    }
+
+    #[test]
+    fn every_changed_or_missing_byte_is_noticed() {
+        let key = ClusterKey::new([1; 32]);
+        let good = hello(&key);
+        for at in 0..good.len() {
+            let mut changed = good.clone();
+            changed[at] ^= 0x20;
+            assert!(open(core::slice::from_ref(&key), node("b"), &mut changed).is_err(), "byte {at}");
+            assert!(open(core::slice::from_ref(&key), node("b"), &mut good[..at].to_vec()).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_messages_is_bounded() {
+        let mut many = Vec::new();
+        (0..MESSAGES_MAX + 9).for_each(|_| put(&mut many, &Message::Hello));
+        assert_eq!(messages(&many).filter(Result::is_ok).count(), MESSAGES_MAX - 1);
+        assert_eq!(messages(&many).last(), Some(Err(PacketError::Malformed)));
+    }
+}
