@@ -13,7 +13,11 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 /// On the wire it travels inside a byte string, so a reader skips it without parsing it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(transparent)]
-pub struct Cbor(#[n(0)] #[cbor(with = "minicbor::bytes")] Vec<u8>);
+pub struct Cbor(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    Vec<u8>,
+);
 
 impl Cbor {
     /// Takes bytes that are known to be one item: encoded by us, or checked by
@@ -99,7 +103,9 @@ impl Cbor {
     /// `self` must be an array; anything else is left as it is.
     pub fn prepend(&self, first: &[u8]) -> Cbor {
         let mut decoder = Decoder::new(&self.0);
-        let Ok(Some(len)) = decoder.array() else { return self.clone() };
+        let Ok(Some(len)) = decoder.array() else {
+            return self.clone();
+        };
         let rest = &self.0[decoder.position()..];
         let mut out = Vec::with_capacity(first.len() + rest.len() + 9);
         put_array_header(&mut out, len as usize + 1);

@@ -109,7 +109,8 @@ byte_id! {
 }
 
 byte_id! {
-    /// SHA-256 of a module's bytes; for native functions, of their descriptions.
+    /// SHA-256 of a module's manifest, which names the hash of its code; for native functions, of
+    /// their descriptions.
     ModuleHash, 32
 }
 

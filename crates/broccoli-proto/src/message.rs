@@ -109,6 +109,9 @@ pub enum Message {
     /// A line that a running task logged. Best effort.
     #[n(27)]
     Log(#[n(0)] Log),
+    /// A client asks after its job, so that a lost event or a lost origin shows.
+    #[n(28)]
+    JobQuery(#[n(0)] JobId),
 }
 
 /// Presence of a node, retained on its birth topic.
@@ -132,11 +135,8 @@ pub struct Birth {
     /// Whether it accepts jobs of others.
     #[n(5)]
     pub resident: bool,
-    /// Whether accepted jobs survive its restart.
-    #[n(6)]
-    pub durable: bool,
     /// Version of its program.
-    #[n(7)]
+    #[n(6)]
     pub version: String,
 }
 
@@ -220,6 +220,9 @@ pub struct Lease {
     /// The tasks.
     #[n(3)]
     pub tasks: Vec<LeasedTask>,
+    /// Longest result that the origin can receive, in bytes.
+    #[n(4)]
+    pub result_bytes_max: u32,
 }
 
 /// A function bound to the code that runs it.
@@ -470,6 +473,9 @@ pub enum JobNews {
     /// How the job ended.
     #[n(4)]
     Ended(#[n(0)] Outcome),
+    /// The origin does not know the job: it has restarted, or forgotten it.
+    #[n(5)]
+    Unknown,
 }
 
 /// A client ends its job.

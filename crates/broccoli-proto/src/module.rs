@@ -36,11 +36,11 @@ pub enum ModuleEntry {
 }
 
 impl ModuleEntry {
-    /// The id of the code.
-    pub fn hash(&self) -> ModuleHash {
+    /// The id of the module.
+    pub fn id(&self) -> ModuleHash {
         match self {
-            ModuleEntry::Wasm(signed) => signed.manifest.hash,
-            ModuleEntry::Native(native) => native.hash(),
+            ModuleEntry::Wasm(signed) => signed.id,
+            ModuleEntry::Native(native) => native.id(),
         }
     }
 
@@ -81,8 +81,8 @@ pub struct NativeModule {
 }
 
 impl NativeModule {
-    /// Hash of name and descriptions: equal programs have equal hashes.
-    pub fn hash(&self) -> ModuleHash {
+    /// Hash of name and descriptions: equal programs have equal ids.
+    pub fn id(&self) -> ModuleHash {
         hash(Cbor::encode(self).as_bytes())
     }
 }
@@ -134,7 +134,9 @@ impl fmt::Display for ManifestError {
         match self {
             ManifestError::BadSignature => f.write_str("not signed with this cluster's deploy key"),
             ManifestError::Malformed => f.write_str("not a module manifest"),
-            ManifestError::Abi(abi) => write!(f, "made for task ABI {abi}, this node knows {}", broccoli_abi::ABI_VERSION),
+            ManifestError::Abi(abi) => {
+                write!(f, "made for task ABI {abi}, this node knows {}", broccoli_abi::ABI_VERSION)
+            }
             ManifestError::OverLimit(what) => write!(f, "over a limit: {what}"),
         }
     }
@@ -166,7 +168,7 @@ impl Manifest {
     pub fn sign(self, key: &SigningKey) -> SignedManifest {
         let bytes = Cbor::encode(&self).into_bytes();
         let signature = key.sign(&bytes).to_bytes();
-        SignedManifest { bytes, signature, manifest: self }
+        SignedManifest { id: hash(&bytes), bytes, signature, manifest: self }
     }
 
     fn check(&self) -> Result<(), ManifestError> {
@@ -195,6 +197,9 @@ impl Manifest {
 /// Holding one means only that it parsed; see [`SignedManifest::verify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignedManifest {
+    /// SHA-256 of what was signed: the same code deployed again is another module, so that a
+    /// version can be taken back by deploying the one before.
+    pub id: ModuleHash,
     bytes: Vec<u8>,
     signature: [u8; 64],
     /// What was signed.
@@ -233,7 +238,7 @@ impl<'b, C> Decode<'b, C> for SignedManifest {
         let bytes = d.bytes()?.to_vec();
         let signature = d.bytes()?.try_into().map_err(|_| malformed())?;
         let manifest = minicbor::decode(&bytes)?;
-        Ok(SignedManifest { bytes, signature, manifest })
+        Ok(SignedManifest { id: hash(&bytes), bytes, signature, manifest })
     }
 }
 

@@ -1,0 +1,84 @@
+//! What a node is told at its start.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_proto::NodeId;
+use broccoli_proto::module::{DeployPublic, NativeModule};
+use broccoli_proto::seal::ClusterKey;
+
+use crate::canvas;
+
+/// Identity, role and capacities of a node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name, unique in the cluster.
+    pub name: NodeId,
+    /// The cluster's keys: the first seals, all of them open. One, or two while it is changed.
+    pub keys: Vec<ClusterKey>,
+    /// Whose signature a module needs.
+    pub deploy_public: DeployPublic,
+    /// Tasks it runs side by side; 0 for a client or a mere origin.
+    pub slots: u16,
+    /// Labels (`room=kitchen`) and capabilities (`led`), at most 16.
+    pub features: Vec<String>,
+    /// Functions built into the program.
+    pub natives: Vec<NativeModule>,
+    /// Whether it accepts jobs of others.
+    pub resident: bool,
+    /// Whether it pulls the code of modules, or only their manifests.
+    pub holds_code: bool,
+    /// Version of the program, for people.
+    pub version: String,
+    /// Capacities.
+    pub limits: Limits,
+}
+
+/// Capacities of a node. Whatever is over one is refused or dropped with a counted event.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest packet, in bytes.
+    pub packet_bytes_max: u32,
+    /// Jobs held as origin, the ended ones that a client has not seen included.
+    pub jobs_max: usize,
+    /// Tasks of all these jobs together.
+    pub tasks_max: u32,
+    /// One canvas.
+    pub canvas: canvas::Limits,
+    /// Leased tasks held as worker.
+    pub held_max: usize,
+    /// Bytes of arguments that an origin may send ahead.
+    pub credit_bytes: u32,
+    /// Bytes of a result.
+    pub result_bytes_max: u32,
+    /// Nodes remembered: members, origins, workers and clients, each.
+    pub nodes_max: usize,
+    /// Modules held, and manifests known of others times four.
+    pub modules_max: usize,
+    /// Messages waiting for one address.
+    pub outbox_max: usize,
+}
+
+impl Limits {
+    /// For a Raspberry Pi or a PC.
+    pub fn host() -> Limits {
+        const MIB: u32 = 1 << 20;
+        Limits {
+            packet_bytes_max: MIB,
+            jobs_max: 10_000,
+            tasks_max: 1_000_000,
+            canvas: canvas::Limits {
+                steps_max: 1_000_000,
+                depth_max: 32,
+                args_bytes_max: 64 << 20,
+                result_bytes_max: 64 << 20,
+            },
+            held_max: 4_096,
+            credit_bytes: MIB,
+            result_bytes_max: MIB - 4096,
+            nodes_max: 10_000,
+            modules_max: 64,
+            outbox_max: 1_024,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What goes into a node and what comes out of it.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{Failure, JobNews, LeasedFunction, Refusal, Vitals};
+use broccoli_proto::module::SignedManifest;
+use broccoli_proto::packet::{Address, PacketError};
+use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
+
+/// Something that has happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Time has passed; also implied by every other input.
+    Timeout,
+    /// The link is up and every subscription confirmed.
+    Connected,
+    /// The link is down.
+    Disconnected,
+    /// A packet came in.
+    Packet {
+        /// Where it was sent to.
+        to: Address,
+        /// Its bytes.
+        packet: &'a [u8],
+    },
+    /// A run has ended, on its own or after [`Action::Abort`].
+    Executed {
+        /// Which.
+        run: RunId,
+        /// What it came to.
+        outcome: Result<Cbor, Failure>,
+    },
+    /// A running task logged a line.
+    Logged {
+        /// Which run.
+        run: RunId,
+        /// The line.
+        text: String,
+    },
+    /// The answer to [`Action::LoadChunk`]; none if the store does not have it.
+    ChunkLoaded {
+        /// The module.
+        module: ModuleHash,
+        /// Index of the chunk.
+        index: u32,
+        /// Who asked.
+        to: NodeId,
+        /// Its bytes.
+        bytes: Option<Vec<u8>>,
+    },
+    /// The answer to [`Action::Install`], or a module that was in the store at the start, or one
+    /// that is deployed from here.
+    Installed {
+        /// The module.
+        manifest: SignedManifest,
+        /// Why it cannot be used.
+        outcome: Result<(), String>,
+    },
+}
+
+/// One execution on this node, unique in its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Run a function and answer with [`Input::Executed`]. At most `slots` at a time.
+    Execute(Execute),
+    /// Stop a run as soon as possible; it still answers with [`Input::Executed`].
+    Abort(RunId),
+    /// Keep a chunk of a module that is being pulled.
+    StoreChunk {
+        /// The module.
+        module: ModuleHash,
+        /// Index of the chunk.
+        index: u32,
+        /// Its bytes, checked.
+        bytes: Vec<u8>,
+    },
+    /// Read a chunk of a held module and answer with [`Input::ChunkLoaded`].
+    LoadChunk {
+        /// The module.
+        module: ModuleHash,
+        /// Index of the chunk.
+        index: u32,
+        /// Who asks.
+        to: NodeId,
+    },
+    /// Check the whole of a module whose chunks are stored, make it runnable, and answer with
+    /// [`Input::Installed`].
+    Install(SignedManifest),
+    /// A module is no longer needed.
+    Remove(ModuleHash),
+    /// Something for whoever uses this node.
+    Event(Event),
+}
+
+/// A function to run.
+#[derive(Clone, Debug)]
+pub struct Execute {
+    /// For the answer.
+    pub run: RunId,
+    /// Which function of which module.
+    pub function: Arc<LeasedFunction>,
+    /// A CBOR array of arguments; for a bin, of argument arrays.
+    pub args: Cbor,
+    /// Call the function for each element of `args` in turn; the result is the list.
+    pub bin: bool,
+}
+
+/// A canvas handed to [`crate::Node::submit`] or [`crate::Node::submit_to_cluster`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SubmitId(pub u32);
+
+/// Something for whoever uses the node.
+#[derive(Debug)]
+pub enum Event {
+    /// A client has found an origin and knows its functions.
+    Attached(NodeId),
+    /// No node has answered as an origin so far; the client keeps trying.
+    NoOrigin,
+    /// A submitted canvas is a job now.
+    Accepted(SubmitId, JobId),
+    /// A submitted canvas was refused.
+    Refused(SubmitId, Refusal),
+    /// News of a submitted job.
+    Job(SubmitId, JobNews),
+    /// Another node that is older has this node's name: stop.
+    NameTaken,
+    /// A packet was dropped.
+    Rejected {
+        /// Who sent it, if that can be told.
+        sender: Option<NodeId>,
+        /// Why.
+        error: PacketError,
+    },
+    /// A node came, changed or left.
+    Member(NodeId),
+    /// The set of runnable modules has changed.
+    Modules,
+    /// A module was refused by this node, or by another one.
+    ModuleRefused {
+        /// By whom.
+        by: NodeId,
+        /// The module.
+        module: ModuleHash,
+        /// Why.
+        reason: String,
+    },
+    /// A node said how it is.
+    Vitals(NodeId, Vitals),
+}
+
+/// A sealed packet that is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: Address,
+    /// Whether the server is to keep it for later subscribers.
+    pub retain: bool,
+}

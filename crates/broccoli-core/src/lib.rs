@@ -1,0 +1,28 @@
+//! The Broccoli node as a state machine: inputs in, outputs out.
+//!
+//! No clock, no I/O, no threads, no randomness of its own: everything that happens comes in as a
+//! value, so that the same code runs on a server, on a microcontroller and in a simulator.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod canvas;
+mod client;
+mod config;
+mod io;
+mod members;
+mod modules;
+mod node;
+mod origin;
+mod shared;
+mod time;
+mod timers;
+mod worker;
+
+pub use config::{Config, Limits};
+pub use io::{Action, Event, Execute, Input, RunId, SubmitId, Transmit};
+pub use members::Member;
+pub use node::Node;
+pub use origin::SubmitError;
+pub use time::Instant;

@@ -1,0 +1,474 @@
+//! Modules: which are there, who has them, and how they get from one node to the others.
+//!
+//! ```text
+//!   Birth, Fetch, Welcome, Available carry the digest of a node's set of modules
+//!     unknown digest ──► ManifestRequest ──► Manifests ──► catalog, set
+//!     newer version  ──► ChunkRequest … Chunk … ──► StoreChunk … ──► Install ──► Installed
+//! ```
+//!
+//! A module is pulled from any node that holds it. It counts once its signature, the hash of
+//! every chunk and its code have been checked; until then, and if it is refused, the version
+//! before keeps working. The bytes are the shell's; here are only manifests.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_abi::Function;
+use broccoli_proto::message::{
+    Chunk, ChunkRequest, ManifestRequest, Manifests, Message, ModuleRefused, ModuleVersion, Want,
+};
+use broccoli_proto::module::{ModuleEntry, SignedManifest, digest, hash};
+use broccoli_proto::{ModuleHash, NodeId};
+
+use crate::io::{Action, Event};
+use crate::members::Members;
+use crate::shared::Shared;
+use crate::time::ms;
+use crate::timers::Timer;
+
+/// Manifests and chunks are asked for again after this time …
+const AGAIN: Duration = ms(300);
+/// … and after so many times, of another node.
+const TRIES_MAX: u32 = 4;
+/// Chunks asked for at once.
+const CHUNKS_AT_ONCE: u32 = 16;
+/// Versions of a module that are kept: accepted jobs stay on theirs.
+const VERSIONS_KEPT: usize = 4;
+/// Sets of other nodes that are remembered.
+const SETS_MAX: usize = 256;
+/// Functions that an error message lists.
+const LISTED_MAX: usize = 20;
+
+/// The modules role.
+#[derive(Debug, Default)]
+pub(crate) struct Modules {
+    /// Runnable here, or deployed from here.
+    held: BTreeSet<ModuleHash>,
+    digest: u64,
+    /// Every module whose manifest is known and has been checked.
+    catalog: BTreeMap<ModuleHash, ModuleEntry>,
+    /// Sets of modules of other nodes by their digest.
+    sets: BTreeMap<u64, Set>,
+    /// Nodes that were asked for their manifests, and how often.
+    asked: BTreeMap<NodeId, (u64, u32)>,
+    pulls: BTreeMap<ModuleHash, Pull>,
+    /// Modules that this node cannot use.
+    refused: BTreeSet<ModuleHash>,
+}
+
+#[derive(Debug, Default)]
+struct Set {
+    modules: BTreeSet<ModuleHash>,
+    total: usize,
+    complete: bool,
+}
+
+#[derive(Debug)]
+struct Pull {
+    signed: SignedManifest,
+    from: NodeId,
+    /// Nodes that have sent something wrong.
+    excluded: Vec<NodeId>,
+    have: Vec<bool>,
+    /// Index after the last chunk that was asked for.
+    asked_to: u32,
+    tries: u32,
+}
+
+/// A function that a name stands for.
+pub(crate) struct Found<'m> {
+    pub(crate) module: ModuleHash,
+    pub(crate) module_name: &'m str,
+    pub(crate) function: &'m Function,
+}
+
+impl Found<'_> {
+    /// `module.function`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}.{}", self.module_name, self.function.name)
+    }
+}
+
+/// What is there.
+impl Modules {
+    pub(crate) fn new(shared: &Shared) -> Modules {
+        let mut modules = Modules::default();
+        for native in &shared.config.natives {
+            let entry = ModuleEntry::Native(native.clone());
+            modules.held.insert(entry.id());
+            modules.catalog.insert(entry.id(), entry);
+        }
+        modules.digest = digest(modules.held.iter());
+        modules
+    }
+
+    /// Digest of the modules held here.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Whether a function can be run here.
+    pub(crate) fn runs(&self, module: &ModuleHash, function: &str) -> bool {
+        let has = |entry: &ModuleEntry| entry.functions().iter().any(|f| f.name == function);
+        self.held.contains(module) && self.catalog.get(module).is_some_and(has)
+    }
+
+    /// Whether a node whose set has this digest holds a module.
+    pub(crate) fn peer_holds(&self, digest: u64, module: &ModuleHash) -> bool {
+        if digest == self.digest {
+            return self.held.contains(module);
+        }
+        self.sets.get(&digest).is_some_and(|set| set.modules.contains(module))
+    }
+
+    /// Whether the set behind a digest is known.
+    pub(crate) fn knows(&self, digest: u64) -> bool {
+        digest == self.digest || self.sets.get(&digest).is_some_and(|set| set.complete)
+    }
+
+    /// Whether no answer about manifests is awaited.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// The newest version of each module that can be used in a new job: held here, or built into
+    /// or held by a live node if this one holds no code.
+    pub(crate) fn usable(&self, holds_code: bool, members: &Members) -> BTreeMap<&str, &ModuleEntry> {
+        let mut usable: BTreeMap<&str, &ModuleEntry> = BTreeMap::new();
+        for (id, entry) in &self.catalog {
+            let elsewhere = || members.alive().any(|(_, member)| self.peer_holds(member.birth.modules, id));
+            let travels = matches!(entry, ModuleEntry::Wasm(_));
+            if !(self.held.contains(id) || (!(travels && holds_code) && elsewhere())) {
+                continue;
+            }
+            let newest = usable.entry(entry.name()).or_insert(entry);
+            if entry.version() > newest.version() {
+                *newest = entry;
+            }
+        }
+        usable
+    }
+
+    /// Finds the function that a name stands for; the error says what there is.
+    pub(crate) fn resolve(&self, members: &Members, holds_code: bool, name: &str) -> Result<Found<'_>, String> {
+        let usable = self.usable(holds_code, members);
+        let (module, function) =
+            name.rsplit_once('.').map_or((None, name), |(module, function)| (Some(module), function));
+        let mut found = Vec::new();
+        for (module_name, entry) in &usable {
+            if module.is_some_and(|module| module != *module_name) {
+                continue;
+            }
+            let same = entry.functions().iter().find(|f| f.name == function);
+            found.extend(same.map(|function| Found { module: entry.id(), module_name: entry.name(), function }));
+        }
+        match found.len() {
+            1 => found.pop().ok_or_else(String::new),
+            0 => Err(unknown(name, &usable)),
+            _ => {
+                let names: Vec<String> = found.iter().map(Found::full_name).collect();
+                Err(format!("{name} is ambiguous: there are {}", names.join(" and ")))
+            }
+        }
+    }
+
+    /// Newest version of each module held.
+    pub(crate) fn versions(&self) -> Vec<ModuleVersion> {
+        let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+        for entry in self.held.iter().filter_map(|id| self.catalog.get(id)) {
+            let version = newest.entry(entry.name()).or_default();
+            *version = entry.version().max(*version);
+        }
+        newest.into_iter().map(|(name, version)| ModuleVersion { name: name.into(), version }).collect()
+    }
+}
+
+/// Learning what others have.
+impl Modules {
+    /// A node's set has this digest.
+    pub(crate) fn on_digest(&mut self, shared: &mut Shared, from: NodeId, digest: u64) {
+        if from == shared.me() || self.knows(digest) || self.asked.get(&from).is_some_and(|(asked, _)| *asked == digest)
+        {
+            return;
+        }
+        let others = self.asked.values().filter(|(asked, _)| *asked == digest).count();
+        if others > 0 {
+            // One answer serves for all nodes with the same set.
+            return;
+        }
+        self.asked.insert(from, (digest, 0));
+        self.ask(shared, from);
+    }
+
+    /// No answer has come.
+    pub(crate) fn on_manifests_timer(&mut self, shared: &mut Shared, from: NodeId) {
+        let Some((_, tries)) = self.asked.get_mut(&from) else {
+            return;
+        };
+        *tries += 1;
+        if *tries >= TRIES_MAX {
+            self.asked.remove(&from);
+        } else {
+            self.ask(shared, from);
+        }
+    }
+
+    /// A node asks for the manifests of this one.
+    pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId) {
+        let entries: Vec<ModuleEntry> = self.held.iter().filter_map(|id| self.catalog.get(id)).cloned().collect();
+        let total = entries.len() as u16;
+        if entries.is_empty() {
+            shared.outbox.send(from, Message::Manifests(Manifests { digest: self.digest, total, entries }));
+            return;
+        }
+        for entry in entries {
+            let manifests = Manifests { digest: self.digest, total, entries: alloc::vec![entry] };
+            shared.outbox.send(from, Message::Manifests(manifests));
+        }
+    }
+
+    /// Some manifests of another node. Returns whether its set is complete now.
+    pub(crate) fn on_manifests(&mut self, shared: &mut Shared, from: NodeId, manifests: Manifests) -> bool {
+        if self.sets.len() >= SETS_MAX && !self.sets.contains_key(&manifests.digest) {
+            self.sets.clear();
+        }
+        for entry in manifests.entries {
+            let id = entry.id();
+            let counts = self.learn(shared, from, entry);
+            let set = self.sets.entry(manifests.digest).or_default();
+            if counts && set.modules.len() < shared.config.limits.modules_max * 4 {
+                set.modules.insert(id);
+            } else if !counts {
+                // Not acceptable, but it was told: the set is complete without it.
+                set.total += 1;
+            }
+        }
+        let set = self.sets.entry(manifests.digest).or_default();
+        if !set.complete && set.modules.len() + set.total >= usize::from(manifests.total) {
+            set.complete = true;
+            set.total = 0;
+            self.asked.retain(|node, (digest, _)| *node != from && *digest != manifests.digest);
+            shared.timers.cancel(Timer::Manifests(from));
+            return true;
+        }
+        false
+    }
+
+    /// An origin needs modules for its tasks, maybe older ones than the newest.
+    pub(crate) fn on_wanted(&mut self, shared: &mut Shared, from: NodeId, wants: &[Want]) {
+        for want in wants {
+            if let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(&want.module) {
+                let signed = signed.clone();
+                self.pull(shared, from, signed);
+            }
+        }
+    }
+
+    fn ask(&self, shared: &mut Shared, from: NodeId) {
+        shared.outbox.send(from, Message::ManifestRequest(ManifestRequest { digest: self.digest }));
+        shared.timers.set(Timer::Manifests(from), shared.now + AGAIN);
+    }
+
+    /// Takes a manifest into the catalog, and pulls the module if it is a newer version. Returns
+    /// whether the manifest is acceptable.
+    fn learn(&mut self, shared: &mut Shared, from: NodeId, entry: ModuleEntry) -> bool {
+        let id = entry.id();
+        if let ModuleEntry::Wasm(signed) = &entry
+            && !self.catalog.contains_key(&id)
+            && let Err(error) = signed.verify(&shared.config.deploy_public)
+        {
+            self.refuse(shared, id, error.to_string());
+            return false;
+        }
+        if !self.catalog.contains_key(&id) {
+            self.make_room(shared);
+            self.catalog.insert(id, entry.clone());
+        }
+        let newest = self.held.iter().filter_map(|id| self.catalog.get(id)).filter(|held| held.name() == entry.name());
+        let is_newer = newest.map(ModuleEntry::version).max().is_none_or(|version| entry.version() > version);
+        if let (ModuleEntry::Wasm(signed), true, true) = (entry, is_newer, shared.config.holds_code) {
+            self.pull(shared, from, signed);
+        }
+        true
+    }
+
+    /// Forgets manifests that nobody is known to hold.
+    fn make_room(&mut self, shared: &Shared) {
+        if self.catalog.len() < shared.config.limits.modules_max * 4 {
+            return;
+        }
+        let (held, pulls) = (&self.held, &self.pulls);
+        self.catalog.retain(|id, _| held.contains(id) || pulls.contains_key(id));
+        self.sets.clear();
+    }
+}
+
+/// Pulling.
+impl Modules {
+    fn pull(&mut self, shared: &mut Shared, from: NodeId, signed: SignedManifest) {
+        let id = signed.id;
+        let busy = self.pulls.len() >= shared.config.limits.modules_max;
+        if !shared.config.holds_code
+            || busy
+            || self.held.contains(&id)
+            || self.refused.contains(&id)
+            || self.pulls.contains_key(&id)
+        {
+            return;
+        }
+        let have = alloc::vec![false; signed.manifest.chunks.len()];
+        self.pulls.insert(id, Pull { signed, from, excluded: Vec::new(), have, asked_to: 0, tries: 0 });
+        self.ask_for_chunks(shared, id);
+    }
+
+    /// Asks for the next missing chunks, or installs the module if none is missing.
+    fn ask_for_chunks(&mut self, shared: &mut Shared, id: ModuleHash) {
+        let Some(pull) = self.pulls.get_mut(&id) else {
+            return;
+        };
+        let Some(first) = pull.have.iter().position(|have| !have) else {
+            shared.timers.cancel(Timer::Pull(id));
+            shared.actions.push_back(Action::Install(pull.signed.clone()));
+            return;
+        };
+        let first = first as u32;
+        let last = (pull.have.len() as u32).min(first + CHUNKS_AT_ONCE);
+        pull.asked_to = last;
+        let request = ChunkRequest { module: id, first, count: (last - first) as u16 };
+        shared.outbox.send(pull.from, Message::ChunkRequest(request));
+        shared.timers.set(Timer::Pull(id), shared.now + AGAIN);
+    }
+
+    /// Chunks have not come: asks again, sooner or later another node.
+    pub(crate) fn on_pull_timer(&mut self, shared: &mut Shared, members: &Members, id: ModuleHash) {
+        let Some(pull) = self.pulls.get_mut(&id) else {
+            return;
+        };
+        pull.tries += 1;
+        if pull.tries >= TRIES_MAX {
+            self.change_provider(shared, members, id);
+        }
+        self.ask_for_chunks(shared, id);
+    }
+
+    fn change_provider(&mut self, shared: &mut Shared, members: &Members, id: ModuleHash) {
+        let me = shared.me();
+        let providers: Vec<NodeId> = members
+            .alive()
+            .filter(|(name, member)| *name != me && self.peer_holds(member.birth.modules, &id))
+            .map(|(name, _)| name)
+            .collect();
+        let Some(pull) = self.pulls.get_mut(&id) else {
+            return;
+        };
+        pull.tries = 0;
+        let from = pull.from;
+        let others = |name: &&NodeId| **name != from && !pull.excluded.contains(name);
+        let fresh: Vec<NodeId> = providers.iter().filter(others).copied().collect();
+        if fresh.is_empty() {
+            pull.excluded.clear();
+        } else {
+            pull.from = fresh[shared.rng.below(fresh.len() as u64) as usize];
+        }
+    }
+
+    /// A node asks for chunks.
+    pub(crate) fn on_chunk_request(&self, shared: &mut Shared, from: NodeId, request: ChunkRequest) {
+        if !self.held.contains(&request.module) {
+            return;
+        }
+        for index in (request.first..).take(usize::from(request.count).min(CHUNKS_AT_ONCE as usize)) {
+            shared.actions.push_back(Action::LoadChunk { module: request.module, index, to: from });
+        }
+    }
+
+    /// A chunk has come.
+    pub(crate) fn on_chunk(&mut self, shared: &mut Shared, members: &Members, from: NodeId, chunk: Chunk) {
+        let Some(pull) = self.pulls.get_mut(&chunk.module) else {
+            return;
+        };
+        let at = chunk.index as usize;
+        let Some(expected) = pull.signed.manifest.chunks.get(at) else {
+            return;
+        };
+        if pull.have.get(at) != Some(&false) {
+            return;
+        }
+        if hash(&chunk.bytes) != *expected {
+            let reason = format!("chunk {at} from {from} does not match its hash");
+            pull.excluded.push(from);
+            self.refuse(shared, chunk.module, reason);
+            self.change_provider(shared, members, chunk.module);
+            shared.timers.set(Timer::Pull(chunk.module), shared.now + AGAIN);
+            return;
+        }
+        pull.have[at] = true;
+        pull.tries = 0;
+        let all_here = pull.have[..pull.asked_to as usize].iter().all(|have| *have);
+        shared.actions.push_back(Action::StoreChunk { module: chunk.module, index: chunk.index, bytes: chunk.bytes });
+        if all_here {
+            self.ask_for_chunks(shared, chunk.module);
+        }
+    }
+
+    /// A module is runnable, or cannot be. Returns whether the set has changed.
+    pub(crate) fn on_installed(
+        &mut self,
+        shared: &mut Shared,
+        signed: SignedManifest,
+        outcome: Result<(), String>,
+        in_use: impl Fn(&ModuleHash) -> bool,
+    ) -> bool {
+        let id = signed.id;
+        self.pulls.remove(&id);
+        let verified = signed.verify(&shared.config.deploy_public).map_err(|error| error.to_string());
+        if let Err(reason) = verified.and(outcome) {
+            self.refused.insert(id);
+            self.refuse(shared, id, reason);
+            shared.actions.push_back(Action::Remove(id));
+            return false;
+        }
+        self.make_room(shared);
+        let name = signed.manifest.name.clone();
+        self.catalog.insert(id, ModuleEntry::Wasm(signed));
+        self.held.insert(id);
+        self.drop_old(shared, &name, in_use);
+        self.digest = digest(self.held.iter());
+        shared.event(Event::Modules);
+        true
+    }
+
+    /// Drops versions that are neither among the newest nor in use.
+    fn drop_old(&mut self, shared: &mut Shared, name: &str, in_use: impl Fn(&ModuleHash) -> bool) {
+        let held = self.held.iter().filter_map(|id| self.catalog.get(id)).filter(|entry| entry.name() == name);
+        let mut versions: Vec<(u64, ModuleHash)> = held.map(|entry| (entry.version(), entry.id())).collect();
+        versions.sort_unstable();
+        versions.reverse();
+        for (_, id) in versions.into_iter().skip(VERSIONS_KEPT).filter(|(_, id)| !in_use(id)) {
+            self.held.remove(&id);
+            self.catalog.remove(&id);
+            shared.actions.push_back(Action::Remove(id));
+        }
+    }
+
+    /// Tells everybody, so that whoever deploys hears it.
+    fn refuse(&self, shared: &mut Shared, module: ModuleHash, reason: String) {
+        shared.outbox.broadcast(Message::ModuleRefused(ModuleRefused { module, reason }));
+    }
+}
+
+fn unknown(name: &str, usable: &BTreeMap<&str, &ModuleEntry>) -> String {
+    let all =
+        usable.iter().flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));
+    let mut all: Vec<String> = all.collect();
+    if all.is_empty() {
+        return format!("no function {name}: nothing is deployed yet (broccoli deploy --examples)");
+    }
+    let more = all.len().saturating_sub(LISTED_MAX);
+    all.truncate(LISTED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("no function {name}; there are {}{more}", all.join(", "))
+}

@@ -1,0 +1,502 @@
+//! The node: one state machine that is origin, worker and client, built of one module a role.
+//!
+//! A shell feeds it everything that is ready (bounded), then drains it:
+//!
+//! ```text
+//!   loop {
+//!       handle_input(…) …                       packets, runs that ended, Timeout
+//!       loop { poll_transmit → send;  poll_action → do } until both are empty
+//!       wait for the link, a run, or poll_timeout()
+//!   }
+//! ```
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_abi::Function;
+use broccoli_proto::message::{Available, Death, Message, Vitals};
+use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
+use broccoli_proto::{Canvas, Cbor, Epoch, NodeId};
+
+use crate::canvas::{CanvasError, Plan, Resolved, lower};
+use crate::client::Client;
+use crate::config::Config;
+use crate::io::{Action, Event, Input, RunId, SubmitId, Transmit};
+use crate::members::{Member, Members};
+use crate::modules::Modules;
+use crate::origin::{self, Around, Origin, SubmitError};
+use crate::shared::{Outbox, Rng, Shared};
+use crate::time::Instant;
+use crate::timers::{Timer, Timers};
+use crate::worker::Worker;
+
+/// Most messages that a node delivers to itself before it sends something.
+const LOOPBACK_MAX: usize = 4_096;
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct Node {
+    shared: Shared,
+    origin: Origin,
+    worker: Worker,
+    client: Client,
+    modules: Modules,
+    members: Members,
+    sequence: u64,
+    last_submit: u32,
+    started: Instant,
+    /// Where packets are opened.
+    scratch: Vec<u8>,
+}
+
+impl Node {
+    /// A node that starts now. `epoch` and `seed` must come from a true random source: the epoch
+    /// is half of every packet's nonce.
+    pub fn new(config: Config, epoch: Epoch, seed: u64, now: Instant) -> Node {
+        let shared = Shared {
+            outbox: Outbox::new(config.name, config.limits.outbox_max),
+            config,
+            epoch,
+            now,
+            connected: false,
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            rng: Rng(seed),
+        };
+        Node {
+            modules: Modules::new(&shared),
+            members: Members::new(now),
+            shared,
+            origin: Origin::default(),
+            worker: Worker::default(),
+            client: Client::default(),
+            sequence: 0,
+            last_submit: 0,
+            started: now,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Writes the Will of a connection that is about to be made: the sealed notice of its end.
+    pub fn write_will(&mut self, will: &mut Vec<u8>) {
+        let connection = self.members.next_connection();
+        let to = Address::Birth(self.shared.me());
+        self.seal(to, will, |buf| packet::put(buf, &Message::Death(Death { connection, leaving: false })));
+    }
+
+    /// Accepts a canvas as its origin. News come as [`Event::Accepted`] and [`Event::Job`].
+    ///
+    /// # Errors
+    /// If the canvas cannot be run or the queue is full; nothing has happened then.
+    pub fn submit(&mut self, now: Instant, canvas: &Canvas) -> Result<SubmitId, SubmitError> {
+        self.shared.now = now;
+        let id = self.next_submit();
+        let around = Around { modules: &self.modules, members: &self.members };
+        let job = self.origin.submit(&mut self.shared, &around, canvas, origin::Client::Local(id))?;
+        self.shared.event(Event::Accepted(id, job));
+        self.origin.start(&mut self.shared, job);
+        Ok(id)
+    }
+
+    /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found
+    /// and its functions are known.
+    pub fn attach(&mut self, now: Instant) {
+        self.shared.now = now;
+        self.client.attach(&mut self.shared);
+    }
+
+    /// Hands an encoded canvas to the origin that this node is attached to. News come as
+    /// [`Event::Accepted`] or [`Event::Refused`], and [`Event::Job`].
+    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
+        self.shared.now = now;
+        let id = self.next_submit();
+        self.client.submit(&mut self.shared, id, canvas);
+        id
+    }
+
+    /// Ends a job that was submitted through this node.
+    pub fn revoke(&mut self, now: Instant, id: SubmitId) {
+        self.shared.now = now;
+        if self.client.revoke(&mut self.shared, id) {
+            return;
+        }
+        if let Some(job) = self.origin.job_of(id) {
+            self.origin.revoke(&mut self.shared, job);
+        }
+    }
+
+    /// Checks a canvas against the functions that the cluster offers now.
+    ///
+    /// # Errors
+    /// What an origin would refuse it for.
+    pub fn check(&self, canvas: &Canvas) -> Result<Plan, CanvasError> {
+        let holds_code = self.shared.config.holds_code;
+        let resolve = |name: &str| {
+            let found = self.modules.resolve(&self.members, holds_code, name)?;
+            Ok(Resolved { name: found.full_name(), function: found.function, key: 0 })
+        };
+        lower(canvas, resolve, &self.shared.config.limits.canvas)
+    }
+
+    /// Finds a function by its name, full or bare; the error says what there is.
+    ///
+    /// # Errors
+    /// If there is none of that name, or more than one.
+    pub fn function(&self, name: &str) -> Result<(String, &Function), String> {
+        let found = self.modules.resolve(&self.members, self.shared.config.holds_code, name)?;
+        Ok((found.full_name(), found.function))
+    }
+
+    /// The newest version of each module that can be used, by name: version and functions.
+    pub fn functions(&self) -> BTreeMap<&str, (u64, &[Function])> {
+        let usable = self.modules.usable(self.shared.config.holds_code, &self.members);
+        usable.into_iter().map(|(name, entry)| (name, (entry.version(), entry.functions()))).collect()
+    }
+
+    /// The nodes that were heard of.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter()
+    }
+
+    /// Whether a node is known to hold a module.
+    pub fn holds(&self, member: &Member, module: &broccoli_proto::ModuleHash) -> bool {
+        self.modules.peer_holds(member.birth.modules, module)
+    }
+
+    /// Asks all nodes how they are; answers come as [`Event::Vitals`].
+    pub fn ask_vitals(&mut self, now: Instant) {
+        self.shared.now = now;
+        self.shared.outbox.broadcast(Message::VitalsRequest);
+    }
+
+    /// Says goodbye: nobody waits for this node's return. Send what is left, then disconnect.
+    pub fn leave(&mut self, now: Instant) {
+        self.shared.now = now;
+        self.members.leave(&mut self.shared);
+    }
+
+    /// How this node is.
+    pub fn vitals(&self) -> Vitals {
+        let (running, queued) = self.worker.load();
+        let (jobs, ready) = self.origin.load();
+        Vitals {
+            slots: self.shared.config.slots,
+            running: running as u32,
+            queued: queued as u32,
+            jobs: jobs as u32,
+            ready: ready as u32,
+            uptime_ms: (self.shared.now - self.started).as_millis() as u64,
+            tasks_run: self.worker.tasks_run(),
+            modules: self.modules.versions(),
+        }
+    }
+
+    /// Takes something that has happened, and every timer that is due.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        self.shared.now = now;
+        match input {
+            Input::Timeout => {}
+            Input::Connected => self.on_connected(),
+            Input::Disconnected => {
+                self.shared.connected = false;
+                self.shared.outbox.clear_wire();
+            }
+            Input::Packet { to, packet } => self.on_packet(to, packet),
+            Input::Executed { run, outcome } => self.worker.on_executed(&mut self.shared, run, outcome),
+            Input::Logged { run, text } => self.worker.on_logged(&mut self.shared, run, text),
+            Input::ChunkLoaded { module, index, to, bytes } => {
+                if let Some(bytes) = bytes {
+                    let chunk = broccoli_proto::message::Chunk { module, index, bytes };
+                    self.shared.outbox.send(to, Message::Chunk(chunk));
+                }
+            }
+            Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
+        }
+        while let Some(timer) = self.shared.timers.pop_due(now) {
+            self.on_timer(timer);
+        }
+    }
+
+    /// Seals the next packet into `buf`. Call it as long as the link takes packets.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.shared.now = now;
+        self.settle();
+        while self.shared.connected {
+            let to = self.shared.outbox.pop_marked()?;
+            let mut wrote = false;
+            self.compose_packet(to, buf, &mut wrote);
+            if wrote {
+                return Some(Transmit { to, retain: matches!(to, Address::Birth(_)) });
+            }
+        }
+        None
+    }
+
+    /// The next thing to be done by the shell.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.shared.actions.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.shared.timers.next()
+    }
+}
+
+/// Coming in.
+impl Node {
+    fn on_connected(&mut self) {
+        self.shared.connected = true;
+        self.members.on_connected(&mut self.shared, self.modules.digest());
+        self.worker.on_connected(&mut self.shared);
+        self.origin.on_connected(&mut self.shared);
+        self.client.on_connected(&mut self.shared);
+    }
+
+    fn on_packet(&mut self, to: Address, bytes: &[u8]) {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch.extend_from_slice(bytes);
+        match packet::open(&self.shared.config.keys, self.shared.me(), &mut scratch) {
+            Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
+            Err(error) => self.shared.event(Event::Rejected { sender: None, error }),
+        }
+        self.scratch = scratch;
+    }
+
+    fn on_messages(&mut self, to: Address, header: &Header, plaintext: &[u8]) {
+        let (from, epoch) = (header.sender, header.epoch);
+        if from == self.shared.me() && epoch == self.shared.epoch {
+            self.on_echo(plaintext);
+            return;
+        }
+        let misplaced = matches!(to, Address::Birth(node) if node != from);
+        if misplaced {
+            let error = packet::PacketError::Misdirected;
+            self.shared.event(Event::Rejected { sender: Some(from), error });
+            return;
+        }
+        self.members.on_heard(self.shared.now, from, epoch);
+        for message in packet::messages(plaintext) {
+            match message {
+                Ok(message) if from == self.shared.me() => {
+                    self.members.on_other_self(&mut self.shared, epoch, &message);
+                }
+                Ok(message) => self.on_message(from, epoch, header.sequence, message),
+                Err(error) => self.shared.event(Event::Rejected { sender: Some(from), error }),
+            }
+        }
+    }
+
+    /// A packet of this node came back to it: only the Will of an earlier connection matters,
+    /// since it has overwritten the birth.
+    fn on_echo(&mut self, plaintext: &[u8]) {
+        for message in packet::messages(plaintext).flatten() {
+            if matches!(message, Message::Death(Death { leaving: false, .. })) {
+                self.members.publish(&mut self.shared, self.modules.digest());
+            }
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, epoch: Epoch, sequence: u64, message: Message) {
+        let shared = &mut self.shared;
+        let around = Around { modules: &self.modules, members: &self.members };
+        match message {
+            Message::Birth(birth) => self.on_birth(from, epoch, birth),
+            Message::Death(death) => {
+                if self.members.on_death(shared, from, epoch, death) {
+                    self.origin.on_death(shared, from, epoch, death.leaving);
+                }
+            }
+            Message::Available(available) => self.on_available(from, &available),
+            Message::Fetch(fetch) => {
+                self.modules.on_digest(shared, from, fetch.modules);
+                self.origin.on_fetch(shared, from, epoch, sequence, fetch);
+            }
+            Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
+            Message::Return(returned) => self.origin.on_return(from, epoch, &returned),
+            Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
+            Message::TaskResults(results) => self.origin.on_results(shared, from, epoch, results),
+            Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
+            Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
+            Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
+            Message::Welcome(welcome) => {
+                self.modules.on_digest(shared, from, welcome.modules);
+                self.client.on_welcome(shared, from, welcome);
+            }
+            Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
+            Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
+            Message::Refused(refused) => self.client.on_refused(shared, from, refused),
+            Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
+            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, from, job),
+            Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
+            Message::JobQuery(job) => self.origin.on_query(shared, from, job),
+            Message::ManifestRequest(_) => self.modules.on_manifest_request(shared, from),
+            Message::Manifests(manifests) => {
+                if self.modules.on_manifests(shared, from, manifests) {
+                    self.origin.reconsider();
+                    self.client.check_ready(shared, &self.modules, &self.members);
+                }
+            }
+            Message::ChunkRequest(request) => self.modules.on_chunk_request(shared, from, request),
+            Message::Chunk(chunk) => self.modules.on_chunk(shared, &self.members, from, chunk),
+            Message::ModuleRefused(refused) => {
+                let (module, reason) = (refused.module, refused.reason);
+                shared.event(Event::ModuleRefused { by: from, module, reason });
+            }
+            // Only between incarnations of one name: see `on_other_self`.
+            Message::Claim(_) | Message::Claimed(_) => {}
+            Message::VitalsRequest => {
+                let vitals = self.vitals();
+                self.shared.outbox.send(from, Message::Vitals(vitals));
+            }
+            Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
+            Message::Log(log) => self.origin.on_log(shared, from, log),
+        }
+    }
+
+    fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: broccoli_proto::message::Birth) {
+        let digest = birth.modules;
+        if self.members.on_birth(&mut self.shared, from, epoch, birth) {
+            self.modules.on_digest(&mut self.shared, from, digest);
+            self.origin.on_birth(&mut self.shared, from, epoch);
+            self.client.on_member(&mut self.shared);
+        }
+    }
+
+    fn on_available(&mut self, from: NodeId, available: &Available) {
+        self.modules.on_digest(&mut self.shared, from, available.modules);
+        let me = self.shared.me();
+        let features = &self.shared.config.features;
+        let routed = available.wants.iter().filter(|want| crate::members::matches(&want.on, me, features));
+        let (mut fits, mut missing) = (false, Vec::new());
+        for want in routed {
+            if self.modules.peer_holds(self.modules.digest(), &want.module) {
+                fits = true;
+            } else {
+                missing.push(want.clone());
+            }
+        }
+        self.modules.on_wanted(&mut self.shared, from, &missing);
+        if fits {
+            self.worker.on_available(&mut self.shared, from, available);
+        }
+    }
+
+    fn on_installed(&mut self, manifest: broccoli_proto::module::SignedManifest, outcome: Result<(), String>) {
+        let origin = &self.origin;
+        if !self.modules.on_installed(&mut self.shared, manifest, outcome, |module| origin.uses(module)) {
+            return;
+        }
+        self.worker.fetch_all(&mut self.shared);
+        self.origin.reconsider();
+        if self.shared.connected {
+            self.members.publish(&mut self.shared, self.modules.digest());
+            // Nodes that do not watch births hear of it as well.
+            let news = Available { wants: Vec::new(), chance: 0, modules: self.modules.digest() };
+            self.shared.outbox.broadcast(Message::Available(news));
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        let shared = &mut self.shared;
+        let around = Around { modules: &self.modules, members: &self.members };
+        match timer {
+            Timer::Leases(node) => self.origin.on_leases_timer(shared, node),
+            Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
+            Timer::Countdown { job, step } => self.origin.on_countdown(job, step),
+            Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
+            Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
+            Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
+            Timer::Results(node) => self.worker.on_results_timer(shared, node),
+            Timer::Return => self.worker.on_return_timer(shared),
+            Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
+            Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
+            Timer::Submit(number) => self.client.on_submit_timer(shared, number),
+            Timer::Manifests(node) => self.modules.on_manifests_timer(shared, node),
+            Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
+            Timer::Claim => self.members.announce(shared, self.modules.digest()),
+        }
+    }
+}
+
+/// Going out.
+impl Node {
+    /// Leases what is ready, and delivers what this node has for itself.
+    fn settle(&mut self) {
+        let me = self.shared.me();
+        let mut left = LOOPBACK_MAX;
+        loop {
+            self.origin.dispatch(&mut self.shared, &self.modules);
+            if core::mem::take(&mut self.shared.outbox.loopback_marked) {
+                let mut messages = Vec::new();
+                self.compose_roles(me, usize::MAX >> 1, &mut |message| messages.push(message.clone()));
+                self.shared.outbox.loopback.extend(messages);
+            }
+            let Some(message) = self.shared.outbox.loopback.pop_front() else {
+                break;
+            };
+            self.sequence += 1;
+            self.on_message(me, self.shared.epoch, self.sequence, message);
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+        while let Some(timer) = self.shared.timers.pop_due(self.shared.now) {
+            self.on_timer(timer);
+        }
+    }
+
+    fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>, wrote: &mut bool) {
+        let budget = self.shared.config.limits.packet_bytes_max as usize - OVERHEAD_BYTES_MAX;
+        let mut body = core::mem::take(&mut self.scratch);
+        body.clear();
+        let mut messages = 0;
+        while messages + 8 < packet::MESSAGES_MAX {
+            let Some(message) = self.shared.outbox.pop(to) else {
+                break;
+            };
+            let before = body.len();
+            packet::put(&mut body, &message);
+            if body.len() > budget && messages > 0 {
+                body.truncate(before);
+                self.shared.outbox.unpop(to, message);
+                break;
+            }
+            messages += 1;
+        }
+        if body.len() <= budget
+            && let Address::Node(node) = to
+        {
+            let room = budget - body.len();
+            self.compose_roles(node, room, &mut |message| packet::put(&mut body, message));
+        }
+        if let Some(message) = self.shared.outbox.pop(to) {
+            self.shared.outbox.unpop(to, message);
+            self.shared.outbox.mark(to);
+        }
+        *wrote = !body.is_empty();
+        if *wrote {
+            self.seal(to, buf, |buf| buf.extend_from_slice(&body));
+        }
+        self.scratch = body;
+    }
+
+    fn compose_roles(&mut self, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
+        self.worker.compose(&mut self.shared, self.modules.digest(), to, budget, put);
+        self.origin.compose(&mut self.shared, to, budget, put);
+    }
+
+    fn seal(&mut self, to: Address, buf: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+        self.sequence += 1;
+        let key = &self.shared.config.keys[0];
+        packet::seal(key, self.shared.me(), to, self.shared.epoch, self.sequence, buf, put);
+    }
+
+    fn next_submit(&mut self) -> SubmitId {
+        self.last_submit += 1;
+        SubmitId(self.last_submit)
+    }
+}

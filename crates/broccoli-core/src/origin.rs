@@ -1,0 +1,750 @@
+//! The origin: holds accepted jobs, leases their ready tasks to workers that gave credit, and
+//! takes their results.
+//!
+//! ```text
+//!                 countdown                    credit                  result
+//!   Unready ──► Delayed ──► Ready ◄──────────────────────► Leased ──────────────► Ended
+//!      └─────────────────────▲      Return, failure with     │
+//!                            └──────retries left, lost ──────┘
+//! ```
+//!
+//! Every lease has an attempt number that is never used twice: the first success of any attempt
+//! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
+//! the plan's work.
+
+mod jobs;
+mod peers;
+mod queue;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use broccoli_proto::message::{
+    Accepted, Attempt, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Refusal, Refused, Renew,
+    Return, Revoke, Submit, TaskResults, Welcome,
+};
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, NodeId, Outcome};
+
+pub(crate) use self::jobs::Client;
+use self::jobs::{Job, Phase};
+use self::peers::{Acknowledged, Peer};
+use self::queue::Queue;
+use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
+use crate::io::{Event, SubmitId};
+use crate::members::Members;
+use crate::modules::Modules;
+use crate::shared::Shared;
+use crate::time::{Instant, ms};
+use crate::timers::Timer;
+
+/// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
+/// is on its way while the other runs.
+const LEASE_TASKS_MAX: usize = 128;
+/// Workers' leases are looked after this often.
+const LEASES: Duration = ms(100);
+/// Runs of a task that started and were lost before it fails.
+const LOSSES_MAX: u8 = 3;
+/// Clients hear of progress this often.
+const NEWS: Duration = ms(250);
+/// How a job ended is repeated after this time, doubled each time …
+const ENDED_AGAIN: Duration = ms(500);
+/// … so often, then it is kept for who asks …
+const ENDED_TRIES_MAX: u32 = 8;
+/// … for this long.
+const ENDED_KEPT: Duration = ms(600_000);
+/// The call for help is repeated after this time, doubled up to the maximum.
+const ANNOUNCE: Duration = ms(50);
+const ANNOUNCE_MAX: Duration = ms(2_000);
+/// Clients hear of tasks that no node fits after this time, and again.
+const NO_NODE: Duration = ms(2_000);
+const NO_NODE_AGAIN: Duration = ms(10_000);
+/// Nodes that answer a call for help at first; more are asked each time.
+const ANSWERS_WANTED: u32 = 16;
+/// Submits of one client whose answers are remembered.
+const ANSWERS_MAX: usize = 1_024;
+
+/// Why [`crate::Node::submit`] did not accept a canvas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// The canvas cannot be run.
+    Canvas(CanvasError),
+    /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
+    QueueFull,
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubmitError::Canvas(error) => error.fmt(f),
+            SubmitError::QueueFull => f.write_str("queue full"),
+        }
+    }
+}
+
+impl core::error::Error for SubmitError {}
+
+/// The origin role.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    jobs: BTreeMap<u64, Job>,
+    last_job: u32,
+    /// Tasks of all jobs.
+    tasks: u32,
+    queue: Queue,
+    peers: BTreeMap<NodeId, Peer>,
+    sessions: BTreeMap<NodeId, Session>,
+    /// Whether tasks or credit have come since the last dispatch.
+    dispatch_due: bool,
+    effects: Effects,
+}
+
+/// A client that has said hello.
+#[derive(Debug)]
+struct Session {
+    epoch: Epoch,
+    token: u64,
+    used: Instant,
+    /// Answers to submits, so that a repeated submit does nothing again.
+    answers: BTreeMap<u32, Result<JobId, Refusal>>,
+    /// Submits up to this number are too old to be answered.
+    forgotten: u32,
+}
+
+/// What the origin reads of the other roles.
+pub(crate) struct Around<'a> {
+    pub(crate) modules: &'a Modules,
+    pub(crate) members: &'a Members,
+}
+
+impl Origin {
+    /// Jobs held, and tasks that wait for a worker.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.jobs.len(), self.queue.len())
+    }
+
+    /// Accepts a canvas.
+    pub(crate) fn submit(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        canvas: &Canvas,
+        client: Client,
+    ) -> Result<JobId, SubmitError> {
+        let limits = &shared.config.limits;
+        if self.jobs.len() >= limits.jobs_max {
+            return Err(SubmitError::QueueFull);
+        }
+        let mut bindings = Vec::new();
+        let resolve = |name: &str| {
+            let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
+            let key = bindings.len() as u32;
+            bindings.push(Arc::new(LeasedFunction { module: found.module, name: found.function.name.clone() }));
+            Ok(Resolved { name: found.full_name(), function: found.function, key })
+        };
+        let plan = lower(canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        let total = plan.progress().total;
+        if self.tasks.saturating_add(total) > limits.tasks_max {
+            return Err(SubmitError::QueueFull);
+        }
+        self.tasks += total;
+        self.last_job += 1;
+        let id = JobId::new(shared.me(), shared.epoch, self.last_job);
+        self.jobs.insert(id.number, Job::new(plan, client, bindings, shared.now));
+        shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
+        Ok(id)
+    }
+
+    /// Starts an accepted job. Separate, so that its acceptance is told first.
+    pub(crate) fn start(&mut self, shared: &mut Shared, id: JobId) {
+        let mut effects = core::mem::take(&mut self.effects);
+        if let Some(job) = self.jobs.get_mut(&id.number) {
+            job.plan.start(&mut effects);
+        }
+        self.follow(shared, id.number, effects);
+    }
+
+    /// Ends a job; what has not ended never will.
+    pub(crate) fn revoke(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        job.plan.revoke();
+        for (step, attempt) in job.end_all() {
+            self.abort(shared, Attempt { job: number, step, number: attempt });
+        }
+        self.follow(shared, number, Effects::default());
+    }
+
+    /// A worker gives credit.
+    pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
+        if !self.peers.contains_key(&from) && self.peers.len() >= shared.config.limits.nodes_max {
+            self.peers.retain(|_, peer| !peer.leases.is_empty());
+        }
+        let peer = self.peers.entry(from).or_insert_with(|| Peer::new(epoch));
+        let Some(lost) = peer.meet(epoch) else { return };
+        if peer.on_fetch(shared.epoch, sequence, fetch) {
+            shared.timers.set_earlier(Timer::Leases(from), shared.now);
+        }
+        self.dispatch_due = true;
+        self.give_up(shared, lost);
+    }
+
+    /// A worker hands tasks back.
+    pub(crate) fn on_return(&mut self, from: NodeId, epoch: Epoch, returned: &Return) {
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
+            return;
+        };
+        peer.tasks = 0;
+        for attempt in &returned.attempts {
+            if peer.leases.remove(attempt).is_some()
+                && let Some(job) = self.jobs.get_mut(&attempt.job)
+            {
+                job.requeue(*attempt, &mut self.queue);
+            }
+        }
+        self.dispatch_due = true;
+    }
+
+    /// A worker says what it holds.
+    pub(crate) fn on_renew(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, renew: &Renew) {
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
+            return;
+        };
+        peer.suspected = false;
+        let named = |started| move |attempt: &Attempt| (*attempt, started);
+        let held = renew.started.iter().map(named(true)).chain(renew.queued.iter().map(named(false)));
+        for (attempt, started) in held {
+            if !peer.renew(attempt, started, shared.now) {
+                // Ended meanwhile, or leased again elsewhere after this worker seemed lost: in the
+                // latter case it may go on, since its success counts as well.
+                let wanted = self.jobs.get(&attempt.job).is_some_and(|job| job.is_open(attempt.step));
+                if !wanted {
+                    peer.aborts.push(attempt);
+                    shared.outbox.mark(Address::Node(from));
+                }
+            }
+        }
+    }
+
+    /// A worker has run tasks.
+    pub(crate) fn on_results(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, results: TaskResults) {
+        let peer = self.peers.entry(from).or_insert_with(|| Peer::new(epoch));
+        let Some(lost) = peer.meet(epoch) else { return };
+        peer.suspected = false;
+        match peer.acknowledge(results.number, shared.now) {
+            Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(from), at),
+            Acknowledged::Now => shared.outbox.mark(Address::Node(from)),
+        }
+        let mut effects = core::mem::take(&mut self.effects);
+        let mut current = None;
+        for result in results.results {
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.leases.remove(&result.attempt);
+            }
+            if current.is_some_and(|job| job != result.attempt.job) {
+                effects = self.follow(shared, current.unwrap_or_default(), effects);
+            }
+            current = Some(result.attempt.job);
+            self.on_result(shared, from, result.attempt, result.outcome, &mut effects);
+        }
+        if let Some(job) = current {
+            self.effects = self.follow(shared, job, effects);
+        }
+        self.give_up(shared, lost);
+        self.dispatch_due = true;
+    }
+
+    /// A running task logged a line.
+    pub(crate) fn on_log(&mut self, shared: &mut Shared, from: NodeId, log: Log) {
+        let Some(job) = self.jobs.get(&log.attempt.job) else {
+            return;
+        };
+        let Some(function) = job.function_of(log.attempt.step) else {
+            return;
+        };
+        let (function, task) = (function.to_string(), log.attempt.step);
+        let news = JobNews::Logged { node: from, function, task, text: log.text };
+        self.tell(shared, log.attempt.job, news);
+    }
+
+    /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
+    /// little; if it left on purpose they do not.
+    pub(crate) fn on_death(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, leaving: bool) {
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.epoch == epoch) else {
+            return;
+        };
+        let lost = peer.suspect(shared.now, leaving);
+        shared.timers.set_earlier(Timer::Leases(node), shared.now + LEASES);
+        self.give_up(shared, lost);
+    }
+
+    /// A worker is there: again, or in another incarnation.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if let Some(lost) = peer.meet(epoch) {
+            peer.extend(shared.now);
+            peer.suspected = false;
+            self.give_up(shared, lost);
+        }
+        // A new node may be the first that fits.
+        self.dispatch_due = true;
+    }
+
+    /// The link of this node is up again: workers could not be heard meanwhile.
+    pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
+        for (node, peer) in &mut self.peers {
+            peer.extend(shared.now);
+            shared.outbox.mark(Address::Node(*node));
+            shared.timers.set(Timer::Leases(*node), shared.now);
+        }
+        let ended: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.ended).map(|(number, _)| *number).collect();
+        ended.into_iter().for_each(|number| shared.timers.set(Timer::JobEnded(number), shared.now));
+        self.dispatch_due = true;
+    }
+
+    /// Whether an accepted job is bound to a module.
+    pub(crate) fn uses(&self, module: &broccoli_proto::ModuleHash) -> bool {
+        self.jobs.values().any(|job| job.uses(module))
+    }
+
+    /// The job of a canvas that this node itself has submitted.
+    pub(crate) fn job_of(&self, id: SubmitId) -> Option<u64> {
+        let is_it = |job: &Job| matches!(job.client, Client::Local(local) if local == id);
+        self.jobs.iter().find(|(_, job)| is_it(job)).map(|(number, _)| *number)
+    }
+
+    /// Something has changed that may let tasks fit workers that did not fit before.
+    pub(crate) fn reconsider(&mut self) {
+        self.dispatch_due = true;
+    }
+}
+
+/// Clients of other nodes.
+impl Origin {
+    /// A client asks for a token.
+    pub(crate) fn on_hello(&mut self, shared: &mut Shared, modules: &Modules, from: NodeId, epoch: Epoch) {
+        if !shared.config.resident {
+            return;
+        }
+        if self.sessions.get(&from).is_none_or(|session| session.epoch != epoch) {
+            if self.sessions.len() >= shared.config.limits.nodes_max {
+                let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used).map(|(node, _)| *node);
+                oldest.map(|node| self.sessions.remove(&node));
+            }
+            let token = shared.rng.next();
+            let session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
+            self.sessions.insert(from, session);
+        }
+        let Some(session) = self.sessions.get(&from) else {
+            return;
+        };
+        let welcome = Welcome { token: session.token, modules: modules.digest() };
+        shared.outbox.send(from, Message::Welcome(welcome));
+    }
+
+    /// A client hands in a canvas.
+    pub(crate) fn on_submit(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        submit: &Submit,
+    ) {
+        let number = submit.number;
+        let known = |session: &&mut Session| session.epoch == epoch && session.token == submit.token;
+        let Some(session) = self.sessions.get_mut(&from).filter(known) else {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number, reason }));
+            return;
+        };
+        session.used = shared.now;
+        if number <= session.forgotten {
+            return;
+        }
+        let (answer, is_new) = match session.answers.get(&number) {
+            Some(answer) => (answer.clone(), false),
+            None => (self.accept(shared, around, from, submit), true),
+        };
+        if let Some(session) = self.sessions.get_mut(&from).filter(|_| is_new) {
+            session.remember(number, answer.clone());
+        }
+        match answer {
+            Ok(job) => {
+                shared.outbox.send(from, Message::Accepted(Accepted { number, job }));
+                if is_new {
+                    self.start(shared, job);
+                }
+            }
+            Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        submit: &Submit,
+    ) -> Result<JobId, Refusal> {
+        let canvas =
+            Canvas::from_wire(submit.canvas.as_bytes()).map_err(|error| Refusal::BadCanvas(error.to_string()))?;
+        self.submit(shared, around, &canvas, Client::Remote(from)).map_err(|error| match error {
+            SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
+        })
+    }
+
+    /// A client ends a job.
+    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
+        let known = |session: &Session| session.epoch == epoch && session.token == revoke.token;
+        if self.sessions.get(&from).is_some_and(known) && revoke.job.origin == shared.me() {
+            self.revoke(shared, revoke.job.number);
+        }
+    }
+
+    /// A client asks how its job is.
+    pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
+        let news = match self.jobs.get(&id.number) {
+            None => JobNews::Unknown,
+            Some(job) if job.ended => job.ended_news(shared.config.limits.result_bytes_max),
+            Some(job) => job.progress_news(),
+        };
+        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news }));
+    }
+
+    /// A client has seen how its job ended.
+    pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id.number) else {
+            return;
+        };
+        if job.ended && matches!(job.client, Client::Remote(node) if node == from) {
+            job.acknowledged = true;
+            self.remove_if_over(shared, id.number);
+        }
+    }
+}
+
+/// Time.
+impl Origin {
+    /// Looks after the leases of a worker.
+    pub(crate) fn on_leases_timer(&mut self, shared: &mut Shared, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if !shared.connected && node != shared.me() {
+            // Nothing could be heard: judged again once the link is back.
+            return;
+        }
+        let (lost, send) = peer.look_after(shared.now);
+        if send {
+            shared.outbox.mark(Address::Node(node));
+        }
+        if peer.needs_looking_after() {
+            shared.timers.set(Timer::Leases(node), shared.now + LEASES);
+        }
+        self.give_up(shared, lost);
+    }
+
+    /// Calls for help as long as tasks of a class wait without credit.
+    pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
+        let Some((want, round)) = self.queue.hungry(class) else {
+            return;
+        };
+        let fitting = around.members.count(|name, birth| {
+            birth.slots > 0
+                && around.modules.peer_holds(birth.modules, &want.module)
+                && crate::members::matches(&want.on, name, &birth.features)
+        });
+        let everybody = u32::from(u16::MAX);
+        let chance = (everybody / fitting.div_ceil(ANSWERS_WANTED).max(1)) << round.min(16);
+        let available = broccoli_proto::message::Available {
+            wants: alloc::vec![want],
+            chance: chance.min(everybody) as u16,
+            modules: around.modules.digest(),
+        };
+        shared.outbox.broadcast(Message::Available(available));
+        let again = (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        shared.timers.set(Timer::Announce(class), shared.now + again);
+        let unfit =
+            fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
+        if let Some((function_jobs, on)) =
+            self.queue.long_without_node(class, unfit, shared.now, NO_NODE, NO_NODE_AGAIN)
+        {
+            let nodes = around.members.count(|_, birth| birth.slots > 0);
+            for (number, step) in function_jobs {
+                let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {
+                    continue;
+                };
+                let news = JobNews::NoNode { function: function.to_string(), on: on.clone(), nodes };
+                self.tell(shared, number, news);
+            }
+        }
+    }
+
+    /// A countdown is over.
+    pub(crate) fn on_countdown(&mut self, number: u64, step: u32) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.delay_over(number, step, &mut self.queue);
+            self.dispatch_due = true;
+        }
+    }
+
+    /// Tells a client how far its job is.
+    pub(crate) fn on_news_timer(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.ended) else {
+            return;
+        };
+        if let Some(news) = job.progress_if_changed() {
+            self.tell(shared, number, news);
+        }
+        shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
+    }
+
+    /// Tells a client again how its job ended; forgets the job when nobody wants to know.
+    pub(crate) fn on_ended_timer(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ended) else {
+            return;
+        };
+        if shared.now - job.ended_at > ENDED_KEPT {
+            job.acknowledged = true;
+            self.remove_if_over(shared, number);
+            return;
+        }
+        if job.acknowledged {
+            return;
+        }
+        job.ended_tries += 1;
+        let tries = job.ended_tries;
+        let again = if tries < ENDED_TRIES_MAX { ENDED_AGAIN * (1 << tries.min(8)) } else { ENDED_KEPT };
+        if tries <= ENDED_TRIES_MAX {
+            let news = job.ended_news(shared.config.limits.result_bytes_max);
+            self.tell(shared, number, news);
+        }
+        shared.timers.set(Timer::JobEnded(number), shared.now + again);
+    }
+}
+
+/// Sending.
+impl Origin {
+    /// Hands ready tasks to workers with credit, the same number to each.
+    pub(crate) fn dispatch(&mut self, shared: &mut Shared, modules: &Modules) {
+        if !core::mem::take(&mut self.dispatch_due) || self.queue.is_empty() {
+            return;
+        }
+        for (class, priority) in self.queue.order() {
+            self.dispatch_class(shared, modules, class, priority);
+            if self.queue.is_hungry(class) && !shared.timers.is_set(Timer::Announce(class)) {
+                shared.timers.set(Timer::Announce(class), shared.now);
+            }
+        }
+    }
+
+    fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
+        let mut fitting: Vec<NodeId> = Vec::new();
+        for (name, peer) in &self.peers {
+            let reachable = shared.connected || *name == shared.me();
+            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
+                fitting.push(*name);
+            }
+        }
+        if fitting.is_empty() {
+            return;
+        }
+        // Starting anywhere keeps the odd task from always going to the same node.
+        let start = shared.rng.below(fitting.len() as u64) as usize;
+        fitting.rotate_left(start);
+        let mut workers = fitting.len();
+        for name in fitting {
+            let part = self.queue.waiting(class, priority).div_ceil(workers);
+            workers -= 1;
+            let Some(peer) = self.peers.get_mut(&name) else {
+                continue;
+            };
+            let mut left = part.min(peer.credit() as usize);
+            while left > 0 {
+                let Some((number, step)) = self.queue.pop(class, priority) else {
+                    break;
+                };
+                let Some(attempt) = self.jobs.get_mut(&number).and_then(|job| job.lease(number, step)) else {
+                    continue;
+                };
+                peer.lease(attempt, shared.now);
+                left -= 1;
+            }
+            if !peer.outgoing.is_empty() {
+                shared.outbox.mark(Address::Node(name));
+                shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
+            }
+        }
+    }
+
+    /// Writes what there is for a worker, at most about `budget` bytes.
+    pub(crate) fn compose(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        let (lease, unfit, more) = peer.next_lease(&self.jobs, shared, budget);
+        peer.put_acks(shared.now, lease.is_some(), put);
+        if let Some(lease) = lease {
+            put(&Message::Lease(lease));
+        }
+        if more {
+            shared.outbox.mark(Address::Node(to));
+        }
+        for (attempt, text) in unfit {
+            let failure = Failure { cause: Cause::Unfit, text };
+            let mut effects = Effects::default();
+            self.on_result(shared, to, attempt, Err(failure), &mut effects);
+            self.follow(shared, attempt.job, effects);
+        }
+    }
+}
+
+impl Origin {
+    /// Takes the outcome of an attempt, if it counts.
+    fn on_result(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        outcome: Result<Cbor, Failure>,
+        effects: &mut Effects,
+    ) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return;
+        };
+        let Some(task) = job.open_task(attempt.step) else {
+            return;
+        };
+        let is_current = task.phase == Phase::Leased && task.attempt == attempt.number;
+        let outcome: Outcome = match outcome {
+            Ok(value) => Ok(value),
+            Err(_) if !is_current => return,
+            Err(failure) => {
+                if job.retry(attempt, &mut self.queue) {
+                    self.dispatch_due = true;
+                    return;
+                }
+                Err(job.error(attempt.step, Some(from), attempt.number, failure))
+            }
+        };
+        let leased_elsewhere = (task.phase == Phase::Leased && !is_current).then_some(task.attempt);
+        job.complete(attempt.step, outcome, effects);
+        if let Some(number) = leased_elsewhere {
+            self.abort(shared, Attempt { number, ..attempt });
+        }
+    }
+
+    /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
+    /// buffer.
+    fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
+        for StepId(step) in effects.ready.drain(..) {
+            let Some(job) = self.jobs.get_mut(&number) else {
+                break;
+            };
+            if let Some(delay) = job.make_ready(number, step, &mut self.queue) {
+                shared.timers.set(Timer::Countdown { job: number, step }, shared.now + delay);
+            }
+            self.dispatch_due = true;
+        }
+        for error in effects.failed_callbacks.drain(..) {
+            self.tell(shared, number, JobNews::CallbackFailed(error));
+        }
+        self.check_ended(shared, number);
+        effects
+    }
+
+    fn check_ended(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        if !job.ended && job.plan.result().is_some() {
+            job.ended = true;
+            job.ended_at = shared.now;
+            let news = match job.client {
+                Client::Local(_) => job.ended_news(u32::MAX),
+                Client::Remote(_) => job.ended_news(shared.config.limits.result_bytes_max),
+            };
+            match job.client {
+                Client::Local(_) => job.acknowledged = true,
+                Client::Remote(_) => shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN),
+            }
+            self.tell(shared, number, news);
+        }
+        self.remove_if_over(shared, number);
+    }
+
+    fn remove_if_over(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        if job.acknowledged && job.plan.is_finished() {
+            self.tasks -= job.plan.progress().total;
+            self.jobs.remove(&number);
+            shared.timers.cancel(Timer::JobNews(number));
+            shared.timers.cancel(Timer::JobEnded(number));
+        }
+    }
+
+    /// Tells the client of a job something.
+    fn tell(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        match job.client {
+            Client::Local(id) => shared.event(Event::Job(id, news)),
+            Client::Remote(node) => {
+                let job = JobId { origin: shared.me(), number };
+                shared.outbox.send(node, Message::JobEvent(JobEvent { job, news }));
+            }
+        }
+    }
+
+    /// Takes tasks away from a worker that seems lost.
+    fn give_up(&mut self, shared: &mut Shared, lost: Vec<(Attempt, bool)>) {
+        for (attempt, started) in lost {
+            let Some(job) = self.jobs.get_mut(&attempt.job) else {
+                continue;
+            };
+            if !job.lose(attempt, started, &mut self.queue) {
+                continue;
+            }
+            let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
+            let error = job.error(attempt.step, None, attempt.number, Failure { cause: Cause::Lost, text });
+            let mut effects = Effects::default();
+            job.complete(attempt.step, Err(error), &mut effects);
+            self.follow(shared, attempt.job, effects);
+        }
+        self.dispatch_due = true;
+    }
+
+    /// Tells the worker that holds an attempt to stop. Rare, so all workers are searched.
+    fn abort(&mut self, shared: &mut Shared, attempt: Attempt) {
+        for (name, peer) in &mut self.peers {
+            if peer.leases.remove(&attempt).is_some() {
+                peer.aborts.push(attempt);
+                shared.outbox.mark(Address::Node(*name));
+            }
+        }
+    }
+}
+
+impl Session {
+    fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
+        self.answers.insert(number, answer);
+        if self.answers.len() > ANSWERS_MAX
+            && let Some((number, _)) = self.answers.pop_first()
+        {
+            self.forgotten = number;
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What the origin knows of one worker: its credit and the tasks leased to it.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_proto::Epoch;
+use broccoli_proto::message::{Abort, Attempt, Fetch, Lease, LeasedFunction, Message, ResultAck};
+
+use super::LEASE_TASKS_MAX;
+use super::jobs::Job;
+use crate::shared::Shared;
+use crate::time::{Instant, ms};
+
+/// A lease that is not renewed for this long is lost.
+const LEASE: Duration = ms(4_000);
+/// Leases of a worker whose link is gone wait this long for its return.
+const SUSPECT: Duration = ms(2_000);
+/// A lease is sent again when it is not confirmed within this time, doubled each time …
+const CONFIRM: Duration = ms(150);
+/// … and is lost when the worker says nothing for this long.
+const CONFIRM_MAX: Duration = ms(1_500);
+/// Acknowledgements wait this long for a lease to travel with.
+const ACK_DELAY: Duration = ms(10);
+/// Results that are acknowledged without waiting.
+const ACKS_WAITING_MAX: usize = 32;
+/// Incarnations of a worker that are known to be over.
+const PAST_EPOCHS: usize = 4;
+
+/// A worker.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) epoch: Epoch,
+    past: VecDeque<Epoch>,
+    /// Sequence of the packet with the last `Fetch`: older ones are late.
+    fetched: u64,
+    token: u64,
+    /// Credit beyond the batches that the worker had seen.
+    pub(super) tasks: u32,
+    bytes: u32,
+    in_flight: VecDeque<Batch>,
+    last_batch: u32,
+    pub(super) features: Vec<String>,
+    pub(super) modules: u64,
+    packet_bytes_max: u32,
+    pub(super) leases: BTreeMap<Attempt, Leased>,
+    /// Attempts that wait to be put into a lease: new ones, and those to be sent again.
+    pub(super) outgoing: VecDeque<Attempt>,
+    acks: Vec<u32>,
+    ack_at: Instant,
+    pub(super) aborts: Vec<Attempt>,
+    /// Its link is gone, or it does not confirm: no new work.
+    pub(super) suspected: bool,
+}
+
+#[derive(Debug)]
+struct Batch {
+    number: u32,
+    tasks: u32,
+    bytes: u32,
+}
+
+/// An attempt that the worker has or is being sent.
+#[derive(Debug)]
+pub(super) struct Leased {
+    since: Instant,
+    confirmed: bool,
+    started: bool,
+    deadline: Instant,
+    resent: u32,
+    resend_at: Instant,
+    waits: bool,
+}
+
+/// When the acknowledgement of a result is sent.
+pub(super) enum Acknowledged {
+    /// With the next lease, or at this time.
+    Later(Instant),
+    /// At once.
+    Now,
+}
+
+impl Peer {
+    pub(super) fn new(epoch: Epoch) -> Peer {
+        Peer {
+            epoch,
+            past: VecDeque::new(),
+            fetched: 0,
+            token: 0,
+            tasks: 0,
+            bytes: 0,
+            in_flight: VecDeque::new(),
+            last_batch: 0,
+            features: Vec::new(),
+            modules: 0,
+            packet_bytes_max: 0,
+            leases: BTreeMap::new(),
+            outgoing: VecDeque::new(),
+            acks: Vec::new(),
+            ack_at: Instant(0),
+            aborts: Vec::new(),
+            suspected: false,
+        }
+    }
+
+    /// Meets the worker in an incarnation. A new one has lost what the one before held. None if
+    /// this one is known to be over.
+    pub(super) fn meet(&mut self, epoch: Epoch) -> Option<Vec<(Attempt, bool)>> {
+        if epoch == self.epoch {
+            return Some(Vec::new());
+        }
+        if self.past.contains(&epoch) {
+            return None;
+        }
+        let mut past = core::mem::take(&mut self.past);
+        past.truncate(PAST_EPOCHS - 1);
+        past.push_front(self.epoch);
+        let leases = core::mem::take(&mut self.leases);
+        *self = Peer { past, ..Peer::new(epoch) };
+        Some(leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect())
+    }
+
+    /// Takes a snapshot of credit. Returns whether unconfirmed leases have to be sent again,
+    /// since the worker has a new token.
+    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch) -> bool {
+        self.suspected = false;
+        if sequence < self.fetched {
+            return false;
+        }
+        self.fetched = sequence;
+        let new_token = self.token != fetch.token;
+        (self.token, self.tasks, self.bytes) = (fetch.token, fetch.tasks, fetch.bytes);
+        (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
+        if fetch.origin_epoch == Some(my_epoch) {
+            self.in_flight.retain(|batch| batch.number > fetch.seen);
+        }
+        new_token
+    }
+
+    /// Tasks that may be leased now.
+    pub(super) fn credit(&self) -> u32 {
+        if self.suspected {
+            return 0;
+        }
+        let under_way = self.in_flight.iter().map(|batch| batch.tasks).sum::<u32>() + self.outgoing.len() as u32;
+        self.tasks.saturating_sub(under_way)
+    }
+
+    /// Leases an attempt; it goes out with the next packet.
+    pub(super) fn lease(&mut self, attempt: Attempt, now: Instant) {
+        let leased = Leased {
+            since: now,
+            confirmed: false,
+            started: false,
+            deadline: now + LEASE,
+            resent: 0,
+            resend_at: now + CONFIRM,
+            waits: true,
+        };
+        self.leases.insert(attempt, leased);
+        self.outgoing.push_back(attempt);
+    }
+
+    /// The worker holds an attempt; `false` if the origin thinks that it does not.
+    pub(super) fn renew(&mut self, attempt: Attempt, started: bool, now: Instant) -> bool {
+        let Some(leased) = self.leases.get_mut(&attempt) else {
+            return false;
+        };
+        leased.confirmed = true;
+        leased.started |= started;
+        leased.deadline = now + LEASE;
+        true
+    }
+
+    /// The worker could not be heard: its time starts anew, and it is asked again.
+    pub(super) fn extend(&mut self, now: Instant) {
+        for leased in self.leases.values_mut() {
+            leased.deadline = now + LEASE;
+            if !leased.confirmed {
+                (leased.since, leased.resend_at) = (now, now);
+            }
+        }
+    }
+
+    /// The worker's link is gone. Gives what it held if it left on purpose.
+    pub(super) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
+        self.suspected = true;
+        self.tasks = 0;
+        self.leases.values_mut().for_each(|leased| leased.deadline = leased.deadline.min(now + SUSPECT));
+        if leaving { self.take(|_| true) } else { Vec::new() }
+    }
+
+    /// Finds leases that are lost, and whether others have to be sent again or acknowledged.
+    pub(super) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
+        if self.leases.values().any(|leased| leased.is_unheard(now)) {
+            self.suspected = true;
+        }
+        let lost = self.take(|leased| now > leased.deadline || leased.is_unheard(now));
+        for (attempt, leased) in &mut self.leases {
+            if !leased.confirmed && !leased.waits && now >= leased.resend_at && !self.suspected {
+                leased.resent += 1;
+                leased.waits = true;
+                leased.resend_at = now + CONFIRM * (1 << leased.resent.min(3));
+                self.outgoing.push_back(*attempt);
+            }
+        }
+        let acks_due = !self.acks.is_empty() && now >= self.ack_at;
+        (lost, acks_due || !self.outgoing.is_empty())
+    }
+
+    pub(super) fn needs_looking_after(&self) -> bool {
+        !self.leases.is_empty() || !self.acks.is_empty()
+    }
+
+    /// Notes that results are to be acknowledged.
+    pub(super) fn acknowledge(&mut self, number: u32, now: Instant) -> Acknowledged {
+        if self.acks.is_empty() {
+            self.ack_at = now + ACK_DELAY;
+        }
+        self.acks.push(number);
+        if self.acks.len() < ACKS_WAITING_MAX { Acknowledged::Later(self.ack_at) } else { Acknowledged::Now }
+    }
+
+    /// Writes acknowledgements and aborts.
+    pub(super) fn put_acks(&mut self, now: Instant, with_lease: bool, put: &mut impl FnMut(&Message)) {
+        if !self.aborts.is_empty() {
+            put(&Message::Abort(Abort { attempts: core::mem::take(&mut self.aborts) }));
+        }
+        let due = with_lease || now >= self.ack_at || self.acks.len() >= ACKS_WAITING_MAX;
+        if due && !self.acks.is_empty() {
+            let numbers = core::mem::take(&mut self.acks);
+            put(&Message::ResultAck(ResultAck { worker_epoch: self.epoch, numbers }));
+        }
+    }
+
+    /// The next batch of outgoing attempts; those that fit into no packet, with the reason; and
+    /// whether there are more.
+    pub(super) fn next_lease(
+        &mut self,
+        jobs: &BTreeMap<u64, Job>,
+        shared: &Shared,
+        budget: usize,
+    ) -> (Option<Lease>, Vec<(Attempt, String)>, bool) {
+        let budget = budget.min(self.packet_bytes_max as usize);
+        let credit_bytes =
+            (self.bytes as usize).saturating_sub(self.in_flight.iter().map(|batch| batch.bytes as usize).sum());
+        let room = budget.min(credit_bytes);
+        let (mut functions, mut tasks, mut unfit): (Vec<Arc<LeasedFunction>>, Vec<_>, Vec<_>) = Default::default();
+        let mut bytes = 0;
+        while let Some(&attempt) = self.outgoing.front() {
+            let leased = self.leases.get_mut(&attempt);
+            let task = jobs.get(&attempt.job).and_then(|job| job.leased_task(attempt));
+            let (Some(leased), Some((function, mut task))) = (leased, task) else {
+                self.outgoing.pop_front();
+                continue;
+            };
+            let size = task.args.as_bytes().len() + 48;
+            if size > budget {
+                unfit.push((attempt, format!("the arguments have {size} bytes, a packet takes {budget}")));
+                self.outgoing.pop_front();
+                self.leases.remove(&attempt);
+                continue;
+            }
+            if tasks.len() >= LEASE_TASKS_MAX || bytes + size > room {
+                break;
+            }
+            bytes += size;
+            leased.waits = false;
+            task.function = index_of(&mut functions, function);
+            tasks.push(task);
+            self.outgoing.pop_front();
+        }
+        if tasks.is_empty() {
+            return (None, unfit, false);
+        }
+        self.last_batch += 1;
+        self.in_flight.push_back(Batch { number: self.last_batch, tasks: tasks.len() as u32, bytes: bytes as u32 });
+        let lease = Lease {
+            token: self.token,
+            batch: self.last_batch,
+            functions: functions.iter().map(|function| (**function).clone()).collect(),
+            tasks,
+            result_bytes_max: shared.config.limits.result_bytes_max,
+        };
+        (Some(lease), unfit, !self.outgoing.is_empty())
+    }
+
+    /// Removes the leases that `which` names.
+    fn take(&mut self, which: impl Fn(&Leased) -> bool) -> Vec<(Attempt, bool)> {
+        let lost: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, leased)| which(leased))
+            .map(|(attempt, leased)| (*attempt, leased.started))
+            .collect();
+        for (attempt, _) in &lost {
+            self.leases.remove(attempt);
+        }
+        lost
+    }
+}
+
+impl Leased {
+    /// The worker has not said for too long that it has this.
+    fn is_unheard(&self, now: Instant) -> bool {
+        !self.confirmed && !self.waits && now - self.since > CONFIRM_MAX
+    }
+}
+
+/// The index of a function in a lease's table; mostly it is the last one.
+fn index_of(functions: &mut Vec<Arc<LeasedFunction>>, function: &Arc<LeasedFunction>) -> u16 {
+    let same = |known: &Arc<LeasedFunction>| Arc::ptr_eq(known, function) || **known == **function;
+    let at = functions.iter().rposition(same).unwrap_or_else(|| {
+        functions.push(function.clone());
+        functions.len() - 1
+    });
+    at as u16
+}

@@ -1,0 +1,174 @@
+//! Ready tasks, by what they need and by priority.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_proto::NodeId;
+use broccoli_proto::message::Want;
+
+use super::peers::Peer;
+use crate::members::matches;
+use crate::modules::Modules;
+use crate::time::Instant;
+
+/// Priorities 0 to 9.
+const PRIORITIES: usize = 10;
+/// Classes beyond this number are dropped when they are empty.
+const CLASSES_MAX: usize = 256;
+/// Waiting tasks whose jobs hear that no node fits.
+const TOLD_MAX: usize = 16;
+
+/// A task: number of its job, and its step.
+type Key = (u64, u32);
+
+/// The ready tasks of all jobs.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    classes: BTreeMap<u32, Class>,
+    ids: BTreeMap<Want, u32>,
+    last_class: u32,
+    len: usize,
+    /// Counts what was queued, for first in, first out between classes.
+    pushed: u64,
+}
+
+/// Tasks that need the same of a node.
+#[derive(Debug)]
+struct Class {
+    want: Want,
+    queues: [VecDeque<(u64, Key)>; PRIORITIES],
+    /// How often help was called for since the class last had credit for all.
+    round: u32,
+    unfit_since: Option<Instant>,
+    told_at: Option<Instant>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The class of tasks with this need.
+    pub(super) fn class(&mut self, want: Want) -> u32 {
+        if let Some(id) = self.ids.get(&want) {
+            return *id;
+        }
+        if self.classes.len() >= CLASSES_MAX {
+            self.classes.retain(|_, class| class.queues.iter().any(|queue| !queue.is_empty()));
+            let classes = &self.classes;
+            self.ids.retain(|_, id| classes.contains_key(id));
+        }
+        self.last_class += 1;
+        self.ids.insert(want.clone(), self.last_class);
+        let queues = Default::default();
+        self.classes.insert(self.last_class, Class { want, queues, round: 0, unfit_since: None, told_at: None });
+        self.last_class
+    }
+
+    pub(super) fn push_back(&mut self, class: u32, priority: u8, job: u64, step: u32) {
+        self.pushed += 1;
+        let pushed = self.pushed;
+        if let Some(queue) = self.slot(class, priority) {
+            queue.push_back((pushed, (job, step)));
+            self.len += 1;
+        }
+    }
+
+    /// Queues a task that was queued before: it does not wait twice.
+    pub(super) fn push_front(&mut self, class: u32, priority: u8, job: u64, step: u32) {
+        if let Some(queue) = self.slot(class, priority) {
+            let pushed = queue.front().map_or(0, |(pushed, _)| *pushed);
+            queue.push_front((pushed, (job, step)));
+            self.len += 1;
+        }
+    }
+
+    pub(super) fn pop(&mut self, class: u32, priority: u8) -> Option<Key> {
+        let (_, key) = self.slot(class, priority)?.pop_front()?;
+        self.len -= 1;
+        Some(key)
+    }
+
+    /// Tasks of a class that wait with this priority.
+    pub(super) fn waiting(&self, class: u32, priority: u8) -> usize {
+        self.classes.get(&class).map_or(0, |class| class.queues[usize::from(priority)].len())
+    }
+
+    /// Which queues to serve, one after the other: higher priorities first, then older tasks.
+    pub(super) fn order(&self) -> Vec<(u32, u8)> {
+        let mut order = Vec::new();
+        for (id, class) in &self.classes {
+            for (priority, queue) in class.queues.iter().enumerate() {
+                if let Some((pushed, _)) = queue.front() {
+                    order.push((PRIORITIES - priority, *pushed, *id));
+                }
+            }
+        }
+        order.sort_unstable();
+        order.into_iter().map(|(rank, _, id)| (id, (PRIORITIES - rank) as u8)).collect()
+    }
+
+    /// Whether tasks of a class still wait. If not, it is calm again.
+    pub(super) fn is_hungry(&mut self, class: u32) -> bool {
+        let Some(class) = self.classes.get_mut(&class) else {
+            return false;
+        };
+        let hungry = class.queues.iter().any(|queue| !queue.is_empty());
+        if !hungry {
+            (class.round, class.unfit_since, class.told_at) = (0, None, None);
+        }
+        hungry
+    }
+
+    /// What a hungry class needs, and how often help was called for before.
+    pub(super) fn hungry(&mut self, id: u32) -> Option<(Want, u32)> {
+        if !self.is_hungry(id) {
+            return None;
+        }
+        let class = self.classes.get_mut(&id)?;
+        class.round += 1;
+        Some((class.want.clone(), class.round - 1))
+    }
+
+    /// Whether a worker can run tasks of a class.
+    pub(super) fn fits(&self, class: u32, name: NodeId, peer: &Peer, modules: &Modules) -> bool {
+        self.classes.get(&class).is_some_and(|class| {
+            matches(&class.want.on, name, &peer.features) && modules.peer_holds(peer.modules, &class.want.module)
+        })
+    }
+
+    /// Keeps count of how long no node fits a class; names some of its tasks, one of each job,
+    /// and its routing, when their clients are to be told.
+    pub(super) fn long_without_node(
+        &mut self,
+        class: u32,
+        unfit: bool,
+        now: Instant,
+        after: Duration,
+        again: Duration,
+    ) -> Option<(BTreeMap<u64, u32>, Vec<String>)> {
+        let class = self.classes.get_mut(&class)?;
+        if !unfit {
+            (class.unfit_since, class.told_at) = (None, None);
+            return None;
+        }
+        let since = *class.unfit_since.get_or_insert(now);
+        let silent = class.told_at.is_none_or(|told| now - told >= again);
+        if now - since < after || !silent {
+            return None;
+        }
+        class.told_at = Some(now);
+        let waiting = class.queues.iter().flatten().take(TOLD_MAX);
+        Some((waiting.map(|(_, key)| *key).collect(), class.want.on.clone()))
+    }
+
+    fn slot(&mut self, class: u32, priority: u8) -> Option<&mut VecDeque<(u64, Key)>> {
+        self.classes.get_mut(&class)?.queues.get_mut(usize::from(priority))
+    }
+}

@@ -1,0 +1,153 @@
+//! What all roles of a node share: identity, time, timers, outgoing messages, actions, randomness.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use broccoli_proto::message::Message;
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Epoch, NodeId};
+
+use crate::config::Config;
+use crate::io::{Action, Event};
+use crate::time::Instant;
+use crate::timers::Timers;
+
+/// The common ground of the roles. It has no behaviour of its own.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) epoch: Epoch,
+    pub(crate) now: Instant,
+    pub(crate) connected: bool,
+    pub(crate) timers: Timers,
+    pub(crate) outbox: Outbox,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) rng: Rng,
+}
+
+impl Shared {
+    pub(crate) fn me(&self) -> NodeId {
+        self.config.name
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.actions.push_back(Action::Event(event));
+    }
+}
+
+/// Messages that wait to be put into packets, and who has something to be sent at all.
+///
+/// Bulk traffic (leases, results) is not queued here: its role keeps it until the packet is
+/// written, so that a busy link makes bigger batches. It only marks the address.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    me: NodeId,
+    max: usize,
+    queues: BTreeMap<Address, VecDeque<Message>>,
+    marked: BTreeSet<Address>,
+    order: VecDeque<Address>,
+    /// Messages of this node to itself, which never touch the wire.
+    pub(crate) loopback: VecDeque<Message>,
+    /// Whether a role has bulk traffic for this node itself.
+    pub(crate) loopback_marked: bool,
+    /// Messages that were dropped because their address had too many waiting.
+    pub(crate) dropped: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(me: NodeId, max: usize) -> Outbox {
+        Outbox {
+            me,
+            max,
+            queues: BTreeMap::new(),
+            marked: BTreeSet::new(),
+            order: VecDeque::new(),
+            loopback: VecDeque::new(),
+            loopback_marked: false,
+            dropped: 0,
+        }
+    }
+
+    /// Sends to one node, which may be this one.
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        if to == self.me {
+            self.loopback.push_back(message);
+        } else {
+            self.send_wire(Address::Node(to), message);
+        }
+    }
+
+    /// Sends to every node, this one included.
+    pub(crate) fn broadcast(&mut self, message: Message) {
+        self.loopback.push_back(message.clone());
+        self.send_wire(Address::All, message);
+    }
+
+    /// Sends over the wire whatever the address. Any message may be lost, so one too many may be
+    /// dropped: the role that waits for an answer repeats it.
+    pub(crate) fn send_wire(&mut self, to: Address, message: Message) {
+        let queue = self.queues.entry(to).or_default();
+        if queue.len() < self.max {
+            queue.push_back(message);
+        } else {
+            self.dropped += 1;
+        }
+        self.mark(to);
+    }
+
+    /// Says that a role has something for this address.
+    pub(crate) fn mark(&mut self, to: Address) {
+        if to == Address::Node(self.me) && !self.queues.contains_key(&to) {
+            self.loopback_marked = true;
+        } else if self.marked.insert(to) {
+            self.order.push_back(to);
+        }
+    }
+
+    /// The next address with something to send.
+    pub(crate) fn pop_marked(&mut self) -> Option<Address> {
+        let to = self.order.pop_front()?;
+        self.marked.remove(&to);
+        Some(to)
+    }
+
+    /// The next queued message for an address.
+    pub(crate) fn pop(&mut self, to: Address) -> Option<Message> {
+        let queue = self.queues.get_mut(&to)?;
+        let message = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&to);
+        }
+        message
+    }
+
+    /// Puts back a message that did not fit.
+    pub(crate) fn unpop(&mut self, to: Address, message: Message) {
+        self.queues.entry(to).or_default().push_front(message);
+    }
+
+    /// Forgets what a lost connection would have carried. The roles repeat what matters.
+    pub(crate) fn clear_wire(&mut self) {
+        self.queues.clear();
+        self.marked.clear();
+        self.order.clear();
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014), for jitter and chances; never for secrets.
+#[derive(Debug)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`, which must not be 0.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}

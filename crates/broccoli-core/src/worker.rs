@@ -1,0 +1,631 @@
+//! The worker: gives origins credit, runs what they lease, and keeps results until they are safe.
+//!
+//! ```text
+//!             Lease                 slot free              Executed            ResultAck
+//!   (nothing) ─────► Held::Queued ───────────► Held::Running ───────► Held::Done ───────► (nothing)
+//!                         │ Return, Abort           │ Abort
+//!                         └────────► (nothing)      └────────► (nothing, once the run has ended)
+//! ```
+//!
+//! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
+//! given to several origins at once, and what cannot start soon is given back.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_proto::message::Attempt;
+use broccoli_proto::message::{
+    Available, Failure, Fetch, Lease, LeasedFunction, LeasedTask, Log, Message, Renew, ResultAck, Return, TaskResult,
+    TaskResults,
+};
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
+
+use crate::io::{Action, Execute, RunId};
+use crate::modules::Modules;
+use crate::shared::Shared;
+use crate::time::{Instant, ms};
+use crate::timers::Timer;
+
+/// Work that a worker wants to have before it, beyond what runs.
+const WINDOW_US: u64 = 10_000;
+/// Most tasks that may be under way to a worker.
+const WINDOW_TASKS_MAX: u32 = 256;
+/// A run that takes longer keeps its slot from being counted on.
+const LONG_US: u64 = 5_000;
+/// A lease is confirmed within this time, by a result or a `Renew`.
+const CONFIRM: Duration = ms(20);
+/// Held attempts are renewed this often.
+const RENEW: Duration = ms(1_000);
+/// Tasks that cannot start within this time go back.
+const WAIT_MAX: Duration = ms(50);
+/// A token is replaced after this time; the one before stays valid.
+const TOKEN_AGE_MAX: Duration = ms(2_000);
+/// Results are repeated after this time, doubled up to the maximum.
+const RESULTS_AGAIN: Duration = ms(250);
+const RESULTS_AGAIN_MAX: Duration = ms(5_000);
+/// Results that no origin has wanted for this long are dropped.
+const RESULTS_KEPT: Duration = ms(600_000);
+/// Origins heard of within this time share the window.
+const ACTIVE: Duration = ms(10_000);
+/// Most attempts named in one message.
+const ATTEMPTS_PER_MESSAGE_MAX: usize = 1_024;
+
+/// The worker role.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    links: BTreeMap<NodeId, Link>,
+    queue: VecDeque<Waiting>,
+    running: BTreeMap<RunId, Running>,
+    last_run: u64,
+    /// Recent time of a task, in microseconds; 0 before the first.
+    task_us: u64,
+    tasks_run: u64,
+    /// Where the round of links that get freed capacity goes on.
+    round: Option<NodeId>,
+}
+
+/// What this worker has with one origin.
+#[derive(Debug)]
+struct Link {
+    /// The origin's incarnation, once it has leased something.
+    epoch: Option<Epoch>,
+    /// Last batch of that incarnation.
+    seen: u32,
+    token: u64,
+    token_before: u64,
+    token_since: Instant,
+    /// Tasks that the origin may still send.
+    credit: u32,
+    fetch_due: bool,
+    held: BTreeMap<Attempt, Held>,
+    /// Results that have not been sent.
+    done: VecDeque<(Epoch, TaskResult)>,
+    /// Results that have been sent and not acknowledged, by their number.
+    unacked: BTreeMap<u32, Unacked>,
+    last_number: u32,
+    returns: Vec<Attempt>,
+    renew_due: bool,
+    result_bytes_max: u32,
+    /// When the origin was last heard of.
+    heard: Instant,
+}
+
+#[derive(Debug)]
+enum Held {
+    Queued(Epoch),
+    Running(Epoch),
+    /// Its result waits to be sent or acknowledged.
+    Done,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    origin: NodeId,
+    function: Arc<LeasedFunction>,
+    task: LeasedTask,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Running {
+    origin: NodeId,
+    attempt: Attempt,
+    since: Instant,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Unacked {
+    results: TaskResults,
+    sent: Instant,
+    first_sent: Instant,
+    tries: u32,
+    again: bool,
+}
+
+impl Worker {
+    /// Tasks running and waiting for a slot.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.queue.len())
+    }
+
+    /// Tasks run since the start.
+    pub(crate) fn tasks_run(&self) -> u64 {
+        self.tasks_run
+    }
+
+    /// An origin calls for help, and this node fits.
+    pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, available: &Available) {
+        if shared.config.slots == 0 || shared.rng.below(0x1_0000) > u64::from(available.chance) {
+            return;
+        }
+        let free = self.window(shared);
+        if self.link(shared, from).is_some_and(|link| link.credit == 0) && free == 0 {
+            // Without credit the link stays in the round: it gets the next capacity that is freed.
+            return;
+        }
+        self.fetch(shared, from);
+    }
+
+    /// Tasks to run.
+    pub(crate) fn on_lease(
+        &mut self,
+        shared: &mut Shared,
+        modules: &Modules,
+        from: NodeId,
+        epoch: Epoch,
+        lease: Lease,
+    ) {
+        if shared.config.slots == 0 {
+            return;
+        }
+        let held: usize = self.queue.len() + self.running.len();
+        let Some(link) = self.link(shared, from) else {
+            return;
+        };
+        if lease.token != link.token && lease.token != link.token_before {
+            // Made for an earlier time of this worker. The origin learns the token that counts.
+            self.fetch(shared, from);
+            return;
+        }
+        if link.epoch != Some(epoch) {
+            link.epoch = Some(epoch);
+            link.seen = 0;
+        }
+        link.seen = link.seen.max(lease.batch);
+        link.result_bytes_max = lease.result_bytes_max;
+        link.credit = link.credit.saturating_sub(lease.tasks.len() as u32);
+        let runs = |function: &LeasedFunction| modules.runs(&function.module, &function.name);
+        let functions: Vec<_> = lease.functions.into_iter().map(|f| (runs(&f), Arc::new(f))).collect();
+        let mut room = shared.config.limits.held_max.saturating_sub(held);
+        let mut waiting = Vec::new();
+        for task in lease.tasks {
+            let Some((runs, function)) = functions.get(usize::from(task.function)) else {
+                continue;
+            };
+            if link.held.contains_key(&task.attempt) {
+                link.renew_due = true;
+                continue;
+            }
+            if room == 0 || !runs {
+                link.returns.push(task.attempt);
+                link.fetch_due = true;
+                continue;
+            }
+            room -= 1;
+            link.held.insert(task.attempt, Held::Queued(epoch));
+            waiting.push(Waiting { origin: from, function: function.clone(), task, since: shared.now });
+        }
+        if !link.returns.is_empty() {
+            shared.outbox.mark(Address::Node(from));
+        }
+        shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
+        self.queue.extend(waiting);
+        self.start_runs(shared);
+        if !self.queue.is_empty() {
+            shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
+        }
+    }
+
+    /// Attempts whose results nobody waits for.
+    pub(crate) fn on_abort(&mut self, shared: &mut Shared, from: NodeId, attempts: &[Attempt]) {
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        for attempt in attempts {
+            // A result on its way is not called back: its acknowledgement forgets it.
+            if !matches!(link.held.get(attempt), Some(Held::Queued(_) | Held::Running(_))) {
+                continue;
+            }
+            link.held.remove(attempt);
+            if let Some(run) = run_of(&self.running, from, *attempt) {
+                shared.actions.push_back(Action::Abort(run));
+            }
+        }
+        let links = &self.links;
+        self.queue.retain(|waiting| is_held(links, waiting.origin, waiting.task.attempt));
+        self.rebalance(shared);
+    }
+
+    /// The origin holds these results.
+    pub(crate) fn on_result_ack(&mut self, shared: &Shared, from: NodeId, ack: &ResultAck) {
+        let Some(link) = self.links.get_mut(&from).filter(|_| ack.worker_epoch == shared.epoch) else {
+            return;
+        };
+        link.heard = shared.now;
+        for number in &ack.numbers {
+            if let Some(unacked) = link.unacked.remove(number) {
+                unacked.results.results.iter().for_each(|result| {
+                    link.held.remove(&result.attempt);
+                });
+            }
+        }
+    }
+
+    /// A run has ended.
+    pub(crate) fn on_executed(&mut self, shared: &mut Shared, run: RunId, outcome: Result<Cbor, Failure>) {
+        let Some(running) = self.running.remove(&run) else {
+            return;
+        };
+        if running.timeout_ms.is_some() {
+            shared.timers.cancel(Timer::RunTimeout(run.0));
+        }
+        self.tasks_run += 1;
+        self.learn((shared.now - running.since).as_micros() as u64);
+        self.finish(shared, running.origin, running.attempt, outcome);
+        self.start_runs(shared);
+        self.rebalance(shared);
+    }
+
+    /// The time limit of a run is over. Its slot stays taken until the shell has stopped it.
+    pub(crate) fn on_run_timeout(&mut self, shared: &mut Shared, run: RunId) {
+        let Some(running) = self.running.get(&run) else {
+            return;
+        };
+        let (origin, attempt) = (running.origin, running.attempt);
+        let limit = running.timeout_ms.unwrap_or_default();
+        let failure = Failure { cause: Cause::TimedOut, text: format!("took longer than its timeout of {limit} ms") };
+        shared.actions.push_back(Action::Abort(run));
+        self.finish(shared, origin, attempt, Err(failure));
+    }
+
+    /// A running task logged a line.
+    pub(crate) fn on_logged(&self, shared: &mut Shared, run: RunId, text: String) {
+        if let Some(running) = self.running.get(&run) {
+            shared.outbox.send(running.origin, Message::Log(Log { attempt: running.attempt, text }));
+        }
+    }
+
+    /// Confirms or renews what is held for an origin.
+    pub(crate) fn on_renew_timer(&mut self, shared: &mut Shared, origin: NodeId) {
+        let Some(link) = self.links.get_mut(&origin) else {
+            return;
+        };
+        if link.held.values().any(|held| !matches!(held, Held::Done)) {
+            link.renew_due = true;
+            shared.outbox.mark(Address::Node(origin));
+            shared.timers.set(Timer::Renew(origin), shared.now + RENEW);
+        }
+    }
+
+    /// Repeats results that have not been acknowledged.
+    pub(crate) fn on_results_timer(&mut self, shared: &mut Shared, origin: NodeId) {
+        let Some(link) = self.links.get_mut(&origin) else {
+            return;
+        };
+        let now = shared.now;
+        link.unacked.retain(|_, unacked| now - unacked.first_sent < RESULTS_KEPT);
+        let mut next = None;
+        for unacked in link.unacked.values_mut() {
+            let at = unacked.sent + (RESULTS_AGAIN * (1 << unacked.tries.min(6))).min(RESULTS_AGAIN_MAX);
+            if at <= now {
+                unacked.again = true;
+                shared.outbox.mark(Address::Node(origin));
+            }
+            let at = if at <= now { now + RESULTS_AGAIN } else { at };
+            next = Some(next.map_or(at, |next: Instant| next.min(at)));
+        }
+        if let Some(at) = next {
+            shared.timers.set(Timer::Results(origin), at);
+        }
+    }
+
+    /// Gives back what waits too long for a slot.
+    pub(crate) fn on_return_timer(&mut self, shared: &mut Shared) {
+        let keep = self.startable_soon(shared);
+        while self.queue.len() > keep {
+            let Some(waiting) = self.queue.pop_back() else {
+                break;
+            };
+            let Some(link) = self.links.get_mut(&waiting.origin) else {
+                continue;
+            };
+            link.held.remove(&waiting.task.attempt);
+            link.returns.push(waiting.task.attempt);
+            link.credit = 0;
+            link.fetch_due = true;
+            shared.outbox.mark(Address::Node(waiting.origin));
+        }
+        if !self.queue.is_empty() {
+            shared.timers.set(Timer::Return, shared.now + CONFIRM);
+        }
+    }
+
+    /// The link is up again: tell every origin what is held and what is done.
+    pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
+        for (origin, link) in &mut self.links {
+            link.fetch_due = true;
+            link.renew_due = link.held.values().any(|held| !matches!(held, Held::Done));
+            link.unacked.values_mut().for_each(|unacked| unacked.again = true);
+            shared.outbox.mark(Address::Node(*origin));
+        }
+    }
+
+    /// Tells all origins of new modules or features.
+    pub(crate) fn fetch_all(&mut self, shared: &mut Shared) {
+        for (origin, link) in &mut self.links {
+            link.fetch_due = true;
+            shared.outbox.mark(Address::Node(*origin));
+        }
+    }
+
+    /// Writes what there is for an origin, at most about `budget` bytes.
+    pub(crate) fn compose(
+        &mut self,
+        shared: &mut Shared,
+        modules: u64,
+        to: NodeId,
+        budget: usize,
+        put: &mut impl FnMut(&Message),
+    ) {
+        let window = self.window(shared);
+        let active = self.links.values().filter(|link| shared.now - link.heard < ACTIVE).count() as u32;
+        let Some(link) = self.links.get_mut(&to) else {
+            return;
+        };
+        if !link.returns.is_empty() {
+            let rest = link.returns.split_off(link.returns.len().min(ATTEMPTS_PER_MESSAGE_MAX));
+            let attempts = core::mem::replace(&mut link.returns, rest);
+            if let Some(origin_epoch) = link.epoch {
+                put(&Message::Return(Return { origin_epoch, attempts }));
+            }
+        }
+        link.put_results(shared, to, budget, put);
+        if core::mem::take(&mut link.renew_due) {
+            link.put_renews(put);
+        }
+        if core::mem::take(&mut link.fetch_due) {
+            link.credit = share(window, active);
+            put(&Message::Fetch(link.fetch(shared, modules)));
+        }
+    }
+}
+
+impl Worker {
+    /// The link to an origin, made when it is new. None if there are too many.
+    fn link(&mut self, shared: &mut Shared, origin: NodeId) -> Option<&mut Link> {
+        if !self.links.contains_key(&origin) && self.links.len() >= shared.config.limits.nodes_max {
+            let idle = self.links.iter().filter(|(_, link)| link.held.is_empty()).min_by_key(|(_, link)| link.heard);
+            let idle = *idle?.0;
+            self.links.remove(&idle);
+        }
+        let link = self.links.entry(origin).or_insert_with(|| Link::new(shared));
+        link.heard = shared.now;
+        Some(link)
+    }
+
+    /// Sends an origin a new snapshot of its credit.
+    fn fetch(&mut self, shared: &mut Shared, origin: NodeId) {
+        if let Some(link) = self.link(shared, origin) {
+            link.fetch_due = true;
+            shared.outbox.mark(Address::Node(origin));
+        }
+    }
+
+    /// Hands out runs as long as slots are free.
+    fn start_runs(&mut self, shared: &mut Shared) {
+        while self.running.len() < usize::from(shared.config.slots) {
+            let Some(Waiting { origin, function, task, .. }) = self.queue.pop_front() else {
+                break;
+            };
+            let Some(held) = self.links.get_mut(&origin).and_then(|link| link.held.get_mut(&task.attempt)) else {
+                continue;
+            };
+            let Held::Queued(epoch) = *held else { continue };
+            *held = Held::Running(epoch);
+            self.last_run += 1;
+            let run = RunId(self.last_run);
+            if let Some(timeout_ms) = task.timeout_ms {
+                shared.timers.set(Timer::RunTimeout(run.0), shared.now + ms(timeout_ms));
+            }
+            let running = Running { origin, attempt: task.attempt, since: shared.now, timeout_ms: task.timeout_ms };
+            self.running.insert(run, running);
+            let execute = Execute { run, function, args: task.args, bin: task.bin };
+            shared.actions.push_back(Action::Execute(execute));
+        }
+    }
+
+    /// Keeps the result of an attempt for its origin, unless nobody waits for it any more.
+    fn finish(&mut self, shared: &mut Shared, origin: NodeId, attempt: Attempt, outcome: Result<Cbor, Failure>) {
+        let Some(link) = self.links.get_mut(&origin) else {
+            return;
+        };
+        let Some(Held::Running(epoch)) = link.held.get(&attempt) else {
+            return;
+        };
+        let epoch = *epoch;
+        let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
+        link.held.insert(attempt, Held::Done);
+        link.done.push_back((epoch, TaskResult { attempt, outcome }));
+        link.fetch_due = true;
+        shared.outbox.mark(Address::Node(origin));
+    }
+
+    /// Follows the time that tasks take: an eighth of each new value.
+    fn learn(&mut self, us: u64) {
+        self.task_us = if self.task_us == 0 { us } else { (self.task_us * 7 + us) / 8 }.max(1);
+    }
+
+    /// How many more tasks this worker wants to be sent.
+    fn window(&self, shared: &Shared) -> u32 {
+        let now = shared.now;
+        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
+        let long = self.running.values().filter(is_long).count();
+        let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
+        let per_slot = if self.task_us == 0 { 1 } else { (WINDOW_US / self.task_us).max(1) };
+        let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
+        let waiting = self.queue.len() + self.running.len() - long;
+        tasks.saturating_sub(waiting) as u32
+    }
+
+    /// How many of the waiting tasks will start soon enough to be kept.
+    fn startable_soon(&self, shared: &Shared) -> usize {
+        let now = shared.now;
+        let oldest = self.queue.front().map_or(Duration::ZERO, |waiting| now - waiting.since);
+        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
+        let long = self.running.values().filter(is_long).count();
+        let open = usize::from(shared.config.slots).saturating_sub(long);
+        if open == 0 {
+            return 0;
+        }
+        let expected = WAIT_MAX.as_micros() as u64 / self.task_us.max(1) * open as u64;
+        if oldest > WAIT_MAX { open.min(self.queue.len()) } else { (expected as usize).max(open) }
+    }
+
+    /// Gives freed capacity to origins without credit, one after the other.
+    fn rebalance(&mut self, shared: &mut Shared) {
+        if self.links.values().all(|link| link.credit > 0 || link.fetch_due) {
+            return;
+        }
+        let mut left = self.window(shared);
+        let after = self.round.take();
+        let start = |origin: &NodeId| after.is_none_or(|after| *origin > after);
+        let (later, earlier): (Vec<NodeId>, Vec<NodeId>) = self.links.keys().partition(|origin| start(origin));
+        for origin in later.into_iter().chain(earlier) {
+            let Some(link) = self.links.get_mut(&origin) else {
+                continue;
+            };
+            if left == 0 {
+                break;
+            }
+            if link.credit == 0 && !link.fetch_due {
+                left -= 1;
+                link.fetch_due = true;
+                self.round = Some(origin);
+                shared.outbox.mark(Address::Node(origin));
+            }
+        }
+        self.round = self.round.or(after);
+    }
+}
+
+impl Link {
+    fn new(shared: &mut Shared) -> Link {
+        let token = shared.rng.next();
+        Link {
+            epoch: None,
+            seen: 0,
+            token,
+            token_before: token,
+            token_since: shared.now,
+            credit: 0,
+            fetch_due: false,
+            held: BTreeMap::new(),
+            done: VecDeque::new(),
+            unacked: BTreeMap::new(),
+            last_number: 0,
+            returns: Vec::new(),
+            renew_due: false,
+            result_bytes_max: u32::MAX,
+            heard: shared.now,
+        }
+    }
+
+    fn fetch(&mut self, shared: &mut Shared, modules: u64) -> Fetch {
+        if shared.now - self.token_since > TOKEN_AGE_MAX {
+            self.token_before = self.token;
+            self.token = shared.rng.next();
+            self.token_since = shared.now;
+        }
+        Fetch {
+            token: self.token,
+            origin_epoch: self.epoch,
+            seen: self.seen,
+            tasks: self.credit,
+            bytes: shared.config.limits.credit_bytes,
+            modules,
+            features: shared.config.features.clone(),
+            packet_bytes_max: shared.config.limits.packet_bytes_max,
+        }
+    }
+
+    /// Writes results that wait, or wait again, as long as there is room.
+    fn put_results(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
+        let mut left = budget;
+        for unacked in self.unacked.values_mut().filter(|unacked| unacked.again) {
+            let bytes = unacked.results.results.iter().map(result_bytes).sum();
+            if left < budget && bytes > left {
+                shared.outbox.mark(Address::Node(to));
+                return;
+            }
+            left = left.saturating_sub(bytes);
+            (unacked.again, unacked.sent, unacked.tries) = (false, shared.now, unacked.tries + 1);
+            put(&Message::TaskResults(unacked.results.clone()));
+        }
+        let Some(&(origin_epoch, _)) = self.done.front() else {
+            return;
+        };
+        let mut results = Vec::new();
+        while let Some((epoch, result)) = self.done.front() {
+            let bytes = result_bytes(result);
+            if *epoch != origin_epoch || (left < budget && bytes > left) {
+                shared.outbox.mark(Address::Node(to));
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            results.extend(self.done.pop_front().map(|(_, result)| result));
+        }
+        self.last_number += 1;
+        let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
+        put(&message);
+        let Message::TaskResults(results) = message else {
+            return;
+        };
+        let unacked = Unacked { results, sent: shared.now, first_sent: shared.now, tries: 0, again: false };
+        self.unacked.insert(self.last_number, unacked);
+        shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
+    }
+
+    /// Names what is held, an epoch of the origin at a time.
+    fn put_renews(&self, put: &mut impl FnMut(&Message)) {
+        let mut renews: BTreeMap<Epoch, (Vec<Attempt>, Vec<Attempt>)> = BTreeMap::new();
+        for (attempt, held) in &self.held {
+            match held {
+                Held::Running(epoch) => renews.entry(*epoch).or_default().0.push(*attempt),
+                Held::Queued(epoch) => renews.entry(*epoch).or_default().1.push(*attempt),
+                Held::Done => {}
+            }
+        }
+        for (origin_epoch, (started, queued)) in renews {
+            put(&Message::Renew(Renew { origin_epoch, started, queued }));
+        }
+    }
+}
+
+/// An equal part of the window for each of several origins, never nothing as long as there is any.
+fn share(window: u32, links: u32) -> u32 {
+    (window / links.max(1)).max(window.min(1))
+}
+
+/// Replaces a result that is too long for its origin.
+fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> {
+    match outcome {
+        Ok(value) if value.as_bytes().len() > bytes_max as usize => Err(Failure {
+            cause: Cause::Unfit,
+            text: format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
+        }),
+        outcome => outcome,
+    }
+}
+
+/// About how long a result is in a packet.
+fn result_bytes(result: &TaskResult) -> usize {
+    let body = match &result.outcome {
+        Ok(value) => value.as_bytes().len(),
+        Err(failure) => failure.text.len(),
+    };
+    body + 32
+}
+
+fn run_of(running: &BTreeMap<RunId, Running>, origin: NodeId, attempt: Attempt) -> Option<RunId> {
+    running.iter().find(|(_, r)| r.origin == origin && r.attempt == attempt).map(|(run, _)| *run)
+}
+
+fn is_held(links: &BTreeMap<NodeId, Link>, origin: NodeId, attempt: Attempt) -> bool {
+    links.get(&origin).is_some_and(|link| link.held.contains_key(&attempt))
+}

@@ -1,0 +1,791 @@
+//! The plan against an independent reading of the same canvas.
+//!
+//! The oracle below is a plain recursive interpreter with its own values and its own binding of
+//! arguments. Each case is a random canvas, run through the plan in a random order of
+//! completions, and must agree with the oracle on the result, on every call that was made with its
+//! arguments and options, on the callbacks that failed and on the number of tasks.
+//!
+//! `ORACLE_CASES=n` runs another number of cases; `ORACLE_SEED=n` starts at another seed, so
+//! `ORACLE_SEED=<seed of a failure> ORACLE_CASES=1` replays it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use broccoli_abi::{Arg, Function, Type};
+use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, StepId, lower};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, Options, Split, Task, TaskError};
+use minicbor::data::Type as CborType;
+use minicbor::{Decoder, Encoder};
+
+const CASES: u64 = 20_000;
+
+// --- Values ---
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Str(String),
+    List(Vec<Value>),
+    Map(Vec<(String, Value)>),
+}
+
+fn read(d: &mut Decoder<'_>) -> Value {
+    match d.datatype().expect("an item") {
+        CborType::Null => {
+            d.null().expect("null");
+            Value::Null
+        }
+        CborType::Bool => Value::Bool(d.bool().expect("a bool")),
+        CborType::String => Value::Str(d.str().expect("a text").into()),
+        CborType::Array => {
+            let len = d.array().expect("an array").expect("a definite length");
+            Value::List((0..len).map(|_| read(d)).collect())
+        }
+        CborType::Map => {
+            let len = d.map().expect("a map").expect("a definite length");
+            Value::Map((0..len).map(|_| (d.str().expect("a key").into(), read(d))).collect())
+        }
+        _ => Value::Int(d.i64().expect("an integer")),
+    }
+}
+
+fn write(value: &Value, e: &mut Encoder<Vec<u8>>) {
+    const VEC: &str = "writing to a Vec cannot fail";
+    match value {
+        Value::Null => drop(e.null().expect(VEC)),
+        Value::Bool(b) => drop(e.bool(*b).expect(VEC)),
+        Value::Int(n) => drop(e.i64(*n).expect(VEC)),
+        Value::Str(text) => drop(e.str(text).expect(VEC)),
+        Value::List(items) => {
+            e.array(items.len() as u64).expect(VEC);
+            items.iter().for_each(|item| write(item, e));
+        }
+        Value::Map(pairs) => {
+            e.map(pairs.len() as u64).expect(VEC);
+            for (key, value) in pairs {
+                e.str(key).expect(VEC);
+                write(value, e);
+            }
+        }
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Value {
+    let mut decoder = Decoder::new(bytes);
+    let value = read(&mut decoder);
+    assert_eq!(decoder.position(), bytes.len(), "one item");
+    value
+}
+
+fn encoded(value: &Value) -> Cbor {
+    let mut encoder = Encoder::new(Vec::new());
+    write(value, &mut encoder);
+    Cbor::from_encoded(encoder.into_writer())
+}
+
+fn list(value: &Cbor) -> Vec<Value> {
+    match decoded(value.as_bytes()) {
+        Value::List(items) => items,
+        other => panic!("not a list: {other:?}"),
+    }
+}
+
+fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) | Value::Int(0) => true,
+        Value::Str(text) => text.is_empty(),
+        Value::List(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+// --- The world: what the functions do, for the oracle and for the worker alike ---
+
+const FUNCTIONS: [&str; 6] = ["list", "first", "falsy", "risky", "fail", "number"];
+const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
+/// A list that prints longer than this becomes a number, so that values stay small.
+const VALUE_LEN_MAX: usize = 300;
+
+fn apply(function: &str, args: &[Value]) -> Result<Value, String> {
+    assert_eq!(args.len(), PARAMETERS.len(), "{function} gets all its arguments");
+    let text = format!("{args:?}");
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    let number = Value::Int(i64::from(hash % 1000));
+    match function {
+        "w.list" if text.len() <= VALUE_LEN_MAX => Ok(Value::List(args.to_vec())),
+        "w.list" | "w.number" => Ok(number),
+        "w.first" => Ok(args[0].clone()),
+        "w.falsy" => Ok(falsy(hash)),
+        "w.risky" if !hash.is_multiple_of(6) => Ok(args[1].clone()),
+        "w.risky" | "w.fail" => Err(format!("{function} refuses {hash:x}")),
+        other => panic!("there is no {other}"),
+    }
+}
+
+fn falsy(pick: u32) -> Value {
+    match pick % 5 {
+        0 => Value::Null,
+        1 => Value::Bool(false),
+        2 => Value::Int(0),
+        3 => Value::Str(String::new()),
+        _ => Value::List(Vec::new()),
+    }
+}
+
+// --- The oracle ---
+
+#[derive(Clone, Debug, PartialEq)]
+struct Failure {
+    function: String,
+    text: String,
+    members: Vec<u32>,
+}
+
+/// What a run comes to. Calls and failed callbacks are sorted: their order is free.
+#[derive(Debug, PartialEq)]
+struct Report {
+    result: Result<Value, Failure>,
+    calls: Vec<String>,
+    failed_callbacks: Vec<String>,
+    tasks: u32,
+}
+
+/// The options that this version honours, by name.
+type Chosen = BTreeMap<&'static str, String>;
+
+#[derive(Default)]
+struct Oracle {
+    calls: Vec<String>,
+    failed_callbacks: Vec<String>,
+}
+
+impl Oracle {
+    fn report(canvas: &Canvas) -> Report {
+        let mut oracle = Oracle::default();
+        let result = oracle.eval(canvas, None, &Chosen::new());
+        oracle.calls.sort();
+        oracle.failed_callbacks.sort();
+        let Oracle { calls, failed_callbacks } = oracle;
+        Report { result, calls, failed_callbacks, tasks: tasks(canvas) }
+    }
+
+    fn eval(&mut self, canvas: &Canvas, input: Option<&Value>, around: &Chosen) -> Result<Value, Failure> {
+        let chosen = chosen(&canvas.options, around);
+        let result = self.form(&canvas.form, input, &chosen);
+        let (callbacks, given) = match &result {
+            Ok(value) => (&canvas.link, value.clone()),
+            Err(failure) => {
+                let pair = |key: &str, text: &str| (key.to_owned(), Value::Str(text.to_owned()));
+                let map = vec![pair("task", &failure.function), pair("error", &failure.text)];
+                (&canvas.on_error, Value::Map(map))
+            }
+        };
+        for callback in callbacks {
+            if let Err(failure) = self.eval(callback, Some(&given), &Chosen::new()) {
+                self.failed_callbacks.push(format!("{failure:?}"));
+            }
+        }
+        result
+    }
+
+    fn form(&mut self, form: &Form, input: Option<&Value>, chosen: &Chosen) -> Result<Value, Failure> {
+        match form {
+            Form::Task(task) => {
+                let mut args: Vec<Value> = input.filter(|_| !task.immutable).into_iter().cloned().collect();
+                args.extend(list(&task.args));
+                self.call(&task.function, args, &task.kwargs, chosen)
+            }
+            Form::Chain(steps) => {
+                let mut value = input.cloned();
+                for step in steps {
+                    value = Some(self.eval(step, value.as_ref(), chosen)?);
+                }
+                Ok(value.expect("a chain has steps"))
+            }
+            Form::Group(members) => self.all(members, input, chosen),
+            Form::Chord { header, body } => {
+                let list = self.all(header, input, chosen)?;
+                self.eval(body, Some(&list), chosen)
+            }
+            Form::Map { function, items } => {
+                let calls = list(items).into_iter().map(|item| vec![item]);
+                self.each(function, calls, chosen)
+            }
+            Form::Starmap { function, items } => {
+                let calls = list(items).into_iter().map(|item| list(&encoded(&item)));
+                self.each(function, calls, chosen)
+            }
+            Form::Chunks { function, items, split } => {
+                let bins: Vec<_> =
+                    split_into(&list(items), *split).iter().map(|bin| self.bin(function, bin, chosen)).collect();
+                joined(bins)
+            }
+        }
+    }
+
+    fn all(&mut self, members: &[Canvas], input: Option<&Value>, chosen: &Chosen) -> Result<Value, Failure> {
+        joined(members.iter().map(|member| self.eval(member, input, chosen)).collect())
+    }
+
+    fn each(
+        &mut self,
+        function: &str,
+        calls: impl Iterator<Item = Vec<Value>>,
+        chosen: &Chosen,
+    ) -> Result<Value, Failure> {
+        joined(calls.map(|args| self.call(function, args, &[], chosen)).collect())
+    }
+
+    fn call(
+        &mut self,
+        function: &str,
+        args: Vec<Value>,
+        named: &[(String, Cbor)],
+        chosen: &Chosen,
+    ) -> Result<Value, Failure> {
+        let (name, args) = (format!("w.{function}"), padded(args, named));
+        self.calls.push(call_text(&name, Mode::Single, &Value::List(args.clone()), chosen));
+        failing(&name, apply(&name, &args))
+    }
+
+    fn bin(&mut self, function: &str, items: &[Value], chosen: &Chosen) -> Result<Value, Failure> {
+        if items.is_empty() {
+            return Ok(Value::List(Vec::new()));
+        }
+        let name = format!("w.{function}");
+        let calls: Vec<_> = items.iter().map(|item| padded(list(&encoded(item)), &[])).collect();
+        let args = Value::List(calls.iter().cloned().map(Value::List).collect());
+        self.calls.push(call_text(&name, Mode::Bin, &args, chosen));
+        let results: Result<Vec<_>, _> = calls.iter().map(|args| apply(&name, args)).collect();
+        failing(&name, results.map(Value::List))
+    }
+}
+
+fn failing(name: &str, result: Result<Value, String>) -> Result<Value, Failure> {
+    result.map_err(|text| Failure { function: name.into(), text, members: Vec::new() })
+}
+
+fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
+    let mut values = Vec::new();
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(value) => values.push(value),
+            Err(mut failure) => {
+                failure.members.insert(0, index as u32);
+                return Err(failure);
+            }
+        }
+    }
+    Ok(Value::List(values))
+}
+
+fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
+    while args.len() < PARAMETERS.len() {
+        let name = PARAMETERS[args.len()];
+        let value = named.iter().find(|(n, _)| n == name).map(|(_, v)| decoded(v.as_bytes()));
+        args.push(value.unwrap_or(Value::Null));
+    }
+    args
+}
+
+fn chosen(own: &Options, around: &Chosen) -> Chosen {
+    let mut merged = around.clone();
+    let on = (!own.on.is_empty()).then(|| own.on.join(" "));
+    let set = [
+        ("retries", own.retries.map(|n| n.to_string())),
+        ("timeout", own.timeout_ms.map(|n| n.to_string())),
+        ("priority", own.priority.map(|n| n.to_string())),
+        ("countdown", own.countdown_ms.map(|n| n.to_string())),
+        ("on", on),
+    ];
+    merged.extend(set.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    merged
+}
+
+fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
+    match split {
+        Split::Size(size) => items.chunks(size as usize).map(<[Value]>::to_vec).collect(),
+        Split::Bins(n) => {
+            // Dealing out one by one says how many each bin gets.
+            let mut sizes = vec![0; n as usize];
+            (0..items.len()).for_each(|i| sizes[i % n as usize] += 1);
+            let mut rest = items.iter().cloned();
+            sizes.into_iter().map(|size| rest.by_ref().take(size).collect()).collect()
+        }
+    }
+}
+
+/// Tasks in a canvas, whether they will run or not.
+fn tasks(canvas: &Canvas) -> u32 {
+    let own = match &canvas.form {
+        Form::Task(_) => 1,
+        Form::Chain(members) | Form::Group(members) => members.iter().map(tasks).sum(),
+        Form::Chord { header, body } => header.iter().map(tasks).sum::<u32>() + tasks(body),
+        Form::Map { items, .. } | Form::Starmap { items, .. } => list(items).len() as u32,
+        Form::Chunks { items, split, .. } => {
+            split_into(&list(items), *split).iter().filter(|bin| !bin.is_empty()).count() as u32
+        }
+    };
+    own + canvas.link.iter().chain(&canvas.on_error).map(tasks).sum::<u32>()
+}
+
+fn call_text(name: &str, mode: Mode, args: &Value, chosen: &Chosen) -> String {
+    format!("{name} {mode:?} {args:?} {chosen:?}")
+}
+
+// --- The plan, run by a worker that takes ready tasks in random order ---
+
+const LIMITS: Limits = Limits { steps_max: 10_000, depth_max: 32, args_bytes_max: 1 << 20, result_bytes_max: 1 << 20 };
+
+fn planned(canvas: &Canvas) -> Plan {
+    let any = || Type::Optional(Box::new(Type::Any));
+    let args = PARAMETERS.map(|name| Arg { name: name.into(), ty: any() }).to_vec();
+    let function = Function { name: "any".into(), args, ret: Type::Any, doc: String::new() };
+    let resolve = |name: &str| {
+        assert!(FUNCTIONS.contains(&name), "a name of the canvas");
+        Ok(Resolved { name: format!("w.{name}"), function: &function, key: 0 })
+    };
+    lower(canvas, resolve, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run(canvas: &Canvas, rng: &mut Rng) -> Report {
+    let (mut plan, mut effects, mut calls) = (planned(canvas), Effects::default(), Vec::new());
+    plan.start(&mut effects);
+    plan.validate();
+    let mut ready = std::mem::take(&mut effects.ready);
+    while !ready.is_empty() {
+        let step = ready.swap_remove(rng.below(ready.len()));
+        assert!(!plan.is_finished(), "a finished plan has nothing ready");
+        let (call, outcome) = work(&plan, step);
+        calls.push(call);
+        assert!(plan.complete(step, outcome.clone(), &mut effects), "the first outcome counts");
+        plan.validate();
+        if rng.one_in(8) {
+            assert!(!plan.complete(step, outcome, &mut effects), "a second outcome does not");
+        }
+        ready.append(&mut effects.ready);
+    }
+    assert!(plan.is_finished(), "nothing is ready, so all is done");
+    calls.sort();
+    let mut failed_callbacks: Vec<_> =
+        effects.failed_callbacks.iter().map(|error| format!("{:?}", failure(error))).collect();
+    failed_callbacks.sort();
+    let progress = plan.progress();
+    assert_eq!(progress.done, progress.total, "progress adds up");
+    Report { result: outcome_of(&plan).expect("a result"), calls, failed_callbacks, tasks: progress.total }
+}
+
+/// Revokes a run somewhere in the middle.
+fn run_revoked(canvas: &Canvas, rng: &mut Rng) {
+    let (mut plan, mut effects) = (planned(canvas), Effects::default());
+    plan.start(&mut effects);
+    for _ in 0..rng.below(6) {
+        if effects.ready.is_empty() {
+            break;
+        }
+        let step = effects.ready.swap_remove(rng.below(effects.ready.len()));
+        let (_, outcome) = work(&plan, step);
+        plan.complete(step, outcome, &mut effects);
+    }
+    let known = outcome_of(&plan);
+    plan.revoke();
+    plan.validate();
+    assert!(plan.is_finished(), "a revoked plan is finished");
+    match (known, plan.result()) {
+        (Some(known), _) => assert_eq!(outcome_of(&plan), Some(known), "a known result stays"),
+        (None, Some(Err(error))) => assert_eq!(error.cause, Cause::Revoked),
+        (None, other) => panic!("revoked without a result, but got {other:?}"),
+    }
+    let open = std::mem::take(&mut effects);
+    for step in open.ready {
+        assert!(!plan.complete(step, Ok(Cbor::null()), &mut effects), "too late");
+    }
+    assert_eq!(effects, Effects::default(), "nothing follows a revocation");
+}
+
+fn work(plan: &Plan, step: StepId) -> (String, Result<Cbor, TaskError>) {
+    let call = plan.call(step);
+    let args = decoded(&plan.args(step));
+    let text = call_text(call.name, call.mode, &args, &chosen(call.options, &Chosen::new()));
+    let Value::List(args) = args else { panic!("arguments are a list") };
+    let result = match call.mode {
+        Mode::Single => apply(call.name, &args),
+        Mode::Bin => {
+            let results = args.iter().map(|item| apply(call.name, &list(&encoded(item))));
+            results.collect::<Result<Vec<_>, _>>().map(Value::List)
+        }
+    };
+    let error = |text| TaskError {
+        function: call.name.into(),
+        task: step.0,
+        node: None,
+        attempt: 1,
+        cause: Cause::Returned,
+        text,
+        members: Vec::new(),
+    };
+    (text, result.map(|value| encoded(&value)).map_err(error))
+}
+
+fn outcome_of(plan: &Plan) -> Option<Result<Value, Failure>> {
+    plan.result().map(|result| result.map(|value| decoded(value.as_bytes())).map_err(failure))
+}
+
+fn failure(error: &TaskError) -> Failure {
+    let TaskError { function, text, members, .. } = error.clone();
+    Failure { function, text, members }
+}
+
+// --- Random canvases ---
+
+/// xorshift64*.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Rng {
+        // Neighbouring seeds must not give neighbouring sequences (splitmix64).
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Rng((z ^ (z >> 31)) | 1)
+    }
+
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct Generator {
+    rng: Rng,
+    /// Canvases that may still be made.
+    budget: u32,
+}
+
+impl Generator {
+    fn canvas(&mut self, depth: u32) -> Canvas {
+        self.budget = self.budget.saturating_sub(1);
+        let leaf = depth == 0 || self.budget == 0;
+        let form = match self.rng.below(if leaf { 8 } else { 32 }) {
+            0..5 => self.task(),
+            5 => Form::Map { function: self.function(), items: self.values(5) },
+            6 => Form::Starmap { function: self.function(), items: self.items() },
+            7 => {
+                let n = 1 + self.rng.next() % 4;
+                let split = if self.rng.one_in(3) { Split::Size(n) } else { Split::Bins(n) };
+                Form::Chunks { function: self.function(), items: self.items(), split }
+            }
+            8..17 => Form::Chain(self.canvases(depth - 1, 1, 4)),
+            17..25 => Form::Group(self.canvases(depth - 1, 0, 4)),
+            _ => {
+                let body = Box::new(self.canvas(depth - 1));
+                Form::Chord { header: self.canvases(depth - 1, 0, 4), body }
+            }
+        };
+        let mut canvas = Canvas::from(form);
+        canvas.options = self.options();
+        canvas.link = self.callbacks(depth);
+        canvas.on_error = self.callbacks(depth);
+        canvas
+    }
+
+    fn canvases(&mut self, depth: u32, min: usize, max: usize) -> Vec<Canvas> {
+        let len = min + self.rng.below(max - min + 1);
+        (0..len).map(|_| self.canvas(depth)).collect()
+    }
+
+    fn callbacks(&mut self, depth: u32) -> Vec<Canvas> {
+        if depth == 0 || self.budget == 0 || !self.rng.one_in(6) {
+            return Vec::new();
+        }
+        self.canvases(depth - 1, 1, 2)
+    }
+
+    /// At most two arguments by place, so that there is room for a parent's result and one by name.
+    fn task(&mut self) -> Form {
+        let args = self.values(2);
+        let first_free = list(&args).len() + 1;
+        let named = if self.rng.one_in(3) { PARAMETERS.get(first_free..) } else { None };
+        let named = named.and_then(|names| names.get(self.rng.below(names.len())).copied());
+        let kwargs = named.map(|name| (name.to_owned(), encoded(&self.value())));
+        let (function, kwargs) = (self.function(), kwargs.into_iter().collect());
+        Form::Task(Task { function, args, kwargs, immutable: self.rng.one_in(5) })
+    }
+
+    fn function(&mut self) -> String {
+        // Failures are rarer than the rest, or hardly anything would succeed.
+        let name = FUNCTIONS[self.rng.below(FUNCTIONS.len())];
+        if name == "fail" && !self.rng.one_in(3) { "list".into() } else { name.into() }
+    }
+
+    fn values(&mut self, max: usize) -> Cbor {
+        let len = self.rng.below(max + 1);
+        encoded(&Value::List((0..len).map(|_| self.value()).collect()))
+    }
+
+    fn items(&mut self) -> Cbor {
+        let len = self.rng.below(7);
+        let item = |_| Value::List((0..self.rng.below(4)).map(|_| self.value()).collect());
+        encoded(&Value::List((0..len).map(item).collect()))
+    }
+
+    fn value(&mut self) -> Value {
+        match self.rng.below(4) {
+            0 => falsy(self.rng.next()),
+            1 => Value::Str("text".into()),
+            2 => Value::List(vec![Value::Int(self.rng.below(9) as i64)]),
+            _ => Value::Int(i64::from(self.rng.next()) - i64::from(u32::MAX / 2)),
+        }
+    }
+
+    fn options(&mut self) -> Options {
+        let mut options = Options::default();
+        if self.rng.one_in(5) {
+            let n = self.rng.next() % 10;
+            match self.rng.below(5) {
+                0 => options.retries = Some(n),
+                1 => options.timeout_ms = Some(n.into()),
+                2 => options.priority = Some(n as u8),
+                3 => options.countdown_ms = Some(n.into()),
+                _ => options.on = vec![format!("room={n}")],
+            }
+        }
+        options
+    }
+}
+
+fn generate(seed: u64) -> Canvas {
+    let mut generator = Generator { rng: Rng::new(seed), budget: 60 };
+    let depth = generator.rng.below(7) as u32;
+    generator.canvas(depth)
+}
+
+// --- The property, and the smallest canvas that breaks it ---
+
+fn agree(canvas: &Canvas, seed: u64) -> Result<Report, String> {
+    let both = AssertUnwindSafe(|| {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        run_revoked(canvas, &mut rng);
+        (Oracle::report(canvas), run(canvas, &mut rng))
+    });
+    let (oracle, plan) = catch_unwind(both).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_default()
+    })?;
+    if oracle == plan {
+        return Ok(oracle);
+    }
+    Err(format!("the oracle says {oracle:?}\nbut the plan says {plan:?}"))
+}
+
+/// Canvases that are a little smaller than this one.
+fn smaller(canvas: &Canvas) -> Vec<Canvas> {
+    let mut all: Vec<Canvas> = children(canvas).into_iter().cloned().collect();
+    let lists = children_lists(canvas);
+    for (which, list) in lists.iter().enumerate() {
+        for index in 0..list.len() {
+            let mut without = canvas.clone();
+            children_lists_mut(&mut without)[which].remove(index);
+            all.push(without);
+            for child in smaller(&list[index]) {
+                let mut with = canvas.clone();
+                children_lists_mut(&mut with)[which][index] = child;
+                all.push(with);
+            }
+        }
+    }
+    if let Form::Chord { body, .. } = &canvas.form {
+        for child in smaller(body) {
+            let mut with = canvas.clone();
+            if let Form::Chord { body, .. } = &mut with.form {
+                **body = child;
+            }
+            all.push(with);
+        }
+    }
+    if canvas.options != Options::default() {
+        all.push(Canvas { options: Options::default(), ..canvas.clone() });
+    }
+    all.retain(|canvas| !matches!(&canvas.form, Form::Chain(steps) if steps.is_empty()));
+    all
+}
+
+fn children(canvas: &Canvas) -> Vec<&Canvas> {
+    let body = match &canvas.form {
+        Form::Chord { body, .. } => Some(&**body),
+        _ => None,
+    };
+    children_lists(canvas).into_iter().flatten().chain(body).collect()
+}
+
+fn children_lists(canvas: &Canvas) -> Vec<&Vec<Canvas>> {
+    let members = match &canvas.form {
+        Form::Chain(members) | Form::Group(members) | Form::Chord { header: members, .. } => Some(members),
+        _ => None,
+    };
+    members.into_iter().chain([&canvas.link, &canvas.on_error]).collect()
+}
+
+fn children_lists_mut(canvas: &mut Canvas) -> Vec<&mut Vec<Canvas>> {
+    let members = match &mut canvas.form {
+        Form::Chain(members) | Form::Group(members) | Form::Chord { header: members, .. } => Some(members),
+        _ => None,
+    };
+    members.into_iter().chain([&mut canvas.link, &mut canvas.on_error]).collect()
+}
+
+fn shrunk(mut canvas: Canvas, seed: u64) -> Canvas {
+    // Each round removes something, so this ends.
+    while let Some(next) = smaller(&canvas).into_iter().find(|c| agree(c, seed).is_err()) {
+        canvas = next;
+    }
+    canvas
+}
+
+/// A canvas in about the text form.
+fn brief(canvas: &Canvas) -> String {
+    let all = |list: &[Canvas]| list.iter().map(brief).collect::<Vec<_>>().join(", ");
+    let mut text = match &canvas.form {
+        Form::Task(Task { function, args, kwargs, immutable }) => {
+            let s = if *immutable { "si" } else { "s" };
+            format!("{function}.{s}(*{args}, **{kwargs:?})")
+        }
+        Form::Chain(steps) => format!("chain({})", all(steps)),
+        Form::Group(members) => format!("group({})", all(members)),
+        Form::Chord { header, body } => format!("chord([{}], {})", all(header), brief(body)),
+        Form::Map { function, items } => format!("{function}.map({items})"),
+        Form::Starmap { function, items } => format!("{function}.starmap({items})"),
+        Form::Chunks { function, items, split } => format!("{function}.chunks({items}, {split:?})"),
+    };
+    let options = chosen(&canvas.options, &Chosen::new());
+    if !options.is_empty() {
+        text += &format!(".set({options:?})");
+    }
+    for (method, callbacks) in [("link", &canvas.link), ("on_error", &canvas.on_error)] {
+        text.extend(callbacks.iter().map(|callback| format!(".{method}({})", brief(callback))));
+    }
+    text
+}
+
+// --- What was covered ---
+
+#[derive(Default)]
+struct Seen(BTreeMap<String, u64>);
+
+impl Seen {
+    fn add(&mut self, what: impl Into<String>, count: usize) {
+        *self.0.entry(what.into()).or_default() += count as u64;
+    }
+
+    fn case(&mut self, canvas: &Canvas, report: &Report) {
+        self.canvas(canvas);
+        self.add(format!("depth {}", depth(canvas)), 1);
+        let tasks = [0, 1, 5, 20, 50, 100, 200].iter().rfind(|&&from| report.tasks >= from);
+        self.add(format!("tasks, from {:3}", tasks.unwrap_or(&0)), 1);
+        match &report.result {
+            Ok(value) if is_falsy(value) => self.add("result falsy", 1),
+            Ok(_) => self.add("result other", 1),
+            Err(failure) => self.add(format!("result failed, {} members deep", failure.members.len()), 1),
+        }
+        self.add("calls", report.calls.len());
+        self.add("tasks that never ran", report.tasks as usize - report.calls.len());
+        self.add("callbacks that failed", report.failed_callbacks.len());
+    }
+
+    fn canvas(&mut self, canvas: &Canvas) {
+        let form = match &canvas.form {
+            Form::Task(task) if task.immutable => "immutable task",
+            Form::Task(task) if !task.kwargs.is_empty() => "task with keyword",
+            Form::Task(_) => "task",
+            Form::Chain(_) => "chain",
+            Form::Group(members) if members.is_empty() => "empty group",
+            Form::Group(_) => "group",
+            Form::Chord { header, .. } if header.is_empty() => "chord with empty header",
+            Form::Chord { .. } => "chord",
+            Form::Map { .. } => "map",
+            Form::Starmap { .. } => "starmap",
+            Form::Chunks { split: Split::Bins(_), .. } => "chunks in bins",
+            Form::Chunks { split: Split::Size(_), .. } => "chunks by size",
+        };
+        self.add(format!("form {form}"), 1);
+        self.add("form with options", usize::from(canvas.options != Options::default()));
+        self.add("form with link", usize::from(!canvas.link.is_empty()));
+        self.add("form with on_error", usize::from(!canvas.on_error.is_empty()));
+        children(canvas).into_iter().for_each(|child| self.canvas(child));
+    }
+}
+
+fn depth(canvas: &Canvas) -> usize {
+    1 + children(canvas).into_iter().map(depth).max().unwrap_or(0)
+}
+
+const MUST_OCCUR: [&str; 19] = [
+    "form task",
+    "form immutable task",
+    "form task with keyword",
+    "form chain",
+    "form group",
+    "form empty group",
+    "form chord",
+    "form chord with empty header",
+    "form map",
+    "form starmap",
+    "form chunks in bins",
+    "form chunks by size",
+    "form with options",
+    "form with link",
+    "form with on_error",
+    "result falsy",
+    "result other",
+    "tasks that never ran",
+    "callbacks that failed",
+];
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn the_plan_agrees_with_the_oracle() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+    let first = from_env("ORACLE_SEED").unwrap_or_else(now);
+    let cases = from_env("ORACLE_CASES").unwrap_or(CASES);
+    let mut seen = Seen::default();
+    for seed in (0..cases).map(|i| first.wrapping_add(i)) {
+        let canvas = generate(seed);
+        match agree(&canvas, seed) {
+            Ok(report) => seen.case(&canvas, &report),
+            Err(_) => {
+                std::panic::set_hook(Box::new(|_| {}));
+                let small = shrunk(canvas, seed);
+                let _ = std::panic::take_hook();
+                let why = agree(&small, seed).expect_err("it was shrunk to a failure");
+                panic!("ORACLE_SEED={seed} ORACLE_CASES=1\nsmallest canvas: {}\n{why}", brief(&small));
+            }
+        }
+    }
+    let mut table = format!("{cases} cases from seed {first}\n");
+    for (what, count) in &seen.0 {
+        writeln!(table, "{count:>8}  {what}").expect("writing to a String cannot fail");
+    }
+    println!("{table}");
+    if cases >= CASES {
+        let missing = |what: &&&str| seen.0.get(**what).is_none_or(|&count| count == 0);
+        let missing: Vec<_> = MUST_OCCUR.iter().filter(missing).collect();
+        assert!(missing.is_empty(), "never occurred: {missing:?}");
+    }
+}
