@@ -101,10 +101,7 @@ impl<'a> Reader<'a> {
     }
 
     fn uint(&mut self, len: u64) -> Result<u64, CborError> {
-        Ok(self
-            .take(len)?
-            .iter()
-            .fold(0, |n, &b| n << 8 | u64::from(b)))
+        Ok(self.take(len)?.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
     }
 
     /// Reads one head (for strings with their content) and moves past it.
@@ -194,11 +191,7 @@ impl<'a> Reader<'a> {
 pub fn validate_item(bytes: &[u8]) -> Result<(), CborError> {
     let mut reader = Reader::new(bytes);
     reader.item()?;
-    if reader.is_at_end() {
-        Ok(())
-    } else {
-        Err(CborError::TrailingBytes(reader.position()))
-    }
+    if reader.is_at_end() { Ok(()) } else { Err(CborError::TrailingBytes(reader.position())) }
 }
 
 /// Widens an IEEE 754 half: sign, 5 bits of exponent, 10 bits of fraction.
@@ -250,14 +243,8 @@ mod tests {
             (&[0x19, 0], CborError::Truncated),
             (&[0x82, 0], CborError::Truncated),
             (&[0xc1], CborError::Truncated),
-            (
-                &[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-                CborError::Truncated,
-            ),
-            (
-                &[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-                CborError::Truncated,
-            ),
+            (&[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], CborError::Truncated),
+            (&[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], CborError::Truncated),
             (&[0, 0], CborError::TrailingBytes(1)),
             (&[0x81, 0x9f, 0xff], CborError::Indefinite(1)),
             (&[0x5f, 0xff], CborError::Indefinite(0)),
@@ -283,9 +270,7 @@ mod tests {
 
     #[test]
     fn every_prefix_of_an_item_is_refused() {
-        let bytes = [
-            0x83, 0x18, 100, 0xa1, 0x62, b'h', b'i', 0xf9, 0x3c, 0, 0x41, 9,
-        ];
+        let bytes = [0x83, 0x18, 100, 0xa1, 0x62, b'h', b'i', 0xf9, 0x3c, 0, 0x41, 9];
         assert_eq!(validate_item(&bytes), Ok(()));
         for len in 0..bytes.len() {
             assert_eq!(validate_item(&bytes[..len]), Err(CborError::Truncated));

@@ -21,9 +21,7 @@ use core::str::FromStr;
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{Head, Reader, validate_item};
-use crate::{
-    ARGS_MAX, DOC_LEN_MAX, FUNCTIONS_MAX, NAME_LEN_MAX, TYPE_DEPTH_MAX, TYPE_LEN_MAX, is_name,
-};
+use crate::{ARGS_MAX, DOC_LEN_MAX, FUNCTIONS_MAX, NAME_LEN_MAX, TYPE_DEPTH_MAX, TYPE_LEN_MAX, is_name};
 
 /// A deployed function as its module describes it: `[name, [[arg, type]…], ret, doc]`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -78,18 +76,12 @@ impl fmt::Display for DescribeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cbor(reason) => write!(f, "{reason}"),
-            Self::Name(name) => write!(
-                f,
-                "bad name {name:?}: use letters, digits and _, at most {NAME_LEN_MAX}"
-            ),
+            Self::Name(name) => write!(f, "bad name {name:?}: use letters, digits and _, at most {NAME_LEN_MAX}"),
             Self::Duplicate(name) => write!(f, "{name} is there twice"),
             Self::TooManyArgs(name) => write!(f, "{name} has more than {ARGS_MAX} arguments"),
             Self::TooManyFunctions => write!(f, "more than {FUNCTIONS_MAX} functions"),
             Self::DocTooLong(name) => {
-                write!(
-                    f,
-                    "the documentation of {name} is longer than {DOC_LEN_MAX} bytes"
-                )
+                write!(f, "the documentation of {name} is longer than {DOC_LEN_MAX} bytes")
             }
             Self::FallibleArg(name) => write!(f, "an argument of {name} has a `!` type"),
         }
@@ -110,11 +102,8 @@ impl Function {
             if functions.len() == FUNCTIONS_MAX {
                 return Err(DescribeError::TooManyFunctions);
             }
-            let item = reader
-                .item()
-                .map_err(|e| DescribeError::Cbor(e.to_string()))?;
-            let function: Self =
-                minicbor::decode(item).map_err(|e| DescribeError::Cbor(e.to_string()))?;
+            let item = reader.item().map_err(|e| DescribeError::Cbor(e.to_string()))?;
+            let function: Self = minicbor::decode(item).map_err(|e| DescribeError::Cbor(e.to_string()))?;
             function.validate()?;
             if functions.iter().any(|f| f.name == function.name) {
                 return Err(DescribeError::Duplicate(function.name));
@@ -198,9 +187,7 @@ impl Function {
     /// # Errors
     /// What is wrong with the number of arguments or with the first bad one.
     pub fn check_args(&self, cbor: &[u8]) -> Result<(), ArgsError> {
-        let not_array = |got: String| {
-            ArgsError::NotAnArray(Mismatch { expected: "a list of arguments".into(), got })
-        };
+        let not_array = |got: String| ArgsError::NotAnArray(Mismatch { expected: "a list of arguments".into(), got });
         validate_item(cbor).map_err(|e| not_array(e.to_string()))?;
         let mut reader = Reader::new(cbor);
         let got = match reader.head() {
@@ -213,9 +200,7 @@ impl Function {
             return Err(ArgsError::Count { function, takes, got });
         }
         for arg in &self.args {
-            arg.ty
-                .check_next(&mut reader)
-                .map_err(|mismatch| ArgsError::Type { arg: arg.name.clone(), mismatch })?;
+            arg.ty.check_next(&mut reader).map_err(|mismatch| ArgsError::Type { arg: arg.name.clone(), mismatch })?;
         }
         Ok(())
     }
@@ -359,20 +344,9 @@ impl Type {
         if text.len() > TYPE_LEN_MAX {
             return Err(TypeError::TooLong);
         }
-        let mut parser = Parser {
-            text: text.as_bytes(),
-            at: 0,
-        };
-        let ty = if parser.eat(b'!') {
-            Self::Fallible(Box::new(parser.plain(1)?))
-        } else {
-            parser.plain(0)?
-        };
-        if parser.at == text.len() {
-            Ok(ty)
-        } else {
-            Err(parser.expected("the end"))
-        }
+        let mut parser = Parser { text: text.as_bytes(), at: 0 };
+        let ty = if parser.eat(b'!') { Self::Fallible(Box::new(parser.plain(1)?)) } else { parser.plain(0)? };
+        if parser.at == text.len() { Ok(ty) } else { Err(parser.expected("the end")) }
     }
 
     /// The type of a success: `T` of `!T`, itself otherwise.
@@ -397,10 +371,7 @@ impl Type {
     /// The innermost type that is not met, and what is there.
     pub fn check(&self, cbor: &[u8]) -> Result<(), Mismatch> {
         if let Err(e) = validate_item(cbor) {
-            return Err(Mismatch {
-                expected: "one CBOR item".into(),
-                got: e.to_string(),
-            });
+            return Err(Mismatch { expected: "one CBOR item".into(), got: e.to_string() });
         }
         self.check_next(&mut Reader::new(cbor))
     }
@@ -437,10 +408,7 @@ impl Type {
             | (Self::Str, Head::Text(_))
             | (Self::Bytes, Head::Bytes(_))
             | (Self::F32 | Self::F64 | Self::Num, Head::Float(_)) => {}
-            (_, Head::Int(n))
-                if self
-                    .int_range()
-                    .is_some_and(|(min, max)| n >= min && n <= max) => {}
+            (_, Head::Int(n)) if self.int_range().is_some_and(|(min, max)| n >= min && n <= max) => {}
             (Self::List(inner), Head::Array(len)) => {
                 for _ in 0..len {
                     inner.check_next(&mut ahead)?;
@@ -468,10 +436,7 @@ impl Type {
             Head::Int(n) if self.int_range().is_some() => n.to_string(),
             other => kind(other),
         };
-        Mismatch {
-            expected: self.to_string(),
-            got,
-        }
+        Mismatch { expected: self.to_string(), got }
     }
 }
 
@@ -494,10 +459,7 @@ fn next<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Mismatch> {
 }
 
 fn not_cbor(error: crate::CborError) -> Mismatch {
-    Mismatch {
-        expected: "one CBOR item".into(),
-        got: error.to_string(),
-    }
+    Mismatch { expected: "one CBOR item".into(), got: error.to_string() }
 }
 
 impl FromStr for Type {
@@ -563,11 +525,7 @@ impl Parser<'_> {
     }
 
     fn need(&mut self, byte: u8, what: &'static str) -> Result<(), TypeError> {
-        if self.eat(byte) {
-            Ok(())
-        } else {
-            Err(self.expected(what))
-        }
+        if self.eat(byte) { Ok(()) } else { Err(self.expected(what)) }
     }
 
     fn plain(&mut self, depth: usize) -> Result<Type, TypeError> {
@@ -599,13 +557,8 @@ impl Parser<'_> {
 
     fn named(&mut self) -> Result<Type, TypeError> {
         let rest = &self.text[self.at..];
-        let len = rest
-            .iter()
-            .take_while(|b| b.is_ascii_alphanumeric())
-            .count();
-        let found = NAMED
-            .iter()
-            .find(|(name, _)| name.as_bytes() == &rest[..len]);
+        let len = rest.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+        let found = NAMED.iter().find(|(name, _)| name.as_bytes() == &rest[..len]);
         let (_, ty) = found.ok_or_else(|| self.expected("a type"))?;
         self.at += len;
         Ok(ty.clone())
@@ -625,15 +578,7 @@ mod tests {
         for (name, _) in NAMED {
             assert_eq!(ty(name).to_string(), name);
         }
-        for text in [
-            "[i64]",
-            "?str",
-            "(i64,[str],{any})",
-            "{?f64}",
-            "!null",
-            "!(num)",
-            "??u8",
-        ] {
+        for text in ["[i64]", "?str", "(i64,[str],{any})", "{?f64}", "!null", "!(num)", "??u8"] {
             assert_eq!(ty(text).to_string(), text);
         }
     }
@@ -659,14 +604,8 @@ mod tests {
         let good: &[(&str, &[u8])] = &[
             ("i8", &[0x38, 127]),
             ("u8", &[0x18, 255]),
-            (
-                "i64",
-                &[0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-            ),
-            (
-                "u64",
-                &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-            ),
+            ("i64", &[0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            ("u64", &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
             ("f64", &[1]),
             ("f32", &[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
             ("num", &[0xf9, 0x3c, 0]),
@@ -691,11 +630,7 @@ mod tests {
         let bad: &[(&str, &[u8], &str)] = &[
             ("i8", &[0x18, 128], "expected i8, got 128"),
             ("u8", &[0x20], "expected u8, got -1"),
-            (
-                "num",
-                &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-                "expected num, got 18446744073709551615",
-            ),
+            ("num", &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "expected num, got 18446744073709551615"),
             ("i64", &[0x61, b'a'], "expected i64, got str"),
             ("i64", &[0xf9, 0x3c, 0], "expected i64, got float"),
             ("i64", &[0xc1, 1], "expected i64, got tag 1"),
@@ -704,11 +639,7 @@ mod tests {
             ("[i64]", &[0x82, 1, 0xf6], "expected i64, got null"),
             ("{i64}", &[0xa1, 1, 1], "expected str, got int"),
             ("?i64", &[0xf4], "expected i64, got bool"),
-            (
-                "i64",
-                &[1, 2],
-                "expected one CBOR item, got more than one CBOR item (second at byte 1)",
-            ),
+            ("i64", &[1, 2], "expected one CBOR item, got more than one CBOR item (second at byte 1)"),
         ];
         for (text, cbor, message) in bad {
             assert_eq!(ty(text).check(cbor).unwrap_err().to_string(), *message);
@@ -716,16 +647,8 @@ mod tests {
     }
 
     fn add() -> Function {
-        let arg = |name: &str| Arg {
-            name: name.into(),
-            ty: Type::I64,
-        };
-        Function {
-            name: "add".into(),
-            args: [arg("x"), arg("y")].into(),
-            ret: Type::I64,
-            doc: "Sum.".into(),
-        }
+        let arg = |name: &str| Arg { name: name.into(), ty: Type::I64 };
+        Function { name: "add".into(), args: [arg("x"), arg("y")].into(), ret: Type::I64, doc: "Sum.".into() }
     }
 
     #[test]
@@ -751,41 +674,20 @@ mod tests {
     #[test]
     fn bad_sections_are_refused() {
         let twice = minicbor::to_vec(add()).unwrap().repeat(2);
-        assert_eq!(
-            Function::decode_section(&twice),
-            Err(DescribeError::Duplicate("add".into()))
-        );
-        assert!(matches!(
-            Function::decode_section(&[0x84]),
-            Err(DescribeError::Cbor(_))
-        ));
-        assert!(matches!(
-            Function::decode_section(&[0x01]),
-            Err(DescribeError::Cbor(_))
-        ));
+        assert_eq!(Function::decode_section(&twice), Err(DescribeError::Duplicate("add".into())));
+        assert!(matches!(Function::decode_section(&[0x84]), Err(DescribeError::Cbor(_))));
+        assert!(matches!(Function::decode_section(&[0x01]), Err(DescribeError::Cbor(_))));
         let refuse = |change: fn(&mut Function)| {
             let mut function = add();
             change(&mut function);
             Function::decode_section(&minicbor::to_vec(&function).unwrap()).unwrap_err()
         };
-        assert_eq!(
-            refuse(|f| f.name = "a.b".into()),
-            DescribeError::Name("a.b".into())
-        );
-        assert_eq!(
-            refuse(|f| f.args[1].name = "x".into()),
-            DescribeError::Duplicate("x".into())
-        );
+        assert_eq!(refuse(|f| f.name = "a.b".into()), DescribeError::Name("a.b".into()));
+        assert_eq!(refuse(|f| f.args[1].name = "x".into()), DescribeError::Duplicate("x".into()));
         let fallible = Type::Fallible(Box::new(Type::I64));
         let mut function = add();
         function.args[0].ty = fallible;
-        assert_eq!(
-            function.validate(),
-            Err(DescribeError::FallibleArg("add".into()))
-        );
-        assert_eq!(
-            refuse(|f| f.doc = "x".repeat(DOC_LEN_MAX + 1)),
-            DescribeError::DocTooLong("add".into())
-        );
+        assert_eq!(function.validate(), Err(DescribeError::FallibleArg("add".into())));
+        assert_eq!(refuse(|f| f.doc = "x".repeat(DOC_LEN_MAX + 1)), DescribeError::DocTooLong("add".into()));
     }
 }

@@ -114,11 +114,7 @@ impl PackedResult {
     #[must_use]
     pub const fn unpack(packed: i64) -> Self {
         let bits = packed as u64;
-        Self {
-            ptr: (bits >> 32) as u32,
-            len: bits as u32 & RESULT_LEN_MAX,
-            err: bits & ERR_BIT != 0,
-        }
+        Self { ptr: (bits >> 32) as u32, len: bits as u32 & RESULT_LEN_MAX, err: bits & ERR_BIT != 0 }
     }
 }
 
@@ -147,21 +143,9 @@ mod tests {
     #[test]
     fn packed_result_keeps_the_extremes() {
         for result in [
-            PackedResult {
-                ptr: 0,
-                len: 0,
-                err: false,
-            },
-            PackedResult {
-                ptr: u32::MAX,
-                len: RESULT_LEN_MAX,
-                err: true,
-            },
-            PackedResult {
-                ptr: 0x8000_0000,
-                len: 1,
-                err: false,
-            },
+            PackedResult { ptr: 0, len: 0, err: false },
+            PackedResult { ptr: u32::MAX, len: RESULT_LEN_MAX, err: true },
+            PackedResult { ptr: 0x8000_0000, len: 1, err: false },
         ] {
             assert_eq!(PackedResult::unpack(result.pack()), result);
         }

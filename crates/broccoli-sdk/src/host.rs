@@ -1,0 +1,92 @@
+//! The calls to the node; on other targets, stand-ins with the same effect for tests.
+
+#[cfg(target_arch = "wasm32")]
+mod imports {
+    #[link(wasm_import_module = "broccoli")]
+    unsafe extern "C" {
+        pub(crate) fn panic(ptr: *const u8, len: usize, line: u32);
+        pub(crate) fn log(ptr: *const u8, len: usize);
+        pub(crate) safe fn now_ms() -> i64;
+        pub(crate) safe fn random() -> u64;
+        pub(crate) safe fn sleep_ms(ms: u32);
+    }
+}
+
+/// Sends a line of text to whoever watches the task; at most 4 KiB, and a bounded sum per run.
+///
+/// ```
+/// broccoli_sdk::log("half done");
+/// ```
+pub fn log(text: &str) {
+    #[cfg(target_arch = "wasm32")]
+    // SAFETY: pointer and length are those of `text`; the host only reads.
+    unsafe {
+        imports::log(text.as_ptr(), text.len());
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    std::eprintln!("{text}");
+}
+
+/// Milliseconds since 1970, or since the node started if it has no clock.
+///
+/// ```
+/// let start = broccoli_sdk::now_ms();
+/// assert!(broccoli_sdk::now_ms() >= start);
+/// ```
+#[must_use]
+pub fn now_ms() -> i64 {
+    #[cfg(target_arch = "wasm32")]
+    return imports::now_ms();
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// 64 random bits, not for secrets.
+///
+/// ```
+/// let dice = broccoli_sdk::random() % 6 + 1;
+/// assert!((1..=6).contains(&dice));
+/// ```
+#[must_use]
+pub fn random() -> u64 {
+    #[cfg(target_arch = "wasm32")]
+    return imports::random();
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        RandomState::new().build_hasher().finish()
+    }
+}
+
+/// Sleeps without using the CPU; the node runs other tasks meanwhile.
+///
+/// ```
+/// broccoli_sdk::sleep_ms(1);
+/// ```
+pub fn sleep_ms(ms: u32) {
+    #[cfg(target_arch = "wasm32")]
+    imports::sleep_ms(ms);
+    #[cfg(not(target_arch = "wasm32"))]
+    std::thread::sleep(core::time::Duration::from_millis(ms.into()));
+}
+
+/// Ends the task with a text, without formatting.
+#[cfg(target_arch = "wasm32")]
+#[cold]
+pub(crate) fn die(text: &str, line: u32) -> ! {
+    // SAFETY: pointer and length are those of `text`; the host only reads.
+    unsafe {
+        imports::panic(text.as_ptr(), text.len(), line);
+    }
+    core::arch::wasm32::unreachable()
+}
+
+/// Ends the task with a text.
+#[cfg(not(target_arch = "wasm32"))]
+#[cold]
+pub(crate) fn die(text: &str, _line: u32) -> ! {
+    panic!("{text}")
+}

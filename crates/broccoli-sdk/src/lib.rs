@@ -1,0 +1,83 @@
+//! Everything a task needs: `#[task]`, the types that travel, and the few calls to the node.
+//!
+//! ```
+//! use broccoli_sdk::prelude::*;
+//!
+//! /// Greets somebody.
+//! #[task]
+//! fn greet(name: &str) -> Result<String, &'static str> {
+//!     if name.is_empty() {
+//!         return Err("who?");
+//!     }
+//!     Ok(format!("hello {name}"))
+//! }
+//! ```
+//!
+//! Owns the guest side of task ABI v1: the arena allocator, the panic handler, a small CBOR codec
+//! and the imports. A module is `#![no_std]`, a `cdylib`, and built for `wasm32-unknown-unknown`;
+//! on any other target the same functions compile as they are, so that `cargo test` works.
+//!
+//! | Rust | type on the wire |
+//! |---|---|
+//! | `i8` … `u64`, `f32`, `f64`, `bool` | the same |
+//! | `&str`, `String` | `str` |
+//! | `&[u8]`, [`Bytes`] | `bytes` |
+//! | `()` | `null` |
+//! | [`Num`], [`Value`] | `num`, `any` |
+//! | `Option<T>` | `?T` |
+//! | `Vec<T>`, [`List<T>`](List) (argument, lazy) | `[T]` |
+//! | `(A, B)`, up to six | `(A,B)` |
+//! | `BTreeMap<String, T>` | `{T}` |
+//! | `Result<T, E>`, as a whole result; `E: AsRef<str>` | `!T` |
+//!
+//! A panic ends the task with its text, if that text has no arguments, and its line.
+#![no_std]
+
+extern crate alloc;
+#[cfg(not(target_arch = "wasm32"))]
+extern crate std;
+
+#[cfg(target_arch = "wasm32")]
+mod arena;
+mod codec;
+mod host;
+mod num;
+#[doc(hidden)]
+pub mod rt;
+mod types;
+mod value;
+
+pub use broccoli_macros::task;
+pub use codec::{Decoder, Encoder, FromCbor, Return, ToCbor};
+pub use host::{log, now_ms, random, sleep_ms};
+pub use num::Num;
+pub use rt::TypeName;
+pub use types::{Bytes, List};
+pub use value::{Kind, Value};
+
+#[doc(hidden)]
+pub use alloc::format as __format;
+
+/// What most task crates want: `use broccoli_sdk::prelude::*;`.
+pub mod prelude {
+    pub use crate::{Bytes, Kind, List, Num, Value, log, now_ms, random, sleep_ms, task};
+    pub use alloc::borrow::ToOwned;
+    pub use alloc::boxed::Box;
+    pub use alloc::collections::BTreeMap;
+    pub use alloc::string::{String, ToString};
+    pub use alloc::vec::Vec;
+    pub use alloc::{format, vec};
+}
+
+/// Formats a line and sends it to whoever watches the task. Formatting costs some 10 KB of
+/// module; [`log()`] with a plain text costs nothing.
+///
+/// ```
+/// broccoli_sdk::log!("half of {} is done", 10);
+/// ```
+#[macro_export]
+macro_rules! log {
+    ($($arg:tt)*) => {
+        $crate::log(&$crate::__format!($($arg)*))
+    };
+}

@@ -1,0 +1,210 @@
+//! What a module may import, and the state of one run that the imports work on.
+//!
+//! Owns the allow-list: an import that [`Import::find`] does not know is refused at load.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
+
+use broccoli_abi::{EXPORT_MEMORY, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC, IMPORT_RANDOM, IMPORT_SLEEP_MS};
+use wasmi::errors::{HostError, MemoryError, TableError};
+use wasmi::{Caller, Error, Extern, Func, FuncType, ResourceLimiter, Store, ValType};
+use wasmi_core::LimiterError;
+
+use crate::Limits;
+
+/// Longest panic text that is kept, in bytes.
+const PANIC_BYTES_MAX: usize = 1024;
+/// Longest single log text that is passed on, in bytes.
+const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Fuel for one call of the host, beside one per byte of text.
+const CALL_FUEL: u64 = 100;
+
+/// Most tables of one module.
+const TABLES_MAX: usize = 4;
+
+/// Answers the imports of a run. Each method must return at once.
+pub trait Host {
+    /// One log text of the task, without a line end, at most 4 KiB.
+    fn log(&mut self, text: &str);
+    /// Milliseconds since 1970, or since the node started if it has no clock.
+    fn now_ms(&mut self) -> i64;
+    /// 64 random bits, not for secrets.
+    fn random(&mut self) -> u64;
+}
+
+/// The functions of the import module `broccoli`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Import {
+    Panic,
+    Log,
+    NowMs,
+    Random,
+    SleepMs,
+}
+
+impl Import {
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        match name {
+            IMPORT_PANIC => Some(Self::Panic),
+            IMPORT_LOG => Some(Self::Log),
+            IMPORT_NOW_MS => Some(Self::NowMs),
+            IMPORT_RANDOM => Some(Self::Random),
+            IMPORT_SLEEP_MS => Some(Self::SleepMs),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ty(self) -> FuncType {
+        use ValType::{I32, I64};
+        match self {
+            Self::Panic => FuncType::new([I32, I32, I32], []),
+            Self::Log => FuncType::new([I32, I32], []),
+            Self::NowMs | Self::Random => FuncType::new([], [I64]),
+            Self::SleepMs => FuncType::new([I32], []),
+        }
+    }
+
+    pub(crate) fn bind<H: Host + 'static>(self, store: &mut Store<State<H>>) -> Func {
+        match self {
+            Self::Panic => Func::wrap(store, panic::<H>),
+            Self::Log => Func::wrap(store, log::<H>),
+            Self::NowMs => Func::wrap(store, |mut caller: Caller<'_, State<H>>| caller.data_mut().host.now_ms()),
+            Self::Random => {
+                Func::wrap(store, |mut caller: Caller<'_, State<H>>| caller.data_mut().host.random() as i64)
+            }
+            Self::SleepMs => {
+                Func::wrap(store, |ms: i32| -> Result<(), Error> { Err(Error::host(Suspend::Sleep { ms: ms as u32 })) })
+            }
+        }
+    }
+}
+
+/// Why an import ended or suspended the call.
+#[derive(Debug)]
+pub(crate) enum Suspend {
+    Sleep { ms: u32 },
+    Panic { text: String, line: u32 },
+    BadRange { import: &'static str },
+}
+
+impl fmt::Display for Suspend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sleep { ms } => write!(f, "sleeps for {ms} ms"),
+            Self::Panic { text, line } => write!(f, "{text} (line {line})"),
+            Self::BadRange { import } => write!(f, "{import}: text out of bounds"),
+        }
+    }
+}
+
+impl HostError for Suspend {}
+
+/// What the store of a run owns beside the instance.
+pub(crate) struct State<H> {
+    pub(crate) host: H,
+    pub(crate) guard: Guard,
+    log_bytes_left: usize,
+}
+
+impl<H> State<H> {
+    pub(crate) fn new(host: H, limits: &Limits) -> Self {
+        Self {
+            host,
+            guard: Guard { memory_bytes_max: limits.memory_bytes_max, table_elements_max: limits.table_elements_max },
+            log_bytes_left: limits.log_bytes_max,
+        }
+    }
+}
+
+fn panic<H: Host>(caller: Caller<'_, State<H>>, ptr: i32, len: i32, line: i32) -> Result<(), Error> {
+    let text = text(&caller, IMPORT_PANIC, ptr, len, PANIC_BYTES_MAX)?;
+    Err(Error::host(Suspend::Panic { text, line: line as u32 }))
+}
+
+fn log<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<(), Error> {
+    let text = text(&caller, IMPORT_LOG, ptr, len, LOG_LINE_BYTES_MAX)?;
+    // Talking is not free, or a loop of logs would outlast every budget.
+    let fuel = caller.get_fuel()?;
+    caller.set_fuel(fuel.saturating_sub(CALL_FUEL + text.len() as u64))?;
+    let state = caller.data_mut();
+    if text.len() <= state.log_bytes_left {
+        state.log_bytes_left -= text.len();
+        state.host.log(&text);
+    } else if state.log_bytes_left > 0 {
+        state.log_bytes_left = 0;
+        state.host.log("log limit reached, further lines are dropped");
+    }
+    Ok(())
+}
+
+/// Copies a text of the guest, cut to `max` bytes; what is not UTF-8 is replaced.
+fn text<H>(
+    caller: &Caller<'_, State<H>>,
+    import: &'static str,
+    ptr: i32,
+    len: i32,
+    max: usize,
+) -> Result<String, Error> {
+    let memory = caller.get_export(EXPORT_MEMORY).and_then(Extern::into_memory);
+    let range = memory.and_then(|memory| {
+        let start = usize::try_from(ptr as u32).ok()?;
+        let end = start.checked_add(usize::try_from(len as u32).ok()?)?;
+        memory.data(caller).get(start..end)
+    });
+    let bytes = range.ok_or_else(|| Error::host(Suspend::BadRange { import }))?;
+    let cut = &bytes[..bytes.len().min(max)];
+    Ok(String::from_utf8_lossy(cut).trim_end_matches('\u{fffd}').to_owned())
+}
+
+/// Bounds memory and tables. A growth beyond a limit ends the run with a clear error: few guests
+/// check for it.
+pub(crate) struct Guard {
+    memory_bytes_max: usize,
+    table_elements_max: usize,
+}
+
+impl ResourceLimiter for Guard {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        within(desired, self.memory_bytes_max)
+    }
+
+    // Also called when a growth only has to wait for fuel, so it must not end the run.
+    fn memory_grow_failed(&mut self, _: &MemoryError) -> Result<(), LimiterError> {
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        within(desired, self.table_elements_max)
+    }
+
+    fn table_grow_failed(&mut self, _: &TableError) -> Result<(), LimiterError> {
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+fn within(desired: usize, max: usize) -> Result<bool, LimiterError> {
+    if desired <= max { Ok(true) } else { Err(LimiterError::ResourceLimiterDeniedAllocation) }
+}

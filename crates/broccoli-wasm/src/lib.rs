@@ -1,0 +1,27 @@
+//! Runs task modules (ABI v1, see `broccoli-abi`) in steps that the caller bounds.
+//!
+//! Owns the checks at load, the limits of an instance, the imports, and the suspension of a run
+//! when its fuel is used up or it sleeps. Never reads a clock, waits, starts a thread or touches
+//! a device: the shell's [`Host`] answers the imports, and the shell decides when to step again.
+//!
+//! ```text
+//! Engine ──load──► Module ──start──► Run ──step──► Done | Yielded | Sleep
+//! (limits)         (checked, shared)  (one task, fresh instance)
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod imports;
+mod limits;
+mod load;
+mod run;
+mod section;
+
+pub use broccoli_abi::{Arg, Function, Type};
+pub use imports::Host;
+pub use limits::Limits;
+pub use load::{Engine, LoadError, Module};
+pub use run::{Failure, Run, Step};
+pub use section::functions;

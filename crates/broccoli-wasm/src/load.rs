@@ -1,0 +1,309 @@
+//! Engines and modules: what must hold before anything of a module runs.
+//!
+//! Owns the checks at load. A [`Module`] has passed them all, has been instantiated once for
+//! trial, and never changes.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use broccoli_abi::{
+    ABI_VERSION, DescribeError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, EXPORT_TASK_PREFIX, Function,
+    IMPORT_MODULE,
+};
+use wasmi::errors::{ErrorKind, InstantiationError};
+use wasmi::{CompilationMode, Config, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType};
+
+use crate::imports::{Import, State};
+use crate::section::Sections;
+use crate::{Failure, Host, Limits, Run};
+
+/// Loads modules under fixed [`Limits`]. Cheap: keep one per node.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    limits: Limits,
+    config: Config,
+}
+
+impl Engine {
+    /// An engine that loads and runs modules within `limits`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let mut config = Config::default();
+        config
+            .consume_fuel(true)
+            .allow_start_fn(false)
+            .ignore_custom_sections(true)
+            .compilation_mode(CompilationMode::Eager)
+            .enforced_limits(EnforcedLimits::strict())
+            .wasm_custom_page_sizes(true)
+            .wasm_multi_memory(false)
+            .wasm_tail_call(false)
+            .set_min_stack_height(limits.stack_bytes_min.min(limits.stack_bytes_max))
+            .set_max_stack_height(limits.stack_bytes_max)
+            .set_max_recursion_depth(limits.call_depth_max)
+            .set_max_cached_stacks(limits.stacks_cached_max);
+        Self { limits, config }
+    }
+
+    /// The limits of this engine.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Checks, compiles and tries out a module.
+    ///
+    /// # Errors
+    /// Why the module cannot run here.
+    pub fn load(&self, wasm: &[u8]) -> Result<Module, LoadError> {
+        let (bytes, max) = (wasm.len(), self.limits.module_bytes_max);
+        if bytes > max {
+            return Err(LoadError::TooLarge { bytes, max });
+        }
+        let sections = Sections::read(wasm)?;
+        if sections.has_start {
+            return Err(LoadError::StartFunction);
+        }
+        // An engine of its own: compiled code lives as long as its engine, and a replaced module
+        // must not stay in memory.
+        let engine = wasmi::Engine::new(&self.config);
+        let wasm = wasmi::Module::new(&engine, wasm).map_err(|e| LoadError::Invalid(e.to_string()))?;
+        let inner = Inner {
+            imports: imports(&wasm)?,
+            initialize: check_exports(&wasm, &sections.functions)?,
+            exports: sections.functions.iter().map(export_name).collect(),
+            functions: sections.functions,
+            limits: self.limits,
+            engine,
+            wasm,
+        };
+        inner.instantiate(NoHost).map_err(|e| self.refused(&e))?;
+        Ok(Module { inner: Arc::new(inner) })
+    }
+
+    fn refused(&self, error: &wasmi::Error) -> LoadError {
+        match error.kind() {
+            ErrorKind::Instantiation(InstantiationError::FailedToInstantiateMemory(_)) => {
+                LoadError::MemoryTooLarge { max: self.limits.memory_bytes_max }
+            }
+            ErrorKind::Instantiation(
+                InstantiationError::FailedToInstantiateTable(_) | InstantiationError::TooManyTables,
+            ) => LoadError::TableTooLarge { max: self.limits.table_elements_max },
+            _ => LoadError::Invalid(error.to_string()),
+        }
+    }
+}
+
+/// A checked and compiled module. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Module {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Module {
+    /// What the module's functions are called, take and give.
+    #[must_use]
+    pub fn functions(&self) -> &[Function] {
+        &self.inner.functions
+    }
+
+    /// Prepares one run of `function` in a fresh instance. Nothing of the guest runs before the
+    /// first [`Run::step`]. `args` is one definite-length CBOR array.
+    ///
+    /// # Errors
+    /// An unknown function, arguments that do not fit it or the limits, or an instance that does
+    /// not start, for example for want of memory.
+    pub fn start<H: Host + 'static>(&self, function: &str, args: &[u8], host: H) -> Result<Run<H>, Failure> {
+        let inner = &self.inner;
+        let index = inner
+            .functions
+            .iter()
+            .position(|f| f.name == function)
+            .ok_or_else(|| Failure::UnknownFunction(function.into()))?;
+        let (bytes, max) = (args.len(), inner.limits.args_bytes_max);
+        if bytes > max {
+            return Err(Failure::ArgsTooLarge { bytes, max });
+        }
+        inner.functions[index].check_args(args).map_err(Failure::BadArgs)?;
+        Run::new(self.clone(), index, args, host)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) limits: Limits,
+    pub(crate) functions: Vec<Function>,
+    /// Name of the export of each function, in the same order.
+    pub(crate) exports: Vec<Box<str>>,
+    /// Whether the module has an `_initialize`.
+    pub(crate) initialize: bool,
+    imports: Vec<Import>,
+    engine: wasmi::Engine,
+    wasm: wasmi::Module,
+}
+
+impl Inner {
+    pub(crate) fn instantiate<H: Host + 'static>(&self, host: H) -> Result<(Store<State<H>>, Instance), wasmi::Error> {
+        let mut store = Store::new(&self.engine, State::new(host, &self.limits));
+        store.limiter(|state| &mut state.guard);
+        let imports: Vec<Extern> = self.imports.iter().map(|import| Extern::Func(import.bind(&mut store))).collect();
+        let instance = Instance::new(&mut store, &self.wasm, &imports)?;
+        Ok((store, instance))
+    }
+}
+
+/// The host of a trial instance, which runs nothing.
+struct NoHost;
+
+impl Host for NoHost {
+    fn log(&mut self, _: &str) {}
+
+    fn now_ms(&mut self) -> i64 {
+        0
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+}
+
+fn export_name(function: &Function) -> Box<str> {
+    format!("{EXPORT_TASK_PREFIX}{}", function.name).into()
+}
+
+fn imports(wasm: &wasmi::Module) -> Result<Vec<Import>, LoadError> {
+    wasm.imports()
+        .map(|import| {
+            let name = || format!("{}.{}", import.module(), import.name());
+            let found = match import.module() {
+                IMPORT_MODULE => Import::find(import.name()),
+                _ => None,
+            };
+            let known = found.ok_or_else(|| LoadError::ForbiddenImport(name()))?;
+            match import.ty() {
+                ExternType::Func(ty) if *ty == known.ty() => Ok(known),
+                _ => Err(LoadError::ImportType(name())),
+            }
+        })
+        .collect()
+}
+
+/// Checks that everything the ABI wants is exported; says whether there is an `_initialize`.
+fn check_exports(wasm: &wasmi::Module, functions: &[Function]) -> Result<bool, LoadError> {
+    use ValType::{I32, I64};
+    match wasm.get_export(EXPORT_MEMORY) {
+        Some(ExternType::Memory(_)) => {}
+        Some(_) => return Err(LoadError::ExportType(EXPORT_MEMORY.into())),
+        None => return Err(LoadError::MissingExport(EXPORT_MEMORY.into())),
+    }
+    if !has_func(wasm, EXPORT_ALLOC, &FuncType::new([I32], [I32]))? {
+        return Err(LoadError::MissingExport(EXPORT_ALLOC.into()));
+    }
+    let task = FuncType::new([I32, I32], [I64]);
+    for name in functions.iter().map(export_name) {
+        if !has_func(wasm, &name, &task)? {
+            return Err(LoadError::MissingExport(name.into()));
+        }
+    }
+    for export in wasm.exports() {
+        let name = export.name().strip_prefix(EXPORT_TASK_PREFIX);
+        if name.is_some_and(|name| !functions.iter().any(|f| f.name == name)) {
+            return Err(LoadError::Undescribed(export.name().into()));
+        }
+    }
+    has_func(wasm, EXPORT_INITIALIZE, &FuncType::new([], []))
+}
+
+fn has_func(wasm: &wasmi::Module, name: &str, wanted: &FuncType) -> Result<bool, LoadError> {
+    match wasm.get_export(name) {
+        None => Ok(false),
+        Some(ExternType::Func(ty)) if ty == *wanted => Ok(true),
+        Some(_) => Err(LoadError::ExportType(name.into())),
+    }
+}
+
+/// Why a module is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The file is larger than the limit.
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// It does not begin like a Wasm module.
+    NotWasm,
+    /// It ends inside a section.
+    Truncated,
+    /// It is no valid Wasm, or uses what is switched off; the text says what.
+    Invalid(String),
+    /// A custom section of the ABI is missing or empty.
+    MissingSection(&'static str),
+    /// It was built for another version of the ABI.
+    AbiVersion(u8),
+    /// Its section `broccoli.tasks` is malformed.
+    Describe(DescribeError),
+    /// It imports what no module may import: `module.name`.
+    ForbiddenImport(String),
+    /// It imports this with another signature.
+    ImportType(String),
+    /// It does not export this.
+    MissingExport(String),
+    /// It exports this with another signature.
+    ExportType(String),
+    /// It exports this task without describing it.
+    Undescribed(String),
+    /// It has a start function, which would run without limits.
+    StartFunction,
+    /// Its memory starts larger than the limit.
+    MemoryTooLarge {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A table starts larger than the limit, or there are too many tables.
+    TableTooLarge {
+        /// The limit in elements.
+        max: usize,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes, max } => {
+                write!(f, "the module has {bytes} bytes, the limit is {max}")
+            }
+            Self::NotWasm => write!(f, "this is not a Wasm module"),
+            Self::Truncated => write!(f, "the module ends inside a section"),
+            Self::Invalid(reason) => write!(f, "invalid module: {reason}"),
+            Self::MissingSection(name) => {
+                write!(f, "the module has no section {name}; it needs a task")
+            }
+            Self::AbiVersion(version) => {
+                write!(f, "the module was built for task ABI {version}, this node has {ABI_VERSION}")
+            }
+            Self::Describe(reason) => write!(f, "bad section broccoli.tasks: {reason}"),
+            Self::ForbiddenImport(name) => write!(f, "forbidden import {name}"),
+            Self::ImportType(name) => write!(f, "import {name} has the wrong signature"),
+            Self::MissingExport(name) => write!(f, "missing export {name}"),
+            Self::ExportType(name) => write!(f, "export {name} has the wrong signature"),
+            Self::Undescribed(name) => {
+                write!(f, "export {name} has no entry in section broccoli.tasks")
+            }
+            Self::StartFunction => write!(f, "start functions are not allowed; use _initialize"),
+            Self::MemoryTooLarge { max } => {
+                write!(f, "the module's memory is larger than the limit of {max} bytes")
+            }
+            Self::TableTooLarge { max } => {
+                write!(f, "the module's tables are larger than the limit of {max} elements")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LoadError {}

@@ -1,0 +1,81 @@
+//! Reads the custom sections of a Wasm binary without validating or instantiating it.
+
+use alloc::vec::Vec;
+
+use broccoli_abi::{ABI_VERSION, Function, SECTION_ABI, SECTION_TASKS};
+
+use crate::LoadError;
+
+const HEADER: [u8; 8] = *b"\0asm\x01\0\0\0";
+const ID_CUSTOM: u8 = 0;
+const ID_START: u8 = 8;
+
+/// The functions that a module describes. Reads nothing else: a module that describes functions
+/// may still be refused by [`Engine::load`](crate::Engine::load).
+///
+/// # Errors
+/// A file that is no Wasm, another ABI version, a bad description.
+pub fn functions(wasm: &[u8]) -> Result<Vec<Function>, LoadError> {
+    Ok(Sections::read(wasm)?.functions)
+}
+
+/// What the sections say that the Wasm engine does not look at.
+pub(crate) struct Sections {
+    pub(crate) functions: Vec<Function>,
+    pub(crate) has_start: bool,
+}
+
+impl Sections {
+    pub(crate) fn read(wasm: &[u8]) -> Result<Self, LoadError> {
+        let mut rest = wasm.strip_prefix(&HEADER).ok_or(LoadError::NotWasm)?;
+        // A linker joins the sections of several objects; other tools may leave them apart.
+        let (mut abi, mut tasks) = (Vec::new(), Vec::new());
+        let mut has_start = false;
+        while let Some((&id, after)) = rest.split_first() {
+            rest = after;
+            let body = sized(&mut rest).ok_or(LoadError::Truncated)?;
+            has_start |= id == ID_START;
+            if id == ID_CUSTOM {
+                let mut content = body;
+                let name = sized(&mut content).ok_or(LoadError::Truncated)?;
+                if name == SECTION_ABI.as_bytes() {
+                    abi.extend_from_slice(content);
+                } else if name == SECTION_TASKS.as_bytes() {
+                    tasks.extend_from_slice(content);
+                }
+            }
+        }
+        match abi.iter().find(|&&version| version != ABI_VERSION) {
+            Some(&version) => return Err(LoadError::AbiVersion(version)),
+            None if abi.is_empty() => return Err(LoadError::MissingSection(SECTION_ABI)),
+            None => {}
+        }
+        let functions = Function::decode_section(&tasks).map_err(LoadError::Describe)?;
+        if functions.is_empty() {
+            return Err(LoadError::MissingSection(SECTION_TASKS));
+        }
+        Ok(Self { functions, has_start })
+    }
+}
+
+/// Takes a length and as many bytes off the front.
+fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(leb_u32(rest)?).ok()?;
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
+/// Takes an unsigned LEB128 number of at most 32 bits off the front.
+fn leb_u32(rest: &mut &[u8]) -> Option<u32> {
+    let mut value = 0u64;
+    for shift in (0..35).step_by(7) {
+        let (&byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return u32::try_from(value).ok();
+        }
+    }
+    None
+}

@@ -1,0 +1,67 @@
+//! Modules written by hand, and a host that remembers.
+#![allow(dead_code, missing_docs, unreachable_pub)] // Shared by test binaries that use parts.
+
+use broccoli_wasm::{Engine, Failure, Host, Limits, LoadError, Module, Step};
+
+pub const IMPORT_LOG: &str = r#"(import "broccoli" "log" (func $log (param i32 i32)))"#;
+pub const IMPORT_PANIC: &str = r#"(import "broccoli" "panic" (func $panic (param i32 i32 i32)))"#;
+pub const IMPORT_SLEEP: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))"#;
+
+/// Remembers log lines; its clock and randomness count up.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    pub lines: Vec<String>,
+    pub calls: i64,
+}
+
+impl Host for Quiet {
+    fn log(&mut self, text: &str) {
+        self.lines.push(text.into());
+    }
+
+    fn now_ms(&mut self) -> i64 {
+        self.calls += 1;
+        self.calls
+    }
+
+    fn random(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls as u64
+    }
+}
+
+/// A module with one task `t() -> i64`. Memory starts with `ff 61 ff 61 41 f5`.
+pub fn module(extra: &str, body: &str) -> String {
+    format!(
+        r#"(module
+            {extra}
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\ff\61\ff\61\41\f5")
+            (func (export "broccoli_alloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "task_t") (param i32 i32) (result i64) {body})
+            (@custom "broccoli.abi" "\01")
+            (@custom "broccoli.tasks" "\84\61t\80\63i64\60"))"#
+    )
+}
+
+pub fn task(body: &str) -> String {
+    module("", body)
+}
+
+pub fn load(wat: &str) -> Result<Module, LoadError> {
+    Engine::new(Limits::host()).load(&wat::parse_str(wat).expect("is well-formed"))
+}
+
+/// Steps a run to its end; `None` if it is not over after `fuel_max`.
+pub fn run(module: &Module, function: &str, args: &[u8], fuel_max: u64) -> Option<Result<Vec<u8>, Failure>> {
+    let mut run = match module.start(function, args, Quiet::default()) {
+        Ok(run) => run,
+        Err(failure) => return Some(Err(failure)),
+    };
+    while run.fuel_used() < fuel_max {
+        if let Step::Done(result) = run.step(10_000) {
+            return Some(result);
+        }
+    }
+    None
+}

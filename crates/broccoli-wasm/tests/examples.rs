@@ -1,0 +1,243 @@
+//! The committed example modules do what the documentation says, in Rust and in C.
+
+mod common;
+
+use broccoli_wasm::{Engine, Failure, Limits, Module, Step};
+use common::Quiet;
+
+const FUEL_MAX: u64 = 100_000_000;
+
+fn tasks() -> Module {
+    let wasm = include_bytes!("../../../functions/tasks.wasm");
+    Engine::new(Limits::host()).load(wasm).expect("loads")
+}
+
+fn hello() -> Module {
+    let wasm = include_bytes!("../../../functions/c/hello.wasm");
+    Engine::new(Limits::host()).load(wasm).expect("loads")
+}
+
+/// Runs a function to its end. Arguments and result are CBOR.
+fn call(module: &Module, function: &str, args: &[u8]) -> Result<Vec<u8>, Failure> {
+    common::run(module, function, args, FUEL_MAX).expect("ends within its fuel")
+}
+
+fn int(n: i64) -> Vec<u8> {
+    let (major, n) = if n < 0 { (0x20, !n as u64) } else { (0, n as u64) };
+    match n {
+        0..24 => vec![major | n as u8],
+        24..0x100 => vec![major | 24, n as u8],
+        0x100..0x1_0000 => [vec![major | 25], (n as u16).to_be_bytes().into()].concat(),
+        0x1_0000..0x1_0000_0000 => [vec![major | 26], (n as u32).to_be_bytes().into()].concat(),
+        _ => [vec![major | 27], n.to_be_bytes().into()].concat(),
+    }
+}
+
+fn float(x: f64) -> Vec<u8> {
+    [vec![0xfb], x.to_be_bytes().into()].concat()
+}
+
+fn text(s: &str) -> Vec<u8> {
+    let len = u8::try_from(s.len()).expect("short");
+    [vec![0x78, len], s.into()].concat()
+}
+
+/// As the guests write it: the shortest head.
+fn short_text(s: &str) -> Vec<u8> {
+    assert!(s.len() < 24);
+    [vec![0x60 | s.len() as u8], s.into()].concat()
+}
+
+fn list(items: &[Vec<u8>]) -> Vec<u8> {
+    let len = u16::try_from(items.len()).expect("short");
+    [vec![0x99], len.to_be_bytes().into(), items.concat()].concat()
+}
+
+fn task_error<T>(text: &str) -> Result<T, Failure> {
+    Err(Failure::TaskError(text.into()))
+}
+
+#[test]
+fn the_section_describes_every_function() {
+    let module = tasks();
+    let mut signatures: Vec<String> = module.functions().iter().map(|f| f.to_string()).collect();
+    signatures.sort();
+    assert_eq!(
+        signatures,
+        [
+            "add(x: num, y: num) -> !num",
+            "concat(a: str, b: str) -> str",
+            "echo(value: any) -> any",
+            "fail(msg: str) -> !null",
+            "fib(n: u32) -> u64",
+            "identity(value: any) -> any",
+            "mapper(word: str) -> ?(str,u8)",
+            "mul(x: num, y: num) -> !num",
+            "primes(n: u32) -> u32",
+            "sleep_ms(ms: u32, value: any) -> any",
+            "spin(n: u64) -> u64",
+            "sub(x: num, y: num) -> !num",
+            "tsum(numbers: [num]) -> !num",
+            "xsum(numbers: [num]) -> !num",
+        ]
+    );
+    let add = module.functions().iter().find(|f| f.name == "add").unwrap();
+    assert_eq!(add.doc, "Adds two numbers.");
+}
+
+#[test]
+fn arithmetic_takes_integers_and_floats() {
+    let module = tasks();
+    let apply = |f: &str, x: Vec<u8>, y: Vec<u8>| call(&module, f, &list(&[x, y]));
+    for n in [0, 23, 24, -1, -25, 255, 256, 65_536, 1 << 40, i64::MAX, i64::MIN] {
+        assert_eq!(apply("add", int(n), int(0)), Ok(int(n)));
+        assert_eq!(apply("mul", int(n), int(1)), Ok(int(n)));
+    }
+    assert_eq!(apply("add", int(4), int(4)), Ok(int(8)));
+    assert_eq!(apply("sub", int(4), int(10)), Ok(int(-6)));
+    assert_eq!(apply("mul", int(-8), int(8)), Ok(int(-64)));
+    assert_eq!(apply("add", int(1), float(0.5)), Ok(float(1.5)));
+    assert_eq!(apply("sub", float(1.0), float(0.5)), Ok(float(0.5)));
+    // A half (1.5) and a single (-0.25) count as floats, too.
+    let half = vec![0xf9, 0x3e, 0x00];
+    let single = vec![0xfa, 0xbe, 0x80, 0, 0];
+    assert_eq!(apply("mul", half, single), Ok(float(-0.375)));
+}
+
+#[test]
+fn integer_overflow_is_an_error_text() {
+    let module = tasks();
+    let apply = |f: &str, x: i64, y: i64| call(&module, f, &list(&[int(x), int(y)]));
+    assert_eq!(apply("add", i64::MAX, 1), task_error("integer overflow"));
+    assert_eq!(apply("sub", i64::MIN, 1), task_error("integer overflow"));
+    assert_eq!(apply("mul", i64::MAX, 2), task_error("integer overflow"));
+    let sum = call(&module, "tsum", &list(&[list(&[int(i64::MAX), int(1)])]));
+    assert_eq!(sum, task_error("integer overflow"));
+    // Integers beyond 64 bits do not even start.
+    let big = vec![0x1b, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    let text = call(&module, "add", &list(&[big, int(1)])).unwrap_err().to_string();
+    assert_eq!(text, "argument x: expected num, got 9223372036854775808");
+}
+
+#[test]
+fn sums_of_many_numbers() {
+    let module = tasks();
+    let numbers: Vec<_> = (0..10_000).map(int).collect();
+    for name in ["tsum", "xsum"] {
+        assert_eq!(call(&module, name, &list(&[list(&numbers)])), Ok(int(49_995_000)));
+        assert_eq!(call(&module, name, &list(&[list(&[])])), Ok(int(0)));
+        let mixed = list(&[list(&[int(1), float(0.5)])]);
+        assert_eq!(call(&module, name, &mixed), Ok(float(1.5)));
+    }
+}
+
+#[test]
+fn identity_and_echo_give_back_the_very_bytes() {
+    let module = tasks();
+    let big = [vec![0x59, 0x27, 0x10], vec![7; 10_000]].concat();
+    let nested = [vec![0x81; 60], vec![0]].concat();
+    let map = vec![0xa2, 0x61, b'a', 0xf6, 1, 0xf9, 0x7e, 0];
+    let tagged = vec![0xd9, 1, 0, 0x82, 0xf4, 0xf5];
+    let largest = vec![0x3b, 255, 255, 255, 255, 255, 255, 255, 255];
+    for value in [big, nested, map, tagged, largest, text("ä"), vec![0xf6]] {
+        for name in ["identity", "echo"] {
+            assert_eq!(call(&module, name, &list(std::slice::from_ref(&value))), Ok(value.clone()));
+        }
+    }
+}
+
+#[test]
+fn texts_join_and_map() {
+    let module = tasks();
+    let concat = call(&module, "concat", &list(&[text("grün"), text("kohl")]));
+    assert_eq!(concat, Ok(short_text("grünkohl")));
+    let mapper = |word: &str| call(&module, "mapper", &list(&[text(word)]));
+    assert_eq!(mapper("word"), Ok([vec![0x82], short_text("word"), int(1)].concat()));
+    for short in ["", "the", "äöü"] {
+        assert_eq!(mapper(short), Ok(vec![0xf6]), "{short}");
+    }
+    assert_eq!(mapper("äöüß"), Ok([vec![0x82], short_text("äöüß"), int(1)].concat()));
+}
+
+#[test]
+fn fail_fails_and_sleep_sleeps() {
+    let module = tasks();
+    assert_eq!(call(&module, "fail", &list(&[text("on purpose")])), task_error("on purpose"));
+    let args = list(&[int(1500), text("awake")]);
+    let mut run = module.start("sleep_ms", &args, Quiet::default()).unwrap();
+    assert_eq!(run.step(100_000), Step::Sleep { ms: 1500 });
+    assert_eq!(run.step(100_000), Step::Done(Ok(text("awake"))));
+}
+
+#[test]
+fn work_is_done() {
+    let module = tasks();
+    assert_eq!(call(&module, "fib", &list(&[int(20)])), Ok(int(6765)));
+    assert_eq!(call(&module, "primes", &list(&[int(1000)])), Ok(int(168)));
+    let fuel = |n: i64| {
+        let mut run = module.start("spin", &list(&[int(n)]), Quiet::default()).unwrap();
+        assert_eq!(run.step(FUEL_MAX), Step::Done(Ok(int(n))));
+        run.fuel_used()
+    };
+    let (once, ten) = (fuel(10_000), fuel(100_000));
+    assert!(ten > 9 * once && once > 50_000, "{once} {ten}");
+    // Too much recursion ends with a text, not with the node.
+    assert_eq!(call(&module, "fib", &list(&[int(100_000)])), Err(Failure::StackOverflow));
+    assert_eq!(common::run(&module, "spin", &list(&[int(1 << 40)]), 1_000_000), None);
+}
+
+#[test]
+fn the_module_runs_within_the_limits_of_a_chip() {
+    let wasm = include_bytes!("../../../functions/tasks.wasm");
+    let module = Engine::new(Limits::chip()).load(wasm).unwrap();
+    assert_eq!(call(&module, "add", &list(&[int(4), int(4)])), Ok(int(8)));
+    let args = list(&[[vec![0x59, 0x10, 0], vec![7; 4096]].concat()]);
+    assert_eq!(call(&module, "echo", &args), Ok(args[3..].to_vec()));
+}
+
+#[test]
+fn arguments_larger_than_the_memory_are_out_of_memory() {
+    let wasm = include_bytes!("../../../functions/tasks.wasm");
+    let limits = Limits { memory_bytes_max: 16 << 10, ..Limits::host() };
+    let module = Engine::new(limits).load(wasm).unwrap();
+    let args = list(&[[vec![0x59, 0x40, 0], vec![7; 16 << 10]].concat()]);
+    assert_eq!(call(&module, "echo", &args), Err(Failure::OutOfMemory));
+}
+
+#[test]
+fn c_modules_describe_themselves() {
+    let module = hello();
+    let signatures: Vec<String> = module.functions().iter().map(|f| f.to_string()).collect();
+    assert_eq!(
+        signatures,
+        ["hello(name: str) -> !str", "divide(x: i64, y: i64) -> !(i64,i64)", "mean(numbers: [f64]) -> f64",]
+    );
+    assert_eq!(module.functions()[1].doc, "Quotient and remainder.");
+}
+
+#[test]
+fn c_tasks_run_fail_log_and_panic() {
+    let module = hello();
+    let mut run = module.start("hello", &list(&[text("C")]), Quiet::default()).unwrap();
+    assert_eq!(run.step(FUEL_MAX), Step::Done(Ok(short_text("hello C"))));
+    assert_eq!(run.into_host().lines, ["greeting"]);
+    assert_eq!(call(&module, "hello", &list(&[text("")])), task_error("who?"));
+    let long = "x".repeat(250);
+    let greeted = call(&module, "hello", &list(&[text(&long)])).unwrap();
+    assert_eq!(greeted[..3], [0x79, 1, 0]);
+    let divide = |x: i64, y: i64| call(&module, "divide", &list(&[int(x), int(y)]));
+    assert_eq!(divide(-17, 5), Ok([vec![0x82], int(-3), int(-2)].concat()));
+    assert_eq!(divide(i64::MIN, 1), Ok([vec![0x82], int(i64::MIN), int(0)].concat()));
+    assert_eq!(divide(1, 0), task_error("division by zero"));
+    assert_eq!(divide(i64::MIN, -1), task_error("integer overflow"));
+    let numbers = list(&[int(-1), float(2.5), vec![0xf9, 0x3e, 0], vec![0xf9, 0, 1]]);
+    let expected = (-1.0 + 2.5 + 1.5 + 2f64.powi(-24)) / 4.0;
+    assert_eq!(call(&module, "mean", &list(&[numbers])), Ok(float(expected)));
+    match call(&module, "mean", &list(&[list(&[])])) {
+        Err(Failure::Panic { text, line }) => {
+            assert_eq!(text, "the mean of nothing");
+            assert!(line > 30);
+        }
+        other => panic!("{other:?}"),
+    }
+}
