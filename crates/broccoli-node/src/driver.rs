@@ -1,0 +1,422 @@
+//! The loop of a node: feeds the state machine with everything that is ready, then drains it.
+//!
+//! It owns the link, the executor and the store, and the clock. It decides nothing about tasks.
+//! One task runs all of it; only long tasks of the cluster have threads of their own.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use broccoli_core::{Action, Event, Input, Instant, Node, SubmitError, SubmitId};
+use broccoli_proto::message::{JobNews, Refusal, Vitals};
+use broccoli_proto::module::SignedManifest;
+use broccoli_proto::packet::{Address, PacketError};
+use broccoli_proto::topic::Topics;
+use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
+use broccoli_wasm::Engine;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{self, Sleep};
+
+use crate::executor::{Executor, Report};
+use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
+use crate::store::{Store, Stored};
+
+/// Inputs that are taken before the state machine is drained.
+const INPUTS_MAX: usize = 256;
+/// Short tasks run for this long before the link is looked after again.
+const BURST: Duration = Duration::from_millis(5);
+/// Pause before a new connection, doubled up to the maximum.
+const RECONNECT: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// Pause before sending more when the link is full.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Something that whoever runs a node may want to know.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// The link to the MQTT server is up.
+    Connected,
+    /// The link is down; the node connects again by itself.
+    Disconnected(DisconnectReason),
+    /// An older node has this name: the node has stopped.
+    NameTaken,
+    /// No node has answered that takes jobs.
+    NoOrigin,
+    /// This client has found a node that takes jobs.
+    Attached(NodeId),
+    /// A packet in this cluster's topics is sealed with another key.
+    ForeignKey,
+    /// Other packets were dropped.
+    Rejected(Option<NodeId>, PacketError),
+    /// A node came, changed or left.
+    Member(NodeId),
+    /// The set of modules has changed.
+    Modules,
+    /// A module was refused.
+    ModuleRefused {
+        /// By whom.
+        by: NodeId,
+        /// The module.
+        module: ModuleHash,
+        /// Why.
+        reason: String,
+    },
+    /// A node said how it is.
+    Vitals(NodeId, Vitals),
+    /// The store could not keep something.
+    Storage(String),
+}
+
+/// News of a submitted canvas.
+#[derive(Clone, Debug)]
+pub enum JobUpdate {
+    /// It is a job now.
+    Accepted(JobId),
+    /// It was refused.
+    Refused(Refusal),
+    /// What happened to the job.
+    News(JobNews),
+}
+
+pub(crate) enum Command {
+    Submit { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: UnboundedSender<SubmitId> },
+    SubmitToCluster { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: UnboundedSender<SubmitId> },
+    Revoke(SubmitId),
+    Attach,
+    AskVitals,
+    Listen(UnboundedSender<NodeEvent>),
+    Query(Box<dyn FnOnce(&Node) + Send>),
+    Deploy { manifest: SignedManifest, wasm: Arc<[u8]> },
+    Leave,
+}
+
+/// Runs one node. Made by [`crate::Builder::build`].
+pub struct Driver {
+    pub(crate) node: Node,
+    pub(crate) link: Link,
+    pub(crate) topics: Topics,
+    pub(crate) name: NodeId,
+    pub(crate) client_id: String,
+    pub(crate) executor: Executor,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) reports: UnboundedReceiver<Report>,
+    pub(crate) commands: UnboundedReceiver<Command>,
+    pub(crate) listeners: Vec<UnboundedSender<NodeEvent>>,
+    pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
+    pub(crate) started: std::time::Instant,
+    pub(crate) connect_at: Option<time::Instant>,
+    pub(crate) reconnect: Duration,
+    pub(crate) connected: bool,
+    pub(crate) over: bool,
+    /// The next packet is sealed into this.
+    pub(crate) buf: Vec<u8>,
+}
+
+impl Driver {
+    /// Runs until [`crate::NodeHandle::leave`], until the last handle is dropped, or until the
+    /// name turns out to be taken.
+    pub async fn run(mut self) {
+        self.connect_at = Some(time::Instant::now());
+        let mut sleep = pin!(time::sleep(Duration::ZERO));
+        while !self.over {
+            self.drain();
+            self.set_sleep(sleep.as_mut());
+            tokio::select! {
+                biased;
+                event = self.link.next() => self.on_link(event),
+                Some(report) = self.reports.recv() => self.on_report(report),
+                command = self.commands.recv() => self.on_command(command.unwrap_or(Command::Leave)),
+                () = sleep.as_mut() => self.on_time(),
+            }
+            self.take_what_is_ready();
+        }
+        self.drain();
+        self.link.disconnect().await;
+    }
+
+    /// Makes the modules of the store runnable.
+    pub(crate) fn install_stored(&mut self, stored: Vec<Stored>) {
+        for Stored { manifest, wasm } in stored {
+            let outcome = self.load(&manifest, &wasm);
+            self.feed(Input::Installed { manifest, outcome });
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant(self.started.elapsed().as_micros() as u64)
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        self.node.handle_input(self.now(), input);
+    }
+
+    fn tell(&mut self, event: &NodeEvent) {
+        self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+    }
+
+    fn set_sleep(&self, sleep: Pin<&mut Sleep>) {
+        let far = self.started + Duration::from_secs(1 << 30);
+        let timer = self.node.poll_timeout().map_or(far, |at| self.started + Duration::from_micros(at.0));
+        let full = self.connected && !self.link.has_room();
+        let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
+        let at = soon.min(timer.into()).min(self.connect_at.unwrap_or(far.into()));
+        if sleep.deadline() != at {
+            sleep.reset(at);
+        }
+    }
+}
+
+/// Coming in.
+impl Driver {
+    fn take_what_is_ready(&mut self) {
+        for _ in 0..INPUTS_MAX {
+            match self.link.next_buffered() {
+                Some(event) => self.on_link(event),
+                None => break,
+            }
+        }
+        for _ in 0..INPUTS_MAX {
+            match self.reports.try_recv() {
+                Ok(report) => self.on_report(report),
+                Err(_) => break,
+            }
+        }
+        for _ in 0..INPUTS_MAX {
+            match self.commands.try_recv() {
+                Ok(command) => self.on_command(command),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn on_time(&mut self) {
+        if self.connect_at.is_some_and(|at| at <= time::Instant::now()) {
+            self.connect();
+        }
+        self.feed(Input::Timeout);
+    }
+
+    fn connect(&mut self) {
+        self.connect_at = None;
+        let mut payload = Vec::new();
+        self.node.write_will(&mut payload);
+        let will = Will { topic: self.topics.topic(Address::Birth(self.name)), payload, retain: true };
+        self.link.connect(&self.client_id, Some(will));
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected => {
+                self.connected = true;
+                self.reconnect = RECONNECT;
+                self.feed(Input::Connected);
+                self.tell(&NodeEvent::Connected);
+            }
+            LinkEvent::Packet { topic, payload, .. } => {
+                let to = std::str::from_utf8(&topic).ok().and_then(|topic| self.topics.address(topic));
+                match to {
+                    Some(to) => self.feed(Input::Packet { to, packet: &payload }),
+                    None => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
+                }
+            }
+            LinkEvent::Disconnected { reason } => {
+                self.connected = false;
+                self.connect_at = Some(time::Instant::now() + self.reconnect);
+                self.reconnect = (self.reconnect * 2).min(RECONNECT_MAX);
+                self.feed(Input::Disconnected);
+                self.tell(&NodeEvent::Disconnected(reason));
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Finished(run, outcome) => {
+                self.executor.ended(run);
+                self.feed(Input::Executed { run, outcome });
+            }
+            Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Submit { canvas, updates, id } => match self.node.submit(now, &canvas) {
+                Ok(submit) => self.follow(submit, updates, &id),
+                Err(error) => {
+                    let refusal = match error {
+                        SubmitError::QueueFull => Refusal::QueueFull,
+                        SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
+                    };
+                    // The submitter may have gone away already, here and below.
+                    let _ = updates.send(JobUpdate::Refused(refusal));
+                }
+            },
+            Command::SubmitToCluster { canvas, updates, id } => {
+                let submit = self.node.submit_to_cluster(now, Cbor::encode(&canvas));
+                self.follow(submit, updates, &id);
+            }
+            Command::Revoke(submit) => self.node.revoke(now, submit),
+            Command::Attach => self.node.attach(now),
+            Command::AskVitals => self.node.ask_vitals(now),
+            Command::Listen(listener) => self.listeners.push(listener),
+            Command::Query(query) => query(&self.node),
+            Command::Deploy { manifest, wasm } => {
+                self.keep(&manifest, wasm);
+                self.feed(Input::Installed { manifest, outcome: Ok(()) });
+            }
+            Command::Leave => {
+                self.node.leave(now);
+                self.over = true;
+            }
+        }
+    }
+
+    fn follow(&mut self, submit: SubmitId, updates: UnboundedSender<JobUpdate>, id: &UnboundedSender<SubmitId>) {
+        self.jobs.insert(submit, updates);
+        let _ = id.send(submit);
+    }
+}
+
+/// Going out.
+impl Driver {
+    /// Sends and does everything that the state machine wants, until it wants nothing more.
+    fn drain(&mut self) {
+        loop {
+            self.transmit();
+            if !self.act_for_a_while() {
+                return;
+            }
+        }
+    }
+
+    fn transmit(&mut self) {
+        let mut buf = std::mem::take(&mut self.buf);
+        while !self.connected || self.link.has_room() {
+            let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
+            let topic = self.topics.topic(transmit.to);
+            match self.link.publish(&topic, &buf, transmit.retain) {
+                // What is lost is sent again by the protocol.
+                Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
+                Err(error @ PublishError::TooLarge { .. }) => self.tell(&NodeEvent::Storage(error.to_string())),
+            }
+        }
+        self.buf = buf;
+    }
+
+    /// Does what is to be done, for a bounded time. Returns whether there was anything.
+    fn act_for_a_while(&mut self) -> bool {
+        let Some(mut action) = self.node.poll_action() else { return false };
+        if matches!(action, Action::Execute(_)) {
+            // What was just published would otherwise wait until the task is done.
+            self.flush();
+        }
+        let end = std::time::Instant::now() + BURST;
+        loop {
+            self.act(action);
+            if std::time::Instant::now() >= end {
+                return true;
+            }
+            match self.node.poll_action() {
+                Some(next) => action = next,
+                None => return true,
+            }
+        }
+    }
+
+    /// Writes to the socket what it takes now.
+    fn flush(&mut self) {
+        let event = pin!(self.link.next()).poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(event) = event {
+            self.on_link(event);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Execute(execute) => {
+                let run = execute.run;
+                if let Some(outcome) = self.executor.start(execute) {
+                    self.feed(Input::Executed { run, outcome });
+                }
+            }
+            Action::Abort(run) => self.executor.abort(run),
+            Action::StoreChunk { module, index, bytes } => self.store.put_chunk(module, index, bytes),
+            Action::LoadChunk { module, index, to } => {
+                let bytes = self.store.chunk(&module, index);
+                self.feed(Input::ChunkLoaded { module, index, to, bytes });
+            }
+            Action::Install(manifest) => {
+                let outcome = self.install(&manifest);
+                self.feed(Input::Installed { manifest, outcome });
+            }
+            Action::Remove(module) => {
+                self.executor.remove_module(&module);
+                self.store.remove(&module);
+            }
+            Action::Event(event) => self.on_event(event),
+        }
+    }
+
+    fn install(&mut self, manifest: &SignedManifest) -> Result<(), String> {
+        let wasm = self.store.assemble(manifest)?;
+        self.load(manifest, &wasm)?;
+        self.keep(manifest, wasm);
+        Ok(())
+    }
+
+    /// Compiles a module and compares it with what its manifest promises.
+    fn load(&mut self, manifest: &SignedManifest, wasm: &[u8]) -> Result<(), String> {
+        let module = self.engine.load(wasm).map_err(|error| error.to_string())?;
+        if module.functions() != manifest.manifest.functions {
+            return Err("its functions are not those that its manifest names".into());
+        }
+        self.executor.add_module(manifest.id, module);
+        Ok(())
+    }
+
+    fn keep(&mut self, manifest: &SignedManifest, wasm: Arc<[u8]>) {
+        if let Err(error) = self.store.put(manifest, wasm) {
+            let text = format!("module {} is only kept in memory: {error}", manifest.manifest.name);
+            self.tell(&NodeEvent::Storage(text));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let told = match event {
+            Event::Accepted(submit, job) => return self.update(submit, JobUpdate::Accepted(job)),
+            Event::Refused(submit, refusal) => return self.update(submit, JobUpdate::Refused(refusal)),
+            Event::Job(submit, news) => return self.update(submit, JobUpdate::News(news)),
+            Event::Attached(node) => NodeEvent::Attached(node),
+            Event::NoOrigin => NodeEvent::NoOrigin,
+            Event::NameTaken => {
+                self.over = true;
+                NodeEvent::NameTaken
+            }
+            Event::Rejected { error: PacketError::CannotOpen, .. } => NodeEvent::ForeignKey,
+            Event::Rejected { sender, error } => NodeEvent::Rejected(sender, error),
+            Event::Member(node) => NodeEvent::Member(node),
+            Event::Modules => NodeEvent::Modules,
+            Event::ModuleRefused { by, module, reason } => NodeEvent::ModuleRefused { by, module, reason },
+            Event::Vitals(node, vitals) => NodeEvent::Vitals(node, vitals),
+        };
+        self.tell(&told);
+    }
+
+    fn update(&mut self, submit: SubmitId, update: JobUpdate) {
+        let over = matches!(
+            update,
+            JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown)
+        );
+        let Some(updates) = self.jobs.get(&submit) else { return };
+        let _ = updates.send(update);
+        if over {
+            self.jobs.remove(&submit);
+        }
+    }
+}

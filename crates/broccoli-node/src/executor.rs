@@ -1,0 +1,381 @@
+//! Runs what the core asks for: short tasks at once, long ones on the threads of their slots.
+//!
+//! ```text
+//!   Execute ──► first slice (about 50 µs of fuel) in the node's loop ──► done: answered at once
+//!                     │ not done, asleep, or a native function
+//!                     ▼
+//!               a slot's thread: slice, abort?, slice, … ──► finished channel
+//! ```
+//!
+//! It never decides what runs: the core gives it at most as many runs as there are slots.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use broccoli_core::{Execute, RunId};
+use broccoli_proto::message::Failure;
+use broccoli_proto::module::NativeModule;
+use broccoli_proto::{Cause, Cbor, ModuleHash};
+use broccoli_wasm::{Host, Module, Run, Step};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::native::Erased;
+
+/// Fuel of the first slice: about 50 µs.
+const INLINE_FUEL: u64 = 10_000;
+/// Fuel of a slice on a thread: about 5 ms, so that an abort is soon noticed.
+const SLICE_FUEL: u64 = 1_000_000;
+/// Longest line that a task may log, in bytes.
+const LOG_BYTES_MAX: usize = 1_024;
+
+/// What one run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Fuel: about one unit for each instruction.
+    pub fuel_max: u64,
+    /// Time from start to end, waiting included.
+    pub time_max: Duration,
+}
+
+impl Default for RunLimits {
+    /// An hour, and fuel for about as long.
+    fn default() -> RunLimits {
+        RunLimits { fuel_max: 1_000_000_000_000, time_max: Duration::from_secs(3600) }
+    }
+}
+
+/// What comes from a running task.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// It has ended.
+    Finished(RunId, Result<Cbor, Failure>),
+    /// It logged a line.
+    Logged(RunId, String),
+}
+
+/// The executor of one node.
+pub(crate) struct Executor {
+    limits: RunLimits,
+    natives: HashMap<(ModuleHash, String), Erased>,
+    modules: HashMap<ModuleHash, Module>,
+    reports: UnboundedSender<Report>,
+    /// One for each slot that was needed so far.
+    threads: Vec<Slot>,
+    idle: Vec<usize>,
+    running: HashMap<RunId, usize>,
+    seed: u64,
+}
+
+struct Slot {
+    work: mpsc::Sender<Work>,
+    abort: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+struct Work {
+    run: RunId,
+    job: Job,
+    started: Instant,
+}
+
+enum Job {
+    Wasm(Box<Execution>),
+    Native { call: Erased, items: Items },
+}
+
+/// The argument lists of a run: one, or those of a bin.
+struct Items {
+    lists: std::vec::IntoIter<Cbor>,
+    bin: bool,
+    at: usize,
+    results: Vec<Cbor>,
+}
+
+/// A run of Wasm, which may be a bin of several calls.
+struct Execution {
+    module: Module,
+    function: String,
+    items: Items,
+    call: Option<Run<TaskHost>>,
+    host: TaskHost,
+    fuel_used: u64,
+    sleep_until: Option<Instant>,
+}
+
+enum Progress {
+    Done(Result<Cbor, Failure>),
+    More,
+}
+
+/// Answers the imports of a module.
+#[derive(Clone)]
+struct TaskHost {
+    run: RunId,
+    reports: UnboundedSender<Report>,
+    random: u64,
+}
+
+impl Host for TaskHost {
+    fn log(&mut self, text: &str) {
+        let end = text.floor_char_boundary(LOG_BYTES_MAX);
+        // Nobody listens any more when the node ends.
+        let _ = self.reports.send(Report::Logged(self.run, text[..end].to_owned()));
+    }
+
+    fn now_ms(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// SplitMix64, as in the core; not for secrets.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl Executor {
+    pub(crate) fn new(limits: RunLimits, seed: u64, reports: UnboundedSender<Report>) -> Executor {
+        Executor {
+            limits,
+            natives: HashMap::new(),
+            modules: HashMap::new(),
+            reports,
+            threads: Vec::new(),
+            idle: Vec::new(),
+            running: HashMap::new(),
+            seed,
+        }
+    }
+
+    /// Makes the functions of a native module callable.
+    pub(crate) fn add_natives(&mut self, module: &NativeModule, functions: &HashMap<String, Erased>) {
+        for (name, function) in functions {
+            self.natives.insert((module.id(), name.clone()), function.clone());
+        }
+    }
+
+    /// Makes a module callable.
+    pub(crate) fn add_module(&mut self, id: ModuleHash, module: Module) {
+        self.modules.insert(id, module);
+    }
+
+    /// Forgets a module.
+    pub(crate) fn remove_module(&mut self, id: &ModuleHash) {
+        self.modules.remove(id);
+    }
+
+    /// Starts a run. The outcome comes back at once if the run is short, else as a [`Report`].
+    pub(crate) fn start(&mut self, execute: Execute) -> Option<Result<Cbor, Failure>> {
+        let Execute { run, function, args, bin } = execute;
+        let items = match Items::new(args, bin) {
+            Ok(items) => items,
+            Err(failure) => return Some(Err(failure)),
+        };
+        let started = Instant::now();
+        if let Some(module) = self.modules.get(&function.module) {
+            self.seed = self.seed.wrapping_add(1);
+            let host = TaskHost { run, reports: self.reports.clone(), random: self.seed };
+            let (module, function) = (module.clone(), function.name.clone());
+            let mut execution =
+                Execution { module, function, items, call: None, host, fuel_used: 0, sleep_until: None };
+            return match execution.step(INLINE_FUEL.min(self.limits.fuel_max), &self.limits) {
+                Progress::Done(outcome) => Some(outcome),
+                Progress::More => self.hand_over(Work { run, job: Job::Wasm(Box::new(execution)), started }),
+            };
+        }
+        match self.natives.get(&(function.module, function.name.clone())) {
+            Some(call) => self.hand_over(Work { run, job: Job::Native { call: call.clone(), items }, started }),
+            None => Some(Err(failure(Cause::Unfit, "this node does not have the function any more"))),
+        }
+    }
+
+    /// Ends a run at its next slice.
+    pub(crate) fn abort(&self, run: RunId) {
+        if let Some(slot) = self.running.get(&run).and_then(|at| self.threads.get(*at)) {
+            slot.abort.store(true, Ordering::Release);
+            slot.thread.thread().unpark();
+        }
+    }
+
+    /// A run that was handed to a thread has ended.
+    pub(crate) fn ended(&mut self, run: RunId) {
+        self.idle.extend(self.running.remove(&run));
+    }
+
+    fn hand_over(&mut self, work: Work) -> Option<Result<Cbor, Failure>> {
+        let at = match self.idle.pop() {
+            Some(at) => at,
+            None => match Slot::spawn(self.limits, self.reports.clone()) {
+                Ok(slot) => {
+                    self.threads.push(slot);
+                    self.threads.len() - 1
+                }
+                Err(error) => return Some(Err(failure(Cause::Crashed, &format!("no thread for the task: {error}")))),
+            },
+        };
+        let (run, slot) = (work.run, &self.threads[at]);
+        slot.abort.store(false, Ordering::Release);
+        if slot.work.send(work).is_err() {
+            return Some(Err(failure(Cause::Crashed, "the slot's thread has ended")));
+        }
+        self.running.insert(run, at);
+        None
+    }
+}
+
+impl Slot {
+    fn spawn(limits: RunLimits, reports: UnboundedSender<Report>) -> std::io::Result<Slot> {
+        let (work, todo) = mpsc::channel::<Work>();
+        let abort = Arc::new(AtomicBool::new(false));
+        let aborted = abort.clone();
+        let thread = thread::Builder::new().name("slot".into()).spawn(move || {
+            while let Ok(Work { run, job, started }) = todo.recv() {
+                let outcome = run_to_end(job, started, &limits, &aborted);
+                if reports.send(Report::Finished(run, outcome)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Slot { work, abort, thread })
+    }
+}
+
+/// Advances a run until it ends, is aborted or breaks a limit.
+fn run_to_end(job: Job, started: Instant, limits: &RunLimits, aborted: &AtomicBool) -> Result<Cbor, Failure> {
+    let mut execution = match job {
+        Job::Native { call, items } => return run_native(&call, items),
+        Job::Wasm(execution) => execution,
+    };
+    let deadline = started + limits.time_max;
+    loop {
+        if aborted.load(Ordering::Acquire) {
+            return Err(failure(Cause::Revoked, "stopped"));
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            let text = format!("ran longer than this node's limit of {} s", limits.time_max.as_secs_f64());
+            return Err(failure(Cause::TimedOut, &text));
+        }
+        if let Some(until) = execution.sleep_until.filter(|until| *until > now) {
+            thread::park_timeout(until.min(deadline) - now);
+            continue;
+        }
+        if let Progress::Done(outcome) = execution.step(SLICE_FUEL, limits) {
+            return outcome;
+        }
+    }
+}
+
+/// A panic of the function is its failure, not the node's.
+fn run_native(call: &Erased, mut items: Items) -> Result<Cbor, Failure> {
+    while let Some(args) = items.next() {
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(&args))).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            failure(Cause::Crashed, &format!("panic: {}", text.unwrap_or_default()))
+        });
+        let outcome = outcome.and_then(|result| result.map_err(|text| failure(Cause::Returned, &text)));
+        items.results.push(outcome.map_err(|failure| items.name(failure))?);
+    }
+    Ok(items.finish())
+}
+
+impl Execution {
+    /// Runs for about `fuel`; several calls of a bin may end in one step.
+    fn step(&mut self, fuel: u64, limits: &RunLimits) -> Progress {
+        self.sleep_until = None;
+        let goal = self.fuel_used.saturating_add(fuel);
+        loop {
+            let mut call = match self.call.take() {
+                Some(call) => call,
+                None => match self.items.next() {
+                    None => return Progress::Done(Ok(self.items.take_result())),
+                    Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
+                        Ok(call) => call,
+                        Err(error) => return self.failed(&error),
+                    },
+                },
+            };
+            let left = goal.min(limits.fuel_max).saturating_sub(self.fuel_used).max(1);
+            let before = call.fuel_used();
+            let step = call.step(left);
+            self.fuel_used += call.fuel_used() - before;
+            match step {
+                Step::Done(Ok(value)) => {
+                    self.host = call.into_host();
+                    self.items.results.push(Cbor::from_encoded(value));
+                    continue;
+                }
+                Step::Done(Err(error)) => return self.failed(&error),
+                Step::Sleep { ms } => {
+                    self.sleep_until = Some(Instant::now() + Duration::from_millis(u64::from(ms)));
+                }
+                Step::Yielded if self.fuel_used >= limits.fuel_max => {
+                    let text = format!("out of fuel: used {} of {}", self.fuel_used, limits.fuel_max);
+                    return Progress::Done(Err(self.items.name(failure(Cause::Crashed, &text))));
+                }
+                Step::Yielded => {}
+            }
+            self.call = Some(call);
+            return Progress::More;
+        }
+    }
+
+    fn failed(&self, error: &broccoli_wasm::Failure) -> Progress {
+        use broccoli_wasm::Failure as Wasm;
+        let cause = match error {
+            Wasm::TaskError(_) => Cause::Returned,
+            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => Cause::Unfit,
+            _ => Cause::Crashed,
+        };
+        Progress::Done(Err(self.items.name(failure(cause, &error.to_string()))))
+    }
+}
+
+impl Items {
+    fn new(args: Cbor, bin: bool) -> Result<Items, Failure> {
+        let lists = if bin {
+            let lists = args.elements().ok_or_else(|| failure(Cause::Unfit, "the bin is not a list"))?;
+            lists.into_iter().map(|list| Cbor::from_encoded(list.to_vec())).collect()
+        } else {
+            vec![args]
+        };
+        Ok(Items { results: Vec::with_capacity(lists.len()), lists: lists.into_iter(), bin, at: 0 })
+    }
+
+    fn next(&mut self) -> Option<Cbor> {
+        self.at += 1;
+        self.lists.next()
+    }
+
+    /// Says which item of a bin has failed.
+    fn name(&self, failure: Failure) -> Failure {
+        match self.bin {
+            true => Failure { text: format!("item {}: {}", self.at - 1, failure.text), ..failure },
+            false => failure,
+        }
+    }
+
+    fn take_result(&mut self) -> Cbor {
+        match self.bin {
+            true => Cbor::array(self.results.iter().map(Cbor::as_bytes)),
+            false => self.results.pop().unwrap_or_else(Cbor::null),
+        }
+    }
+
+    fn finish(mut self) -> Cbor {
+        self.take_result()
+    }
+}
+
+fn failure(cause: Cause, text: &str) -> Failure {
+    Failure { cause, text: text.to_owned() }
+}

@@ -1,0 +1,565 @@
+//! A node as a library: build it, run it, submit canvases to it or through it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use broccoli_abi::Function;
+use broccoli_core::canvas::{CanvasError, Plan};
+use broccoli_core::{Config, Limits, Node, SubmitId};
+use broccoli_proto::message::{JobNews, Refusal, Vitals};
+use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
+use broccoli_proto::topic::Topics;
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, TaskError};
+use broccoli_wasm::Engine;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+
+use crate::cluster::{Cluster, ClusterError, DeployKey, random};
+use crate::driver::{Command, Driver, JobUpdate, NodeEvent};
+use crate::executor::{Executor, RunLimits};
+use crate::mqtt::{Link, LinkConfig, ServerUrl};
+use crate::native::{Erased, NativeFunction, erase};
+use crate::store::Store;
+
+/// Module of native functions whose name has none.
+const NATIVE_MODULE: &str = "native";
+/// Most labels and capabilities of a node.
+const FEATURES_MAX: usize = 16;
+
+/// Why a node cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// No server was given, neither to the builder nor by the cluster.
+    NoServer,
+    /// Too many labels, or one that is too long.
+    BadLabel(String),
+    /// Secrets could not be made.
+    Cluster(ClusterError),
+    /// The data directory cannot be used.
+    Data(PathBuf, io::Error),
+    /// The system gave no thread or event queue.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NoServer => f.write_str("no MQTT server: name one with --server, or start one with `broccoli up`"),
+            StartError::BadLabel(label) => {
+                write!(f, "bad label {label:?}: at most {FEATURES_MAX} of at most 64 bytes, such as led or room=kitchen")
+            }
+            StartError::Cluster(error) => error.fmt(f),
+            StartError::Data(path, error) => write!(f, "cannot use {} for data: {error}", path.display()),
+            StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why a job has no result.
+#[derive(Clone, Debug)]
+pub enum JobError {
+    /// A task failed.
+    Failed(TaskError),
+    /// The canvas was refused; nothing has run.
+    Refused(Refusal),
+    /// The origin has restarted and does not know the job any more.
+    Lost,
+    /// The result is not of the type that was asked for; here it is.
+    Type(Cbor),
+    /// This node has stopped.
+    Stopped,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobError::Failed(error) => error.fmt(f),
+            JobError::Refused(Refusal::QueueFull) => f.write_str("queue full: the node holds as many tasks as it may; try later"),
+            JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
+            JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
+            JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
+            JobError::Lost => f.write_str("the node that held the job has restarted and lost it; submit again"),
+            JobError::Type(value) => write!(f, "the result is of another type: {value}"),
+            JobError::Stopped => f.write_str("this node has stopped"),
+        }
+    }
+}
+
+impl std::error::Error for JobError {}
+
+/// Settings of a node. Made by [`NodeHandle::builder`].
+pub struct Builder {
+    cluster: Option<Cluster>,
+    server: Option<ServerUrl>,
+    name: Option<NodeId>,
+    slots: u16,
+    features: Vec<String>,
+    resident: bool,
+    holds_code: bool,
+    data: Option<PathBuf>,
+    limits: Limits,
+    run_limits: RunLimits,
+    wasm_limits: broccoli_wasm::Limits,
+    keep_alive_s: u16,
+    natives: BTreeMap<String, (Vec<Function>, HashMap<String, Erased>)>,
+}
+
+impl Builder {
+    /// The cluster to be a member of. Required.
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
+    /// The MQTT server; otherwise the one that the cluster names.
+    pub fn server(mut self, server: ServerUrl) -> Self {
+        self.server = Some(server);
+        self
+    }
+
+    /// The node's name; otherwise one is made up.
+    pub fn name(mut self, name: NodeId) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Tasks to run side by side; 0 for a node that only submits. Default 0.
+    pub fn slots(mut self, slots: u16) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// A label (`room=kitchen`) or capability (`led`) for routing.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.features.push(label.into());
+        self
+    }
+
+    /// Whether the node accepts jobs of others. Default no.
+    pub fn resident(mut self, resident: bool) -> Self {
+        self.resident = resident;
+        self
+    }
+
+    /// Whether the node pulls the code of modules; otherwise it only knows of them. Default yes
+    /// for nodes with slots.
+    pub fn holds_code(mut self, holds_code: bool) -> Self {
+        self.holds_code = holds_code;
+        self
+    }
+
+    /// Where to keep modules over a restart.
+    pub fn data(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data = Some(dir.into());
+        self
+    }
+
+    /// Capacities.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What one run of a task may use.
+    pub fn run_limits(mut self, limits: RunLimits) -> Self {
+        self.run_limits = limits;
+        self
+    }
+
+    /// What one module may take.
+    pub fn wasm_limits(mut self, limits: broccoli_wasm::Limits) -> Self {
+        self.wasm_limits = limits;
+        self
+    }
+
+    /// MQTT keep-alive in seconds.
+    pub fn keep_alive_s(mut self, seconds: u16) -> Self {
+        self.keep_alive_s = seconds;
+        self
+    }
+
+    /// A function written in Rust, as `function` or `module.function`:
+    ///
+    /// ```
+    /// # use broccoli_node::NodeHandle;
+    /// let builder = NodeHandle::builder().slots(2).function("add", |x: i64, y: i64| x + y);
+    /// ```
+    pub fn function<Args: 'static, F: NativeFunction<Args>>(mut self, name: &str, function: F) -> Self {
+        let (module, name) = name.rsplit_once('.').unwrap_or((NATIVE_MODULE, name));
+        let (functions, calls) = self.natives.entry(module.into()).or_default();
+        functions.retain(|known| known.name != name);
+        functions.push(F::describe(name));
+        calls.insert(name.into(), erase(function));
+        self
+    }
+
+    /// The node and the loop that runs it: spawn [`Driver::run`] where you like. In the same
+    /// single-threaded runtime as its user, no thread has to be woken between them.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn build(self) -> Result<(NodeHandle, Driver), StartError> {
+        let cluster = self.cluster.ok_or_else(|| StartError::Cluster(ClusterError::Missing("cluster file".into())))?;
+        let server = self.server.or_else(|| cluster.server.clone()).ok_or(StartError::NoServer)?;
+        let too_long = |label: &&String| label.is_empty() || label.len() > 64;
+        if let Some(bad) = self.features.iter().find(too_long).or_else(|| self.features.get(FEATURES_MAX)) {
+            return Err(StartError::BadLabel(bad.clone()));
+        }
+        let epoch = Epoch(random().map_err(StartError::Cluster)?);
+        let seed = u64::from_le_bytes(random().map_err(StartError::Cluster)?);
+        let name = match self.name {
+            Some(name) => name,
+            None => format!("n{:08x}", seed >> 32).parse().expect("letters and digits are a name"),
+        };
+        let natives: Vec<(NativeModule, HashMap<String, Erased>)> = self
+            .natives
+            .into_iter()
+            .map(|(name, (functions, calls))| (NativeModule { name, functions }, calls))
+            .collect();
+        let config = Config {
+            name,
+            keys: vec![cluster.key.clone()],
+            deploy_public: cluster.deploy_public,
+            slots: self.slots,
+            features: self.features,
+            natives: natives.iter().map(|(module, _)| module.clone()).collect(),
+            resident: self.resident,
+            holds_code: self.holds_code || self.slots > 0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            limits: self.limits,
+        };
+        let topics = Topics::new(cluster.id);
+        let link = LinkConfig {
+            credentials: Some(cluster.mqtt_credentials()),
+            keep_alive_s: self.keep_alive_s,
+            packet_bytes_max: self.limits.packet_bytes_max as usize,
+            outbox_bytes_max: 2 * self.limits.packet_bytes_max as usize,
+            ..LinkConfig::new(server, topics.subscriptions(name, true))
+        };
+        let (store, stored, damaged) = Store::open(self.data.as_deref())
+            .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
+        let (report_sender, reports) = mpsc::unbounded_channel();
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (listener, events) = mpsc::unbounded_channel();
+        let mut executor = Executor::new(self.run_limits, seed, report_sender);
+        natives.iter().for_each(|(module, calls)| executor.add_natives(module, calls));
+        for damage in damaged {
+            // The receiver is just below.
+            let _ = listener.send(NodeEvent::Storage(damage));
+        }
+        let mut driver = Driver {
+            node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
+            link: Link::new(link),
+            topics,
+            name,
+            client_id: format!("{name}-{epoch}"),
+            executor,
+            store,
+            engine: Engine::new(self.wasm_limits),
+            reports,
+            commands: command_receiver,
+            listeners: vec![listener],
+            jobs: HashMap::new(),
+            started: std::time::Instant::now(),
+            connect_at: None,
+            reconnect: Duration::ZERO,
+            connected: false,
+            over: false,
+            buf: Vec::new(),
+        };
+        driver.install_stored(stored);
+        Ok((NodeHandle { name, commands, events: Some(events) }, driver))
+    }
+
+    /// Starts the node on a thread of its own.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(self) -> Result<NodeHandle, StartError> {
+        let (handle, driver) = self.build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let run = move || runtime.block_on(driver.run());
+        thread::Builder::new().name("broccoli".into()).spawn(run).map_err(StartError::Thread)?;
+        Ok(handle)
+    }
+}
+
+/// A running node. It ends when [`NodeHandle::leave`] is called or the last handle is dropped.
+pub struct NodeHandle {
+    name: NodeId,
+    commands: mpsc::UnboundedSender<Command>,
+    events: Option<mpsc::UnboundedReceiver<NodeEvent>>,
+}
+
+/// Another handle of the same node, without the events from its start.
+impl Clone for NodeHandle {
+    fn clone(&self) -> NodeHandle {
+        NodeHandle { name: self.name, commands: self.commands.clone(), events: None }
+    }
+}
+
+/// How a deployment went.
+#[derive(Clone, Debug, Default)]
+pub struct Deployment {
+    /// Nodes that hold the module.
+    pub holders: Vec<NodeId>,
+    /// Nodes that refused it, and why.
+    pub refused: Vec<(NodeId, String)>,
+    /// Live nodes that have not answered in time; they get it when they are back.
+    pub missing: Vec<NodeId>,
+}
+
+impl NodeHandle {
+    /// Settings of a new node.
+    pub fn builder() -> Builder {
+        Builder {
+            cluster: None,
+            server: None,
+            name: None,
+            slots: 0,
+            features: Vec::new(),
+            resident: false,
+            holds_code: false,
+            data: None,
+            limits: Limits::host(),
+            run_limits: RunLimits::default(),
+            wasm_limits: broccoli_wasm::Limits::host(),
+            keep_alive_s: 5,
+            natives: BTreeMap::new(),
+        }
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> NodeId {
+        self.name
+    }
+
+    /// Everything that happens from now on; for the first caller, from the start.
+    pub fn events(&mut self) -> mpsc::UnboundedReceiver<NodeEvent> {
+        self.events.take().unwrap_or_else(|| self.listen())
+    }
+
+    fn listen(&self) -> mpsc::UnboundedReceiver<NodeEvent> {
+        let (listener, events) = mpsc::unbounded_channel();
+        self.command(Command::Listen(listener));
+        events
+    }
+
+    /// Submits a canvas to this node as its origin.
+    pub fn submit(&self, canvas: Canvas) -> JobHandle {
+        self.job(|updates, id| Command::Submit { canvas, updates, id })
+    }
+
+    /// Submits a canvas to a resident node of the cluster.
+    pub fn submit_to_cluster(&self, canvas: Canvas) -> JobHandle {
+        self.job(|updates, id| Command::SubmitToCluster { canvas, updates, id })
+    }
+
+    /// Looks for a node that takes jobs; [`NodeEvent::Attached`] tells when it is found and the
+    /// functions of the cluster are known.
+    pub fn attach(&self) {
+        self.command(Command::Attach);
+    }
+
+    /// Checks a canvas against the functions that the cluster offers now. The plan says how many
+    /// tasks it has; none if the node has stopped.
+    ///
+    /// # Errors
+    /// What an origin would refuse it for.
+    pub async fn check(&self, canvas: Canvas) -> Option<Result<Plan, CanvasError>> {
+        self.query(move |node| node.check(&canvas)).await
+    }
+
+    /// Reads something of the node's state; none if it has stopped.
+    pub async fn query<T: Send + 'static>(&self, query: impl FnOnce(&Node) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Query(Box::new(move |node| {
+            // Whoever asked may have gone away.
+            let _ = reply.send(query(node));
+        })));
+        answer.await.ok()
+    }
+
+    /// Asks all nodes how they are, and waits this long for answers.
+    pub async fn vitals(&self, wait: Duration) -> BTreeMap<NodeId, Vitals> {
+        let mut events = self.listen();
+        self.command(Command::AskVitals);
+        let mut all = BTreeMap::new();
+        let end = time::Instant::now() + wait;
+        while let Ok(Some(event)) = time::timeout_at(end, events.recv()).await {
+            if let NodeEvent::Vitals(name, vitals) = event {
+                all.insert(name, vitals);
+                let heard: Vec<NodeId> = all.keys().copied().collect();
+                let all_heard = move |node: &Node| {
+                    node.members().filter(|(_, member)| member.alive).all(|(name, _)| heard.contains(&name))
+                };
+                if self.query(all_heard).await == Some(true) {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    /// Signs a module and offers it to all nodes; waits until every live node has it or has
+    /// refused it, at most `wait`.
+    ///
+    /// # Errors
+    /// If the module cannot be described in a manifest.
+    pub async fn deploy(
+        &self,
+        name: &str,
+        functions: Vec<Function>,
+        wasm: Vec<u8>,
+        key: &DeployKey,
+        wait: Duration,
+    ) -> Result<Deployment, ManifestError> {
+        let module = name.to_owned();
+        let known = self.query(move |node| node.functions().get(module.as_str()).map(|(version, _)| *version)).await;
+        let version = unix_ms().max(known.flatten().map_or(0, |version| version + 1));
+        let manifest = Manifest::new(name, version, &wasm, functions)?.sign(&key.0);
+        Ok(self.offer(manifest, wasm, wait).await)
+    }
+
+    /// Offers a signed module to all nodes; see [`NodeHandle::deploy`].
+    pub async fn offer(&self, manifest: SignedManifest, wasm: Vec<u8>, wait: Duration) -> Deployment {
+        let module = manifest.id;
+        let mut events = self.listen();
+        self.command(Command::Deploy { manifest, wasm: wasm.into() });
+        let mut refused: BTreeMap<NodeId, String> = BTreeMap::new();
+        let end = time::Instant::now() + wait;
+        loop {
+            let deployment = self.deployment(module, &refused).await;
+            if deployment.missing.is_empty() {
+                return deployment;
+            }
+            // A set that is learned is not an event: look again from time to time.
+            let next = end.min(time::Instant::now() + Duration::from_millis(10));
+            match time::timeout_at(next, events.recv()).await {
+                Ok(Some(NodeEvent::ModuleRefused { by, module: which, reason })) if which == module => {
+                    refused.insert(by, reason);
+                }
+                Ok(None) => return deployment,
+                Ok(Some(_)) => {}
+                Err(_) if time::Instant::now() >= end => return deployment,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn deployment(&self, module: ModuleHash, refused: &BTreeMap<NodeId, String>) -> Deployment {
+        let me = self.name;
+        let nodes = self.query(move |node| {
+            let others = node.members().filter(|(name, member)| member.alive && *name != me);
+            let holders = others.filter(|(_, member)| member.birth.slots > 0 || member.birth.resident);
+            holders.map(|(name, member)| (name, node.holds(member, &module))).collect::<Vec<_>>()
+        });
+        let mut deployment = Deployment::default();
+        for (name, holds) in nodes.await.unwrap_or_default() {
+            match refused.get(&name) {
+                _ if holds => deployment.holders.push(name),
+                Some(reason) => deployment.refused.push((name, reason.clone())),
+                None => deployment.missing.push(name),
+            }
+        }
+        deployment
+    }
+
+    /// Says goodbye and ends the node. Returns when it has.
+    pub async fn leave(self) {
+        self.command(Command::Leave);
+        self.commands.closed().await;
+    }
+
+    fn job(
+        &self,
+        command: impl FnOnce(mpsc::UnboundedSender<JobUpdate>, mpsc::UnboundedSender<SubmitId>) -> Command,
+    ) -> JobHandle {
+        let (updates, receiver) = mpsc::unbounded_channel();
+        let (id_sender, id) = mpsc::unbounded_channel();
+        self.command(command(updates, id_sender));
+        JobHandle { updates: receiver, id, commands: self.commands.clone(), submit: None, job: None }
+    }
+
+    fn command(&self, command: Command) {
+        // If the node has stopped, whoever waits for an answer learns it by the closed channel.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// A submitted canvas.
+pub struct JobHandle {
+    updates: mpsc::UnboundedReceiver<JobUpdate>,
+    id: mpsc::UnboundedReceiver<SubmitId>,
+    commands: mpsc::UnboundedSender<Command>,
+    submit: Option<SubmitId>,
+    job: Option<JobId>,
+}
+
+impl JobHandle {
+    /// The next news; none after the end.
+    pub async fn next(&mut self) -> Option<JobUpdate> {
+        let update = self.updates.recv().await;
+        if let Some(JobUpdate::Accepted(job)) = update {
+            self.job = Some(job);
+        }
+        update
+    }
+
+    /// The job's id, once it is accepted.
+    pub fn id(&self) -> Option<JobId> {
+        self.job
+    }
+
+    /// Waits for the encoded result.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn result(&mut self) -> Result<Cbor, JobError> {
+        loop {
+            match self.next().await.ok_or(JobError::Stopped)? {
+                JobUpdate::News(JobNews::Ended(outcome)) => return outcome.map_err(JobError::Failed),
+                JobUpdate::News(JobNews::Unknown) => return Err(JobError::Lost),
+                JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
+                JobUpdate::Accepted(_) | JobUpdate::News(_) => {}
+            }
+        }
+    }
+
+    /// Waits for the result as a value of this type.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub async fn get<T: crate::native::Value>(&mut self) -> Result<T, JobError> {
+        let value = self.result().await?;
+        let mut decoder = minicbor::Decoder::new(value.as_bytes());
+        if T::ty().accepts(value.as_bytes()) {
+            if let Ok(read) = T::read(&mut decoder) {
+                return Ok(read);
+            }
+        }
+        Err(JobError::Type(value))
+    }
+
+    /// Ends the job: tasks that have not run never will, running ones are stopped.
+    pub async fn revoke(&mut self) {
+        if self.submit.is_none() {
+            self.submit = self.id.recv().await;
+        }
+        if let Some(submit) = self.submit {
+            // If the node has stopped, the job has ended with it.
+            let _ = self.commands.send(Command::Revoke(submit));
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}

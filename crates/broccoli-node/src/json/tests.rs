@@ -1,0 +1,145 @@
+//! JSON in and out: tables of both directions, of errors, and of arguments.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn assert_both_ways(table: &[(&str, &[u8])]) {
+    for (json, cbor) in table {
+        let value = Cbor::from_encoded(cbor.to_vec());
+        assert_eq!(to_json(&value).as_deref(), Ok(*json));
+        assert_eq!(from_json(json), Ok(value), "{json}");
+    }
+}
+
+#[test]
+fn values_go_both_ways() {
+    assert_both_ways(&[
+        ("null", &[0xf6]),
+        ("true", &[0xf5]),
+        ("false", &[0xf4]),
+        ("0", &[0]),
+        ("-1", &[0x20]),
+        ("9223372036854775807", &[0x1b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ("-9223372036854775808", &[0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ("18446744073709551615", &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ("1.0", &[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
+        ("-0.0", &[0xfb, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+        (r#""a\n\"ä😀""#, b"\x69a\n\"\xc3\xa4\xf0\x9f\x98\x80"),
+        ("[]", &[0x80]),
+        ("[1, [2, null]]", &[0x82, 1, 0x82, 2, 0xf6]),
+        ("{}", &[0xa0]),
+        (r#"{"a": 1, "b": {"c": []}}"#, b"\xa2\x61a\x01\x61b\xa1\x61c\x80"),
+    ]);
+}
+
+#[test]
+fn what_only_cbor_has() {
+    let table: [(&[u8], &str); 7] = [
+        (&[0x3b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "-18446744073709551616"),
+        (&[0x40], r#""""#),
+        (b"\x43abc", r#""YWJj""#),
+        (b"\x42\xfb\xff", r#""+/8=""#),
+        (b"\x41\x00", r#""AA==""#),
+        (&[0xa3, 1, 2, 0xf6, 3, 0x82, 1, 2, 4], r#"{"1": 2, "null": 3, "[1, 2]": 4}"#),
+        (&[0xf9, 0x3e, 0], "1.5"),
+    ];
+    for (cbor, json) in table {
+        assert_eq!(to_json(&Cbor::from_encoded(cbor.to_vec())).as_deref(), Ok(json));
+    }
+}
+
+#[test]
+fn what_json_cannot_express_is_an_error() {
+    let error = |cbor: &[u8]| to_json(&Cbor::from_encoded(cbor.to_vec())).unwrap_err().to_string();
+    assert_eq!(error(&[0x81, 0xf9, 0x7e, 0]), "the result holds NaN, which JSON cannot express");
+    assert_eq!(error(&[0xf9, 0xfc, 0]), "the result holds an infinity, which JSON cannot express");
+    assert_eq!(error(&[0xc6, 0]), "the result holds CBOR tag 6, which JSON cannot express");
+    assert_eq!(error(&[0x81]), "the CBOR ends inside an item");
+}
+
+#[test]
+fn bad_json_is_refused() {
+    let error = |json: &str| from_json(json).unwrap_err().to_string();
+    assert_eq!(error("hello"), "not JSON: expected value at line 1 column 1");
+    assert_eq!(error(""), "not JSON: EOF while parsing a value at line 1 column 0");
+    assert_eq!(error("1 2"), "not JSON: trailing characters at line 1 column 3");
+    assert_eq!(error("NaN"), "not JSON: expected value at line 1 column 1");
+    assert_eq!(error("[1e400]"), "not JSON: number out of range at line 1 column 6");
+    assert_eq!(error("[1, 18446744073709551616]"), "18446744073709551616 does not fit in 64 bits");
+    assert_eq!(error(r#"["\\", -9223372036854775809]"#), "-9223372036854775809 does not fit in 64 bits");
+    assert_eq!(error(&format!("{}1{}", "[".repeat(65), "]".repeat(65))), "nested deeper than 64 levels");
+    assert!(from_json(&"[".repeat(100_000)).is_err());
+    // Digits in strings are no numbers, and floats may be large.
+    assert!(from_json(r#"{"99999999999999999999": "\"99999999999999999999", "x": 1e30}"#).is_ok());
+}
+
+#[test]
+fn arguments_follow_their_types() {
+    let table = [
+        ("hello", "str", r#""hello""#),
+        (r#""hello""#, "str", r#""\"hello\"""#),
+        ("5", "str", r#""5""#),
+        ("", "str", r#""""#),
+        ("hello", "?str", r#""hello""#),
+        ("null", "?str", "null"),
+        ("5", "i64", "5"),
+        ("5", "num", "5"),
+        ("5.5", "num", "5.5"),
+        ("5", "f64", "5"),
+        ("null", "?i64", "null"),
+        ("[1, 2]", "[i64]", "[1, 2]"),
+        (r#"{"a": [1]}"#, "any", r#"{"a": [1]}"#),
+        ("YWJj", "bytes", r#""YWJj""#),
+        ("", "bytes", r#""""#),
+    ];
+    for (text, ty, json) in table {
+        let ty = Type::parse(ty).unwrap();
+        let value = argument(text, &ty).unwrap_or_else(|error| panic!("{text} as {ty}: {error}"));
+        assert_eq!(to_json(&value).as_deref(), Ok(json), "{text} as {ty}");
+        assert!(ty.accepts(value.as_bytes()), "{text} as {ty}");
+    }
+}
+
+#[test]
+fn wrong_arguments_say_what_to_write() {
+    let table = [
+        ("hello", "i64", r#"expected i64, got hello, which is not JSON; a string is written '"hello"'"#),
+        ("it's", "any", r#"expected any, got it's, which is not JSON; a string is written '"it'\''s"'"#),
+        ("1.5", "i64", "expected i64, got float"),
+        ("300", "u8", "expected u8, got 300"),
+        ("99999999999999999999", "i64", "99999999999999999999 does not fit in 64 bits"),
+        ("[1, \"a\"]", "[i64]", "expected i64, got str"),
+        ("YWJ", "bytes", "expected bytes as base64, got YWJ"),
+        ("YWJj=", "bytes", "expected bytes as base64, got YWJj="),
+        ("YWJk!", "bytes", "expected bytes as base64, got YWJk!"),
+    ];
+    for (text, ty, expected) in table {
+        let error = argument(text, &Type::parse(ty).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text} as {ty}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn base64_goes_both_ways(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        prop_assert_eq!(from_base64(&base64(&bytes)), Some(bytes));
+    }
+
+    #[test]
+    fn no_text_and_no_bytes_panic(text in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        if let Ok(value) = from_json(&text) {
+            prop_assert!(to_json(&value).is_ok());
+        }
+        let _ = argument(&text, &Type::Bytes);
+        let _ = to_json(&Cbor::from_encoded(bytes));
+    }
+
+    #[test]
+    fn floats_keep_their_value(x in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO) {
+        let value = Cbor::encode(&x);
+        prop_assert_eq!(to_json(&value).and_then(|json| from_json(&json)), Ok(value));
+    }
+}

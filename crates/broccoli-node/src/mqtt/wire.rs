@@ -1,0 +1,189 @@
+//! MQTT packets on one TCP stream.
+//!
+//! Owns the stream and its two buffers. Never waits by itself, so that a caller may drop any future at any time without
+//! losing a byte; knows nothing about the order in which packets must come.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, BytesMut};
+use rumqttc::{Packet, mqttbytes};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The size of a read buffer.
+const INBOX_BYTES: usize = 64 * 1024;
+/// A write buffer that a burst made larger than this is given back after it.
+const OUTBOX_BYTES_KEPT: usize = 256 * 1024;
+/// Room that a read must find: below, the buffer is renewed.
+const READ_BYTES_MIN: usize = 4 * 1024;
+/// PUBLISH, before its flags.
+const PUBLISH: u8 = 0x30;
+
+/// One stream, with what has arrived but is not parsed, and what is encoded but not sent.
+pub(super) struct Wire {
+    stream: TcpStream,
+    inbox: BytesMut,
+    outbox: BytesMut,
+    packet_bytes_max: u32,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, packet_bytes_max: u32) -> Self {
+        Self {
+            stream,
+            inbox: BytesMut::with_capacity(INBOX_BYTES),
+            outbox: BytesMut::new(),
+            packet_bytes_max,
+        }
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Queues a packet.
+    pub(super) fn push(&mut self, packet: &Packet) -> Result<(), mqttbytes::Error> {
+        packet.write(&mut self.outbox, None).map(|_| ())
+    }
+
+    /// Queues a PUBLISH without properties. The library's encoder would want owned copies of topic and payload.
+    ///
+    /// ```text
+    /// | 0011 dup qos qos retain | remaining length | topic length | topic | packet id if QoS 1 | 0 | payload |
+    /// ```
+    pub(super) fn push_publish(&mut self, publish: &Publish<'_>) {
+        let retain = u8::from(publish.retain);
+        let qos = u8::from(publish.packet_id.is_some());
+        self.outbox.reserve(publish.packet_len());
+        self.outbox.put_u8(PUBLISH | qos << 1 | retain);
+        put_variable_length(&mut self.outbox, publish.remaining_len());
+        self.outbox.put_u16(publish.topic.len() as u16);
+        self.outbox.put_slice(publish.topic.as_bytes());
+        if let Some(packet_id) = publish.packet_id {
+            self.outbox.put_u16(packet_id);
+        }
+        self.outbox.put_u8(0);
+        self.outbox.put_slice(publish.payload);
+    }
+
+    /// Takes one packet out of what has arrived. `None`: read more first.
+    pub(super) fn pull(&mut self) -> Result<Option<Packet>, mqttbytes::Error> {
+        match Packet::read(&mut self.inbox, Some(self.packet_bytes_max)) {
+            Ok(packet) => Ok(Some(packet)),
+            Err(mqttbytes::Error::InsufficientBytes(missing)) => {
+                self.inbox.reserve(missing);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads once. Ready with the number of bytes, 0 at the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.inbox.reserve(READ_BYTES_MIN);
+        pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
+    }
+
+    /// Writes until nothing is left (ready) or the socket is full (pending).
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outbox.advance(sent);
+        }
+        if self.outbox.try_reclaim(OUTBOX_BYTES_KEPT + 1) {
+            self.outbox = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is queued, ends our half, and waits until the server has ended its half.
+    ///
+    /// Bytes that arrive meanwhile are read and dropped: a socket closed with unread bytes is reset, and a reset can
+    /// overtake what we sent last.
+    pub(super) async fn close(mut self) -> io::Result<()> {
+        self.stream.write_all(&self.outbox).await?;
+        self.stream.shutdown().await?;
+        loop {
+            self.inbox.clear();
+            self.inbox.reserve(READ_BYTES_MIN);
+            if self.stream.read_buf(&mut self.inbox).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A PUBLISH to encode. QoS 1 with a packet id, else QoS 0. The topic is shorter than 64 KiB.
+pub(super) struct Publish<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) retain: bool,
+    pub(super) packet_id: Option<u16>,
+}
+
+impl Publish<'_> {
+    fn remaining_len(&self) -> usize {
+        let packet_id_len = if self.packet_id.is_some() { 2 } else { 0 };
+        2 + self.topic.len() + packet_id_len + 1 + self.payload.len()
+    }
+
+    /// Bytes on the wire, at most.
+    pub(super) fn packet_len(&self) -> usize {
+        1 + 4 + self.remaining_len()
+    }
+}
+
+fn put_variable_length(buffer: &mut BytesMut, mut len: usize) {
+    loop {
+        let low = (len & 0x7f) as u8;
+        len >>= 7;
+        if len == 0 {
+            return buffer.put_u8(low);
+        }
+        buffer.put_u8(low | 0x80);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::{Publish as Decoded, QoS};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn publish_is_encoded_as_the_library_does_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let mut wire = Wire::new(stream, u32::MAX);
+        for (payload_len, packet_id) in [(0, None), (110, Some(7)), (128, None), (70_000, Some(9))]
+        {
+            let payload = vec![0x5a; payload_len];
+            wire.push_publish(&Publish {
+                topic: "broccoli/c/n/in",
+                payload: &payload,
+                retain: packet_id.is_some(),
+                packet_id,
+            });
+            let encoded = std::mem::take(&mut wire.outbox);
+
+            let qos = if packet_id.is_some() {
+                QoS::AtLeastOnce
+            } else {
+                QoS::AtMostOnce
+            };
+            let mut expected = Decoded::new("broccoli/c/n/in", qos, payload, None);
+            expected.pkid = packet_id.unwrap_or(0);
+            expected.retain = packet_id.is_some();
+            wire.push(&Packet::Publish(expected)).unwrap();
+            assert_eq!(encoded, std::mem::take(&mut wire.outbox));
+        }
+    }
+}

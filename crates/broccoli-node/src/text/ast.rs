@@ -1,0 +1,128 @@
+//! The syntax tree between parser and evaluator, and where in the text each part stands.
+
+/// A place in the text: line and column (in code points), both from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pos {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// Something is wrong at a place.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) at: Pos,
+    pub(super) message: String,
+}
+
+pub(super) type Fallible<T> = Result<T, Failure>;
+
+pub(super) fn fail<T>(at: Pos, message: impl Into<String>) -> Fallible<T> {
+    Err(Failure { at, message: message.into() })
+}
+
+/// One statement. The last one of a text is its job.
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// The variable that is assigned.
+    pub(super) target: Option<String>,
+    pub(super) value: Expr,
+}
+
+#[derive(Debug)]
+pub(super) struct Expr {
+    pub(super) at: Pos,
+    pub(super) kind: ExprKind,
+}
+
+/// Operators of one precedence are kept as a list, so that only brackets and unary operators nest:
+/// recursion over this tree is bounded by `NESTING_MAX`.
+#[derive(Debug)]
+pub(super) enum ExprKind {
+    None,
+    Bool(bool),
+    /// Magnitude of an integer; 2^63 is valid only below a minus.
+    Int(u64),
+    Float(f64),
+    Str(String),
+    Bytes(Vec<u8>),
+    Name(String),
+    /// A list or tuple.
+    List(Vec<Expr>),
+    Dict(Vec<(Expr, Expr)>),
+    /// A list comprehension or generator.
+    Comprehension(Box<Expr>, Vec<Clause>),
+    Unary(Unary, Box<Expr>),
+    /// `a + b - c`, or `a * b // c % d`.
+    Arithmetic(Box<Expr>, Vec<(Arithmetic, Expr)>),
+    Power(Box<Expr>, Box<Expr>),
+    /// `a < b <= c`
+    Compare(Box<Expr>, Vec<(Compare, Expr)>),
+    /// `a | b | c`
+    Pipe(Vec<Expr>),
+    /// `a.b(c).d`
+    Postfix(Box<Expr>, Vec<Suffix>),
+}
+
+/// `for targets in items if condition…`
+#[derive(Debug)]
+pub(super) struct Clause {
+    pub(super) targets: Vec<String>,
+    /// Whether each item is unpacked into the targets, even into a single one (`for i, in …`).
+    pub(super) unpack: bool,
+    pub(super) items: Expr,
+    pub(super) conditions: Vec<Expr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unary {
+    Minus,
+    Plus,
+    /// `~`: run it and get the result.
+    Run,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Sub,
+    Mul,
+    FloorDiv,
+    Modulo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    Equal,
+    NotEqual,
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+}
+
+#[derive(Debug)]
+pub(super) struct Suffix {
+    pub(super) at: Pos,
+    pub(super) kind: SuffixKind,
+}
+
+#[derive(Debug)]
+pub(super) enum SuffixKind {
+    /// `.name`
+    Dot(String),
+    /// `(…)`
+    Call(Args),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    pub(super) positional: Vec<Expr>,
+    pub(super) keywords: Vec<Keyword>,
+}
+
+#[derive(Debug)]
+pub(super) struct Keyword {
+    pub(super) at: Pos,
+    pub(super) name: String,
+    pub(super) value: Expr,
+}

@@ -1,0 +1,315 @@
+//! What expressions are while a text is evaluated, and the limits on making them.
+//!
+//! Owns values, their encoding and the meter. Copies are shared, so a variable costs nothing to
+//! read; depth is stored in each container, so nothing here recurses without bound.
+
+use std::fmt;
+use std::rc::Rc;
+
+use broccoli_proto::canvas::CANVAS_DEPTH_MAX;
+use broccoli_proto::cbor::put_array_header;
+use broccoli_proto::{Canvas, Cbor};
+use minicbor::Encoder;
+
+use super::ast::{Fallible, Pos, fail};
+use super::{BYTES_MAX, ITEMS_MAX, SIGNATURES_MAX, STEPS_MAX, VALUE_DEPTH_MAX};
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(Rc<str>),
+    Bytes(Rc<[u8]>),
+    List(Rc<List>),
+    Dict(Rc<Dict>),
+    Range(Range),
+    /// A name without meaning here: a function of the cluster.
+    Function(Rc<str>),
+    Canvas(Rc<Sig>),
+    /// `chord(header)` without its body.
+    Header(Rc<Sig>),
+    /// `.get()` or `~`: what the job gives, once it has run.
+    Outcome(Rc<Outcome>),
+}
+
+#[derive(Debug)]
+pub(super) struct List {
+    pub(super) items: Vec<Value>,
+    depth: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Dict {
+    /// Keys are text and integers, each once.
+    pairs: Vec<(Value, Value)>,
+    depth: usize,
+}
+
+/// Python's `range`; `step` is never 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) start: i64,
+    pub(super) stop: i64,
+    pub(super) step: i64,
+}
+
+/// A canvas and what it costs to copy.
+#[derive(Clone, Debug)]
+pub(super) struct Sig {
+    pub(super) canvas: Canvas,
+    /// Signatures and forms in it.
+    pub(super) nodes: usize,
+    /// Encoded arguments and names.
+    pub(super) bytes: usize,
+    pub(super) depth: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) canvas: Rc<Sig>,
+    pub(super) wait_ms: Option<u64>,
+}
+
+impl Range {
+    pub(super) fn len(self) -> u64 {
+        let Range { start, stop, step } = self;
+        let (low, high) = if step > 0 { (start, stop) } else { (stop, start) };
+        if low >= high { 0 } else { (high.abs_diff(low) - 1) / step.unsigned_abs() + 1 }
+    }
+
+    /// Item `index`, which must be below [`Range::len`]; such an item never overflows.
+    pub(super) fn item(self, index: u64) -> i64 {
+        (i128::from(self.start) + i128::from(self.step) * i128::from(index)) as i64
+    }
+}
+
+impl Dict {
+    pub(super) fn pairs(&self) -> &[(Value, Value)] {
+        &self.pairs
+    }
+}
+
+impl Value {
+    /// As the "found …" of a message.
+    pub(super) fn describe(&self) -> String {
+        let short = |text: &str| text.chars().take(20).collect::<String>();
+        match self {
+            Value::None => "`None`".into(),
+            Value::Bool(true) => "`True`".into(),
+            Value::Bool(false) => "`False`".into(),
+            Value::Int(n) => format!("the number {n}"),
+            Value::Float(x) => format!("the number {x:?}"),
+            Value::Str(text) => format!("the string {:?}", short(text)),
+            Value::Bytes(_) => "bytes".into(),
+            Value::List(_) => "a list".into(),
+            Value::Dict(_) => "a dict".into(),
+            Value::Range(_) => "a range".into(),
+            Value::Function(name) => format!("`{}`", short(name)),
+            Value::Canvas(_) => "a signature".into(),
+            Value::Header(_) => "a chord without a body".into(),
+            Value::Outcome(_) => "the result of a job, which is known only after it has run".into(),
+        }
+    }
+
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Value::None | Value::Bool(false) => false,
+            Value::Int(n) => *n != 0,
+            Value::Float(x) => *x != 0.0,
+            Value::Str(text) => !text.is_empty(),
+            Value::Bytes(bytes) => !bytes.is_empty(),
+            Value::List(list) => !list.items.is_empty(),
+            Value::Dict(dict) => !dict.pairs.is_empty(),
+            Value::Range(range) => range.len() > 0,
+            _ => true,
+        }
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Value::List(list) => list.depth,
+            Value::Dict(dict) => dict.depth,
+            Value::Range(_) => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl Sig {
+    /// A form around these parts. The canvas of each must be in `canvas` already.
+    pub(super) fn around(canvas: Canvas, own_bytes: usize, parts: &[Weight], at: Pos) -> Fallible<Sig> {
+        let nodes = 1 + parts.iter().map(|part| part.nodes).sum::<usize>();
+        let bytes = own_bytes + parts.iter().map(|part| part.bytes).sum::<usize>();
+        let depth = 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0);
+        let sig = Sig { canvas, nodes, bytes, depth };
+        sig.check(at)?;
+        Ok(sig)
+    }
+
+    pub(super) fn check(&self, at: Pos) -> Fallible<()> {
+        if self.depth > CANVAS_DEPTH_MAX {
+            return fail(at, format!("the canvas is nested deeper than {CANVAS_DEPTH_MAX} levels"));
+        }
+        if self.nodes > SIGNATURES_MAX {
+            return fail(at, format!("the canvas has more than {SIGNATURES_MAX} signatures"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        Weight { nodes: self.nodes, bytes: self.bytes, depth: self.depth }
+    }
+}
+
+/// See [`Sig`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight {
+    pub(super) nodes: usize,
+    pub(super) bytes: usize,
+    pub(super) depth: usize,
+}
+
+/// Counts what an evaluation has made so far, against [`STEPS_MAX`] and [`BYTES_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    steps: u64,
+    bytes: u64,
+}
+
+impl Meter {
+    pub(super) fn steps(&mut self, at: Pos, steps: usize) -> Fallible<()> {
+        self.steps = self.steps.saturating_add(steps as u64);
+        if self.steps > STEPS_MAX {
+            return fail(at, format!("the text takes more than {STEPS_MAX} steps to evaluate"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn bytes(&mut self, at: Pos, bytes: usize) -> Fallible<()> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes > BYTES_MAX {
+            return fail(at, format!("the text makes more than {BYTES_MAX} bytes of arguments"));
+        }
+        Ok(())
+    }
+
+    /// The canvas as something of one's own.
+    pub(super) fn take(&mut self, sig: Rc<Sig>, at: Pos) -> Fallible<Sig> {
+        Rc::try_unwrap(sig).or_else(|shared| {
+            self.steps(at, shared.nodes)?;
+            self.bytes(at, shared.bytes)?;
+            Ok((*shared).clone())
+        })
+    }
+
+    pub(super) fn list(&mut self, at: Pos, items: Vec<Value>) -> Fallible<Value> {
+        self.steps(at, items.len())?;
+        if items.len() > ITEMS_MAX {
+            return fail(at, format!("a list has more than {ITEMS_MAX} items"));
+        }
+        let depth = 1 + items.iter().map(Value::depth).max().unwrap_or(0);
+        check_depth(at, depth)?;
+        Ok(Value::List(Rc::new(List { items, depth })))
+    }
+
+    /// `pairs` must have each key once.
+    pub(super) fn dict(&mut self, at: Pos, pairs: Vec<(Value, Value)>) -> Fallible<Value> {
+        let depth = 1 + pairs.iter().map(|(_, value)| value.depth()).max().unwrap_or(0);
+        check_depth(at, depth)?;
+        Ok(Value::Dict(Rc::new(Dict { pairs, depth })))
+    }
+
+    pub(super) fn text(&mut self, at: Pos, text: String) -> Fallible<Value> {
+        self.bytes(at, text.len())?;
+        Ok(Value::Str(text.into()))
+    }
+
+    /// The items of whatever can be iterated; `what` names it in the message.
+    pub(super) fn items(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Vec<Value>> {
+        match value {
+            Value::List(list) => {
+                self.steps(at, list.items.len())?;
+                Ok(list.items.clone())
+            }
+            Value::Range(range) => {
+                let len = self.range_len(at, *range)?;
+                Ok((0..len).map(|index| Value::Int(range.item(index))).collect())
+            }
+            other => fail(at, format!("{what} must be a list, found {}", found(other))),
+        }
+    }
+
+    fn range_len(&mut self, at: Pos, range: Range) -> Fallible<u64> {
+        let len = range.len();
+        if len > ITEMS_MAX as u64 {
+            return fail(at, format!("the range has {len} items, more than {ITEMS_MAX}"));
+        }
+        self.steps(at, len as usize)?;
+        Ok(len)
+    }
+
+    /// The value as an argument; `what` names it in the message.
+    pub(super) fn encode(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Cbor> {
+        let mut out = Vec::new();
+        self.put(at, value, &what, &mut out)?;
+        self.bytes(at, out.len())?;
+        Ok(Cbor::from_encoded(out))
+    }
+
+    fn put(&mut self, at: Pos, value: &Value, what: &dyn fmt::Display, out: &mut Vec<u8>) -> Fallible<()> {
+        self.steps(at, 1)?;
+        if out.len() as u64 > BYTES_MAX {
+            return self.bytes(at, out.len());
+        }
+        let written = match value {
+            Value::List(list) => {
+                put_array_header(out, list.items.len());
+                return list.items.iter().try_for_each(|item| self.put(at, item, what, out));
+            }
+            Value::Range(range) => {
+                let len = self.range_len(at, *range)?;
+                put_array_header(out, len as usize);
+                return (0..len).try_for_each(|index| self.put(at, &Value::Int(range.item(index)), what, out));
+            }
+            Value::Dict(dict) => {
+                Encoder::new(&mut *out).map(dict.pairs.len() as u64).expect("writing to a Vec cannot fail");
+                return dict.pairs.iter().try_for_each(|(key, value)| {
+                    self.put(at, key, what, out)?;
+                    self.put(at, value, what, out)
+                });
+            }
+            Value::None => Encoder::new(out).null().map(|_| ()),
+            Value::Bool(value) => Encoder::new(out).bool(*value).map(|_| ()),
+            Value::Int(n) => Encoder::new(out).i64(*n).map(|_| ()),
+            Value::Float(x) => Encoder::new(out).f64(*x).map(|_| ()),
+            Value::Str(text) => Encoder::new(out).str(text).map(|_| ()),
+            Value::Bytes(bytes) => Encoder::new(out).bytes(bytes).map(|_| ()),
+            Value::Function(_) | Value::Canvas(_) | Value::Header(_) | Value::Outcome(_) => {
+                return fail(at, format!("{what} must be a value, found {}", found(value)));
+            }
+        };
+        written.expect("writing to a Vec cannot fail");
+        Ok(())
+    }
+}
+
+fn check_depth(at: Pos, depth: usize) -> Fallible<()> {
+    if depth > VALUE_DEPTH_MAX {
+        return fail(at, format!("lists are nested deeper than {VALUE_DEPTH_MAX} levels"));
+    }
+    Ok(())
+}
+
+/// [`Value::describe`], with a hint for names that are probably mistakes.
+pub(super) fn found(value: &Value) -> String {
+    let described = value.describe();
+    match value {
+        Value::Function(name) if &**name == "true" => format!("{described}: Python writes `True`"),
+        Value::Function(name) if &**name == "false" => format!("{described}: Python writes `False`"),
+        Value::Function(name) if &**name == "null" => format!("{described}: Python writes `None`"),
+        Value::Function(_) => format!("{described}, which has no value"),
+        _ => described,
+    }
+}
