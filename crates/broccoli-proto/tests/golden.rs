@@ -1,0 +1,507 @@
+//! Golden vectors: the wire as bytes, one file for each kind of message and canvas, and one packet.
+//!
+//! Each file is what `docs/wire.md` and `docs/wire.cddl` describe. It must decode to the value here, and
+//! the value must encode to the file. A new kind does not compile until it is listed in `kinds!`,
+//! and fails until a vector of it is in [`messages`] or [`canvases`].
+//!
+//! After a change of the wire, write the files again and read their difference:
+//! `GOLDEN=write cargo test -p broccoli-proto --test golden`.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use broccoli_abi::{Arg, Function, Type};
+use broccoli_proto::message::*;
+use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
+use broccoli_proto::packet::{Address, messages as read_messages, open, put, seal};
+use broccoli_proto::seal::ClusterKey;
+use broccoli_proto::topic::Topics;
+use broccoli_proto::{
+    Canvas, Cause, Cbor, Epoch, Form, JobId, ModuleHash, NodeId, Options, Outcome, Split, Task, TaskError,
+};
+use ed25519_dalek::SigningKey;
+use minicbor::{Decode, Encode};
+
+/// The variants of an enum with their numbers on the wire, kept complete by the compiler.
+macro_rules! kinds {
+    ($kinds:ident, $kind_of:ident, $enum:ident: $($index:literal $name:literal $variant:ident,)*) => {
+        const $kinds: &[(u32, &str)] = &[$(($index, $name)),*];
+
+        fn $kind_of(value: &$enum) -> (u32, &'static str) {
+            match value {
+                $($enum::$variant { .. } => ($index, $name),)*
+            }
+        }
+    };
+}
+
+kinds! { MESSAGES, message_kind, Message:
+    0 "birth" Birth, 1 "death" Death, 2 "available" Available, 3 "fetch" Fetch, 4 "lease" Lease, 5 "return" Return,
+    6 "renew" Renew, 7 "task-results" TaskResults, 8 "result-ack" ResultAck, 9 "abort" Abort, 10 "hello" Hello,
+    11 "welcome" Welcome, 12 "submit" Submit, 13 "accepted" Accepted, 14 "refused" Refused, 15 "job-event" JobEvent,
+    16 "job-event-ack" JobEventAck, 17 "revoke" Revoke, 18 "manifest-request" ManifestRequest,
+    19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
+    23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
+    28 "job-query" JobQuery,
+}
+
+kinds! { REFUSALS, refusal_kind, Refusal:
+    0 "stale-token" StaleToken, 1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
+}
+
+kinds! { NEWS, news_kind, JobNews:
+    0 "progress" Progress, 1 "logged" Logged, 2 "no-node" NoNode, 3 "callback-failed" CallbackFailed, 4 "ended" Ended,
+    5 "unknown" Unknown,
+}
+
+kinds! { CAUSES, cause_kind, Cause:
+    0 "returned" Returned, 1 "crashed" Crashed, 2 "timed-out" TimedOut, 3 "lost" Lost, 4 "revoked" Revoked,
+    5 "unfit" Unfit,
+}
+
+kinds! { FORMS, form_kind, Form:
+    0 "task" Task, 1 "chain" Chain, 2 "group" Group, 3 "chord" Chord, 4 "map" Map, 5 "starmap" Starmap,
+    6 "chunks" Chunks,
+}
+
+const EPOCH: Epoch = Epoch(*b"epoch of origin.");
+const WORKER_EPOCH: Epoch = Epoch(*b"epoch of worker.");
+const ATTEMPT: Attempt = Attempt { job: 0x6570_6f63_0000_0001, step: 3, number: 1 };
+const NEXT: Attempt = Attempt { step: 4, number: 2, ..ATTEMPT };
+const MODULE: ModuleHash = ModuleHash([0xab; 32]);
+const DIGEST: u64 = 0x0123_4567_89ab_cdef;
+const TOKEN: u64 = 0xfedc_ba98_7654_3210;
+
+fn node(name: &str) -> NodeId {
+    name.parse().expect("a name")
+}
+
+fn job() -> JobId {
+    JobId::new(node("pi-1"), EPOCH, 1)
+}
+
+fn error(cause: Cause) -> TaskError {
+    let (function, text, node) = ("tasks.add".into(), "integer overflow".into(), Some(node("pi-2")));
+    TaskError { function, task: 3, node, attempt: 1, cause, text, members: vec![0, 2] }
+}
+
+fn add() -> Function {
+    let arg = |name: &str| Arg { name: name.into(), ty: Type::Num };
+    Function {
+        name: "add".into(),
+        args: vec![arg("x"), arg("y")],
+        ret: Type::Fallible(Box::new(Type::Num)),
+        doc: "Adds two numbers.".into(),
+    }
+}
+
+fn deploy_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// A vector of each kind of message, by the name of its file.
+fn messages() -> Vec<(&'static str, Message)> {
+    [presence(), work(), jobs(), modules()].concat()
+}
+
+fn presence() -> Vec<(&'static str, Message)> {
+    let birth = Birth {
+        connection: 1,
+        slots: 4,
+        features: vec!["room=kitchen".into(), "led".into()],
+        modules: DIGEST,
+        packet_bytes_max: 1 << 20,
+        resident: true,
+        version: "0.1.0".into(),
+    };
+    let vitals = Vitals {
+        slots: 4,
+        running: 2,
+        queued: 1,
+        jobs: 1,
+        ready: 100,
+        uptime_ms: 60_000,
+        tasks_run: 2_190,
+        modules: vec![ModuleVersion { name: "tasks".into(), version: 1_790_000_000_000 }],
+    };
+    vec![
+        ("birth", Message::Birth(birth)),
+        ("death.will", Message::Death(Death { connection: 1, leaving: false })),
+        ("death.goodbye", Message::Death(Death { connection: 1, leaving: true })),
+        ("claim", Message::Claim(Claim { nonce: TOKEN, age_ms: 60_000 })),
+        ("claimed", Message::Claimed(Claimed { nonce: TOKEN })),
+        ("vitals-request", Message::VitalsRequest),
+        ("vitals", Message::Vitals(vitals)),
+    ]
+}
+
+fn work() -> Vec<(&'static str, Message)> {
+    let want = Want { module: MODULE, on: vec!["room=kitchen".into()] };
+    let available = Available { wants: vec![want], chance: 65_535, modules: DIGEST };
+    let news = Available { wants: vec![], chance: 0, modules: DIGEST };
+    let fetch = Fetch {
+        token: TOKEN,
+        origin_epoch: Some(EPOCH),
+        seen: 1,
+        tasks: 256,
+        bytes: 1 << 20,
+        modules: DIGEST,
+        features: vec!["room=kitchen".into(), "led".into()],
+        packet_bytes_max: 1 << 20,
+    };
+    let first = Fetch { origin_epoch: None, seen: 0, ..fetch.clone() };
+    let failures = CAUSES.iter().zip([
+        Cause::Returned,
+        Cause::Crashed,
+        Cause::TimedOut,
+        Cause::Lost,
+        Cause::Revoked,
+        Cause::Unfit,
+    ]);
+    let failed = failures
+        .map(|((_, text), cause)| TaskResult { attempt: NEXT, outcome: Err(Failure { cause, text: (*text).into() }) });
+    let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)) }];
+    let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
+    let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
+    vec![
+        ("available", Message::Available(available)),
+        ("available.modules", Message::Available(news)),
+        ("fetch", Message::Fetch(fetch)),
+        ("fetch.first", Message::Fetch(first)),
+        ("lease", Message::Lease(lease())),
+        ("return", Message::Return(Return { origin_epoch: EPOCH, attempts: vec![ATTEMPT, NEXT] })),
+        ("renew", Message::Renew(Renew { origin_epoch: EPOCH, started: vec![ATTEMPT], queued: vec![NEXT] })),
+        ("task-results", Message::TaskResults(results)),
+        ("task-results.failures", Message::TaskResults(failed)),
+        ("result-ack", Message::ResultAck(ResultAck { worker_epoch: WORKER_EPOCH, numbers: vec![1, 2] })),
+        ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
+        ("log", Message::Log(Log { attempt: ATTEMPT, text: "half done".into() })),
+    ]
+}
+
+/// A call of `add(2, 3)` and a bin of two calls with a time limit.
+fn lease() -> Lease {
+    let call = LeasedTask { attempt: ATTEMPT, function: 0, args: Cbor::encode(&(2, 3)), bin: false, timeout_ms: None };
+    let args = Cbor::encode(&[(1, 2), (3, 4)]);
+    let bin = LeasedTask { attempt: NEXT, args, bin: true, timeout_ms: Some(1_500), ..call.clone() };
+    Lease {
+        token: TOKEN,
+        batch: 1,
+        functions: vec![LeasedFunction { module: MODULE, name: "add".into() }],
+        tasks: vec![call, bin],
+        result_bytes_max: (1 << 20) - 4_096,
+    }
+}
+
+fn jobs() -> Vec<(&'static str, Message)> {
+    let refused = |reason| Message::Refused(Refused { number: 1, reason });
+    let event = |news| Message::JobEvent(JobEvent { job: job(), news });
+    let ended = |outcome: Outcome| event(JobNews::Ended(outcome));
+    let logged =
+        JobNews::Logged { node: node("pi-2"), function: "tasks.add".into(), task: 3, text: "half done".into() };
+    let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
+    let canvas = Cbor::encode(&call());
+    vec![
+        ("hello", Message::Hello),
+        ("welcome", Message::Welcome(Welcome { token: TOKEN, modules: DIGEST })),
+        ("submit", Message::Submit(Submit { token: TOKEN, number: 1, canvas })),
+        ("accepted", Message::Accepted(Accepted { number: 1, job: job() })),
+        ("refused.stale-token", refused(Refusal::StaleToken)),
+        ("refused.queue-full", refused(Refusal::QueueFull)),
+        ("refused.bad-canvas", refused(Refusal::BadCanvas("no function ad".into()))),
+        ("refused.not-resident", refused(Refusal::NotResident)),
+        ("job-event.progress", event(JobNews::Progress { done: 7, total: 11 })),
+        ("job-event.logged", event(logged)),
+        ("job-event.no-node", event(no_node)),
+        ("job-event.callback-failed", event(JobNews::CallbackFailed(error(Cause::Returned)))),
+        ("job-event.ended", ended(Ok(Cbor::encode(&90)))),
+        ("job-event.ended-failed", ended(Err(error(Cause::Crashed)))),
+        ("job-event.ended-never-ran", ended(Err(TaskError { node: None, attempt: 0, ..error(Cause::Revoked) }))),
+        ("job-event.unknown", event(JobNews::Unknown)),
+        ("job-event-ack", Message::JobEventAck(job())),
+        ("job-query", Message::JobQuery(job())),
+        ("revoke", Message::Revoke(Revoke { token: TOKEN, job: job() })),
+    ]
+}
+
+fn modules() -> Vec<(&'static str, Message)> {
+    let manifest = Manifest::new("tasks", 1_790_000_000_000, b"\0asm", vec![add()]).expect("within limits");
+    let wasm = ModuleEntry::Wasm(manifest.sign(&deploy_key()));
+    let native = ModuleEntry::Native(NativeModule { name: "native".into(), functions: vec![add()] });
+    let refused = ModuleRefused { module: MODULE, reason: "not signed with this cluster's deploy key".into() };
+    let manifests = |entry| Message::Manifests(Manifests { digest: DIGEST, total: 2, entries: vec![entry] });
+    vec![
+        ("manifest-request", Message::ManifestRequest(ManifestRequest { digest: DIGEST })),
+        ("manifests.wasm", manifests(wasm)),
+        ("manifests.native", manifests(native)),
+        ("chunk-request", Message::ChunkRequest(ChunkRequest { module: MODULE, first: 0, count: 16 })),
+        ("chunk", Message::Chunk(Chunk { module: MODULE, index: 0, bytes: b"\0asm".to_vec() })),
+        ("module-refused", Message::ModuleRefused(refused)),
+    ]
+}
+
+/// `add.s(2, 3)`.
+fn call() -> Canvas {
+    Canvas::task("add", Cbor::encode(&(2, 3)))
+}
+
+/// A vector of each form of canvas, by the name of its file.
+fn canvases() -> Vec<(&'static str, Canvas)> {
+    let function = || "tasks.add".to_owned();
+    let items = || Cbor::encode(&[(1, 2), (3, 4)]);
+    let task = Task {
+        function: function(),
+        args: Cbor::encode(&(2,)),
+        kwargs: vec![("y".into(), Cbor::encode(&3))],
+        immutable: true,
+    };
+    let full = Canvas { form: Form::Task(task), options: options(), link: vec![call()], on_error: vec![call()] };
+    let size = Form::Chunks { function: function(), items: items(), split: Split::Size(2) };
+    vec![
+        ("canvas-task", call()),
+        ("canvas-task.full", full),
+        ("canvas-chain", Canvas::chain(vec![call(), call()])),
+        ("canvas-group", Canvas::group(vec![call(), call()])),
+        ("canvas-chord", Canvas::chord(vec![call()], Canvas::task("tsum", Cbor::empty_array()))),
+        ("canvas-map", Form::Map { function: function(), items: Cbor::encode(&[1, 2]) }.into()),
+        ("canvas-starmap", Form::Starmap { function: function(), items: items() }.into()),
+        ("canvas-chunks", Form::Chunks { function: function(), items: items(), split: Split::Bins(2) }.into()),
+        ("canvas-chunks.size", size.into()),
+    ]
+}
+
+/// Every option set, each to another value.
+fn options() -> Options {
+    Options {
+        retries: Some(1),
+        timeout_ms: Some(2),
+        priority: Some(3),
+        countdown_ms: Some(4),
+        on: vec!["led".into()],
+        each: Some(true),
+        partial: Some(false),
+        backoff_ms: Some(5),
+        backoff_max_ms: Some(6),
+        jitter: Some(true),
+        expires_ms: Some(7),
+        eta_unix_ms: Some(8),
+        deadline_ms: Some(9),
+    }
+}
+
+#[test]
+fn messages_are_encoded_as_in_their_files() {
+    for (name, message) in messages() {
+        assert_golden(name, &message, message_kind(&message));
+    }
+}
+
+#[test]
+fn canvases_are_encoded_as_in_their_files() {
+    for (name, canvas) in canvases() {
+        let (index, form) = form_kind(&canvas.form);
+        check_file(name, &minicbor::to_vec(&canvas).expect("encodes"));
+        assert_eq!(Canvas::from_wire(&read(name)), Ok(canvas.clone()), "{name}");
+        assert_golden_form(name, &canvas.form, (index, form));
+    }
+}
+
+#[test]
+fn every_kind_has_a_vector_and_every_file_is_one() {
+    let (messages, canvases) = (messages(), canvases());
+    let all = messages.iter().map(|(_, message)| message);
+    assert_all(MESSAGES, all.clone().map(message_kind));
+    let refusals = all.clone().filter_map(|message| match message {
+        Message::Refused(refused) => Some(refusal_kind(&refused.reason)),
+        _ => None,
+    });
+    assert_all(REFUSALS, refusals);
+    let news = all.clone().filter_map(|message| match message {
+        Message::JobEvent(event) => Some(news_kind(&event.news)),
+        _ => None,
+    });
+    assert_all(NEWS, news);
+    let causes = all.filter_map(|message| match message {
+        Message::TaskResults(results) => Some(results.results.iter().filter_map(|r| r.outcome.as_ref().err())),
+        _ => None,
+    });
+    assert_all(CAUSES, causes.flatten().map(|failure| cause_kind(&failure.cause)));
+    assert_all(FORMS, canvases.iter().map(|(_, canvas)| form_kind(&canvas.form)));
+
+    let names = messages.iter().map(|(name, _)| *name).chain(canvases.iter().map(|(name, _)| *name));
+    let expected: BTreeSet<String> = names.chain(["packet"]).map(|name| format!("{name}.hex")).collect();
+    assert_eq!(files(), expected);
+}
+
+/// Two messages from `pi-1` to `pi-2`, sealed with the key 00 01 … 1f as packet 7 of its epoch.
+#[test]
+fn a_packet_is_sealed_as_in_its_file() {
+    let key = ClusterKey::new(core::array::from_fn(|at| at as u8));
+    assert_eq!((key.key_id(), key.mqtt_password().as_str()), (KEY_ID, MQTT_PASSWORD));
+    let mut packet = Vec::new();
+    let to = Address::Node(node("pi-2"));
+    seal(&key, node("pi-1"), to, EPOCH, 7, &mut packet, |buf| {
+        put(buf, &Message::Hello);
+        put(buf, &Message::JobQuery(job()));
+    });
+    check_file("packet", &packet);
+
+    let mut packet = read("packet");
+    let (header, plaintext) = open(core::slice::from_ref(&key), node("pi-2"), &mut packet).expect("opens");
+    assert_eq!((header.sender, header.destination), (node("pi-1"), Some(node("pi-2"))));
+    assert_eq!((header.epoch, header.sequence, header.key_id), (EPOCH, 7, KEY_ID));
+    let opened: Vec<_> = read_messages(plaintext).collect();
+    assert_eq!(opened, [Ok(Message::Hello), Ok(Message::JobQuery(job()))]);
+}
+
+const KEY_ID: u8 = 195;
+const MQTT_PASSWORD: &str = "334e725df4214265970c8497d29223c9";
+
+#[test]
+fn the_manifest_in_its_file_is_signed() {
+    let Message::Manifests(manifests) = minicbor::decode(&read("manifests.wasm")).expect("decodes") else {
+        panic!("manifests.wasm holds another message");
+    };
+    let [ModuleEntry::Wasm(signed)] = manifests.entries.as_slice() else {
+        panic!("manifests.wasm holds another entry");
+    };
+    assert_eq!(signed.verify(&DeployPublic(deploy_key().verifying_key().to_bytes())), Ok(()));
+}
+
+/// New fields are optional and come last: an older reader skips them, a newer one misses none.
+#[test]
+fn unknown_fields_are_skipped_and_missing_optional_ones_are_unset() {
+    let death = Message::Death(Death { connection: 1, leaving: false });
+    let of_the_future = [0x82, 0x01, 0x81, 0x83, 0x01, 0xf4, 0x63, b'n', b'e', b'w'];
+    assert_eq!(minicbor::decode::<Message>(&of_the_future).expect("decodes"), death);
+
+    let task = lease().tasks.swap_remove(0);
+    let bytes = minicbor::to_vec(&task).expect("encodes");
+    assert_eq!(bytes[0], 0x84, "an unset last field is left out");
+    assert_eq!(minicbor::decode::<LeasedTask>(&bytes).expect("decodes"), task);
+}
+
+/// What `docs/wire.md` says about topics.
+#[test]
+fn topics_are_as_documented() {
+    let topics = Topics::new(node("c1"));
+    let written = [Address::Node(node("pi-1")), Address::Birth(node("pi-1")), Address::All].map(|to| topics.topic(to));
+    assert_eq!(written, ["broccoli/c1/pi-1/in", "broccoli/c1/pi-1/birth", "broccoli/c1/_all"]);
+    assert_eq!(
+        topics.subscriptions(node("pi-1"), true),
+        ["broccoli/c1/pi-1/in", "broccoli/c1/_all", "broccoli/c1/+/birth"]
+    );
+}
+
+/// The CDDL names every kind with its number: `[4, [lease]]`.
+#[test]
+fn the_schema_names_every_kind() {
+    let schema = fs::read_to_string(docs().join("wire.cddl")).expect("docs/wire.cddl");
+    for (index, name) in MESSAGES {
+        let line = schema.lines().find(|line| line.ends_with(&format!("; message {index}")));
+        let line = line.unwrap_or_else(|| panic!("docs/wire.cddl has no message {index}, {name}"));
+        assert!(line.contains(&format!("[{index}, ")), "{line} is not message {index}, {name}");
+    }
+}
+
+/// Files and headings that the documents link to are there.
+#[test]
+fn the_documents_have_no_dead_links() {
+    let root = docs().join("..");
+    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|page| root.join(page)).into();
+    for entry in fs::read_dir(docs()).expect("docs").flatten() {
+        pages.extend(entry.path().extension().is_some_and(|end| end == "md").then(|| entry.path()));
+    }
+    for page in pages {
+        let text = text_of(&page);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
+            assert!(target.exists(), "{}: there is no {file}", page.display());
+            let found = anchor.is_empty() || text_of(&target).lines().any(|line| anchor_of(line) == anchor);
+            assert!(found, "{}: {} has no heading #{anchor}", page.display(), target.display());
+        }
+    }
+}
+
+/// How a heading is linked to: lower case, hyphens for spaces, no punctuation.
+fn anchor_of(line: &str) -> String {
+    let heading = line.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|c| line.starts_with('#') && (c.is_alphanumeric() || " -_".contains(*c)));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn text_of(page: &Path) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
+}
+
+fn assert_golden<T>(name: &str, value: &T, (index, kind): (u32, &str))
+where
+    T: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + Debug,
+{
+    assert!(name == kind || name.starts_with(&format!("{kind}.")), "{name} is a {kind}");
+    let bytes = minicbor::to_vec(value).expect("encodes");
+    check_file(name, &bytes);
+    assert_eq!(minicbor::decode::<T>(&read(name)).expect("decodes"), *value, "{name}");
+    assert_index(name, &bytes, index);
+}
+
+fn assert_golden_form(name: &str, form: &Form, (index, kind): (u32, &str)) {
+    let kind = format!("canvas-{kind}");
+    assert!(name == kind || name.starts_with(&format!("{kind}.")), "{name} is a {kind}");
+    assert_index(name, &minicbor::to_vec(form).expect("encodes"), index);
+}
+
+/// A variant is `[index, fields]`.
+fn assert_index(name: &str, bytes: &[u8], index: u32) {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    assert_eq!((decoder.array().ok(), decoder.u32().ok()), (Some(Some(2)), Some(index)), "{name}");
+}
+
+fn assert_all(kinds: &[(u32, &'static str)], found: impl Iterator<Item = (u32, &'static str)>) {
+    let expected: BTreeSet<_> = kinds.iter().copied().collect();
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected, "each kind has a vector");
+}
+
+/// Compares a file with what it should be, or writes it.
+fn check_file(name: &str, bytes: &[u8]) {
+    let notation =
+        if name == "packet" { "header, ciphertext, tag".into() } else { minicbor::display(bytes).to_string() };
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lines: Vec<&str> = digits.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    let text = format!("# {name}: {notation}\n{}\n", lines.join("\n"));
+    let path = path(name);
+    if std::env::var_os("GOLDEN").is_some_and(|mode| mode == "write") {
+        fs::write(&path, &text).expect("writes");
+    }
+    let file = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(file, text, "{name} has changed on the wire");
+}
+
+/// The bytes in a file: hexadecimal digits; lines with `#` are for people.
+fn read(name: &str) -> Vec<u8> {
+    let text = fs::read_to_string(path(name)).expect("the file was checked");
+    let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+fn files() -> BTreeSet<String> {
+    let entries = fs::read_dir(dir()).expect("tests/golden").flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn path(name: &str) -> PathBuf {
+    dir().join(format!("{name}.hex"))
+}
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}
