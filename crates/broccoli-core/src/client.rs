@@ -98,14 +98,17 @@ impl Client {
             return;
         };
         shared.timers.set(Timer::Attach, shared.now + AGAIN);
-        if self.origin.as_ref().is_some_and(|origin| origin.token.is_some()) {
+        if !shared.connected {
+            return;
+        }
+        if let Some(Attached { node, token: Some(_), .. }) = self.origin {
             self.check_ready(shared, modules, members);
             if self.ready {
                 shared.timers.cancel(Timer::Attach);
+            } else {
+                // Its answer says again which modules it has.
+                shared.outbox.send(node, Message::Hello);
             }
-            return;
-        }
-        if !shared.connected {
             return;
         }
         let worn_out = self.origin.as_ref().filter(|origin| origin.hellos >= HELLOS_MAX).map(|origin| origin.node);
@@ -206,11 +209,13 @@ impl Client {
             return;
         }
         let over = matches!(event.news, JobNews::Ended(_) | JobNews::Unknown);
-        if matches!(event.news, JobNews::Ended(_)) {
+        let found = self.submits.iter().find(|(_, s)| s.job == Some(event.job)).map(|(number, _)| *number);
+        // The news may have overtaken `Accepted`: then the origin has to say it again.
+        let is_early = found.is_none() && self.submits.values().any(|s| s.job.is_none());
+        if matches!(event.news, JobNews::Ended(_)) && !is_early {
             shared.outbox.send(from, Message::JobEventAck(event.job));
         }
-        let Some(number) = self.submits.iter().find(|(_, s)| s.job == Some(event.job)).map(|(number, _)| *number)
-        else {
+        let Some(number) = found else {
             return;
         };
         if over {
@@ -220,6 +225,15 @@ impl Client {
             shared.timers.set(Timer::Submit(number), shared.now + QUERY);
         }
         shared.event(Event::Job(SubmitId(number), event.news));
+    }
+
+    /// Checks the invariants of this role.
+    pub(crate) fn validate(&self, shared: &Shared) {
+        for number in self.submits.keys() {
+            assert!(shared.timers.is_set(Timer::Submit(*number)), "every submit is looked after");
+        }
+        let searching = self.wanted_since.is_some() && !self.ready;
+        assert!(!searching || shared.timers.is_set(Timer::Attach), "an origin is looked for");
     }
 
     /// The link is up again: something may have been lost meanwhile.

@@ -112,7 +112,7 @@ pub struct Execute {
 }
 
 /// A canvas handed to [`crate::Node::submit`] or [`crate::Node::submit_to_cluster`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubmitId(pub u32);
 
 /// Something for whoever uses the node.

@@ -19,6 +19,10 @@ use crate::timers::Timer;
 
 /// A birth that was overwritten is published again after this time.
 const REPUBLISH: Duration = ms(200);
+/// Presence is published again after this time, since a birth or a claim may have been lost …
+const ANNOUNCE: Duration = ms(30_000);
+/// … and up to this much later, so that nodes that started together spread.
+const ANNOUNCE_JITTER_US: u64 = 5_000_000;
 
 /// Another node.
 #[derive(Clone, Debug)]
@@ -65,6 +69,13 @@ impl Members {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
     }
 
+    /// The next live node after `name`, in the order of names, whose modules have this digest.
+    pub(crate) fn other_with(&self, name: NodeId, digest: u64) -> Option<NodeId> {
+        let others = || self.alive().filter(|(other, member)| *other != name && member.birth.modules == digest);
+        let next = others().find(|(other, _)| *other > name).or_else(|| others().next());
+        next.map(|(other, _)| other)
+    }
+
     /// The number of the connection that is about to be made.
     pub(crate) fn next_connection(&mut self) -> u32 {
         self.connection += 1;
@@ -96,8 +107,13 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(me), Message::Birth(birth));
     }
 
-    /// Publishes the birth and claims the name.
+    /// Publishes the birth and claims the name, now and from time to time.
     pub(crate) fn announce(&mut self, shared: &mut Shared, modules: u64) {
+        if !shared.connected {
+            return;
+        }
+        let again = ANNOUNCE + Duration::from_micros(shared.rng.below(ANNOUNCE_JITTER_US));
+        shared.timers.set(Timer::Claim, shared.now + again);
         self.publish(shared, modules);
         self.claim_nonce = shared.rng.next();
         let age_ms = (shared.now - self.started).as_millis() as u64;
@@ -114,7 +130,9 @@ impl Members {
     /// A birth; `true` if it is news.
     pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, birth: Birth) -> bool {
         if let Some(known) = self.nodes.get(&name) {
-            if known.epoch == epoch && known.birth.connection > birth.connection {
+            let is_late = known.birth.connection > birth.connection;
+            let is_known = known.alive && known.birth == birth;
+            if known.epoch == epoch && (is_late || is_known) {
                 return false;
             }
         } else if self.nodes.len() >= shared.config.limits.nodes_max {

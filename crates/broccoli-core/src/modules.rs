@@ -33,6 +33,8 @@ use crate::timers::Timer;
 const AGAIN: Duration = ms(300);
 /// … and after so many times, of another node.
 const TRIES_MAX: u32 = 4;
+/// After so many times without an answer about manifests, the next digest that is heard decides.
+const ASKED_MAX: u32 = 16;
 /// Chunks asked for at once.
 const CHUNKS_AT_ONCE: u32 = 16;
 /// Versions of a module that are kept: accepted jobs stay on theirs.
@@ -62,7 +64,8 @@ pub(crate) struct Modules {
 #[derive(Debug, Default)]
 struct Set {
     modules: BTreeSet<ModuleHash>,
-    total: usize,
+    /// Told, but not acceptable: the set is complete without them.
+    unacceptable: BTreeSet<ModuleHash>,
     complete: bool,
 }
 
@@ -203,17 +206,19 @@ impl Modules {
         self.ask(shared, from);
     }
 
-    /// No answer has come.
-    pub(crate) fn on_manifests_timer(&mut self, shared: &mut Shared, from: NodeId) {
-        let Some((_, tries)) = self.asked.get_mut(&from) else {
+    /// No answer has come: asks again, sooner or later another node with the same set.
+    pub(crate) fn on_manifests_timer(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
+        let Some((digest, tries)) = self.asked.remove(&from) else {
             return;
         };
-        *tries += 1;
-        if *tries >= TRIES_MAX {
-            self.asked.remove(&from);
-        } else {
-            self.ask(shared, from);
+        let tries = tries + 1;
+        if tries >= ASKED_MAX {
+            return;
         }
+        let next = if tries.is_multiple_of(TRIES_MAX) { members.other_with(from, digest) } else { None };
+        let next = next.filter(|node| *node != shared.me()).unwrap_or(from);
+        self.asked.insert(next, (digest, tries));
+        self.ask(shared, next);
     }
 
     /// A node asks for the manifests of this one.
@@ -237,19 +242,18 @@ impl Modules {
         }
         for entry in manifests.entries {
             let id = entry.id();
-            let counts = self.learn(shared, from, entry);
+            let counts = self.learn(shared, entry);
             let set = self.sets.entry(manifests.digest).or_default();
-            if counts && set.modules.len() < shared.config.limits.modules_max * 4 {
-                set.modules.insert(id);
-            } else if !counts {
-                // Not acceptable, but it was told: the set is complete without it.
-                set.total += 1;
+            let ids = if counts { &mut set.modules } else { &mut set.unacceptable };
+            if ids.len() < shared.config.limits.modules_max * 4 {
+                ids.insert(id);
             }
         }
         let set = self.sets.entry(manifests.digest).or_default();
-        if !set.complete && set.modules.len() + set.total >= usize::from(manifests.total) {
+        if !set.complete && set.modules.len() + set.unacceptable.len() >= usize::from(manifests.total) {
             set.complete = true;
-            set.total = 0;
+            let modules = set.modules.clone();
+            self.pull_newest(shared, from, &modules);
             self.asked.retain(|node, (digest, _)| *node != from && *digest != manifests.digest);
             shared.timers.cancel(Timer::Manifests(from));
             return true;
@@ -272,9 +276,8 @@ impl Modules {
         shared.timers.set(Timer::Manifests(from), shared.now + AGAIN);
     }
 
-    /// Takes a manifest into the catalog, and pulls the module if it is a newer version. Returns
-    /// whether the manifest is acceptable.
-    fn learn(&mut self, shared: &mut Shared, from: NodeId, entry: ModuleEntry) -> bool {
+    /// Takes a manifest into the catalog. Returns whether it is acceptable.
+    fn learn(&mut self, shared: &mut Shared, entry: ModuleEntry) -> bool {
         let id = entry.id();
         if let ModuleEntry::Wasm(signed) = &entry
             && !self.catalog.contains_key(&id)
@@ -285,14 +288,31 @@ impl Modules {
         }
         if !self.catalog.contains_key(&id) {
             self.make_room(shared);
-            self.catalog.insert(id, entry.clone());
-        }
-        let newest = self.held.iter().filter_map(|id| self.catalog.get(id)).filter(|held| held.name() == entry.name());
-        let is_newer = newest.map(ModuleEntry::version).max().is_none_or(|version| entry.version() > version);
-        if let (ModuleEntry::Wasm(signed), true, true) = (entry, is_newer, shared.config.holds_code) {
-            self.pull(shared, from, signed);
+            self.catalog.insert(id, entry);
         }
         true
+    }
+
+    /// Pulls the newest version of each module of a node's set, unless what is held is as new.
+    /// Older ones are pulled when a task needs them.
+    fn pull_newest(&mut self, shared: &mut Shared, from: NodeId, modules: &BTreeSet<ModuleHash>) {
+        let mut newest: BTreeMap<&str, &SignedManifest> = BTreeMap::new();
+        for id in modules {
+            let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(id) else {
+                continue;
+            };
+            let known = newest.entry(&signed.manifest.name).or_insert(signed);
+            if signed.manifest.version > known.manifest.version {
+                *known = signed;
+            }
+        }
+        let is_newer = |signed: &&SignedManifest| {
+            let held = self.held.iter().filter_map(|id| self.catalog.get(id));
+            let mut same = held.filter(|entry| entry.name() == signed.manifest.name);
+            same.all(|entry| entry.version() < signed.manifest.version)
+        };
+        let wanted: Vec<SignedManifest> = newest.into_values().filter(is_newer).cloned().collect();
+        wanted.into_iter().for_each(|signed| self.pull(shared, from, signed));
     }
 
     /// Forgets manifests that nobody is known to hold.
@@ -452,6 +472,19 @@ impl Modules {
             self.catalog.remove(&id);
             shared.actions.push_back(Action::Remove(id));
         }
+    }
+
+    /// Checks the invariants of this role.
+    pub(crate) fn validate(&self, shared: &Shared) {
+        assert!(self.held.iter().all(|id| self.catalog.contains_key(id)), "what is held is known");
+        assert_eq!(self.digest, digest(self.held.iter()), "the digest is that of what is held");
+        for (id, pull) in &self.pulls {
+            assert!(!self.held.contains(id), "what is held is not pulled");
+            let missing = pull.have.iter().any(|have| !have);
+            assert!(!missing || shared.timers.is_set(Timer::Pull(*id)), "a pull is looked after");
+        }
+        let asked = self.asked.keys().all(|node| shared.timers.is_set(Timer::Manifests(*node)));
+        assert!(asked, "answers about manifests are waited for");
     }
 
     /// Tells everybody, so that whoever deploys hears it.

@@ -33,6 +33,10 @@ use crate::worker::Worker;
 
 /// Most messages that a node delivers to itself before it sends something.
 const LOOPBACK_MAX: usize = 4_096;
+/// Most timers that are followed before something is sent; the others are still due then.
+const TIMERS_MAX: usize = 4_096;
+/// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
+const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
 
 /// A node of a cluster.
 #[derive(Debug)]
@@ -54,6 +58,10 @@ impl Node {
     /// A node that starts now. `epoch` and `seed` must come from a true random source: the epoch
     /// is half of every packet's nonce.
     pub fn new(config: Config, epoch: Epoch, seed: u64, now: Instant) -> Node {
+        let mut rng = Rng(seed);
+        // Numbers start anywhere, so that an answer to an earlier incarnation fits no submit of
+        // this one.
+        let last_submit = rng.next() as u32 >> 1;
         let shared = Shared {
             outbox: Outbox::new(config.name, config.limits.outbox_max),
             config,
@@ -62,7 +70,7 @@ impl Node {
             connected: false,
             timers: Timers::default(),
             actions: VecDeque::new(),
-            rng: Rng(seed),
+            rng,
         };
         Node {
             modules: Modules::new(&shared),
@@ -72,7 +80,7 @@ impl Node {
             worker: Worker::default(),
             client: Client::default(),
             sequence: 0,
-            last_submit: 0,
+            last_submit,
             started: now,
             scratch: Vec::new(),
         }
@@ -213,9 +221,7 @@ impl Node {
             }
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
-        while let Some(timer) = self.shared.timers.pop_due(now) {
-            self.on_timer(timer);
-        }
+        self.on_due_timers();
     }
 
     /// Seals the next packet into `buf`. Call it as long as the link takes packets.
@@ -240,7 +246,36 @@ impl Node {
 
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.shared.timers.next()
+        let unfinished = !self.shared.outbox.loopback.is_empty();
+        if unfinished { Some(self.shared.now) } else { self.shared.timers.next() }
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Node {
+    /// Checks what must hold after the shell has drained the node.
+    ///
+    /// # Panics
+    /// If something does not.
+    pub fn validate(&self) {
+        self.origin.validate(&self.shared);
+        self.worker.validate(&self.shared);
+        self.client.validate(&self.shared);
+        self.modules.validate(&self.shared);
+        assert!(self.shared.outbox.loopback.is_empty(), "everything for this node itself was delivered");
+    }
+
+    /// Checks that nothing is under way: no job, lease, run, result or pull, and that only
+    /// presence is waited for.
+    ///
+    /// # Panics
+    /// If something is.
+    pub fn validate_idle(&self) {
+        self.validate();
+        self.origin.validate_idle();
+        self.worker.validate_idle();
+        let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| *timer != Timer::Claim).collect();
+        assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
     }
 }
 
@@ -248,6 +283,8 @@ impl Node {
 impl Node {
     fn on_connected(&mut self) {
         self.shared.connected = true;
+        // What was written while nobody could hear is old by now.
+        self.shared.outbox.clear_wire();
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
         self.origin.on_connected(&mut self.shared);
@@ -309,7 +346,7 @@ impl Node {
                     self.origin.on_death(shared, from, epoch, death.leaving);
                 }
             }
-            Message::Available(available) => self.on_available(from, &available),
+            Message::Available(available) => self.on_available(from, epoch, &available),
             Message::Fetch(fetch) => {
                 self.modules.on_digest(shared, from, fetch.modules);
                 self.origin.on_fetch(shared, from, epoch, sequence, fetch);
@@ -357,15 +394,14 @@ impl Node {
     }
 
     fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: broccoli_proto::message::Birth) {
-        let digest = birth.modules;
+        self.modules.on_digest(&mut self.shared, from, birth.modules);
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.modules.on_digest(&mut self.shared, from, digest);
             self.origin.on_birth(&mut self.shared, from, epoch);
             self.client.on_member(&mut self.shared);
         }
     }
 
-    fn on_available(&mut self, from: NodeId, available: &Available) {
+    fn on_available(&mut self, from: NodeId, epoch: Epoch, available: &Available) {
         self.modules.on_digest(&mut self.shared, from, available.modules);
         let me = self.shared.me();
         let features = &self.shared.config.features;
@@ -380,7 +416,7 @@ impl Node {
         }
         self.modules.on_wanted(&mut self.shared, from, &missing);
         if fits {
-            self.worker.on_available(&mut self.shared, from, available);
+            self.worker.on_available(&mut self.shared, from, epoch, available);
         }
     }
 
@@ -399,6 +435,15 @@ impl Node {
         }
     }
 
+    fn on_due_timers(&mut self) {
+        for _ in 0..TIMERS_MAX {
+            let Some(timer) = self.shared.timers.pop_due(self.shared.now) else {
+                break;
+            };
+            self.on_timer(timer);
+        }
+    }
+
     fn on_timer(&mut self, timer: Timer) {
         let shared = &mut self.shared;
         let around = Around { modules: &self.modules, members: &self.members };
@@ -411,10 +456,11 @@ impl Node {
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),
+            Timer::Offer => self.worker.on_offer_timer(shared),
             Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
             Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
             Timer::Submit(number) => self.client.on_submit_timer(shared, number),
-            Timer::Manifests(node) => self.modules.on_manifests_timer(shared, node),
+            Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),
         }
@@ -426,26 +472,24 @@ impl Node {
     /// Leases what is ready, and delivers what this node has for itself.
     fn settle(&mut self) {
         let me = self.shared.me();
-        let mut left = LOOPBACK_MAX;
-        loop {
+        for _ in 0..LOOPBACK_MAX {
             self.origin.dispatch(&mut self.shared, &self.modules);
+            self.on_due_timers();
             if core::mem::take(&mut self.shared.outbox.loopback_marked) {
                 let mut messages = Vec::new();
-                self.compose_roles(me, usize::MAX >> 1, &mut |message| messages.push(message.clone()));
+                let mut put = |message: &Message| messages.push(message.clone());
+                self.worker.compose(&mut self.shared, self.modules.digest(), me, usize::MAX >> 1, &mut put);
+                self.origin.compose(&mut self.shared, me, usize::MAX >> 1, &mut put);
                 self.shared.outbox.loopback.extend(messages);
             }
-            let Some(message) = self.shared.outbox.loopback.pop_front() else {
-                break;
-            };
-            self.sequence += 1;
-            self.on_message(me, self.shared.epoch, self.sequence, message);
-            left -= 1;
-            if left == 0 {
-                break;
+            match self.shared.outbox.loopback.pop_front() {
+                Some(message) => {
+                    self.sequence += 1;
+                    self.on_message(me, self.shared.epoch, self.sequence, message);
+                }
+                None if self.origin.is_dispatch_due() || self.shared.outbox.loopback_marked => {}
+                None => break,
             }
-        }
-        while let Some(timer) = self.shared.timers.pop_due(self.shared.now) {
-            self.on_timer(timer);
         }
     }
 
@@ -454,7 +498,7 @@ impl Node {
         let mut body = core::mem::take(&mut self.scratch);
         body.clear();
         let mut messages = 0;
-        while messages + 8 < packet::MESSAGES_MAX {
+        while messages < QUEUED_PER_PACKET_MAX {
             let Some(message) = self.shared.outbox.pop(to) else {
                 break;
             };
@@ -467,26 +511,25 @@ impl Node {
             }
             messages += 1;
         }
-        if body.len() <= budget
-            && let Address::Node(node) = to
+        if let Address::Node(node) = to
+            && node != self.shared.me()
         {
-            let room = budget - body.len();
-            self.compose_roles(node, room, &mut |message| packet::put(&mut body, message));
+            let room = budget.saturating_sub(body.len());
+            let mut put = |message: &Message| packet::put(&mut body, message);
+            self.worker.compose(&mut self.shared, self.modules.digest(), node, room, &mut put);
+            let room = budget.saturating_sub(body.len());
+            let mut put = |message: &Message| packet::put(&mut body, message);
+            self.origin.compose(&mut self.shared, node, room, &mut put);
         }
         if let Some(message) = self.shared.outbox.pop(to) {
             self.shared.outbox.unpop(to, message);
-            self.shared.outbox.mark(to);
+            self.shared.outbox.mark_wire(to);
         }
         *wrote = !body.is_empty();
         if *wrote {
             self.seal(to, buf, |buf| buf.extend_from_slice(&body));
         }
         self.scratch = body;
-    }
-
-    fn compose_roles(&mut self, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
-        self.worker.compose(&mut self.shared, self.modules.digest(), to, budget, put);
-        self.origin.compose(&mut self.shared, to, budget, put);
     }
 
     fn seal(&mut self, to: Address, buf: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {

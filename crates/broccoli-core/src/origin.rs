@@ -175,24 +175,38 @@ impl Origin {
             return;
         };
         job.plan.revoke();
-        for (step, attempt) in job.end_all() {
-            self.abort(shared, Attempt { job: number, step, number: attempt });
+        for (step, attempt, phase) in job.end_all() {
+            if phase == Phase::Leased {
+                self.abort(shared, Attempt { job: number, step, number: attempt });
+            } else {
+                shared.timers.cancel(Timer::Countdown { job: number, step });
+            }
         }
+        self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
 
     /// A worker gives credit.
     pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
-        if !self.peers.contains_key(&from) && self.peers.len() >= shared.config.limits.nodes_max {
-            self.peers.retain(|_, peer| !peer.leases.is_empty());
-        }
-        let peer = self.peers.entry(from).or_insert_with(|| Peer::new(epoch));
-        let Some(lost) = peer.meet(epoch) else { return };
-        if peer.on_fetch(shared.epoch, sequence, fetch) {
+        let answers = fetch.origin_epoch == Some(shared.epoch);
+        let peer = self.peer(shared, from, epoch);
+        let Some(lost) = peer.meet(epoch, answers) else { return };
+        if peer.on_fetch(shared.epoch, sequence, fetch, shared.now) {
             shared.timers.set_earlier(Timer::Leases(from), shared.now);
+        }
+        if !peer.outgoing.is_empty() {
+            shared.outbox.mark(Address::Node(from));
         }
         self.dispatch_due = true;
         self.give_up(shared, lost);
+    }
+
+    /// What is known of a worker. Those without leases are forgotten when there are too many.
+    fn peer(&mut self, shared: &Shared, name: NodeId, epoch: Epoch) -> &mut Peer {
+        if !self.peers.contains_key(&name) && self.peers.len() >= shared.config.limits.nodes_max {
+            self.peers.retain(|_, peer| !peer.leases.is_empty());
+        }
+        self.peers.entry(name).or_insert_with(|| Peer::new(epoch))
     }
 
     /// A worker hands tasks back.
@@ -234,8 +248,9 @@ impl Origin {
 
     /// A worker has run tasks.
     pub(crate) fn on_results(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, results: TaskResults) {
-        let peer = self.peers.entry(from).or_insert_with(|| Peer::new(epoch));
-        let Some(lost) = peer.meet(epoch) else { return };
+        let answers = results.origin_epoch == shared.epoch;
+        let peer = self.peer(shared, from, epoch);
+        let Some(lost) = peer.meet(epoch, answers) else { return };
         peer.suspected = false;
         match peer.acknowledge(results.number, shared.now) {
             Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(from), at),
@@ -289,11 +304,14 @@ impl Origin {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        if let Some(lost) = peer.meet(epoch) {
+        if peer.epoch == epoch {
             peer.extend(shared.now);
             peer.suspected = false;
-            self.give_up(shared, lost);
+        } else if !peer.is_over(epoch) {
+            // A birth may be old by nature: the worker that is known has time to contradict.
+            peer.suspect(shared.now, false);
         }
+        shared.timers.set_earlier(Timer::Leases(node), shared.now + LEASES);
         // A new node may be the first that fits.
         self.dispatch_due = true;
     }
@@ -448,14 +466,16 @@ impl Origin {
         if send {
             shared.outbox.mark(Address::Node(node));
         }
-        if peer.needs_looking_after() {
-            shared.timers.set(Timer::Leases(node), shared.now + LEASES);
+        if let Some(at) = peer.look_again_at(shared.now, shared.now + LEASES) {
+            shared.timers.set(Timer::Leases(node), at);
         }
         self.give_up(shared, lost);
     }
 
     /// Calls for help as long as tasks of a class wait without credit.
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
+        let jobs = &self.jobs;
+        self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
@@ -542,18 +562,25 @@ impl Origin {
         }
         for (class, priority) in self.queue.order() {
             self.dispatch_class(shared, modules, class, priority);
-            if self.queue.is_hungry(class) && !shared.timers.is_set(Timer::Announce(class)) {
+            if !self.queue.is_hungry(class) {
+                shared.timers.cancel(Timer::Announce(class));
+            } else if !shared.timers.is_set(Timer::Announce(class)) {
                 shared.timers.set(Timer::Announce(class), shared.now);
             }
         }
     }
 
+    /// Whether ready tasks have not been offered to anybody yet.
+    pub(crate) fn is_dispatch_due(&self) -> bool {
+        self.dispatch_due && !self.queue.is_empty()
+    }
+
     fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
-        let mut fitting: Vec<NodeId> = Vec::new();
+        let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         for (name, peer) in &self.peers {
             let reachable = shared.connected || *name == shared.me();
             if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
-                fitting.push(*name);
+                fitting.push((peer.credit(), *name));
             }
         }
         if fitting.is_empty() {
@@ -562,14 +589,16 @@ impl Origin {
         // Starting anywhere keeps the odd task from always going to the same node.
         let start = shared.rng.below(fitting.len() as u64) as usize;
         fitting.rotate_left(start);
+        // Those with little credit first: what they cannot take is left for the others.
+        fitting.sort_by_key(|(credit, _)| *credit);
         let mut workers = fitting.len();
-        for name in fitting {
+        for (credit, name) in fitting {
             let part = self.queue.waiting(class, priority).div_ceil(workers);
             workers -= 1;
             let Some(peer) = self.peers.get_mut(&name) else {
                 continue;
             };
-            let mut left = part.min(peer.credit() as usize);
+            let mut left = part.min(credit as usize);
             while left > 0 {
                 let Some((number, step)) = self.queue.pop(class, priority) else {
                     break;
@@ -626,6 +655,7 @@ impl Origin {
             return;
         };
         let is_current = task.phase == Phase::Leased && task.attempt == attempt.number;
+        let outcome = outcome.and_then(well_formed);
         let outcome: Outcome = match outcome {
             Ok(value) => Ok(value),
             Err(_) if !is_current => return,
@@ -735,6 +765,57 @@ impl Origin {
                 shared.outbox.mark(Address::Node(*name));
             }
         }
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Origin {
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self, shared: &Shared) {
+        let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
+        assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
+        let mut leased = BTreeMap::new();
+        for (name, peer) in &self.peers {
+            let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));
+            assert!(watched || !shared.connected, "the leases of {name} are looked after");
+            for attempt in peer.leases.keys() {
+                assert_eq!(leased.insert(*attempt, *name), None, "an attempt is leased once");
+            }
+        }
+        let queued: Vec<(u64, u32)> = self.queue.iter().map(|(_, key)| key).collect();
+        assert_eq!(queued.len(), self.queue.len(), "queued tasks are counted");
+        let mut waiting: BTreeMap<(u64, u32), u32> = BTreeMap::new();
+        queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
+        for (number, job) in &self.jobs {
+            job.plan.validate();
+            for (step, task) in job.tasks() {
+                let attempt = Attempt { job: *number, step, number: task.attempt };
+                let is_leased = leased.remove(&attempt).is_some();
+                assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
+                let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
+                assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
+                let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
+                assert_eq!(delayed, task.phase == Phase::Delayed, "a delayed task has its timer");
+            }
+        }
+        assert!(leased.is_empty(), "leases of no task: {leased:?}");
+        let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
+        assert!(hungry, "help is called for as long as tasks wait");
+    }
+
+    /// Checks that nothing is under way.
+    pub(crate) fn validate_idle(&self) {
+        assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
+        assert!(self.queue.is_empty(), "no task is queued");
+        assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+    }
+}
+
+/// A result comes from outside: what is not one item must not get into a list or a call.
+fn well_formed(value: Cbor) -> Result<Cbor, Failure> {
+    match broccoli_abi::validate_item(value.as_bytes()) {
+        Ok(_) => Ok(value),
+        Err(_) => Err(Failure { cause: Cause::Unfit, text: "the result is not one CBOR item".into() }),
     }
 }
 

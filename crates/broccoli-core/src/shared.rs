@@ -91,14 +91,21 @@ impl Outbox {
         } else {
             self.dropped += 1;
         }
-        self.mark(to);
+        self.mark_wire(to);
     }
 
-    /// Says that a role has something for this address.
+    /// Says that a role has something for this address, which may be this node.
     pub(crate) fn mark(&mut self, to: Address) {
-        if to == Address::Node(self.me) && !self.queues.contains_key(&to) {
+        if to == Address::Node(self.me) {
             self.loopback_marked = true;
-        } else if self.marked.insert(to) {
+        } else {
+            self.mark_wire(to);
+        }
+    }
+
+    /// Says that there is something on the wire for this address.
+    pub(crate) fn mark_wire(&mut self, to: Address) {
+        if self.marked.insert(to) {
             self.order.push_back(to);
         }
     }

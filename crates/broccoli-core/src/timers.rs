@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Results(NodeId),
     /// Worker: give back what waits too long.
     Return,
+    /// Worker: capacity that was offered may not be wanted.
+    Offer,
     /// Worker: the time limit of a run.
     RunTimeout(u64),
     /// Client: look after the connection to the origin.
@@ -71,6 +73,11 @@ impl Timers {
     /// Whether a timer is set.
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.by_timer.contains_key(&timer)
+    }
+
+    /// The timers that are set, the next one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Timer> {
+        self.by_time.iter().map(|(_, timer)| *timer)
     }
 
     /// Takes the next timer whose time has come.

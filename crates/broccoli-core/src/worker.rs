@@ -43,6 +43,8 @@ const CONFIRM: Duration = ms(20);
 const RENEW: Duration = ms(1_000);
 /// Tasks that cannot start within this time go back.
 const WAIT_MAX: Duration = ms(50);
+/// Capacity that was offered to one origin is offered to the others after this time.
+const OFFER: Duration = ms(10);
 /// A token is replaced after this time; the one before stays valid.
 const TOKEN_AGE_MAX: Duration = ms(2_000);
 /// Results are repeated after this time, doubled up to the maximum.
@@ -52,8 +54,16 @@ const RESULTS_AGAIN_MAX: Duration = ms(5_000);
 const RESULTS_KEPT: Duration = ms(600_000);
 /// Origins heard of within this time share the window.
 const ACTIVE: Duration = ms(10_000);
-/// Most attempts named in one message.
-const ATTEMPTS_PER_MESSAGE_MAX: usize = 1_024;
+/// Messages of results that are repeated in one packet.
+const REPEATED_PER_PACKET_MAX: usize = 16;
+/// About how long an attempt is on the wire.
+const ATTEMPT_BYTES: usize = 24;
+/// What a packet takes beside the one result in it.
+const RESULT_OVERHEAD_BYTES: u32 = 512;
+/// Longest text of a failure.
+const FAILURE_BYTES_MAX: usize = 4_096;
+/// About how long a `Fetch` is: the features are its longest part.
+const FETCH_BYTES: usize = 1_024;
 
 /// The worker role.
 #[derive(Debug, Default)]
@@ -76,12 +86,18 @@ struct Link {
     epoch: Option<Epoch>,
     /// Last batch of that incarnation.
     seen: u32,
+    /// Which of the 64 batches before it have come, the last one in the lowest bit.
+    seen_before: u64,
+    /// The incarnation of the origin that the next `Fetch` answers, if it is not that one.
+    answers: Option<Epoch>,
     token: u64,
     token_before: u64,
     token_since: Instant,
     /// Tasks that the origin may still send.
     credit: u32,
     fetch_due: bool,
+    /// It is the turn of others: the next `Fetch` gives no credit.
+    withheld: bool,
     held: BTreeMap<Attempt, Held>,
     /// Results that have not been sent.
     done: VecDeque<(Epoch, TaskResult)>,
@@ -140,7 +156,7 @@ impl Worker {
     }
 
     /// An origin calls for help, and this node fits.
-    pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, available: &Available) {
+    pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, available: &Available) {
         if shared.config.slots == 0 || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
         }
@@ -149,7 +165,7 @@ impl Worker {
             // Without credit the link stays in the round: it gets the next capacity that is freed.
             return;
         }
-        self.fetch(shared, from);
+        self.fetch(shared, from, epoch);
     }
 
     /// Tasks to run.
@@ -170,14 +186,19 @@ impl Worker {
         };
         if lease.token != link.token && lease.token != link.token_before {
             // Made for an earlier time of this worker. The origin learns the token that counts.
-            self.fetch(shared, from);
+            self.fetch(shared, from, epoch);
             return;
         }
         if link.epoch != Some(epoch) {
             link.epoch = Some(epoch);
-            link.seen = 0;
+            (link.seen, link.seen_before) = (0, 0);
         }
-        link.seen = link.seen.max(lease.batch);
+        if !link.is_new(lease.batch) {
+            // Repeated on the way: what has come of it is said again if it is still held.
+            link.renew_due = true;
+            shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
+            return;
+        }
         link.result_bytes_max = lease.result_bytes_max;
         link.credit = link.credit.saturating_sub(lease.tasks.len() as u32);
         let runs = |function: &LeasedFunction| modules.runs(&function.module, &function.name);
@@ -298,8 +319,14 @@ impl Worker {
         let Some(link) = self.links.get_mut(&origin) else {
             return;
         };
-        let now = shared.now;
-        link.unacked.retain(|_, unacked| now - unacked.first_sent < RESULTS_KEPT);
+        let (now, held) = (shared.now, &mut link.held);
+        link.unacked.retain(|_, unacked| {
+            let keep = now - unacked.first_sent < RESULTS_KEPT;
+            unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
+                held.remove(&result.attempt);
+            });
+            keep
+        });
         let mut next = None;
         for unacked in link.unacked.values_mut() {
             let at = unacked.sent + (RESULTS_AGAIN * (1 << unacked.tries.min(6))).min(RESULTS_AGAIN_MAX);
@@ -368,20 +395,22 @@ impl Worker {
         let Some(link) = self.links.get_mut(&to) else {
             return;
         };
+        let left = budget.saturating_sub(link.short_bytes());
         if !link.returns.is_empty() {
-            let rest = link.returns.split_off(link.returns.len().min(ATTEMPTS_PER_MESSAGE_MAX));
-            let attempts = core::mem::replace(&mut link.returns, rest);
+            let attempts = core::mem::take(&mut link.returns);
             if let Some(origin_epoch) = link.epoch {
                 put(&Message::Return(Return { origin_epoch, attempts }));
             }
         }
-        link.put_results(shared, to, budget, put);
         if core::mem::take(&mut link.renew_due) {
             link.put_renews(put);
         }
         if core::mem::take(&mut link.fetch_due) {
-            link.credit = share(window, active);
+            link.credit = if core::mem::take(&mut link.withheld) { 0 } else { share(window, active) };
             put(&Message::Fetch(link.fetch(shared, modules)));
+        }
+        if !link.put_results(shared, to, left, put) {
+            shared.outbox.mark(Address::Node(to));
         }
     }
 }
@@ -400,9 +429,10 @@ impl Worker {
     }
 
     /// Sends an origin a new snapshot of its credit.
-    fn fetch(&mut self, shared: &mut Shared, origin: NodeId) {
+    fn fetch(&mut self, shared: &mut Shared, origin: NodeId, epoch: Epoch) {
         if let Some(link) = self.link(shared, origin) {
-            link.fetch_due = true;
+            link.answers = Some(epoch);
+            (link.fetch_due, link.withheld) = (true, false);
             shared.outbox.mark(Address::Node(origin));
         }
     }
@@ -439,7 +469,9 @@ impl Worker {
             return;
         };
         let epoch = *epoch;
-        let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
+        let limits = &shared.config.limits;
+        let packet = limits.packet_bytes_max.saturating_sub(RESULT_OVERHEAD_BYTES);
+        let outcome = fit(outcome, link.result_bytes_max.min(limits.result_bytes_max).min(packet));
         link.held.insert(attempt, Held::Done);
         link.done.push_back((epoch, TaskResult { attempt, outcome }));
         link.fetch_due = true;
@@ -457,7 +489,7 @@ impl Worker {
         let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
         let long = self.running.values().filter(is_long).count();
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
-        let per_slot = if self.task_us == 0 { 1 } else { (WINDOW_US / self.task_us).max(1) };
+        let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
         let waiting = self.queue.len() + self.running.len() - long;
         tasks.saturating_sub(waiting) as u32
@@ -477,44 +509,106 @@ impl Worker {
         if oldest > WAIT_MAX { open.min(self.queue.len()) } else { (expected as usize).max(open) }
     }
 
-    /// Gives freed capacity to origins without credit, one after the other.
+    /// Offers freed capacity to origins without credit, one after the other. Where it does not go
+    /// round, the origin whose task has just ended waits like the others.
     fn rebalance(&mut self, shared: &mut Shared) {
-        if self.links.values().all(|link| link.credit > 0 || link.fetch_due) {
+        let mut starving = self.links.values().filter(|link| link.credit == 0);
+        if starving.next().is_none_or(|link| link.fetch_due) && starving.next().is_none() {
             return;
         }
         let mut left = self.window(shared);
-        let after = self.round.take();
-        let start = |origin: &NodeId| after.is_none_or(|after| *origin > after);
-        let (later, earlier): (Vec<NodeId>, Vec<NodeId>) = self.links.keys().partition(|origin| start(origin));
+        let after = self.round;
+        let is_later = |origin: &NodeId| after.is_none_or(|after| *origin > after);
+        let (later, earlier): (Vec<NodeId>, Vec<NodeId>) = self.links.keys().partition(|origin| is_later(origin));
+        let (mut offered, mut withheld) = (false, false);
         for origin in later.into_iter().chain(earlier) {
-            let Some(link) = self.links.get_mut(&origin) else {
+            let Some(link) = self.links.get_mut(&origin).filter(|link| link.credit == 0) else {
                 continue;
             };
-            if left == 0 {
-                break;
-            }
-            if link.credit == 0 && !link.fetch_due {
+            if left > 0 {
                 left -= 1;
-                link.fetch_due = true;
+                offered = true;
+                (link.fetch_due, link.withheld) = (true, false);
                 self.round = Some(origin);
                 shared.outbox.mark(Address::Node(origin));
+            } else if link.fetch_due {
+                withheld = true;
+                link.withheld = true;
             }
         }
-        self.round = self.round.or(after);
+        if offered && withheld {
+            shared.timers.set(Timer::Offer, shared.now + OFFER);
+        }
+    }
+
+    /// Capacity that was offered may not be wanted: now it is offered to all.
+    pub(crate) fn on_offer_timer(&mut self, shared: &mut Shared) {
+        if self.window(shared) == 0 {
+            return;
+        }
+        for (origin, link) in self.links.iter_mut().filter(|(_, link)| link.credit == 0) {
+            (link.fetch_due, link.withheld) = (true, false);
+            shared.outbox.mark(Address::Node(*origin));
+        }
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Worker {
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self, shared: &Shared) {
+        assert!(self.running.len() <= usize::from(shared.config.slots), "no more runs than slots");
+        assert!(self.queue.is_empty() || self.running.len() == usize::from(shared.config.slots), "no idle slot");
+        assert!(self.queue.is_empty() || shared.timers.is_set(Timer::Return), "nothing waits unnoticed");
+        for waiting in &self.queue {
+            let held = self.links.get(&waiting.origin).and_then(|link| link.held.get(&waiting.task.attempt));
+            assert!(matches!(held, Some(Held::Queued(_))), "{:?} is held", waiting.task.attempt);
+        }
+        let queued = self.links.values().flat_map(|link| link.held.values());
+        assert_eq!(queued.filter(|held| matches!(held, Held::Queued(_))).count(), self.queue.len());
+        for (origin, link) in &self.links {
+            link.validate(shared, *origin, &self.running);
+        }
+    }
+
+    /// Checks that nothing is under way.
+    pub(crate) fn validate_idle(&self) {
+        assert!(self.running.is_empty(), "nothing runs");
+        assert!(self.links.values().all(|link| link.held.is_empty()), "no attempt is held");
     }
 }
 
 impl Link {
+    fn validate(&self, shared: &Shared, origin: NodeId, running: &BTreeMap<RunId, Running>) {
+        let (mut open, mut done) = (0, 0);
+        for (attempt, held) in &self.held {
+            let runs = run_of(running, origin, *attempt).is_some();
+            match held {
+                Held::Queued(_) => assert!(!runs, "what waits does not run"),
+                Held::Running(_) => assert!(runs, "what is said to run does"),
+                Held::Done => done += 1,
+            }
+            open += usize::from(!matches!(held, Held::Done));
+        }
+        assert!(open == 0 || shared.timers.is_set(Timer::Renew(origin)), "what is held is renewed");
+        let unacked: usize = self.unacked.values().map(|unacked| unacked.results.results.len()).sum();
+        assert_eq!(done, unacked + self.done.len(), "a result is kept until it is acknowledged");
+        assert!(unacked == 0 || shared.timers.is_set(Timer::Results(origin)), "results are sent again");
+    }
+
     fn new(shared: &mut Shared) -> Link {
         let token = shared.rng.next();
         Link {
             epoch: None,
             seen: 0,
+            seen_before: 0,
+            answers: None,
             token,
             token_before: token,
             token_since: shared.now,
             credit: 0,
             fetch_due: false,
+            withheld: false,
             held: BTreeMap::new(),
             done: VecDeque::new(),
             unacked: BTreeMap::new(),
@@ -526,16 +620,41 @@ impl Link {
         }
     }
 
+    /// Whether a batch comes for the first time; notes that it has come.
+    fn is_new(&mut self, batch: u32) -> bool {
+        if batch > self.seen {
+            let shift = batch - self.seen;
+            let before = self.seen_before.checked_shl(shift).unwrap_or(0);
+            self.seen_before = before | 1_u64.checked_shl(shift - 1).unwrap_or(0);
+            self.seen = batch;
+            return true;
+        }
+        let bit = match self.seen.checked_sub(batch + 1) {
+            Some(back) => 1_u64.checked_shl(back).unwrap_or(0),
+            None => return false,
+        };
+        let is_new = bit != 0 && self.seen_before & bit == 0;
+        self.seen_before |= bit;
+        is_new
+    }
+
+    /// About how long all is that waits for the origin beside results.
+    fn short_bytes(&self) -> usize {
+        let named = self.returns.len() + if self.renew_due { self.held.len() } else { 0 };
+        named * ATTEMPT_BYTES + if self.fetch_due { FETCH_BYTES } else { 0 }
+    }
+
     fn fetch(&mut self, shared: &mut Shared, modules: u64) -> Fetch {
         if shared.now - self.token_since > TOKEN_AGE_MAX {
             self.token_before = self.token;
             self.token = shared.rng.next();
             self.token_since = shared.now;
         }
+        let origin_epoch = self.answers.take().or(self.epoch);
         Fetch {
             token: self.token,
-            origin_epoch: self.epoch,
-            seen: self.seen,
+            origin_epoch,
+            seen: if origin_epoch == self.epoch { self.seen } else { 0 },
             tasks: self.credit,
             bytes: shared.config.limits.credit_bytes,
             modules,
@@ -544,41 +663,43 @@ impl Link {
         }
     }
 
-    /// Writes results that wait, or wait again, as long as there is room.
-    fn put_results(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
+    /// Writes results that wait, or wait again, as long as there is room. Returns whether that
+    /// was all of them.
+    fn put_results(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) -> bool {
         let mut left = budget;
-        for unacked in self.unacked.values_mut().filter(|unacked| unacked.again) {
-            let bytes = unacked.results.results.iter().map(result_bytes).sum();
-            if left < budget && bytes > left {
-                shared.outbox.mark(Address::Node(to));
-                return;
+        for (repeated, unacked) in self.unacked.values_mut().filter(|unacked| unacked.again).enumerate() {
+            let bytes: usize = unacked.results.results.iter().map(result_bytes).sum();
+            if bytes > left || repeated >= REPEATED_PER_PACKET_MAX {
+                return false;
             }
-            left = left.saturating_sub(bytes);
+            left -= bytes;
             (unacked.again, unacked.sent, unacked.tries) = (false, shared.now, unacked.tries + 1);
             put(&Message::TaskResults(unacked.results.clone()));
         }
         let Some(&(origin_epoch, _)) = self.done.front() else {
-            return;
+            return true;
         };
         let mut results = Vec::new();
         while let Some((epoch, result)) = self.done.front() {
             let bytes = result_bytes(result);
-            if *epoch != origin_epoch || (left < budget && bytes > left) {
-                shared.outbox.mark(Address::Node(to));
+            if *epoch != origin_epoch || bytes > left {
                 break;
             }
-            left = left.saturating_sub(bytes);
+            left -= bytes;
             results.extend(self.done.pop_front().map(|(_, result)| result));
+        }
+        if results.is_empty() {
+            return false;
         }
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
         put(&message);
-        let Message::TaskResults(results) = message else {
-            return;
-        };
-        let unacked = Unacked { results, sent: shared.now, first_sent: shared.now, tries: 0, again: false };
-        self.unacked.insert(self.last_number, unacked);
-        shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
+        if let Message::TaskResults(results) = message {
+            let unacked = Unacked { results, sent: shared.now, first_sent: shared.now, tries: 0, again: false };
+            self.unacked.insert(self.last_number, unacked);
+            shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
+        }
+        self.done.is_empty()
     }
 
     /// Names what is held, an epoch of the origin at a time.
@@ -609,6 +730,12 @@ fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> 
             cause: Cause::Unfit,
             text: format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
         }),
+        Err(mut failure) => {
+            while failure.text.len() > FAILURE_BYTES_MAX {
+                failure.text.pop();
+            }
+            Err(failure)
+        }
         outcome => outcome,
     }
 }

@@ -193,16 +193,26 @@ impl Job {
         self.plan.complete(StepId(step), outcome, effects);
     }
 
-    /// Ends all tasks; gives those that were leased, with their attempt.
-    pub(super) fn end_all(&mut self) -> Vec<(u32, u32)> {
-        let mut leased = Vec::new();
+    /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
+    pub(super) fn end_all(&mut self) -> Vec<(u32, u32, Phase)> {
+        let mut under_way = Vec::new();
         for (step, task) in self.tasks.iter_mut().enumerate() {
-            if task.phase == Phase::Leased {
-                leased.push((step as u32, task.attempt));
+            if matches!(task.phase, Phase::Leased | Phase::Delayed) {
+                under_way.push((step as u32, task.attempt, task.phase));
             }
             task.phase = Phase::Ended;
         }
-        leased
+        under_way
+    }
+
+    /// Whether a task is queued.
+    pub(super) fn is_ready(&self, step: u32) -> bool {
+        self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
+    }
+
+    /// All tasks that were announced, with their step.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
+        self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
     }
 
     /// Describes a failure for people.

@@ -10,6 +10,8 @@ use core::time::Duration;
 use broccoli_proto::Epoch;
 use broccoli_proto::message::{Abort, Attempt, Fetch, Lease, LeasedFunction, Message, ResultAck};
 
+use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
+
 use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
 use crate::shared::Shared;
@@ -28,7 +30,12 @@ const ACK_DELAY: Duration = ms(10);
 /// Results that are acknowledged without waiting.
 const ACKS_WAITING_MAX: usize = 32;
 /// Incarnations of a worker that are known to be over.
-const PAST_EPOCHS: usize = 4;
+const PAST_EPOCHS: usize = 16;
+/// A batch that the worker has not seen after this time does not take of its credit any more: it
+/// was lost, and so may be what says that it came.
+const IN_FLIGHT_MAX: Duration = ms(1_500);
+/// About what a lease takes beside its tasks.
+const LEASE_BYTES: usize = 64;
 
 /// A worker.
 #[derive(Debug)]
@@ -59,6 +66,7 @@ pub(super) struct Peer {
 #[derive(Debug)]
 struct Batch {
     number: u32,
+    sent: Instant,
     tasks: u32,
     bytes: u32,
 }
@@ -106,13 +114,14 @@ impl Peer {
         }
     }
 
-    /// Meets the worker in an incarnation. A new one has lost what the one before held. None if
-    /// this one is known to be over.
-    pub(super) fn meet(&mut self, epoch: Epoch) -> Option<Vec<(Attempt, bool)>> {
+    /// Meets the worker in an incarnation; a new one has lost what the one before held. None if
+    /// this one does not count: it is known to be over, or its message does not answer this
+    /// origin's present incarnation (`answers`), so that it may be a recording of the past.
+    pub(super) fn meet(&mut self, epoch: Epoch, answers: bool) -> Option<Vec<(Attempt, bool)>> {
         if epoch == self.epoch {
             return Some(Vec::new());
         }
-        if self.past.contains(&epoch) {
+        if !answers || self.is_over(epoch) {
             return None;
         }
         let mut past = core::mem::take(&mut self.past);
@@ -123,9 +132,14 @@ impl Peer {
         Some(leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect())
     }
 
+    /// Whether an incarnation of the worker is known to be over.
+    pub(super) fn is_over(&self, epoch: Epoch) -> bool {
+        self.past.contains(&epoch)
+    }
+
     /// Takes a snapshot of credit. Returns whether unconfirmed leases have to be sent again,
     /// since the worker has a new token.
-    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch) -> bool {
+    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) -> bool {
         self.suspected = false;
         if sequence < self.fetched {
             return false;
@@ -136,7 +150,10 @@ impl Peer {
         (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
         if fetch.origin_epoch == Some(my_epoch) {
             self.in_flight.retain(|batch| batch.number > fetch.seen);
+            // The worker may remember more than this origin: no number is used twice.
+            self.last_batch = self.last_batch.max(fetch.seen);
         }
+        self.forget_lost_batches(now);
         new_token
     }
 
@@ -144,6 +161,10 @@ impl Peer {
     pub(super) fn credit(&self) -> u32 {
         if self.suspected {
             return 0;
+        }
+        if self.leases.is_empty() {
+            // What is in flight was lost, or repeats what has ended: it takes of no credit.
+            return self.tasks;
         }
         let under_way = self.in_flight.iter().map(|batch| batch.tasks).sum::<u32>() + self.outgoing.len() as u32;
         self.tasks.saturating_sub(under_way)
@@ -160,6 +181,9 @@ impl Peer {
             resend_at: now + CONFIRM,
             waits: true,
         };
+        if self.leases.is_empty() {
+            self.in_flight.clear();
+        }
         self.leases.insert(attempt, leased);
         self.outgoing.push_back(attempt);
     }
@@ -193,11 +217,16 @@ impl Peer {
         if leaving { self.take(|_| true) } else { Vec::new() }
     }
 
+    fn forget_lost_batches(&mut self, now: Instant) {
+        self.in_flight.retain(|batch| now - batch.sent < IN_FLIGHT_MAX);
+    }
+
     /// Finds leases that are lost, and whether others have to be sent again or acknowledged.
     pub(super) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
         if self.leases.values().any(|leased| leased.is_unheard(now)) {
             self.suspected = true;
         }
+        self.forget_lost_batches(now);
         let lost = self.take(|leased| now > leased.deadline || leased.is_unheard(now));
         for (attempt, leased) in &mut self.leases {
             if !leased.confirmed && !leased.waits && now >= leased.resend_at && !self.suspected {
@@ -211,8 +240,12 @@ impl Peer {
         (lost, acks_due || !self.outgoing.is_empty())
     }
 
-    pub(super) fn needs_looking_after(&self) -> bool {
-        !self.leases.is_empty() || !self.acks.is_empty()
+    /// When there will be something to look after: `later`, or earlier if acknowledgements wait.
+    pub(super) fn look_again_at(&self, now: Instant, later: Instant) -> Option<Instant> {
+        let under_way = !self.leases.is_empty() || !self.in_flight.is_empty();
+        let acks_wait = !self.acks.is_empty() && self.ack_at > now;
+        let acks = acks_wait.then(|| self.ack_at.min(later));
+        acks.or(under_way.then_some(later))
     }
 
     /// Notes that results are to be acknowledged.
@@ -222,6 +255,11 @@ impl Peer {
         }
         self.acks.push(number);
         if self.acks.len() < ACKS_WAITING_MAX { Acknowledged::Later(self.ack_at) } else { Acknowledged::Now }
+    }
+
+    /// About how long acknowledgements and aborts are.
+    fn acks_bytes(&self) -> usize {
+        self.acks.len() * 5 + self.aborts.len() * 24 + LEASE_BYTES
     }
 
     /// Writes acknowledgements and aborts.
@@ -244,10 +282,12 @@ impl Peer {
         shared: &Shared,
         budget: usize,
     ) -> (Option<Lease>, Vec<(Attempt, String)>, bool) {
-        let budget = budget.min(self.packet_bytes_max as usize);
-        let credit_bytes =
-            (self.bytes as usize).saturating_sub(self.in_flight.iter().map(|batch| batch.bytes as usize).sum());
-        let room = budget.min(credit_bytes);
+        let packet = self.packet_bytes_max.min(shared.config.limits.packet_bytes_max) as usize;
+        let task_max = packet.saturating_sub(OVERHEAD_BYTES_MAX + LEASE_BYTES);
+        let room = task_max.min(budget.saturating_sub(LEASE_BYTES + self.acks_bytes()));
+        let under_way: usize = self.in_flight.iter().map(|batch| batch.bytes as usize).sum();
+        let credit = (self.bytes as usize).saturating_sub(under_way);
+        let mut out_of_credit = false;
         let (mut functions, mut tasks, mut unfit): (Vec<Arc<LeasedFunction>>, Vec<_>, Vec<_>) = Default::default();
         let mut bytes = 0;
         while let Some(&attempt) = self.outgoing.front() {
@@ -257,14 +297,16 @@ impl Peer {
                 self.outgoing.pop_front();
                 continue;
             };
-            let size = task.args.as_bytes().len() + 48;
-            if size > budget {
-                unfit.push((attempt, format!("the arguments have {size} bytes, a packet takes {budget}")));
+            let size = task.args.as_bytes().len() + function.name.len() + 96;
+            if size > task_max {
+                unfit.push((attempt, format!("the arguments have {size} bytes, a packet takes {task_max}")));
                 self.outgoing.pop_front();
                 self.leases.remove(&attempt);
                 continue;
             }
-            if tasks.len() >= LEASE_TASKS_MAX || bytes + size > room {
+            // The credit of a worker that waits for nothing allows for one task of any size.
+            out_of_credit = bytes + size > credit && bytes + under_way > 0;
+            if tasks.len() >= LEASE_TASKS_MAX || bytes + size > room || out_of_credit {
                 break;
             }
             bytes += size;
@@ -273,11 +315,13 @@ impl Peer {
             tasks.push(task);
             self.outgoing.pop_front();
         }
+        let more = !self.outgoing.is_empty() && !out_of_credit;
         if tasks.is_empty() {
-            return (None, unfit, false);
+            return (None, unfit, more);
         }
         self.last_batch += 1;
-        self.in_flight.push_back(Batch { number: self.last_batch, tasks: tasks.len() as u32, bytes: bytes as u32 });
+        let (number, sent, tasks_len) = (self.last_batch, shared.now, tasks.len() as u32);
+        self.in_flight.push_back(Batch { number, sent, tasks: tasks_len, bytes: bytes as u32 });
         let lease = Lease {
             token: self.token,
             batch: self.last_batch,
@@ -285,7 +329,7 @@ impl Peer {
             tasks,
             result_bytes_max: shared.config.limits.result_bytes_max,
         };
-        (Some(lease), unfit, !self.outgoing.is_empty())
+        (Some(lease), unfit, more)
     }
 
     /// Removes the leases that `which` names.

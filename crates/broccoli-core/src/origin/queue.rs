@@ -95,6 +95,37 @@ impl Queue {
         Some(key)
     }
 
+    /// Drops the entries of a job that has ended.
+    pub(super) fn forget(&mut self, job: u64) {
+        for queue in self.classes.values_mut().flat_map(|class| &mut class.queues) {
+            let before = queue.len();
+            queue.retain(|(_, (of, _))| *of != job);
+            self.len -= before - queue.len();
+        }
+    }
+
+    /// Drops entries at the front of a class whose tasks do not wait any more: a late success has
+    /// ended them. What is left at the front really waits.
+    pub(super) fn drop_stale(&mut self, class: u32, waits: impl Fn(u64, u32) -> bool) {
+        let Some(class) = self.classes.get_mut(&class) else {
+            return;
+        };
+        for queue in &mut class.queues {
+            while queue.front().is_some_and(|(_, (job, step))| !waits(*job, *step)) {
+                queue.pop_front();
+                self.len -= 1;
+            }
+        }
+    }
+
+    /// All entries, with their class.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Key)> {
+        let of = |(id, class): (&u32, &'_ Class)| {
+            (*id, class.queues.iter().flatten().map(|(_, key)| *key).collect::<Vec<Key>>())
+        };
+        self.classes.iter().map(of).flat_map(|(id, keys)| keys.into_iter().map(move |key| (id, key)))
+    }
+
     /// Tasks of a class that wait with this priority.
     pub(super) fn waiting(&self, class: u32, priority: u8) -> usize {
         self.classes.get(&class).map_or(0, |class| class.queues[usize::from(priority)].len())

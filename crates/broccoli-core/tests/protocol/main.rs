@@ -1,0 +1,53 @@
+//! The protocol of the sans-IO node, one module a behaviour.
+
+#[path = "../cluster/mod.rs"]
+mod cluster;
+
+mod batches;
+mod faults;
+mod forms;
+mod hostile;
+mod losses;
+mod modules;
+mod presence;
+mod queue;
+mod spread;
+
+use broccoli_core::Event;
+use broccoli_proto::{Canvas, Cbor};
+use cluster::{Cluster, Id};
+
+fn add(x: i64, y: i64) -> Canvas {
+    Canvas::task("add", Cbor::encode(&(x, y)))
+}
+
+fn one(function: &str, arg: i64) -> Canvas {
+    Canvas::task(function, Cbor::encode(&[arg]))
+}
+
+fn none(function: &str) -> Canvas {
+    Canvas::task(function, Cbor::empty_array())
+}
+
+fn sleep(ms: i64) -> Canvas {
+    one("sleep", ms)
+}
+
+/// `[0 + 0, 1 + 1, …]` and its result.
+fn adds(n: i64) -> (Canvas, Cbor) {
+    let sums: Vec<i64> = (0..n).map(|i| 2 * i).collect();
+    (Canvas::group((0..n).map(|i| add(i, i)).collect()), Cbor::encode(&sums))
+}
+
+/// `n` tasks that take `ms` each, told apart by their arguments, and their result.
+fn sleeps(n: i64, ms: i64) -> (Canvas, Cbor) {
+    let each: Vec<i64> = (0..n).map(|i| ms + i).collect();
+    (Canvas::group(each.iter().map(|ms| sleep(*ms)).collect()), Cbor::encode(&each))
+}
+
+/// Connects a client to an origin.
+fn attach(c: &mut Cluster, client: Id) {
+    c.attach(client);
+    let attached = c.run_until(300_000, |c| c.events(client).any(|event| matches!(event, Event::Attached(_))));
+    assert!(attached, "no origin was found");
+}

@@ -1,0 +1,100 @@
+//! Accepting, refusing and revoking.
+
+use broccoli_core::{Event, SubmitError};
+use broccoli_proto::Cause;
+use broccoli_proto::message::Refusal;
+
+use crate::cluster::{Cluster, Spec};
+use crate::{add, sleep, sleeps};
+
+#[test]
+fn a_full_queue_refuses_and_loses_nothing_that_it_accepted() {
+    let origin = Spec::new("origin", 0).limits(|limits| limits.jobs_max = 4);
+    let mut c = Cluster::started(70, vec![origin, Spec::client("client"), Spec::worker("w", 1)]);
+    crate::attach(&mut c, 1);
+    let jobs: Vec<_> = (0..4).map(|_| c.submit(0, &sleep(100))).collect();
+    assert_eq!(c.try_submit(0, &add(1, 1)), Err(SubmitError::QueueFull));
+    let remote = c.submit_remote(1, &add(1, 1));
+    let refused =
+        |c: &Cluster| c.events(1).any(|event| matches!(event, Event::Refused(id, Refusal::QueueFull) if *id == remote));
+    assert!(c.run_until(1_000, refused));
+    jobs.into_iter().for_each(|job| assert!(c.wait(0, job, 2_000).is_ok()));
+    let job = c.submit(0, &add(1, 1));
+    assert!(c.wait(0, job, 1_000).is_ok(), "there is room again");
+}
+
+#[test]
+fn the_number_of_tasks_is_bounded_too() {
+    let origin = Spec::new("origin", 1).limits(|limits| limits.tasks_max = 100);
+    let mut c = Cluster::started(71, vec![origin]);
+    let (canvas, expected) = sleeps(60, 10);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.try_submit(0, &canvas), Err(SubmitError::QueueFull));
+    assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+}
+
+#[test]
+fn a_revoked_job_aborts_its_runs_and_ends() {
+    let specs = vec![Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 2), Spec::worker("w2", 2)];
+    let mut c = Cluster::started(72, specs);
+    crate::attach(&mut c, 0);
+    let mut later = add(1, 1);
+    later.options.countdown_ms = Some(3_600_000);
+    let mut canvas = sleeps(20, 60_000).0;
+    if let broccoli_proto::Form::Group(members) = &mut canvas.form {
+        members.push(later);
+    }
+    let job = c.submit_remote(0, &canvas);
+    c.run_for(1_000);
+    assert_eq!(c.runs.len(), 4);
+    c.revoke(0, job);
+    assert_eq!(c.wait(0, job, 1_000).expect_err("revoked").cause, Cause::Revoked);
+    c.run_for(100);
+    assert!(c.runs.iter().all(|run| run.aborted), "all runs were aborted");
+    assert_eq!(c.runs.len(), 4, "nothing else started");
+    c.run_for(10_000);
+    c.assert_idle();
+}
+
+#[test]
+fn a_job_that_waits_for_a_node_can_be_revoked() {
+    let mut c = Cluster::started(73, vec![Spec::new("origin", 1)]);
+    let mut canvas = add(1, 1);
+    canvas.options.on = vec!["nobody".into()];
+    let job = c.submit(0, &canvas);
+    c.run_for(5_000);
+    c.revoke(0, job);
+    assert_eq!(c.wait(0, job, 10).expect_err("revoked").cause, Cause::Revoked);
+    assert_eq!(c.node(0).vitals().ready, 0, "it takes no place in the queue");
+    c.run_for(5_000);
+    c.assert_idle();
+}
+
+#[test]
+fn a_job_revoked_before_it_was_accepted_ends_too() {
+    let specs = vec![Spec::client("client"), Spec::new("origin", 1)];
+    let mut c = Cluster::started(74, specs);
+    crate::attach(&mut c, 0);
+    let job = c.submit_remote(0, &sleep(60_000));
+    c.revoke(0, job);
+    assert_eq!(c.wait(0, job, 2_000).expect_err("revoked").cause, Cause::Revoked);
+    c.run_for(10_000);
+    c.assert_idle();
+}
+
+#[test]
+fn a_second_call_for_help_does_not_wait_for_the_first_ones_interval() {
+    let mut c = Cluster::started(75, vec![Spec::new("origin", 0)]);
+    let first = c.submit(0, &add(1, 1));
+    // Help was called for many times: the interval is at its longest.
+    c.run_for(20_000);
+    c.add(Spec::worker("w", 1));
+    assert!(c.wait(0, first, 3_000).is_ok());
+    c.kill(1, true);
+    c.add(Spec::worker("w2", 1));
+    c.run_for(100);
+    let start = c.now_ms();
+    let second = c.submit(0, &add(1, 1));
+    assert!(c.wait(0, second, 3_000).is_ok());
+    assert!(c.now_ms() - start < 20, "{} ms", c.now_ms() - start);
+}
