@@ -113,7 +113,10 @@ impl Cluster {
             "deploy_public": hex(&self.deploy_public.0),
         });
         write_private(path, &format!("{json:#}\n"))?;
-        write_private(&deploy_key_path(path), &format!("{}\n", hex(&deploy.0.to_bytes())))
+        write_private(&deploy_key_path(path), &format!("{}\n", hex(&deploy.0.to_bytes()))).inspect_err(|_| {
+            // Half a cluster would only be in the way of the next attempt.
+            let _ = fs::remove_file(path);
+        })
     }
 
     /// Reads a cluster file.
@@ -211,6 +214,9 @@ fn decode_token(bytes: &[u8]) -> Option<Cluster> {
     let id = decoder.str().ok()?.parse().ok()?;
     let key = ClusterKey::new(decoder.bytes().ok()?.try_into().ok()?);
     let deploy_public = DeployPublic(decoder.bytes().ok()?.try_into().ok()?);
+    if decoder.position() != bytes.len() {
+        return None;
+    }
     Some(Cluster { id, key, deploy_public, server: Some(server) })
 }
 
@@ -239,7 +245,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.is_ascii() {
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut bytes = [0; N];

@@ -1,13 +1,23 @@
 //! The loop of a node: feeds the state machine with everything that is ready, then drains it.
 //!
+//! ```text
+//!   loop {
+//!       drain: send and do what the state machine wants, for a bounded time
+//!       wait:  link | reports of slots and installers | commands of handles | timer
+//!       feed:  that, and whatever else is ready by now
+//!   }
+//! ```
+//!
 //! It owns the link, the executor and the store, and the clock. It decides nothing about tasks.
-//! One task runs all of it; only long tasks of the cluster have threads of their own.
+//! One task runs all of it; only long tasks of the cluster and installations have threads of
+//! their own, so that no heartbeat waits for them or for a disk.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use broccoli_core::{Action, Event, Input, Instant, Node, SubmitError, SubmitId};
@@ -17,22 +27,27 @@ use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
 use broccoli_wasm::Engine;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{self, Sleep};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
+use tokio::{task, time};
+use tokio::time::Sleep;
 
 use crate::executor::{Executor, Report};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
-use crate::store::{Store, Stored};
+use crate::store::{Installation, Installed, Store, Stored};
 
 /// Inputs that are taken before the state machine is drained.
 const INPUTS_MAX: usize = 256;
-/// Short tasks run for this long before the link is looked after again.
+/// Short tasks run for about this long before everything else is looked after again.
 const BURST: Duration = Duration::from_millis(5);
 /// Pause before a new connection, doubled up to the maximum.
-const RECONNECT: Duration = Duration::from_millis(50);
+pub(crate) const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Events that wait for one listener; those after them are dropped.
+pub(crate) const EVENTS_MAX: usize = 4_096;
+/// What a packet takes beside the canvas in it.
+const SUBMIT_OVERHEAD_BYTES: usize = 512;
 
 /// Something that whoever runs a node may want to know.
 #[derive(Clone, Debug)]
@@ -66,7 +81,8 @@ pub enum NodeEvent {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
-    /// The store could not keep something.
+    /// Something could not be kept on disk, or is damaged there, or was too large to be sent; the
+    /// text says what.
     Storage(String),
 }
 
@@ -87,7 +103,7 @@ pub(crate) enum Command {
     Revoke(SubmitId),
     Attach,
     AskVitals,
-    Listen(UnboundedSender<NodeEvent>),
+    Listen(Sender<NodeEvent>),
     Query(Box<dyn FnOnce(&Node) + Send>),
     Deploy { manifest: SignedManifest, wasm: Arc<[u8]> },
     Leave,
@@ -100,12 +116,17 @@ pub struct Driver {
     pub(crate) topics: Topics,
     pub(crate) name: NodeId,
     pub(crate) client_id: String,
+    /// Whether deployed code has to run here.
+    pub(crate) runs_code: bool,
+    pub(crate) packet_bytes_max: usize,
     pub(crate) executor: Executor,
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) reports: UnboundedReceiver<Report>,
+    /// For the threads that install modules.
+    pub(crate) reporter: UnboundedSender<Report>,
     pub(crate) commands: UnboundedReceiver<Command>,
-    pub(crate) listeners: Vec<UnboundedSender<NodeEvent>>,
+    pub(crate) listeners: Vec<Sender<NodeEvent>>,
     pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
     pub(crate) started: std::time::Instant,
     pub(crate) connect_at: Option<time::Instant>,
@@ -117,13 +138,16 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Runs until [`crate::NodeHandle::leave`], until the last handle is dropped, or until the
-    /// name turns out to be taken.
+    /// Runs until [`crate::NodeHandle::leave`], until the last handle is dropped (those of jobs
+    /// count), or until the name turns out to be taken.
     pub async fn run(mut self) {
         self.connect_at = Some(time::Instant::now());
         let mut sleep = pin!(time::sleep(Duration::ZERO));
-        while !self.over {
-            self.drain();
+        loop {
+            let is_busy = self.drain();
+            if self.over {
+                break;
+            }
             self.set_sleep(sleep.as_mut());
             tokio::select! {
                 biased;
@@ -131,18 +155,18 @@ impl Driver {
                 Some(report) = self.reports.recv() => self.on_report(report),
                 command = self.commands.recv() => self.on_command(command.unwrap_or(Command::Leave)),
                 () = sleep.as_mut() => self.on_time(),
+                // Sockets and timers move on only while this task waits, were it for a moment.
+                () = task::yield_now(), if is_busy => {}
             }
             self.take_what_is_ready();
         }
-        self.drain();
         self.link.disconnect().await;
     }
 
     /// Makes the modules of the store runnable.
     pub(crate) fn install_stored(&mut self, stored: Vec<Stored>) {
         for Stored { manifest, wasm } in stored {
-            let outcome = self.load(&manifest, &wasm);
-            self.feed(Input::Installed { manifest, outcome });
+            self.on_installed(Installation::stored(manifest, wasm, &self.engine).run());
         }
     }
 
@@ -155,7 +179,11 @@ impl Driver {
     }
 
     fn tell(&mut self, event: &NodeEvent) {
-        self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        // A listener that does not listen loses events, never the node its memory.
+        self.listeners.retain(|listener| !listener.is_closed());
+        for listener in &self.listeners {
+            let _ = listener.try_send(event.clone());
+        }
     }
 
     fn set_sleep(&self, sleep: Pin<&mut Sleep>) {
@@ -240,6 +268,7 @@ impl Driver {
                 self.feed(Input::Executed { run, outcome });
             }
             Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Installed(installed) => self.on_installed(*installed),
         }
     }
 
@@ -258,7 +287,14 @@ impl Driver {
                 }
             },
             Command::SubmitToCluster { canvas, updates, id } => {
-                let submit = self.node.submit_to_cluster(now, Cbor::encode(&canvas));
+                let canvas = Cbor::encode(&canvas);
+                let (bytes, max) = (canvas.as_bytes().len(), self.packet_bytes_max.saturating_sub(SUBMIT_OVERHEAD_BYTES));
+                if bytes > max {
+                    let why = format!("the canvas has {bytes} bytes, a packet takes {max}: submit it in parts");
+                    let _ = updates.send(JobUpdate::Refused(Refusal::BadCanvas(why)));
+                    return;
+                }
+                let submit = self.node.submit_to_cluster(now, canvas);
                 self.follow(submit, updates, &id);
             }
             Command::Revoke(submit) => self.node.revoke(now, submit),
@@ -267,8 +303,9 @@ impl Driver {
             Command::Listen(listener) => self.listeners.push(listener),
             Command::Query(query) => query(&self.node),
             Command::Deploy { manifest, wasm } => {
-                self.keep(&manifest, wasm);
-                self.feed(Input::Installed { manifest, outcome: Ok(()) });
+                let engine = self.runs_code.then_some(&self.engine);
+                let installation = self.store.deployed(manifest, wasm, engine);
+                self.install(installation);
             }
             Command::Leave => {
                 self.node.leave(now);
@@ -285,12 +322,17 @@ impl Driver {
 
 /// Going out.
 impl Driver {
-    /// Sends and does everything that the state machine wants, until it wants nothing more.
-    fn drain(&mut self) {
+    /// Sends and does what the state machine wants, for a bounded time. Returns whether it may
+    /// want more.
+    fn drain(&mut self) -> bool {
+        let end = std::time::Instant::now() + BURST;
         loop {
             self.transmit();
-            if !self.act_for_a_while() {
-                return;
+            if !self.act_until(end) {
+                return false;
+            }
+            if std::time::Instant::now() >= end {
+                return true;
             }
         }
     }
@@ -309,14 +351,13 @@ impl Driver {
         self.buf = buf;
     }
 
-    /// Does what is to be done, for a bounded time. Returns whether there was anything.
-    fn act_for_a_while(&mut self) -> bool {
+    /// Does what is to be done until then, at least one thing. Returns whether there was any.
+    fn act_until(&mut self, end: std::time::Instant) -> bool {
         let Some(mut action) = self.node.poll_action() else { return false };
         if matches!(action, Action::Execute(_)) {
             // What was just published would otherwise wait until the task is done.
             self.flush();
         }
-        let end = std::time::Instant::now() + BURST;
         loop {
             self.act(action);
             if std::time::Instant::now() >= end {
@@ -352,8 +393,8 @@ impl Driver {
                 self.feed(Input::ChunkLoaded { module, index, to, bytes });
             }
             Action::Install(manifest) => {
-                let outcome = self.install(&manifest);
-                self.feed(Input::Installed { manifest, outcome });
+                let installation = self.store.pulled(manifest, &self.engine);
+                self.install(installation);
             }
             Action::Remove(module) => {
                 self.executor.remove_module(&module);
@@ -363,28 +404,32 @@ impl Driver {
         }
     }
 
-    fn install(&mut self, manifest: &SignedManifest) -> Result<(), String> {
-        let wasm = self.store.assemble(manifest)?;
-        self.load(manifest, &wasm)?;
-        self.keep(manifest, wasm);
-        Ok(())
-    }
-
-    /// Compiles a module and compares it with what its manifest promises.
-    fn load(&mut self, manifest: &SignedManifest, wasm: &[u8]) -> Result<(), String> {
-        let module = self.engine.load(wasm).map_err(|error| error.to_string())?;
-        if module.functions() != manifest.manifest.functions {
-            return Err("its functions are not those that its manifest names".into());
+    /// Has a module checked, compiled and written on a thread of its own, which reports.
+    fn install(&mut self, installation: Installation) {
+        let (reporter, manifest) = (self.reporter.clone(), installation.manifest.clone());
+        let run = move || {
+            // Nobody listens any more when the node ends.
+            let _ = reporter.send(Report::Installed(Box::new(installation.run())));
+        };
+        if let Err(error) = thread::Builder::new().name("install".into()).spawn(run) {
+            let outcome = Err(format!("no thread to install it: {error}"));
+            self.on_installed(Installed { manifest, outcome, unwritten: None });
         }
-        self.executor.add_module(manifest.id, module);
-        Ok(())
     }
 
-    fn keep(&mut self, manifest: &SignedManifest, wasm: Arc<[u8]>) {
-        if let Err(error) = self.store.put(manifest, wasm) {
+    fn on_installed(&mut self, installed: Installed) {
+        let Installed { manifest, outcome, unwritten } = installed;
+        let outcome = outcome.map(|code| {
+            self.store.keep(manifest.id, code.wasm);
+            if let Some(module) = code.module {
+                self.executor.add_module(manifest.id, module);
+            }
+        });
+        if let Some(error) = unwritten {
             let text = format!("module {} is only kept in memory: {error}", manifest.manifest.name);
             self.tell(&NodeEvent::Storage(text));
         }
+        self.feed(Input::Installed { manifest, outcome });
     }
 
     fn on_event(&mut self, event: Event) {

@@ -9,6 +9,7 @@
 //!
 //! It never decides what runs: the core gives it at most as many runs as there are slots.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,8 @@ use broccoli_proto::{Cause, Cbor, ModuleHash};
 use broccoli_wasm::{Host, Module, Run, Step};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::native::Erased;
+use crate::native::Native;
+use crate::store::Installed;
 
 /// Fuel of the first slice: about 50 µs.
 const INLINE_FUEL: u64 = 10_000;
@@ -48,19 +50,22 @@ impl Default for RunLimits {
     }
 }
 
-/// What comes from a running task.
+/// What comes from the threads of a node.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It has ended.
+    /// A task has ended.
     Finished(RunId, Result<Cbor, Failure>),
-    /// It logged a line.
+    /// A running task logged a line.
     Logged(RunId, String),
+    /// A module is installed, or cannot be.
+    Installed(Box<Installed>),
 }
 
 /// The executor of one node.
 pub(crate) struct Executor {
     limits: RunLimits,
-    natives: HashMap<(ModuleHash, String), Erased>,
+    result_bytes_max: usize,
+    natives: HashMap<ModuleHash, HashMap<String, Native>>,
     modules: HashMap<ModuleHash, Module>,
     reports: UnboundedSender<Report>,
     /// One for each slot that was needed so far.
@@ -84,7 +89,7 @@ struct Work {
 
 enum Job {
     Wasm(Box<Execution>),
-    Native { call: Erased, items: Items },
+    Native { function: Native, items: Items },
 }
 
 /// The argument lists of a run: one, or those of a bin.
@@ -93,6 +98,9 @@ struct Items {
     bin: bool,
     at: usize,
     results: Vec<Cbor>,
+    /// Bytes of the results so far, and their limit.
+    bytes: usize,
+    bytes_max: usize,
 }
 
 /// A run of Wasm, which may be a bin of several calls.
@@ -142,9 +150,16 @@ impl Host for TaskHost {
 }
 
 impl Executor {
-    pub(crate) fn new(limits: RunLimits, seed: u64, reports: UnboundedSender<Report>) -> Executor {
+    /// An executor whose runs give at most `result_bytes_max` each.
+    pub(crate) fn new(
+        limits: RunLimits,
+        result_bytes_max: usize,
+        seed: u64,
+        reports: UnboundedSender<Report>,
+    ) -> Executor {
         Executor {
             limits,
+            result_bytes_max,
             natives: HashMap::new(),
             modules: HashMap::new(),
             reports,
@@ -156,10 +171,8 @@ impl Executor {
     }
 
     /// Makes the functions of a native module callable.
-    pub(crate) fn add_natives(&mut self, module: &NativeModule, functions: &HashMap<String, Erased>) {
-        for (name, function) in functions {
-            self.natives.insert((module.id(), name.clone()), function.clone());
-        }
+    pub(crate) fn add_natives(&mut self, module: &NativeModule, functions: HashMap<String, Native>) {
+        self.natives.insert(module.id(), functions);
     }
 
     /// Makes a module callable.
@@ -175,7 +188,7 @@ impl Executor {
     /// Starts a run. The outcome comes back at once if the run is short, else as a [`Report`].
     pub(crate) fn start(&mut self, execute: Execute) -> Option<Result<Cbor, Failure>> {
         let Execute { run, function, args, bin } = execute;
-        let items = match Items::new(args, bin) {
+        let items = match Items::new(args, bin, self.result_bytes_max) {
             Ok(items) => items,
             Err(failure) => return Some(Err(failure)),
         };
@@ -191,8 +204,11 @@ impl Executor {
                 Progress::More => self.hand_over(Work { run, job: Job::Wasm(Box::new(execution)), started }),
             };
         }
-        match self.natives.get(&(function.module, function.name.clone())) {
-            Some(call) => self.hand_over(Work { run, job: Job::Native { call: call.clone(), items }, started }),
+        match self.natives.get(&function.module).and_then(|functions| functions.get(&function.name)) {
+            Some(native) => {
+                let function = native.clone();
+                self.hand_over(Work { run, job: Job::Native { function, items }, started })
+            }
             None => Some(Err(failure(Cause::Unfit, "this node does not have the function any more"))),
         }
     }
@@ -231,6 +247,13 @@ impl Executor {
     }
 }
 
+/// Tasks that are still running when the node ends have nobody to run for.
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.running.keys().for_each(|run| self.abort(*run));
+    }
+}
+
 impl Slot {
     fn spawn(limits: RunLimits, reports: UnboundedSender<Report>) -> std::io::Result<Slot> {
         let (work, todo) = mpsc::channel::<Work>();
@@ -238,7 +261,9 @@ impl Slot {
         let aborted = abort.clone();
         let thread = thread::Builder::new().name("slot".into()).spawn(move || {
             while let Ok(Work { run, job, started }) = todo.recv() {
-                let outcome = run_to_end(job, started, &limits, &aborted);
+                // A slot that stays away would be taken for ever.
+                let run_it = AssertUnwindSafe(|| run_to_end(job, started, &limits, &aborted));
+                let outcome = catch_unwind(run_it).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
                 if reports.send(Report::Finished(run, outcome)).is_err() {
                     break;
                 }
@@ -251,19 +276,13 @@ impl Slot {
 /// Advances a run until it ends, is aborted or breaks a limit.
 fn run_to_end(job: Job, started: Instant, limits: &RunLimits, aborted: &AtomicBool) -> Result<Cbor, Failure> {
     let mut execution = match job {
-        Job::Native { call, items } => return run_native(&call, items),
+        Job::Native { function, items } => return run_native(&function, items, started, limits, aborted),
         Job::Wasm(execution) => execution,
     };
     let deadline = started + limits.time_max;
     loop {
-        if aborted.load(Ordering::Acquire) {
-            return Err(failure(Cause::Revoked, "stopped"));
-        }
         let now = Instant::now();
-        if now >= deadline {
-            let text = format!("ran longer than this node's limit of {} s", limits.time_max.as_secs_f64());
-            return Err(failure(Cause::TimedOut, &text));
-        }
+        check_time(now, deadline, limits, aborted)?;
         if let Some(until) = execution.sleep_until.filter(|until| *until > now) {
             thread::park_timeout(until.min(deadline) - now);
             continue;
@@ -274,18 +293,47 @@ fn run_to_end(job: Job, started: Instant, limits: &RunLimits, aborted: &AtomicBo
     }
 }
 
-/// A panic of the function is its failure, not the node's.
-fn run_native(call: &Erased, mut items: Items) -> Result<Cbor, Failure> {
-    while let Some(args) = items.next() {
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(&args))).map_err(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            failure(Cause::Crashed, &format!("panic: {}", text.unwrap_or_default()))
-        });
-        let outcome = outcome.and_then(|result| result.map_err(|text| failure(Cause::Returned, &text)));
-        items.results.push(outcome.map_err(|failure| items.name(failure))?);
+/// Whether a run may go on.
+fn check_time(now: Instant, deadline: Instant, limits: &RunLimits, aborted: &AtomicBool) -> Result<(), Failure> {
+    if aborted.load(Ordering::Acquire) {
+        return Err(failure(Cause::Revoked, "stopped"));
     }
-    Ok(items.finish())
+    if now >= deadline {
+        let text = format!("ran longer than this node's limit of {} s", limits.time_max.as_secs_f64());
+        return Err(failure(Cause::TimedOut, &text));
+    }
+    Ok(())
+}
+
+/// A panic of the function is its failure, not the node's. Limits count between the items of a
+/// bin.
+fn run_native(
+    function: &Native,
+    mut items: Items,
+    started: Instant,
+    limits: &RunLimits,
+    aborted: &AtomicBool,
+) -> Result<Cbor, Failure> {
+    let deadline = started + limits.time_max;
+    while let Some(args) = items.next() {
+        check_time(Instant::now(), deadline, limits, aborted)?;
+        let outcome = call_native(function, &args).and_then(|value| items.push(value));
+        outcome.map_err(|failure| items.name(failure))?;
+    }
+    Ok(items.take_result())
+}
+
+fn call_native(function: &Native, args: &Cbor) -> Result<Cbor, Failure> {
+    let checked = function.description.check_args(args.as_bytes());
+    checked.map_err(|error| failure(Cause::Unfit, &error.to_string()))?;
+    let returned = catch_unwind(AssertUnwindSafe(|| (function.call)(args)));
+    returned.map_err(|panic| panicked(panic.as_ref()))?.map_err(|text| failure(Cause::Returned, &text))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    failure(Cause::Crashed, &format!("panic: {}", text.unwrap_or("no text")))
 }
 
 impl Execution {
@@ -311,7 +359,9 @@ impl Execution {
             match step {
                 Step::Done(Ok(value)) => {
                     self.host = call.into_host();
-                    self.items.results.push(Cbor::from_encoded(value));
+                    if let Err(failure) = self.items.push(Cbor::from_encoded(value)) {
+                        return Progress::Done(Err(self.items.name(failure)));
+                    }
                     continue;
                 }
                 Step::Done(Err(error)) => return self.failed(&error),
@@ -341,19 +391,30 @@ impl Execution {
 }
 
 impl Items {
-    fn new(args: Cbor, bin: bool) -> Result<Items, Failure> {
+    fn new(args: Cbor, bin: bool, bytes_max: usize) -> Result<Items, Failure> {
         let lists = if bin {
             let lists = args.elements().ok_or_else(|| failure(Cause::Unfit, "the bin is not a list"))?;
             lists.into_iter().map(|list| Cbor::from_encoded(list.to_vec())).collect()
         } else {
             vec![args]
         };
-        Ok(Items { results: Vec::with_capacity(lists.len()), lists: lists.into_iter(), bin, at: 0 })
+        let results = Vec::with_capacity(lists.len());
+        Ok(Items { lists: lists.into_iter(), bin, at: 0, results, bytes: 0, bytes_max })
     }
 
     fn next(&mut self) -> Option<Cbor> {
         self.at += 1;
         self.lists.next()
+    }
+
+    fn push(&mut self, value: Cbor) -> Result<(), Failure> {
+        self.bytes += value.as_bytes().len();
+        if self.bytes > self.bytes_max {
+            let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);
+            return Err(failure(Cause::Unfit, &text));
+        }
+        self.results.push(value);
+        Ok(())
     }
 
     /// Says which item of a bin has failed.
@@ -369,10 +430,6 @@ impl Items {
             true => Cbor::array(self.results.iter().map(Cbor::as_bytes)),
             false => self.results.pop().unwrap_or_else(Cbor::null),
         }
-    }
-
-    fn finish(mut self) -> Cbor {
-        self.take_result()
     }
 }
 

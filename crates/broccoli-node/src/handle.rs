@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
-use crate::driver::{Command, Driver, JobUpdate, NodeEvent};
+use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
 use crate::executor::{Executor, RunLimits};
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
-use crate::native::{Erased, NativeFunction, erase};
+use crate::native::{Native, NativeFunction};
 use crate::store::Store;
 
 /// Module of native functions whose name has none.
@@ -107,7 +107,8 @@ pub struct Builder {
     run_limits: RunLimits,
     wasm_limits: broccoli_wasm::Limits,
     keep_alive_s: u16,
-    natives: BTreeMap<String, (Vec<Function>, HashMap<String, Erased>)>,
+    /// By module, then by function: equal programs describe themselves equally.
+    natives: BTreeMap<String, BTreeMap<String, Native>>,
 }
 
 impl Builder {
@@ -147,8 +148,8 @@ impl Builder {
         self
     }
 
-    /// Whether the node pulls the code of modules; otherwise it only knows of them. Default yes
-    /// for nodes with slots.
+    /// Whether the node pulls the code of modules; otherwise it only knows of them. Nodes with
+    /// slots and those that take jobs of others always do.
     pub fn holds_code(mut self, holds_code: bool) -> Self {
         self.holds_code = holds_code;
         self
@@ -192,10 +193,7 @@ impl Builder {
     /// ```
     pub fn function<Args: 'static, F: NativeFunction<Args>>(mut self, name: &str, function: F) -> Self {
         let (module, name) = name.rsplit_once('.').unwrap_or((NATIVE_MODULE, name));
-        let (functions, calls) = self.natives.entry(module.into()).or_default();
-        functions.retain(|known| known.name != name);
-        functions.push(F::describe(name));
-        calls.insert(name.into(), erase(function));
+        self.natives.entry(module.into()).or_default().insert(name.into(), Native::new(name, function));
         self
     }
 
@@ -217,11 +215,11 @@ impl Builder {
             Some(name) => name,
             None => format!("n{:08x}", seed >> 32).parse().expect("letters and digits are a name"),
         };
-        let natives: Vec<(NativeModule, HashMap<String, Erased>)> = self
-            .natives
-            .into_iter()
-            .map(|(name, (functions, calls))| (NativeModule { name, functions }, calls))
-            .collect();
+        let describe = |(name, natives): (String, BTreeMap<String, Native>)| {
+            let functions = natives.values().map(|native| (*native.description).clone()).collect();
+            (NativeModule { name, functions }, natives.into_iter().collect::<HashMap<_, _>>())
+        };
+        let natives: Vec<_> = self.natives.into_iter().map(describe).collect();
         let config = Config {
             name,
             keys: vec![cluster.key.clone()],
@@ -230,7 +228,7 @@ impl Builder {
             features: self.features,
             natives: natives.iter().map(|(module, _)| module.clone()).collect(),
             resident: self.resident,
-            holds_code: self.holds_code || self.slots > 0,
+            holds_code: self.holds_code || self.slots > 0 || self.resident,
             version: env!("CARGO_PKG_VERSION").into(),
             limits: self.limits,
         };
@@ -242,16 +240,17 @@ impl Builder {
             outbox_bytes_max: 2 * self.limits.packet_bytes_max as usize,
             ..LinkConfig::new(server, topics.subscriptions(name, true))
         };
-        let (store, stored, damaged) = Store::open(self.data.as_deref())
+        let (store, stored, damaged) = Store::open(self.data.as_deref(), &cluster.deploy_public)
             .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
         let (report_sender, reports) = mpsc::unbounded_channel();
         let (commands, command_receiver) = mpsc::unbounded_channel();
-        let (listener, events) = mpsc::unbounded_channel();
-        let mut executor = Executor::new(self.run_limits, seed, report_sender);
-        natives.iter().for_each(|(module, calls)| executor.add_natives(module, calls));
+        let (listener, events) = mpsc::channel(EVENTS_MAX);
+        let result_bytes_max = self.limits.result_bytes_max as usize;
+        let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, report_sender.clone());
+        natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
         for damage in damaged {
-            // The receiver is just below.
-            let _ = listener.send(NodeEvent::Storage(damage));
+            // More than fit would say nothing new.
+            let _ = listener.try_send(NodeEvent::Storage(damage));
         }
         let mut driver = Driver {
             node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
@@ -259,16 +258,19 @@ impl Builder {
             topics,
             name,
             client_id: format!("{name}-{epoch}"),
+            runs_code: self.slots > 0,
+            packet_bytes_max: self.limits.packet_bytes_max as usize,
             executor,
             store,
             engine: Engine::new(self.wasm_limits),
             reports,
+            reporter: report_sender,
             commands: command_receiver,
             listeners: vec![listener],
             jobs: HashMap::new(),
             started: std::time::Instant::now(),
             connect_at: None,
-            reconnect: Duration::ZERO,
+            reconnect: RECONNECT,
             connected: false,
             over: false,
             buf: Vec::new(),
@@ -294,7 +296,7 @@ impl Builder {
 pub struct NodeHandle {
     name: NodeId,
     commands: mpsc::UnboundedSender<Command>,
-    events: Option<mpsc::UnboundedReceiver<NodeEvent>>,
+    events: Option<mpsc::Receiver<NodeEvent>>,
 }
 
 /// Another handle of the same node, without the events from its start.
@@ -340,13 +342,14 @@ impl NodeHandle {
         self.name
     }
 
-    /// Everything that happens from now on; for the first caller, from the start.
-    pub fn events(&mut self) -> mpsc::UnboundedReceiver<NodeEvent> {
+    /// Everything that happens from now on; for the first caller, from the start. Whoever does not
+    /// read loses what comes after the first 4,096 events.
+    pub fn events(&mut self) -> mpsc::Receiver<NodeEvent> {
         self.events.take().unwrap_or_else(|| self.listen())
     }
 
-    fn listen(&self) -> mpsc::UnboundedReceiver<NodeEvent> {
-        let (listener, events) = mpsc::unbounded_channel();
+    fn listen(&self) -> mpsc::Receiver<NodeEvent> {
+        let (listener, events) = mpsc::channel(EVENTS_MAX);
         self.command(Command::Listen(listener));
         events
     }
@@ -435,6 +438,10 @@ impl NodeHandle {
         let mut refused: BTreeMap<NodeId, String> = BTreeMap::new();
         let end = time::Instant::now() + wait;
         loop {
+            if let Some(reason) = refused.get(&self.name) {
+                // What this node refuses it offers to nobody.
+                return Deployment { refused: vec![(self.name, reason.clone())], ..Deployment::default() };
+            }
             let deployment = self.deployment(module, &refused).await;
             if deployment.missing.is_empty() {
                 return deployment;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::Cbor;
+use minicbor::bytes::ByteVec;
 use minicbor::{Decoder, Encode, Encoder};
 
 /// A value that native functions take or give.
@@ -48,11 +49,20 @@ pub trait NativeFunction<Args>: Send + Sync + 'static {
 }
 
 /// A native function without its type.
-pub(crate) type Erased = Arc<dyn Fn(&Cbor) -> Result<Cbor, String> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Native {
+    pub(crate) description: Arc<Function>,
+    /// Takes arguments that were checked against the description.
+    pub(crate) call: Arc<Call>,
+}
 
-/// Forgets the type of a native function.
-pub(crate) fn erase<Args: 'static, F: NativeFunction<Args>>(function: F) -> Erased {
-    Arc::new(move |args| function.call(args))
+type Call = dyn Fn(&Cbor) -> Result<Cbor, String> + Send + Sync;
+
+impl Native {
+    /// Forgets the type of a function.
+    pub(crate) fn new<Args: 'static, F: NativeFunction<Args>>(name: &str, function: F) -> Native {
+        Native { description: Arc::new(F::describe(name)), call: Arc::new(move |args| function.call(args)) }
+    }
 }
 
 impl<T: Value> Return for T {
@@ -128,7 +138,7 @@ macro_rules! plain_value {
 }
 
 plain_value!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64,
-    bool => Bool, String => Str);
+    bool => Bool, String => Str, ByteVec => Bytes);
 
 impl Value for () {
     fn ty() -> Type {
@@ -157,6 +167,21 @@ impl Value for f64 {
             return Ok(i128::from(integer) as f64);
         }
         decoder.f64()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        put(out, self);
+    }
+}
+
+impl Value for f32 {
+    fn ty() -> Type {
+        Type::F32
+    }
+
+    /// A wider float is rounded.
+    fn read(decoder: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
+        f64::read(decoder).map(|wide| wide as f32)
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -220,6 +245,31 @@ impl<T: Value> Value for BTreeMap<String, T> {
     }
 }
 
+macro_rules! tuple_value {
+    ($len:literal: $($item:ident $at:tt),*) => {
+        /// A list of just these.
+        impl<$($item: Value),*> Value for ($($item,)*) {
+            fn ty() -> Type {
+                Type::Tuple(vec![$($item::ty()),*])
+            }
+
+            fn read(decoder: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
+                decoder.array()?;
+                Ok(($($item::read(decoder)?,)*))
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                broccoli_proto::cbor::put_array_header(out, $len);
+                $(self.$at.write(out);)*
+            }
+        }
+    };
+}
+
+tuple_value!(2: A 0, B 1);
+tuple_value!(3: A 0, B 1, C 2);
+tuple_value!(4: A 0, B 1, C 2, D 3);
+
 /// Any value, as it is.
 impl Value for Cbor {
     fn ty() -> Type {
@@ -246,7 +296,7 @@ mod tests {
     use super::*;
 
     fn run<Args: 'static, F: NativeFunction<Args>>(function: F, args: Cbor) -> Result<Cbor, String> {
-        erase(function)(&args)
+        (Native::new("f", function).call)(&args)
     }
 
     #[test]

@@ -14,17 +14,20 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use broccoli_proto::module::{SignedManifest, hash};
+use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, SignedManifest, hash};
 use broccoli_proto::{Cbor, ModuleHash};
+use broccoli_wasm::{Engine, Module};
 
 /// The modules of one node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Store {
     dir: Option<PathBuf>,
     whole: HashMap<ModuleHash, Arc<[u8]>>,
     /// Chunks of modules that are being pulled, by index.
-    partial: HashMap<ModuleHash, HashMap<u32, Vec<u8>>>,
+    partial: HashMap<ModuleHash, Chunks>,
 }
+
+type Chunks = HashMap<u32, Vec<u8>>;
 
 /// A module that was in the directory.
 pub(crate) struct Stored {
@@ -32,15 +35,48 @@ pub(crate) struct Stored {
     pub(crate) wasm: Arc<[u8]>,
 }
 
+/// The code of a module before it is checked, compiled and written. That takes its time, so it
+/// happens apart from the store and the node's loop.
+pub(crate) struct Installation {
+    pub(crate) manifest: SignedManifest,
+    code: Code,
+    /// Compiles it; none where it does not have to run.
+    engine: Option<Engine>,
+    /// Where to write it; none if it is there, or nowhere.
+    dir: Option<PathBuf>,
+}
+
+enum Code {
+    Whole(Arc<[u8]>),
+    Chunks(Chunks),
+}
+
+/// What came of an [`Installation`].
+#[derive(Debug)]
+pub(crate) struct Installed {
+    pub(crate) manifest: SignedManifest,
+    /// The checked code, or why it cannot be used.
+    pub(crate) outcome: Result<CheckedCode, String>,
+    /// Why it could not be written; it is usable all the same.
+    pub(crate) unwritten: Option<io::Error>,
+}
+
+/// Code that is what its manifest promises.
+#[derive(Debug)]
+pub(crate) struct CheckedCode {
+    pub(crate) wasm: Arc<[u8]>,
+    pub(crate) module: Option<Module>,
+}
+
 impl Store {
-    /// Opens the directory, if there is one, and reads what is in it. Also gives a message for
-    /// each file that is damaged.
+    /// Opens the directory, if there is one, and reads the modules in it that were signed with
+    /// the cluster's key. Also gives a message for each one that cannot be used.
     ///
     /// # Errors
     /// If the directory cannot be made or read.
-    pub(crate) fn open(dir: Option<&Path>) -> io::Result<(Store, Vec<Stored>, Vec<String>)> {
+    pub(crate) fn open(dir: Option<&Path>, key: &DeployPublic) -> io::Result<(Store, Vec<Stored>, Vec<String>)> {
         let (mut stored, mut damaged) = (Vec::new(), Vec::new());
-        let mut store = Store::default();
+        let mut store = Store { dir: None, whole: HashMap::new(), partial: HashMap::new() };
         let Some(dir) = dir else { return Ok((store, stored, damaged)) };
         let dir = dir.join("modules");
         fs::create_dir_all(&dir)?;
@@ -49,15 +85,12 @@ impl Store {
             if path.extension().is_none_or(|extension| extension != "manifest") {
                 continue;
             }
-            match read_module(&path) {
-                Ok(module) => {
-                    store.whole.insert(module.manifest.id, module.wasm.clone());
-                    stored.push(module);
-                }
+            match read_module(&path, key) {
+                Ok(module) => stored.push(module),
                 Err(error) => {
                     let aside = path.with_extension("manifest.bad");
                     fs::rename(&path, &aside)?;
-                    damaged.push(format!("{} is damaged ({error}); put aside as {}", path.display(), aside.display()));
+                    damaged.push(format!("{} cannot be used ({error}); put aside as {}", path.display(), aside.display()));
                 }
             }
         }
@@ -70,35 +103,26 @@ impl Store {
         self.partial.entry(module).or_default().insert(index, bytes);
     }
 
-    /// Puts the chunks of a module together and checks the whole.
-    pub(crate) fn assemble(&mut self, signed: &SignedManifest) -> Result<Arc<[u8]>, String> {
-        let mut chunks = self.partial.remove(&signed.id).unwrap_or_default();
-        let mut wasm = Vec::with_capacity(signed.manifest.size as usize);
-        for index in 0..signed.manifest.chunks.len() as u32 {
-            wasm.extend(chunks.remove(&index).ok_or_else(|| format!("chunk {index} is missing"))?);
-        }
-        if hash(&wasm) != signed.manifest.hash {
-            return Err("the code does not match the hash in its manifest".into());
-        }
-        Ok(wasm.into())
+    /// The installation of a module whose chunks have all come.
+    pub(crate) fn pulled(&mut self, manifest: SignedManifest, engine: &Engine) -> Installation {
+        let chunks = self.partial.remove(&manifest.id).unwrap_or_default();
+        Installation { manifest, code: Code::Chunks(chunks), engine: Some(engine.clone()), dir: self.dir.clone() }
     }
 
-    /// Keeps a whole module that was checked.
-    ///
-    /// # Errors
-    /// If it cannot be written; it is kept in memory all the same.
-    pub(crate) fn put(&mut self, signed: &SignedManifest, wasm: Arc<[u8]>) -> io::Result<()> {
-        self.whole.insert(signed.id, wasm.clone());
-        let Some(dir) = &self.dir else { return Ok(()) };
-        write_file(&dir.join(format!("{}.wasm", signed.id)), &wasm)?;
-        write_file(&dir.join(format!("{}.manifest", signed.id)), Cbor::encode(signed).as_bytes())?;
-        File::open(dir)?.sync_all()
+    /// The installation of a module that is deployed from here.
+    pub(crate) fn deployed(&self, manifest: SignedManifest, wasm: Arc<[u8]>, engine: Option<&Engine>) -> Installation {
+        Installation { manifest, code: Code::Whole(wasm), engine: engine.cloned(), dir: self.dir.clone() }
+    }
+
+    /// Keeps the code of an installed module.
+    pub(crate) fn keep(&mut self, module: ModuleHash, wasm: Arc<[u8]>) {
+        self.whole.insert(module, wasm);
     }
 
     /// A chunk of a whole module.
     pub(crate) fn chunk(&self, module: &ModuleHash, index: u32) -> Option<Vec<u8>> {
         let wasm = self.whole.get(module)?;
-        wasm.chunks(broccoli_proto::module::CHUNK_BYTES as usize).nth(index as usize).map(<[u8]>::to_vec)
+        wasm.chunks(CHUNK_BYTES as usize).nth(index as usize).map(<[u8]>::to_vec)
     }
 
     /// Forgets a module.
@@ -113,14 +137,62 @@ impl Store {
     }
 }
 
-fn read_module(manifest_path: &Path) -> Result<Stored, String> {
+impl Installation {
+    /// That of a module that was read from the directory.
+    pub(crate) fn stored(manifest: SignedManifest, wasm: Arc<[u8]>, engine: &Engine) -> Installation {
+        Installation { manifest, code: Code::Whole(wasm), engine: Some(engine.clone()), dir: None }
+    }
+
+    /// Checks, compiles and writes it.
+    pub(crate) fn run(self) -> Installed {
+        let outcome = check(&self.manifest, self.code, self.engine.as_ref());
+        let written = match (&outcome, &self.dir) {
+            (Ok(code), Some(dir)) => write_module(dir, &self.manifest, &code.wasm),
+            _ => Ok(()),
+        };
+        Installed { manifest: self.manifest, outcome, unwritten: written.err() }
+    }
+}
+
+fn check(signed: &SignedManifest, code: Code, engine: Option<&Engine>) -> Result<CheckedCode, String> {
+    let manifest = &signed.manifest;
+    let wasm = match code {
+        Code::Whole(wasm) => wasm,
+        Code::Chunks(chunks) => assemble(chunks, manifest.chunks.len() as u32)?,
+    };
+    if hash(&wasm) != manifest.hash {
+        return Err("the code does not match the hash in its manifest".into());
+    }
+    let module = engine.map(|engine| engine.load(&wasm)).transpose().map_err(|error| error.to_string())?;
+    if module.as_ref().is_some_and(|module| module.functions() != manifest.functions) {
+        return Err("its functions are not those that its manifest names".into());
+    }
+    Ok(CheckedCode { wasm, module })
+}
+
+fn assemble(mut chunks: Chunks, count: u32) -> Result<Arc<[u8]>, String> {
+    let mut wasm = Vec::new();
+    for index in 0..count {
+        wasm.extend(chunks.remove(&index).ok_or_else(|| format!("chunk {index} is missing"))?);
+    }
+    Ok(wasm.into())
+}
+
+fn read_module(manifest_path: &Path, key: &DeployPublic) -> Result<Stored, String> {
     let bytes = fs::read(manifest_path).map_err(|error| error.to_string())?;
     let manifest: SignedManifest = minicbor::decode(&bytes).map_err(|_| "not a manifest".to_owned())?;
+    manifest.verify(key).map_err(|error| error.to_string())?;
     let wasm = fs::read(manifest_path.with_extension("wasm")).map_err(|error| format!("its code: {error}"))?;
     if hash(&wasm) != manifest.manifest.hash {
         return Err("its code does not match its hash".into());
     }
     Ok(Stored { manifest, wasm: wasm.into() })
+}
+
+fn write_module(dir: &Path, signed: &SignedManifest, wasm: &[u8]) -> io::Result<()> {
+    write_file(&dir.join(format!("{}.wasm", signed.id)), wasm)?;
+    write_file(&dir.join(format!("{}.manifest", signed.id)), Cbor::encode(signed).as_bytes())?;
+    File::open(dir)?.sync_all()
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -15,6 +15,7 @@ use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::proto::{Canvas, Cbor, Form};
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle};
 
+use minicbor::Encode;
 use process::{Cpu, Process};
 use report::{Item, Report};
 
@@ -65,11 +66,11 @@ async fn bench(broccoli: &str, text: &str, json: Option<PathBuf>) -> Result<(), 
     report.add("a", bench.item(10_000, || adds(10_000), &doubled(10_000)).await?);
     report.add("b", bench.round_trips(300).await?);
     report.add("c", bench.item(100, chain, &Cbor::encode(&100i64)).await?);
-    let chord = || Canvas::chord((0..1000i64).map(|i| call("add", &(i, i))).collect(), call("tsum", &()));
+    let chord = || Canvas::chord((0..1000i64).map(|i| call("add", &(i, i))).collect(), call("tsum", &[(); 0]));
     report.add("d", bench.item(1001, chord, &Cbor::encode(&999_000i64)).await?);
     report.add("e", bench.word_count(&text).await?);
     let blob = "x".repeat(10_000);
-    let echoes = || Canvas::group((0..1000).map(|_| call("echo", &(&blob,))).collect());
+    let echoes = || Canvas::group((0..1000).map(|_| call("echo", &[&blob])).collect());
     report.add("f", bench.item(1000, echoes, &Cbor::encode(&vec![&blob; 1000])).await?);
     report.pingpong_after_us = pingpong::median_us(&url, &cluster, &file)?;
     report.first_result_s = first_result.as_secs_f64();
@@ -180,35 +181,9 @@ impl Bench {
     }
 }
 
-fn call(function: &str, args: &impl args::Args) -> Canvas {
-    Canvas::task(function, args.encode())
-}
-
-/// Arguments of a call as a CBOR array; `()` is the empty one.
-mod args {
-    use broccoli_node::proto::Cbor;
-
-    pub trait Args {
-        fn encode(&self) -> Cbor;
-    }
-
-    impl Args for () {
-        fn encode(&self) -> Cbor {
-            Cbor::empty_array()
-        }
-    }
-
-    impl Args for (i64, i64) {
-        fn encode(&self) -> Cbor {
-            Cbor::encode(self)
-        }
-    }
-
-    impl Args for (&String,) {
-        fn encode(&self) -> Cbor {
-            Cbor::encode(&[self.0])
-        }
-    }
+/// A signature; `args` must encode as an array.
+fn call(function: &str, args: &impl Encode<()>) -> Canvas {
+    Canvas::task(function, Cbor::encode(args))
 }
 
 fn chain() -> Canvas {

@@ -7,6 +7,10 @@
 // The lint knows test functions only, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+pub(crate) mod cluster;
+pub(crate) mod peer;
+pub(crate) mod proxy;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

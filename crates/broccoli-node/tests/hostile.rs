@@ -1,0 +1,98 @@
+//! Hostile modules: their tasks fail with an error that names everything, and the node lives on.
+
+// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use broccoli_node::proto::{Cause, TaskError};
+use broccoli_node::{NodeHandle, RunLimits};
+use support::cluster::*;
+
+/// `huge` starts with the header of a byte string of 1 MiB.
+const DATA: &str = "(data (i32.const 0) \"\\5a\\00\\10\\00\\00\") (func $deep (call $deep))
+    (import \"broccoli\" \"sleep_ms\" (func $sleep (param i32)))";
+
+const TASKS: [(&str, &str, &str); 8] = [
+    ("forever", "i64", "(loop (br 0)) (i64.const 0)"),
+    ("asleep", "i64", "(loop (call $sleep (i32.const 60000)) (br 0)) (i64.const 0)"),
+    ("bomb", "i64", "(loop (drop (memory.grow (i32.const 16))) (br 0)) (i64.const 0)"),
+    ("deep", "i64", "(call $deep) (i64.const 0)"),
+    ("outside", "i64", "(i64.const 0x7fffff00_00000009)"),
+    ("trap", "i64", "(unreachable)"),
+    ("huge", "bytes", "(i64.const 0x00000000_00100005)"),
+    ("lie", "str", "(i64.const 0x00000001_00000001)"),
+];
+
+/// An origin, and one worker that has the hostile module and the examples.
+async fn pair(cluster: &TestCluster, limits: RunLimits) -> (NodeHandle, NodeHandle) {
+    let origin = cluster.node("origin").start().unwrap();
+    let worker = cluster.node("w1").slots(1).run_limits(limits).start().unwrap();
+    until_members(&origin, 2).await;
+    cluster.deploy_examples(&origin).await;
+    let wasm = hand_written(DATA, 20, &TASKS);
+    let deployment = cluster.deploy(&origin, "evil", &wasm).await;
+    assert_eq!(deployment.holders, [node_id("w1")], "{deployment:?}");
+    (origin, worker)
+}
+
+/// Runs a hostile task, and then a friendly one on the same slot.
+async fn fails(origin: &NodeHandle, source: &str) -> TaskError {
+    let error = task_error(origin.submit(canvas(source))).await;
+    assert_eq!((error.node, error.task, error.attempt), (Some(node_id("w1")), 0, 1), "{error}");
+    assert!(error.function.starts_with("evil."), "{error}");
+    assert_eq!(result::<i64>(origin.submit(canvas("add.s(2, 3)"))).await, 5);
+    error
+}
+
+on_both_servers! {
+    async fn a_task_that_breaks_the_rules_fails_alone(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let (origin, _worker) = pair(&cluster, RunLimits::default()).await;
+        let cases = [
+            ("bomb", "out of memory"),
+            ("deep", "stack overflow"),
+            ("outside", "bad result: out of bounds"),
+            ("trap", "trap: wasm `unreachable` instruction executed"),
+            ("lie", "bad result: expected str, got int"),
+            ("huge", "the result has 1048581 bytes, the limit is 258048"),
+        ];
+        for (function, text) in cases {
+            let error = fails(&origin, &format!("evil.{function}.s()")).await;
+            assert_eq!(error.text, text);
+            let whole = format!("evil.{function}: {text} (task 0, attempt 1 on w1)");
+            assert_eq!(error.to_string(), whole);
+        }
+        let error = task_error(origin.submit(canvas("evil.trap.chunks([(), ()], 1)"))).await;
+        assert_eq!(error.text, "item 0: trap: wasm `unreachable` instruction executed");
+    }
+
+    async fn an_endless_task_is_stopped_by_its_timeout(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let (origin, _worker) = pair(&cluster, RunLimits::default()).await;
+        for function in ["forever", "asleep"] {
+            let error = fails(&origin, &format!("evil.{function}.s().set(timeout=0.2)")).await;
+            assert_eq!((error.cause, error.text.as_str()), (Cause::TimedOut, "took longer than its timeout of 200 ms"));
+        }
+    }
+
+    async fn an_endless_task_is_stopped_by_the_fuel_limit(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let (origin, _worker) = pair(&cluster, RunLimits { fuel_max: 3_000_000, ..RunLimits::default() }).await;
+        let error = fails(&origin, "evil.forever.s()").await;
+        assert_eq!(error.cause, Cause::Crashed);
+        assert!(error.text.starts_with("out of fuel: used 3000"), "{error}");
+    }
+
+    async fn an_endless_task_is_stopped_by_the_time_limit(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let limits = RunLimits { time_max: Duration::from_millis(200), ..RunLimits::default() };
+        let (origin, _worker) = pair(&cluster, limits).await;
+        for function in ["forever", "asleep"] {
+            let error = fails(&origin, &format!("evil.{function}.s()")).await;
+            assert_eq!((error.cause, error.text.as_str()), (Cause::TimedOut, "ran longer than this node's limit of 0.2 s"));
+        }
+    }
+}

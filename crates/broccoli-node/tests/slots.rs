@@ -1,0 +1,91 @@
+//! Slots: tasks run side by side, and the node is there for everybody else all the time.
+
+// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use broccoli_node::proto::Cause;
+use support::cluster::*;
+use tokio::time::sleep;
+
+/// Longer than a lease lasts without being renewed.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_800);
+
+on_both_servers! {
+    async fn so_many_tasks_as_slots_run_side_by_side(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let diary = Diary::default();
+        let task = |name: &str| diary.task(name, Duration::from_millis(60));
+        let origin = cluster.node("origin").function("double", task("origin")).start().unwrap();
+        let _worker = cluster.node("w1").slots(4).function("double", task("w1")).start().unwrap();
+        until_members(&origin, 2).await;
+        result::<Vec<u32>>(origin.submit(numbered("double", 24))).await;
+        let entries = diary.entries();
+        let at_once = |now: Instant| entries.iter().filter(|e| e.start <= now && e.end.unwrap() > now).count();
+        let most = entries.iter().map(|entry| at_once(entry.start)).max();
+        assert_eq!(most, Some(4));
+        let (first, last) = (entries[0].start, entries.iter().filter_map(|entry| entry.end).max().unwrap());
+        assert!(last - first < Duration::from_millis(24 * 60 / 2), "took {:?}", last - first);
+    }
+
+    async fn sleeping_tasks_overlap(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let origin = cluster.node("origin").start().unwrap();
+        let _worker = cluster.node("w1").slots(4).start().unwrap();
+        until_members(&origin, 2).await;
+        cluster.deploy_examples(&origin).await;
+        let start = Instant::now();
+        let job = origin.submit(canvas("group(sleep_ms.s(200, i) for i in range(8))"));
+        assert_eq!(result::<Vec<u32>>(job).await, (0..8).collect::<Vec<_>>());
+        let took = start.elapsed();
+        assert!((Duration::from_millis(400)..Duration::from_millis(1_200)).contains(&took), "took {took:?}");
+    }
+
+    async fn a_busy_node_answers_and_keeps_its_leases(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let origin = cluster.node("origin").start().unwrap();
+        let worker = cluster.node("w1").slots(2).start().unwrap();
+        until_members(&origin, 2).await;
+        cluster.deploy_examples(&origin).await;
+        let mut spinning = origin.submit(canvas("group(spin.s(9000000000000000000), spin.s(9000000000000000000))"));
+        until(&worker, |node| node.vitals().running == 2).await;
+        let start = Instant::now();
+        while start.elapsed() < LONGER_THAN_A_LEASE {
+            let asked = Instant::now();
+            let vitals = origin.vitals(support::PATIENCE).await;
+            assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
+            let vitals = &vitals[&node_id("w1")];
+            assert_eq!((vitals.running, vitals.tasks_run), (2, 0));
+            // The pace of somebody who looks.
+            sleep(Duration::from_millis(200)).await;
+        }
+        let ready = origin.query(|node| node.vitals().ready).await;
+        assert_eq!(ready, Some(0), "no lease was given up");
+
+        spinning.revoke().await;
+        assert_eq!(task_error(spinning).await.cause, Cause::Revoked);
+        assert_eq!(result::<i64>(origin.submit(canvas("add.s(2, 3)"))).await, 5);
+        until(&worker, |node| node.vitals().running == 0).await;
+    }
+
+    async fn a_node_is_its_own_worker_for_ever_so_many_tasks_and_still_answers(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let node = cluster.node("n1").slots(1).start().unwrap();
+        let other = cluster.node("other").start().unwrap();
+        until_members(&other, 2).await;
+        cluster.deploy_examples(&node).await;
+        until(&node, |node| node.function("add").is_ok()).await;
+        let job = node.submit(canvas("add.starmap([(i, i) for i in range(60000)])"));
+        until(&node, |node| node.vitals().tasks_run > 0).await;
+        let asked = Instant::now();
+        let vitals = other.vitals(support::PATIENCE).await;
+        let (ready, took) = (vitals[&node_id("n1")].ready, asked.elapsed());
+        assert!(ready > 0, "it answers while it works");
+        assert!(took < Duration::from_secs(1), "answered after {took:?}");
+        let sums = result::<Vec<u64>>(job).await;
+        assert_eq!(sums.iter().sum::<u64>(), 60_000 * 59_999);
+    }
+}

@@ -1,0 +1,114 @@
+//! A peer that speaks the protocol by hand: with the cluster's key, or with another.
+
+use broccoli_node::Cluster;
+use broccoli_node::mqtt::{Link, LinkConfig, LinkEvent};
+use broccoli_node::proto::message::{Birth, Message};
+use broccoli_node::proto::packet::{self, Address, Header};
+use broccoli_node::proto::seal::ClusterKey;
+use broccoli_node::proto::topic::Topics;
+use broccoli_node::proto::{Epoch, NodeId};
+
+use super::cluster::node_id;
+use super::{TestServer, next_event};
+
+/// A connected link that seals what it sends and opens what it gets.
+pub(crate) struct Peer {
+    link: Link,
+    topics: Topics,
+    key: ClusterKey,
+    name: NodeId,
+    epoch: Epoch,
+    sequence: u64,
+}
+
+impl Peer {
+    /// A peer that is subscribed as a node of this name is.
+    pub(crate) async fn new(server: &TestServer, cluster: &Cluster, name: &str) -> Peer {
+        let topics = Topics::new(cluster.id);
+        let subscriptions = topics.subscriptions(node_id(name), true);
+        Peer::subscribed(server, cluster, name, subscriptions).await
+    }
+
+    /// A peer that hears everything.
+    pub(crate) async fn eavesdropper(server: &TestServer, cluster: &Cluster, name: &str) -> Peer {
+        Peer::subscribed(server, cluster, name, vec![format!("broccoli/{}/#", cluster.id)]).await
+    }
+
+    async fn subscribed(server: &TestServer, cluster: &Cluster, name: &str, subscriptions: Vec<String>) -> Peer {
+        let mut link = Link::new(LinkConfig { packet_bytes_max: 256 * 1024, ..LinkConfig::new(server.url(), subscriptions) });
+        link.connect(name, None);
+        assert!(matches!(next_event(&mut link).await, LinkEvent::Connected));
+        let (topics, key) = (Topics::new(cluster.id), cluster.key.clone());
+        Peer { link, topics, key, name: node_id(name), epoch: Epoch([7; 16]), sequence: 0 }
+    }
+
+    /// Seals with this key from now on.
+    pub(crate) fn use_key(&mut self, key: ClusterKey) {
+        self.key = key;
+    }
+
+    /// Seals messages and sends them.
+    pub(crate) fn send(&mut self, to: Address, messages: &[Message]) {
+        self.send_plaintext(to, |buf| messages.iter().for_each(|message| packet::put(buf, message)));
+    }
+
+    /// Seals anything and sends it.
+    pub(crate) fn send_plaintext(&mut self, to: Address, put: impl FnOnce(&mut Vec<u8>)) {
+        let mut buf = Vec::new();
+        self.sequence += 1;
+        packet::seal(&self.key, self.name, to, self.epoch, self.sequence, &mut buf, put);
+        self.send_raw(&self.topics.topic(to), &buf, matches!(to, Address::Birth(_)));
+    }
+
+    /// Sends bytes as they are; for other topics than those of addresses, too.
+    pub(crate) fn send_raw(&mut self, topic: &str, bytes: &[u8], retain: bool) {
+        self.link.publish(topic, bytes, retain).unwrap();
+    }
+
+    /// The topics of the cluster.
+    pub(crate) fn topics(&self) -> Topics {
+        self.topics.clone()
+    }
+
+    /// The next packet as it is, with its topic.
+    pub(crate) async fn receive_raw(&mut self) -> (String, Vec<u8>) {
+        loop {
+            match next_event(&mut self.link).await {
+                LinkEvent::Packet { topic, payload, .. } => {
+                    return (String::from_utf8(topic.to_vec()).unwrap(), payload.to_vec());
+                }
+                LinkEvent::Connected => {}
+                LinkEvent::Disconnected { reason } => panic!("{reason}"),
+            }
+        }
+    }
+
+    /// The next packet that this peer can open, and its messages.
+    pub(crate) async fn receive(&mut self) -> (Header, Vec<Message>) {
+        loop {
+            let (_, mut packet) = self.receive_raw().await;
+            if let Ok((header, plaintext)) = packet::open(std::slice::from_ref(&self.key), self.name, &mut packet) {
+                return (header, packet::messages(plaintext).flatten().collect());
+            }
+        }
+    }
+
+    /// Waits until everything was sent so far has reached the server.
+    pub(crate) async fn leave(mut self) {
+        self.link.disconnect().await;
+    }
+
+    /// Says that a node with this set of modules is here.
+    pub(crate) fn announce(&mut self, modules: u64) {
+        let birth = Birth {
+            connection: 1,
+            slots: 1,
+            features: Vec::new(),
+            modules,
+            packet_bytes_max: 64 * 1024,
+            resident: false,
+            version: "0".into(),
+        };
+        self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
+    }
+}
