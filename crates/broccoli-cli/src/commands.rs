@@ -1,0 +1,15 @@
+//! One module for each command.
+
+pub(crate) mod build;
+pub(crate) mod call;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod deploy;
+pub(crate) mod functions;
+pub(crate) mod init;
+pub(crate) mod new;
+pub(crate) mod node;
+pub(crate) mod nodes;
+pub(crate) mod run;
+pub(crate) mod up;
+pub(crate) mod wordcount;

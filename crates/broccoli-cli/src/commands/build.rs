@@ -1,0 +1,223 @@
+//! `broccoli build DIR`: turns a task crate into a module that every node would take.
+//!
+//! Owns the call of Cargo and the check of what comes out. Never signs or deploys.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use broccoli_node::abi::Function;
+use broccoli_node::wasm::{Engine, Limits, LoadError};
+use serde_json::Value;
+
+use crate::exit::Failure;
+use crate::output;
+
+/// What `build` builds, and where to.
+#[derive(clap::Args, Debug)]
+pub(crate) struct BuildArgs {
+    /// Folder of the task crate
+    dir: PathBuf,
+    /// Copy the module here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// A module that this version of a node takes.
+#[derive(Debug)]
+pub(crate) struct BuiltModule {
+    /// Name of the crate, with `_` for `-`.
+    pub(crate) name: String,
+    /// Its bytes.
+    pub(crate) wasm: Vec<u8>,
+    /// Where Cargo left it.
+    pub(crate) path: PathBuf,
+    /// What it offers.
+    pub(crate) functions: Vec<Function>,
+}
+
+/// Why there is no module.
+#[derive(Debug)]
+pub(crate) enum BuildError {
+    /// The folder holds no `Cargo.toml`.
+    NotACrate(PathBuf),
+    /// Cargo is not there.
+    NoCargo,
+    /// Rust's library for Wasm is not there.
+    NoTarget,
+    /// It does not compile; Cargo has said why.
+    Compile,
+    /// It compiled, but to no module.
+    NoModule,
+    /// It compiled to several modules, with these names.
+    Several(Vec<String>),
+    /// A node would refuse the module of this name.
+    Refused(String, LoadError),
+    /// A file could not be read or written.
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotACrate(dir) => {
+                write!(f, "{} holds no Cargo.toml: `broccoli new DIR` writes a task crate", dir.display())
+            }
+            Self::NoCargo => write!(f, "cargo is not installed: get Rust from https://rustup.rs"),
+            Self::NoTarget => write!(f, "Rust cannot build Wasm yet: run `rustup target add {TARGET}`"),
+            Self::Compile => write!(f, "the crate does not compile; see above"),
+            Self::NoModule => {
+                write!(f, "the crate makes no module: put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml")
+            }
+            Self::Several(names) => {
+                write!(f, "the folder makes {} modules ({}): name the folder of one", names.len(), names.join(", "))
+            }
+            Self::Refused(name, reason) => write!(f, "nodes would refuse {name}: {reason}"),
+            Self::Io(path, error) => write!(f, "cannot use {}: {error}", path.display()),
+        }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Failure {
+        match error {
+            BuildError::NotACrate(_) => Failure::usage(error),
+            _ => Failure::failed(error),
+        }
+    }
+}
+
+/// Builds and says what was built.
+///
+/// # Errors
+/// See [`BuildError`].
+pub(crate) fn run(args: BuildArgs) -> Result<(), Failure> {
+    let module = build_dir(&args.dir)?;
+    let path = args.output.as_ref().unwrap_or(&module.path);
+    if args.output.is_some() {
+        fs::write(path, &module.wasm).map_err(|error| BuildError::Io(path.clone(), error))?;
+    }
+    let mut text = format!("{}  {}  {}", module.name, output::size(module.wasm.len()), path.display());
+    for function in &module.functions {
+        text += &format!("\n  {function}");
+    }
+    output::print(text)
+}
+
+/// Builds the task crate in `dir` with Cargo and checks the module as a node does. What Cargo
+/// says goes to stderr.
+///
+/// # Errors
+/// See [`BuildError`].
+pub(crate) fn build_dir(dir: &Path) -> Result<BuiltModule, BuildError> {
+    if !dir.join("Cargo.toml").is_file() {
+        return Err(BuildError::NotACrate(dir.to_path_buf()));
+    }
+    require_target(dir)?;
+    let (name, path) = compile(dir)?;
+    let wasm = fs::read(&path).map_err(|error| BuildError::Io(path.clone(), error))?;
+    match Engine::new(Limits::host()).load(&wasm) {
+        Ok(module) => Ok(BuiltModule { functions: module.functions().to_vec(), name, wasm, path }),
+        Err(reason) => Err(BuildError::Refused(name, reason)),
+    }
+}
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The configuration for Cargo of the example functions, which `broccoli new` writes too.
+pub(crate) const CARGO_CONFIG: &str = include_str!("../../../../functions/.cargo/config.toml");
+
+/// Cargo's own error names the missing crate `core`, not what to do about it.
+fn require_target(dir: &Path) -> Result<(), BuildError> {
+    let query = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(dir).output();
+    match query {
+        Ok(output) if output.status.success() => {
+            let libdir = String::from_utf8_lossy(&output.stdout);
+            if Path::new(libdir.trim()).is_dir() { Ok(()) } else { Err(BuildError::NoTarget) }
+        }
+        // Cargo can be set up to use another compiler: it will tell.
+        _ => Ok(()),
+    }
+}
+
+/// Name and place of the only module that the crate in `dir` makes.
+fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .current_dir(dir)
+        // They would replace the flags of the crate.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if !has_flags(dir) {
+        cargo.args(["--config", &flags_setting()]);
+    }
+    let output = cargo.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => BuildError::NoCargo,
+        _ => BuildError::Io("cargo".into(), error),
+    })?;
+    if !output.status.success() {
+        return Err(BuildError::Compile);
+    }
+    let mut modules = modules(&String::from_utf8_lossy(&output.stdout));
+    match modules.len() {
+        0 => Err(BuildError::NoModule),
+        1 => Ok(modules.remove(0)),
+        _ => Err(BuildError::Several(modules.into_iter().map(|(name, _)| name).collect())),
+    }
+}
+
+/// Whether the crate sets its own flags: those win.
+fn has_flags(dir: &Path) -> bool {
+    fs::read_to_string(dir.join(".cargo/config.toml")).is_ok_and(|config| config.contains("rustflags"))
+}
+
+/// The flags of [`CARGO_CONFIG`] as one `key = value`.
+fn flags_setting() -> String {
+    let list = CARGO_CONFIG.split_once("rustflags = ").map_or("[]", |(_, list)| list);
+    format!("target.{TARGET}.rustflags = {}", list.lines().map(str::trim).collect::<String>())
+}
+
+/// Every module among the artifacts that Cargo reports, one JSON object a line.
+fn modules(report: &str) -> Vec<(String, PathBuf)> {
+    let artifacts = report.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    artifacts
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .filter(|artifact| {
+            artifact["target"]["crate_types"].as_array().is_some_and(|types| types.contains(&"cdylib".into()))
+        })
+        .filter_map(|artifact| {
+            let mut files = artifact["filenames"].as_array()?.iter().filter_map(Value::as_str);
+            let path = files.find(|file| file.ends_with(".wasm"))?;
+            Some((artifact["target"]["name"].as_str()?.replace('-', "_"), path.into()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_those_of_the_examples() {
+        let setting = flags_setting();
+        let expected = "target.wasm32-unknown-unknown.rustflags = [\"-Ctarget-cpu=mvp\",\"-Ctarget-feature=";
+        assert!(setting.starts_with(expected), "{setting}");
+        assert!(setting.ends_with("\"-Clink-arg=--initial-heap=2048\",]"), "{setting}");
+        assert_eq!(CARGO_CONFIG.matches("\n  \"-C").count(), setting.matches("\"-C").count());
+    }
+
+    #[test]
+    fn modules_are_found_among_artifacts() {
+        let report = r#"
+{"reason":"compiler-artifact","target":{"name":"syn","crate_types":["lib"]},"filenames":["/t/libsyn.rlib"]}
+{"reason":"compiler-artifact","target":{"name":"my-tasks","crate_types":["cdylib","rlib"]},"filenames":["/t/my_tasks.wasm"]}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(modules(report), [("my_tasks".into(), "/t/my_tasks.wasm".into())]);
+        assert_eq!(modules(""), []);
+    }
+}

@@ -1,0 +1,185 @@
+//! `broccoli demo`: everything at once on this machine, in a cluster that is gone afterwards.
+//!
+//! The MQTT server and the client are in this process, the three nodes are processes of their own.
+//! Nothing is written to disk, and nothing is left behind: the nodes leave when this process ends,
+//! however it ends.
+
+use crate::connect::Common;
+use crate::exit::Failure;
+
+/// Runs the demo.
+///
+/// # Errors
+/// If a part of it cannot start, or a result is not what it must be.
+#[cfg(feature = "embedded-server")]
+pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
+    show::run(common).await
+}
+
+/// Says what is missing.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "embedded-server"))]
+pub(crate) async fn run(_: &Common) -> Result<(), Failure> {
+    Err(Failure::usage("this program was built without an MQTT server, which the demo needs"))
+}
+
+#[cfg(feature = "embedded-server")]
+#[path = "../../../broccoli-node/tests/data/seed.rs"]
+mod seed;
+
+#[cfg(feature = "embedded-server")]
+mod show {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    use broccoli_node::mqtt::ServerUrl;
+    use broccoli_node::{Cluster, DeployKey, json, text};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::process::{Child, Command};
+    use tokio::time::timeout;
+
+    use super::seed;
+    use crate::commands::{deploy, wordcount};
+    use crate::connect::{Common, Session, interruptible};
+    use crate::exit::Failure;
+    use crate::output::{self, bold, print};
+    use crate::{jobs, server};
+
+    const NODES: usize = 3;
+    const TEXT: &str = include_str!("../../data/fables-2190-words.txt");
+    /// How long a node may take to start, and to leave.
+    const START_MAX: Duration = Duration::from_secs(10);
+    const LEAVE_MAX: Duration = Duration::from_secs(3);
+    /// Characters of a canvas or result that are shown.
+    const SHOWN_CHARS: usize = 72;
+    /// Words that are shown.
+    const SHOWN_WORDS: usize = 6;
+
+    pub(super) async fn run(common: &Common) -> Result<(), Failure> {
+        let started = Instant::now();
+        let (cluster, key) = Cluster::generate().map_err(Failure::failed)?;
+        let server = server::start(&cluster, ([127, 0, 0, 1], 0).into()).await?;
+        let addr = server.local_addr();
+        let url = ServerUrl::new(addr.ip().to_string(), addr.port());
+        let mut nodes = Vec::new();
+        let shown = interruptible(show(common, &cluster, &key, &url, &mut nodes, started)).await;
+        leave(nodes).await;
+        server.stop().await;
+        shown
+    }
+
+    async fn show(
+        common: &Common,
+        cluster: &Cluster,
+        key: &DeployKey,
+        url: &ServerUrl,
+        nodes: &mut Vec<Child>,
+        started: Instant,
+    ) -> Result<(), Failure> {
+        start_nodes(cluster, url, nodes).await?;
+        line("cluster", &format!("an MQTT server on {url} and {NODES} nodes"), started)?;
+        let mut session = Session::open(cluster.clone(), url.clone(), common.is_verbose()).await?;
+        let begun = Instant::now();
+        let deployed = deploy::deploy(&session, &deploy::examples(), key, START_MAX).await?;
+        line("deploy", &deployed, begun)?;
+        for example in seed::examples() {
+            run_example(&mut session, &example).await?;
+        }
+        count_words(&mut session).await?;
+        session.close().await;
+        print(format_args!("\nAll of this took {}. Now a cluster of your own:", took(started.elapsed())))?;
+        print("  broccoli up                   here; it says how other machines join")?;
+        print("  broccoli deploy --examples    or functions of your own: broccoli new DIR")?;
+        print("  broccoli run \"add.s(2, 2)\"    or any of the canvases above")
+    }
+
+    /// Starts the processes, then waits until all of them are ready.
+    async fn start_nodes(cluster: &Cluster, url: &ServerUrl, nodes: &mut Vec<Child>) -> Result<(), Failure> {
+        let failed = |error| Failure::failed(format_args!("cannot start a node: {error}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let token = format!("{}\n", cluster.token(url));
+        for number in 1..=NODES {
+            let mut command = Command::new(&program);
+            command.args(["node", "--join", "-", "--attended", "--slots", "1", "--name", &format!("demo-{number}")]);
+            command.env_remove("BROCCOLI_SERVER").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+            let mut node = command.spawn().map_err(failed)?;
+            if let Some(stdin) = &mut node.stdin {
+                stdin.write_all(token.as_bytes()).await.map_err(failed)?;
+            }
+            nodes.push(node);
+        }
+        for node in nodes {
+            timeout(START_MAX, ready(node)).await.map_err(|_| Failure::timed_out("a node does not start"))??;
+        }
+        Ok(())
+    }
+
+    async fn ready(node: &mut Child) -> Result<(), Failure> {
+        let not_ready = || Failure::failed("a node ended before it was ready");
+        let mut lines = BufReader::new(node.stdout.take().ok_or_else(not_ready)?).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.starts_with("ready") {
+                return Ok(());
+            }
+        }
+        Err(not_ready())
+    }
+
+    async fn run_example(session: &mut Session, example: &seed::Example) -> Result<(), Failure> {
+        let program = text::parse(example.source).map_err(Failure::failed)?;
+        let begun = Instant::now();
+        jobs::check(session, &program.canvas).await?;
+        let result = jobs::result(session, program.canvas, program.wait).await?;
+        let result = json::to_json(&result).map_err(Failure::failed)?;
+        let canvas: Vec<&str> = example.canvas.split_whitespace().collect();
+        let canvas = canvas.join(" ").replace("( ", "(").replace(" )", ")").replace("[ ", "[").replace(" ]", "]");
+        line("run", &shorten(&canvas), begun)?;
+        print(format_args!("         → {}", shorten(&result)))?;
+        if result != example.result {
+            return Err(Failure::failed(format_args!("{} must give {}", example.name, example.result)));
+        }
+        Ok(())
+    }
+
+    async fn count_words(session: &mut Session) -> Result<(), Failure> {
+        let words = wordcount::words(TEXT);
+        let begun = Instant::now();
+        let counts = wordcount::count(session, &words, None).await?;
+        line("words", &format!("{} words of Aesop's fables, one task for each", words.len()), begun)?;
+        let most: Vec<String> = counts.iter().take(SHOWN_WORDS).map(|(word, n)| format!("{word} {n}")).collect();
+        print(format_args!("         → {}, …", most.join(", ")))
+    }
+
+    fn line(step: &str, what: &str, begun: Instant) -> Result<(), Failure> {
+        let fill = " ".repeat((SHOWN_CHARS + 2).saturating_sub(what.chars().count()));
+        let step = bold(&format!("{step:8}"));
+        print(format_args!("{step} {what}{fill}{:>9}", took(begun.elapsed())))
+    }
+
+    fn shorten(text: &str) -> String {
+        if text.chars().count() <= SHOWN_CHARS {
+            return text.to_owned();
+        }
+        text.chars().take(SHOWN_CHARS - 1).chain(['…']).collect()
+    }
+
+    /// A time that something took: `0.8 ms`, `1.25 s`.
+    fn took(time: Duration) -> String {
+        let ms = time.as_secs_f64() * 1_000.0;
+        if ms < 1_000.0 { format!("{ms:.1} ms") } else { format!("{:.2} s", ms / 1_000.0) }
+    }
+
+    /// The nodes leave when their standard input ends.
+    async fn leave(nodes: Vec<Child>) {
+        for mut node in nodes {
+            drop(node.stdin.take());
+            if timeout(LEAVE_MAX, node.wait()).await.is_err() {
+                output::note("a node of the demo does not leave and is killed");
+                // It may have ended just now.
+                let _ = node.kill().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `broccoli deploy`: signs a module and sends it to all nodes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use broccoli_node::abi::is_name;
+use broccoli_node::wasm::{Engine, Limits};
+use broccoli_node::{DeployKey, Deployment};
+
+use super::build;
+use crate::connect::{Common, Session};
+use crate::exit::Failure;
+use crate::{duration, output};
+
+/// The example functions; see `functions/tasks`.
+const EXAMPLES: &[u8] = include_bytes!("../../../../functions/tasks.wasm");
+/// Name of their module.
+pub(super) const EXAMPLES_NAME: &str = "tasks";
+
+/// What goes to the nodes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeployArgs {
+    /// Folder of a crate of functions, or a module FILE.wasm
+    #[arg(value_name = "DIR|FILE.wasm", required_unless_present = "examples", conflicts_with = "examples")]
+    what: Option<PathBuf>,
+    /// Deploy the example functions: add, mul, tsum, mapper and others
+    #[arg(long)]
+    examples: bool,
+    /// How long to wait for the nodes
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "10s")]
+    timeout: Duration,
+}
+
+/// A checked module.
+pub(super) struct Module {
+    name: String,
+    wasm: Vec<u8>,
+}
+
+/// Deploys a module, and says which nodes have it.
+///
+/// # Errors
+/// If it cannot be built, signed or sent, or a node refuses it.
+pub(crate) async fn run(common: &Common, args: DeployArgs) -> Result<(), Failure> {
+    let cluster = common.cluster()?;
+    let key = common.deploy_key(&cluster)?;
+    let module = match &args.what {
+        Some(path) if path.is_dir() => built(path)?,
+        Some(path) => read(path)?,
+        None => examples(),
+    };
+    let session = common.open().await?;
+    let deployed = deploy(&session, &module, &key, args.timeout).await;
+    session.close().await;
+    output::print(format_args!("deployed {}", deployed?))
+}
+
+/// The module that is in this program.
+pub(super) fn examples() -> Module {
+    Module { name: EXAMPLES_NAME.into(), wasm: EXAMPLES.to_vec() }
+}
+
+/// Offers a module to all nodes until they have it; says what went where.
+///
+/// # Errors
+/// If a node refuses it, or none has it in time.
+pub(super) async fn deploy(
+    session: &Session,
+    module: &Module,
+    key: &DeployKey,
+    wait: Duration,
+) -> Result<String, Failure> {
+    let name = &module.name;
+    let refused_here =
+        |error: &dyn std::fmt::Display| Failure::usage(format_args!("nodes would refuse {name}: {error}"));
+    let loaded = Engine::new(Limits::host()).load(&module.wasm).map_err(|error| refused_here(&error))?;
+    let functions = loaded.functions().to_vec();
+    let what = format!("{name} ({}, {})", output::count(functions.len(), "function"), output::size(module.wasm.len()));
+    let deployed = session.node.deploy(name, functions, module.wasm.clone(), key, wait).await;
+    report(name, &what, &deployed.map_err(|error| refused_here(&error))?, wait)
+}
+
+fn report(name: &str, what: &str, deployment: &Deployment, wait: Duration) -> Result<String, Failure> {
+    let Deployment { holders, refused, missing } = deployment;
+    if let Some((node, reason)) = refused.first() {
+        let others = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
+        return Err(Failure::failed(format_args!("{node}{others} refused {name}: {reason}")));
+    }
+    if holders.is_empty() {
+        let wait = duration::print(wait);
+        return Err(Failure::timed_out(format_args!("no node has taken {name} within {wait}; see `broccoli nodes`")));
+    }
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
+        output::note(format_args!("not there yet: {}; the other nodes will pass it on", names.join(", ")));
+    }
+    Ok(format!("{what} to {}", output::count(holders.len(), "node")))
+}
+
+fn built(dir: &Path) -> Result<Module, Failure> {
+    let built = build::build_dir(dir)?;
+    Ok(Module { name: built.name, wasm: built.wasm })
+}
+
+fn read(path: &Path) -> Result<Module, Failure> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+    if !is_name(&stem) {
+        return Err(Failure::usage(format_args!(
+            "{} does not name a module: rename it to letters, digits and _, such as tasks.wasm",
+            path.display()
+        )));
+    }
+    let wasm =
+        fs::read(path).map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
+    Ok(Module { name: stem, wasm })
+}

@@ -1,0 +1,72 @@
+//! `broccoli functions`: what can be called.
+
+use broccoli_node::JobError;
+use broccoli_node::abi::Function;
+use serde_json::{Value, json};
+
+use crate::connect::Common;
+use crate::exit::Failure;
+use crate::output;
+
+/// How they are shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FunctionsArgs {
+    /// For machines: [{"name", "module", "version", "args": [{"name", "type"}], "returns", "doc"}]
+    #[arg(long)]
+    json: bool,
+}
+
+struct Module {
+    name: String,
+    version: u64,
+    functions: Vec<Function>,
+}
+
+/// Shows the functions of the newest version of each module, by name.
+///
+/// # Errors
+/// If the cluster cannot be reached.
+pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Failure> {
+    let session = common.open().await?;
+    let modules = session.node.query(|node| {
+        let module = |(name, (version, functions)): (&str, (u64, &[Function]))| {
+            let mut functions = functions.to_vec();
+            functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Module { name: name.into(), version, functions }
+        };
+        node.functions().into_iter().map(module).collect::<Vec<_>>()
+    });
+    let modules = modules.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    session.close().await;
+    match (args.json, modules.is_empty()) {
+        (true, _) => output::print(as_json(&modules)),
+        (false, true) => {
+            output::print("no functions: deploy some with `broccoli deploy --examples` or `broccoli deploy DIR`")
+        }
+        (false, false) => output::print(as_table(&modules)),
+    }
+}
+
+fn as_json(modules: &[Module]) -> Value {
+    let function = |module: &Module, function: &Function| {
+        let args = function.args.iter().map(|arg| json!({"name": arg.name, "type": arg.ty.to_string()}));
+        json!({
+            "name": format!("{}.{}", module.name, function.name),
+            "module": module.name,
+            "version": module.version,
+            "args": args.collect::<Vec<_>>(),
+            "returns": function.ret.to_string(),
+            "doc": function.doc,
+        })
+    };
+    modules.iter().flat_map(|module| module.functions.iter().map(move |f| function(module, f))).collect()
+}
+
+fn as_table(modules: &[Module]) -> String {
+    let row = |module: &Module, function: &Function| {
+        let first_line = function.doc.lines().next().unwrap_or_default().to_owned();
+        [format!("{}.{function}", module.name), module.version.to_string(), first_line]
+    };
+    let rows = modules.iter().flat_map(|module| module.functions.iter().map(move |f| row(module, f)));
+    output::table(["FUNCTION", "VERSION", "WHAT IT DOES"], &rows.collect::<Vec<_>>())
+}

@@ -1,0 +1,37 @@
+//! `broccoli init`: makes the keys of a new cluster.
+
+use std::path::PathBuf;
+
+use broccoli_node::Cluster;
+use broccoli_node::cluster::{ClusterError, deploy_key_path};
+
+use crate::connect::Common;
+use crate::exit::Failure;
+use crate::output;
+
+/// Where the keys go.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// File to write; default: the cluster file that all commands use
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Writes a cluster file, and its deploy key beside it.
+///
+/// # Errors
+/// If one of them exists or cannot be written.
+pub(crate) fn run(common: &Common, args: InitArgs) -> Result<(), Failure> {
+    let path = args.out.map_or_else(|| common.cluster_path(), Ok)?;
+    let (cluster, deploy_key) = Cluster::generate().map_err(Failure::failed)?;
+    cluster.create(&deploy_key, &path).map_err(|error| match error {
+        ClusterError::NoEntropy(_) => Failure::failed(error),
+        error => Failure::usage(error),
+    })?;
+    let lines = [
+        format!("cluster {}", cluster.id),
+        format!("  {}  the cluster's key, for its nodes and clients", path.display()),
+        format!("  {}  the private key that signs functions; keep it here", deploy_key_path(&path).display()),
+    ];
+    output::print(lines.join("\n"))
+}

@@ -1,0 +1,97 @@
+//! `broccoli up`: an MQTT server and one node in the foreground.
+
+use std::future::pending;
+use std::net::SocketAddr;
+
+use broccoli_node::Cluster;
+use broccoli_node::mqtt::ServerUrl;
+
+use crate::connect::{Common, directory};
+use crate::exit::Failure;
+use crate::resident::{NodeOptions, Resident, machine_name};
+
+/// What is started.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Where the MQTT server listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:1883")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    node: NodeOptions,
+}
+
+/// Runs until it is told to leave.
+///
+/// # Errors
+/// If the server or the node cannot start.
+pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure> {
+    let cluster = common.cluster_or_new()?;
+    let name = *args.node.name.get_or_insert_with(machine_name);
+    if args.node.data.is_none() {
+        let kept = |dir: std::path::PathBuf| dir.join(cluster.id.as_str()).join(name.as_str());
+        args.node.data = directory("XDG_DATA_HOME", ".local/share").map(kept);
+    }
+    match common.named_server() {
+        Some(server) => node(common, args.node, cluster, server.clone(), &server).await,
+        None => with_server(common, args, cluster).await,
+    }
+}
+
+async fn node(
+    common: &Common,
+    options: NodeOptions,
+    cluster: Cluster,
+    server: ServerUrl,
+    shown: &ServerUrl,
+) -> Result<(), Failure> {
+    let join = format!("join another machine:  broccoli node --join {}", cluster.token(shown));
+    let resident = Resident::start(options, cluster, server, shown, common.is_verbose())?;
+    resident.run(Some(join), pending()).await
+}
+
+#[cfg(feature = "embedded-server")]
+async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
+    let server = crate::server::start(&cluster, args.listen).await?;
+    let addr = server.local_addr();
+    let (near, far) = (ServerUrl::new(near_host(addr), addr.port()), ServerUrl::new(far_host(addr), addr.port()));
+    let lived = node(common, args.node, cluster, near, &far).await;
+    server.stop().await;
+    lived
+}
+
+#[cfg(not(feature = "embedded-server"))]
+async fn with_server(_: &Common, _: UpArgs, _: Cluster) -> Result<(), Failure> {
+    Err(Failure::usage(
+        "this program was built without an MQTT server: install one (apt install mosquitto),\n\
+         then name it: broccoli up --server mqtt://user:password@host",
+    ))
+}
+
+/// The host under which this machine reaches the server.
+#[cfg(feature = "embedded-server")]
+fn near_host(listen: SocketAddr) -> String {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => "::1".into(),
+        addr => addr.ip().to_string(),
+    }
+}
+
+/// The host under which other machines reach the server.
+#[cfg(feature = "embedded-server")]
+fn far_host(listen: SocketAddr) -> String {
+    if !listen.ip().is_unspecified() {
+        return listen.ip().to_string();
+    }
+    lan_address(listen).unwrap_or_else(|_| crate::resident::host_name())
+}
+
+/// The address of the interface that leads out. Nothing is sent: a UDP socket only chooses its way.
+#[cfg(feature = "embedded-server")]
+fn lan_address(listen: SocketAddr) -> std::io::Result<String> {
+    // These networks exist in documents only, so every router leads towards them.
+    let outside = if listen.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
+    let socket = std::net::UdpSocket::bind((listen.ip(), 0))?;
+    socket.connect(outside)?;
+    Ok(socket.local_addr()?.ip().to_string())
+}

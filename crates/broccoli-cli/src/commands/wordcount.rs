@@ -1,0 +1,205 @@
+//! `broccoli wordcount`: the first Broccoli's word count, one task for each word.
+//!
+//! The function `mapper(word)` runs on the nodes and gives `[word, 1]` for a word that counts, else
+//! null; the sums are made here. Long texts become several jobs, one after the other, since a
+//! canvas and a result must each fit into one packet.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broccoli_node::proto::cbor::put_array_header;
+use broccoli_node::proto::{Canvas, Cbor, Form, Split};
+use broccoli_node::{DeployKey, JobError};
+use serde_json::json;
+
+use super::deploy;
+use crate::connect::{Common, Session};
+use crate::exit::Failure;
+use crate::{jobs, output};
+
+/// The function that looks at each word.
+const MAPPER: &str = "mapper";
+/// What a word costs in a job besides its bytes: headers, and the `1` of its result.
+const WORD_OVERHEAD_BYTES: usize = 8;
+/// How long the nodes may take to get the example functions.
+const DEPLOY_MAX: Duration = Duration::from_secs(10);
+
+/// Which texts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WordcountArgs {
+    /// Texts, in UTF-8
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Send the words in N bins, each one task, instead of one task for each word
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: Option<u32>,
+    /// For machines: {"words": N, "counts": [[word, n], …]}, where N is the number of all words
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often each word occurs, most frequent first, then in alphabetical order.
+type Counts = Vec<(String, u64)>;
+
+/// Prints how often each word of more than three letters occurs.
+///
+/// # Errors
+/// If a text cannot be read, or a job fails.
+pub(crate) async fn run(common: &Common, args: WordcountArgs) -> Result<(), Failure> {
+    let mut text = String::new();
+    for path in &args.files {
+        let unreadable = |error| Failure::usage(format_args!("cannot read {}: {error}", path.display()));
+        text.push_str(&fs::read_to_string(path).map_err(unreadable)?);
+        text.push('\n');
+    }
+    let words = words(&text);
+    let mut session = common.open().await?;
+    let key = common.deploy_key(&session.cluster);
+    let counts = count_here(&mut session, key, &words, args.chunks).await;
+    session.close().await;
+    let counts = counts?;
+    if args.json {
+        return output::print(json!({"words": words.len(), "counts": counts}));
+    }
+    let width = counts.first().map_or(0, |(_, most)| most.to_string().len());
+    let lines: Vec<String> = counts.iter().map(|(word, number)| format!("{number:width$} {word}")).collect();
+    output::print(lines.join("\n"))
+}
+
+async fn count_here(
+    session: &mut Session,
+    key: Result<DeployKey, Failure>,
+    words: &[String],
+    bins: Option<u32>,
+) -> Result<Counts, Failure> {
+    provide_mapper(session, key).await?;
+    count(session, words, bins).await
+}
+
+/// Deploys the example functions if no module has `mapper`.
+async fn provide_mapper(session: &Session, key: Result<DeployKey, Failure>) -> Result<(), Failure> {
+    let known = session.node.query(|node| {
+        let functions = node.functions();
+        let has_mapper = functions.values().any(|(_, functions)| functions.iter().any(|f| f.name == MAPPER));
+        (has_mapper, functions.contains_key(deploy::EXAMPLES_NAME))
+    });
+    let (has_mapper, is_taken) = known.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    if has_mapper {
+        return Ok(());
+    }
+    if is_taken {
+        return Err(Failure::usage(format_args!(
+            "no function {MAPPER}, and a module {} of yours is in the place of the examples that have it",
+            deploy::EXAMPLES_NAME
+        )));
+    }
+    let key = key.map_err(|failure| Failure {
+        message: format!("no function {MAPPER} is deployed yet, and {}", failure.message),
+        ..failure
+    })?;
+    let deployed = deploy::deploy(session, &deploy::examples(), &key, DEPLOY_MAX).await?;
+    output::note(format_args!("deployed {deployed}"));
+    Ok(())
+}
+
+/// The words of a text, between white space and without commas and full stops.
+pub(super) fn words(text: &str) -> Vec<String> {
+    let words = text.split_whitespace().map(|word| word.replace([',', '.'], ""));
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// Counts words on the cluster, in `bins` tasks for each job or one for each word.
+///
+/// # Errors
+/// See [`jobs::result`].
+pub(super) async fn count(session: &mut Session, words: &[String], bins: Option<u32>) -> Result<Counts, Failure> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for words in batches(words)? {
+        let canvas = canvas(words, bins);
+        jobs::check(session, &canvas).await?;
+        let result = jobs::result(session, canvas, None).await?;
+        for (word, number) in pairs(&result, bins.is_some())? {
+            let count = counts.entry(word).or_default();
+            *count = count.saturating_add(number);
+        }
+    }
+    let mut counts: Counts = counts.into_iter().collect();
+    counts.sort_unstable_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
+    Ok(counts)
+}
+
+/// The words in parts of which each fits into one job, and its result too.
+fn batches(words: &[String]) -> Result<Vec<&[String]>, Failure> {
+    let bytes_max = jobs::canvas_bytes_max() / 2;
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, word) in words.iter().enumerate() {
+        let cost = word.len() + WORD_OVERHEAD_BYTES;
+        if cost > bytes_max {
+            let size = output::size(word.len());
+            return Err(Failure::usage(format_args!("a word of {size} is more than a job takes: is this a text?")));
+        }
+        if bytes + cost > bytes_max {
+            batches.push(&words[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += cost;
+    }
+    if start < words.len() {
+        batches.push(&words[start..]);
+    }
+    Ok(batches)
+}
+
+fn canvas(words: &[String], bins: Option<u32>) -> Canvas {
+    let mut items = Vec::new();
+    put_array_header(&mut items, words.len());
+    for word in words {
+        if bins.is_some() {
+            // An item of `chunks` is a list of arguments.
+            put_array_header(&mut items, 1);
+        }
+        items.extend_from_slice(Cbor::encode(&word.as_str()).as_bytes());
+    }
+    let (function, items) = (MAPPER.to_owned(), Cbor::from_encoded(items));
+    match bins {
+        Some(bins) => Form::Chunks { function, items, split: Split::Bins(bins) }.into(),
+        None => Form::Map { function, items }.into(),
+    }
+}
+
+/// The `[word, n]` in a result; those of bins are one level deeper.
+fn pairs(result: &Cbor, in_bins: bool) -> Result<Vec<(String, u64)>, Failure> {
+    type Pairs = Vec<Option<(String, u64)>>;
+    let bytes = result.as_bytes();
+    let pairs = if in_bins {
+        minicbor::decode::<Vec<Pairs>>(bytes).map(|bins| bins.into_iter().flatten().collect())
+    } else {
+        minicbor::decode::<Pairs>(bytes)
+    };
+    let other = |_| Failure::failed(format_args!("{MAPPER} gave something else than [word, n] or null"));
+    Ok(pairs.map_err(other)?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_and_full_stops_are_dropped() {
+        assert_eq!(words("The Wolf, said:\n \"No.\" . U.S. don't"), ["The", "Wolf", "said:", "\"No\"", "US", "don't"]);
+    }
+
+    #[test]
+    fn batches_hold_every_word_once_and_fit() {
+        let words = vec!["x".repeat(1_000); 2_000];
+        let batches = batches(&words).expect("short words");
+        assert_eq!(batches.iter().map(|batch| batch.len()).sum::<usize>(), words.len());
+        for batch in batches {
+            assert!(Cbor::encode(&canvas(batch, Some(7))).as_bytes().len() < jobs::canvas_bytes_max());
+        }
+        assert!(super::batches(&["x".repeat(1 << 20)]).is_err());
+        assert!(super::batches(&[]).is_ok_and(|batches| batches.is_empty()));
+    }
+}

@@ -1,0 +1,169 @@
+//! Following a job from its submit to its result.
+//!
+//! Owns what the user sees meanwhile and how the wait ends: with the result, at a time limit, or by
+//! Ctrl-C, which cancels the job.
+
+use std::future::pending;
+use std::pin::pin;
+use std::time::Duration;
+
+use broccoli_node::core::{Limits, Node};
+use broccoli_node::proto::message::{JobNews, Refusal};
+use broccoli_node::proto::{Canvas, Cbor, NodeId};
+use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::connect::Session;
+use crate::duration;
+use crate::exit::Failure;
+use crate::output::{self, Progress};
+
+/// What a packet with a canvas in it has besides.
+const PACKET_OVERHEAD_BYTES: usize = 4096;
+/// How long the cancellation of a job may take.
+const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// A job that is done sooner shows no progress bar.
+const BAR_AFTER: Duration = Duration::from_secs(1);
+/// Time between two pictures of the progress bar.
+const BAR_EVERY: Duration = Duration::from_millis(100);
+
+/// The largest canvas that a node can be sent, encoded.
+pub(crate) fn canvas_bytes_max() -> usize {
+    Limits::host().packet_bytes_max as usize - PACKET_OVERHEAD_BYTES
+}
+
+/// Checks a canvas here, so that what is wrong is said before anything runs.
+///
+/// # Errors
+/// With exit code 2: what a node would refuse it for.
+pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Failure> {
+    let plan = session.node.check(canvas.clone()).await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    plan.map(|_| ()).map_err(Failure::usage)
+}
+
+/// Submits a checked canvas and waits for its result, at most as long as `limit` says.
+///
+/// # Errors
+/// If the job fails, is refused or lost, and when the wait ends without a result.
+pub(crate) async fn result(session: &mut Session, canvas: Canvas, limit: Option<Duration>) -> Result<Cbor, Failure> {
+    let mut job = session.node.submit_to_cluster(canvas);
+    let mut view = View { started: Instant::now(), progress: Progress::new() };
+    let end = limit.map(|limit| view.started + limit);
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut next_bar = view.started + BAR_AFTER;
+    let outcome = loop {
+        tokio::select! {
+            update = job.next() => match view.on_update(session, update) {
+                Some(outcome) => break outcome,
+                None => continue,
+            },
+            event = session.event() => {
+                if let (Some(NodeEvent::Member(node)), Some(id)) = (&event, job.id())
+                    && *node == id.origin
+                    && is_gone(session, *node).await
+                {
+                    view.note(format!("{node}, which holds the job, is gone: waiting for its return"));
+                }
+                view.on_event(event);
+            }
+            _ = interrupted.as_mut() => break Err(cancel(&mut job).await),
+            limit = reached(end, limit) => break Err(out_of_time(&job, limit)),
+            () = sleep_until(next_bar), if view.progress.is_visible() => {
+                view.progress.draw(view.started.elapsed());
+                next_bar = Instant::now() + BAR_EVERY;
+            }
+        }
+    };
+    view.progress.clear();
+    outcome
+}
+
+async fn is_gone(session: &Session, node: NodeId) -> bool {
+    let gone = move |state: &Node| state.members().any(|(name, member)| name == node && !member.alive);
+    session.node.query(gone).await == Some(true)
+}
+
+async fn reached(end: Option<Instant>, limit: Option<Duration>) -> Duration {
+    match (end, limit) {
+        (Some(end), Some(limit)) => {
+            sleep_until(end).await;
+            limit
+        }
+        _ => pending().await,
+    }
+}
+
+fn out_of_time(job: &JobHandle, limit: Duration) -> Failure {
+    let limit = duration::print(limit);
+    Failure::timed_out(match job.id() {
+        Some(id) => format!("no result within {limit}: job {id} goes on without this client"),
+        None => format!("no node has accepted the job within {limit}"),
+    })
+}
+
+/// Ends the job, and waits a moment for its end.
+async fn cancel(job: &mut JobHandle) -> Failure {
+    let end = Instant::now() + CANCEL_MAX;
+    job.revoke().await;
+    let ended = timeout_at(end, job.result()).await.is_ok();
+    Failure::interrupted(if ended {
+        "interrupted: the job is cancelled"
+    } else {
+        "interrupted: the job is told to end, but no node has confirmed it"
+    })
+}
+
+/// What the user sees of a job.
+struct View {
+    started: Instant,
+    progress: Progress,
+}
+
+impl View {
+    /// Shows news of the job; gives its outcome when it is over.
+    fn on_update(&mut self, session: &Session, update: Option<JobUpdate>) -> Option<Result<Cbor, Failure>> {
+        match update {
+            Some(JobUpdate::Accepted(job)) => {
+                session.note_verbose(format_args!("[accepted] job {job}"));
+                None
+            }
+            Some(JobUpdate::News(news)) => self.on_news(news),
+            Some(JobUpdate::Refused(refusal)) => {
+                let is_misuse = matches!(refusal, Refusal::BadCanvas(_));
+                let error = JobError::Refused(refusal);
+                Some(Err(if is_misuse { Failure::usage(error) } else { Failure::failed(error) }))
+            }
+            None => Some(Err(Failure::failed(JobError::Stopped))),
+        }
+    }
+
+    fn on_news(&mut self, news: JobNews) -> Option<Result<Cbor, Failure>> {
+        match news {
+            JobNews::Progress { done, total } => self.progress.set(done, total),
+            JobNews::Logged { node, function, task, text } => self.note(format!("[{node} {function} #{task}] {text}")),
+            JobNews::NoNode { function, on, nodes } => {
+                let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" and ")) };
+                let nodes = output::count(nodes as usize, "node");
+                self.note(format!("no live node has {function}{on} ({nodes})"));
+            }
+            JobNews::CallbackFailed(error) => self.note(format!("a callback failed: {error}")),
+            JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
+            JobNews::Unknown => return Some(Err(Failure::failed(JobError::Lost))),
+        }
+        None
+    }
+
+    fn on_event(&mut self, event: Option<NodeEvent>) {
+        match event {
+            Some(NodeEvent::Disconnected(reason)) => self.note(format!("{reason}; the job goes on, connecting again")),
+            Some(NodeEvent::Connected) => self.note("connected again".into()),
+            // The end of the client ends the job's news too.
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        self.progress.clear();
+        output::note(line);
+    }
+}

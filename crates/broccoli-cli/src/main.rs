@@ -1,0 +1,105 @@
+//! The `broccoli` command.
+//!
+//! Owns the command line and the exit codes; what a command does is in its module below
+//! `commands`. Decides nothing about tasks: that is the node's matter.
+#![forbid(unsafe_code)]
+
+mod commands;
+mod connect;
+mod duration;
+mod exit;
+mod jobs;
+mod output;
+mod resident;
+#[cfg(feature = "embedded-server")]
+mod server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{build, call, completions, demo, deploy, functions, init, new, node, nodes, run, up, wordcount};
+use crate::connect::{Common, interruptible};
+use crate::exit::{Exit, Failure};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 the job failed, 2 wrong use (found before anything runs), 3 cannot reach the
+cluster, 4 timed out, 130 interrupted. `up` and `node` end with 0 when they are asked to leave.";
+
+/// A distributed task queue for clusters of small computers.
+#[derive(Parser)]
+#[command(name = "broccoli", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start an MQTT server and a node here: the beginning of a cluster
+    Up(up::UpArgs),
+    /// Start a node here
+    Node(node::NodeArgs),
+    /// Run a canvas: broccoli run "chain(add.s(4, 4), mul.s(8))"
+    Run(run::RunArgs),
+    /// Call one function: broccoli call add 4 4
+    Call(call::CallArgs),
+    /// Show the nodes of the cluster
+    Nodes(nodes::NodesArgs),
+    /// Show the functions that can be called
+    Functions(functions::FunctionsArgs),
+    /// Write a crate for functions of your own
+    New(new::NewArgs),
+    /// Build a crate of functions
+    Build(build::BuildArgs),
+    /// Send functions to all nodes
+    Deploy(deploy::DeployArgs),
+    /// Count the words of texts on the cluster
+    Wordcount(wordcount::WordcountArgs),
+    /// See it work: a server, three nodes, functions, canvases and a word count on this machine
+    Demo,
+    /// Make the keys of a new cluster
+    Init(init::InitArgs),
+    /// Print the completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let exit = match dispatch(&common, command) {
+        Ok(()) => Exit::Done,
+        Err(Failure { exit, message }) => {
+            if !message.is_empty() {
+                output::error(&message);
+            }
+            exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => in_runtime(up::run(common, args)),
+        Command::Node(args) => in_runtime(node::run(common, args)),
+        Command::Run(args) => run::run(common, args),
+        Command::Call(args) => in_runtime(call::run(common, args)),
+        Command::Nodes(args) => in_runtime(interruptible(nodes::run(common, args))),
+        Command::Functions(args) => in_runtime(interruptible(functions::run(common, args))),
+        Command::New(args) => new::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Deploy(args) => in_runtime(interruptible(deploy::run(common, args))),
+        Command::Wordcount(args) => in_runtime(wordcount::run(common, args)),
+        Command::Demo => in_runtime(demo::run(common)),
+        Command::Init(args) => init::run(common, args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// One thread runs the program and the node it is: nothing has to wake another thread.
+fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?.block_on(work)
+}

@@ -1,0 +1,240 @@
+//! A node in the foreground, as `up` and `node` run it.
+//!
+//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C and SIGTERM it says
+//! goodbye, so that nobody waits for its return.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
+use broccoli_node::proto::NodeId;
+use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connect::{self, FOREIGN_KEY};
+use crate::exit::Failure;
+use crate::{duration, output};
+
+/// Within this time an older node of the same name has answered.
+const TWIN_ANSWERS: Duration = Duration::from_millis(100);
+/// How long a node may take to say goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// Longest name of a node, in bytes.
+const NAME_BYTES_MAX: usize = broccoli_node::proto::id::NODE_NAME_BYTES_MAX;
+
+/// What a node is and may do.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct NodeOptions {
+    /// Name of the node, unique in its cluster; default: that of the machine
+    #[arg(long)]
+    pub(crate) name: Option<NodeId>,
+    /// Tasks to run side by side; 0 for a node that only holds jobs; default: one for each CPU
+    #[arg(long)]
+    slots: Option<u16>,
+    /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
+    #[arg(long = "label", value_name = "K=V")]
+    labels: Vec<String>,
+    /// Directory that keeps deployed modules over a restart
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Fuel of one run of a task, about one unit for each instruction
+    #[arg(long, value_name = "UNITS")]
+    fuel_limit: Option<u64>,
+    /// Longest run of a task, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    time_limit: Option<Duration>,
+}
+
+impl NodeOptions {
+    fn slots(&self) -> u16 {
+        let cpus =
+            || std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(usize::from(u16::MAX)) as u16);
+        self.slots.unwrap_or_else(cpus)
+    }
+
+    fn run_limits(&self) -> RunLimits {
+        let default = RunLimits::default();
+        RunLimits {
+            fuel_max: self.fuel_limit.unwrap_or(default.fuel_max),
+            time_max: self.time_limit.unwrap_or(default.time_max),
+        }
+    }
+}
+
+/// A node that takes jobs of others, until it is told to leave.
+pub(crate) struct Resident {
+    node: NodeHandle,
+    events: Receiver<NodeEvent>,
+    /// What people see of it: its name, its slots and the server.
+    title: String,
+    server: ServerUrl,
+    verbose: bool,
+    link_is_down: bool,
+    told: Option<DisconnectReason>,
+    foreign_key_told: bool,
+}
+
+impl Resident {
+    /// Starts the node in the current runtime. `shown` is its server as others reach it.
+    ///
+    /// # Errors
+    /// If its settings cannot be used.
+    pub(crate) fn start(
+        options: NodeOptions,
+        cluster: Cluster,
+        server: ServerUrl,
+        shown: &ServerUrl,
+        verbose: bool,
+    ) -> Result<Resident, Failure> {
+        let name = options.name.unwrap_or_else(machine_name);
+        let slots = options.slots();
+        let builder = NodeHandle::builder().cluster(cluster).server(server.clone()).name(name).resident(true);
+        let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits());
+        let builder = options.labels.into_iter().fold(builder, broccoli_node::Builder::label);
+        let builder = options.data.into_iter().fold(builder, broccoli_node::Builder::data);
+        let (mut node, driver) = builder.build().map_err(connect::start_failure)?;
+        tokio::spawn(driver.run());
+        let events = node.events();
+        let title = format!("{name}  {}  {shown}", output::count(slots.into(), "slot"));
+        Ok(Resident { node, events, title, server, verbose, link_is_down: false, told: None, foreign_key_told: false })
+    }
+
+    /// Runs until it is told to leave; `also` is another reason to. Prints the line `ready` and what
+    /// follows it once work can be submitted.
+    ///
+    /// # Errors
+    /// If the server refuses the node at its start, or its name is taken.
+    pub(crate) async fn run(
+        mut self,
+        after_ready: Option<String>,
+        also: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        let mut leave = pin!(asked_to_leave());
+        let mut also = pin!(also);
+        let lived = tokio::select! {
+            lived = self.live(after_ready) => lived,
+            asked = leave.as_mut() => asked,
+            () = also.as_mut() => Ok(()),
+        };
+        // If it takes too long, the server tells the others by our Will.
+        let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
+        lived
+    }
+
+    async fn live(&mut self, after_ready: Option<String>) -> Result<(), Failure> {
+        self.connect().await?;
+        let after = after_ready.map(|line| format!("\n{line}")).unwrap_or_default();
+        // A node outlives whoever read its output.
+        let _ = output::print(format_args!("ready  {}{after}", self.title));
+        loop {
+            let event = self.event().await?;
+            self.tell(&event);
+        }
+    }
+
+    /// Until the link is up and nobody else has the name.
+    async fn connect(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.event().await? {
+                NodeEvent::Connected => break,
+                NodeEvent::Disconnected(reason @ DisconnectReason::RefusedCredentials) => {
+                    return Err(Failure::unreachable(connect::link_trouble(&self.server, &reason)));
+                }
+                event => self.tell(&event),
+            }
+        }
+        self.told = None;
+        self.link_is_down = false;
+        let end = Instant::now() + TWIN_ANSWERS;
+        while let Ok(event) = timeout_at(end, self.event()).await {
+            self.tell(&event?);
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self) -> Result<NodeEvent, Failure> {
+        let event = self.events.recv().await;
+        if let (true, Some(event)) = (self.verbose, &event) {
+            connect::note_event(event);
+        }
+        match event {
+            Some(NodeEvent::NameTaken) | None => Err(Failure::usage(format_args!(
+                "another node of this cluster is called {}: choose another name with --name",
+                self.node.name()
+            ))),
+            Some(event) => Ok(event),
+        }
+    }
+
+    /// Tells the operator what is wrong, once, and when it is right again.
+    fn tell(&mut self, event: &NodeEvent) {
+        match event {
+            NodeEvent::Disconnected(reason) if self.told.as_ref() != Some(reason) => {
+                output::note(format_args!("{}; trying again", connect::link_trouble(&self.server, reason)));
+                self.told = Some(reason.clone());
+                self.link_is_down = true;
+            }
+            NodeEvent::Connected if self.link_is_down => {
+                output::note("connected again");
+                self.told = None;
+                self.link_is_down = false;
+            }
+            NodeEvent::ForeignKey if !self.foreign_key_told => {
+                output::note(FOREIGN_KEY);
+                self.foreign_key_told = true;
+            }
+            NodeEvent::ModuleRefused { by, reason, .. } if *by == self.node.name() => {
+                output::note(format_args!("refused a module: {reason}"));
+            }
+            NodeEvent::Storage(text) => output::note(text),
+            _ => {}
+        }
+    }
+}
+
+/// Until Ctrl-C or SIGTERM.
+async fn asked_to_leave() -> Result<(), Failure> {
+    let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.map_err(no_signals),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// The machine's name, made one for a node.
+pub(crate) fn machine_name() -> NodeId {
+    node_name(&host_name()).unwrap_or_else(|| "node".parse().expect("letters are a name"))
+}
+
+/// The machine's name as it knows it; may be empty.
+pub(crate) fn host_name() -> String {
+    let asked = || std::process::Command::new("hostname").output().ok().map(|output| output.stdout);
+    let name = std::fs::read("/proc/sys/kernel/hostname").ok().or_else(asked).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim().to_owned()
+}
+
+/// The first part of a host name, with what no node's name may have left out.
+fn node_name(host: &str) -> Option<NodeId> {
+    let first = host.split('.').next().unwrap_or_default();
+    let allowed = first.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let name: String = allowed.skip_while(|c| *c == '_').take(NAME_BYTES_MAX).collect();
+    name.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_host_name_gives_a_node_name_or_none() {
+        let name = |host: &str| node_name(host).map(String::from);
+        assert_eq!(name("raspberrypi.local"), Some("raspberrypi".into()));
+        assert_eq!(name("_küche"), Some("kche".into()));
+        assert_eq!(name(&"x".repeat(64)), Some("x".repeat(31)));
+        assert_eq!(name(""), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! `deploy`: modules from files, and what is refused. Also what a user sees of running tasks.
+#![cfg(feature = "embedded-server")]
+// The lint does not know that a macro makes these functions tests.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::Process;
+
+const TYPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions/types.wasm");
+
+on_both_servers! {
+    async fn a_file_is_deployed_to_all_nodes(cluster: Cluster) {
+        let _second = cluster.node("pi-2", &["--slots", "1"]).await;
+        let said = cluster.run(&["deploy", TYPES]).await.ok();
+        assert!(said.starts_with("deployed types (") && said.ends_with(" to 2 nodes\n"), "{said}");
+        for node in ["pi-1", "pi-2"] {
+            let expression = format!("types.increment.s(41).set(on='{node}')");
+            assert_eq!(cluster.run(&["run", &expression]).await.ok(), "42\n");
+        }
+    }
+
+    async fn log_lines_go_to_stderr_with_node_and_task(cluster: Cluster) {
+        cluster.run(&["deploy", TYPES]).await.ok();
+        let ended = cluster.run(&["run", "types.node.s()"]).await;
+        assert_eq!(ended.stderr, "[pi-1 types.node #0] hello\n");
+        ended.ok();
+    }
+
+    async fn a_wait_without_a_fitting_node_is_said_and_ends_with_it(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let mut run = Process::start(&mut cluster.command(&["run", "add.s(1, 2).set(on='room=attic')"]));
+        assert_eq!(run.note("no live node").await, "no live node has tasks.add on room=attic (1 node)");
+        let _node = cluster.node("pi-2", &["--label", "room=attic"]).await;
+        assert_eq!(run.end().await.ok(), "3\n");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_module_is_refused_here() {
+    let cluster = support::Cluster::embedded().await;
+    cluster.home.write("text.wasm", "no module");
+    cluster.run(&["deploy", "text.wasm"]).await.fails(2, "error: nodes would refuse text: this is not a Wasm module\n");
+    cluster
+        .run(&["deploy", "missing.wasm"])
+        .await
+        .fails(2, "error: cannot read missing.wasm: No such file or directory (os error 2)\n");
+    cluster.home.write("my module.wasm", "");
+    cluster.run(&["deploy", "my module.wasm"]).await.fails(
+        2,
+        "error: my module.wasm does not name a module: rename it to letters, digits and _, such as tasks.wasm\n",
+    );
+    std::fs::create_dir(cluster.home.0.join("empty")).unwrap();
+    cluster
+        .run(&["deploy", "empty"])
+        .await
+        .fails(2, "error: empty holds no Cargo.toml: `broccoli new DIR` writes a task crate\n");
+}
+
+#[tokio::test]
+async fn the_deploy_key_of_another_cluster_is_refused() {
+    let cluster = support::Cluster::embedded().await;
+    cluster.run(&["init", "--out", "other.json"]).await.ok();
+    let dir = cluster.home.0.join(".config/broccoli");
+    let key = dir.join("cluster.json.deploy-key");
+    std::fs::copy(cluster.home.0.join("other.json.deploy-key"), &key).unwrap();
+    cluster.run(&["deploy", "--examples"]).await.fails(
+        2,
+        &format!("error: {} belongs to another cluster: its modules would be refused by every node\n", key.display()),
+    );
+}

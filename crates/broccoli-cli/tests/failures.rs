@@ -1,0 +1,35 @@
+//! Nodes that die in the middle of a job, as the user who waits for it sees it.
+#![cfg(feature = "embedded-server")]
+// The lint does not know that a macro makes these functions tests.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Cluster, Process};
+
+on_both_servers! {
+    async fn a_worker_killed_in_the_middle_of_a_group_costs_no_task(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let worker = cluster.node("pi-2", &["--slots", "2"]).await;
+        let expression = "group(sleep_ms.s(300, i) for i in range(12))";
+        let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
+        run.note("[accepted]").await;
+        worker.kill().await;
+        assert_eq!(run.end().await.ok(), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_dies_is_said_and_a_job_that_it_lost_fails() {
+    let cluster = Cluster::mosquitto().await.with_examples().await;
+    let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
+    run.note("[accepted]").await;
+    cluster.up.kill().await;
+    run.note("pi-1, which holds the job, is gone: waiting for its return").await;
+    let mut again = Process::start(&mut cluster.home.command(&["node", "--name", "pi-1", "--server", &cluster.url]));
+    again.line("ready  pi-1").await;
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    let why = "error: the node that held the job has restarted and lost it; submit again\n";
+    assert!(ended.stderr.ends_with(why), "{}", ended.stderr);
+}
