@@ -1,2 +1,80 @@
-//! Developer commands: demo, test, bench, dist, mutants.
-fn main() {}
+//! Developer commands: `cargo xtask demo|test|dist|mutants|bench`.
+//!
+//! Owns which tools and steps each needs, and in which order. Never depends on the project's own
+//! crates, so that it builds in seconds on a fresh clone.
+#![forbid(unsafe_code)]
+
+mod dist;
+mod mutants;
+mod process;
+mod test;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use process::{cargo, replace, run, target_dir};
+
+/// What went wrong, in a line or two that say what to do.
+type Result<T = ()> = std::result::Result<T, String>;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  demo [ARG...]        build the release and run `broccoli demo`
+  test                 install what tests need, then check and test everything
+  dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
+  mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
+  mutants --check      only check that the defects still apply
+  bench [--json FILE]  build the release and measure it";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let done = match (command, rest) {
+        ("demo", args) => demo(args),
+        ("test", []) => test::run(),
+        ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
+        ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
+        ("mutants", [flag]) if flag == "--check" => mutants::check(),
+        ("mutants", names) => mutants::run(names),
+        ("bench", args) => bench(args),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(args: &[String]) -> Result {
+    run(&mut cargo("build --release --locked -p broccoli-cli"))?;
+    replace(Command::new(target_dir()?.join("release/broccoli")).arg("demo").args(args))
+}
+
+fn bench(args: &[String]) -> Result {
+    // In one call, so that what both need is built once.
+    run(&mut cargo("build --release --locked -p broccoli-cli -p broccoli-node --bin broccoli --example bench"))?;
+    let release = target_dir()?.join("release");
+    let mut bench = Command::new(release.join("examples/bench"));
+    replace(bench.arg(release.join("broccoli")).arg(in_root(BENCH_TEXT)).args(args))
+}
+
+/// What the benchmark counts the words of.
+const BENCH_TEXT: &str = "crates/broccoli-cli/data/fables-2190-words.txt";
+
+/// The clone that this program was built from.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// A path in the clone.
+fn in_root(path: &str) -> PathBuf {
+    root().join(path)
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask test`: everything that must hold, from the tools to the program for Raspberry
+//! Pis. The first step that fails ends it; nothing is skipped.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::process::{cargo, command, read_lines, run as run_command};
+use crate::{Result, dist, tools};
+
+/// Runs all steps and says how many tests ran.
+///
+/// # Errors
+/// The first step that fails.
+pub(crate) fn run() -> Result {
+    let mut steps = Steps::default();
+    let mut tally = Tally::default();
+    steps.run("tools", tools::install)?;
+    steps.run("format", format)?;
+    steps.run("lints", || run_command(&mut cargo("clippy --workspace --all-targets --locked -- -D warnings")))?;
+    steps.run("documentation", || {
+        run_command(cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    steps.run("builds without std", || {
+        let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm";
+        run_command(&mut cargo(&format!("build --locked --target riscv32imac-unknown-none-elf {chip}")))?;
+        run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core"))
+    })?;
+    steps.run("build of the tests", || run_command(&mut cargo("test --workspace --locked --no-run")))?;
+    steps.run("tests", || tally.test(&mut cargo("test --workspace --locked")))?;
+    let mut program = None;
+    steps.run("program for Raspberry Pis", || {
+        program = Some(dist::build()?);
+        Ok(())
+    })?;
+    steps.run("that program as a node, under qemu", || {
+        dist::test(&program.unwrap_or_default())?;
+        tally.passed += 1;
+        Ok(())
+    })?;
+    steps.report();
+    tally.report()
+}
+
+fn format() -> Result {
+    run_command(&mut cargo("fmt --all --check"))?;
+    run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
+    run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
+}
+
+/// The steps that have run, and how long each took.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    fn run(&mut self, title: &'static str, step: impl FnOnce() -> Result) -> Result {
+        println!("\n== {title}");
+        let start = Instant::now();
+        let done = step();
+        let took = start.elapsed();
+        self.0.push((title, took));
+        match done {
+            Ok(()) => println!("== {title}: {:.1} s", took.as_secs_f32()),
+            Err(error) => {
+                self.report();
+                return Err(format!("\nFAILED: {title}: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        println!();
+        for (title, took) in &self.0 {
+            println!("{:>7.1} s  {title}", took.as_secs_f32());
+        }
+    }
+}
+
+/// What test programs have said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    embedded: u32,
+    mosquitto: u32,
+}
+
+impl Tally {
+    /// Runs `command`, shows what it prints, and counts.
+    fn test(&mut self, command: &mut Command) -> Result {
+        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        for line in child.stdout.take().into_iter().flat_map(read_lines) {
+            println!("{line}");
+            self.read(&line);
+        }
+        let status = child.wait().map_err(|error| error.to_string())?;
+        match (status.success(), self.failed) {
+            (true, 0) => Ok(()),
+            (_, failed) => Err(format!("{failed} tests failed")),
+        }
+    }
+
+    /// Counts one line of libtest's output.
+    fn read(&mut self, line: &str) {
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count(counts, " passed");
+            self.failed += count(counts, " failed");
+            self.skipped += count(counts, " ignored");
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... ok")) {
+            self.embedded += u32::from(name.ends_with("::embedded"));
+            self.mosquitto += u32::from(name.ends_with("::mosquitto"));
+        }
+    }
+
+    fn report(&self) -> Result {
+        println!("\n{} tests on the embedded server, {} on Mosquitto", self.embedded, self.mosquitto);
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.skipped > 0 {
+            return Err("FAILED: a test that is ignored tests nothing".into());
+        }
+        if self.embedded != self.mosquitto || self.embedded == 0 {
+            return Err("FAILED: every test of the whole must run on both servers".into());
+        }
+        Ok(())
+    }
+}
+
+/// The number before `what`.
+fn count(text: &str, what: &str) -> u32 {
+    let before = text.split_once(what).map_or("", |(before, _)| before);
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_tests_is_counted() {
+        let mut tally = Tally::default();
+        let output = "running 3 tests
+test restart::embedded ... ok
+test restart::mosquitto ... ok
+test other::mosquitto ... FAILED
+test plain - should panic ... ok
+test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
+test result: ok. 10 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        output.lines().for_each(|line| tally.read(line));
+        assert_eq!(tally, Tally { passed: 13, failed: 1, skipped: 2, embedded: 1, mosquitto: 1 });
+    }
+
+    #[test]
+    fn skipped_or_one_sided_tests_fail() {
+        let good = Tally { passed: 4, embedded: 2, mosquitto: 2, ..Tally::default() };
+        assert_eq!(good.report(), Ok(()));
+        assert!(Tally { skipped: 1, ..good }.report().is_err());
+        assert!(Tally { mosquitto: 1, ..good }.report().is_err());
+        assert!(Tally { mosquitto: 0, embedded: 0, ..good }.report().is_err());
+    }
+}

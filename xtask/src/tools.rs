@@ -1,0 +1,125 @@
+//! What tests need of the machine: installed where that is possible, named where not.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{command, output, run};
+use crate::{Result, dist, in_root};
+
+/// The target of task modules.
+const WASM: &str = "wasm32-unknown-unknown";
+
+/// Targets of the builds without std, of task modules and of the program for Raspberry Pis.
+const TARGETS: &[&str] = &["riscv32imac-unknown-none-elf", WASM, dist::TARGET];
+
+/// Asks rustc where the libraries for a target are, which follows; they may not be there.
+const LIBDIR: &[&str] = &["--print", "target-libdir", "--target"];
+
+/// Components of Rust, with a program of each.
+const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "rustfmt"), ("clippy", "cargo-clippy")];
+
+/// Programs, with the Debian package of each.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_passwd", "mosquitto"),
+    ("clang-19", "clang-19"),
+    ("qemu-aarch64", "qemu-user"),
+    ("git", "git"),
+];
+
+/// Makes sure that everything is there.
+///
+/// # Errors
+/// Something is missing and cannot be installed; the text is the command that does it.
+pub(crate) fn install() -> Result {
+    rust_targets(TARGETS)?;
+    let missing = COMPONENTS.iter().filter(|(_, program)| find(program).is_none());
+    rustup("component", &missing.map(|(component, _)| *component).collect::<Vec<_>>())?;
+    modules_toolchain()?;
+    debian_packages()
+}
+
+/// Makes sure that Rust can build for `targets`.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn rust_targets(targets: &[&'static str]) -> Result {
+    let missing: Vec<_> = targets.iter().filter(|target| !has_target(target)).copied().collect();
+    rustup("target", &missing)
+}
+
+fn has_target(target: &str) -> bool {
+    let libdir = output(command("rustc").args(LIBDIR).arg(target));
+    libdir.is_some_and(|path| Path::new(path.trim()).is_dir())
+}
+
+fn rustup(kind: &str, names: &[&str]) -> Result {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let advice = format!("install Rust with https://rustup.rs, then run: rustup {kind} add {}", names.join(" "));
+    run(command("rustup").args([kind, "add"]).args(names)).map_err(|error| format!("{error}; {advice}"))
+}
+
+/// The committed modules are the same bytes only from the compiler that `functions/` names.
+fn modules_toolchain() -> Result {
+    let functions = in_root("functions");
+    let file = fs::read_to_string(functions.join("rust-toolchain.toml")).map_err(|error| error.to_string())?;
+    let version = file.split_once("channel = \"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+    let rustc = output(command("rustc").current_dir(&functions).env_remove("RUSTUP_TOOLCHAIN").args(LIBDIR).arg(WASM));
+    if rustc.is_some_and(|libdir| Path::new(libdir.trim()).is_dir()) {
+        return Ok(());
+    }
+    let install = ["toolchain", "install", version, "--profile", "minimal", "--target", WASM];
+    run(command("rustup").args(install))
+}
+
+fn debian_packages() -> Result {
+    let mut packages: Vec<_> =
+        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let install = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    let by_hand = format!("these programs are missing; run: sudo apt-get update && sudo {install}");
+    let mut root = as_root().ok_or_else(|| by_hand.clone())?;
+    root.args(["sh", "-c", &format!("apt-get update && {install}")]);
+    run(&mut root).map_err(|error| format!("{error}; {by_hand}"))?;
+    if packages.contains(&"mosquitto") {
+        println!(
+            "note: the package mosquitto may have started a server on port 1883: systemctl disable --now mosquitto"
+        );
+    }
+    match PROGRAMS.iter().find(|(program, _)| find(program).is_none()) {
+        None => Ok(()),
+        Some((program, package)) => Err(format!("{program} is missing even with package {package}")),
+    }
+}
+
+/// What runs a command as root without questions to nobody.
+fn as_root() -> Option<Command> {
+    let mut env = command("env");
+    env.arg("DEBIAN_FRONTEND=noninteractive");
+    if output(command("id").arg("-u"))?.trim() == "0" {
+        return Some(env);
+    }
+    find("sudo")?;
+    let mut sudo = command("sudo");
+    if io::stdin().is_terminal() {
+        sudo.stdin(Stdio::inherit());
+    } else {
+        sudo.arg("-n");
+    }
+    sudo.args(["env", "DEBIAN_FRONTEND=noninteractive"]);
+    Some(sudo)
+}
+
+/// Where a program is; servers lie outside the path of most users.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let servers = [PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")];
+    std::env::split_paths(&path).chain(servers).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
