@@ -5,17 +5,22 @@
 
 mod support;
 
-use support::{Cluster, Process};
+use serde_json::Value;
+use support::{Cluster, PATIENCE, Process};
+use tokio::time::timeout;
 
 on_both_servers! {
     async fn a_worker_killed_in_the_middle_of_a_group_costs_no_task(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
-        let worker = cluster.node("pi-2", &["--slots", "2"]).await;
-        let expression = "group(sleep_ms.s(300, i) for i in range(12))";
+        let expression = "group(sleep_ms.s(300, i) for i in range(20))";
         let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
-        run.note("[accepted]").await;
+        run.note("[accepted] job pi-1/").await;
+        // It comes later, so that it cannot be the node that holds the job.
+        let worker = cluster.node("pi-2", &["--slots", "2"]).await;
+        let working = async { while running(&cluster, "pi-2").await == 0 {} };
+        timeout(PATIENCE, working).await.expect("it gets tasks");
         worker.kill().await;
-        assert_eq!(run.end().await.ok(), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n");
+        assert_eq!(run.end().await.ok(), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]\n");
     }
 }
 
@@ -32,4 +37,11 @@ async fn an_origin_that_dies_is_said_and_a_job_that_it_lost_fails() {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
     let why = "error: the node that held the job has restarted and lost it; submit again\n";
     assert!(ended.stderr.ends_with(why), "{}", ended.stderr);
+}
+
+/// How many tasks a node runs now.
+async fn running(cluster: &Cluster, name: &str) -> u64 {
+    let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
+    let node = nodes.as_array().unwrap().iter().find(|node| node["name"] == name);
+    node.and_then(|node| node["running"].as_u64()).unwrap_or_default()
 }

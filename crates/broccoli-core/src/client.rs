@@ -24,6 +24,8 @@ use crate::timers::Timer;
 const AGAIN: Duration = ms(200);
 /// … and another origin is tried after so many hellos.
 const HELLOS_MAX: u32 = 5;
+/// Another origin is tried after a submit was sent so often without an answer.
+const SUBMITS_MAX: u32 = 15;
 /// An accepted job is asked after when nothing was heard of it for this long.
 const QUERY: Duration = ms(2_000);
 /// After this time without an origin the user is told.
@@ -49,6 +51,8 @@ struct Attached {
 #[derive(Debug)]
 struct Submitted {
     canvas: Cbor,
+    /// Submits sent and not answered.
+    tries: u32,
     job: Option<JobId>,
     revoked: bool,
 }
@@ -65,7 +69,7 @@ impl Client {
     /// Submits a canvas to the origin, as soon as there is one.
     pub(crate) fn submit(&mut self, shared: &mut Shared, id: SubmitId, canvas: Cbor) {
         self.attach(shared);
-        self.submits.insert(id.0, Submitted { canvas, job: None, revoked: false });
+        self.submits.insert(id.0, Submitted { canvas, tries: 0, job: None, revoked: false });
         shared.timers.set(Timer::Submit(id.0), shared.now);
     }
 
@@ -149,13 +153,22 @@ impl Client {
 
     /// Looks after a submitted canvas: sends it, asks after its job, or ends it.
     pub(crate) fn on_submit_timer(&mut self, shared: &mut Shared, number: u32) {
-        let Some(submitted) = self.submits.get(&number) else {
+        let Some(submitted) = self.submits.get_mut(&number) else {
             return;
         };
         let Some(Attached { node, token: Some(token), .. }) = self.origin else {
             shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
             return;
         };
+        if submitted.job.is_none() && submitted.tries >= SUBMITS_MAX {
+            // Gone without a word. If it had accepted the canvas after all, tasks run twice.
+            submitted.tries = 0;
+            self.origin = Some(Attached { node, token: None, hellos: HELLOS_MAX });
+            shared.timers.set(Timer::Attach, shared.now);
+            shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
+            return;
+        }
+        submitted.tries += 1;
         let (again, message) = match submitted.job {
             None => (AGAIN * 2, Message::Submit(Submit { token, number, canvas: submitted.canvas.clone() })),
             Some(job) if submitted.revoked => (AGAIN, Message::Revoke(Revoke { token, job })),

@@ -165,6 +165,14 @@ impl Members {
         }
     }
 
+    /// Something that is no presence came to an address. If it is that of this node's birth, it
+    /// has taken the birth's place at the server.
+    pub(crate) fn on_nonsense(&self, shared: &mut Shared, to: Address) {
+        if to == Address::Birth(shared.me()) {
+            shared.timers.set_earlier(Timer::Claim, shared.now + REPUBLISH);
+        }
+    }
+
     /// Something of another incarnation was said in this node's name: it may be a retained
     /// message of the past, or a twin. Both are answered by saying again who is here.
     pub(crate) fn on_other_self(&mut self, shared: &mut Shared, epoch: Epoch, message: &Message) {

@@ -93,6 +93,12 @@ impl Node {
         self.seal(to, will, |buf| packet::put(buf, &Message::Death(Death { connection, leaving: false })));
     }
 
+    /// Whether the server is to keep this node's birth and its Will. Clients come and go under
+    /// names of their own: theirs would pile up.
+    pub fn is_presence_retained(&self) -> bool {
+        self.shared.config.resident || self.shared.config.slots > 0
+    }
+
     /// Accepts a canvas as its origin. News come as [`Event::Accepted`] and [`Event::Job`].
     ///
     /// # Errors
@@ -233,7 +239,8 @@ impl Node {
             let mut wrote = false;
             self.compose_packet(to, buf, &mut wrote);
             if wrote {
-                return Some(Transmit { to, retain: matches!(to, Address::Birth(_)) });
+                let retain = matches!(to, Address::Birth(_)) && self.is_presence_retained();
+                return Some(Transmit { to, retain });
             }
         }
         None
@@ -297,7 +304,10 @@ impl Node {
         scratch.extend_from_slice(bytes);
         match packet::open(&self.shared.config.keys, self.shared.me(), &mut scratch) {
             Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
-            Err(error) => self.shared.event(Event::Rejected { sender: None, error }),
+            Err(error) => {
+                self.members.on_nonsense(&mut self.shared, to);
+                self.shared.event(Event::Rejected { sender: None, error });
+            }
         }
         self.scratch = scratch;
     }
@@ -310,6 +320,7 @@ impl Node {
         }
         let misplaced = matches!(to, Address::Birth(node) if node != from);
         if misplaced {
+            self.members.on_nonsense(&mut self.shared, to);
             let error = packet::PacketError::Misdirected;
             self.shared.event(Event::Rejected { sender: Some(from), error });
             return;

@@ -46,12 +46,7 @@ async fn embedded(payload_bytes: usize) -> Result<()> {
 
 async fn measure(url: ServerUrl, payload_bytes: usize) -> Result<()> {
     let mut link = connect(url.clone(), "ping").await?;
-    let mut echo = Echo(
-        Command::new(std::env::current_exe()?)
-            .arg("echo")
-            .arg(url.to_url_with_password())
-            .spawn()?,
-    );
+    let mut echo = Echo(Command::new(std::env::current_exe()?).arg("echo").arg(url.to_url_with_password()).spawn()?);
     let payload = vec![0x5a; payload_bytes];
     // The first packet comes from the other side, once it is there.
     receive(&mut link).await?;
@@ -109,11 +104,7 @@ fn report(mut round_trips: Vec<Duration>, payload_bytes: usize) {
         let index = (round_trips.len() as f64 * share) as usize;
         round_trips[index].as_secs_f64() * 1e6
     };
-    println!(
-        "{payload_bytes} B: median {:.1} us, p99 {:.1} us",
-        micros(0.5),
-        micros(0.99)
-    );
+    println!("{payload_bytes} B: median {:.1} us, p99 {:.1} us", micros(0.5), micros(0.99));
 }
 
 /// Does not outlive us if we fail.

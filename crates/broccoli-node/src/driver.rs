@@ -28,8 +28,8 @@ use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
 use broccoli_wasm::Engine;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
-use tokio::{task, time};
 use tokio::time::Sleep;
+use tokio::{task, time};
 
 use crate::executor::{Executor, Report};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
@@ -232,7 +232,11 @@ impl Driver {
         self.connect_at = None;
         let mut payload = Vec::new();
         self.node.write_will(&mut payload);
-        let will = Will { topic: self.topics.topic(Address::Birth(self.name)), payload, retain: true };
+        let will = Will {
+            topic: self.topics.topic(Address::Birth(self.name)),
+            payload,
+            retain: self.node.is_presence_retained(),
+        };
         self.link.connect(&self.client_id, Some(will));
     }
 
@@ -288,7 +292,8 @@ impl Driver {
             },
             Command::SubmitToCluster { canvas, updates, id } => {
                 let canvas = Cbor::encode(&canvas);
-                let (bytes, max) = (canvas.as_bytes().len(), self.packet_bytes_max.saturating_sub(SUBMIT_OVERHEAD_BYTES));
+                let (bytes, max) =
+                    (canvas.as_bytes().len(), self.packet_bytes_max.saturating_sub(SUBMIT_OVERHEAD_BYTES));
                 if bytes > max {
                     let why = format!("the canvas has {bytes} bytes, a packet takes {max}: submit it in parts");
                     let _ = updates.send(JobUpdate::Refused(Refusal::BadCanvas(why)));
@@ -383,6 +388,13 @@ impl Driver {
             Action::Execute(execute) => {
                 let run = execute.run;
                 if let Some(outcome) = self.executor.start(execute) {
+                    // What the task logged comes before its end, or nobody knows whose it is.
+                    for _ in 0..self.reports.len() {
+                        match self.reports.try_recv() {
+                            Ok(report) => self.on_report(report),
+                            Err(_) => break,
+                        }
+                    }
                     self.feed(Input::Executed { run, outcome });
                 }
             }
@@ -454,10 +466,7 @@ impl Driver {
     }
 
     fn update(&mut self, submit: SubmitId, update: JobUpdate) {
-        let over = matches!(
-            update,
-            JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown)
-        );
+        let over = matches!(update, JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown));
         let Some(updates) = self.jobs.get(&submit) else { return };
         let _ = updates.send(update);
         if over {

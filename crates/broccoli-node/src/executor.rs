@@ -383,7 +383,9 @@ impl Execution {
         use broccoli_wasm::Failure as Wasm;
         let cause = match error {
             Wasm::TaskError(_) => Cause::Returned,
-            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => Cause::Unfit,
+            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => {
+                Cause::Unfit
+            }
             _ => Cause::Crashed,
         };
         Progress::Done(Err(self.items.name(failure(cause, &error.to_string()))))

@@ -48,9 +48,14 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::NoServer => f.write_str("no MQTT server: name one with --server, or start one with `broccoli up`"),
+            StartError::NoServer => {
+                f.write_str("no MQTT server: name one with --server, or start one with `broccoli up`")
+            }
             StartError::BadLabel(label) => {
-                write!(f, "bad label {label:?}: at most {FEATURES_MAX} of at most 64 bytes, such as led or room=kitchen")
+                write!(
+                    f,
+                    "bad label {label:?}: at most {FEATURES_MAX} of at most 64 bytes, such as led or room=kitchen"
+                )
             }
             StartError::Cluster(error) => error.fmt(f),
             StartError::Data(path, error) => write!(f, "cannot use {} for data: {error}", path.display()),
@@ -80,7 +85,9 @@ impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JobError::Failed(error) => error.fmt(f),
-            JobError::Refused(Refusal::QueueFull) => f.write_str("queue full: the node holds as many tasks as it may; try later"),
+            JobError::Refused(Refusal::QueueFull) => {
+                f.write_str("queue full: the node holds as many tasks as it may; try later")
+            }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
             JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
@@ -546,10 +553,10 @@ impl JobHandle {
     pub async fn get<T: crate::native::Value>(&mut self) -> Result<T, JobError> {
         let value = self.result().await?;
         let mut decoder = minicbor::Decoder::new(value.as_bytes());
-        if T::ty().accepts(value.as_bytes()) {
-            if let Ok(read) = T::read(&mut decoder) {
-                return Ok(read);
-            }
+        if T::ty().accepts(value.as_bytes())
+            && let Ok(read) = T::read(&mut decoder)
+        {
+            return Ok(read);
         }
         Err(JobError::Type(value))
     }

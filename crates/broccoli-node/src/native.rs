@@ -303,7 +303,8 @@ mod tests {
     fn closures_take_and_give_what_their_signature_says() {
         let add = |x: i64, y: i64| x + y;
         assert_eq!(run(add, Cbor::encode(&(2, 3))), Ok(Cbor::encode(&5)));
-        let mean = |xs: Vec<f64>| if xs.is_empty() { Err("no values") } else { Ok(xs.iter().sum::<f64>() / xs.len() as f64) };
+        let mean =
+            |xs: Vec<f64>| if xs.is_empty() { Err("no values") } else { Ok(xs.iter().sum::<f64>() / xs.len() as f64) };
         assert_eq!(run(mean, Cbor::encode(&([1u8, 2, 6],))), Ok(Cbor::encode(&3.0f64)));
         assert_eq!(run(mean, Cbor::encode(&([0u8; 0],))), Err("no values".into()));
         assert_eq!(run(|x: Option<String>| x.is_none(), Cbor::encode(&(None::<u8>,))), Ok(Cbor::encode(&true)));

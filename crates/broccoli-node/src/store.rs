@@ -90,7 +90,11 @@ impl Store {
                 Err(error) => {
                     let aside = path.with_extension("manifest.bad");
                     fs::rename(&path, &aside)?;
-                    damaged.push(format!("{} cannot be used ({error}); put aside as {}", path.display(), aside.display()));
+                    damaged.push(format!(
+                        "{} cannot be used ({error}); put aside as {}",
+                        path.display(),
+                        aside.display()
+                    ));
                 }
             }
         }

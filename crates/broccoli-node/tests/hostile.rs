@@ -11,9 +11,10 @@ use broccoli_node::proto::{Cause, TaskError};
 use broccoli_node::{NodeHandle, RunLimits};
 use support::cluster::*;
 
-/// `huge` starts with the header of a byte string of 1 MiB.
-const DATA: &str = "(data (i32.const 0) \"\\5a\\00\\10\\00\\00\") (func $deep (call $deep))
-    (import \"broccoli\" \"sleep_ms\" (func $sleep (param i32)))";
+/// Memory starts with the header of a byte string of 1 MiB.
+const EXTRA: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))
+    (data (i32.const 0) "\5a\00\10\00\00")
+    (func $deep (call $deep))"#;
 
 const TASKS: [(&str, &str, &str); 8] = [
     ("forever", "i64", "(loop (br 0)) (i64.const 0)"),
@@ -32,7 +33,7 @@ async fn pair(cluster: &TestCluster, limits: RunLimits) -> (NodeHandle, NodeHand
     let worker = cluster.node("w1").slots(1).run_limits(limits).start().unwrap();
     until_members(&origin, 2).await;
     cluster.deploy_examples(&origin).await;
-    let wasm = hand_written(DATA, 20, &TASKS);
+    let wasm = hand_written(EXTRA, 20, &TASKS);
     let deployment = cluster.deploy(&origin, "evil", &wasm).await;
     assert_eq!(deployment.holders, [node_id("w1")], "{deployment:?}");
     (origin, worker)

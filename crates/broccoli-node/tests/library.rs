@@ -32,7 +32,9 @@ fn with_functions(builder: Builder) -> Builder {
         .function("nothing", |_: ()| ())
         .function("or_zero", |value: Option<i64>| value.unwrap_or(0))
         .function("swap", |(a, b): (i64, String)| (b, a))
-        .function("lengths", |words: Vec<String>| words.into_iter().map(|w| (w.clone(), w.len() as u64)).collect::<BTreeMap<_, _>>())
+        .function("lengths", |words: Vec<String>| {
+            words.into_iter().map(|w| (w.clone(), w.len() as u64)).collect::<BTreeMap<_, _>>()
+        })
         .function("six", |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8| vec![f, e, d, c, b, a])
         .function("as_it_is", |value: Cbor| value)
         .function("mean", mean)

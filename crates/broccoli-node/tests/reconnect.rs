@@ -7,8 +7,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use broccoli_node::NodeEvent;
 use broccoli_node::mqtt::DisconnectReason;
-use broccoli_node::{NodeEvent, NodeHandle};
 use support::cluster::*;
 use support::proxy::Proxy;
 use tokio::time::sleep;
@@ -188,12 +188,6 @@ async fn worker_loses_its_link(server: &support::TestServer, lose: fn(&Proxy), a
     }
     let pauses = w2.windows(2).map(|pair| pair[1].start - pair[0].start);
     assert!(pauses.clone().max().unwrap() < PAUSE_MAX, "the other worker paused for {:?}", pauses.max());
-    drop_quietly(origin).await;
-}
-
-/// Ends a node while its server is there, so that nothing of it is left for the next test.
-async fn drop_quietly(node: NodeHandle) {
-    node.leave().await;
 }
 
 fn doubled(count: u32) -> Vec<u32> {

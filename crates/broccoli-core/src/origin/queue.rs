@@ -120,10 +120,7 @@ impl Queue {
 
     /// All entries, with their class.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Key)> {
-        let of = |(id, class): (&u32, &'_ Class)| {
-            (*id, class.queues.iter().flatten().map(|(_, key)| *key).collect::<Vec<Key>>())
-        };
-        self.classes.iter().map(of).flat_map(|(id, keys)| keys.into_iter().map(move |key| (id, key)))
+        self.classes.iter().flat_map(|(id, class)| class.queues.iter().flatten().map(|(_, key)| (*id, *key)))
     }
 
     /// Tasks of a class that wait with this priority.

@@ -26,6 +26,8 @@ use ed25519_dalek::SigningKey;
 const HOP_US: u64 = 100;
 /// A server notices after this time that a client was cut off without a reset.
 pub const KEEP_ALIVE_MS: u64 = 1_500;
+/// A connection that could not be made is tried again after this time.
+const RETRY_US: u64 = 100_000;
 /// Steps at one moment that mean that nodes keep each other busy for ever.
 const STEPS_AT_ONCE_MAX: u32 = 100_000;
 
@@ -583,7 +585,12 @@ impl Cluster {
                 Some(node)
             }
             Work::Connected { node, session } => {
-                if self.slots[node].session != Some(session) || self.slots[node].cut {
+                if self.slots[node].session != Some(session) {
+                    return None;
+                }
+                if self.slots[node].cut {
+                    // A shell tries again to connect.
+                    self.push(self.now_us + RETRY_US, work);
                     return None;
                 }
                 self.slots[node].node.as_mut()?.handle_input(now, Input::Connected);

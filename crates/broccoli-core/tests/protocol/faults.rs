@@ -153,7 +153,7 @@ fn disturb(c: &mut Cluster, what: u64, id: usize, reset: bool) {
 
 #[test]
 fn whatever_happens_to_workers_links_and_server_each_job_ends_once_and_right() {
-    for seed in 1_000..1_400 {
+    for seed in 1_000..1_300 {
         let specs = vec![Spec::client("client"), Spec::new("origin", 1), Spec::worker("w1", 2), Spec::worker("w2", 1)];
         let mut c = Cluster::started(seed, specs);
         crate::attach(&mut c, 0);
@@ -186,7 +186,8 @@ fn whatever_happens_to_workers_links_and_server_each_job_ends_once_and_right() {
                 Err(error) => assert_eq!(error.cause, broccoli_proto::Cause::Lost, "seed {seed}: {error}"),
             }
         }
-        c.run_for(60_000);
+        // What the client's lost acknowledgement leaves behind is kept for ten minutes at most.
+        c.run_for(700_000);
         c.assert_idle();
     }
 }

@@ -89,3 +89,13 @@ fn a_client_turns_to_another_origin_if_the_first_does_not_answer() {
         crate::attach(&mut c, 0);
     }
 }
+
+#[test]
+fn a_client_submits_elsewhere_if_its_origin_dies_before_it_answers() {
+    let mut c = Cluster::started(66, vec![Spec::client("client"), Spec::new("first", 1)]);
+    crate::attach(&mut c, 0);
+    c.add(Spec::new("second", 1));
+    c.kill(1, true);
+    let job = c.submit_remote(0, &crate::add(2, 2));
+    assert_eq!(c.wait(0, job, 10_000), Ok(broccoli_proto::Cbor::encode(&4)));
+}

@@ -93,7 +93,8 @@ async fn start_origin(cluster: &Cluster, url: &ServerUrl, deploy: &DeployKey) ->
     while !matches!(tokio::time::timeout(PATIENCE, events.recv()).await?, Some(NodeEvent::Connected) | None) {}
     let wasm = include_bytes!("../../../../functions/tasks.wasm").to_vec();
     let functions: Vec<Function> = broccoli_node::wasm::functions(&wasm)?;
-    let workers = |node: &broccoli_node::core::Node| node.members().filter(|(_, m)| m.alive && m.birth.slots > 0).count();
+    let workers =
+        |node: &broccoli_node::core::Node| node.members().filter(|(_, m)| m.alive && m.birth.slots > 0).count();
     let end = Instant::now() + PATIENCE;
     while origin.query(workers).await != Some(2) {
         if Instant::now() > end {

@@ -147,7 +147,8 @@ fn status_mb(pid: u32, field: &str) -> f64 {
 }
 
 fn url_in(ready: &str) -> Result<ServerUrl, Error> {
-    let url = ready.split_whitespace().find(|word| word.starts_with("mqtt://")).ok_or("no address in the ready line")?;
+    let url =
+        ready.split_whitespace().find(|word| word.starts_with("mqtt://")).ok_or("no address in the ready line")?;
     Ok(url.parse()?)
 }
 

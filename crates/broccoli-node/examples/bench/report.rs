@@ -81,12 +81,16 @@ impl Report {
             }
         }
         println!("ping-pong {:.1} µs before, {:.1} µs after", self.pingpong_us, self.pingpong_after_us);
-        println!("idle node {:.1} MB, {:.2} % of a core; worker at peak {:.1} MB", self.idle.rss_mb, self.idle.cpu_percent, self.peak_mb);
+        println!(
+            "idle node {:.1} MB, {:.2} % of a core; worker at peak {:.1} MB",
+            self.idle.rss_mb, self.idle.cpu_percent, self.peak_mb
+        );
         println!("first result {:.0} ms after `broccoli up` was started", self.first_result_s * 1e3);
     }
 
     pub(crate) fn to_json(&self) -> String {
-        let items: serde_json::Map<String, serde_json::Value> = self.items.iter().map(|(name, item)| ((*name).to_owned(), item.to_json())).collect();
+        let items: serde_json::Map<String, serde_json::Value> =
+            self.items.iter().map(|(name, item)| ((*name).to_owned(), item.to_json())).collect();
         let json = serde_json::json!({
             "items": items,
             "pingpong": { "median_us": self.pingpong() },

@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
-    ConnAck, Connect, ConnectAuth, ConnectProperties, ConnectReturnCode, Disconnect,
-    DisconnectReasonCode, LastWill, Packet, QoS, SubAck, Subscribe, SubscribeFilter,
-    SubscribeReasonCode, mqttbytes,
+    ConnAck, Connect, ConnectAuth, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, LastWill,
+    Packet, QoS, SubAck, Subscribe, SubscribeFilter, SubscribeReasonCode, mqttbytes,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -154,10 +153,7 @@ impl fmt::Display for PublishError {
             Self::NotConnected => write!(f, "not connected to the MQTT server"),
             Self::Full => write!(f, "the MQTT link is full, try again later"),
             Self::TooLarge { payload_bytes } => {
-                write!(
-                    f,
-                    "a packet of {payload_bytes} bytes is larger than the MQTT link takes"
-                )
+                write!(f, "a packet of {payload_bytes} bytes is larger than the MQTT link takes")
             }
         }
     }
@@ -174,10 +170,7 @@ pub struct Link {
 impl Link {
     /// A link that does nothing until [`Link::connect`].
     pub fn new(config: LinkConfig) -> Self {
-        Self {
-            config,
-            attempt: None,
-        }
+        Self { config, attempt: None }
     }
 
     /// Starts to connect under this client id; [`Link::next`] does the work. An earlier connection ends abruptly.
@@ -199,36 +192,17 @@ impl Link {
 
     /// Queues a packet: QoS 1 if retained, else QoS 0. Never waits. Packets leave together at the next [`Link::next`]
     /// or [`Link::disconnect`], in this order. `topic` has no wildcards.
-    pub fn publish(
-        &mut self,
-        topic: &str,
-        payload: &[u8],
-        retain: bool,
-    ) -> Result<(), PublishError> {
+    pub fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), PublishError> {
         let config = &self.config;
-        let Some(Attempt {
-            stage: Stage::Open,
-            wire: Some(wire),
-            quota,
-            sent,
-            ..
-        }) = &mut self.attempt
-        else {
+        let Some(Attempt { stage: Stage::Open, wire: Some(wire), quota, sent, .. }) = &mut self.attempt else {
             return Err(PublishError::NotConnected);
         };
-        let mut publish = Publish {
-            topic,
-            payload,
-            retain,
-            packet_id: None,
-        };
+        let mut publish = Publish { topic, payload, retain, packet_id: None };
         if payload.len() > config.packet_bytes_max
             || topic.len() > usize::from(u16::MAX)
             || publish.packet_len() > quota.packet_bytes_max
         {
-            return Err(PublishError::TooLarge {
-                payload_bytes: payload.len(),
-            });
+            return Err(PublishError::TooLarge { payload_bytes: payload.len() });
         }
         if wire.outbox_len() >= config.outbox_bytes_max {
             return Err(PublishError::Full);
@@ -368,11 +342,7 @@ impl Attempt {
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        config: &LinkConfig,
-    ) -> Poll<Result<LinkEvent, DisconnectReason>> {
+    fn poll(&mut self, cx: &mut Context<'_>, config: &LinkConfig) -> Poll<Result<LinkEvent, DisconnectReason>> {
         loop {
             if let Poll::Ready(dialed) = self.poll_dial(cx, config) {
                 dialed?;
@@ -385,11 +355,7 @@ impl Attempt {
         }
     }
 
-    fn poll_dial(
-        &mut self,
-        cx: &mut Context<'_>,
-        config: &LinkConfig,
-    ) -> Poll<Result<(), DisconnectReason>> {
+    fn poll_dial(&mut self, cx: &mut Context<'_>, config: &LinkConfig) -> Poll<Result<(), DisconnectReason>> {
         let Stage::Dialing(dial) = &mut self.stage else {
             return Poll::Ready(Ok(()));
         };
@@ -403,11 +369,7 @@ impl Attempt {
     }
 
     /// Sends, parses and receives until there is an event or nothing more to do now.
-    fn poll_wire(
-        &mut self,
-        cx: &mut Context<'_>,
-        config: &LinkConfig,
-    ) -> Poll<Result<LinkEvent, DisconnectReason>> {
+    fn poll_wire(&mut self, cx: &mut Context<'_>, config: &LinkConfig) -> Poll<Result<LinkEvent, DisconnectReason>> {
         loop {
             self.poll_flush(cx)?;
             if let Some(event) = self.receive(config)? {
@@ -428,9 +390,7 @@ impl Attempt {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), DisconnectReason> {
         match self.wire.as_mut().map(|wire| wire.poll_flush(cx)) {
             // Before that, a failure to write may be the server refusing us: what it says comes with the next read.
-            Some(Poll::Ready(Err(error))) if matches!(self.stage, Stage::Open) => {
-                Err(broken(error))
-            }
+            Some(Poll::Ready(Err(error))) if matches!(self.stage, Stage::Open) => Err(broken(error)),
             _ => Ok(()),
         }
     }
@@ -465,11 +425,7 @@ impl Attempt {
         }
     }
 
-    fn handle_packet(
-        &mut self,
-        packet: Packet,
-        config: &LinkConfig,
-    ) -> Result<Option<LinkEvent>, DisconnectReason> {
+    fn handle_packet(&mut self, packet: Packet, config: &LinkConfig) -> Result<Option<LinkEvent>, DisconnectReason> {
         match (&self.stage, packet) {
             (Stage::Open, Packet::Publish(publish)) => Ok(Some(packet_event(publish))),
             (Stage::Open, Packet::PubAck(_)) => {
@@ -486,33 +442,24 @@ impl Attempt {
             (Stage::Connecting, Packet::ConnAck(ack)) => self.handle_connack(&ack, config),
             (Stage::Subscribing, Packet::SubAck(ack)) => self.handle_suback(&ack, config),
             (_, Packet::Disconnect(disconnect)) => Err(disconnected_by(&disconnect)),
-            (_, packet) => Err(DisconnectReason::Other(format!(
-                "unexpected {:?}",
-                packet.packet_type()
-            ))),
+            (_, packet) => Err(DisconnectReason::Other(format!("unexpected {:?}", packet.packet_type()))),
         }
     }
 
-    fn handle_connack(
-        &mut self,
-        ack: &ConnAck,
-        config: &LinkConfig,
-    ) -> Result<Option<LinkEvent>, DisconnectReason> {
+    fn handle_connack(&mut self, ack: &ConnAck, config: &LinkConfig) -> Result<Option<LinkEvent>, DisconnectReason> {
         match ack.code {
             ConnectReturnCode::Success => {}
-            ConnectReturnCode::BadUserNamePassword
-            | ConnectReturnCode::NotAuthorized
-            | ConnectReturnCode::Banned => return Err(DisconnectReason::RefusedCredentials),
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized | ConnectReturnCode::Banned => {
+                return Err(DisconnectReason::RefusedCredentials);
+            }
             code => return Err(DisconnectReason::Other(format!("refused: {code:?}"))),
         }
         let limits = ack.properties.as_ref();
         if let Some(keep_alive_s) = limits.and_then(|limits| limits.server_keep_alive) {
             self.check_interval = check_interval(keep_alive_s);
         }
-        self.quota = Quota::new(
-            limits.and_then(|limits| limits.max_packet_size),
-            limits.and_then(|limits| limits.receive_max),
-        );
+        self.quota =
+            Quota::new(limits.and_then(|limits| limits.max_packet_size), limits.and_then(|limits| limits.receive_max));
         if config.subscriptions.is_empty() {
             return Ok(Some(self.open()));
         }
@@ -521,11 +468,7 @@ impl Attempt {
         Ok(None)
     }
 
-    fn handle_suback(
-        &mut self,
-        ack: &SubAck,
-        config: &LinkConfig,
-    ) -> Result<Option<LinkEvent>, DisconnectReason> {
+    fn handle_suback(&mut self, ack: &SubAck, config: &LinkConfig) -> Result<Option<LinkEvent>, DisconnectReason> {
         let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
         if let Some(index) = ack.return_codes.iter().position(|code| !granted(code)) {
             let filter = config.subscriptions.get(index).map_or("?", String::as_str);
@@ -553,10 +496,7 @@ impl Attempt {
     /// One coarse check instead of a clock reading per packet.
     fn handle_timer(&mut self, config: &LinkConfig) -> Result<(), DisconnectReason> {
         if !matches!(self.stage, Stage::Open) {
-            return Err(DisconnectReason::Unreachable(format!(
-                "no answer within {:?}",
-                config.connect_timeout
-            )));
+            return Err(DisconnectReason::Unreachable(format!("no answer within {:?}", config.connect_timeout)));
         }
         if self.received {
             self.silent_checks = 0;
@@ -589,10 +529,8 @@ fn check_interval(keep_alive_s: u16) -> Duration {
 
 fn connect_packet(config: &LinkConfig, client_id: &str, will: Option<Will>) -> Packet {
     let configured = config.credentials.as_ref();
-    let credentials = config
-        .url
-        .credentials()
-        .or_else(|| configured.map(|(user, password)| (user.as_str(), password.as_str())));
+    let credentials =
+        config.url.credentials().or_else(|| configured.map(|(user, password)| (user.as_str(), password.as_str())));
     let auth = match credentials {
         Some((user, password)) => ConnectAuth::UsernamePassword {
             username: user.to_owned(),
@@ -612,29 +550,19 @@ fn connect_packet(config: &LinkConfig, client_id: &str, will: Option<Will>) -> P
 }
 
 fn last_will(will: Will) -> LastWill {
-    let qos = if will.retain {
-        QoS::AtLeastOnce
-    } else {
-        QoS::AtMostOnce
-    };
+    let qos = if will.retain { QoS::AtLeastOnce } else { QoS::AtMostOnce };
     LastWill::new(will.topic, will.payload, qos, will.retain, None)
 }
 
 fn subscribe_packet(filters: &[String]) -> Packet {
-    let filters = filters
-        .iter()
-        .map(|filter| SubscribeFilter::new(filter, QoS::AtMostOnce));
+    let filters = filters.iter().map(|filter| SubscribeFilter::new(filter, QoS::AtMostOnce));
     let mut subscribe = Subscribe::new_many(filters, None);
     subscribe.pkid = SUBSCRIBE_ID;
     Packet::Subscribe(subscribe)
 }
 
 fn packet_event(publish: rumqttc::Publish) -> LinkEvent {
-    LinkEvent::Packet {
-        topic: publish.topic,
-        payload: publish.payload,
-        retain: publish.retain,
-    }
+    LinkEvent::Packet { topic: publish.topic, payload: publish.payload, retain: publish.retain }
 }
 
 fn disconnected_by(disconnect: &Disconnect) -> DisconnectReason {

@@ -123,10 +123,7 @@ impl EmbeddedServer {
         let listen = config.listen;
         let (started_tx, started_rx) = oneshot::channel();
         let (stopped_tx, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(ServerError::Thread)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Thread)?;
         thread::Builder::new()
             .name("mqtt-server".to_owned())
             .spawn(move || {
@@ -137,15 +134,9 @@ impl EmbeddedServer {
             })
             .map_err(ServerError::Thread)?;
         match started_rx.await {
-            Ok(Ok((local_addr, shutdown))) => Ok(Self {
-                local_addr,
-                shutdown,
-                stopped,
-            }),
+            Ok(Ok((local_addr, shutdown))) => Ok(Self { local_addr, shutdown, stopped }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(ServerError::Config(format!(
-                "the server on {listen} ended at once"
-            ))),
+            Err(_) => Err(ServerError::Config(format!("the server on {listen} ended at once"))),
         }
     }
 
@@ -173,10 +164,7 @@ type Started = Result<(SocketAddr, BrokerShutdownHandle), ServerError>;
 async fn run(config: ServerConfig, started: oneshot::Sender<Started>) {
     let listen = config.listen;
     let mut server = match MqttBroker::with_config(server_config(&config)).await {
-        Ok(server) => server.with_auth_provider(Arc::new(Account {
-            user: config.user,
-            password: config.password,
-        })),
+        Ok(server) => server.with_auth_provider(Arc::new(Account { user: config.user, password: config.password })),
         Err(error) => {
             let _ = started.send(Err(start_error(listen, &error.to_string())));
             return;
@@ -201,21 +189,15 @@ async fn run(config: ServerConfig, started: oneshot::Sender<Started>) {
 /// The server tells why it could not listen in prose only, so ask the system again.
 fn start_error(listen: SocketAddr, message: &str) -> ServerError {
     match TcpListener::bind(listen) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            ServerError::PortTaken { addr: listen }
-        }
-        Err(source) => ServerError::Listen {
-            addr: listen,
-            source,
-        },
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => ServerError::PortTaken { addr: listen },
+        Err(source) => ServerError::Listen { addr: listen, source },
         Ok(_) => ServerError::Config(message.to_owned()),
     }
 }
 
 fn server_config(config: &ServerConfig) -> BrokerConfig {
     let packet_bytes_max = mqtt_packet_bytes_max(config.packet_bytes_max) as usize;
-    let queue_len =
-        (CLIENT_QUEUE_BYTES / packet_bytes_max).clamp(CLIENT_QUEUE_LEN_MIN, CLIENT_QUEUE_LEN_MAX);
+    let queue_len = (CLIENT_QUEUE_BYTES / packet_bytes_max).clamp(CLIENT_QUEUE_LEN_MIN, CLIENT_QUEUE_LEN_MAX);
     let storage = StorageConfig::new()
         .with_backend(StorageBackend::Memory)
         .with_max_queued_messages_per_client(queue_len)
@@ -297,10 +279,7 @@ mod tests {
 
     #[test]
     fn account_admits_only_the_whole_credentials() {
-        let account = Account {
-            user: "cluster".into(),
-            password: "secret".into(),
-        };
+        let account = Account { user: "cluster".into(), password: "secret".into() };
         assert!(account.admits("cluster", b"secret"));
         assert!(!account.admits("cluster", b"secre"));
         assert!(!account.admits("cluster", b"secret2"));

@@ -48,25 +48,13 @@ pub enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TlsUnsupported => write!(
-                f,
-                "mqtts:// is not supported; packets are sealed anyway, use mqtt://"
-            ),
+            Self::TlsUnsupported => write!(f, "mqtts:// is not supported; packets are sealed anyway, use mqtt://"),
             Self::Scheme(scheme) => {
-                write!(
-                    f,
-                    "unknown scheme {scheme}://, use mqtt://user:password@host:port"
-                )
+                write!(f, "unknown scheme {scheme}://, use mqtt://user:password@host:port")
             }
-            Self::TooLong => write!(
-                f,
-                "server address is longer than {URL_BYTES_MAX} characters"
-            ),
+            Self::TooLong => write!(f, "server address is longer than {URL_BYTES_MAX} characters"),
             Self::Host(host) if host.is_empty() => {
-                write!(
-                    f,
-                    "server address has no host, use mqtt://user:password@host:port"
-                )
+                write!(f, "server address has no host, use mqtt://user:password@host:port")
             }
             Self::Host(host) => write!(f, "'{host}' is not a host name or address"),
             Self::BracketsMissing => {
@@ -76,10 +64,7 @@ impl fmt::Display for UrlError {
             Self::PasswordMissing => {
                 write!(f, "a user needs a password: mqtt://user:password@host:port")
             }
-            Self::PercentEncoding => write!(
-                f,
-                "bad percent-encoding in user or password; write % as %25, @ as %40"
-            ),
+            Self::PercentEncoding => write!(f, "bad percent-encoding in user or password; write % as %25, @ as %40"),
             Self::Path(rest) => write!(f, "a server address ends after the port, remove '{rest}'"),
         }
     }
@@ -90,20 +75,12 @@ impl std::error::Error for UrlError {}
 impl ServerUrl {
     /// A server without credentials. `host` is a name, an IPv4 or a bare IPv6 address.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-            credentials: None,
-        }
+        Self { host: host.into(), port, credentials: None }
     }
 
     /// The same server as somebody.
     #[must_use]
-    pub fn with_credentials(
-        mut self,
-        user: impl Into<String>,
-        password: impl Into<String>,
-    ) -> Self {
+    pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
     }
@@ -130,12 +107,9 @@ impl ServerUrl {
         let host = BracketedHost(&self.host);
         match &self.credentials {
             None => format!("mqtt://{host}:{}", self.port),
-            Some((user, password)) => format!(
-                "mqtt://{}:{}@{host}:{}",
-                percent_encode(user),
-                percent_encode(password),
-                self.port
-            ),
+            Some((user, password)) => {
+                format!("mqtt://{}:{}@{host}:{}", percent_encode(user), percent_encode(password), self.port)
+            }
         }
     }
 }
@@ -174,11 +148,7 @@ impl FromStr for ServerUrl {
             return Err(UrlError::Path(path.to_owned()));
         }
         let (host, port) = parse_host_port(authority)?;
-        Ok(Self {
-            host,
-            port,
-            credentials: userinfo.map(parse_credentials).transpose()?,
-        })
+        Ok(Self { host, port, credentials: userinfo.map(parse_credentials).transpose()? })
     }
 }
 
@@ -261,11 +231,7 @@ struct BracketedHost<'a>(&'a str);
 
 impl fmt::Display for BracketedHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(':') {
-            write!(f, "[{}]", self.0)
-        } else {
-            f.write_str(self.0)
-        }
+        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
     }
 }
 

@@ -31,12 +31,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, packet_bytes_max: u32) -> Self {
-        Self {
-            stream,
-            inbox: BytesMut::with_capacity(INBOX_BYTES),
-            outbox: BytesMut::new(),
-            packet_bytes_max,
-        }
+        Self { stream, inbox: BytesMut::with_capacity(INBOX_BYTES), outbox: BytesMut::new(), packet_bytes_max }
     }
 
     /// Bytes that wait to be sent.
@@ -159,12 +154,9 @@ mod tests {
     #[tokio::test]
     async fn publish_is_encoded_as_the_library_does_it() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut wire = Wire::new(stream, u32::MAX);
-        for (payload_len, packet_id) in [(0, None), (110, Some(7)), (128, None), (70_000, Some(9))]
-        {
+        for (payload_len, packet_id) in [(0, None), (110, Some(7)), (128, None), (70_000, Some(9))] {
             let payload = vec![0x5a; payload_len];
             wire.push_publish(&Publish {
                 topic: "broccoli/c/n/in",
@@ -174,11 +166,7 @@ mod tests {
             });
             let encoded = std::mem::take(&mut wire.outbox);
 
-            let qos = if packet_id.is_some() {
-                QoS::AtLeastOnce
-            } else {
-                QoS::AtMostOnce
-            };
+            let qos = if packet_id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
             let mut expected = Decoded::new("broccoli/c/n/in", qos, payload, None);
             expected.pkid = packet_id.unwrap_or(0);
             expected.retain = packet_id.is_some();

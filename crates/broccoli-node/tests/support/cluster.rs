@@ -9,7 +9,9 @@ use broccoli_node::core::{Limits, Node};
 use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::native::Value;
 use broccoli_node::proto::{Canvas, Cbor, NodeId, TaskError};
-use broccoli_node::{Builder, Cluster, DeployKey, Deployment, JobError, JobHandle, JobUpdate, NodeEvent, NodeHandle, text};
+use broccoli_node::{
+    Builder, Cluster, DeployKey, Deployment, JobError, JobHandle, JobUpdate, NodeEvent, NodeHandle, text,
+};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 

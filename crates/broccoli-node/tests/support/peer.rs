@@ -1,19 +1,33 @@
 //! A peer that speaks the protocol by hand: with the cluster's key, or with another.
 
+use std::time::Duration;
+
 use broccoli_node::Cluster;
-use broccoli_node::mqtt::{Link, LinkConfig, LinkEvent};
+use broccoli_node::mqtt::{Link, LinkConfig, LinkEvent, PublishError};
 use broccoli_node::proto::message::{Birth, Message};
 use broccoli_node::proto::packet::{self, Address, Header};
 use broccoli_node::proto::seal::ClusterKey;
 use broccoli_node::proto::topic::Topics;
 use broccoli_node::proto::{Epoch, NodeId};
 
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
 use super::cluster::node_id;
-use super::{TestServer, next_event};
+use super::{PATIENCE, TestServer, next_event};
+
+struct Outgoing {
+    topic: String,
+    bytes: Vec<u8>,
+    retain: bool,
+}
 
 /// A connected link that seals what it sends and opens what it gets.
 pub(crate) struct Peer {
-    link: Link,
+    outgoing: UnboundedSender<Outgoing>,
+    incoming: UnboundedReceiver<(String, Vec<u8>)>,
+    pump: JoinHandle<()>,
     topics: Topics,
     key: ClusterKey,
     name: NodeId,
@@ -35,11 +49,14 @@ impl Peer {
     }
 
     async fn subscribed(server: &TestServer, cluster: &Cluster, name: &str, subscriptions: Vec<String>) -> Peer {
-        let mut link = Link::new(LinkConfig { packet_bytes_max: 256 * 1024, ..LinkConfig::new(server.url(), subscriptions) });
+        let mut link =
+            Link::new(LinkConfig { packet_bytes_max: 256 * 1024, ..LinkConfig::new(server.url(), subscriptions) });
         link.connect(name, None);
         assert!(matches!(next_event(&mut link).await, LinkEvent::Connected));
         let (topics, key) = (Topics::new(cluster.id), cluster.key.clone());
-        Peer { link, topics, key, name: node_id(name), epoch: Epoch([7; 16]), sequence: 0 }
+        let ((outgoing, to_send), (received, incoming)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let pump = tokio::spawn(pump(link, to_send, received));
+        Peer { outgoing, incoming, pump, topics, key, name: node_id(name), epoch: Epoch([7; 16]), sequence: 0 }
     }
 
     /// Seals with this key from now on.
@@ -62,7 +79,7 @@ impl Peer {
 
     /// Sends bytes as they are; for other topics than those of addresses, too.
     pub(crate) fn send_raw(&mut self, topic: &str, bytes: &[u8], retain: bool) {
-        self.link.publish(topic, bytes, retain).unwrap();
+        assert!(self.outgoing.send(Outgoing { topic: topic.to_owned(), bytes: bytes.to_vec(), retain }).is_ok());
     }
 
     /// The topics of the cluster.
@@ -72,15 +89,7 @@ impl Peer {
 
     /// The next packet as it is, with its topic.
     pub(crate) async fn receive_raw(&mut self) -> (String, Vec<u8>) {
-        loop {
-            match next_event(&mut self.link).await {
-                LinkEvent::Packet { topic, payload, .. } => {
-                    return (String::from_utf8(topic.to_vec()).unwrap(), payload.to_vec());
-                }
-                LinkEvent::Connected => {}
-                LinkEvent::Disconnected { reason } => panic!("{reason}"),
-            }
-        }
+        timeout(PATIENCE, self.incoming.recv()).await.expect("a packet comes in time").expect("the link is up")
     }
 
     /// The next packet that this peer can open, and its messages.
@@ -93,9 +102,10 @@ impl Peer {
         }
     }
 
-    /// Waits until everything was sent so far has reached the server.
-    pub(crate) async fn leave(mut self) {
-        self.link.disconnect().await;
+    /// Ends the link, after everything was sent.
+    pub(crate) async fn leave(self) {
+        drop(self.outgoing);
+        self.pump.await.unwrap();
     }
 
     /// Says that a node with this set of modules is here.
@@ -111,4 +121,37 @@ impl Peer {
         };
         self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
     }
+}
+
+async fn pump(mut link: Link, mut to_send: UnboundedReceiver<Outgoing>, received: UnboundedSender<(String, Vec<u8>)>) {
+    // Waits for acknowledgements of earlier ones.
+    let mut unsent: Option<Outgoing> = None;
+    loop {
+        if let Some(Outgoing { topic, bytes, retain }) = &unsent {
+            match link.publish(topic, bytes, *retain) {
+                Err(PublishError::Full) => {}
+                sent => {
+                    sent.unwrap();
+                    unsent = None;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(Duration::from_millis(1)), if unsent.is_some() => {}
+            event = link.next() => match event {
+                LinkEvent::Packet { topic, payload, .. } => {
+                    let topic = String::from_utf8(topic.to_vec()).unwrap();
+                    // The peer may only want to talk.
+                    let _ = received.send((topic, payload.to_vec()));
+                }
+                LinkEvent::Connected => {}
+                LinkEvent::Disconnected { reason } => panic!("{reason}"),
+            },
+            outgoing = to_send.recv(), if unsent.is_none() => match outgoing {
+                Some(outgoing) => unsent = Some(outgoing),
+                None => break,
+            },
+        }
+    }
+    link.disconnect().await;
 }
