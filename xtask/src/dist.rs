@@ -20,11 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Something is missing, or it does not compile.
 pub(crate) fn build() -> Result<PathBuf> {
     tools::rust_targets(&[TARGET])?;
-    run(cargo("build --release --locked -p broccoli-cli --no-default-features --target")
+    run(cargo("build --profile dist --locked -p broccoli-cli --no-default-features --target")
         .arg(TARGET)
         // Rust's own linker and start files: no C compiler for ARM is needed.
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))?;
-    let built = target_dir()?.join(TARGET).join("release/broccoli");
+    let built = target_dir()?.join(TARGET).join("dist/broccoli");
     let path = in_root("dist/broccoli-aarch64-linux");
     let copied = fs::create_dir_all(in_root("dist")).and_then(|()| fs::copy(&built, &path));
     copied.map_err(|error| format!("cannot write {}: {error}", path.display()))?;

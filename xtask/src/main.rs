@@ -25,7 +25,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
-  bench [--json FILE]  build the release and measure it";
+  bench [--json FILE]  build what is carried to other machines and measure it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -59,10 +59,10 @@ fn demo(args: &[String]) -> Result {
 
 fn bench(args: &[String]) -> Result {
     // In one call, so that what both need is built once.
-    run(&mut cargo("build --release --locked -p broccoli-cli -p broccoli-node --bin broccoli --example bench"))?;
-    let release = target_dir()?.join("release");
-    let mut bench = Command::new(release.join("examples/bench"));
-    replace(bench.arg(release.join("broccoli")).arg(in_root(BENCH_TEXT)).args(args))
+    run(&mut cargo("build --profile dist --locked -p broccoli-cli -p broccoli-node --bin broccoli --example bench"))?;
+    let built = target_dir()?.join("dist");
+    let mut bench = Command::new(built.join("examples/bench"));
+    replace(bench.arg(built.join("broccoli")).arg(in_root(BENCH_TEXT)).args(args))
 }
 
 /// What the benchmark counts the words of.

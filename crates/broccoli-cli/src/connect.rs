@@ -28,7 +28,7 @@ pub(crate) struct Common {
     /// File with the cluster's id and key; default: broccoli/cluster.json in the configuration directory
     #[arg(long, global = true, value_name = "FILE", env = "BROCCOLI_CLUSTER")]
     cluster: Option<PathBuf>,
-    /// MQTT server, mqtt://[user:password@]host[:port]; default: the one that the cluster file names, else this machine
+    /// MQTT server, `mqtt://user:password@host:port` (password and port may be left out); default: the one that the cluster file names, else this machine
     #[arg(long, global = true, value_name = "URL", env = "BROCCOLI_SERVER", hide_env_values = true)]
     server: Option<ServerUrl>,
     /// Tell on stderr what happens in the cluster

@@ -25,7 +25,7 @@ on_both_servers! {
         let deployer = cluster.node("deployer").start().unwrap();
         let origin = cluster.node("origin").start().unwrap();
         let (w1, _w2) = (cluster.node("w1").slots(1).start().unwrap(), cluster.node("w2").slots(1).start().unwrap());
-        until_members(&deployer, 4).await;
+        until_workers(&deployer, 2).await;
         let deployment = cluster.deploy(&deployer, "tasks", EXAMPLES).await;
         assert_eq!(deployment.holders, [node_id("w1"), node_id("w2")]);
         assert!(deployment.refused.is_empty() && deployment.missing.is_empty(), "{deployment:?}");
@@ -53,7 +53,7 @@ on_both_servers! {
         let dir = TempDir::new();
         let node = || cluster.node("n1").slots(1).data(&dir.0).start().unwrap();
         let (deployer, before) = (cluster.node("deployer").start().unwrap(), node());
-        until_members(&deployer, 2).await;
+        until_workers(&deployer, 1).await;
         cluster.deploy_examples(&deployer).await;
         deployer.leave().await;
         before.leave().await;
@@ -69,7 +69,7 @@ on_both_servers! {
         let dir = TempDir::new();
         let node = || cluster.node("n1").slots(1).data(&dir.0).start().unwrap();
         let (before, other) = (node(), cluster.node("other").slots(1).start().unwrap());
-        until_members(&other, 2).await;
+        until_workers(&other, 2).await;
         cluster.deploy_examples(&other).await;
         before.leave().await;
         let wasm = file_with(&dir.0, "wasm");
@@ -115,7 +115,7 @@ on_both_servers! {
         let origin = node("origin").start().unwrap();
         let _worker = node("w1").slots(2).start().unwrap();
         let deployer = cluster.node("deployer").start().unwrap();
-        until_members(&deployer, 3).await;
+        until_workers(&deployer, 1).await;
         cluster.deploy(&deployer, "demo", &version_module(1)).await;
         until(&origin, |node| node.function("demo.version").is_ok()).await;
         let old = origin.submit(canvas("group(chain(wait.s(), version.si()), version.s())"));
@@ -142,7 +142,7 @@ on_both_servers! {
         let (_, foreign) = Cluster::generate().unwrap();
         // The deployer itself notices that its key is of no use.
         let deployer = cluster.node("deployer").start().unwrap();
-        until_members(&deployer, 2).await;
+        until_workers(&deployer, 1).await;
         let signed = manifest(&version_module(2), u64::MAX).sign(&foreign.0);
         let deployment = deployer.offer(signed.clone(), version_module(2), PATIENCE).await;
         let reason = "not signed with this cluster's deploy key".to_owned();
@@ -152,7 +152,7 @@ on_both_servers! {
         let mut stolen = cluster.cluster.clone();
         stolen.deploy_public.0 = foreign.0.verifying_key().to_bytes();
         let thief = cluster.node("thief").cluster(stolen).start().unwrap();
-        until_members(&thief, 3).await;
+        until_workers(&thief, 1).await;
         let deployment = thief.offer(signed, version_module(2), PATIENCE).await;
         assert_eq!(deployment.refused, [(node_id("w1"), reason)]);
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 1);
@@ -172,7 +172,7 @@ on_both_servers! {
 
         // From a node that does not lie it is taken.
         let honest = cluster.node("honest").start().unwrap();
-        until_members(&honest, 3).await;
+        until_workers(&honest, 1).await;
         honest.offer(signed, wasm, Duration::from_millis(1)).await;
         until(&worker, |node| node.functions().get("demo").map(|(version, _)| *version) == Some(u64::MAX)).await;
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 2);
@@ -183,7 +183,7 @@ on_both_servers! {
         let small = with_first_version(&cluster, "small", Limits { module_bytes_max: 4_096, ..Limits::host() }).await;
         let large = with_first_version(&cluster, "large", Limits::host()).await;
         let deployer = cluster.node("deployer").start().unwrap();
-        until_members(&deployer, 3).await;
+        until_workers(&deployer, 2).await;
         let deployment = cluster.deploy(&deployer, "demo", EXAMPLES).await;
         assert_eq!(deployment.holders, [node_id("large")]);
         let [(who, reason)] = &deployment.refused[..] else { panic!("{deployment:?}") };
@@ -197,7 +197,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let worker = with_first_version(&cluster, "w1", Limits::host()).await;
         let deployer = cluster.node("deployer").start().unwrap();
-        until_members(&deployer, 2).await;
+        until_workers(&deployer, 1).await;
         let wasm = hand_written("(import \"env\" \"system\" (func))", 1, &[("version", "u32", "(i64.const 1)")]);
         let deployment = cluster.deploy(&deployer, "demo", &wasm).await;
         assert_eq!(deployment.refused, [(node_id("w1"), "forbidden import env.system".to_owned())]);

@@ -16,7 +16,7 @@ use support::peer::Peer;
 async fn pair(cluster: &TestCluster) -> (NodeHandle, NodeHandle) {
     let node = |name: &str, slots| cluster.node(name).slots(slots).function("double", |n: u32| 2 * n).start().unwrap();
     let (origin, worker) = (node("origin", 0), node("w1", 1));
-    until_members(&origin, 2).await;
+    until_workers(&origin, 1).await;
     (origin, worker)
 }
 
@@ -70,7 +70,7 @@ on_both_servers! {
         works(&origin).await;
         // Whoever comes later finds the retained noise, and is not disturbed either.
         let later = cluster.node("w2").slots(1).function("double", |n: u32| 2 * n).start().unwrap();
-        until_members(&later, 3).await;
+        until_workers(&later, 2).await;
         works(&later).await;
     }
 
@@ -99,22 +99,22 @@ on_both_servers! {
         vandal.leave().await;
         event(&mut events, |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;
         works(&origin).await;
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
     }
 
     async fn packets_of_another_key_are_told_and_dropped(server: TestServer) {
         let cluster = TestCluster::new(&server);
-        let (origin, mut worker) = pair(&cluster).await;
-        let mut events = worker.events();
-        let mut stranger = Peer::new(&server, &cluster.cluster, "origin").await;
+        let (mut origin, worker) = pair(&cluster).await;
+        let mut events = origin.events();
+        let mut stranger = Peer::new(&server, &cluster.cluster, "w1").await;
         stranger.use_key(Cluster::generate().unwrap().0.key);
         let death = Message::Death(Death { connection: u32::MAX, leaving: true });
-        for to in [Address::Node(node_id("w1")), Address::Birth(node_id("origin")), Address::All] {
+        for to in [Address::Node(node_id("origin")), Address::Birth(worker.name()), Address::All] {
             stranger.send(to, std::slice::from_ref(&death));
             event(&mut events, |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;
         }
         works(&origin).await;
-        until_members(&worker, 2).await;
+        until_workers(&origin, 1).await;
     }
 
     async fn sealed_nonsense_of_a_member_names_the_member(server: TestServer) {

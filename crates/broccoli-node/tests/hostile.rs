@@ -31,7 +31,7 @@ const TASKS: [(&str, &str, &str); 8] = [
 async fn pair(cluster: &TestCluster, limits: RunLimits) -> (NodeHandle, NodeHandle) {
     let origin = cluster.node("origin").start().unwrap();
     let worker = cluster.node("w1").slots(1).run_limits(limits).start().unwrap();
-    until_members(&origin, 2).await;
+    until_workers(&origin, 1).await;
     cluster.deploy_examples(&origin).await;
     let wasm = hand_written(EXTRA, 20, &TASKS);
     let deployment = cluster.deploy(&origin, "evil", &wasm).await;

@@ -45,7 +45,7 @@ fn with_functions(builder: Builder) -> Builder {
 async fn pair(cluster: &TestCluster) -> (NodeHandle, NodeHandle) {
     let origin = with_functions(cluster.node("origin")).start().unwrap();
     let worker = with_functions(cluster.node("w1")).slots(2).start().unwrap();
-    until_members(&origin, 2).await;
+    until_workers(&origin, 1).await;
     (origin, worker)
 }
 
@@ -143,7 +143,7 @@ on_both_servers! {
         let (_w1, _w2) = (node("w1", 2), node("w2", 2));
         let origins = [node("o1", 0), node("o2", 0)];
         for origin in &origins {
-            until_members(origin, 4).await;
+            until_workers(origin, 2).await;
         }
         // Tasks 0 to 199 are those of the first origin, 200 to 399 those of the second.
         let numbers = |from: u32| Canvas::group((from..from + 200).map(|n| Canvas::task("double", Cbor::encode(&(n,)))).collect());

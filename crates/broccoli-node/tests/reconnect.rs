@@ -29,7 +29,7 @@ on_both_servers! {
             cluster.node(name).slots(slots).function("double", diary.task(name, Duration::from_millis(4))).start().unwrap()
         };
         let (origin, _w1, _w2) = (node("origin", 0), node("w1", 2), node("w2", 2));
-        until_members(&origin, 3).await;
+        until_workers(&origin, 2).await;
         let job = origin.submit(numbered("double", 500));
         for started in [40, 120] {
             diary.until_started("w1", started).await;
@@ -85,7 +85,7 @@ on_both_servers! {
         };
         let origin = node("origin", 0).server(proxy.url()).start().unwrap();
         let (_w1, _w2) = (node("w1", 2).start().unwrap(), node("w2", 2).start().unwrap());
-        until_members(&origin, 3).await;
+        until_workers(&origin, 2).await;
         let job = origin.submit(numbered("double", 60));
         diary.until_started("w1", 6).await;
         proxy.cut();
@@ -110,7 +110,7 @@ on_both_servers! {
         let origin = node("origin", 0).server(proxies[0].url()).start().unwrap();
         let _w1 = node("w1", 2).server(proxies[1].url()).start().unwrap();
         let _w2 = node("w2", 1).start().unwrap();
-        until_members(&origin, 3).await;
+        until_workers(&origin, 2).await;
         let flapping = async {
             for round in 0..14 {
                 sleep(Duration::from_millis(700)).await;
@@ -167,7 +167,7 @@ async fn worker_loses_its_link(server: &support::TestServer, lose: fn(&Proxy), a
     let origin = node("origin", 0).start().unwrap();
     let _w1 = node("w1", 2).server(proxy.url()).start().unwrap();
     let _w2 = node("w2", 2).start().unwrap();
-    until_members(&origin, 3).await;
+    until_workers(&origin, 2).await;
     // Enough that the other worker is busy until after everything was given up.
     let count = (again_after.as_millis() / TAKES.as_millis()) as u32 * 2 + 20;
     let job = origin.submit(numbered("double", count));

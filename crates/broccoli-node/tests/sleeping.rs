@@ -17,7 +17,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let origin = cluster.node("origin").start().unwrap();
         let worker = cluster.node("w1").slots(4).start().unwrap();
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
         cluster.deploy_examples(&origin).await;
         let job = origin.submit(canvas("group(sleep_ms.s(1500, i) for i in range(8))"));
         until(&worker, |node| node.vitals().running == 4).await;

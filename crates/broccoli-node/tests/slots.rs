@@ -21,7 +21,7 @@ on_both_servers! {
         let task = |name: &str| diary.task(name, Duration::from_millis(60));
         let origin = cluster.node("origin").function("double", task("origin")).start().unwrap();
         let _worker = cluster.node("w1").slots(4).function("double", task("w1")).start().unwrap();
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
         result::<Vec<u32>>(origin.submit(numbered("double", 24))).await;
         let entries = diary.entries();
         let at_once = |now: Instant| entries.iter().filter(|e| e.start <= now && e.end.unwrap() > now).count();
@@ -35,7 +35,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let origin = cluster.node("origin").start().unwrap();
         let _worker = cluster.node("w1").slots(4).start().unwrap();
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
         cluster.deploy_examples(&origin).await;
         let start = Instant::now();
         let job = origin.submit(canvas("group(sleep_ms.s(200, i) for i in range(8))"));
@@ -48,7 +48,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let origin = cluster.node("origin").start().unwrap();
         let worker = cluster.node("w1").slots(2).start().unwrap();
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
         cluster.deploy_examples(&origin).await;
         let mut spinning = origin.submit(canvas("group(spin.s(9000000000000000000), spin.s(9000000000000000000))"));
         until(&worker, |node| node.vitals().running == 2).await;
@@ -75,7 +75,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let node = cluster.node("n1").slots(1).start().unwrap();
         let other = cluster.node("other").start().unwrap();
-        until_members(&other, 2).await;
+        until_workers(&other, 1).await;
         cluster.deploy_examples(&node).await;
         until(&node, |node| node.function("add").is_ok()).await;
         let job = node.submit(canvas("add.starmap([(i, i) for i in range(60000)])"));

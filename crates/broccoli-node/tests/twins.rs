@@ -21,7 +21,7 @@ on_both_servers! {
         };
         let origin = node("origin", 0).start().unwrap();
         let older = node("twin", 1).start().unwrap();
-        until_members(&origin, 2).await;
+        until_workers(&origin, 1).await;
         let job = origin.submit(numbered("double", 60));
         diary.until_started("twin", 2).await;
 

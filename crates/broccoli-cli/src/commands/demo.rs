@@ -27,6 +27,8 @@ pub(crate) async fn run(_: &Common) -> Result<(), Failure> {
 
 #[cfg(feature = "embedded-server")]
 #[path = "../../../broccoli-node/tests/data/seed.rs"]
+// Tests read the field that is not shown here.
+#[allow(dead_code)]
 mod seed;
 
 #[cfg(feature = "embedded-server")]
@@ -84,8 +86,8 @@ mod show {
         let begun = Instant::now();
         let deployed = deploy::deploy(&session, &deploy::examples(), key, START_MAX).await?;
         line("deploy", &deployed, begun)?;
-        for example in seed::examples() {
-            run_example(&mut session, &example).await?;
+        for example in seed::examples().iter().filter(|example| !example.name.contains("only built")) {
+            run_example(&mut session, example).await?;
         }
         count_words(&mut session).await?;
         session.close().await;
@@ -133,14 +135,21 @@ mod show {
         jobs::check(session, &program.canvas).await?;
         let result = jobs::result(session, program.canvas, program.wait).await?;
         let result = json::to_json(&result).map_err(Failure::failed)?;
-        let canvas: Vec<&str> = example.canvas.split_whitespace().collect();
-        let canvas = canvas.join(" ").replace("( ", "(").replace(" )", ")").replace("[ ", "[").replace(" ]", "]");
-        line("run", &shorten(&canvas), begun)?;
+        line("run", &shorten(&written(example.source)), begun)?;
         print(format_args!("         → {}", shorten(&result)))?;
         if result != example.result {
             return Err(Failure::failed(format_args!("{} must give {}", example.name, example.result)));
         }
         Ok(())
+    }
+
+    /// The code of an example on one line, without what a Python session has around it.
+    fn written(source: &'static str) -> String {
+        let has_prompts = source.contains(">>>");
+        let code = |line: &'static str| if has_prompts { line.strip_prefix(">>>") } else { Some(line) };
+        let is_code = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let code: Vec<&str> = source.lines().filter_map(code).map(str::trim).filter(is_code).collect();
+        code.join("; ")
     }
 
     async fn count_words(session: &mut Session) -> Result<(), Failure> {

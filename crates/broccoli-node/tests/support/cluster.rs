@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use broccoli_node::abi::Function;
-use broccoli_node::core::{Limits, Node};
+use broccoli_node::core::{Limits, Member, Node};
 use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::native::Value;
 use broccoli_node::proto::{Canvas, Cbor, NodeId, TaskError};
@@ -122,12 +122,16 @@ pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&Node) -> bool + Clo
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    timeout(PATIENCE, asked).await.expect("the state comes in time");
+    if timeout(PATIENCE, asked).await.is_err() {
+        let state = node.query(|node| format!("{node:#?}")).await;
+        panic!("the state does not come in time; the node is {}", state.expect("the node runs"));
+    }
 }
 
-/// Waits until a node sees so many live nodes, itself included.
-pub(crate) async fn until_members(node: &NodeHandle, count: usize) {
-    until(node, move |node| node.members().filter(|(_, member)| member.alive).count() == count).await;
+/// Waits until a node knows so many live nodes with slots, itself included.
+pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
+    let is_worker = |member: &Member| member.alive && member.birth.slots > 0;
+    until(node, move |node| node.members().filter(|(_, member)| is_worker(member)).count() == count).await;
 }
 
 /// What tasks note when they start and end.
