@@ -198,6 +198,9 @@ impl Builder {
     /// # use broccoli_node::NodeHandle;
     /// let builder = NodeHandle::builder().slots(2).function("add", |x: i64, y: i64| x + y);
     /// ```
+    ///
+    /// A module is all that a program declares under one name (`native` if a function has none):
+    /// give programs with other functions other module names, or only one of them is found.
     pub fn function<Args: 'static, F: NativeFunction<Args>>(mut self, name: &str, function: F) -> Self {
         let (module, name) = name.rsplit_once('.').unwrap_or((NATIVE_MODULE, name));
         self.natives.entry(module.into()).or_default().insert(name.into(), Native::new(name, function));
