@@ -492,21 +492,26 @@ impl Origin {
             modules: around.modules.digest(),
         };
         shared.outbox.broadcast(Message::Available(available));
-        let again = (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
-        shared.timers.set(Timer::Announce(class), shared.now + again);
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
-        if let Some((function_jobs, on)) =
-            self.queue.long_without_node(class, unfit, shared.now, NO_NODE, NO_NODE_AGAIN)
-        {
-            let nodes = around.members.count(|_, birth| birth.slots > 0);
-            for (number, step) in function_jobs {
-                let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {
-                    continue;
-                };
-                let news = JobNews::NoNode { function: function.to_string(), on: on.clone(), nodes };
-                self.tell(shared, number, news);
-            }
+        self.tell_without_node(shared, around, class, unfit);
+        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
+        shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
+    }
+
+    /// Tells the clients whose tasks no node has fitted for long.
+    fn tell_without_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
+        let Some((tasks, on)) = self.queue.long_without_node(class, unfit, shared.now, NO_NODE, NO_NODE_AGAIN) else {
+            return;
+        };
+        let nodes = around.members.count(|_, birth| birth.slots > 0);
+        for (number, step) in tasks {
+            let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {
+                continue;
+            };
+            let news = JobNews::NoNode { function: function.to_string(), on: on.clone(), nodes };
+            self.tell(shared, number, news);
         }
     }
 

@@ -196,6 +196,11 @@ impl Queue {
         Some((waiting.map(|(_, key)| *key).collect(), class.want.on.clone()))
     }
 
+    /// When a class that no node fits will have waited for this long.
+    pub(super) fn without_node_until(&self, class: u32, after: Duration) -> Option<Instant> {
+        Some(self.classes.get(&class)?.unfit_since? + after)
+    }
+
     fn slot(&mut self, class: u32, priority: u8) -> Option<&mut VecDeque<(u64, Key)>> {
         self.classes.get_mut(&class)?.queues.get_mut(usize::from(priority))
     }
