@@ -594,8 +594,10 @@ impl Origin {
         // Starting anywhere keeps the odd task from always going to the same node.
         let start = shared.rng.below(fitting.len() as u64) as usize;
         fitting.rotate_left(start);
-        // Those with little credit first: what they cannot take is left for the others.
+        // Those with little credit first: what they cannot take is left for the others. If there
+        // are fewer tasks than workers, those with most credit get them.
         fitting.sort_by_key(|(credit, _)| *credit);
+        fitting.drain(..fitting.len().saturating_sub(self.queue.waiting(class, priority)));
         let mut workers = fitting.len();
         for (credit, name) in fitting {
             let part = self.queue.waiting(class, priority).div_ceil(workers);
