@@ -101,6 +101,8 @@ pub(crate) struct Origin {
     sessions: BTreeMap<NodeId, Session>,
     /// Whether tasks or credit have come since the last dispatch.
     dispatch_due: bool,
+    /// Who got the last task.
+    last_worker: Option<NodeId>,
     effects: Effects,
 }
 
@@ -595,8 +597,10 @@ impl Origin {
         let start = shared.rng.below(fitting.len() as u64) as usize;
         fitting.rotate_left(start);
         // Those with little credit first: what they cannot take is left for the others. If there
-        // are fewer tasks than workers, those with most credit get them.
-        fitting.sort_by_key(|(credit, _)| *credit);
+        // are fewer tasks than workers, those with most credit get them; among equals the one that
+        // had the last task, since it is awake.
+        let last = self.last_worker;
+        fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
         fitting.drain(..fitting.len().saturating_sub(self.queue.waiting(class, priority)));
         let mut workers = fitting.len();
         for (credit, name) in fitting {
@@ -617,6 +621,7 @@ impl Origin {
                 left -= 1;
             }
             if !peer.outgoing.is_empty() {
+                self.last_worker = Some(name);
                 shared.outbox.mark(Address::Node(name));
                 shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
             }
