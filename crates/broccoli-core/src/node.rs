@@ -15,9 +15,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use broccoli_abi::Function;
-use broccoli_proto::message::{Available, Death, Message, Vitals};
+use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
+use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Canvas, Cbor, Epoch, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -174,7 +175,7 @@ impl Node {
     }
 
     /// Whether a node is known to hold a module.
-    pub fn holds(&self, member: &Member, module: &broccoli_proto::ModuleHash) -> bool {
+    pub fn holds(&self, member: &Member, module: &ModuleHash) -> bool {
         self.modules.peer_holds(member.birth.modules, module)
     }
 
@@ -221,7 +222,7 @@ impl Node {
             Input::Logged { run, text } => self.worker.on_logged(&mut self.shared, run, text),
             Input::ChunkLoaded { module, index, to, bytes } => {
                 if let Some(bytes) = bytes {
-                    let chunk = broccoli_proto::message::Chunk { module, index, bytes };
+                    let chunk = Chunk { module, index, bytes };
                     self.shared.outbox.send(to, Message::Chunk(chunk));
                 }
             }
@@ -236,9 +237,7 @@ impl Node {
         self.settle();
         while self.shared.connected {
             let to = self.shared.outbox.pop_marked()?;
-            let mut wrote = false;
-            self.compose_packet(to, buf, &mut wrote);
-            if wrote {
+            if self.compose_packet(to, buf) {
                 let retain = matches!(to, Address::Birth(_)) && self.is_presence_retained();
                 return Some(Transmit { to, retain });
             }
@@ -404,7 +403,7 @@ impl Node {
         }
     }
 
-    fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: broccoli_proto::message::Birth) {
+    fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
             self.origin.on_birth(&mut self.shared, from, epoch);
@@ -431,7 +430,7 @@ impl Node {
         }
     }
 
-    fn on_installed(&mut self, manifest: broccoli_proto::module::SignedManifest, outcome: Result<(), String>) {
+    fn on_installed(&mut self, manifest: SignedManifest, outcome: Result<(), String>) {
         let origin = &self.origin;
         if !self.modules.on_installed(&mut self.shared, manifest, outcome, |module| origin.uses(module)) {
             return;
@@ -504,7 +503,8 @@ impl Node {
         }
     }
 
-    fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>, wrote: &mut bool) {
+    /// Seals what there is for an address into `buf`. Returns whether there was anything.
+    fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>) -> bool {
         let budget = self.shared.config.limits.packet_bytes_max as usize - OVERHEAD_BYTES_MAX;
         let mut body = core::mem::take(&mut self.scratch);
         body.clear();
@@ -536,11 +536,12 @@ impl Node {
             self.shared.outbox.unpop(to, message);
             self.shared.outbox.mark_wire(to);
         }
-        *wrote = !body.is_empty();
-        if *wrote {
+        let wrote = !body.is_empty();
+        if wrote {
             self.seal(to, buf, |buf| buf.extend_from_slice(&body));
         }
         self.scratch = body;
+        wrote
     }
 
     fn seal(&mut self, to: Address, buf: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {

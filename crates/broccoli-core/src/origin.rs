@@ -25,11 +25,11 @@ use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Attempt, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Refusal, Refused, Renew,
-    Return, Revoke, Submit, TaskResults, Welcome,
+    Accepted, Attempt, Available, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Refusal, Refused,
+    Renew, Return, Revoke, Submit, TaskResults, Welcome,
 };
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, NodeId, Outcome};
+use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
 pub(crate) use self::jobs::Client;
 use self::jobs::{Job, Phase};
@@ -88,6 +88,16 @@ impl fmt::Display for SubmitError {
 }
 
 impl core::error::Error for SubmitError {}
+
+/// What a client is told.
+impl From<SubmitError> for Refusal {
+    fn from(error: SubmitError) -> Refusal {
+        match error {
+            SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
+        }
+    }
+}
 
 /// The origin role.
 #[derive(Debug, Default)]
@@ -331,7 +341,7 @@ impl Origin {
     }
 
     /// Whether an accepted job is bound to a module.
-    pub(crate) fn uses(&self, module: &broccoli_proto::ModuleHash) -> bool {
+    pub(crate) fn uses(&self, module: &ModuleHash) -> bool {
         self.jobs.values().any(|job| job.uses(module))
     }
 
@@ -417,10 +427,7 @@ impl Origin {
     ) -> Result<JobId, Refusal> {
         let canvas =
             Canvas::from_wire(submit.canvas.as_bytes()).map_err(|error| Refusal::BadCanvas(error.to_string()))?;
-        self.submit(shared, around, &canvas, Client::Remote(from)).map_err(|error| match error {
-            SubmitError::QueueFull => Refusal::QueueFull,
-            SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
-        })
+        self.submit(shared, around, &canvas, Client::Remote(from)).map_err(Refusal::from)
     }
 
     /// A client ends a job.
@@ -488,7 +495,7 @@ impl Origin {
         });
         let everybody = u32::from(u16::MAX);
         let chance = (everybody / fitting.div_ceil(ANSWERS_WANTED).max(1)) << round.min(16);
-        let available = broccoli_proto::message::Available {
+        let available = Available {
             wants: alloc::vec![want],
             chance: chance.min(everybody) as u16,
             modules: around.modules.digest(),

@@ -17,10 +17,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::Attempt;
 use broccoli_proto::message::{
-    Available, Failure, Fetch, Lease, LeasedFunction, LeasedTask, Log, Message, Renew, ResultAck, Return, TaskResult,
-    TaskResults,
+    Attempt, Available, Failure, Fetch, Lease, LeasedFunction, LeasedTask, Log, Message, Renew, ResultAck, Return,
+    TaskResult, TaskResults,
 };
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
@@ -485,9 +484,7 @@ impl Worker {
 
     /// How many more tasks this worker wants to be sent.
     fn window(&self, shared: &Shared) -> u32 {
-        let now = shared.now;
-        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
-        let long = self.running.values().filter(is_long).count();
+        let long = self.long_runs(shared.now);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
@@ -495,13 +492,16 @@ impl Worker {
         tasks.saturating_sub(waiting) as u32
     }
 
+    /// Runs whose slots are not counted on.
+    fn long_runs(&self, now: Instant) -> usize {
+        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
+        self.running.values().filter(is_long).count()
+    }
+
     /// How many of the waiting tasks will start soon enough to be kept.
     fn startable_soon(&self, shared: &Shared) -> usize {
-        let now = shared.now;
-        let oldest = self.queue.front().map_or(Duration::ZERO, |waiting| now - waiting.since);
-        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
-        let long = self.running.values().filter(is_long).count();
-        let open = usize::from(shared.config.slots).saturating_sub(long);
+        let oldest = self.queue.front().map_or(Duration::ZERO, |waiting| shared.now - waiting.since);
+        let open = usize::from(shared.config.slots).saturating_sub(self.long_runs(shared.now));
         if open == 0 {
             return 0;
         }

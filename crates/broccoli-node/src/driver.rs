@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use broccoli_core::{Action, Event, Input, Instant, Node, SubmitError, SubmitId};
+use broccoli_core::{Action, Event, Input, Instant, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
@@ -28,6 +28,7 @@ use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
 use broccoli_wasm::Engine;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tokio::{task, time};
 
@@ -98,8 +99,8 @@ pub enum JobUpdate {
 }
 
 pub(crate) enum Command {
-    Submit { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: UnboundedSender<SubmitId> },
-    SubmitToCluster { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: UnboundedSender<SubmitId> },
+    Submit { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId> },
+    SubmitToCluster { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId> },
     Revoke(SubmitId),
     Attach,
     AskVitals,
@@ -280,14 +281,10 @@ impl Driver {
         let now = self.now();
         match command {
             Command::Submit { canvas, updates, id } => match self.node.submit(now, &canvas) {
-                Ok(submit) => self.follow(submit, updates, &id),
+                Ok(submit) => self.follow(submit, updates, id),
                 Err(error) => {
-                    let refusal = match error {
-                        SubmitError::QueueFull => Refusal::QueueFull,
-                        SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
-                    };
                     // The submitter may have gone away already, here and below.
-                    let _ = updates.send(JobUpdate::Refused(refusal));
+                    let _ = updates.send(JobUpdate::Refused(error.into()));
                 }
             },
             Command::SubmitToCluster { canvas, updates, id } => {
@@ -300,7 +297,7 @@ impl Driver {
                     return;
                 }
                 let submit = self.node.submit_to_cluster(now, canvas);
-                self.follow(submit, updates, &id);
+                self.follow(submit, updates, id);
             }
             Command::Revoke(submit) => self.node.revoke(now, submit),
             Command::Attach => self.node.attach(now),
@@ -319,7 +316,7 @@ impl Driver {
         }
     }
 
-    fn follow(&mut self, submit: SubmitId, updates: UnboundedSender<JobUpdate>, id: &UnboundedSender<SubmitId>) {
+    fn follow(&mut self, submit: SubmitId, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId>) {
         self.jobs.insert(submit, updates);
         let _ = id.send(submit);
     }

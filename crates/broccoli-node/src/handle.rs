@@ -496,12 +496,12 @@ impl NodeHandle {
 
     fn job(
         &self,
-        command: impl FnOnce(mpsc::UnboundedSender<JobUpdate>, mpsc::UnboundedSender<SubmitId>) -> Command,
+        command: impl FnOnce(mpsc::UnboundedSender<JobUpdate>, oneshot::Sender<SubmitId>) -> Command,
     ) -> JobHandle {
         let (updates, receiver) = mpsc::unbounded_channel();
-        let (id_sender, id) = mpsc::unbounded_channel();
+        let (id_sender, id) = oneshot::channel();
         self.command(command(updates, id_sender));
-        JobHandle { updates: receiver, id, commands: self.commands.clone(), submit: None, job: None }
+        JobHandle { updates: receiver, id: Some(id), commands: self.commands.clone(), submit: None, job: None }
     }
 
     fn command(&self, command: Command) {
@@ -513,7 +513,8 @@ impl NodeHandle {
 /// A submitted canvas.
 pub struct JobHandle {
     updates: mpsc::UnboundedReceiver<JobUpdate>,
-    id: mpsc::UnboundedReceiver<SubmitId>,
+    /// Until the node has said it.
+    id: Option<oneshot::Receiver<SubmitId>>,
     commands: mpsc::UnboundedSender<Command>,
     submit: Option<SubmitId>,
     job: Option<JobId>,
@@ -566,8 +567,9 @@ impl JobHandle {
 
     /// Ends the job: tasks that have not run never will, running ones are stopped.
     pub async fn revoke(&mut self) {
-        if self.submit.is_none() {
-            self.submit = self.id.recv().await;
+        if let Some(id) = &mut self.id {
+            self.submit = id.await.ok();
+            self.id = None;
         }
         if let Some(submit) = self.submit {
             // If the node has stopped, the job has ended with it.
