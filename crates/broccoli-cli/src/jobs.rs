@@ -141,6 +141,12 @@ impl View {
         match news {
             JobNews::Progress { done, total } => self.progress.set(done, total),
             JobNews::Logged { node, function, task, text } => self.note(format!("[{node} {function} #{task}] {text}")),
+            JobNews::TaskProgress { node, function, task, done, total: 0 } => {
+                self.note(format!("[{node} {function} #{task}] {done} done"));
+            }
+            JobNews::TaskProgress { node, function, task, done, total } => {
+                self.note(format!("[{node} {function} #{task}] {done} of {total}"));
+            }
             JobNews::NoNode { function, on, nodes } => {
                 let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" and ")) };
                 let nodes = output::count(nodes as usize, "node");

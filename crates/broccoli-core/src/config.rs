@@ -26,6 +26,9 @@ pub struct Config {
     pub natives: Vec<NativeModule>,
     /// Whether it accepts jobs of others.
     pub resident: bool,
+    /// Whether its shell keeps a journal: see [`crate::Action::Persist`]. Without one, jobs are held in
+    /// memory and are lost with it.
+    pub durable: bool,
     /// Whether it pulls the code of modules, or only their manifests.
     pub holds_code: bool,
     /// Version of the program, for people.

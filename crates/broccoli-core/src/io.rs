@@ -39,6 +39,15 @@ pub enum Input<'a> {
         /// The line.
         text: String,
     },
+    /// A running task says how far it is.
+    Progress {
+        /// Which run.
+        run: RunId,
+        /// Done, in units of the task's own.
+        done: u32,
+        /// Of how many; 0 if it does not know.
+        total: u32,
+    },
     /// The answer to [`Action::LoadChunk`]; none if the store does not have it.
     ChunkLoaded {
         /// The module.
@@ -50,6 +59,15 @@ pub enum Input<'a> {
         /// Its bytes.
         bytes: Option<Vec<u8>>,
     },
+    /// The journal holds everything up to [`Action::Persist`] of this number, whatever happens to the
+    /// power.
+    Persisted(u64),
+    /// The time of day. Tell it at the start, about once a second, and when it was set. A node that
+    /// is never told refuses what needs it (`eta`).
+    WallClock {
+        /// Milliseconds since 1970-01-01 00:00 UTC.
+        unix_ms: u64,
+    },
     /// The answer to [`Action::Install`], or a module that was in the store at the start, or one
     /// that is deployed from here.
     Installed {
@@ -58,6 +76,24 @@ pub enum Input<'a> {
         /// Why it cannot be used.
         outcome: Result<(), String>,
     },
+}
+
+/// Where a record of the journal is kept. Records are recovered in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    /// [`JobId::number`]; 0 for what concerns the node itself.
+    pub job: u64,
+    /// Counts the records of the job, from 0.
+    pub number: u32,
+}
+
+/// One change of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which record.
+    pub key: RecordKey,
+    /// What it is from now on; none deletes it.
+    pub value: Option<Vec<u8>>,
 }
 
 /// One execution on this node, unique in its epoch.
@@ -94,6 +130,15 @@ pub enum Action {
     Install(SignedManifest),
     /// A module is no longer needed.
     Remove(ModuleHash),
+    /// Write to the journal, all or nothing and in order, and answer with [`Input::Persisted`] once
+    /// that is safe. Several may be answered at once, with the number of the last. Only with
+    /// [`crate::Config::durable`].
+    Persist {
+        /// Counts from 1.
+        number: u64,
+        /// What changes.
+        writes: Vec<Write>,
+    },
     /// Something for whoever uses this node.
     Event(Event),
 }

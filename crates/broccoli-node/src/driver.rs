@@ -409,6 +409,7 @@ impl Driver {
                 self.executor.remove_module(&module);
                 self.store.remove(&module);
             }
+            Action::Persist { .. } => {}
             Action::Event(event) => self.on_event(event),
         }
     }

@@ -436,5 +436,5 @@ impl Items {
 }
 
 fn failure(cause: Cause, text: &str) -> Failure {
-    Failure { cause, text: text.to_owned() }
+    Failure::new(cause, text)
 }

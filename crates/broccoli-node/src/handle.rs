@@ -238,6 +238,7 @@ impl Builder {
             features: self.features,
             natives: natives.iter().map(|(module, _)| module.clone()).collect(),
             resident: self.resident,
+            durable: false,
             holds_code: self.holds_code || self.slots > 0 || self.resident,
             version: env!("CARGO_PKG_VERSION").into(),
             limits: self.limits,

@@ -112,6 +112,9 @@ pub enum Message {
     /// A client asks after its job, so that a lost event or a lost origin shows.
     #[n(28)]
     JobQuery(#[n(0)] JobId),
+    /// How far a running task is, as it says itself. Best effort.
+    #[n(29)]
+    Progress(#[n(0)] Progress),
 }
 
 /// Presence of a node, retained on its birth topic.
@@ -329,6 +332,16 @@ pub struct Failure {
     /// The text.
     #[n(1)]
     pub text: String,
+    /// The function asks to be tried again, after this many milliseconds.
+    #[n(2)]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// A failure after which the function does not ask for anything.
+    pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
+        Failure { cause, text: text.into(), retry_after_ms: None }
+    }
 }
 
 /// The origin holds these results; the worker may forget them.
@@ -476,6 +489,25 @@ pub enum JobNews {
     /// The origin does not know the job: it has restarted, or forgotten it.
     #[n(5)]
     Unknown,
+    /// A task says how far it is.
+    #[n(6)]
+    TaskProgress {
+        /// Where it runs.
+        #[n(0)]
+        node: NodeId,
+        /// `module.function`.
+        #[n(1)]
+        function: String,
+        /// Number of the task in the job.
+        #[n(2)]
+        task: u32,
+        /// Done, in units of its own.
+        #[n(3)]
+        done: u32,
+        /// Of how many; 0 if it does not know.
+        #[n(4)]
+        total: u32,
+    },
 }
 
 /// A client ends its job.
@@ -619,4 +651,18 @@ pub struct Log {
     /// The line, at most 1 KiB.
     #[n(1)]
     pub text: String,
+}
+
+/// How far a running task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Progress {
+    /// Which attempt.
+    #[n(0)]
+    pub attempt: Attempt,
+    /// Done, in units of the task's own.
+    #[n(1)]
+    pub done: u32,
+    /// Of how many; 0 if it does not know.
+    #[n(2)]
+    pub total: u32,
 }

@@ -44,7 +44,7 @@ kinds! { MESSAGES, message_kind, Message:
     16 "job-event-ack" JobEventAck, 17 "revoke" Revoke, 18 "manifest-request" ManifestRequest,
     19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
-    28 "job-query" JobQuery,
+    28 "job-query" JobQuery, 29 "progress" Progress,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
@@ -53,7 +53,7 @@ kinds! { REFUSALS, refusal_kind, Refusal:
 
 kinds! { NEWS, news_kind, JobNews:
     0 "progress" Progress, 1 "logged" Logged, 2 "no-node" NoNode, 3 "callback-failed" CallbackFailed, 4 "ended" Ended,
-    5 "unknown" Unknown,
+    5 "unknown" Unknown, 6 "task-progress" TaskProgress,
 }
 
 kinds! { CAUSES, cause_kind, Cause:
@@ -160,8 +160,8 @@ fn work() -> Vec<(&'static str, Message)> {
         Cause::Revoked,
         Cause::Unfit,
     ]);
-    let failed = failures
-        .map(|((_, text), cause)| TaskResult { attempt: NEXT, outcome: Err(Failure { cause, text: (*text).into() }) });
+    let failed =
+        failures.map(|((_, text), cause)| TaskResult { attempt: NEXT, outcome: Err(Failure::new(cause, *text)) });
     let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)) }];
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
@@ -177,6 +177,7 @@ fn work() -> Vec<(&'static str, Message)> {
         ("task-results.failures", Message::TaskResults(failed)),
         ("result-ack", Message::ResultAck(ResultAck { worker_epoch: WORKER_EPOCH, numbers: vec![1, 2] })),
         ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
+        ("progress", Message::Progress(Progress { attempt: ATTEMPT, done: 7, total: 9 })),
         ("log", Message::Log(Log { attempt: ATTEMPT, text: "half done".into() })),
     ]
 }
@@ -201,6 +202,8 @@ fn jobs() -> Vec<(&'static str, Message)> {
     let ended = |outcome: Outcome| event(JobNews::Ended(outcome));
     let logged =
         JobNews::Logged { node: node("pi-2"), function: "tasks.add".into(), task: 3, text: "half done".into() };
+    let progress =
+        JobNews::TaskProgress { node: node("pi-2"), function: "tasks.add".into(), task: 3, done: 7, total: 9 };
     let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
     let canvas = Cbor::encode(&call());
     vec![
@@ -214,6 +217,7 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("refused.not-resident", refused(Refusal::NotResident)),
         ("job-event.progress", event(JobNews::Progress { done: 7, total: 11 })),
         ("job-event.logged", event(logged)),
+        ("job-event.task-progress", event(progress)),
         ("job-event.no-node", event(no_node)),
         ("job-event.callback-failed", event(JobNews::CallbackFailed(error(Cause::Returned)))),
         ("job-event.ended", ended(Ok(Cbor::encode(&90)))),

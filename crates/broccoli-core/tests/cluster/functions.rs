@@ -61,7 +61,7 @@ pub fn call(execute: &Execute, version: u64, before: usize) -> (Duration, Result
 
 fn call_one(name: &str, args: &Cbor, version: u64, before: usize) -> (Duration, Result<Cbor, Failure>) {
     let ints = || args.decode::<(i64, i64)>().expect("two integers");
-    let returned = |text: String| Err(Failure { cause: Cause::Returned, text });
+    let returned = |text: String| Err(Failure::new(Cause::Returned, text));
     let outcome = match name {
         "add" => Ok(Cbor::encode(&(ints().0 + ints().1))),
         "mul" => Ok(Cbor::encode(&(ints().0 * ints().1))),

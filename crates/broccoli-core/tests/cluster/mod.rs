@@ -242,6 +242,7 @@ impl Cluster {
             features: slot.spec.features.clone(),
             natives: if slot.spec.native { vec![functions::natives()] } else { vec![] },
             resident: slot.spec.resident,
+            durable: false,
             holds_code: slot.spec.holds_code,
             version: "test".into(),
             limits: slot.spec.limits,
@@ -728,10 +729,7 @@ impl Cluster {
             Action::Abort(run) => {
                 if let Some(index) = self.slots[id].runs.get(&run) {
                     self.runs[*index].aborted = true;
-                    let failure = broccoli_proto::message::Failure {
-                        cause: broccoli_proto::Cause::Revoked,
-                        text: "aborted".into(),
-                    };
+                    let failure = broccoli_proto::message::Failure::new(broccoli_proto::Cause::Revoked, "aborted");
                     let epoch = self.slots[id].epoch_count;
                     self.push(now, Work::RunEnds { node: id, epoch, run, outcome: Err(failure) });
                 }
@@ -754,6 +752,7 @@ impl Cluster {
                 self.slots[id].installed.remove(&module);
                 self.slots[id].chunks.retain(|(of, _), _| *of != module);
             }
+            Action::Persist { .. } => {}
             Action::Event(event) => self.slots[id].events.push((now / 1_000, event)),
         }
     }
