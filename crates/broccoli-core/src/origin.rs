@@ -12,6 +12,7 @@
 //! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
 //! the plan's work.
 
+mod audit;
 mod jobs;
 mod peers;
 mod queue;
