@@ -148,7 +148,6 @@ impl Client {
         origin.token = Some(welcome.token);
         let waiting: Vec<u32> = self.submits.iter().filter(|(_, s)| s.job.is_none()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|id| shared.timers.set(Timer::Submit(id), shared.now));
-        shared.timers.set_earlier(Timer::Attach, shared.now);
     }
 
     /// Looks after a submitted canvas: sends it, asks after its job, or ends it.
