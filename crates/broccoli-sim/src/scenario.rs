@@ -515,7 +515,8 @@ impl Scenario {
     }
 
     fn deploy(&mut self, id: Id) {
-        if self.versions >= VERSIONS_MAX || !self.cluster.spec(id).holds_code {
+        // What only a twin has is gone with it.
+        if self.versions >= VERSIONS_MAX || !self.cluster.spec(id).holds_code || self.twins.contains(&id) {
             return;
         }
         self.versions += 1;
