@@ -100,6 +100,7 @@ impl Members {
             packet_bytes_max: config.limits.packet_bytes_max,
             resident: config.resident,
             version: config.version.clone(),
+            durable: config.durable.then_some(true),
         };
         let me = shared.me();
         let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };
