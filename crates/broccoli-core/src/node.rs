@@ -338,6 +338,29 @@ impl Node {
     }
 }
 
+/// The roles, for [`crate::audit`].
+impl Node {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    pub(crate) fn members_role(&self) -> &Members {
+        &self.members
+    }
+}
+
 /// Invariants, for tests and the simulator.
 impl Node {
     /// Checks what must hold after the shell has drained the node.

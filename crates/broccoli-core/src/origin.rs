@@ -13,6 +13,7 @@
 //! the plan's work.
 
 mod archive;
+mod audit;
 mod jobs;
 mod journal;
 mod peers;

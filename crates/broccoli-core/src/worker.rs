@@ -24,6 +24,7 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
+use crate::config::Limits;
 use crate::io::{Action, Execute, RunId};
 use crate::modules::Modules;
 use crate::shared::Shared;
@@ -594,6 +595,17 @@ impl Worker {
         for (origin, link) in &self.links {
             link.validate(shared, *origin, &self.running);
         }
+    }
+
+    /// Which attempt of which origin a run is.
+    pub(crate) fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
+        self.running.get(&run).map(|running| (running.origin, running.attempt))
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("origins", self.links.len(), limits.nodes_max);
+        see("held", self.queue.len() + self.running.len(), limits.held_max);
     }
 
     /// Checks that nothing is under way.

@@ -308,6 +308,16 @@ impl Job {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
     }
 
+    /// One task that was announced.
+    pub(super) fn task(&self, step: u32) -> Option<&Task> {
+        self.tasks.get(step as usize)
+    }
+
+    /// The module of a task's function.
+    pub(super) fn module_of(&self, step: u32) -> ModuleHash {
+        self.bindings[self.plan.call(StepId(step)).key as usize].module
+    }
+
     /// Describes a failure for people.
     pub(super) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
         TaskError {
