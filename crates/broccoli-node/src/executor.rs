@@ -57,6 +57,10 @@ pub(crate) enum Report {
     Finished(RunId, Result<Cbor, Failure>),
     /// A running task logged a line.
     Logged(RunId, String),
+    /// The journal holds everything up to this write.
+    Persisted(u64),
+    /// The journal cannot be written, with the reason; or it can again.
+    Stalled(Option<String>),
     /// A module is installed, or cannot be.
     Installed(Box<Installed>),
 }
