@@ -21,6 +21,7 @@ mod plan;
 mod view;
 
 pub use lower::{ArgumentError, CanvasError, Resolved, lower};
+pub(crate) use parts::is_pin;
 pub use parts::{Room, pinned_to};
 pub use plan::{Call, Effects, Mode, Plan, Progress, StepId};
 pub use view::{StepState, StepView};

@@ -12,6 +12,8 @@ use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 
+use crate::canvas::is_pin;
+use crate::config::Limits;
 use crate::io::Event;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
@@ -46,9 +48,10 @@ pub(crate) struct Members {
     started: Instant,
 }
 
-/// Whether a node fits a routing: each of `on` is its name, a label or a capability of it.
+/// Whether a node fits a routing: each of `on` is its name, a label or a capability of it, or is meant
+/// for it alone.
 pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool {
-    on.iter().all(|want| want == name.as_str() || features.contains(want))
+    on.iter().all(|want| want == name.as_str() || features.contains(want) || is_pin(want, name))
 }
 
 impl Members {
@@ -62,6 +65,11 @@ impl Members {
 
     pub(crate) fn alive(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.iter().filter(|(_, member)| member.alive)
+    }
+
+    /// What is known of one node.
+    pub(crate) fn get(&self, name: NodeId) -> Option<&Member> {
+        self.nodes.get(&name)
     }
 
     /// How many live nodes are like this. This node itself is one of the births that come back.
@@ -100,6 +108,7 @@ impl Members {
             packet_bytes_max: config.limits.packet_bytes_max,
             resident: config.resident,
             version: config.version.clone(),
+            durable: config.durable.then_some(true),
         };
         let me = shared.me();
         let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };
@@ -119,6 +128,11 @@ impl Members {
         let age_ms = (shared.now - self.started).as_millis() as u64;
         let claim = Claim { nonce: self.claim_nonce, age_ms };
         shared.outbox.send_wire(Address::Node(shared.me()), Message::Claim(claim));
+    }
+
+    /// How full the table is; this node is one more.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("members", self.nodes.len(), limits.nodes_max + 1);
     }
 
     /// Says goodbye to everybody.

@@ -1377,14 +1377,15 @@ fn a_deadline_elsewhere_is_refused() {
 }
 
 #[test]
-fn abandoning_a_job_ends_it_with_the_reason() {
-    let mut plan = plan(&Canvas::chain(vec![f("zero"), s("add", [1])]));
+fn a_missed_deadline_ends_the_job() {
+    let mut plan = plan(&set(Canvas::chain(vec![f("zero"), s("add", [1])]), deadline(900)));
     let ready = started(&mut plan);
     completed(&mut plan, ready[0]);
-    plan.abandon(Cause::TimedOut, "too long".into());
+    plan.miss_deadline();
     plan.validate();
     let error = plan.result().and_then(Result::err).expect("failed");
-    assert_eq!((error.cause, error.function.as_str(), error.text.as_str()), (Cause::TimedOut, "tasks.add", "too long"));
+    assert_eq!((error.cause, error.function.as_str()), (Cause::TimedOut, "tasks.add"));
+    assert_eq!(error.text, "the job took longer than its deadline of 900 ms");
     assert!(plan.is_finished());
 }
 

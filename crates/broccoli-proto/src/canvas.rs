@@ -263,6 +263,11 @@ impl Canvas {
         is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
     }
 
+    /// Whether an encoded item is tagged as a canvas that replaces its task.
+    pub fn is_replacement(item: &[u8]) -> bool {
+        matches!(Reader::new(item).head(), Ok(Head::Tag(CANVAS_TAG)))
+    }
+
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.
     fn check_values(&self) -> bool {
         let valid = |value: &Cbor| broccoli_abi::validate_item(value.as_bytes()).is_ok();

@@ -16,7 +16,7 @@ use broccoli_proto::cbor::put_array_header;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::Limits;
-use super::parts::Room;
+use super::parts::{PIN, Room};
 use super::plan::{Kind, Mode, Plan, Role, Step, Target};
 
 /// A function that a name in the canvas stands for.
@@ -420,6 +420,10 @@ where
         }
         if let Some(name) = options.unsupported() {
             return Err(CanvasError::Unsupported(name));
+        }
+        if options.on.iter().any(|want| want.starts_with(PIN)) {
+            let belongs = "names a node, a label or a capability; none begins with =";
+            return Err(CanvasError::Misplaced { option: "on", belongs });
         }
         if let Some(priority) = options.priority.filter(|&priority| priority > 9) {
             return Err(CanvasError::Priority(priority));

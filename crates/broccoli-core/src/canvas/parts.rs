@@ -21,11 +21,16 @@ use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Work, own_erro
 use super::{Limits, Mode};
 
 /// How an entry of [`Options::on`] begins that only the node of this name fits, whatever labels others have.
-const PIN: char = '=';
+pub(super) const PIN: char = '=';
 
-/// The node that these options tie a task to, if it is a run on one of several nodes.
+/// The node that this routing ties a task to, if it is a run on one of several nodes.
 pub fn pinned_to(on: &[String]) -> Option<&str> {
     on.first()?.strip_prefix(PIN)
+}
+
+/// Whether an entry of a routing names exactly this node.
+pub(crate) fn is_pin(want: &str, node: NodeId) -> bool {
+    want.strip_prefix(PIN) == Some(node.as_str())
 }
 
 /// What a plan may grow by.
@@ -82,7 +87,7 @@ impl Plan {
         nodes.dedup();
         match self.refuse_each(task, nodes.len(), room) {
             Some(error) => {
-                let error = own_error(self.name(task.0), task.0, Cause::Unfit, error);
+                let error = own_error(self.step_name(task.0), task.0, Cause::Unfit, error);
                 self.complete(task, Err(error), effects);
             }
             None if nodes.is_empty() => {

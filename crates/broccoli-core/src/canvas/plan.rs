@@ -252,8 +252,13 @@ impl Plan {
         self.abandon(Cause::Revoked, "the job was revoked".into());
     }
 
-    /// Like [`Plan::revoke`], for another reason.
-    pub fn abandon(&mut self, cause: Cause, text: String) {
+    /// Like [`Plan::revoke`]: the time of [`Plan::deadline_ms`] is over.
+    pub fn miss_deadline(&mut self) {
+        let deadline_ms = self.deadline_ms.unwrap_or(0);
+        self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms"));
+    }
+
+    fn abandon(&mut self, cause: Cause, text: String) {
         if self.result().is_none() {
             self.steps[0].state = State::Failed(Box::new(self.abandoned_error(cause, text)));
         }
@@ -325,6 +330,11 @@ impl Plan {
     /// Time limit of the whole job, in milliseconds from its acceptance.
     pub fn deadline_ms(&self) -> Option<u64> {
         self.deadline_ms
+    }
+
+    /// The first function that it calls, `module.function`; empty if it calls none.
+    pub fn name(&self) -> &str {
+        self.functions.first().map_or("", |target| &target.name)
     }
 
     /// How many tasks have ended.
@@ -561,7 +571,8 @@ impl Plan {
         }
     }
 
-    pub(super) fn is_running_task(&self, step: StepId) -> bool {
+    /// Whether this is a task that was announced as ready and has not ended.
+    pub fn is_running_task(&self, step: StepId) -> bool {
         self.steps
             .get(step.0 as usize)
             .is_some_and(|step| matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Running)))
@@ -597,11 +608,11 @@ impl Plan {
             matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Waiting | State::Running))
         };
         let first = (0..self.steps.len() as u32).find(open).unwrap_or(0);
-        own_error(self.name(first), first, cause, text)
+        own_error(self.step_name(first), first, cause, text)
     }
 
     /// The function of a task, or the form.
-    pub(super) fn name(&self, step: u32) -> &str {
+    pub(super) fn step_name(&self, step: u32) -> &str {
         match self.steps[step as usize].kind {
             Kind::Task { function, .. } => &self.functions[function as usize].name,
             Kind::Chain { .. } => "chain",

@@ -54,7 +54,7 @@ impl Plan {
         let state = if is_skipped { StepState::Skipped } else { self.state(step) };
         let members = self.steps[self.form(step) as usize].members();
         let outcome = outcome.map(|outcome| outcome.map(|bytes| Cbor::from_encoded(bytes.into())));
-        Some(StepView { step: StepId(step), name: self.name(step), state, members, outcome })
+        Some(StepView { step: StepId(step), name: self.step_name(step), state, members, outcome })
     }
 
     fn kept(&self, step: u32) -> Option<Result<&[u8], TaskError>> {
