@@ -20,6 +20,7 @@ mod time;
 mod timers;
 mod worker;
 
+pub use client::Submission;
 pub use config::{Config, Limits};
 pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};
 pub use members::Member;

@@ -10,6 +10,9 @@
 //!   }
 //! ```
 
+mod drain;
+mod handles;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,7 +21,7 @@ use broccoli_abi::Function;
 use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Epoch, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -73,6 +76,7 @@ pub struct Node {
     sequence: u64,
     last_submit: u32,
     started: Instant,
+    leave: drain::Leave,
     /// Where packets are opened.
     scratch: Vec<u8>,
 }
@@ -91,6 +95,7 @@ impl Node {
             epoch,
             now,
             connected: false,
+            draining: false,
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
@@ -101,10 +106,11 @@ impl Node {
             shared,
             origin: Origin::default(),
             worker: Worker::default(),
-            client: Client::default(),
+            client: Client::new(last_submit),
             sequence: 0,
             last_submit,
             started: now,
+            leave: drain::Leave::default(),
             scratch: Vec::new(),
         }
     }
@@ -149,15 +155,6 @@ impl Node {
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
-    }
-
-    /// Hands an encoded canvas to the origin that this node is attached to. News come as
-    /// [`Event::Accepted`] or [`Event::Refused`], and [`Event::Job`].
-    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
-        self.shared.now = now;
-        let id = self.next_submit();
-        self.client.submit(&mut self.shared, id, canvas);
-        id
     }
 
     /// Ends a job that was submitted through this node.
@@ -234,6 +231,7 @@ impl Node {
             uptime_ms: (self.shared.now - self.started).as_millis() as u64,
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
+            draining: self.shared.draining.then_some(true),
         }
     }
 
@@ -267,6 +265,7 @@ impl Node {
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
+        self.check_drained();
         while self.shared.connected {
             let to = self.shared.outbox.pop_marked()?;
             if self.compose_packet(to, buf) {
@@ -386,6 +385,7 @@ impl Node {
             Message::Death(death) => {
                 if self.members.on_death(shared, from, epoch, death) {
                     self.origin.on_death(shared, from, epoch, death.leaving);
+                    self.client.on_death(shared, &self.members, from, death.leaving);
                 }
             }
             Message::Available(available) => self.on_available(from, epoch, &available),
@@ -406,7 +406,7 @@ impl Node {
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
-            Message::Refused(refused) => self.client.on_refused(shared, from, refused),
+            Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
             Message::JobEventAck(job) => self.origin.on_ended_ack(shared, from, job),
             Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
@@ -430,17 +430,25 @@ impl Node {
                 let vitals = self.vitals();
                 self.shared.outbox.send(from, Message::Vitals(vitals));
             }
-            Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
+            Message::Vitals(vitals) => {
+                self.client.on_vitals(shared, from, &vitals);
+                shared.event(Event::Vitals(from, vitals));
+            }
             Message::Log(log) => self.origin.on_log(shared, from, log),
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
+            Message::Drain(drain) => self.on_drain(from, epoch, &drain),
+            Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
+            Message::StepNews(news) => shared.event(Event::Step(news)),
+            Message::JobsRequest(_) | Message::Retry(_) | Message::StepQuery(_) => {}
         }
     }
 
     fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
+        let slots = birth.slots;
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.origin.on_birth(&mut self.shared, from, epoch);
-            self.client.on_member(&mut self.shared);
+            self.origin.on_birth(&mut self.shared, from, epoch, slots);
+            self.client.on_member(&mut self.shared, &self.members, from);
         }
     }
 
@@ -502,7 +510,8 @@ impl Node {
             Timer::Offer => self.worker.on_offer_timer(shared),
             Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
             Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
-            Timer::Submit(number) => self.client.on_submit_timer(shared, number),
+            Timer::Submit(id) => self.client.on_submit_timer(shared, &self.members, id),
+            Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),

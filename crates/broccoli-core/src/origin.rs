@@ -12,6 +12,7 @@
 //! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
 //! the plan's work.
 
+mod handles;
 mod jobs;
 mod peers;
 mod queue;
@@ -64,6 +65,8 @@ const ANNOUNCE_MAX: Duration = ms(2_000);
 /// Clients hear of tasks that no node fits after this time, and again.
 const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
+/// A node that has come hears what waits within this time.
+const ANNOUNCE_TO_NEW: Duration = ms(10);
 /// Nodes that answer a call for help at first; more are asked each time.
 const ANSWERS_WANTED: u32 = 16;
 /// Submits of one client whose answers are remembered.
@@ -76,6 +79,8 @@ pub enum SubmitError {
     Canvas(CanvasError),
     /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
     QueueFull,
+    /// The node is about to leave.
+    Draining,
 }
 
 impl fmt::Display for SubmitError {
@@ -83,6 +88,7 @@ impl fmt::Display for SubmitError {
         match self {
             SubmitError::Canvas(error) => error.fmt(f),
             SubmitError::QueueFull => f.write_str("queue full"),
+            SubmitError::Draining => f.write_str("the node is about to leave: submit to another"),
         }
     }
 }
@@ -94,6 +100,7 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Draining => Refusal::Draining,
             SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
         }
     }
@@ -148,6 +155,9 @@ impl Origin {
         canvas: &Canvas,
         client: Client,
     ) -> Result<JobId, SubmitError> {
+        if shared.draining {
+            return Err(SubmitError::Draining);
+        }
         let limits = &shared.config.limits;
         if self.jobs.len() >= limits.jobs_max {
             return Err(SubmitError::QueueFull);
@@ -322,8 +332,11 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// A worker is there: again, or in another incarnation.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+    /// A node is there: for the first time, again, or in another incarnation.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, slots: u16) {
+        if slots > 0 {
+            self.call_soon(shared);
+        }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -443,8 +456,10 @@ impl Origin {
 
     /// A client ends a job.
     pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        let known = |session: &Session| session.epoch == epoch && session.token == revoke.token;
-        if self.sessions.get(&from).is_some_and(known) && revoke.job.origin == shared.me() {
+        if !self.has_session(from, epoch, revoke.token) {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
+        } else if revoke.job.origin == shared.me() {
             self.revoke(shared, revoke.job.number);
         }
     }

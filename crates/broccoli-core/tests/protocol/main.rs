@@ -4,9 +4,11 @@
 mod cluster;
 
 mod batches;
+mod clients;
 mod faults;
 mod forms;
 mod hostile;
+mod leaving;
 mod losses;
 mod modules;
 mod presence;
