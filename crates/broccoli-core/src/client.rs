@@ -487,12 +487,14 @@ impl Client {
             return;
         };
         (request.job, request.tries, request.silent_since) = (Some(accepted.job), 0, shared.now);
-        let mut next = QUERY;
+        let mut next = QUERY_FIRST;
         if let Wish::Submit(submission) = &mut request.wish {
             submission.canvas = Cbor::null();
             next = if submission.detached { QUERY_FIRST } else { QUERY };
         }
-        next = if request.revoked { Duration::ZERO } else { next };
+        if request.revoked {
+            next = Duration::ZERO;
+        }
         self.numbers.remove(&accepted.number);
         shared.timers.set(Timer::Submit(id), shared.now + next);
         shared.event(Event::Accepted(SubmitId(id), accepted.job));

@@ -164,7 +164,7 @@ pub struct Birth {
     /// Version of its program.
     #[n(6)]
     pub version: String,
-    /// Whether it keeps its jobs over a restart.
+    /// Whether its jobs outlive it: it keeps a journal.
     #[n(7)]
     pub durable: Option<bool>,
 }
@@ -413,10 +413,11 @@ pub struct Submit {
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
     #[n(2)]
     pub canvas: Cbor,
-    /// Submits with one key give one job, however often they are made.
+    /// What the client calls it, 1 to 128 bytes: another submit with the same key is the same job, for as
+    /// long as the origin remembers it.
     #[n(3)]
     pub key: Option<String>,
-    /// The job goes on without its client, and its result is kept for who asks.
+    /// Whether nobody waits for news. Default: the client does.
     #[n(4)]
     pub detached: Option<bool>,
 }
@@ -461,8 +462,11 @@ pub enum Refusal {
     /// The node is about to leave: ask another.
     #[n(4)]
     Draining,
-    /// The job has not failed, so that there is nothing to try again; the text says why.
+    /// The node cannot write its journal; the text says why. Try later.
     #[n(5)]
+    Storage(#[n(0)] String),
+    /// The job has not failed, so that there is nothing to try again; the text says why.
+    #[n(6)]
     NotRetriable(#[n(0)] String),
 }
 
