@@ -18,7 +18,7 @@ use broccoli_abi::Function;
 use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -142,6 +142,18 @@ impl Node {
         self.shared.event(Event::Accepted(id, job));
         self.origin.start(&mut self.shared, job);
         Ok(id)
+    }
+
+    /// Accepts a canvas for which nobody waits: a task has submitted it.
+    ///
+    /// # Errors
+    /// If the canvas cannot be run or the queue is full; nothing has happened then.
+    pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
+        self.shared.now = now;
+        let around = Around { modules: &self.modules, members: &self.members };
+        let job = self.origin.submit(&mut self.shared, &around, canvas, origin::Client::Detached)?;
+        self.origin.start(&mut self.shared, job);
+        Ok(job)
     }
 
     /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found

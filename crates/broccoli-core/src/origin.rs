@@ -731,11 +731,11 @@ impl Origin {
             job.ended = true;
             job.ended_at = shared.now;
             let news = match job.client {
-                Client::Local(_) => job.ended_news(u32::MAX),
+                Client::Local(_) | Client::Detached => job.ended_news(u32::MAX),
                 Client::Remote(_) => job.ended_news(shared.config.limits.result_bytes_max),
             };
             match job.client {
-                Client::Local(_) => job.acknowledged = true,
+                Client::Local(_) | Client::Detached => job.acknowledged = true,
                 Client::Remote(_) => shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN),
             }
             self.tell(shared, number, news);
@@ -766,6 +766,7 @@ impl Origin {
                 let job = JobId { origin: shared.me(), number };
                 shared.outbox.send(node, Message::JobEvent(JobEvent { job, news }));
             }
+            Client::Detached => {}
         }
     }
 

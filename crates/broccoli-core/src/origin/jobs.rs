@@ -20,6 +20,8 @@ pub(crate) enum Client {
     Local(SubmitId),
     /// Another node, with its own number for the submit.
     Remote(NodeId),
+    /// Nobody: a task has submitted it.
+    Detached,
 }
 
 #[derive(Debug)]
