@@ -17,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
     pub(crate) now: Instant,
+    /// The time of day at some moment, if the shell has told it.
+    pub(crate) wall: Option<(Instant, u64)>,
     pub(crate) connected: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
@@ -27,6 +29,20 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn me(&self) -> NodeId {
         self.config.name
+    }
+
+    /// Milliseconds since 1970, if this node knows the time of day.
+    pub(crate) fn unix_ms(&self) -> Option<u64> {
+        let (at, unix_ms) = self.wall?;
+        Some(unix_ms + (self.now - at).as_millis() as u64)
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        let waiting = self.outbox.queues.values().map(VecDeque::len).max();
+        // One that did not fit is put back.
+        see("outbox", waiting.unwrap_or(0), self.config.limits.outbox_max + 1);
+        see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -282,17 +282,19 @@ impl Driver {
     /// A running task puts a canvas into this node's queue.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
         let now = self.now();
-        let submitted = match Canvas::from_wire(canvas) {
-            Ok(canvas) => self.node.submit_detached(now, &canvas),
+        let canvas = match Canvas::from_wire(canvas) {
+            Ok(canvas) => canvas,
             Err(error) => return self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
         };
-        match submitted {
-            Ok(_) => self.executor.answer(run, SubmitAnswer::Accepted),
-            Err(error @ SubmitError::QueueFull) => {
-                self.refuse_task_submit(run, SubmitAnswer::QueueFull, &error.to_string());
-            }
-            Err(error) => self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
-        }
+        let Err(error) = self.node.submit_detached(now, &canvas) else {
+            return self.executor.answer(run, SubmitAnswer::Accepted);
+        };
+        let answer = match &error {
+            SubmitError::Canvas(_) => SubmitAnswer::BadCanvas,
+            SubmitError::QueueFull => SubmitAnswer::QueueFull,
+            SubmitError::KeyTaken | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
+        };
+        self.refuse_task_submit(run, answer, &error.to_string());
     }
 
     /// The task gets a number; the text is for its author.
