@@ -68,6 +68,10 @@ pub(crate) enum Report {
     Progress(RunId, u32, u32),
     /// A running task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
     Submit(RunId, Vec<u8>),
+    /// The journal holds everything up to this write.
+    Persisted(u64),
+    /// The journal cannot be written, with the reason; or it can again.
+    Stalled(Option<String>),
     /// A module is installed, or cannot be.
     Installed(Box<Installed>),
 }
