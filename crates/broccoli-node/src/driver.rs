@@ -20,13 +20,13 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use broccoli_core::{Action, Damage, Event, Input, Instant, Node, SubmitId};
+use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
-use broccoli_wasm::Engine;
+use broccoli_wasm::{Engine, SubmitAnswer};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -325,8 +325,34 @@ impl Driver {
                 self.feed(Input::Stalled(reason));
             }
             Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
+            Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
             Report::Installed(installed) => self.on_installed(*installed),
         }
+    }
+
+    /// A running task puts a canvas into this node's queue.
+    fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
+        let now = self.now();
+        let canvas = match Canvas::from_wire(canvas) {
+            Ok(canvas) => canvas,
+            Err(error) => return self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
+        };
+        let Err(error) = self.node.submit_detached(now, &canvas) else {
+            return self.executor.answer(run, SubmitAnswer::Accepted);
+        };
+        let answer = match &error {
+            SubmitError::Canvas(_) => SubmitAnswer::BadCanvas,
+            SubmitError::QueueFull => SubmitAnswer::QueueFull,
+            SubmitError::KeyTaken | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
+        };
+        self.refuse_task_submit(run, answer, &error.to_string());
+    }
+
+    /// The task gets a number; the text is for its author.
+    fn refuse_task_submit(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
+        self.feed(Input::Logged { run, text: format!("submit: {why}") });
+        self.executor.answer(run, answer);
     }
 
     fn on_command(&mut self, command: Command) {
