@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{Failure, JobNews, LeasedFunction, Refusal, Vitals};
+use broccoli_proto::message::{Failure, JobNews, Jobs, LeasedFunction, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
@@ -62,6 +62,9 @@ pub enum Input<'a> {
     /// The journal holds everything up to [`Action::Persist`] of this number, whatever happens to the
     /// power.
     Persisted(u64),
+    /// The journal cannot be written at the moment, with the reason for people; none once it can. The
+    /// shell keeps trying; nobody is told meanwhile that anything is safe, and new jobs are refused.
+    Stalled(Option<String>),
     /// The time of day. Tell it at the start, about once a second, and when it was set. A node that
     /// is never told refuses what needs it (`eta`).
     WallClock {
@@ -173,6 +176,20 @@ pub enum Event {
     Refused(SubmitId, Refusal),
     /// News of a submitted job.
     Job(SubmitId, JobNews),
+    /// A node has no room for a submitted canvas; the client goes on asking. Told once.
+    QueueFull(SubmitId, NodeId),
+    /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
+    /// client goes on asking. Told once for each silence.
+    NoAnswer(SubmitId, NodeId),
+    /// Some of the jobs of an origin: see [`crate::Node::ask_jobs`].
+    Jobs(NodeId, Jobs),
+    /// How a step of a job is: see [`crate::Node::ask_step`].
+    Step(StepNews),
+    /// This node takes nothing new and leaves when it has finished. Named is who asked for it over
+    /// the wire.
+    Draining(Option<NodeId>),
+    /// Nothing is left to do before leaving: send what is left, then disconnect.
+    Drained,
     /// Another node that is older has this node's name: stop.
     NameTaken,
     /// A packet was dropped.

@@ -22,9 +22,10 @@ mod timers;
 mod worker;
 
 pub use audit::{Known, Size, TaskState, TaskView};
+pub use client::Submission;
 pub use config::{Config, Limits};
 pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};
 pub use members::Member;
-pub use node::{Damage, Node, Recovery};
+pub use node::{Damage, Node, OtherVersion, Recovery};
 pub use origin::SubmitError;
 pub use time::Instant;

@@ -10,15 +10,19 @@
 //!   }
 //! ```
 
+mod drain;
+mod handles;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use broccoli_abi::Function;
 use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -26,7 +30,7 @@ use crate::config::Config;
 use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
-use crate::origin::{self, Around, Origin, SubmitError};
+use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::shared::{Outbox, Rng, Shared};
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
@@ -52,6 +56,26 @@ pub struct Recovery {
     pub damaged: Vec<Damage>,
 }
 
+/// The journal was written by another version of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// Its version, if it says one.
+    pub found: Option<u32>,
+    /// The version that this program reads and writes.
+    pub known: u32,
+}
+
+impl fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            Some(found) => write!(f, "the journal has version {found}, this program knows version {}", self.known),
+            None => write!(f, "the journal says no version, this program knows version {}", self.known),
+        }
+    }
+}
+
+impl core::error::Error for OtherVersion {}
+
 /// Records that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -73,6 +97,7 @@ pub struct Node {
     sequence: u64,
     last_submit: u32,
     started: Instant,
+    leave: drain::Leave,
     /// Where packets are opened.
     scratch: Vec<u8>,
 }
@@ -90,7 +115,9 @@ impl Node {
             config,
             epoch,
             now,
+            wall: None,
             connected: false,
+            draining: false,
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
@@ -98,23 +125,31 @@ impl Node {
         Node {
             modules: Modules::new(&shared),
             members: Members::new(now),
+            origin: Origin::new(shared.config.durable),
             shared,
-            origin: Origin::default(),
             worker: Worker::default(),
-            client: Client::default(),
+            client: Client::new(last_submit),
             sequence: 0,
             last_submit,
             started: now,
+            leave: drain::Leave::default(),
             scratch: Vec::new(),
         }
     }
 
-    /// Takes over what an earlier incarnation has left in the journal. Call it before anything
-    /// else, with all records in order of their keys.
-    pub fn recover(&mut self, now: Instant, records: impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Recovery {
+    /// Takes over what earlier incarnations have left in the journal. Call it before anything
+    /// else but [`Input::WallClock`], with all records in order of their keys; of a new journal,
+    /// with none.
+    ///
+    /// # Errors
+    /// If the journal has another version. It must not be written then.
+    pub fn recover(
+        &mut self,
+        now: Instant,
+        records: impl Iterator<Item = (RecordKey, Vec<u8>)>,
+    ) -> Result<Recovery, OtherVersion> {
         self.shared.now = now;
-        let _ = records;
-        Recovery::default()
+        self.origin.recover(&mut self.shared, records)
     }
 
     /// Writes the Will of a connection that is about to be made: the sealed notice of its end.
@@ -138,10 +173,25 @@ impl Node {
         self.shared.now = now;
         let id = self.next_submit();
         let around = Around { modules: &self.modules, members: &self.members };
-        let job = self.origin.submit(&mut self.shared, &around, canvas, origin::Client::Local(id))?;
-        self.shared.event(Event::Accepted(id, job));
-        self.origin.start(&mut self.shared, job);
+        let client = origin::Client::Local(id);
+        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let job = self.origin.submit(&mut self.shared, &around, request)?;
+        self.origin.accept(&mut self.shared, job, Submitted::Local(id));
         Ok(id)
+    }
+
+    /// Accepts a canvas that nobody waits for, as its origin: how a task submits to the queue of its node.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
+        self.shared.now = now;
+        let around = Around { modules: &self.modules, members: &self.members };
+        let client = origin::Client::Detached;
+        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let job = self.origin.submit(&mut self.shared, &around, request)?;
+        self.origin.accept(&mut self.shared, job, Submitted::ByTask);
+        Ok(job)
     }
 
     /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found
@@ -149,15 +199,6 @@ impl Node {
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
-    }
-
-    /// Hands an encoded canvas to the origin that this node is attached to. News come as
-    /// [`Event::Accepted`] or [`Event::Refused`], and [`Event::Job`].
-    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
-        self.shared.now = now;
-        let id = self.next_submit();
-        self.client.submit(&mut self.shared, id, canvas);
-        id
     }
 
     /// Ends a job that was submitted through this node.
@@ -234,6 +275,7 @@ impl Node {
             uptime_ms: (self.shared.now - self.started).as_millis() as u64,
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
+            draining: self.shared.draining.then_some(true),
         }
     }
 
@@ -257,7 +299,9 @@ impl Node {
                 }
             }
             Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
-            Input::Persisted(_) | Input::WallClock { .. } => {}
+            Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
+            Input::Stalled(reason) => self.origin.on_stalled(reason),
+            Input::WallClock { unix_ms } => self.shared.wall = Some((now, unix_ms)),
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
@@ -267,6 +311,7 @@ impl Node {
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
+        self.check_drained();
         while self.shared.connected {
             let to = self.shared.outbox.pop_marked()?;
             if self.compose_packet(to, buf) {
@@ -279,6 +324,9 @@ impl Node {
 
     /// The next thing to be done by the shell.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.shared.actions.is_empty() {
+            self.origin.write_journal(&mut self.shared);
+        }
         self.shared.actions.pop_front()
     }
 
@@ -335,7 +383,8 @@ impl Node {
         self.validate();
         self.origin.validate_idle();
         self.worker.validate_idle();
-        let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| *timer != Timer::Claim).collect();
+        let timers: Vec<Timer> =
+            self.shared.timers.iter().filter(|timer| !matches!(timer, Timer::Claim | Timer::Forget)).collect();
         assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
     }
 }
@@ -348,7 +397,8 @@ impl Node {
         self.shared.outbox.clear_wire();
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
-        self.origin.on_connected(&mut self.shared);
+        let around = Around { modules: &self.modules, members: &self.members };
+        self.origin.on_connected(&mut self.shared, &around);
         self.client.on_connected(&mut self.shared);
     }
 
@@ -409,6 +459,7 @@ impl Node {
             Message::Death(death) => {
                 if self.members.on_death(shared, from, epoch, death) {
                     self.origin.on_death(shared, from, epoch, death.leaving);
+                    self.client.on_death(shared, &self.members, from, death.leaving);
                 }
             }
             Message::Available(available) => self.on_available(from, epoch, &available),
@@ -419,7 +470,7 @@ impl Node {
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
             Message::Return(returned) => self.origin.on_return(from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
-            Message::TaskResults(results) => self.origin.on_results(shared, from, epoch, results),
+            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
             Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
@@ -430,9 +481,9 @@ impl Node {
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
-            Message::Refused(refused) => self.client.on_refused(shared, from, refused),
+            Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
-            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, from, job),
+            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, job),
             Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
             Message::ManifestRequest(_) => self.modules.on_manifest_request(shared, from),
@@ -454,21 +505,33 @@ impl Node {
                 let vitals = self.vitals();
                 self.shared.outbox.send(from, Message::Vitals(vitals));
             }
-            Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
+            Message::Vitals(vitals) => {
+                self.client.on_vitals(shared, from, &vitals);
+                shared.event(Event::Vitals(from, vitals));
+            }
             Message::Log(log) => self.origin.on_log(shared, from, log),
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
+            Message::Drain(drain) => self.on_drain(from, epoch, &drain),
+            Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
+            Message::StepNews(news) => shared.event(Event::Step(news)),
+            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
+            Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
+            Message::StepQuery(_) => {}
         }
     }
 
     fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
+        let slots = birth.slots;
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.origin.on_birth(&mut self.shared, from, epoch);
-            self.client.on_member(&mut self.shared);
+            self.origin.on_birth(&mut self.shared, from, epoch, slots);
+            self.worker.on_origin(&mut self.shared, from, epoch);
+            self.client.on_member(&mut self.shared, &self.members, from);
         }
     }
 
     fn on_available(&mut self, from: NodeId, epoch: Epoch, available: &Available) {
+        self.worker.on_origin(&mut self.shared, from, epoch);
         self.modules.on_digest(&mut self.shared, from, available.modules);
         let me = self.shared.me();
         let features = &self.shared.config.features;
@@ -519,14 +582,20 @@ impl Node {
             Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
             Timer::Countdown { job, step } => self.origin.on_countdown(job, step),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
+            Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
+            Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
+            Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
+            Timer::Forget => self.origin.on_forget_timer(shared),
+            Timer::Adopt => self.origin.on_adopt_timer(),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),
             Timer::Offer => self.worker.on_offer_timer(shared),
             Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
             Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
-            Timer::Submit(number) => self.client.on_submit_timer(shared, number),
+            Timer::Submit(id) => self.client.on_submit_timer(shared, &self.members, id),
+            Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),

@@ -17,7 +17,11 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
     pub(crate) now: Instant,
+    /// The time of day at some moment, if the shell has told it.
+    pub(crate) wall: Option<(Instant, u64)>,
     pub(crate) connected: bool,
+    /// Whether this node is about to leave: it takes nothing new.
+    pub(crate) draining: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,
@@ -27,6 +31,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn me(&self) -> NodeId {
         self.config.name
+    }
+
+    /// Milliseconds since 1970, if this node knows the time of day.
+    pub(crate) fn unix_ms(&self) -> Option<u64> {
+        let (at, unix_ms) = self.wall?;
+        Some(unix_ms + (self.now - at).as_millis() as u64)
     }
 
     /// How full each collection is.

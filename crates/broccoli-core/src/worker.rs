@@ -10,6 +10,8 @@
 //! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
 //! given to several origins at once, and what cannot start soon is given back.
 
+mod drain;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -90,6 +92,8 @@ struct Link {
     seen_before: u64,
     /// The incarnation of the origin that the next `Fetch` answers, if it is not that one.
     answers: Option<Epoch>,
+    /// The incarnation of the origin that was last told what is held for the one before.
+    reported: Option<Epoch>,
     token: u64,
     token_before: u64,
     token_since: Instant,
@@ -155,9 +159,23 @@ impl Worker {
         self.tasks_run
     }
 
+    /// An origin is there. If it has restarted it learns what is held for it, and what is done.
+    pub(crate) fn on_origin(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        let has_restarted = link.epoch.is_some_and(|known| known != epoch) && link.reported != Some(epoch);
+        if has_restarted && !link.held.is_empty() {
+            (link.reported, link.answers) = (Some(epoch), Some(epoch));
+            (link.fetch_due, link.renew_due) = (true, true);
+            link.unacked.values_mut().for_each(|unacked| unacked.again = true);
+            shared.outbox.mark(Address::Node(from));
+        }
+    }
+
     /// An origin calls for help, and this node fits.
     pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, available: &Available) {
-        if shared.config.slots == 0 || shared.rng.below(0x1_0000) > u64::from(available.chance) {
+        if shared.config.slots == 0 || shared.draining || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
         }
         let free = self.window(shared);
@@ -213,7 +231,7 @@ impl Worker {
                 link.renew_due = true;
                 continue;
             }
-            if room == 0 || !runs {
+            if room == 0 || !runs || shared.draining {
                 link.returns.push(task.attempt);
                 link.fetch_due = true;
                 continue;
@@ -410,12 +428,13 @@ impl Worker {
                 put(&Message::Return(Return { origin_epoch, attempts }));
             }
         }
-        if core::mem::take(&mut link.renew_due) {
-            link.put_renews(put);
-        }
+        // An origin that has restarted must know the worker before it believes what is held.
         if core::mem::take(&mut link.fetch_due) {
             link.credit = if core::mem::take(&mut link.withheld) { 0 } else { share(window, active) };
             put(&Message::Fetch(link.fetch(shared, modules)));
+        }
+        if core::mem::take(&mut link.renew_due) {
+            link.put_renews(put);
         }
         if !link.put_results(shared, to, left, put) {
             shared.outbox.mark(Address::Node(to));
@@ -493,6 +512,9 @@ impl Worker {
 
     /// How many more tasks this worker wants to be sent.
     fn window(&self, shared: &Shared) -> u32 {
+        if shared.draining {
+            return 0;
+        }
         let long = self.long_runs(shared.now);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
@@ -624,6 +646,7 @@ impl Link {
             seen: 0,
             seen_before: 0,
             answers: None,
+            reported: None,
             token,
             token_before: token,
             token_since: shared.now,

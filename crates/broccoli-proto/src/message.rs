@@ -13,11 +13,16 @@
 //!     │ ◄──── ResultAck (+ Lease) ────│ ◄──────────── JobEventAck ────│
 //! ```
 
+mod handles;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
+pub use self::handles::{
+    Drain, JobState, JobSummary, Jobs, JobsRequest, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
+};
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
 use crate::{Cbor, Epoch, JobId, ModuleHash, NodeId};
@@ -40,7 +45,7 @@ pub enum Message {
     /// An origin hands out a batch of tasks.
     #[n(4)]
     Lease(#[n(0)] Lease),
-    /// A worker hands tasks back that it cannot start soon.
+    /// A worker hands tasks back that it cannot start soon, or not finish.
     #[n(5)]
     Return(#[n(0)] Return),
     /// A worker says which attempts it holds.
@@ -115,6 +120,24 @@ pub enum Message {
     /// How far a running task is, as it says itself. Best effort.
     #[n(29)]
     Progress(#[n(0)] Progress),
+    /// Asks an origin for its jobs.
+    #[n(30)]
+    JobsRequest(#[n(0)] JobsRequest),
+    /// Some of an origin's jobs.
+    #[n(31)]
+    Jobs(#[n(0)] Jobs),
+    /// A client has a failed or revoked job run again.
+    #[n(32)]
+    Retry(#[n(0)] Retry),
+    /// A client asks a node to leave.
+    #[n(33)]
+    Drain(#[n(0)] Drain),
+    /// A client asks how a step of a job is.
+    #[n(36)]
+    StepQuery(#[n(0)] StepQuery),
+    /// How a step of a job is.
+    #[n(37)]
+    StepNews(#[n(0)] StepNews),
 }
 
 /// Presence of a node, retained on its birth topic.
@@ -141,6 +164,9 @@ pub struct Birth {
     /// Version of its program.
     #[n(6)]
     pub version: String,
+    /// Whether its jobs outlive it: it keeps a journal.
+    #[n(7)]
+    pub durable: Option<bool>,
 }
 
 /// The end of one connection of one incarnation. It counts only for these.
@@ -273,7 +299,8 @@ pub struct Attempt {
     pub number: u32,
 }
 
-/// Attempts that the worker has not started and gives back. It cancels its credit at the origin.
+/// Attempts that the worker gives back: it cannot start them soon, or it leaves. It cancels its credit
+/// at the origin.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Return {
     /// The incarnation of the origin that leased them.
@@ -386,6 +413,13 @@ pub struct Submit {
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
     #[n(2)]
     pub canvas: Cbor,
+    /// What the client calls it, 1 to 128 bytes: another submit with the same key is the same job, for as
+    /// long as the origin remembers it.
+    #[n(3)]
+    pub key: Option<String>,
+    /// Whether nobody waits for news. Default: the client does.
+    #[n(4)]
+    pub detached: Option<bool>,
 }
 
 /// The job is accepted.
@@ -425,6 +459,15 @@ pub enum Refusal {
     /// The node does not take jobs of others.
     #[n(3)]
     NotResident,
+    /// The node is about to leave: ask another.
+    #[n(4)]
+    Draining,
+    /// The node cannot write its journal; the text says why. Try later.
+    #[n(5)]
+    Storage(#[n(0)] String),
+    /// The job has not failed, so that there is nothing to try again; the text says why.
+    #[n(6)]
+    NotRetriable(#[n(0)] String),
 }
 
 /// News of a job.
@@ -629,6 +672,9 @@ pub struct Vitals {
     /// Newest version of each module it holds.
     #[n(7)]
     pub modules: Vec<ModuleVersion>,
+    /// Whether it is about to leave.
+    #[n(8)]
+    pub draining: Option<bool>,
 }
 
 /// A module by name and version.

@@ -12,6 +12,9 @@ use broccoli_proto::{Cause, NodeId, Outcome};
 use crate::cluster::{Cluster, Id, Spec, fnv};
 use crate::workload::{Run, Workload};
 
+/// Attempts of recovered jobs are numbered from a multiple of this.
+const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
+
 /// One incarnation of a node.
 type Incarnation = (Id, u8);
 
@@ -32,8 +35,9 @@ pub struct Checker {
     runs: usize,
     /// Where each attempt runs.
     places: BTreeMap<(NodeId, Attempt), Incarnation>,
-    /// A hash of the arguments of each task, by the incarnation of its origin.
-    args: BTreeMap<(NodeId, u64, u32), u64>,
+    /// A hash of the arguments of each task. An origin that lost what it had not written may come
+    /// to others in its next incarnation: the numbers of attempts tell them apart.
+    args: BTreeMap<(NodeId, u64, u32, u32), u64>,
     /// Attempts that ran again on the node that had run them.
     pub repeats: u64,
     /// Tasks that have ended.
@@ -112,7 +116,10 @@ impl Checker {
                 None => {}
             }
             let hash = fnv(0, args.as_bytes());
-            let known = *self.args.entry((*origin, attempt.job, attempt.step)).or_insert(hash);
+            let known = *self
+                .args
+                .entry((*origin, attempt.job, attempt.step, attempt.number / ATTEMPTS_PER_BOOT))
+                .or_insert(hash);
             assert_eq!(known, hash, "{attempt:?} of {origin} gets other arguments than before: {args}");
         }
         self.runs = workload.runs.len();
@@ -152,10 +159,14 @@ fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeI
     let named = |run: &Run| run.outcome.as_ref().err().is_some_and(|failure| failure.text == error.text);
     match error.cause {
         Cause::Returned | Cause::Crashed => {
-            assert_eq!(error.attempt, view.attempt, "task {job:x}/{step} failed by an old attempt: {error}");
+            assert_eq!(
+                error.attempt,
+                view.attempt % ATTEMPTS_PER_BOOT,
+                "task {job:x}/{step} failed by an old attempt: {error}"
+            );
             let by = runs().find(|run| named(run));
             let by = by.unwrap_or_else(|| panic!("task {job:x}/{step} failed, but no run did so: {error}"));
-            assert_eq!(by.attempt.number, error.attempt, "{error}");
+            assert_eq!(by.attempt.number % ATTEMPTS_PER_BOOT, error.attempt, "{error}");
             let failed = runs().filter(|run| run.outcome.is_err()).count();
             assert!(failed > view.retries as usize, "task {job:x}/{step} has failed {failed} times: {error}");
         }

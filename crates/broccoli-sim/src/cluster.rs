@@ -16,12 +16,14 @@ pub mod functions;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use broccoli_core::{Action, Config, Event, Execute, Input, Instant, Limits, Node, Recovery, RunId, SubmitId};
+use broccoli_core::{
+    Action, Config, Event, Execute, Input, Instant, Limits, Node, Recovery, RunId, Submission, SubmitId,
+};
 use broccoli_proto::message::{JobNews, Message};
 use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, Manifest, SignedManifest, hash};
 use broccoli_proto::packet::{self, Address, Header};
 use broccoli_proto::seal::ClusterKey;
-use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId, Outcome};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 use ed25519_dalek::SigningKey;
 
 use self::clock::Clock;
@@ -363,20 +365,20 @@ impl Cluster {
             limits: slot.spec.limits,
         };
         let node_seed = mix(seed.wrapping_add(id as u64) ^ u64::from(slot.epoch_count) << 40);
-        let mut node = Node::new(config, epoch, node_seed, now);
-        if slot.spec.durable {
-            let records = slot.disk.records().iter().map(|(key, value)| (*key, value.clone()));
-            slot.recovery = node.recover(now, records);
-        }
-        slot.node = Some(node);
+        slot.node = Some(Node::new(config, epoch, node_seed, now));
         slot.runs.clear();
         if self.tells_time {
             self.tell_time(id);
         }
         let slot = &mut self.slots[id];
+        if let Some(node) = slot.node.as_mut().filter(|_| slot.spec.durable) {
+            let records = slot.disk.records().iter().map(|(key, value)| (*key, value.clone()));
+            slot.recovery = node.recover(now, records).expect("a journal of this version");
+        }
         for manifest in slot.installed.values().cloned().collect::<Vec<_>>() {
             self.feed(id, Input::Installed { manifest, outcome: Ok(()) });
         }
+        self.drain(id);
     }
 }
 
@@ -414,6 +416,30 @@ impl Cluster {
     pub fn submit_remote(&mut self, id: Id, canvas: &Canvas) -> SubmitId {
         let now = self.at(id);
         let submitted = self.node(id).submit_to_cluster(now, Cbor::encode(canvas));
+        self.drain(id);
+        submitted
+    }
+
+    /// Hands a canvas to an origin, by a key or for others to look after.
+    pub fn submit_with(&mut self, id: Id, submission: Submission) -> SubmitId {
+        let now = self.at(id);
+        let submitted = self.node(id).submit_with(now, submission);
+        self.drain(id);
+        submitted
+    }
+
+    /// Follows a job, whoever has submitted it.
+    pub fn follow(&mut self, id: Id, job: JobId) -> SubmitId {
+        let now = self.at(id);
+        let submitted = self.node(id).follow(now, job);
+        self.drain(id);
+        submitted
+    }
+
+    /// Ends a job, whoever has submitted it, and follows it.
+    pub fn revoke_job(&mut self, id: Id, job: JobId) -> SubmitId {
+        let now = self.at(id);
+        let submitted = self.node(id).revoke_job(now, job);
         self.drain(id);
         submitted
     }
@@ -1185,7 +1211,12 @@ impl Cluster {
         let (took, outcome) = match &mut self.workload {
             Some(workload) => {
                 let attempt = slot.node.as_ref().and_then(|node| node.attempt_of(execute.run));
-                workload.start(id, slot.epoch_count, self.now_us, attempt, execute, version)
+                let traps = workload.trapped;
+                let started = workload.start(id, slot.epoch_count, self.now_us, attempt, execute, version);
+                if workload.trapped > traps {
+                    self.counts.add(Fault::Trap);
+                }
+                started
             }
             None => functions::call(execute, version, before),
         };

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use broccoli_core::{Event, Limits, RecordKey, SubmitError, SubmitId};
+use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Outcome};
 
@@ -22,7 +22,6 @@ use crate::workload::Workload;
 
 /// Nodes and twins of one seed.
 const NODES_MAX: usize = 8;
-const JOURNAL: bool = false;
 /// Jobs of one seed.
 const JOBS_MAX: usize = 24;
 /// Steps of one seed, idle time included.
@@ -73,6 +72,7 @@ struct Submitted {
     /// Incarnation of the node that handed it in.
     start: u8,
     submit: SubmitId,
+    key: Option<String>,
     /// The job, and the incarnation of its origin that accepted it.
     job: Option<(JobId, Id, u8)>,
     revoked: bool,
@@ -99,6 +99,10 @@ pub struct Scenario {
     by_submit: BTreeMap<(Id, u8, SubmitId), usize>,
     /// Who made job numbers with this upper half.
     makers: BTreeMap<u32, (Id, u8)>,
+    /// What clients were told that a job came to.
+    told: BTreeMap<JobId, Outcome>,
+    /// The job that a key stands for, at an origin with a disk.
+    keys: BTreeMap<(Id, String), u64>,
     clients: Vec<Id>,
     twins: Vec<Id>,
     /// Nodes that lost their disk, and the last incarnation before.
@@ -204,6 +208,8 @@ impl Scenario {
             jobs: Vec::new(),
             by_submit: BTreeMap::new(),
             makers: BTreeMap::new(),
+            told: BTreeMap::new(),
+            keys: BTreeMap::new(),
             clients: Vec::new(),
             twins: Vec::new(),
             wiped: BTreeMap::new(),
@@ -228,7 +234,7 @@ impl Scenario {
             let slots = if at == 0 { 1 + self.rng.below(4) } else { self.rng.below(9) };
             let mut spec = Spec::new(&format!("n{at}"), slots as u16);
             spec.resident = at == 0 || self.rng.below(10) < 7;
-            spec.durable = JOURNAL && self.rng.one_in(2);
+            spec.durable = self.rng.one_in(2);
             for label in labels {
                 if self.rng.one_in(3) {
                     spec.features.push(label.into());
@@ -350,15 +356,18 @@ impl Scenario {
                 assert_eq!(self.cluster.name(origin), job.origin, "the origin numbers its jobs");
                 assert_eq!(self.jobs[at].job, None, "accepted once");
                 self.jobs[at].job = Some((job, origin, start));
+                if let Some(key) = self.jobs[at].key.clone().filter(|_| self.cluster.spec(origin).durable)
+                    && !self.is_lost(at)
+                {
+                    let known = *self.keys.entry((origin, key)).or_insert(job.number);
+                    assert_eq!(known, job.number, "one key is one job");
+                }
             }
+            Event::QueueFull(..) => self.cluster.counts.add(Fault::QueueFull),
             Event::Refused(submit, refusal) => {
                 let at = find(submit).expect("only what was submitted is refused");
-                match refusal {
-                    Refusal::QueueFull => self.cluster.counts.add(Fault::QueueFull),
-                    // An origin with small packets.
-                    Refusal::BadCanvas(why) => panic!("refused: {why}"),
-                    other => panic!("refused: {other:?}"),
-                }
+                assert!(matches!(refusal, Refusal::QueueFull), "refused: {refusal:?}");
+                self.cluster.counts.add(Fault::QueueFull);
                 self.jobs[at].state = State::Refused;
             }
             Event::Job(submit, JobNews::Ended(outcome)) => {
@@ -368,7 +377,10 @@ impl Scenario {
             }
             Event::Job(submit, JobNews::Unknown) => {
                 if let Some(at) = find(submit) {
-                    assert!(self.is_lost(at), "a job is unknown though its origin has not lost its memory");
+                    assert!(
+                        self.is_lost(at) || self.has_twin(at),
+                        "a job is unknown though its origin has not lost its memory"
+                    );
                     self.jobs[at].state = State::Unknown;
                 }
             }
@@ -379,10 +391,11 @@ impl Scenario {
     fn on_ended(&mut self, at: usize, outcome: Outcome) {
         assert_eq!(self.jobs[at].state, State::Open, "a job ends once");
         self.judge(at, &outcome);
-        if let Some((job, origin, start)) = self.jobs[at].job
-            && let Some(known) = self.checker.result((origin, start), job.number)
-        {
-            assert_eq!(*known, outcome, "a client is told what the job came to");
+        if let Some((job, origin, _)) = self.jobs[at].job.filter(|_| !self.is_lost(at)) {
+            let told = self.told.entry(job).or_insert_with(|| outcome.clone());
+            assert_eq!(*told, outcome, "all are told the same");
+            let known = self.checker.result((origin, self.cluster.starts(origin)), job.number);
+            assert!(known.is_none_or(|known| *known == outcome), "{job} came to {known:?}, but told is {outcome:?}");
         }
         self.jobs[at].state = State::Ended(outcome);
     }
@@ -414,15 +427,23 @@ impl Scenario {
         }
         let Err(error) = outcome else { panic!("the oracle says {expected:?}, but the result is {found:?}") };
         let explained = match error.cause {
-            Cause::Revoked => job.revoked,
+            Cause::Revoked => self.is_revoked(at),
             Cause::Crashed => error.text.starts_with("trap (run "),
             Cause::TimedOut => has_timeout(&job.canvas),
+            Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
             Cause::Returned => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
+    }
+
+    /// Whether somebody has ended the job, by this submit or another one of the same job.
+    fn is_revoked(&self, at: usize) -> bool {
+        let job = &self.jobs[at];
+        let same = |other: &Submitted| job.job == other.job || (job.key.is_some() && job.key == other.key);
+        job.revoked || self.jobs.iter().any(|other| other.revoked && same(other))
     }
 
     /// Whether nothing was done to nodes or links, and no packet was lost or late.
@@ -440,6 +461,12 @@ impl Scenario {
         let forgotten = self.wiped.get(&origin).is_some_and(|wiped| *wiped >= start);
         let damaged = self.damaged.contains(&(origin, job.number));
         if self.cluster.spec(origin).durable { forgotten || damaged } else { gone }
+    }
+
+    /// Whether the origin of a job had a twin: that one knows nothing of it, and says so.
+    fn has_twin(&self, at: usize) -> bool {
+        let Some((job, ..)) = self.jobs[at].job else { return false };
+        self.twins.iter().any(|twin| self.cluster.name(*twin) == job.origin)
     }
 
     /// Whether the one who handed a job in still waits for it.
@@ -475,8 +502,7 @@ impl Scenario {
         let depth = self.rng.below(5) as u32;
         let canvas = self.generator.canvas(depth);
         if self.clients.contains(&id) {
-            let submit = self.cluster.submit_remote(id, &canvas);
-            self.submitted(id, submit, canvas);
+            self.submit_remote(id, canvas);
         } else if self.versions > 0 && self.rng.one_in(4) && self.cluster.peek(id).function("app.version").is_ok() {
             self.submit(id, Canvas::task("app.version", Cbor::empty_array()));
         } else {
@@ -485,21 +511,68 @@ impl Scenario {
         if self.rng.one_in(6) {
             self.revoke_one();
         }
+        let id = self.rng.below(self.cluster.len());
+        if self.rng.one_in(4) && self.cluster.is_up(id) && !self.cluster.is_paused(id) {
+            self.follow_one(id);
+        }
+    }
+
+    fn submit_remote(&mut self, id: Id, canvas: Canvas) {
+        let repeated = self.rng.below(self.jobs.len().max(1));
+        let (canvas, key) = match self.jobs.get(repeated) {
+            Some(Submitted { canvas, key: Some(key), .. }) => (canvas.clone(), Some(key.clone())),
+            _ => (canvas, self.rng.one_in(3).then(|| format!("key {}", self.jobs.len()))),
+        };
+        let detached = self.rng.one_in(4);
+        let submission = Submission { canvas: Cbor::encode(&canvas), key: key.clone(), detached };
+        let submit = self.cluster.submit_with(id, submission);
+        self.submitted(id, submit, canvas, key);
+    }
+
+    /// Somebody else wants to know how a job ends, or ends it.
+    fn follow_one(&mut self, id: Id) {
+        let at = self.rng.below(self.jobs.len().max(1));
+        let Some((job, origin, start)) = self.jobs.get(at).and_then(|job| job.job) else {
+            return;
+        };
+        let submit = if self.rng.one_in(8) {
+            self.cluster.counts.add(Fault::Revoke);
+            self.jobs[at].revoked = true;
+            self.cluster.revoke_job(id, job)
+        } else {
+            self.cluster.follow(id, job)
+        };
+        let (canvas, revoked) = (self.jobs[at].canvas.clone(), self.jobs[at].revoked);
+        self.note_submitted(Submitted {
+            canvas,
+            by: id,
+            start: self.cluster.starts(id),
+            submit,
+            key: None,
+            job: Some((job, origin, start)),
+            revoked,
+            state: State::Open,
+        });
     }
 
     fn submit(&mut self, id: Id, canvas: Canvas) {
         match self.cluster.try_submit(id, &canvas) {
-            Ok(submit) => self.submitted(id, submit, canvas),
+            Ok(submit) => self.submitted(id, submit, canvas, None),
             Err(SubmitError::QueueFull) => self.cluster.counts.add(Fault::QueueFull),
             Err(error) => panic!("refused: {error}"),
         }
     }
 
-    fn submitted(&mut self, by: Id, submit: SubmitId, canvas: Canvas) {
+    fn submitted(&mut self, by: Id, submit: SubmitId, canvas: Canvas, key: Option<String>) {
         let start = self.cluster.starts(by);
-        self.by_submit.insert((by, start, submit), self.jobs.len());
-        self.jobs.push(Submitted { canvas, by, start, submit, job: None, revoked: false, state: State::Open });
+        let (job, revoked, state) = (None, false, State::Open);
+        self.note_submitted(Submitted { canvas, by, start, submit, key, job, revoked, state });
         self.tally.submitted += 1;
+    }
+
+    fn note_submitted(&mut self, submitted: Submitted) {
+        self.by_submit.insert((submitted.by, submitted.start, submitted.submit), self.jobs.len());
+        self.jobs.push(submitted);
         self.look();
     }
 
@@ -614,12 +687,9 @@ impl Scenario {
             return;
         }
         let key = *self.rng.pick(&keys);
-        let (at, bit) = (self.rng.bits() as usize, 1 << self.rng.below(8));
         self.damaged.insert((id, key.job));
-        self.cluster.damage(id, key, |value| {
-            let at = at % value.len().max(1);
-            value.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= bit);
-        });
+        // A shell notices by its checksums what is not as it was written; then it is no record.
+        self.cluster.damage(id, key, |value| value.truncate(value.len() / 2));
     }
 
     /// Ends one trouble of a node, if it has any.

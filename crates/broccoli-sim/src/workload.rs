@@ -49,6 +49,8 @@ pub struct Workload {
     pub traps: usize,
     /// Tasks that take seconds, in thousandths.
     pub long: usize,
+    /// Those that did.
+    pub trapped: u64,
     /// Every run, in order of starts.
     pub runs: Vec<Run>,
     under_way: BTreeMap<(Id, u8, RunId), usize>,
@@ -57,7 +59,7 @@ pub struct Workload {
 impl Workload {
     /// Nothing was run yet.
     pub fn new(seed: u64) -> Workload {
-        Workload { rng: Rng(seed), traps: 0, long: 0, runs: Vec::new(), under_way: BTreeMap::new() }
+        Workload { rng: Rng(seed), traps: 0, long: 0, trapped: 0, runs: Vec::new(), under_way: BTreeMap::new() }
     }
 
     /// A run starts: how long it takes, and what it comes to.
@@ -74,6 +76,7 @@ impl Workload {
         let number = self.runs.len() as u64 + 1;
         let mut outcome = outcome(execute, version, number);
         if self.rng.below(1_000) < self.traps {
+            self.trapped += 1;
             outcome = Err(Failure::new(Cause::Crashed, format!("trap (run {number})")));
         }
         let us = match self.rng.below(1_000) {

@@ -2,6 +2,7 @@
 
 use broccoli_proto::message::Attempt;
 
+use super::growth::grown_max;
 use super::jobs::{Phase, Task};
 use super::{ANSWERS_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
@@ -36,19 +37,23 @@ impl Origin {
 
     pub(crate) fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
         self.jobs.iter().for_each(|(number, job)| see(*number, job.plan.result()));
+        self.archive.iter().for_each(|(number, ended)| see(number, Some(ended.outcome.as_ref())));
     }
 
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("jobs", self.jobs.len(), limits.jobs_max);
-        see("tasks", self.tasks as usize, limits.tasks_max as usize);
+        see("tasks", self.tasks as usize, grown_max(limits) as usize);
         // A late success leaves its entry behind until it comes to the front.
-        see("queue", self.queue.len(), 2 * limits.tasks_max as usize);
+        see("queue", self.queue.len(), 2 * grown_max(limits) as usize);
         see("workers", self.peers.len(), limits.nodes_max + self.peers_with_leases());
         see("clients", self.sessions.len(), limits.nodes_max);
         let answers = self.sessions.values().map(|session| session.answers.len()).max();
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
-        see("leases", leases, limits.tasks_max as usize);
+        see("leases", leases, grown_max(limits) as usize);
+        let (each, pinned) = self.growth.sizes();
+        see("tasks for each node", each, grown_max(limits) as usize);
+        see("runs on each node", pinned, 2 * grown_max(limits) as usize);
     }
 
     fn peers_with_leases(&self) -> usize {

@@ -1,43 +1,64 @@
 //! One accepted job: its plan and where each of its tasks is.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_abi::Function;
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
-use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Outcome, TaskError};
+use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Outcome, TaskError};
 
-use super::LOSSES_MAX;
+use super::journal::{About, Change};
 use super::queue::Queue;
-use crate::canvas::{Effects, Mode, Plan, StepId};
+use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Resolved, Room, StepId, pinned_to};
 use crate::io::SubmitId;
-use crate::time::{Instant, ms};
+use crate::time::ms;
+
+/// Nodes beside its client that hear of a job.
+const WATCHERS_MAX: usize = 8;
+/// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
+const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
 /// Who waits for a job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
     /// The program that this node is part of.
     Local(SubmitId),
-    /// Another node, with its own number for the submit.
+    /// Another node.
     Remote(NodeId),
+    /// Nobody: whoever wants to know asks.
+    Detached,
 }
 
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) plan: Plan,
     pub(super) client: Client,
+    pub(super) about: About,
+    /// As it came over the wire.
+    pub(super) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
     bindings: Vec<Arc<LeasedFunction>>,
+    /// Attempts of earlier incarnations of this origin have numbers up to this one.
+    attempts_before: u32,
+    /// The write of the journal that makes its acceptance safe.
+    pub(super) accepted_in: u64,
+    /// The write that makes its outcome safe, once it has ended.
+    pub(super) ended_in: u64,
+    /// Records that the journal has of it.
+    pub(super) records: u32,
+    /// Other nodes that have asked after it.
+    watchers: Vec<NodeId>,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
     /// The class of the last task that became ready: mostly that of the next one too.
     last_class: Option<(u32, Vec<alloc::string::String>, u32)>,
     told: u32,
+    /// Its outcome is known; callbacks may still run.
     pub(super) ended: bool,
-    pub(super) ended_at: Instant,
-    pub(super) ended_tries: u32,
-    /// The client knows how the job ended, or will never ask.
-    pub(super) acknowledged: bool,
+    /// Somebody knows how the job ended.
+    pub(super) seen: bool,
 }
 
 /// Where a task is.
@@ -61,28 +82,57 @@ pub(super) enum Phase {
 }
 
 impl Job {
-    pub(super) fn new(plan: Plan, client: Client, bindings: Vec<Arc<LeasedFunction>>, now: Instant) -> Job {
+    pub(super) fn new(
+        plan: Plan,
+        client: Client,
+        about: About,
+        canvas: Cbor,
+        bindings: Vec<Arc<LeasedFunction>>,
+    ) -> Job {
         Job {
             plan,
             client,
+            about,
+            canvas,
             bindings,
+            attempts_before: 0,
+            accepted_in: 0,
+            ended_in: 0,
+            records: 0,
+            watchers: Vec::new(),
             tasks: Vec::new(),
             last_class: None,
             told: 0,
             ended: false,
-            ended_at: now,
-            ended_tries: 0,
-            acknowledged: false,
+            seen: false,
         }
+    }
+
+    /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
+    /// may be anywhere.
+    pub(super) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
+        (self.attempts_before, self.records) = (attempts_before, records);
+        self
+    }
+
+    /// Notes that a node wants to hear of the job.
+    pub(super) fn watch(&mut self, node: NodeId) {
+        let is_client = self.client == Client::Remote(node);
+        if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
+            self.watchers.push(node);
+        }
+    }
+
+    /// The other nodes that hear of the job.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = NodeId> {
+        let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
+        client.into_iter().chain(self.watchers.iter().copied())
     }
 
     /// Queues a task that the plan has announced, or says how long it has to wait.
     pub(super) fn make_ready(&mut self, number: u64, step: u32, queue: &mut Queue) -> Option<Duration> {
+        self.task_mut(step);
         let at = step as usize;
-        if self.tasks.len() <= at {
-            let blank = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, class: 0 };
-            self.tasks.resize(at + 1, blank);
-        }
         let call = self.plan.call(StepId(step));
         let same = |(key, on, _): &&(u32, Vec<_>, u32)| *key == call.key && *on == call.options.on;
         let class = match self.last_class.as_ref().filter(same) {
@@ -123,8 +173,22 @@ impl Job {
     pub(super) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
         let task = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Ready)?;
         task.phase = Phase::Leased;
-        task.attempt += 1;
+        task.attempt = task.attempt.max(self.attempts_before) + 1;
         Some(Attempt { job: number, step, number: task.attempt })
+    }
+
+    /// Takes over an attempt of an earlier incarnation of this origin that a worker still holds,
+    /// unless its task has been given to somebody already.
+    pub(super) fn adopt(&mut self, attempt: Attempt) -> bool {
+        let waits = |task: &&mut Task| task.phase == Phase::Ready && task.attempt <= self.attempts_before;
+        let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(waits) else {
+            return false;
+        };
+        if attempt.number > self.attempts_before {
+            return false;
+        }
+        (task.phase, task.attempt) = (Phase::Leased, attempt.number);
+        true
     }
 
     /// What goes to a worker for an attempt, if the attempt is still the current one.
@@ -157,24 +221,24 @@ impl Job {
         true
     }
 
-    /// Tries a failed task again, if its author allowed for it.
-    pub(super) fn retry(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
+    /// Tries a failed task again, if its author allowed for it. Returns how often it has failed then.
+    pub(super) fn retry(&mut self, attempt: Attempt, queue: &mut Queue) -> Option<u32> {
         let retries = self.plan.call(StepId(attempt.step)).options.retries.unwrap_or(0);
-        let Some(task) = self.tasks.get_mut(attempt.step as usize) else {
-            return false;
-        };
+        let task = self.tasks.get_mut(attempt.step as usize)?;
         task.failures += 1;
-        task.failures <= retries && self.requeue(attempt, queue)
+        let failures = task.failures;
+        (failures <= retries && self.requeue(attempt, queue)).then_some(failures)
     }
 
-    /// Queues the task of a lost attempt again; `true` if that has happened too often.
-    pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> bool {
+    /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how often
+    /// runs of it that had started were lost.
+    pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> Option<u8> {
         if !self.requeue(attempt, queue) {
-            return false;
+            return None;
         }
         let task = &mut self.tasks[attempt.step as usize];
         task.losses += u8::from(started);
-        task.losses >= LOSSES_MAX
+        Some(task.losses)
     }
 
     /// A task that has become ready and has not ended.
@@ -191,6 +255,85 @@ impl Job {
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.tasks[step as usize].phase = Phase::Ended;
         self.plan.complete(StepId(step), outcome, effects);
+    }
+
+    /// Does again what an earlier incarnation has noted.
+    pub(super) fn replay(
+        &mut self,
+        change: Change,
+        limits: &Limits,
+        effects: &mut Effects,
+    ) -> Result<(), &'static str> {
+        let room = Room { limits, tasks: u32::MAX };
+        match change {
+            Change::Ended { step, outcome } => {
+                if !self.plan.complete(StepId(step), outcome, effects) {
+                    return Err("the outcome of a task that did not run");
+                }
+                self.task_mut(step).phase = Phase::Ended;
+            }
+            Change::Failed { step, failures } if self.plan.is_running_task(StepId(step)) => {
+                self.task_mut(step).failures = failures;
+            }
+            Change::Lost { step, losses } if self.plan.is_running_task(StepId(step)) => {
+                self.task_mut(step).losses = losses;
+            }
+            Change::Failed { .. } | Change::Lost { .. } => return Err("a failure of a task that did not run"),
+            Change::Revoked => self.plan.revoke(),
+            Change::Late => self.plan.miss_deadline(),
+            Change::OnEach { step, nodes } => {
+                if !self.plan.is_running_task(StepId(step)) {
+                    return Err("nodes for a task that did not run");
+                }
+                self.plan.run_on_each(StepId(step), &nodes, room, effects);
+            }
+            Change::Replaced { step, result, bindings } => {
+                let canvas = Canvas::replacement(&result).and_then(Result::ok).ok_or("a replacement is no canvas")?;
+                let find = |name: &str| {
+                    let binding = bindings.iter().find(|binding| binding.asked == name);
+                    let binding = binding.ok_or("a name of a replacement is unknown")?;
+                    Ok((binding.full.clone(), binding.module, &binding.function))
+                };
+                self.replace(step, &canvas, find, room, effects).map_err(|_| "a replacement cannot be run")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
+    /// know yet: full name, module and function.
+    pub(super) fn replace<'f>(
+        &mut self,
+        step: u32,
+        canvas: &Canvas,
+        mut find: impl FnMut(&str) -> Result<(String, ModuleHash, &'f Function), String>,
+        room: Room<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), CanvasError> {
+        let Job { plan, bindings, .. } = self;
+        let known = bindings.len();
+        let resolve = |name: &str| {
+            let (full, module, function) = find(name)?;
+            let key = bindings.len() as u32;
+            bindings.push(Arc::new(LeasedFunction { module, name: function.name.clone() }));
+            Ok(Resolved { name: full, function, key })
+        };
+        if let Err(error) = plan.replace(StepId(step), canvas, resolve, room, effects) {
+            self.bindings.truncate(known);
+            return Err(error);
+        }
+        self.task_mut(step).phase = Phase::Ended;
+        Ok(())
+    }
+
+    /// A task of the plan, noted here when it was not yet.
+    fn task_mut(&mut self, step: u32) -> &mut Task {
+        let at = step as usize;
+        if self.tasks.len() <= at {
+            let blank = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, class: 0 };
+            self.tasks.resize(at + 1, blank);
+        }
+        &mut self.tasks[at]
     }
 
     /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
@@ -210,6 +353,11 @@ impl Job {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
+    /// Whether any task was handed to a worker, so far as this incarnation knows.
+    pub(super) fn was_leased(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
+    }
+
     /// All tasks that were announced, with their step.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
@@ -218,6 +366,11 @@ impl Job {
     /// One task that was announced.
     pub(super) fn task(&self, step: u32) -> Option<&Task> {
         self.tasks.get(step as usize)
+    }
+
+    /// The node that a task is tied to, as one of its runs on each.
+    pub(super) fn pinned_to(&self, step: u32) -> Option<NodeId> {
+        pinned_to(&self.plan.call(StepId(step)).options.on)?.parse().ok()
     }
 
     /// The module of a task's function.
@@ -231,7 +384,7 @@ impl Job {
             function: self.plan.call(StepId(step)).name.into(),
             task: step,
             node,
-            attempt,
+            attempt: attempt % ATTEMPTS_PER_BOOT,
             cause: failure.cause,
             text: failure.text,
             members: Vec::new(),
@@ -263,29 +416,37 @@ impl Job {
         changed.then(|| self.progress_news())
     }
 
-    /// How the job ended, with a result of at most `bytes_max`.
-    pub(super) fn ended_news(&self, bytes_max: u32) -> JobNews {
-        let outcome = match self.plan.result() {
-            None => return JobNews::Unknown,
-            Some(Err(error)) => Err(error.clone()),
-            Some(Ok(value)) if value.as_bytes().len() > bytes_max as usize => Err(TaskError {
-                function: "result".into(),
-                task: 0,
-                node: None,
-                attempt: 0,
-                cause: Cause::Unfit,
-                text: alloc::format!(
-                    "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
-                    value.as_bytes().len()
-                ),
-                members: Vec::new(),
-            }),
-            Some(Ok(value)) => Ok(value.clone()),
-        };
-        JobNews::Ended(outcome)
+    /// What the job came to, if that is known.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.plan.result().map(|result| result.cloned().map_err(TaskError::clone))
     }
 
     fn priority(&self, step: u32) -> u8 {
         self.plan.call(StepId(step)).options.priority.unwrap_or(0)
     }
+}
+
+/// The number up to which attempts of recovered tasks are those of earlier incarnations.
+pub(super) fn attempts_before(boots: u32) -> u32 {
+    boots.wrapping_mul(ATTEMPTS_PER_BOOT)
+}
+
+/// How a job ended, with a result of at most `bytes_max`.
+pub(super) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
+    let too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
+    let Some(value) = outcome.as_ref().ok().filter(too_large) else {
+        return JobNews::Ended(outcome.clone());
+    };
+    JobNews::Ended(Err(TaskError {
+        function: "result".into(),
+        task: 0,
+        node: None,
+        attempt: 0,
+        cause: Cause::Unfit,
+        text: alloc::format!(
+            "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
+            value.as_bytes().len()
+        ),
+        members: Vec::new(),
+    }))
 }
