@@ -238,6 +238,10 @@ impl Origin {
         };
         let plan = lower(request.canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
         let total = plan.progress().total;
+        if total > limits.tasks_max {
+            // It would be refused for ever.
+            return Err(SubmitError::Canvas(CanvasError::TooManySteps { steps_max: limits.tasks_max }));
+        }
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
         }
