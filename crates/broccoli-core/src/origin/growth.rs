@@ -18,7 +18,7 @@ use core::time::Duration;
 use broccoli_proto::message::{Attempt, Failure, Want};
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
-use super::jobs::Phase;
+use super::jobs::{Job, Phase};
 use super::journal::{Binding, Change};
 use super::{Around, NO_NODE, Origin};
 use crate::canvas::{Effects, Mode, Room, StepId};
@@ -73,6 +73,23 @@ impl Growth {
             self.each.remove(&key);
         }
         shared.timers.cancel(Timer::Each(job));
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Job>) {
+        for (number, step) in self.each.keys() {
+            let waits = jobs.get(number).is_some_and(|job| job.plan.is_running_task(StepId(*step)));
+            assert!(waits && shared.timers.is_set(Timer::Each(*number)), "task {step} of {number} looks for its nodes");
+        }
+        for node in self.pinned.keys() {
+            assert!(shared.timers.is_set(Timer::Pinned(*node)), "{node} is looked after");
+        }
+        for (number, job) in jobs {
+            for (step, _) in job.tasks().filter(|(step, _)| job.is_open(*step)) {
+                let watched = |node| self.pinned.get(&node).is_some_and(|runs| runs.contains_key(&(*number, step)));
+                assert!(job.pinned_to(step).is_none_or(watched), "run {step} of {number} is looked after");
+            }
+        }
     }
 
     /// Tasks that wait for nodes, and runs that are tied to one.
