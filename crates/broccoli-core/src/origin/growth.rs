@@ -15,6 +15,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_abi::cbor::is_canvas;
 use broccoli_proto::message::{Attempt, Failure, Want};
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
@@ -133,8 +134,7 @@ impl Origin {
     fn replacement(&self, attempt: Attempt, value: &Cbor) -> Result<Option<Canvas>, Failure> {
         let job = self.jobs.get(&attempt.job);
         if job.is_some_and(|job| job.plan.call(StepId(attempt.step)).mode == Mode::Bin) {
-            let is_canvas = |element: &&[u8]| Canvas::is_replacement(element);
-            let found = value.elements().is_some_and(|elements| elements.iter().any(is_canvas));
+            let found = value.elements().is_some_and(|elements| elements.into_iter().any(is_canvas));
             return if found { Err(refused("it is one call of a bin; use starmap")) } else { Ok(None) };
         }
         Canvas::replacement(value).transpose().map_err(|error| refused(&error.to_string()))
