@@ -470,7 +470,7 @@ impl Node {
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
             Message::Return(returned) => self.origin.on_return(from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
-            Message::TaskResults(results) => self.origin.on_results(shared, from, epoch, results),
+            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
             Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
@@ -515,7 +515,7 @@ impl Node {
             Message::StepNews(news) => shared.event(Event::Step(news)),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
-            Message::StepQuery(_) => {}
+            Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
         }
     }
 
@@ -581,6 +581,9 @@ impl Node {
             Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
             Timer::Countdown { job, step } => self.origin.on_countdown(job, step),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
+            Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
+            Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
+            Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
             Timer::Forget => self.origin.on_forget_timer(shared),
             Timer::Adopt => self.origin.on_adopt_timer(),

@@ -4,6 +4,7 @@ mod batches;
 mod clients;
 mod faults;
 mod forms;
+mod growth;
 mod hostile;
 mod leaving;
 mod losses;
