@@ -14,6 +14,7 @@
 
 mod archive;
 mod audit;
+mod growth;
 mod jobs;
 mod journal;
 mod peers;
@@ -37,8 +38,9 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
 use self::archive::{Archive, Ended};
+use self::growth::Growth;
 pub(crate) use self::jobs::Client;
-use self::jobs::{Job, Phase, ended_news};
+use self::jobs::{Job, Phase, Task, ended_news};
 use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journal, Key, Promise, Record};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
@@ -149,6 +151,7 @@ pub(crate) struct Origin {
     dispatch_due: bool,
     /// Who got the last task.
     last_worker: Option<NodeId>,
+    growth: Growth,
     effects: Effects,
 }
 
@@ -247,6 +250,7 @@ impl Origin {
         }
         let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
         job.accepted_in = self.journal.now();
+        set_deadline(shared, id.number, &job);
         self.jobs.insert(id.number, job);
         if request.client != Client::Detached {
             shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
@@ -277,10 +281,27 @@ impl Origin {
 
     /// Ends a job; what has not ended never will.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.revoke();
+            self.journal.change(number, || Change::Revoked);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// The time limit of a job is over.
+    pub(crate) fn on_deadline(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.miss_deadline();
+            self.journal.change(number, || Change::Late);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// What a plan has ended from outside ends everywhere.
+    fn end_tasks(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        job.plan.revoke();
         for (step, attempt, phase) in job.end_all() {
             if phase == Phase::Leased {
                 self.abort(shared, Attempt { job: number, step, number: attempt });
@@ -288,7 +309,6 @@ impl Origin {
                 shared.timers.cancel(Timer::Countdown { job: number, step });
             }
         }
-        self.journal.change(number, || Change::Revoked);
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -364,7 +384,14 @@ impl Origin {
     }
 
     /// A worker has run tasks.
-    pub(crate) fn on_results(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, results: TaskResults) {
+    pub(crate) fn on_results(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        results: TaskResults,
+    ) {
         let answers = results.origin_epoch == shared.epoch;
         let peer = self.peer(shared, from, epoch);
         let Some(lost) = peer.meet(epoch, answers) else { return };
@@ -379,7 +406,7 @@ impl Origin {
                 effects = self.follow(shared, current.unwrap_or_default(), effects);
             }
             current = Some(result.attempt.job);
-            self.on_result(shared, from, result.attempt, result.outcome, &mut effects);
+            self.on_result(shared, around, from, result.attempt, result.outcome, &mut effects);
         }
         if let Some(job) = current {
             self.effects = self.follow(shared, job, effects);
@@ -416,6 +443,9 @@ impl Origin {
     /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
     /// little; if it left on purpose they do not.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, leaving: bool) {
+        if leaving {
+            self.on_goodbye(shared, node);
+        }
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.epoch == epoch) else {
             return;
         };
@@ -449,6 +479,7 @@ impl Origin {
             shared.timers.set(Timer::Leases(*node), shared.now);
         }
         self.call_held(shared, around);
+        self.growth.on_connected(shared.now);
         self.dispatch_due = true;
     }
 
@@ -629,6 +660,14 @@ impl Origin {
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
+        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        if let Some(node) = self.queue.pinned_to(class) {
+            // Nobody else can help; whether the node is there at all is looked after by `growth`.
+            let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
+            shared.outbox.send(node, Message::Available(available));
+            shared.timers.set(Timer::Announce(class), again);
+            return;
+        }
         let fitting = around.members.count(|name, birth| {
             birth.slots > 0
                 && around.modules.peer_holds(birth.modules, &want.module)
@@ -645,7 +684,6 @@ impl Origin {
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
         self.tell_without_node(shared, around, class, unfit);
-        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
         let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
@@ -847,7 +885,11 @@ impl Origin {
 
     fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
-        for (name, peer) in &self.peers {
+        let candidates = match self.queue.pinned_to(class) {
+            Some(node) => self.peers.range(node..=node),
+            None => self.peers.range::<NodeId, _>(..),
+        };
+        for (name, peer) in candidates {
             let reachable = shared.connected || *name == shared.me();
             if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
                 fitting.push((peer.credit(), *name));
@@ -907,7 +949,7 @@ impl Origin {
         for (attempt, text) in unfit {
             let failure = Failure::new(Cause::Unfit, text);
             let mut effects = Effects::default();
-            self.on_result(shared, to, attempt, Err(failure), &mut effects);
+            self.on_failure(to, attempt, failure, &mut effects);
             self.follow(shared, attempt.job, effects);
         }
     }
@@ -918,46 +960,56 @@ impl Origin {
     fn on_result(
         &mut self,
         shared: &mut Shared,
+        around: &Around<'_>,
         from: NodeId,
         attempt: Attempt,
         outcome: Result<Cbor, Failure>,
         effects: &mut Effects,
     ) {
+        let Some(task) = self.jobs.get(&attempt.job).and_then(|job| job.open_task(attempt.step)) else {
+            return;
+        };
+        let outcome = outcome.and_then(well_formed);
+        match outcome.and_then(|value| self.replace(shared, around, attempt, value, effects)) {
+            Ok(Some(value)) => self.complete(attempt.job, attempt.step, Ok(value), effects),
+            Ok(None) => {}
+            Err(failure) => return self.on_failure(from, attempt, failure, effects),
+        }
+        if task.phase == Phase::Leased && task.attempt != attempt.number {
+            self.abort(shared, Attempt { number: task.attempt, ..attempt });
+        }
+    }
+
+    /// Takes the failure of an attempt, if it is the current one.
+    fn on_failure(&mut self, from: NodeId, attempt: Attempt, failure: Failure, effects: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
-        let Some(task) = job.open_task(attempt.step) else {
+        let step = attempt.step;
+        let is_current = |task: &Task| task.phase == Phase::Leased && task.attempt == attempt.number;
+        if !job.open_task(step).as_ref().is_some_and(is_current) {
             return;
-        };
-        let is_current = task.phase == Phase::Leased && task.attempt == attempt.number;
-        let outcome = outcome.and_then(well_formed);
-        let outcome: Outcome = match outcome {
-            Ok(value) => Ok(value),
-            Err(_) if !is_current => return,
-            Err(failure) => {
-                if let Some(failures) = job.retry(attempt, &mut self.queue) {
-                    let step = attempt.step;
-                    self.journal.change(attempt.job, || Change::Failed { step, failures });
-                    self.dispatch_due = true;
-                    return;
-                }
-                Err(job.error(attempt.step, Some(from), attempt.number, failure))
-            }
-        };
-        let leased_elsewhere = (task.phase == Phase::Leased && !is_current).then_some(task.attempt);
-        self.complete(attempt.job, attempt.step, outcome, effects);
-        if let Some(number) = leased_elsewhere {
-            self.abort(shared, Attempt { number, ..attempt });
         }
+        if let Some(failures) = job.retry(attempt, &mut self.queue) {
+            self.journal.change(attempt.job, || Change::Failed { step, failures });
+            self.dispatch_due = true;
+            return;
+        }
+        let error = job.error(step, Some(from), attempt.number, failure);
+        self.complete(attempt.job, step, Err(error), effects);
     }
 
     /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
     /// buffer.
     fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
+        self.wait_for_nodes(shared, number, &mut effects);
         for StepId(step) in effects.ready.drain(..) {
             let Some(job) = self.jobs.get_mut(&number) else {
                 break;
             };
+            if let Some(node) = job.pinned_to(step) {
+                self.growth.watch(shared, node, number, step);
+            }
             if let Some(delay) = job.make_ready(number, step, &mut self.queue) {
                 shared.timers.set(Timer::Countdown { job: number, step }, shared.now + delay);
             }
@@ -1006,6 +1058,8 @@ impl Origin {
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
         shared.timers.cancel(Timer::JobNews(number));
+        shared.timers.cancel(Timer::JobDeadline(number));
+        self.growth.forget(shared, number);
         let Some(outcome) = job.outcome() else {
             return;
         };
@@ -1134,6 +1188,15 @@ impl Origin {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+    }
+}
+
+/// Sets the timer for the time limit of a job, if it has one.
+fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
+    if let Some(deadline_ms) = job.plan.deadline_ms() {
+        let age_ms =
+            shared.unix_ms().zip(job.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
+        shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms.saturating_sub(age_ms)));
     }
 }
 

@@ -19,6 +19,12 @@ pub(crate) enum Timer {
     JobNews(u64),
     /// Origin: tell the client again how a job ended, or forget it.
     JobEnded(u64),
+    /// Origin: the time limit of a job.
+    JobDeadline(u64),
+    /// Origin: name the nodes for tasks of a job that run on each.
+    Each(u64),
+    /// Origin: look after the tasks that only this node can run.
+    Pinned(NodeId),
     /// Origin: forget old results.
     Forget,
     /// Origin: lease again after a restart.

@@ -322,6 +322,14 @@ fn canvases_are_encoded_as_in_their_files() {
 }
 
 #[test]
+fn a_replacement_is_encoded_as_in_its_file() {
+    let result = Canvas::chain(vec![call(), call()]).to_replacement();
+    check_file("result-replacement", result.as_bytes());
+    let canvas = Canvas::replacement(&Cbor::from_encoded(read("result-replacement")));
+    assert_eq!(canvas, Some(Ok(Canvas::chain(vec![call(), call()]))));
+}
+
+#[test]
 fn every_kind_has_a_vector_and_every_file_is_one() {
     let (messages, canvases) = (messages(), canvases());
     let all = messages.iter().map(|(_, message)| message);
@@ -344,7 +352,8 @@ fn every_kind_has_a_vector_and_every_file_is_one() {
     assert_all(FORMS, canvases.iter().map(|(_, canvas)| form_kind(&canvas.form)));
 
     let names = messages.iter().map(|(name, _)| *name).chain(canvases.iter().map(|(name, _)| *name));
-    let expected: BTreeSet<String> = names.chain(["packet"]).map(|name| format!("{name}.hex")).collect();
+    let expected: BTreeSet<String> =
+        names.chain(["packet", "result-replacement"]).map(|name| format!("{name}.hex")).collect();
     assert_eq!(files(), expected);
 }
 

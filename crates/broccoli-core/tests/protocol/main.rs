@@ -3,6 +3,7 @@
 mod batches;
 mod faults;
 mod forms;
+mod growth;
 mod hostile;
 mod losses;
 mod modules;

@@ -6,9 +6,10 @@ use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::Execute;
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
-use broccoli_proto::{Cause, Cbor};
+use broccoli_proto::{Canvas, Cause, Cbor};
+use minicbor::bytes::ByteVec;
 
-const FUNCTIONS: [(&str, &[(&str, &str)]); 10] = [
+const FUNCTIONS: [(&str, &[(&str, &str)]); 11] = [
     ("add", &[("x", "i64"), ("y", "i64")]),
     ("mul", &[("x", "i64"), ("y", "i64")]),
     ("tsum", &[("xs", "[i64]")]),
@@ -21,6 +22,8 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 10] = [
     ("flaky", &[("failures", "i64")]),
     // Takes its time, and fails the first time only.
     ("first_fails", &[("ms", "i64")]),
+    // Replaces itself by an encoded canvas.
+    ("become", &[("canvas", "bytes")]),
 ];
 
 /// The built-in module `tasks` of every node of the tests.
@@ -82,6 +85,10 @@ fn call_one(name: &str, args: &Cbor, version: u64, before: usize) -> (Duration, 
             let ms = args.decode::<[i64; 1]>().expect("a number")[0];
             let outcome = if before == 0 { returned("first".into()) } else { Ok(Cbor::encode(&before)) };
             return (Duration::from_millis(ms as u64), outcome);
+        }
+        "become" => {
+            let [canvas] = args.decode::<[ByteVec; 1]>().expect("bytes");
+            Ok(Canvas::from_wire(&canvas).expect("a canvas").to_replacement())
         }
         "version" => Ok(Cbor::encode(&version)),
         other => panic!("there is no {other}"),
