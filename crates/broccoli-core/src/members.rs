@@ -100,13 +100,14 @@ impl Members {
     /// Publishes this node's birth.
     pub(crate) fn publish(&mut self, shared: &mut Shared, modules: u64) {
         let config = &shared.config;
+        let takes_work = !shared.draining;
         let birth = Birth {
             connection: self.connection,
-            slots: config.slots,
+            slots: if takes_work { config.slots } else { 0 },
             features: config.features.clone(),
             modules,
             packet_bytes_max: config.limits.packet_bytes_max,
-            resident: config.resident,
+            resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),
         };

@@ -15,6 +15,7 @@
 mod archive;
 mod audit;
 mod growth;
+mod handles;
 mod jobs;
 mod journal;
 mod peers;
@@ -78,6 +79,8 @@ const ANNOUNCE_MAX: Duration = ms(2_000);
 /// Clients hear of tasks that no node fits after this time, and again.
 const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
+/// A node that has come hears what waits within this time.
+const ANNOUNCE_TO_NEW: Duration = ms(10);
 /// Nodes that answer a call for help at first; more are asked each time.
 const ANSWERS_WANTED: u32 = 16;
 /// Longest key of a submit.
@@ -96,6 +99,8 @@ pub enum SubmitError {
     KeyTaken,
     /// The journal cannot be written; the text says why.
     Storage(String),
+    /// The node is about to leave.
+    Draining,
 }
 
 impl fmt::Display for SubmitError {
@@ -105,6 +110,7 @@ impl fmt::Display for SubmitError {
             SubmitError::QueueFull => f.write_str("queue full"),
             SubmitError::KeyTaken => f.write_str("the key was used for another canvas: take another key"),
             SubmitError::Storage(reason) => write!(f, "the node cannot write its journal: {reason}"),
+            SubmitError::Draining => f.write_str("the node is about to leave: submit to another"),
         }
     }
 }
@@ -116,6 +122,7 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Draining => Refusal::Draining,
             SubmitError::Storage(reason) => Refusal::Storage(reason),
             SubmitError::Canvas(_) | SubmitError::KeyTaken => Refusal::BadCanvas(error.to_string()),
         }
@@ -139,6 +146,8 @@ pub(crate) struct Origin {
     recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
+    /// The write after which this node may leave.
+    leaves_after: u64,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,
@@ -204,6 +213,9 @@ impl Origin {
         let key = request.key.clone().map(|text| Key { text, canvas: hash(request.encoded.as_bytes()) });
         if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
             return self.known(shared, *known, key.as_ref());
+        }
+        if shared.draining {
+            return Err(SubmitError::Draining);
         }
         let limits = &shared.config.limits;
         if self.jobs.len() >= limits.jobs_max {
@@ -454,8 +466,11 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// A worker is there: again, or in another incarnation.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+    /// A node is there: for the first time, again, or in another incarnation.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, slots: u16) {
+        if slots > 0 {
+            self.call_soon(shared);
+        }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -586,8 +601,10 @@ impl Origin {
 
     /// A client ends a job.
     pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        let known = |session: &Session| session.epoch == epoch && session.token == revoke.token;
-        if self.sessions.get(&from).is_some_and(known) && revoke.job.origin == shared.me() {
+        if !self.has_session(from, epoch, revoke.token) {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
+        } else if revoke.job.origin == shared.me() {
             self.revoke(shared, revoke.job.number);
         }
     }

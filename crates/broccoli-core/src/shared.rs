@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     /// The time of day at some moment, if the shell has told it.
     pub(crate) wall: Option<(Instant, u64)>,
     pub(crate) connected: bool,
+    /// Whether this node is about to leave: it takes nothing new.
+    pub(crate) draining: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,

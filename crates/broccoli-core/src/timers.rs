@@ -41,8 +41,10 @@ pub(crate) enum Timer {
     RunTimeout(u64),
     /// Client: look after the connection to the origin.
     Attach,
-    /// Client: look after a submitted canvas.
+    /// Client: look after a submitted canvas, or a job.
     Submit(u32),
+    /// Client: an origin that was full is asked again.
+    Admit,
     /// Modules: ask this node for its manifests again.
     Manifests(NodeId),
     /// Modules: ask for chunks again.

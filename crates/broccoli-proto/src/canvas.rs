@@ -337,7 +337,7 @@ fn nested_within(bytes: &[u8], max: usize) -> bool {
         };
         match entered {
             Ok(0) => {}
-            Ok(len) => open.push(len + 1),
+            Ok(len) => open.push(len.saturating_add(1)),
             Err(_) => return false,
         }
         if open.len() > max {
@@ -389,6 +389,14 @@ mod tests {
         assert!(Canvas::from_wire(Cbor::encode(&nest(CANVAS_DEPTH_MAX)).as_bytes()).is_ok());
         assert_eq!(Canvas::from_wire(&alloc::vec![0x81; 1 << 20]), Err(CanvasDecodeError::TooDeep));
         assert_eq!(Canvas::from_wire(&[0x80]), Err(CanvasDecodeError::Malformed));
+    }
+
+    #[test]
+    fn a_map_or_array_that_claims_all_lengths_is_refused() {
+        for head in [0x9b, 0xbb] {
+            let bytes = [head, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00];
+            assert_eq!(Canvas::from_wire(&bytes), Err(CanvasDecodeError::Malformed));
+        }
     }
 
     #[test]

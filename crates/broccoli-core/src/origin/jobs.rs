@@ -353,6 +353,11 @@ impl Job {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
+    /// Whether any task was handed to a worker, so far as this incarnation knows.
+    pub(super) fn was_leased(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
+    }
+
     /// All tasks that were announced, with their step.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
