@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, SubmitError, SubmitId};
+use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
@@ -341,12 +341,13 @@ impl Driver {
         let Err(error) = self.node.submit_detached(now, &canvas) else {
             return self.executor.answer(run, SubmitAnswer::Accepted);
         };
-        let answer = match &error {
-            SubmitError::Canvas(_) => SubmitAnswer::BadCanvas,
-            SubmitError::QueueFull => SubmitAnswer::QueueFull,
-            SubmitError::KeyTaken | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
+        let why = error.to_string();
+        let answer = match Refusal::from(error) {
+            Refusal::QueueFull => SubmitAnswer::QueueFull,
+            Refusal::BadCanvas(_) => SubmitAnswer::BadCanvas,
+            _ => SubmitAnswer::NoJobs,
         };
-        self.refuse_task_submit(run, answer, &error.to_string());
+        self.refuse_task_submit(run, answer, &why);
     }
 
     /// The task gets a number; the text is for its author.

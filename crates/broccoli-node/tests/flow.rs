@@ -165,7 +165,7 @@ on_both_servers! {
         assert_eq!((first, second), (sorted, 9));
 
         let error = task_error(origin.submit(canvas("own.halves.chunks([(1,), (2,)], size=2)"))).await;
-        assert_eq!(error.text, "item 1: a task of `chunks` cannot replace itself: use `starmap`");
+        assert_eq!(error.text, "it cannot be replaced: it is one call of a bin; use starmap");
         assert_eq!(task_error(origin.submit(canvas("own.halves.s(0)"))).await.text, "nothing to count");
     }
 
