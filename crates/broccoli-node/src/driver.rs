@@ -334,26 +334,17 @@ impl Driver {
     /// A running task puts a canvas into this node's queue.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
         let now = self.now();
-        let canvas = match Canvas::from_wire(canvas) {
-            Ok(canvas) => canvas,
-            Err(error) => return self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
+        let submitted = match Canvas::from_wire(canvas) {
+            Ok(canvas) => self.node.submit_detached(now, &canvas).map_err(|error| (error.to_string(), error.into())),
+            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
         };
-        let Err(error) = self.node.submit_detached(now, &canvas) else {
-            return self.executor.answer(run, SubmitAnswer::Accepted);
+        let (answer, why) = match submitted {
+            Ok(_) => (SubmitAnswer::Accepted, String::new()),
+            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
+            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
+            Err((why, _)) => (SubmitAnswer::NoJobs, why),
         };
-        let why = error.to_string();
-        let answer = match Refusal::from(error) {
-            Refusal::QueueFull => SubmitAnswer::QueueFull,
-            Refusal::BadCanvas(_) => SubmitAnswer::BadCanvas,
-            _ => SubmitAnswer::NoJobs,
-        };
-        self.refuse_task_submit(run, answer, &why);
-    }
-
-    /// The task gets a number; the text is for its author.
-    fn refuse_task_submit(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
-        self.feed(Input::Logged { run, text: format!("submit: {why}") });
-        self.executor.answer(run, answer);
+        self.executor.answer(run, answer, why);
     }
 
     fn on_command(&mut self, command: Command) {
