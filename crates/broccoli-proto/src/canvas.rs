@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
-pub use broccoli_abi::CANVAS_TAG;
-use broccoli_abi::cbor::{Head, Reader, is_canvas};
+use broccoli_abi::CANVAS_TAG;
+use broccoli_abi::cbor::{Head, Reader};
 use minicbor::data::{Tag, Type};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
@@ -259,11 +259,6 @@ impl Canvas {
         let mut reader = Reader::new(result.as_bytes());
         let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
         is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
-    }
-
-    /// Whether an encoded item is tagged as a canvas that replaces its task.
-    pub fn is_replacement(item: &[u8]) -> bool {
-        is_canvas(item)
     }
 
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.
