@@ -2,19 +2,22 @@
 //! takes their results.
 //!
 //! ```text
-//!                 countdown                    credit                  result
+//!             countdown, eta, pause         credit, permit            result
 //!   Unready ──► Delayed ──► Ready ◄──────────────────────► Leased ──────────────► Ended
-//!      └─────────────────────▲      Return, failure with     │
-//!                            └──────retries left, lost ──────┘
+//!      │           ▲         ▲ ▲    Return, failure with     │
+//!      └───────────┼─────────┘ └────retries left, lost ──────┤
+//!                  └────────────────────pause────────────────┘
 //! ```
 //!
 //! Every lease has an attempt number that is never used twice: the first success of any attempt
 //! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
 //! the plan's work.
 
+mod delays;
 mod jobs;
 mod peers;
 mod queue;
+mod rates;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -31,10 +34,12 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
+use self::delays::{Announced, Due};
 pub(crate) use self::jobs::Client;
 use self::jobs::{Job, Phase};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
+use self::rates::Arbiter;
 use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
 use crate::io::{Event, SubmitId};
 use crate::members::Members;
@@ -76,6 +81,8 @@ pub enum SubmitError {
     Canvas(CanvasError),
     /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
     QueueFull,
+    /// A task has an `eta`, and this node was never told the time of day.
+    NoClock,
 }
 
 impl fmt::Display for SubmitError {
@@ -83,6 +90,9 @@ impl fmt::Display for SubmitError {
         match self {
             SubmitError::Canvas(error) => error.fmt(f),
             SubmitError::QueueFull => f.write_str("queue full"),
+            SubmitError::NoClock => {
+                f.write_str("this node does not know the time of day: use countdown instead of eta")
+            }
         }
     }
 }
@@ -94,7 +104,7 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
-            SubmitError::Canvas(error) => Refusal::BadCanvas(error.to_string()),
+            SubmitError::Canvas(_) | SubmitError::NoClock => Refusal::BadCanvas(error.to_string()),
         }
     }
 }
@@ -109,6 +119,8 @@ pub(crate) struct Origin {
     queue: Queue,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<NodeId, Session>,
+    /// Counts the starts of functions for the cluster.
+    arbiter: Arbiter,
     /// Whether tasks or credit have come since the last dispatch.
     dispatch_due: bool,
     /// Who got the last task.
@@ -160,6 +172,9 @@ impl Origin {
             Ok(Resolved { name: found.full_name(), function: found.function, key })
         };
         let plan = lower(canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        if shared.unix_ms().is_none() && plan.options().iter().any(|options| options.eta_unix_ms.is_some()) {
+            return Err(SubmitError::NoClock);
+        }
         let total = plan.progress().total;
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
@@ -168,7 +183,6 @@ impl Origin {
         self.last_job += 1;
         let id = JobId::new(shared.me(), shared.epoch, self.last_job);
         self.jobs.insert(id.number, Job::new(plan, client, bindings, shared.now));
-        shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
         Ok(id)
     }
 
@@ -194,6 +208,7 @@ impl Origin {
                 shared.timers.cancel(Timer::Countdown { job: number, step });
             }
         }
+        shared.timers.cancel(Timer::Expires(number));
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -222,17 +237,15 @@ impl Origin {
     }
 
     /// A worker hands tasks back.
-    pub(crate) fn on_return(&mut self, from: NodeId, epoch: Epoch, returned: &Return) {
+    pub(crate) fn on_return(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, returned: &Return) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
             return;
         };
         peer.tasks = 0;
-        for attempt in &returned.attempts {
-            if peer.leases.remove(attempt).is_some()
-                && let Some(job) = self.jobs.get_mut(&attempt.job)
-            {
-                job.requeue(*attempt, &mut self.queue);
-            }
+        let held: Vec<Attempt> =
+            returned.attempts.iter().filter(|attempt| peer.leases.remove(attempt).is_some()).copied().collect();
+        for attempt in held {
+            self.give_back(shared, attempt);
         }
         self.dispatch_due = true;
     }
@@ -341,6 +354,7 @@ impl Origin {
 
     /// The link of this node is up again: workers could not be heard meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
+        self.arbiter.on_connected(shared.now);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
             shared.outbox.mark(Address::Node(*node));
@@ -496,6 +510,10 @@ impl Origin {
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
         let jobs = &self.jobs;
         self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        if self.queue.awaits_permits(class) {
+            shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
+            return;
+        }
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
@@ -535,12 +553,37 @@ impl Origin {
         }
     }
 
-    /// A countdown is over.
-    pub(crate) fn on_countdown(&mut self, number: u64, step: u32) {
-        if let Some(job) = self.jobs.get_mut(&number) {
-            job.delay_over(number, step, &mut self.queue);
-            self.dispatch_due = true;
+    /// The wait of a delayed task is over, unless the clock says otherwise by now.
+    pub(crate) fn on_countdown(&mut self, shared: &mut Shared, number: u64, step: u32) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        match job.due(step).and_then(|due| due.at(&shared.wall)) {
+            Some(at) if at > shared.now => shared.timers.set(Timer::Countdown { job: number, step }, at),
+            _ => job.delay_over(number, step, &mut self.queue),
         }
+        self.dispatch_due = true;
+    }
+
+    /// The time of day is known, or was set: what waits for it waits until another moment.
+    pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
+        for (number, job) in &self.jobs {
+            for (step, due) in job.etas() {
+                set_countdown(shared, *number, step, due);
+            }
+        }
+    }
+
+    /// Ends the tasks of a job that have waited for too long.
+    pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let mut effects = core::mem::take(&mut self.effects);
+        for step in job.take_expired(shared.now) {
+            self.expire(shared, number, step, None, &mut effects);
+        }
+        self.effects = self.follow(shared, number, effects);
     }
 
     /// Tells a client how far its job is.
@@ -551,7 +594,6 @@ impl Origin {
         if let Some(news) = job.progress_if_changed() {
             self.tell(shared, number, news);
         }
-        shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
     }
 
     /// Tells a client again how its job ended; forgets the job when nobody wants to know.
@@ -581,12 +623,12 @@ impl Origin {
 /// Sending.
 impl Origin {
     /// Hands ready tasks to workers with credit, the same number to each.
-    pub(crate) fn dispatch(&mut self, shared: &mut Shared, modules: &Modules) {
+    pub(crate) fn dispatch(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if !core::mem::take(&mut self.dispatch_due) || self.queue.is_empty() {
             return;
         }
         for (class, priority) in self.queue.order() {
-            self.dispatch_class(shared, modules, class, priority);
+            self.dispatch_class(shared, around, class, priority);
             if !self.queue.is_hungry(class) {
                 shared.timers.cancel(Timer::Announce(class));
             } else if !shared.timers.is_set(Timer::Announce(class)) {
@@ -600,11 +642,11 @@ impl Origin {
         self.dispatch_due && !self.queue.is_empty()
     }
 
-    fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
+    fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         for (name, peer) in &self.peers {
             let reachable = shared.connected || *name == shared.me();
-            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
+            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
                 fitting.push((peer.credit(), *name));
             }
         }
@@ -619,10 +661,13 @@ impl Origin {
         // had the last task, since it is awake.
         let last = self.last_worker;
         fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
-        fitting.drain(..fitting.len().saturating_sub(self.queue.waiting(class, priority)));
+        let credit = fitting.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
+        let limited = self.queue.open(class, shared.now) < usize::MAX;
+        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
+        fitting.drain(..fitting.len().saturating_sub(ready(&self.queue)));
         let mut workers = fitting.len();
         for (credit, name) in fitting {
-            let part = self.queue.waiting(class, priority).div_ceil(workers);
+            let part = ready(&self.queue).div_ceil(workers);
             workers -= 1;
             let Some(peer) = self.peers.get_mut(&name) else {
                 continue;
@@ -636,6 +681,9 @@ impl Origin {
                     continue;
                 };
                 peer.lease(attempt, shared.now);
+                if limited && let Some((_, permits)) = self.queue.permits(class) {
+                    permits.spend();
+                }
                 left -= 1;
             }
             if !peer.outgoing.is_empty() {
@@ -643,6 +691,10 @@ impl Origin {
                 shared.outbox.mark(Address::Node(name));
                 shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
             }
+        }
+        let waiting = self.queue.waiting(class, priority) as u32;
+        if limited && waiting > 0 && self.queue.open(class, shared.now) == 0 && !self.queue.awaits_permits(class) {
+            self.ask_permits(shared, around, class, waiting.min(credit));
         }
     }
 
@@ -689,38 +741,112 @@ impl Origin {
         let outcome: Outcome = match outcome {
             Ok(value) => Ok(value),
             Err(_) if !is_current => return,
-            Err(failure) => {
-                if job.retry(attempt, &mut self.queue) {
+            Err(failure) => match job.retry(shared, attempt, failure, &mut self.queue) {
+                Ok(due) => {
+                    if let Some(due) = due {
+                        set_countdown(shared, attempt.job, attempt.step, due);
+                    }
                     self.dispatch_due = true;
                     return;
                 }
-                Err(job.error(attempt.step, Some(from), attempt.number, failure))
-            }
+                Err(failure) => Err(job.error(attempt.step, Some(from), attempt.number, failure)),
+            },
         };
         let leased_elsewhere = (task.phase == Phase::Leased && !is_current).then_some(task.attempt);
-        job.complete(attempt.step, outcome, effects);
+        self.complete(shared, attempt.job, attempt.step, outcome, effects);
         if let Some(number) = leased_elsewhere {
             self.abort(shared, Attempt { number, ..attempt });
+        }
+    }
+
+    /// Ends a task, wherever it is.
+    fn complete(&mut self, shared: &mut Shared, number: u64, step: u32, outcome: Outcome, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let phase = job.open_task(step).map(|task| task.phase);
+        job.complete(step, outcome, effects);
+        if phase == Some(Phase::Delayed) {
+            shared.timers.cancel(Timer::Countdown { job: number, step });
+        } else if phase == Some(Phase::Ready) {
+            let jobs = &self.jobs;
+            self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        }
+    }
+
+    /// Ends a task that cannot be started any more; `failure` if it says more than that.
+    fn expire(&mut self, shared: &mut Shared, number: u64, step: u32, failure: Option<Failure>, effects: &mut Effects) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        let Some(failure) = failure.or_else(|| job.expired(step, shared.now)) else {
+            return;
+        };
+        let attempt = job.open_task(step).map_or(0, |task| task.attempt);
+        let error = job.error(step, None, attempt, failure);
+        self.complete(shared, number, step, Err(error), effects);
+    }
+
+    /// Queues the task of an attempt again that will not come to anything, unless it is too late.
+    fn give_back(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return;
+        };
+        if job.requeue(attempt, &mut self.queue) {
+            self.expire_now(shared, attempt);
+        }
+    }
+
+    /// Ends the queued task of an attempt if it is too late for it.
+    fn expire_now(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let too_late = |job: &Job| job.is_ready(attempt.step) && job.expired(attempt.step, shared.now).is_some();
+        if self.jobs.get(&attempt.job).is_some_and(too_late) {
+            let mut effects = Effects::default();
+            self.expire(shared, attempt.job, attempt.step, None, &mut effects);
+            self.follow(shared, attempt.job, effects);
         }
     }
 
     /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
     /// buffer.
     fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
-        for StepId(step) in effects.ready.drain(..) {
-            let Some(job) = self.jobs.get_mut(&number) else {
-                break;
-            };
-            if let Some(delay) = job.make_ready(number, step, &mut self.queue) {
-                shared.timers.set(Timer::Countdown { job: number, step }, shared.now + delay);
+        // Bounded: each task becomes ready once.
+        while !effects.ready.is_empty() {
+            let mut ready = core::mem::take(&mut effects.ready);
+            for StepId(step) in ready.drain(..) {
+                self.announce(shared, number, step, &mut effects);
             }
-            self.dispatch_due = true;
+            if effects.ready.is_empty() {
+                effects.ready = ready;
+                break;
+            }
         }
         for error in effects.failed_callbacks.drain(..) {
             self.tell(shared, number, JobNews::CallbackFailed(error));
         }
+        if let Some(job) = self.jobs.get_mut(&number) {
+            if job.news_to_come() {
+                shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
+            }
+            if let Some(at) = job.next_expiry() {
+                shared.timers.set(Timer::Expires(number), at);
+            }
+        }
         self.check_ended(shared, number);
         effects
+    }
+
+    /// Takes a task that the plan has announced.
+    fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        match job.make_ready(shared, number, step, &mut self.queue) {
+            Announced::Ready => {}
+            Announced::Delayed(due) => set_countdown(shared, number, step, due),
+            Announced::Expired(failure) => self.expire(shared, number, step, Some(failure), effects),
+        }
+        self.dispatch_due = true;
     }
 
     fn check_ended(&mut self, shared: &mut Shared, number: u64) {
@@ -752,6 +878,7 @@ impl Origin {
             self.jobs.remove(&number);
             shared.timers.cancel(Timer::JobNews(number));
             shared.timers.cancel(Timer::JobEnded(number));
+            shared.timers.cancel(Timer::Expires(number));
         }
     }
 
@@ -776,12 +903,13 @@ impl Origin {
                 continue;
             };
             if !job.lose(attempt, started, &mut self.queue) {
+                self.expire_now(shared, attempt);
                 continue;
             }
             let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
             let error = job.error(attempt.step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
-            job.complete(attempt.step, Err(error), &mut effects);
+            self.complete(shared, attempt.job, attempt.step, Err(error), &mut effects);
             self.follow(shared, attempt.job, effects);
         }
         self.dispatch_due = true;
@@ -818,19 +946,26 @@ impl Origin {
         queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
         for (number, job) in &self.jobs {
             job.plan.validate();
+            let expires = job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            assert!(expires, "what may expire has its timer");
             for (step, task) in job.tasks() {
                 let attempt = Attempt { job: *number, step, number: task.attempt };
                 let is_leased = leased.remove(&attempt).is_some();
                 assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
                 let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
                 assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
+                let due = job.due(step);
+                assert_eq!(due.is_some(), task.phase == Phase::Delayed, "a delayed task waits for something");
                 let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
-                assert_eq!(delayed, task.phase == Phase::Delayed, "a delayed task has its timer");
+                let at = due.and_then(|due| due.at(&shared.wall));
+                assert_eq!(delayed, at.is_some(), "a delayed task has its timer");
             }
         }
         assert!(leased.is_empty(), "leases of no task: {leased:?}");
         let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
         assert!(hungry, "help is called for as long as tasks wait");
+        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
+        assert!(permits, "permits that are waited for have their timer");
     }
 
     /// Checks that nothing is under way.
@@ -838,6 +973,13 @@ impl Origin {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+    }
+}
+
+/// Sets the timer of a delayed task. Without the time of day there is none: that sets it later.
+fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
+    if let Some(at) = due.at(&shared.wall) {
+        shared.timers.set(Timer::Countdown { job, step }, at);
     }
 }
 

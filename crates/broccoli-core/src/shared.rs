@@ -8,7 +8,7 @@ use broccoli_proto::{Epoch, NodeId};
 
 use crate::config::Config;
 use crate::io::{Action, Event};
-use crate::time::Instant;
+use crate::time::{Instant, Wall};
 use crate::timers::Timers;
 
 /// The common ground of the roles. It has no behaviour of its own.
@@ -17,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
     pub(crate) now: Instant,
+    pub(crate) wall: Wall,
     pub(crate) connected: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
@@ -27,6 +28,11 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn me(&self) -> NodeId {
         self.config.name
+    }
+
+    /// The time of day in Unix milliseconds; none if this node was never told.
+    pub(crate) fn unix_ms(&self) -> Option<u64> {
+        self.wall.unix_ms(self.now)
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -13,6 +13,7 @@ use core::fmt;
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_abi::{Function, Mismatch, Type};
 use broccoli_proto::cbor::put_array_header;
+use broccoli_proto::options::OptionError;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::Limits;
@@ -57,8 +58,8 @@ pub enum CanvasError {
     EmptyChain,
     /// An option of a later version, by its name.
     Unsupported(&'static str),
-    /// A priority that is not 0 to 9.
-    Priority(u8),
+    /// An option out of its range.
+    Option(OptionError),
     /// Deeper than [`Limits::depth_max`].
     TooDeep {
         /// The limit.
@@ -117,7 +118,7 @@ impl fmt::Display for CanvasError {
             Self::NoBins { function } => write!(f, "{function}.chunks: n must be at least 1"),
             Self::EmptyChain => f.write_str("a chain needs at least one step"),
             Self::Unsupported(option) => write!(f, "option {option} is not supported yet"),
-            Self::Priority(priority) => write!(f, "priority is {priority}, must be 0 to 9"),
+            Self::Option(error) => error.fmt(f),
             Self::TooDeep { depth_max } => {
                 write!(f, "the canvas nests deeper than {depth_max} levels")
             }
@@ -335,9 +336,7 @@ where
         if let Some(name) = options.unsupported() {
             return Err(CanvasError::Unsupported(name));
         }
-        if let Some(priority) = options.priority.filter(|&priority| priority > 9) {
-            return Err(CanvasError::Priority(priority));
-        }
+        options.check().map_err(CanvasError::Option)?;
         let known = &mut self.plan.options;
         let merged = options.or(&known[defaults as usize]);
         if known.last() != Some(&merged) {

@@ -1,17 +1,22 @@
 //! One accepted job: its plan and where each of its tasks is.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
-use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Outcome, TaskError};
+use broccoli_proto::options::Rate;
+use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
 use super::LOSSES_MAX;
-use super::queue::Queue;
+use super::delays::Due;
+use super::queue::{Need, Queue};
+use super::rates::Limit;
 use crate::canvas::{Effects, Mode, Plan, StepId};
 use crate::io::SubmitId;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
 
 /// Who waits for a job.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +35,19 @@ pub(super) struct Job {
     bindings: Vec<Arc<LeasedFunction>>,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
-    /// The class of the last task that became ready: mostly that of the next one too.
-    last_class: Option<(u32, Vec<alloc::string::String>, u32)>,
+    /// What delayed tasks wait for, by step.
+    pub(super) due: BTreeMap<u32, Due>,
+    /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
+    pub(super) expiries: BTreeMap<u64, Vec<u32>>,
+    /// When this incarnation of the origin got the job …
+    pub(super) accepted: Instant,
+    /// … and how old it was then: 0 if it came from its client.
+    pub(super) age: Duration,
+    /// What the last queued task needed: mostly that of the next one too.
+    last_class: Option<LastClass>,
     told: u32,
+    /// Whether the client is to be told soon how far the job is.
+    news_due: bool,
     pub(super) ended: bool,
     pub(super) ended_at: Instant,
     pub(super) ended_tries: u32,
@@ -45,9 +60,19 @@ pub(super) struct Job {
 pub(super) struct Task {
     /// Counts leases: the number of the current attempt.
     pub(super) attempt: u32,
-    failures: u32,
-    losses: u8,
+    /// Failures of its current attempts.
+    pub(super) failures: u32,
+    /// Attempts that had started and were lost.
+    pub(super) losses: u8,
     pub(super) phase: Phase,
+}
+
+/// The class of tasks with this function, routing and rate.
+#[derive(Debug)]
+struct LastClass {
+    key: u32,
+    on: Vec<String>,
+    rate: Option<Rate>,
     class: u32,
 }
 
@@ -67,8 +92,13 @@ impl Job {
             client,
             bindings,
             tasks: Vec::new(),
+            due: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            accepted: now,
+            age: Duration::ZERO,
             last_class: None,
             told: 0,
+            news_due: false,
             ended: false,
             ended_at: now,
             ended_tries: 0,
@@ -76,47 +106,55 @@ impl Job {
         }
     }
 
-    /// Queues a task that the plan has announced, or says how long it has to wait.
-    pub(super) fn make_ready(&mut self, number: u64, step: u32, queue: &mut Queue) -> Option<Duration> {
+    /// Makes room for what is known of a task.
+    pub(super) fn know(&mut self, step: u32) {
         let at = step as usize;
         if self.tasks.len() <= at {
-            let blank = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, class: 0 };
-            self.tasks.resize(at + 1, blank);
-        }
-        let call = self.plan.call(StepId(step));
-        let same = |(key, on, _): &&(u32, Vec<_>, u32)| *key == call.key && *on == call.options.on;
-        let class = match self.last_class.as_ref().filter(same) {
-            Some((_, _, class)) => *class,
-            None => {
-                let module = self.bindings[call.key as usize].module;
-                let class = queue.class(Want { module, on: call.options.on.clone() });
-                self.last_class = Some((call.key, call.options.on.clone(), class));
-                class
-            }
-        };
-        let delay = call.options.countdown_ms.filter(|delay| *delay > 0);
-        let priority = call.options.priority.unwrap_or(0);
-        self.tasks[at].class = class;
-        match delay {
-            Some(delay) => {
-                self.tasks[at].phase = Phase::Delayed;
-                Some(ms(delay))
-            }
-            None => {
-                self.tasks[at].phase = Phase::Ready;
-                queue.push_back(class, priority, number, step);
-                None
-            }
+            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready });
         }
     }
 
-    /// A countdown is over.
-    pub(super) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
-        let priority = self.priority(step);
-        if let Some(task) = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Delayed) {
-            task.phase = Phase::Ready;
-            queue.push_back(task.class, priority, number, step);
+    /// Queues a task behind the others.
+    pub(super) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
+        self.set_phase(step, Phase::Ready);
+        let class = self.class(step, queue);
+        queue.push_back(class, self.priority(step), number, step);
+    }
+
+    /// The class of the queue for a task. Looked up each time: a queue forgets classes while they
+    /// are empty.
+    fn class(&mut self, step: u32, queue: &mut Queue) -> u32 {
+        let call = self.plan.call(StepId(step));
+        let Options { on, rate, .. } = call.options;
+        let same = |last: &&LastClass| {
+            last.key == call.key && last.rate == *rate && last.on == *on && queue.has_class(last.class)
+        };
+        if let Some(last) = self.last_class.as_ref().filter(same) {
+            return last.class;
         }
+        let module = self.bindings[call.key as usize].module;
+        let limit = rate.map(|rate| Limit::new(call.name, rate));
+        let class = queue.class(Need { want: Want { module, on: on.clone() }, limit });
+        self.last_class = Some(LastClass { key: call.key, on: on.clone(), rate: *rate, class });
+        class
+    }
+
+    pub(super) fn set_phase(&mut self, step: u32, phase: Phase) {
+        self.tasks[step as usize].phase = phase;
+    }
+
+    /// Counts a failure of a task; how many there are now.
+    pub(super) fn count_failure(&mut self, step: u32) -> u32 {
+        let task = &mut self.tasks[step as usize];
+        task.failures += 1;
+        task.failures
+    }
+
+    /// Counts the loss of an attempt that had started; how many there are now.
+    fn count_loss(&mut self, step: u32) -> u8 {
+        let task = &mut self.tasks[step as usize];
+        task.losses += 1;
+        task.losses
     }
 
     /// A new attempt at a ready task; none if it is not ready any more.
@@ -147,34 +185,20 @@ impl Job {
 
     /// Puts the task of an attempt back to the front, if the attempt is the current one.
     pub(super) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
-        let priority = self.priority(attempt.step);
-        let current = |task: &&mut Task| task.phase == Phase::Leased && task.attempt == attempt.number;
-        let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(current) else {
+        let step = attempt.step;
+        let current = |task: &&Task| task.phase == Phase::Leased && task.attempt == attempt.number;
+        if self.tasks.get(step as usize).filter(current).is_none() {
             return false;
-        };
-        task.phase = Phase::Ready;
-        queue.push_front(task.class, priority, attempt.job, attempt.step);
+        }
+        self.set_phase(step, Phase::Ready);
+        let class = self.class(step, queue);
+        queue.push_front(class, self.priority(step), attempt.job, step);
         true
-    }
-
-    /// Tries a failed task again, if its author allowed for it.
-    pub(super) fn retry(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
-        let retries = self.plan.call(StepId(attempt.step)).options.retries.unwrap_or(0);
-        let Some(task) = self.tasks.get_mut(attempt.step as usize) else {
-            return false;
-        };
-        task.failures += 1;
-        task.failures <= retries && self.requeue(attempt, queue)
     }
 
     /// Queues the task of a lost attempt again; `true` if that has happened too often.
     pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> bool {
-        if !self.requeue(attempt, queue) {
-            return false;
-        }
-        let task = &mut self.tasks[attempt.step as usize];
-        task.losses += u8::from(started);
-        task.losses >= LOSSES_MAX
+        self.requeue(attempt, queue) && started && self.count_loss(attempt.step) >= LOSSES_MAX
     }
 
     /// A task that has become ready and has not ended.
@@ -189,7 +213,8 @@ impl Job {
 
     /// Ends a task.
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
-        self.tasks[step as usize].phase = Phase::Ended;
+        self.set_phase(step, Phase::Ended);
+        self.due.remove(&step);
         self.plan.complete(StepId(step), outcome, effects);
     }
 
@@ -202,6 +227,8 @@ impl Job {
             }
             task.phase = Phase::Ended;
         }
+        self.due.clear();
+        self.expiries.clear();
         under_way
     }
 
@@ -245,8 +272,16 @@ impl Job {
         JobNews::Progress { done: progress.done, total: progress.total }
     }
 
+    /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
+    pub(super) fn news_to_come(&mut self) -> bool {
+        let come = !self.news_due && !self.ended && self.plan.progress().done != self.told;
+        self.news_due |= come;
+        come
+    }
+
     /// How far the job is, if that has changed since it was told.
     pub(super) fn progress_if_changed(&mut self) -> Option<JobNews> {
+        self.news_due = false;
         let done = self.plan.progress().done;
         let changed = done != self.told;
         self.told = done;
