@@ -170,7 +170,10 @@ impl Client {
         }
         submitted.tries += 1;
         let (again, message) = match submitted.job {
-            None => (AGAIN * 2, Message::Submit(Submit { token, number, canvas: submitted.canvas.clone() })),
+            None => (
+                AGAIN * 2,
+                Message::Submit(Submit { token, number, canvas: submitted.canvas.clone(), key: None, detached: None }),
+            ),
             Some(job) if submitted.revoked => (AGAIN, Message::Revoke(Revoke { token, job })),
             Some(job) => (QUERY, Message::JobQuery(job)),
         };

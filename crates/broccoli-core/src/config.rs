@@ -42,8 +42,13 @@ pub struct Config {
 pub struct Limits {
     /// Longest packet, in bytes.
     pub packet_bytes_max: u32,
-    /// Jobs held as origin, the ended ones that a client has not seen included.
+    /// Running jobs held as origin.
     pub jobs_max: usize,
+    /// Results of jobs that are over, in bytes: older ones make room, first those that somebody has
+    /// seen.
+    pub archive_bytes_max: usize,
+    /// Such results are kept for this long, in milliseconds.
+    pub archive_ms: u64,
     /// Tasks of all these jobs together.
     pub tasks_max: u32,
     /// One canvas.
@@ -68,7 +73,9 @@ impl Limits {
         const MIB: u32 = 1 << 20;
         Limits {
             packet_bytes_max: MIB,
-            jobs_max: 10_000,
+            jobs_max: 1_000_000,
+            archive_bytes_max: 32 << 20,
+            archive_ms: 24 * 3_600_000,
             tasks_max: 1_000_000,
             canvas: canvas::Limits {
                 steps_max: 1_000_000,

@@ -62,6 +62,9 @@ pub enum Input<'a> {
     /// The journal holds everything up to [`Action::Persist`] of this number, whatever happens to the
     /// power.
     Persisted(u64),
+    /// The journal cannot be written at the moment, with the reason for people; none once it can. The
+    /// shell keeps trying; nobody is told meanwhile that anything is safe, and new jobs are refused.
+    Stalled(Option<String>),
     /// The time of day. Tell it at the start, about once a second, and when it was set. A node that
     /// is never told refuses what needs it (`eta`).
     WallClock {

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod audit;
 pub mod canvas;
 mod client;
 mod config;
@@ -20,9 +21,10 @@ mod time;
 mod timers;
 mod worker;
 
+pub use audit::{Size, TaskState, TaskView};
 pub use config::{Config, Limits};
 pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};
 pub use members::Member;
-pub use node::{Damage, Node, Recovery};
+pub use node::{Damage, Node, OtherVersion, Recovery};
 pub use origin::SubmitError;
 pub use time::Instant;

@@ -12,6 +12,7 @@ use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 
+use crate::config::Limits;
 use crate::io::Event;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
@@ -100,6 +101,7 @@ impl Members {
             packet_bytes_max: config.limits.packet_bytes_max,
             resident: config.resident,
             version: config.version.clone(),
+            durable: config.durable.then_some(true),
         };
         let me = shared.me();
         let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };
@@ -119,6 +121,11 @@ impl Members {
         let age_ms = (shared.now - self.started).as_millis() as u64;
         let claim = Claim { nonce: self.claim_nonce, age_ms };
         shared.outbox.send_wire(Address::Node(shared.me()), Message::Claim(claim));
+    }
+
+    /// How full the table is; this node is one more.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("members", self.nodes.len(), limits.nodes_max + 1);
     }
 
     /// Says goodbye to everybody.

@@ -23,6 +23,7 @@ use broccoli_proto::message::{
 use broccoli_proto::module::{ModuleEntry, SignedManifest, digest, hash};
 use broccoli_proto::{ModuleHash, NodeId};
 
+use crate::config::Limits;
 use crate::io::{Action, Event};
 use crate::members::Members;
 use crate::shared::Shared;
@@ -485,6 +486,13 @@ impl Modules {
         }
         let asked = self.asked.keys().all(|node| shared.timers.is_set(Timer::Manifests(*node)));
         assert!(asked, "answers about manifests are waited for");
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("manifests", self.catalog.len(), limits.modules_max * 4 + self.held.len());
+        see("sets", self.sets.len(), SETS_MAX);
+        see("pulls", self.pulls.len(), limits.modules_max);
     }
 
     /// Tells everybody, so that whoever deploys hears it.

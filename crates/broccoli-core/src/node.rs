@@ -13,12 +13,13 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use broccoli_abi::Function;
 use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Canvas, Cbor, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
-use crate::origin::{self, Around, Origin, SubmitError};
+use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::shared::{Outbox, Rng, Shared};
 use crate::time::{Instant, Wall};
 use crate::timers::{Timer, Timers};
@@ -51,6 +52,26 @@ pub struct Recovery {
     /// Jobs that cannot go on. Their records were left alone: keep them for people to look at.
     pub damaged: Vec<Damage>,
 }
+
+/// The journal was written by another version of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// Its version, if it says one.
+    pub found: Option<u32>,
+    /// The version that this program reads and writes.
+    pub known: u32,
+}
+
+impl fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            Some(found) => write!(f, "the journal has version {found}, this program knows version {}", self.known),
+            None => write!(f, "the journal says no version, this program knows version {}", self.known),
+        }
+    }
+}
+
+impl core::error::Error for OtherVersion {}
 
 /// Records that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +120,8 @@ impl Node {
         Node {
             modules: Modules::new(&shared),
             members: Members::new(now),
+            origin: Origin::new(shared.config.durable),
             shared,
-            origin: Origin::default(),
             worker: Worker::default(),
             client: Client::default(),
             sequence: 0,
@@ -110,12 +131,19 @@ impl Node {
         }
     }
 
-    /// Takes over what an earlier incarnation has left in the journal. Call it before anything
-    /// else, with all records in order of their keys.
-    pub fn recover(&mut self, now: Instant, records: impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Recovery {
+    /// Takes over what earlier incarnations have left in the journal. Call it before anything
+    /// else but [`Input::WallClock`], with all records in order of their keys; of a new journal,
+    /// with none.
+    ///
+    /// # Errors
+    /// If the journal has another version. It must not be written then.
+    pub fn recover(
+        &mut self,
+        now: Instant,
+        records: impl Iterator<Item = (RecordKey, Vec<u8>)>,
+    ) -> Result<Recovery, OtherVersion> {
         self.shared.now = now;
-        let _ = records;
-        Recovery::default()
+        self.origin.recover(&mut self.shared, records)
     }
 
     /// Writes the Will of a connection that is about to be made: the sealed notice of its end.
@@ -139,10 +167,25 @@ impl Node {
         self.shared.now = now;
         let id = self.next_submit();
         let around = Around { modules: &self.modules, members: &self.members };
-        let job = self.origin.submit(&mut self.shared, &around, canvas, origin::Client::Local(id))?;
-        self.shared.event(Event::Accepted(id, job));
-        self.origin.start(&mut self.shared, job);
+        let client = origin::Client::Local(id);
+        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let job = self.origin.submit(&mut self.shared, &around, request)?;
+        self.origin.accept(&mut self.shared, job, Submitted::Local(id));
         Ok(id)
+    }
+
+    /// Accepts a canvas that nobody waits for, as its origin: how a task submits to the queue of its node.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
+        self.shared.now = now;
+        let around = Around { modules: &self.modules, members: &self.members };
+        let client = origin::Client::Detached;
+        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let job = self.origin.submit(&mut self.shared, &around, request)?;
+        self.origin.accept(&mut self.shared, job, Submitted::ByTask);
+        Ok(job)
     }
 
     /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found
@@ -258,7 +301,8 @@ impl Node {
                 }
             }
             Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
-            Input::Persisted(_) => {}
+            Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
+            Input::Stalled(reason) => self.origin.on_stalled(reason),
             Input::WallClock { unix_ms } => {
                 if self.shared.wall.tell(now, unix_ms) {
                     self.origin.on_clock_set(&mut self.shared);
@@ -285,6 +329,9 @@ impl Node {
 
     /// The next thing to be done by the shell.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.shared.actions.is_empty() {
+            self.origin.write_journal(&mut self.shared);
+        }
         self.shared.actions.pop_front()
     }
 
@@ -292,6 +339,29 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unfinished = !self.shared.outbox.loopback.is_empty();
         if unfinished { Some(self.shared.now) } else { self.shared.timers.next() }
+    }
+}
+
+/// The roles, for [`crate::audit`].
+impl Node {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    pub(crate) fn members_role(&self) -> &Members {
+        &self.members
     }
 }
 
@@ -318,7 +388,8 @@ impl Node {
         self.validate();
         self.origin.validate_idle();
         self.worker.validate_idle();
-        let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| *timer != Timer::Claim).collect();
+        let timers: Vec<Timer> =
+            self.shared.timers.iter().filter(|timer| !matches!(timer, Timer::Claim | Timer::Forget)).collect();
         assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
     }
 }
@@ -331,7 +402,8 @@ impl Node {
         self.shared.outbox.clear_wire();
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
-        self.origin.on_connected(&mut self.shared);
+        let around = Around { modules: &self.modules, members: &self.members };
+        self.origin.on_connected(&mut self.shared, &around);
         self.client.on_connected(&mut self.shared);
     }
 
@@ -414,7 +486,7 @@ impl Node {
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
             Message::Refused(refused) => self.client.on_refused(shared, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
-            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, from, job),
+            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, job),
             Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
             Message::ManifestRequest(_) => self.modules.on_manifest_request(shared, from),
@@ -448,11 +520,13 @@ impl Node {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
             self.origin.on_birth(&mut self.shared, from, epoch);
+            self.worker.on_origin(&mut self.shared, from, epoch);
             self.client.on_member(&mut self.shared);
         }
     }
 
     fn on_available(&mut self, from: NodeId, epoch: Epoch, available: &Available) {
+        self.worker.on_origin(&mut self.shared, from, epoch);
         self.modules.on_digest(&mut self.shared, from, available.modules);
         let me = self.shared.me();
         let features = &self.shared.config.features;
@@ -506,6 +580,8 @@ impl Node {
             Timer::Permits(class) => self.origin.on_permits_timer(shared.now, class),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
+            Timer::Forget => self.origin.on_forget_timer(shared),
+            Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),

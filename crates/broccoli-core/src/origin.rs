@@ -13,15 +13,19 @@
 //! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
 //! the plan's work.
 
+mod archive;
+mod audit;
 mod delays;
 mod jobs;
+mod journal;
 mod peers;
 mod queue;
 mod rates;
+mod recovery;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -31,17 +35,21 @@ use broccoli_proto::message::{
     Accepted, Attempt, Available, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Progress, Refusal,
     Refused, Renew, Return, Revoke, Submit, TaskResults, Welcome,
 };
+use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
+use self::archive::{Archive, Ended};
 use self::delays::{Announced, Due};
 pub(crate) use self::jobs::Client;
-use self::jobs::{Job, Phase};
+use self::jobs::{Job, Phase, ended_news};
+use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journal, Key, Promise, Record};
+pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
 use self::rates::Arbiter;
 use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
-use crate::io::{Event, SubmitId};
+use crate::io::{Action, Event, RecordKey, SubmitId, Write};
 use crate::members::Members;
 use crate::modules::Modules;
 use crate::shared::Shared;
@@ -59,10 +67,14 @@ const LOSSES_MAX: u8 = 3;
 const NEWS: Duration = ms(250);
 /// How a job ended is repeated after this time, doubled each time …
 const ENDED_AGAIN: Duration = ms(500);
-/// … so often, then it is kept for who asks …
+/// … so often, then it is kept for who asks.
 const ENDED_TRIES_MAX: u32 = 8;
-/// … for this long.
-const ENDED_KEPT: Duration = ms(600_000);
+/// Old results are looked for at most this often.
+const FORGET: Duration = ms(1_000);
+/// After a restart, workers have this long from the first connection to say what they hold …
+const ADOPT: Duration = ms(500);
+/// … and the node waits this long for a connection.
+const ADOPT_UNCONNECTED: Duration = ms(2_000);
 /// The call for help is repeated after this time, doubled up to the maximum.
 const ANNOUNCE: Duration = ms(50);
 const ANNOUNCE_MAX: Duration = ms(2_000);
@@ -71,6 +83,8 @@ const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
 /// Nodes that answer a call for help at first; more are asked each time.
 const ANSWERS_WANTED: u32 = 16;
+/// Longest key of a submit.
+const KEY_BYTES_MAX: usize = 128;
 /// Submits of one client whose answers are remembered.
 const ANSWERS_MAX: usize = 1_024;
 
@@ -83,6 +97,10 @@ pub enum SubmitError {
     QueueFull,
     /// A task has an `eta`, and this node was never told the time of day.
     NoClock,
+    /// The key stands for a job with another canvas.
+    KeyTaken,
+    /// The journal cannot be written; the text says why.
+    Storage(String),
 }
 
 impl fmt::Display for SubmitError {
@@ -93,6 +111,8 @@ impl fmt::Display for SubmitError {
             SubmitError::NoClock => {
                 f.write_str("this node does not know the time of day: use countdown instead of eta")
             }
+            SubmitError::KeyTaken => f.write_str("the key was used for another canvas: take another key"),
+            SubmitError::Storage(reason) => write!(f, "the node cannot write its journal: {reason}"),
         }
     }
 }
@@ -104,7 +124,10 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
-            SubmitError::Canvas(_) | SubmitError::NoClock => Refusal::BadCanvas(error.to_string()),
+            SubmitError::Storage(reason) => Refusal::Storage(reason),
+            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => {
+                Refusal::BadCanvas(error.to_string())
+            }
         }
     }
 }
@@ -113,7 +136,22 @@ impl From<SubmitError> for Refusal {
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     jobs: BTreeMap<u64, Job>,
+    /// Jobs that are over.
+    archive: Archive,
+    /// Submits that their clients have named, running and over.
+    keys: BTreeMap<String, u64>,
+    journal: Journal,
+    /// Why the journal cannot be written, if it cannot.
+    stalled: Option<String>,
+    /// Jobs whose records are damaged, and why.
+    damaged: BTreeMap<u64, String>,
+    /// Accepted submits of an earlier incarnation, until their clients say hello again.
+    recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
+    /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
+    adopting: bool,
     last_job: u32,
+    /// Jobs accepted by all incarnations.
+    accepted: u64,
     /// Tasks of all jobs.
     tasks: u32,
     queue: Queue,
@@ -140,6 +178,16 @@ struct Session {
     forgotten: u32,
 }
 
+/// A canvas to be accepted, and who wants it.
+pub(crate) struct Request<'a> {
+    pub(crate) canvas: &'a Canvas,
+    /// The same, as it came or as it would go over the wire.
+    pub(crate) encoded: Cbor,
+    pub(crate) client: Client,
+    pub(crate) submitter: Option<Submitter>,
+    pub(crate) key: Option<String>,
+}
+
 /// What the origin reads of the other roles.
 pub(crate) struct Around<'a> {
     pub(crate) modules: &'a Modules,
@@ -147,31 +195,47 @@ pub(crate) struct Around<'a> {
 }
 
 impl Origin {
+    pub(crate) fn new(durable: bool) -> Origin {
+        Origin { journal: Journal::new(durable), ..Origin::default() }
+    }
+
     /// Jobs held, and tasks that wait for a worker.
     pub(crate) fn load(&self) -> (usize, usize) {
         (self.jobs.len(), self.queue.len())
     }
 
-    /// Accepts a canvas.
+    /// Accepts a canvas; the job of an earlier submit with the same key is the same job. `Accepted`
+    /// is told when the job is safe.
     pub(crate) fn submit(
         &mut self,
         shared: &mut Shared,
         around: &Around<'_>,
-        canvas: &Canvas,
-        client: Client,
+        request: Request<'_>,
     ) -> Result<JobId, SubmitError> {
+        let key = request.key.clone().map(|text| Key { text, canvas: hash(request.encoded.as_bytes()) });
+        if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
+            return self.known(shared, *known, key.as_ref());
+        }
         let limits = &shared.config.limits;
         if self.jobs.len() >= limits.jobs_max {
             return Err(SubmitError::QueueFull);
         }
-        let mut bindings = Vec::new();
+        if let Some(reason) = &self.stalled {
+            return Err(SubmitError::Storage(reason.clone()));
+        }
+        let (mut bindings, mut recorded) = (Vec::new(), Vec::new());
+        let is_durable = self.journal.is_on();
         let resolve = |name: &str| {
             let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
             let key = bindings.len() as u32;
             bindings.push(Arc::new(LeasedFunction { module: found.module, name: found.function.name.clone() }));
+            if is_durable {
+                let (asked, full, function) = (name.into(), found.full_name(), found.function.clone());
+                recorded.push(Binding { asked, full, module: found.module, function });
+            }
             Ok(Resolved { name: found.full_name(), function: found.function, key })
         };
-        let plan = lower(canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        let plan = lower(request.canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
         if shared.unix_ms().is_none() && plan.options().iter().any(|options| options.eta_unix_ms.is_some()) {
             return Err(SubmitError::NoClock);
         }
@@ -181,18 +245,49 @@ impl Origin {
         }
         self.tasks += total;
         self.last_job += 1;
+        self.accepted += 1;
         let id = JobId::new(shared.me(), shared.epoch, self.last_job);
-        self.jobs.insert(id.number, Job::new(plan, client, bindings, shared.now));
+        if let Some(key) = &key {
+            self.keys.insert(key.text.clone(), id.number);
+        }
+        let about = About {
+            submitter: request.submitter,
+            waits: matches!(request.client, Client::Remote(_)),
+            key,
+            submitted_unix_ms: shared.unix_ms(),
+            name: plan.name().into(),
+        };
+        if let Some(unwritten) = self.journal.of(id.number) {
+            let (about, canvas, bindings) = (about.clone(), request.encoded.clone(), recorded);
+            let record = AcceptedRecord { order: self.accepted, about, canvas, bindings };
+            unwritten.accepted = Some(Record::Accepted(record).encode());
+        }
+        let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
+        job.accepted = shared.now;
+        job.accepted_in = self.journal.now();
+        self.jobs.insert(id.number, job);
         Ok(id)
     }
 
-    /// Starts an accepted job. Separate, so that its acceptance is told first.
-    pub(crate) fn start(&mut self, shared: &mut Shared, id: JobId) {
+    /// The job that a key stands for already.
+    fn known(&self, shared: &Shared, number: u64, key: Option<&Key>) -> Result<JobId, SubmitError> {
+        let about = self.jobs.get(&number).map(|job| &job.about);
+        let about = about.or_else(|| self.archive.get(number).map(|ended| &ended.about));
+        if about.is_some_and(|about| about.key.as_ref() != key) {
+            return Err(SubmitError::KeyTaken);
+        }
+        Ok(JobId { origin: shared.me(), number })
+    }
+
+    /// Tells a client that its canvas is a job, once that is safe, and starts the job if it is new.
+    /// Its acceptance is told first.
+    pub(crate) fn accept(&mut self, shared: &mut Shared, id: JobId, to: Submitted) {
+        self.promise(shared, Promise::Accepted { job: id.number, to });
         let mut effects = core::mem::take(&mut self.effects);
         if let Some(job) = self.jobs.get_mut(&id.number) {
             job.plan.start(&mut effects);
         }
-        self.follow(shared, id.number, effects);
+        self.effects = self.follow(shared, id.number, effects);
     }
 
     /// Ends a job; what has not ended never will.
@@ -209,6 +304,7 @@ impl Origin {
             }
         }
         shared.timers.cancel(Timer::Expires(number));
+        self.journal.change(number, || Change::Revoked);
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -252,21 +348,31 @@ impl Origin {
 
     /// A worker says what it holds.
     pub(crate) fn on_renew(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, renew: &Renew) {
-        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
+        let peer = self.peer(shared, from, epoch);
+        if peer.epoch != epoch {
             return;
-        };
+        }
         peer.suspected = false;
         let named = |started| move |attempt: &Attempt| (*attempt, started);
         let held = renew.started.iter().map(named(true)).chain(renew.queued.iter().map(named(false)));
         for (attempt, started) in held {
-            if !peer.renew(attempt, started, shared.now) {
-                // Ended meanwhile, or leased again elsewhere after this worker seemed lost: in the
-                // latter case it may go on, since its success counts as well.
-                let wanted = self.jobs.get(&attempt.job).is_some_and(|job| job.is_open(attempt.step));
-                if !wanted {
-                    peer.aborts.push(attempt);
-                    shared.outbox.mark(Address::Node(from));
-                }
+            let Some(peer) = self.peers.get_mut(&from) else {
+                return;
+            };
+            if peer.renew(attempt, started, shared.now) {
+                continue;
+            }
+            let job = self.jobs.get_mut(&attempt.job);
+            let Some(job) = job.filter(|job| job.is_open(attempt.step)) else {
+                peer.aborts.push(attempt);
+                shared.outbox.mark(Address::Node(from));
+                continue;
+            };
+            // Otherwise it was leased again elsewhere after this worker seemed lost: it may go on,
+            // since its success counts as well.
+            if job.adopt(attempt) {
+                peer.adopt(attempt, started, shared.now);
+                shared.timers.set_earlier(Timer::Leases(from), shared.now + LEASES);
             }
         }
     }
@@ -277,10 +383,6 @@ impl Origin {
         let peer = self.peer(shared, from, epoch);
         let Some(lost) = peer.meet(epoch, answers) else { return };
         peer.suspected = false;
-        match peer.acknowledge(results.number, shared.now) {
-            Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(from), at),
-            Acknowledged::Now => shared.outbox.mark(Address::Node(from)),
-        }
         let mut effects = core::mem::take(&mut self.effects);
         let mut current = None;
         for result in results.results {
@@ -296,6 +398,7 @@ impl Origin {
         if let Some(job) = current {
             self.effects = self.follow(shared, job, effects);
         }
+        self.promise(shared, Promise::Results { worker: from, epoch, number: results.number });
         self.give_up(shared, lost);
         self.dispatch_due = true;
     }
@@ -353,15 +456,14 @@ impl Origin {
     }
 
     /// The link of this node is up again: workers could not be heard meanwhile.
-    pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
+    pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
         self.arbiter.on_connected(shared.now);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
             shared.outbox.mark(Address::Node(*node));
             shared.timers.set(Timer::Leases(*node), shared.now);
         }
-        let ended: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.ended).map(|(number, _)| *number).collect();
-        ended.into_iter().for_each(|number| shared.timers.set(Timer::JobEnded(number), shared.now));
+        self.call_held(shared, around);
         self.dispatch_due = true;
     }
 
@@ -372,8 +474,7 @@ impl Origin {
 
     /// The job of a canvas that this node itself has submitted.
     pub(crate) fn job_of(&self, id: SubmitId) -> Option<u64> {
-        let is_it = |job: &Job| matches!(job.client, Client::Local(local) if local == id);
-        self.jobs.iter().find(|(_, job)| is_it(job)).map(|(number, _)| *number)
+        self.jobs.iter().find(|(_, job)| job.client == Client::Local(id)).map(|(number, _)| *number)
     }
 
     /// Something has changed that may let tasks fit workers that did not fit before.
@@ -395,7 +496,10 @@ impl Origin {
                 oldest.map(|node| self.sessions.remove(&node));
             }
             let token = shared.rng.next();
-            let session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
+            let mut session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
+            for (number, job) in self.recovered.remove(&(from, epoch)).unwrap_or_default() {
+                session.remember(number, Ok(JobId { origin: shared.me(), number: job }));
+            }
             self.sessions.insert(from, session);
         }
         let Some(session) = self.sessions.get(&from) else {
@@ -425,34 +529,43 @@ impl Origin {
         if number <= session.forgotten {
             return;
         }
-        let (answer, is_new) = match session.answers.get(&number) {
-            Some(answer) => (answer.clone(), false),
-            None => (self.accept(shared, around, from, submit), true),
+        let answer = match session.answers.get(&number) {
+            Some(answer) => answer.clone(),
+            None => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
         };
-        if let Some(session) = self.sessions.get_mut(&from).filter(|_| is_new) {
+        if let Some(session) = self.sessions.get_mut(&from) {
             session.remember(number, answer.clone());
         }
         match answer {
             Ok(job) => {
-                shared.outbox.send(from, Message::Accepted(Accepted { number, job }));
-                if is_new {
-                    self.start(shared, job);
+                self.accept(shared, job, Submitted::Remote { node: from, number });
+                if submit.key.is_some() {
+                    // It may be an old one, of which the client would hear only when it asks.
+                    self.on_query(shared, from, job);
                 }
             }
             Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
         }
     }
 
-    fn accept(
+    fn take_submit(
         &mut self,
         shared: &mut Shared,
         around: &Around<'_>,
-        from: NodeId,
+        submitter: Submitter,
         submit: &Submit,
     ) -> Result<JobId, Refusal> {
+        let key = submit.key.clone();
+        if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            return Err(Refusal::BadCanvas(format!("a key has 1 to {KEY_BYTES_MAX} bytes")));
+        }
         let canvas =
             Canvas::from_wire(submit.canvas.as_bytes()).map_err(|error| Refusal::BadCanvas(error.to_string()))?;
-        self.submit(shared, around, &canvas, Client::Remote(from)).map_err(Refusal::from)
+        let waits = submit.detached != Some(true);
+        let client = if waits { Client::Remote(submitter.node) } else { Client::Detached };
+        let encoded = submit.canvas.clone();
+        let request = Request { canvas: &canvas, encoded, client, submitter: Some(submitter), key };
+        self.submit(shared, around, request).map_err(Refusal::from)
     }
 
     /// A client ends a job.
@@ -463,25 +576,40 @@ impl Origin {
         }
     }
 
-    /// A client asks how its job is.
+    /// Somebody asks how a job is, and hears of it from now on.
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
-        let news = match self.jobs.get(&id.number) {
-            None => JobNews::Unknown,
-            Some(job) if job.ended => job.ended_news(shared.config.limits.result_bytes_max),
-            Some(job) => job.progress_news(),
-        };
+        if let Some(job) = self.jobs.get_mut(&id.number) {
+            job.watch(from);
+        }
+        let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
         shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news }));
     }
 
-    /// A client has seen how its job ended.
-    pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id.number) else {
-            return;
-        };
-        if job.ended && matches!(job.client, Client::Remote(node) if node == from) {
-            job.acknowledged = true;
-            self.remove_if_over(shared, id.number);
+    /// How a job is, as far as that is safe to tell.
+    fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
+        if let Some(job) = self.jobs.get(&number) {
+            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+            return outcome.map_or_else(|| job.progress_news(), |outcome| ended_news(&outcome, bytes_max));
         }
+        if let Some(ended) = self.archive.get(number) {
+            return match self.journal.is_safe(ended.ended_in) {
+                true => ended_news(&ended.outcome, bytes_max),
+                false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
+            };
+        }
+        match self.damaged.get(&number) {
+            Some(reason) => JobNews::Ended(Err(recovery::damaged(reason))),
+            None => JobNews::Unknown,
+        }
+    }
+
+    /// Somebody has seen how a job ended.
+    pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, id: JobId) {
+        match self.jobs.get_mut(&id.number) {
+            Some(job) => job.seen |= job.ended,
+            None => self.archive.see(id.number),
+        }
+        shared.timers.cancel(Timer::JobEnded(id.number));
     }
 }
 
@@ -576,7 +704,8 @@ impl Origin {
 
     /// Ends the tasks of a job that have waited for too long.
     pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
-        let Some(job) = self.jobs.get_mut(&number) else {
+        // What waits may run: that shows when it is adopted.
+        let Some(job) = self.jobs.get_mut(&number).filter(|_| !self.adopting) else {
             return;
         };
         let mut effects = core::mem::take(&mut self.effects);
@@ -596,27 +725,145 @@ impl Origin {
         }
     }
 
-    /// Tells a client again how its job ended; forgets the job when nobody wants to know.
+    /// Tells a client again how its job ended.
     pub(crate) fn on_ended_timer(&mut self, shared: &mut Shared, number: u64) {
-        let Some(job) = self.jobs.get_mut(&number).filter(|job| job.ended) else {
+        let Some(ended) = self.archive.get_mut(number).filter(|ended| !ended.seen) else {
             return;
         };
-        if shared.now - job.ended_at > ENDED_KEPT {
-            job.acknowledged = true;
-            self.remove_if_over(shared, number);
+        ended.tries += 1;
+        if ended.tries <= ENDED_TRIES_MAX {
+            let again = ENDED_AGAIN * (1 << ended.tries);
+            shared.timers.set(Timer::JobEnded(number), shared.now + again);
+            self.tell_ended(shared, number);
+        }
+    }
+
+    /// Forgets results that are too old, or too many.
+    pub(crate) fn on_forget_timer(&mut self, shared: &mut Shared) {
+        let bytes_max = shared.config.limits.archive_bytes_max;
+        for (number, ended) in self.archive.forget(shared.now, bytes_max) {
+            shared.timers.cancel(Timer::JobEnded(number));
+            if let Some(key) = &ended.about.key {
+                self.keys.remove(&key.text);
+            }
+            if let Some(unwritten) = self.journal.of(number) {
+                unwritten.records = ended.records;
+            }
+        }
+        if let Some(until) = self.archive.next_until() {
+            shared.timers.set(Timer::Forget, until.max(shared.now + FORGET));
+        }
+    }
+
+    /// Whoever held tasks of an earlier incarnation has said so by now.
+    pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
+        self.adopting = false;
+        self.dispatch_due = true;
+        for (number, job) in &self.jobs {
+            if let Some(at) = job.next_expiry() {
+                shared.timers.set(Timer::Expires(*number), at);
+            }
+        }
+    }
+}
+
+/// The journal.
+impl Origin {
+    /// Asks the shell to write what has changed, unless it is writing.
+    pub(crate) fn write_journal(&mut self, shared: &mut Shared) {
+        let Some((number, node, unwritten)) = self.journal.next_write() else {
             return;
+        };
+        let mut writes = Vec::new();
+        let unix_ms = shared.unix_ms();
+        if let Some(node) = node {
+            writes.push(put(0, 0, &Record::Node(node)));
         }
-        if job.acknowledged {
-            return;
+        for (job, mut unwritten) in unwritten {
+            let key = |number| RecordKey { job, number };
+            let delete = |number| Write { key: key(number), value: None };
+            if let Some(running) = self.jobs.get_mut(&job) {
+                if let Some(accepted) = unwritten.accepted {
+                    writes.push(Write { key: key(0), value: Some(accepted) });
+                    running.records = 1;
+                }
+                if !unwritten.changes.is_empty() {
+                    let changes = core::mem::take(&mut unwritten.changes);
+                    writes.push(put(job, running.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
+                    running.records += 1;
+                }
+            } else if let Some(ended) = self.archive.get_mut(job) {
+                writes.push(put(job, 0, &Record::Over(ended.record())));
+                writes.extend((1..ended.records).map(delete));
+                ended.records = 1;
+            } else {
+                writes.extend((0..unwritten.records).map(delete));
+            }
         }
-        job.ended_tries += 1;
-        let tries = job.ended_tries;
-        let again = if tries < ENDED_TRIES_MAX { ENDED_AGAIN * (1 << tries.min(8)) } else { ENDED_KEPT };
-        if tries <= ENDED_TRIES_MAX {
-            let news = job.ended_news(shared.config.limits.result_bytes_max);
-            self.tell(shared, number, news);
+        shared.actions.push_back(Action::Persist { number, writes });
+    }
+
+    /// A write is safe: what waited for it is told.
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
+        self.journal.on_persisted(number);
+        while let Some(promise) = self.journal.due() {
+            self.keep(shared, promise);
         }
-        shared.timers.set(Timer::JobEnded(number), shared.now + again);
+    }
+
+    /// The journal cannot be written, or can again.
+    pub(crate) fn on_stalled(&mut self, reason: Option<String>) {
+        self.stalled = reason;
+    }
+
+    /// Tells something as soon as all that has happened so far is safe.
+    fn promise(&mut self, shared: &mut Shared, promise: Promise) {
+        if let Some(promise) = self.journal.promise(promise) {
+            self.keep(shared, promise);
+        }
+    }
+
+    fn keep(&mut self, shared: &mut Shared, promise: Promise) {
+        match promise {
+            Promise::Accepted { job: number, to } => {
+                let job = JobId { origin: shared.me(), number };
+                match to {
+                    Submitted::Local(id) => shared.event(Event::Accepted(id, job)),
+                    Submitted::Remote { node, number } => {
+                        shared.outbox.send(node, Message::Accepted(Accepted { number, job }));
+                    }
+                    Submitted::ByTask => {}
+                }
+            }
+            Promise::Ended(number) => self.tell_ended(shared, number),
+            Promise::Results { worker, epoch, number } => {
+                let Some(peer) = self.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
+                    return;
+                };
+                match peer.acknowledge(number, shared.now) {
+                    Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(worker), at),
+                    Acknowledged::Now => shared.outbox.mark(Address::Node(worker)),
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits for a job how it ended.
+    fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
+        let local = |client| if let Client::Local(id) = client { Some(id) } else { None };
+        let (client, outcome) = match (self.jobs.get(&number), self.archive.get(number)) {
+            (Some(job), _) => (job.client, job.outcome()),
+            (None, Some(ended)) => (ended.client, Some(ended.outcome.clone())),
+            (None, None) => return,
+        };
+        let Some(outcome) = outcome else { return };
+        match local(client) {
+            Some(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
+            None => {
+                let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
+                self.tell(shared, number, news);
+            }
+        }
     }
 }
 
@@ -628,7 +875,9 @@ impl Origin {
             return;
         }
         for (class, priority) in self.queue.order() {
-            self.dispatch_class(shared, around, class, priority);
+            if !self.adopting {
+                self.dispatch_class(shared, around, class, priority);
+            }
             if !self.queue.is_hungry(class) {
                 shared.timers.cancel(Timer::Announce(class));
             } else if !shared.timers.is_set(Timer::Announce(class)) {
@@ -742,9 +991,11 @@ impl Origin {
             Ok(value) => Ok(value),
             Err(_) if !is_current => return,
             Err(failure) => match job.retry(shared, attempt, failure, &mut self.queue) {
-                Ok(due) => {
+                Ok((failures, due)) => {
+                    let step = attempt.step;
+                    self.journal.change(attempt.job, || Change::Failed { step, failures });
                     if let Some(due) = due {
-                        set_countdown(shared, attempt.job, attempt.step, due);
+                        self.wait(shared, attempt.job, step, due);
                     }
                     self.dispatch_due = true;
                     return;
@@ -765,6 +1016,7 @@ impl Origin {
             return;
         };
         let phase = job.open_task(step).map(|task| task.phase);
+        self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
         job.complete(step, outcome, effects);
         if phase == Some(Phase::Delayed) {
             shared.timers.cancel(Timer::Countdown { job: number, step });
@@ -828,7 +1080,7 @@ impl Origin {
             if job.news_to_come() {
                 shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
             }
-            if let Some(at) = job.next_expiry() {
+            if let Some(at) = job.next_expiry().filter(|_| !self.adopting) {
                 shared.timers.set(Timer::Expires(number), at);
             }
         }
@@ -841,58 +1093,100 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        match job.make_ready(shared, number, step, &mut self.queue) {
+        match job.make_ready(shared, number, step, self.adopting, &mut self.queue) {
             Announced::Ready => {}
-            Announced::Delayed(due) => set_countdown(shared, number, step, due),
+            Announced::Delayed(due) => self.wait(shared, number, step, due),
+            Announced::DelayedBefore(due) => set_countdown(shared, number, step, due),
             Announced::Expired(failure) => self.expire(shared, number, step, Some(failure), effects),
         }
         self.dispatch_due = true;
+    }
+
+    /// Lets a task wait from now on. Its pause goes on in the next incarnation of this origin.
+    fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
+        set_countdown(shared, number, step, due);
+        if due.from > shared.now
+            && let Some(unix_ms) = shared.wall.unix_ms(due.from)
+        {
+            self.journal.change(number, || Change::Waits { step, until_unix_ms: unix_ms });
+        }
     }
 
     fn check_ended(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        if !job.ended && job.plan.result().is_some() {
-            job.ended = true;
-            job.ended_at = shared.now;
-            let news = match job.client {
-                Client::Local(_) => job.ended_news(u32::MAX),
-                Client::Remote(_) => job.ended_news(shared.config.limits.result_bytes_max),
-            };
-            match job.client {
-                Client::Local(_) => job.acknowledged = true,
-                Client::Remote(_) => shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN),
-            }
-            self.tell(shared, number, news);
+        let has_ended = !job.ended && job.plan.result().is_some();
+        job.ended |= has_ended;
+        if job.plan.is_finished() {
+            self.close(shared, number);
         }
-        self.remove_if_over(shared, number);
+        if has_ended {
+            let now = self.journal.now();
+            if let Some(job) = self.jobs.get_mut(&number) {
+                job.ended_in = now;
+            } else if let Some(ended) = self.archive.get_mut(number) {
+                ended.ended_in = now;
+            }
+            self.promise(shared, Promise::Ended(number));
+        }
     }
 
-    fn remove_if_over(&mut self, shared: &mut Shared, number: u64) {
-        let Some(job) = self.jobs.get(&number) else {
+    /// Puts a job that is over into the archive.
+    fn close(&mut self, shared: &mut Shared, number: u64) {
+        let Some(job) = self.jobs.remove(&number) else {
             return;
         };
-        if job.acknowledged && job.plan.is_finished() {
-            self.tasks -= job.plan.progress().total;
-            self.jobs.remove(&number);
-            shared.timers.cancel(Timer::JobNews(number));
-            shared.timers.cancel(Timer::JobEnded(number));
-            shared.timers.cancel(Timer::Expires(number));
+        let tasks = job.plan.progress().total;
+        self.tasks -= tasks;
+        shared.timers.cancel(Timer::JobNews(number));
+        shared.timers.cancel(Timer::Expires(number));
+        let Some(outcome) = job.outcome() else {
+            return;
+        };
+        if let Some(unwritten) = self.journal.of(number) {
+            unwritten.changes.clear();
         }
+        let seen = job.seen || matches!(job.client, Client::Local(_));
+        if matches!(job.client, Client::Remote(_)) && !seen {
+            shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
+        }
+        let ended = Ended {
+            client: job.client,
+            listeners: job.listeners().collect(),
+            canvas: outcome.is_err().then_some(job.canvas),
+            about: job.about,
+            outcome,
+            tasks,
+            ended_unix_ms: shared.unix_ms(),
+            until: shared.now + ms(shared.config.limits.archive_ms),
+            tries: 0,
+            seen,
+            accepted_in: job.accepted_in,
+            ended_in: job.ended_in,
+            records: job.records,
+        };
+        self.archive.insert(number, ended);
+        self.on_forget_timer(shared);
     }
 
-    /// Tells the client of a job something.
+    /// Tells whoever waits for a job something.
     fn tell(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
-        let Some(job) = self.jobs.get(&number) else {
-            return;
+        let (client, accepted_in, listeners) = match (self.jobs.get(&number), self.archive.get(number)) {
+            (Some(job), _) => (job.client, job.accepted_in, job.listeners().collect::<Vec<_>>()),
+            (None, Some(ended)) => (ended.client, ended.accepted_in, ended.listeners.clone()),
+            (None, None) => return,
         };
-        match job.client {
-            Client::Local(id) => shared.event(Event::Job(id, news)),
-            Client::Remote(node) => {
-                let job = JobId { origin: shared.me(), number };
-                shared.outbox.send(node, Message::JobEvent(JobEvent { job, news }));
-            }
+        if !self.journal.is_safe(accepted_in) {
+            // Nobody knows the job yet.
+            return;
+        }
+        let job = JobId { origin: shared.me(), number };
+        for node in listeners {
+            shared.outbox.send(node, Message::JobEvent(JobEvent { job, news: news.clone() }));
+        }
+        if let Client::Local(id) = client {
+            shared.event(Event::Job(id, news));
         }
     }
 
@@ -902,12 +1196,19 @@ impl Origin {
             let Some(job) = self.jobs.get_mut(&attempt.job) else {
                 continue;
             };
-            if !job.lose(attempt, started, &mut self.queue) {
+            let Some(losses) = job.lose(attempt, started, &mut self.queue) else {
+                continue;
+            };
+            let step = attempt.step;
+            if losses < LOSSES_MAX {
+                if started {
+                    self.journal.change(attempt.job, || Change::Lost { step, losses });
+                }
                 self.expire_now(shared, attempt);
                 continue;
             }
             let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
-            let error = job.error(attempt.step, None, attempt.number, Failure::new(Cause::Lost, text));
+            let error = job.error(step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
             self.complete(shared, attempt.job, attempt.step, Err(error), &mut effects);
             self.follow(shared, attempt.job, effects);
@@ -930,6 +1231,9 @@ impl Origin {
 impl Origin {
     /// Checks what must hold between two inputs.
     pub(crate) fn validate(&self, shared: &Shared) {
+        self.journal.validate();
+        self.archive.validate();
+        assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
         let mut leased = BTreeMap::new();
@@ -946,7 +1250,7 @@ impl Origin {
         queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
         for (number, job) in &self.jobs {
             job.plan.validate();
-            let expires = job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
             assert!(expires, "what may expire has its timer");
             for (step, task) in job.tasks() {
                 let attempt = Attempt { job: *number, step, number: task.attempt };
@@ -981,6 +1285,10 @@ fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
     if let Some(at) = due.at(&shared.wall) {
         shared.timers.set(Timer::Countdown { job, step }, at);
     }
+}
+
+fn put(job: u64, number: u32, record: &Record) -> Write {
+    Write { key: RecordKey { job, number }, value: Some(record.encode()) }
 }
 
 /// A result comes from outside: what is not one item must not get into a list or a call.

@@ -35,6 +35,14 @@ impl Shared {
         self.wall.unix_ms(self.now)
     }
 
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        let waiting = self.outbox.queues.values().map(VecDeque::len).max();
+        // One that did not fit is put back.
+        see("outbox", waiting.unwrap_or(0), self.config.limits.outbox_max + 1);
+        see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
+    }
+
     pub(crate) fn event(&mut self, event: Event) {
         self.actions.push_back(Action::Event(event));
     }

@@ -23,6 +23,10 @@ pub(crate) enum Timer {
     JobNews(u64),
     /// Origin: tell the client again how a job ended, or forget it.
     JobEnded(u64),
+    /// Origin: forget old results.
+    Forget,
+    /// Origin: lease again after a restart.
+    Adopt,
     /// Worker: confirm or renew what is held for this origin.
     Renew(NodeId),
     /// Worker: send results again to this origin.

@@ -24,6 +24,7 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
+use crate::config::Limits;
 use crate::io::{Action, Execute, RunId};
 use crate::modules::Modules;
 use crate::shared::Shared;
@@ -89,6 +90,8 @@ struct Link {
     seen_before: u64,
     /// The incarnation of the origin that the next `Fetch` answers, if it is not that one.
     answers: Option<Epoch>,
+    /// The incarnation of the origin that was last told what is held for the one before.
+    reported: Option<Epoch>,
     token: u64,
     token_before: u64,
     token_since: Instant,
@@ -152,6 +155,20 @@ impl Worker {
     /// Tasks run since the start.
     pub(crate) fn tasks_run(&self) -> u64 {
         self.tasks_run
+    }
+
+    /// An origin is there. If it has restarted it learns what is held for it, and what is done.
+    pub(crate) fn on_origin(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        let has_restarted = link.epoch.is_some_and(|known| known != epoch) && link.reported != Some(epoch);
+        if has_restarted && !link.held.is_empty() {
+            (link.reported, link.answers) = (Some(epoch), Some(epoch));
+            (link.fetch_due, link.renew_due) = (true, true);
+            link.unacked.values_mut().for_each(|unacked| unacked.again = true);
+            shared.outbox.mark(Address::Node(from));
+        }
     }
 
     /// An origin calls for help, and this node fits.
@@ -409,12 +426,13 @@ impl Worker {
                 put(&Message::Return(Return { origin_epoch, attempts }));
             }
         }
-        if core::mem::take(&mut link.renew_due) {
-            link.put_renews(put);
-        }
+        // An origin that has restarted must know the worker before it believes what is held.
         if core::mem::take(&mut link.fetch_due) {
             link.credit = if core::mem::take(&mut link.withheld) { 0 } else { share(window, active) };
             put(&Message::Fetch(link.fetch(shared, modules)));
+        }
+        if core::mem::take(&mut link.renew_due) {
+            link.put_renews(put);
         }
         if !link.put_results(shared, to, left, put) {
             shared.outbox.mark(Address::Node(to));
@@ -579,6 +597,17 @@ impl Worker {
         }
     }
 
+    /// Which attempt of which origin a run is.
+    pub(crate) fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
+        self.running.get(&run).map(|running| (running.origin, running.attempt))
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("origins", self.links.len(), limits.nodes_max);
+        see("held", self.queue.len() + self.running.len(), limits.held_max);
+    }
+
     /// Checks that nothing is under way.
     pub(crate) fn validate_idle(&self) {
         assert!(self.running.is_empty(), "nothing runs");
@@ -611,6 +640,7 @@ impl Link {
             seen: 0,
             seen_before: 0,
             answers: None,
+            reported: None,
             token,
             token_before: token,
             token_since: shared.now,

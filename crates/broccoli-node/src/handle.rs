@@ -90,6 +90,7 @@ impl fmt::Display for JobError {
             }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
             JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
+            JobError::Refused(Refusal::Storage(why)) => write!(f, "the node cannot write its journal: {why}; try later"),
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
             JobError::Lost => f.write_str("the node that held the job has restarted and lost it; submit again"),
             JobError::Type(value) => write!(f, "the result is of another type: {value}"),

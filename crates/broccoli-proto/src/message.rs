@@ -147,6 +147,9 @@ pub struct Birth {
     /// Version of its program.
     #[n(6)]
     pub version: String,
+    /// Whether its jobs outlive it: it keeps a journal.
+    #[n(7)]
+    pub durable: Option<bool>,
 }
 
 /// The end of one connection of one incarnation. It counts only for these.
@@ -392,6 +395,13 @@ pub struct Submit {
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
     #[n(2)]
     pub canvas: Cbor,
+    /// What the client calls it, 1 to 128 bytes: another submit with the same key is the same job, for as
+    /// long as the origin remembers it.
+    #[n(3)]
+    pub key: Option<String>,
+    /// Whether nobody waits for news. Default: the client does.
+    #[n(4)]
+    pub detached: Option<bool>,
 }
 
 /// The job is accepted.
@@ -431,6 +441,9 @@ pub enum Refusal {
     /// The node does not take jobs of others.
     #[n(3)]
     NotResident,
+    /// The node cannot write its journal; the text says why. Try later.
+    #[n(5)]
+    Storage(#[n(0)] String),
 }
 
 /// News of a job.

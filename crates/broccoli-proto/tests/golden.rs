@@ -51,6 +51,7 @@ kinds! { MESSAGES, message_kind, Message:
 
 kinds! { REFUSALS, refusal_kind, Refusal:
     0 "stale-token" StaleToken, 1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
+    5 "storage" Storage,
 }
 
 kinds! { NEWS, news_kind, JobNews:
@@ -117,6 +118,7 @@ fn presence() -> Vec<(&'static str, Message)> {
         packet_bytes_max: 1 << 20,
         resident: true,
         version: "0.1.0".into(),
+        durable: Some(true),
     };
     let vitals = Vitals {
         slots: 4,
@@ -213,13 +215,20 @@ fn jobs() -> Vec<(&'static str, Message)> {
         JobNews::TaskProgress { node: node("pi-2"), function: "tasks.add".into(), task: 3, done: 7, total: 9 };
     let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
     let canvas = Cbor::encode(&call());
+    let key = Some("tonight".into());
+    let detached = Submit { token: TOKEN, number: 2, canvas: canvas.clone(), key, detached: Some(true) };
     vec![
         ("hello", Message::Hello),
         ("welcome", Message::Welcome(Welcome { token: TOKEN, modules: DIGEST })),
-        ("submit", Message::Submit(Submit { token: TOKEN, number: 1, canvas })),
+        (
+            "submit",
+            Message::Submit(Submit { token: TOKEN, number: 1, canvas: canvas.clone(), key: None, detached: None }),
+        ),
+        ("submit.detached", Message::Submit(detached)),
         ("accepted", Message::Accepted(Accepted { number: 1, job: job() })),
         ("refused.stale-token", refused(Refusal::StaleToken)),
         ("refused.queue-full", refused(Refusal::QueueFull)),
+        ("refused.storage", refused(Refusal::Storage("no space left on device".into()))),
         ("refused.bad-canvas", refused(Refusal::BadCanvas("no function ad".into()))),
         ("refused.not-resident", refused(Refusal::NotResident)),
         ("job-event.progress", event(JobNews::Progress { done: 7, total: 11 })),

@@ -285,6 +285,11 @@ impl Plan {
         self.running == 0 && self.steps[0].has_ended()
     }
 
+    /// The first function that it calls, `module.function`; empty if it calls none.
+    pub fn name(&self) -> &str {
+        self.functions.first().map_or("", |target| &target.name)
+    }
+
     /// How many tasks have ended.
     pub fn progress(&self) -> Progress {
         Progress { done: self.done, total: self.total }
@@ -479,7 +484,8 @@ impl Plan {
         }
     }
 
-    fn is_running_task(&self, step: StepId) -> bool {
+    /// Whether this is a task that was announced as ready and has not ended.
+    pub fn is_running_task(&self, step: StepId) -> bool {
         self.steps
             .get(step.0 as usize)
             .is_some_and(|step| matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Running)))

@@ -39,13 +39,6 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// When a task that becomes ready now may be queued; none if at once.
-    fn of(options: &Options, now: Instant, wall: &Wall) -> Option<Due> {
-        let countdown = ms(options.countdown_ms.unwrap_or(0));
-        let due = Due { from: now + countdown, eta_unix_ms: options.eta_unix_ms };
-        due.at(wall).is_none_or(|at| at > now).then_some(due)
-    }
-
     /// When that is; none as long as the time of day is needed and not known.
     pub(super) fn at(self, wall: &Wall) -> Option<Instant> {
         match self.eta_unix_ms {
@@ -61,6 +54,8 @@ pub(super) enum Announced {
     Ready,
     /// It will be.
     Delayed(Due),
+    /// It will be, as an earlier incarnation has noted.
+    DelayedBefore(Due),
     /// It is too late for it.
     Expired(Failure),
 }
@@ -79,27 +74,34 @@ fn backoff(options: &Options, failures: u32, rng: &mut Rng) -> Duration {
 }
 
 impl Job {
-    /// Queues a task that the plan has announced, or says what it waits for.
-    pub(super) fn make_ready(&mut self, shared: &Shared, number: u64, step: u32, queue: &mut Queue) -> Announced {
-        self.know(step);
+    /// Queues a task that the plan has announced, or says what it waits for. What has expired may
+    /// still run somewhere if the tasks of an earlier incarnation are being adopted.
+    pub(super) fn make_ready(
+        &mut self,
+        shared: &Shared,
+        number: u64,
+        step: u32,
+        adopting: bool,
+        queue: &mut Queue,
+    ) -> Announced {
+        let task = *self.task_mut(step);
+        let was_tried = task.failures > 0 || task.losses > 0;
+        let noted = self.waited.remove(&step).and_then(|unix_ms| shared.wall.instant(unix_ms));
         let options = self.plan.call(StepId(step)).options;
-        let due = Due::of(options, shared.now, &shared.wall);
+        let countdown = if was_tried { Duration::ZERO } else { ms(options.countdown_ms.unwrap_or(0)) };
+        let due = Due { from: noted.unwrap_or(shared.now + countdown), eta_unix_ms: options.eta_unix_ms };
         if let Some(expires_ms) = options.expires_ms {
-            if let Some(failure) = self.expired(step, shared.now) {
+            if let Some(failure) = self.expired(step, shared.now).filter(|_| !adopting) {
                 return Announced::Expired(failure);
             }
             self.expiries.entry(expires_ms).or_default().push(step);
         }
-        match due {
-            Some(due) => {
-                self.delay(step, due);
-                Announced::Delayed(due)
-            }
-            None => {
-                self.enqueue(number, step, queue);
-                Announced::Ready
-            }
+        if due.at(&shared.wall).is_some_and(|at| at <= shared.now) {
+            self.enqueue(number, step, queue);
+            return Announced::Ready;
         }
+        self.delay(step, due);
+        if noted.is_some() { Announced::DelayedBefore(due) } else { Announced::Delayed(due) }
     }
 
     /// Lets a task wait.
@@ -125,17 +127,19 @@ impl Job {
         }
     }
 
-    /// Tries the task of a failed attempt again, at once or when it is due; the failure that
-    /// counts if it is not tried again.
+    /// Tries the task of a failed attempt again, at once or when it is due: how often it has failed by
+    /// now, and what it waits for. The failure that counts if it is not tried again.
     pub(super) fn retry(
         &mut self,
         shared: &mut Shared,
         attempt: Attempt,
         mut failure: Failure,
         queue: &mut Queue,
-    ) -> Result<Option<Due>, Failure> {
+    ) -> Result<(u32, Option<Due>), Failure> {
         let step = attempt.step;
-        let failures = self.count_failure(step);
+        let task = self.task_mut(step);
+        task.failures += 1;
+        let failures = task.failures;
         let options = self.plan.call(StepId(step)).options;
         let asked = failure.retry_after_ms.map(|pause| ms(pause.min(*DELAYS_MS.end())));
         let retries = options.retries.unwrap_or(if asked.is_some() { RETRIES_WHEN_ASKED } else { 0 });
@@ -151,11 +155,11 @@ impl Job {
         let pause = asked.unwrap_or_else(|| backoff(options, failures, &mut shared.rng));
         if pause.is_zero() {
             self.requeue(attempt, queue);
-            return Ok(None);
+            return Ok((failures, None));
         }
         let due = Due { from: shared.now + pause, eta_unix_ms: None };
         self.delay(step, due);
-        Ok(Some(due))
+        Ok((failures, Some(due)))
     }
 
     /// Why a task cannot be started any more, if it is too late for it.

@@ -10,33 +10,55 @@ use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedT
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
-use super::LOSSES_MAX;
 use super::delays::Due;
+use super::journal::{About, Change};
 use super::queue::{Need, Queue};
 use super::rates::Limit;
 use crate::canvas::{Effects, Mode, Plan, StepId};
 use crate::io::SubmitId;
 use crate::time::Instant;
 
+/// Nodes beside its client that hear of a job.
+const WATCHERS_MAX: usize = 8;
+/// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
+const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
+
 /// Who waits for a job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
     /// The program that this node is part of.
     Local(SubmitId),
-    /// Another node, with its own number for the submit.
+    /// Another node.
     Remote(NodeId),
+    /// Nobody: whoever wants to know asks.
+    Detached,
 }
 
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) plan: Plan,
     pub(super) client: Client,
+    pub(super) about: About,
+    /// As it came over the wire.
+    pub(super) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
     bindings: Vec<Arc<LeasedFunction>>,
+    /// Attempts of earlier incarnations of this origin have numbers up to this one.
+    attempts_before: u32,
+    /// The write of the journal that makes its acceptance safe.
+    pub(super) accepted_in: u64,
+    /// The write that makes its outcome safe, once it has ended.
+    pub(super) ended_in: u64,
+    /// Records that the journal has of it.
+    pub(super) records: u32,
+    /// Other nodes that have asked after it.
+    watchers: Vec<NodeId>,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
     pub(super) due: BTreeMap<u32, Due>,
+    /// Until when tasks were to wait, in Unix milliseconds, as an earlier incarnation has noted.
+    pub(super) waited: BTreeMap<u32, u64>,
     /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
     pub(super) expiries: BTreeMap<u64, Vec<u32>>,
     /// When this incarnation of the origin got the job …
@@ -48,11 +70,10 @@ pub(super) struct Job {
     told: u32,
     /// Whether the client is to be told soon how far the job is.
     news_due: bool,
+    /// Its outcome is known; callbacks may still run.
     pub(super) ended: bool,
-    pub(super) ended_at: Instant,
-    pub(super) ended_tries: u32,
-    /// The client knows how the job ended, or will never ask.
-    pub(super) acknowledged: bool,
+    /// Somebody knows how the job ended.
+    pub(super) seen: bool,
 }
 
 /// Where a task is.
@@ -86,32 +107,66 @@ pub(super) enum Phase {
 }
 
 impl Job {
-    pub(super) fn new(plan: Plan, client: Client, bindings: Vec<Arc<LeasedFunction>>, now: Instant) -> Job {
+    pub(super) fn new(
+        plan: Plan,
+        client: Client,
+        about: About,
+        canvas: Cbor,
+        bindings: Vec<Arc<LeasedFunction>>,
+    ) -> Job {
         Job {
             plan,
             client,
+            about,
+            canvas,
             bindings,
+            attempts_before: 0,
+            accepted_in: 0,
+            ended_in: 0,
+            records: 0,
+            watchers: Vec::new(),
             tasks: Vec::new(),
             due: BTreeMap::new(),
             expiries: BTreeMap::new(),
-            accepted: now,
+            waited: BTreeMap::new(),
+            accepted: Instant::default(),
             age: Duration::ZERO,
             last_class: None,
             told: 0,
             news_due: false,
             ended: false,
-            ended_at: now,
-            ended_tries: 0,
-            acknowledged: false,
+            seen: false,
         }
     }
 
-    /// Makes room for what is known of a task.
-    pub(super) fn know(&mut self, step: u32) {
+    /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
+    /// may be anywhere.
+    pub(super) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
+        (self.attempts_before, self.records) = (attempts_before, records);
+        self
+    }
+
+    /// Notes that a node wants to hear of the job.
+    pub(super) fn watch(&mut self, node: NodeId) {
+        let is_client = self.client == Client::Remote(node);
+        if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
+            self.watchers.push(node);
+        }
+    }
+
+    /// The other nodes that hear of the job.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = NodeId> {
+        let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
+        client.into_iter().chain(self.watchers.iter().copied())
+    }
+
+    /// A task of the plan, noted here when it was not yet.
+    pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
             self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready });
         }
+        &mut self.tasks[at]
     }
 
     /// Queues a task behind the others.
@@ -140,29 +195,29 @@ impl Job {
     }
 
     pub(super) fn set_phase(&mut self, step: u32, phase: Phase) {
-        self.tasks[step as usize].phase = phase;
-    }
-
-    /// Counts a failure of a task; how many there are now.
-    pub(super) fn count_failure(&mut self, step: u32) -> u32 {
-        let task = &mut self.tasks[step as usize];
-        task.failures += 1;
-        task.failures
-    }
-
-    /// Counts the loss of an attempt that had started; how many there are now.
-    fn count_loss(&mut self, step: u32) -> u8 {
-        let task = &mut self.tasks[step as usize];
-        task.losses += 1;
-        task.losses
+        self.task_mut(step).phase = phase;
     }
 
     /// A new attempt at a ready task; none if it is not ready any more.
     pub(super) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
         let task = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Ready)?;
         task.phase = Phase::Leased;
-        task.attempt += 1;
+        task.attempt = task.attempt.max(self.attempts_before) + 1;
         Some(Attempt { job: number, step, number: task.attempt })
+    }
+
+    /// Takes over an attempt of an earlier incarnation of this origin that a worker still holds,
+    /// unless its task has been given to somebody already.
+    pub(super) fn adopt(&mut self, attempt: Attempt) -> bool {
+        let waits = |task: &&mut Task| task.phase == Phase::Ready && task.attempt <= self.attempts_before;
+        let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(waits) else {
+            return false;
+        };
+        if attempt.number > self.attempts_before {
+            return false;
+        }
+        (task.phase, task.attempt) = (Phase::Leased, attempt.number);
+        true
     }
 
     /// What goes to a worker for an attempt, if the attempt is still the current one.
@@ -196,9 +251,15 @@ impl Job {
         true
     }
 
-    /// Queues the task of a lost attempt again; `true` if that has happened too often.
-    pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> bool {
-        self.requeue(attempt, queue) && started && self.count_loss(attempt.step) >= LOSSES_MAX
+    /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how often
+    /// runs of it that had started were lost.
+    pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> Option<u8> {
+        if !self.requeue(attempt, queue) {
+            return None;
+        }
+        let task = self.task_mut(attempt.step);
+        task.losses += u8::from(started);
+        Some(task.losses)
     }
 
     /// A task that has become ready and has not ended.
@@ -216,6 +277,32 @@ impl Job {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
         self.plan.complete(StepId(step), outcome, effects);
+    }
+
+    /// Does again what an earlier incarnation has noted.
+    pub(super) fn replay(&mut self, change: Change, effects: &mut Effects) -> Result<(), &'static str> {
+        match change {
+            Change::Ended { step, outcome } => {
+                if !self.plan.complete(StepId(step), outcome, effects) {
+                    return Err("the outcome of a task that did not run");
+                }
+                self.task_mut(step).phase = Phase::Ended;
+            }
+            Change::Failed { step, failures } if self.plan.is_running_task(StepId(step)) => {
+                self.task_mut(step).failures = failures;
+            }
+            Change::Lost { step, losses } if self.plan.is_running_task(StepId(step)) => {
+                self.task_mut(step).losses = losses;
+            }
+            Change::Waits { step, until_unix_ms } if self.plan.is_running_task(StepId(step)) => {
+                self.waited.insert(step, until_unix_ms);
+            }
+            Change::Failed { .. } | Change::Lost { .. } | Change::Waits { .. } => {
+                return Err("a failure of a task that did not run");
+            }
+            Change::Revoked => self.plan.revoke(),
+        }
+        Ok(())
     }
 
     /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
@@ -242,13 +329,23 @@ impl Job {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
     }
 
+    /// One task that was announced.
+    pub(super) fn task(&self, step: u32) -> Option<&Task> {
+        self.tasks.get(step as usize)
+    }
+
+    /// The module of a task's function.
+    pub(super) fn module_of(&self, step: u32) -> ModuleHash {
+        self.bindings[self.plan.call(StepId(step)).key as usize].module
+    }
+
     /// Describes a failure for people.
     pub(super) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
         TaskError {
             function: self.plan.call(StepId(step)).name.into(),
             task: step,
             node,
-            attempt,
+            attempt: attempt % ATTEMPTS_PER_BOOT,
             cause: failure.cause,
             text: failure.text,
             members: Vec::new(),
@@ -274,7 +371,8 @@ impl Job {
 
     /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
     pub(super) fn news_to_come(&mut self) -> bool {
-        let come = !self.news_due && !self.ended && self.plan.progress().done != self.told;
+        let heard = matches!(self.client, Client::Local(_)) || self.listeners().next().is_some();
+        let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
         self.news_due |= come;
         come
     }
@@ -288,29 +386,37 @@ impl Job {
         changed.then(|| self.progress_news())
     }
 
-    /// How the job ended, with a result of at most `bytes_max`.
-    pub(super) fn ended_news(&self, bytes_max: u32) -> JobNews {
-        let outcome = match self.plan.result() {
-            None => return JobNews::Unknown,
-            Some(Err(error)) => Err(error.clone()),
-            Some(Ok(value)) if value.as_bytes().len() > bytes_max as usize => Err(TaskError {
-                function: "result".into(),
-                task: 0,
-                node: None,
-                attempt: 0,
-                cause: Cause::Unfit,
-                text: alloc::format!(
-                    "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
-                    value.as_bytes().len()
-                ),
-                members: Vec::new(),
-            }),
-            Some(Ok(value)) => Ok(value.clone()),
-        };
-        JobNews::Ended(outcome)
+    /// What the job came to, if that is known.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.plan.result().map(|result| result.cloned().map_err(TaskError::clone))
     }
 
     fn priority(&self, step: u32) -> u8 {
         self.plan.call(StepId(step)).options.priority.unwrap_or(0)
     }
+}
+
+/// The number up to which attempts of recovered tasks are those of earlier incarnations.
+pub(super) fn attempts_before(boots: u32) -> u32 {
+    boots.wrapping_mul(ATTEMPTS_PER_BOOT)
+}
+
+/// How a job ended, with a result of at most `bytes_max`.
+pub(super) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
+    let too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
+    let Some(value) = outcome.as_ref().ok().filter(too_large) else {
+        return JobNews::Ended(outcome.clone());
+    };
+    JobNews::Ended(Err(TaskError {
+        function: "result".into(),
+        task: 0,
+        node: None,
+        attempt: 0,
+        cause: Cause::Unfit,
+        text: alloc::format!(
+            "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
+            value.as_bytes().len()
+        ),
+        members: Vec::new(),
+    }))
 }

@@ -199,6 +199,13 @@ impl Peer {
         true
     }
 
+    /// The worker holds an attempt of an earlier incarnation of this origin.
+    pub(super) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
+        let (deadline, resend_at) = (now + LEASE, now);
+        let leased = Leased { since: now, confirmed: true, started, deadline, resent: 0, resend_at, waits: false };
+        self.leases.insert(attempt, leased);
+    }
+
     /// The worker could not be heard: its time starts anew, and it is asked again.
     pub(super) fn extend(&mut self, now: Instant) {
         for leased in self.leases.values_mut() {

@@ -1,8 +1,5 @@
 //! The protocol of the sans-IO node, one module a behaviour.
 
-#[path = "../cluster/mod.rs"]
-mod cluster;
-
 mod batches;
 mod faults;
 mod forms;
@@ -17,7 +14,7 @@ mod time;
 
 use broccoli_core::Event;
 use broccoli_proto::{Canvas, Cbor};
-use cluster::{Cluster, Id};
+use broccoli_sim::cluster::{self, Cluster, Id};
 
 fn add(x: i64, y: i64) -> Canvas {
     Canvas::task("add", Cbor::encode(&(x, y)))

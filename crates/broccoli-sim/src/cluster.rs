@@ -7,7 +7,6 @@
 //!
 //! The server keeps retained births and Wills in memory and nothing else. After every step the
 //! invariants of every touched node are checked.
-#![allow(unreachable_pub, reason = "shared by test programs")]
 
 pub mod functions;
 

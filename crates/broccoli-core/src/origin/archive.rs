@@ -1,0 +1,160 @@
+//! Jobs that are over, for whoever asks how they ended.
+//!
+//! ```text
+//!   over ──► unseen ──── acknowledged ────► seen ──► forgotten
+//!               └────── too old, or no room ──────────▲
+//! ```
+//!
+//! Kept for a time and up to a size. What somebody has seen makes room first.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use broccoli_proto::{Cbor, NodeId, Outcome};
+
+use super::jobs::Client;
+use super::journal::{About, OverRecord};
+use crate::time::Instant;
+
+/// About what an entry takes beside its result and its canvas.
+const ENTRY_BYTES: usize = 384;
+
+/// Names of forgotten jobs in the queues, beside as many as there are jobs.
+const STALE_MAX: usize = 64;
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) client: Client,
+    /// The other nodes that wait for news.
+    pub(super) listeners: Vec<NodeId>,
+    pub(super) about: About,
+    pub(super) outcome: Outcome,
+    /// All of its tasks.
+    pub(super) tasks: u32,
+    /// Of a job that failed, so that it can be tried again.
+    pub(super) canvas: Option<Cbor>,
+    pub(super) ended_unix_ms: Option<u64>,
+    /// It is forgotten at this time.
+    pub(super) until: Instant,
+    /// How often its client was told.
+    pub(super) tries: u32,
+    /// Somebody knows how the job ended.
+    pub(super) seen: bool,
+    /// The write that makes its acceptance safe.
+    pub(super) accepted_in: u64,
+    /// The write that makes its end safe.
+    pub(super) ended_in: u64,
+    /// Records that the journal has of it.
+    pub(super) records: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Archive {
+    jobs: BTreeMap<u64, Ended>,
+    /// In the order of their end; may name what has been forgotten.
+    by_age: VecDeque<u64>,
+    /// In the order of their being seen; may name what has been forgotten.
+    seen: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl Ended {
+    /// What the journal keeps of it.
+    pub(super) fn record(&self) -> OverRecord {
+        OverRecord {
+            about: self.about.clone(),
+            outcome: self.outcome.clone(),
+            tasks: self.tasks,
+            ended_unix_ms: self.ended_unix_ms,
+            canvas: self.canvas.clone(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let outcome = match &self.outcome {
+            Ok(value) => value.as_bytes().len(),
+            Err(error) => error.text.len(),
+        };
+        let key = self.about.key.as_ref().map_or(0, |key| key.text.len());
+        ENTRY_BYTES + outcome + key + self.canvas.as_ref().map_or(0, |canvas| canvas.as_bytes().len())
+    }
+}
+
+impl Archive {
+    pub(super) fn get(&self, number: u64) -> Option<&Ended> {
+        self.jobs.get(&number)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Ended> {
+        self.jobs.get_mut(&number)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Ended)> {
+        self.jobs.iter().map(|(number, ended)| (*number, ended))
+    }
+
+    /// Takes a job that is over.
+    pub(super) fn insert(&mut self, number: u64, ended: Ended) {
+        self.bytes += ended.bytes();
+        self.by_age.push_back(number);
+        if ended.seen {
+            self.seen.push_back(number);
+        }
+        self.jobs.insert(number, ended);
+        let jobs = &self.jobs;
+        for queue in [&mut self.by_age, &mut self.seen] {
+            if queue.len() > 2 * jobs.len() + STALE_MAX {
+                queue.retain(|number| jobs.contains_key(number));
+            }
+        }
+    }
+
+    /// Somebody has seen how a job ended.
+    pub(super) fn see(&mut self, number: u64) {
+        if let Some(ended) = self.jobs.get_mut(&number).filter(|ended| !ended.seen) {
+            ended.seen = true;
+            self.seen.push_back(number);
+        }
+    }
+
+    /// Forgets what is too old, and what there is no room for; the newest is always kept.
+    pub(super) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Ended)> {
+        let mut forgotten = Vec::new();
+        while let Some(number) = self.next_to_forget(now, bytes_max) {
+            if let Some(ended) = self.jobs.remove(&number) {
+                self.bytes -= ended.bytes();
+                forgotten.push((number, ended));
+            }
+        }
+        forgotten
+    }
+
+    /// When the oldest entry will be too old.
+    pub(super) fn next_until(&self) -> Option<Instant> {
+        self.by_age.iter().find_map(|number| self.jobs.get(number)).map(|ended| ended.until)
+    }
+
+    fn next_to_forget(&mut self, now: Instant, bytes_max: usize) -> Option<u64> {
+        for queue in [&mut self.by_age, &mut self.seen] {
+            while queue.front().is_some_and(|number| !self.jobs.contains_key(number)) {
+                queue.pop_front();
+            }
+        }
+        let oldest = *self.by_age.front()?;
+        if self.jobs.get(&oldest).is_some_and(|ended| ended.until <= now) {
+            return Some(oldest);
+        }
+        let newest = self.by_age.back().copied();
+        let crowded = self.bytes > bytes_max && self.jobs.len() > 1;
+        let first = self.seen.front().copied().filter(|number| Some(*number) != newest).unwrap_or(oldest);
+        crowded.then_some(first)
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self) {
+        let bytes: usize = self.jobs.values().map(Ended::bytes).sum();
+        assert_eq!(self.bytes, bytes, "the size of what is kept is counted");
+        assert!(self.jobs.len() <= self.by_age.len(), "everything that is kept gets old");
+    }
+}

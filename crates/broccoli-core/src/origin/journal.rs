@@ -1,0 +1,333 @@
+//! The journal: what survives this incarnation of an origin.
+//!
+//! ```text
+//!   key       value
+//!   0, 0      Node: version of this format, incarnations so far
+//!   job, 0    Accepted; once the job is over, Over in its place
+//!   job, 1 …  Changes since then, in order, one record for each write
+//! ```
+//!
+//! One write is under way at a time. What happens meanwhile goes into the next one, so that a slow
+//! disk makes larger writes, not more of them, and a job that is accepted and ends meanwhile costs
+//! one record. Whoever is told that something is safe is told after its write: [`Promise`]. Nothing
+//! else waits: tasks are leased and run before the disk knows of their job.
+//!
+//! A new incarnation replays the changes of a job on the plan of its canvas: the plan is a pure
+//! computation, so that it comes to the same state.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_abi::Function;
+use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId, Outcome};
+use minicbor::{Decode, Encode};
+
+use crate::io::SubmitId;
+
+/// Version of the format. Another one is refused.
+pub(super) const VERSION: u32 = 1;
+
+/// One value of the journal.
+#[derive(Debug, Encode, Decode)]
+pub(super) enum Record {
+    #[n(0)]
+    Node(#[n(0)] NodeRecord),
+    #[n(1)]
+    Accepted(#[n(0)] AcceptedRecord),
+    #[n(2)]
+    Changes(#[n(0)] ChangesRecord),
+    #[n(3)]
+    Over(#[n(0)] OverRecord),
+}
+
+#[derive(Clone, Copy, Debug, Encode, Decode)]
+pub(super) struct NodeRecord {
+    #[n(0)]
+    pub(super) version: u32,
+    /// Incarnations of the node so far: part of the attempt numbers of recovered jobs.
+    #[n(1)]
+    pub(super) boots: u32,
+}
+
+/// A job as it was accepted.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct AcceptedRecord {
+    /// Counts accepted jobs over all incarnations: the order in which they wait.
+    #[n(0)]
+    pub(super) order: u64,
+    #[n(1)]
+    pub(super) about: About,
+    /// As it came over the wire.
+    #[n(2)]
+    pub(super) canvas: Cbor,
+    #[n(3)]
+    pub(super) bindings: Vec<Binding>,
+}
+
+/// What is known of a job beside its tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) struct About {
+    /// The submit of another node, so that its repetition does nothing again.
+    #[n(0)]
+    pub(super) submitter: Option<Submitter>,
+    /// Whether that node waits for news.
+    #[n(1)]
+    pub(super) waits: bool,
+    /// From the client, so that another submit with it does nothing again.
+    #[n(2)]
+    pub(super) key: Option<Key>,
+    /// When it was accepted, if this node knew the time of day.
+    #[n(3)]
+    pub(super) submitted_unix_ms: Option<u64>,
+    /// Its first function, for people.
+    #[n(4)]
+    pub(super) name: String,
+}
+
+/// A submit of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub(crate) struct Submitter {
+    /// The client …
+    #[n(0)]
+    pub(crate) node: NodeId,
+    /// … in its incarnation …
+    #[n(1)]
+    pub(crate) epoch: Epoch,
+    /// … and its number for the submit.
+    #[n(2)]
+    pub(crate) number: u32,
+}
+
+/// What a client calls its submit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Key {
+    #[n(0)]
+    pub(super) text: String,
+    /// Of the canvas: the same key for another one is a mistake.
+    #[n(1)]
+    pub(super) canvas: ModuleHash,
+}
+
+/// What a name in a canvas stood for when its job was accepted.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct Binding {
+    /// As the canvas has it.
+    #[n(0)]
+    pub(super) asked: String,
+    /// `module.function`.
+    #[n(1)]
+    pub(super) full: String,
+    #[n(2)]
+    pub(super) module: ModuleHash,
+    #[n(3)]
+    pub(super) function: Function,
+}
+
+/// What has happened to a job in one write.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct ChangesRecord {
+    /// When, if this node knew the time of day.
+    #[n(0)]
+    pub(super) unix_ms: Option<u64>,
+    #[n(1)]
+    pub(super) changes: Vec<Change>,
+}
+
+/// Something that must not be forgotten about a running job.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(super) enum Change {
+    /// A task has its outcome.
+    #[n(0)]
+    Ended {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        outcome: Outcome,
+    },
+    /// A task has failed so often and is tried again.
+    #[n(1)]
+    Failed {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        failures: u32,
+    },
+    /// Runs of a task that had started were lost so often.
+    #[n(2)]
+    Lost {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        losses: u8,
+    },
+    /// The job was revoked: nothing that has not ended will.
+    #[n(3)]
+    Revoked,
+    /// A task waits until then: a countdown, or the pause before it is tried again. Only noted if the
+    /// time of day is known.
+    #[n(8)]
+    Waits {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        until_unix_ms: u64,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct OverRecord {
+    #[n(0)]
+    pub(super) about: About,
+    #[n(1)]
+    pub(super) outcome: Outcome,
+    #[n(2)]
+    pub(super) tasks: u32,
+    #[n(3)]
+    pub(super) ended_unix_ms: Option<u64>,
+    /// Of a job that failed, so that it can be tried again.
+    #[n(4)]
+    pub(super) canvas: Option<Cbor>,
+}
+
+/// Who has handed in a canvas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Submitted {
+    /// The program that this node is part of.
+    Local(SubmitId),
+    /// Another node, with its own number for the submit.
+    Remote { node: NodeId, number: u32 },
+    /// A task on this node: nobody waits for an answer.
+    ByTask,
+}
+
+/// Something that is told once all that has happened before is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// To the client: its canvas is this job.
+    Accepted { job: u64, to: Submitted },
+    /// To the client: the job has ended.
+    Ended(u64),
+    /// To the worker: these results need not be kept any more.
+    Results { worker: NodeId, epoch: Epoch, number: u32 },
+}
+
+/// What has not been written yet of one job.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    pub(super) accepted: Option<Vec<u8>>,
+    pub(super) changes: Vec<Change>,
+    /// Records of a forgotten job that are still there.
+    pub(super) records: u32,
+}
+
+/// The changes that wait for the disk, and the promises that wait for them.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Whether there is a disk at all.
+    on: bool,
+    node: Option<NodeRecord>,
+    unwritten: BTreeMap<u64, Unwritten>,
+    /// The last write that was handed to the shell.
+    handed: u64,
+    /// The last write that is safe.
+    safe: u64,
+    promises: VecDeque<(u64, Promise)>,
+}
+
+impl Journal {
+    pub(super) fn new(on: bool) -> Journal {
+        Journal { on, ..Journal::default() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Begins an incarnation.
+    pub(super) fn begin(&mut self, boots: u32) {
+        if self.on {
+            self.node = Some(NodeRecord { version: VERSION, boots });
+        }
+    }
+
+    /// What has not been written of a job; `None` without a disk.
+    pub(super) fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
+        self.on.then(|| self.unwritten.entry(job).or_default())
+    }
+
+    /// Notes a change of a job.
+    pub(super) fn change(&mut self, job: u64, change: impl FnOnce() -> Change) {
+        if let Some(unwritten) = self.of(job) {
+            unwritten.changes.push(change());
+        }
+    }
+
+    /// The write that makes everything safe that has happened so far.
+    pub(super) fn now(&self) -> u64 {
+        let waits = self.node.is_some() || !self.unwritten.is_empty();
+        self.handed + u64::from(waits)
+    }
+
+    /// Whether a write has been made.
+    pub(super) fn is_safe(&self, number: u64) -> bool {
+        number <= self.safe
+    }
+
+    /// Keeps a promise until everything that has happened so far is safe; gives it back if it is.
+    pub(super) fn promise(&mut self, promise: Promise) -> Option<Promise> {
+        let number = self.now();
+        if self.is_safe(number) {
+            return Some(promise);
+        }
+        // One that was given before has an earlier write, which is enough.
+        if !self.promises.iter().rev().any(|(_, known)| *known == promise) {
+            self.promises.push_back((number, promise));
+        }
+        None
+    }
+
+    /// What is to be written next, if nothing is being written.
+    pub(super) fn next_write(&mut self) -> Option<(u64, Option<NodeRecord>, BTreeMap<u64, Unwritten>)> {
+        if self.handed > self.safe || self.now() == self.handed {
+            return None;
+        }
+        self.handed += 1;
+        Some((self.handed, self.node.take(), core::mem::take(&mut self.unwritten)))
+    }
+
+    /// A write is safe.
+    pub(super) fn on_persisted(&mut self, number: u64) {
+        self.safe = self.safe.max(number.min(self.handed));
+    }
+
+    /// The next promise that can be kept.
+    pub(super) fn due(&mut self) -> Option<Promise> {
+        let (number, promise) = *self.promises.front()?;
+        self.is_safe(number).then(|| self.promises.pop_front())?;
+        Some(promise)
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self) {
+        assert!(self.on || (self.handed == 0 && self.unwritten.is_empty()), "nothing is written without a disk");
+        assert!(self.handed <= self.safe + 1, "one write at a time");
+        let ordered = self.promises.iter().zip(self.promises.iter().skip(1)).all(|((a, _), (b, _))| a <= b);
+        assert!(ordered, "promises are kept in order");
+        assert!(self.promises.iter().all(|(number, _)| *number <= self.now()), "every promise has a write");
+        assert!(self.promises.front().is_none_or(|(number, _)| !self.is_safe(*number)), "no promise is overdue");
+    }
+}
+
+impl Record {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Cbor::encode(self).into_bytes()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        let record = decoder.decode().ok()?;
+        (decoder.position() == bytes.len()).then_some(record)
+    }
+}
