@@ -10,6 +10,9 @@
 //!   }
 //! ```
 
+mod drain;
+mod handles;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -94,6 +97,7 @@ pub struct Node {
     sequence: u64,
     last_submit: u32,
     started: Instant,
+    leave: drain::Leave,
     /// Where packets are opened.
     scratch: Vec<u8>,
 }
@@ -113,6 +117,7 @@ impl Node {
             now,
             wall: Wall::default(),
             connected: false,
+            draining: false,
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
@@ -123,10 +128,11 @@ impl Node {
             origin: Origin::new(shared.config.durable),
             shared,
             worker: Worker::default(),
-            client: Client::default(),
+            client: Client::new(last_submit),
             sequence: 0,
             last_submit,
             started: now,
+            leave: drain::Leave::default(),
             scratch: Vec::new(),
         }
     }
@@ -193,15 +199,6 @@ impl Node {
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
-    }
-
-    /// Hands an encoded canvas to the origin that this node is attached to. News come as
-    /// [`Event::Accepted`] or [`Event::Refused`], and [`Event::Job`].
-    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
-        self.shared.now = now;
-        let id = self.next_submit();
-        self.client.submit(&mut self.shared, id, canvas);
-        id
     }
 
     /// Ends a job that was submitted through this node.
@@ -278,6 +275,7 @@ impl Node {
             uptime_ms: (self.shared.now - self.started).as_millis() as u64,
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
+            draining: self.shared.draining.then_some(true),
         }
     }
 
@@ -317,6 +315,7 @@ impl Node {
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
+        self.check_drained();
         while self.shared.connected {
             let to = self.shared.outbox.pop_marked()?;
             if self.compose_packet(to, buf) {
@@ -464,6 +463,7 @@ impl Node {
             Message::Death(death) => {
                 if self.members.on_death(shared, from, epoch, death) {
                     self.origin.on_death(shared, from, epoch, death.leaving);
+                    self.client.on_death(shared, &self.members, from, death.leaving);
                 }
             }
             Message::Available(available) => self.on_available(from, epoch, &available),
@@ -474,7 +474,7 @@ impl Node {
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
             Message::Return(returned) => self.origin.on_return(shared, from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
-            Message::TaskResults(results) => self.origin.on_results(shared, from, epoch, results),
+            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
             Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
@@ -484,7 +484,7 @@ impl Node {
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
-            Message::Refused(refused) => self.client.on_refused(shared, from, refused),
+            Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
             Message::JobEventAck(job) => self.origin.on_ended_ack(shared, job),
             Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
@@ -508,20 +508,30 @@ impl Node {
                 let vitals = self.vitals();
                 self.shared.outbox.send(from, Message::Vitals(vitals));
             }
-            Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
+            Message::Vitals(vitals) => {
+                self.client.on_vitals(shared, from, &vitals);
+                shared.event(Event::Vitals(from, vitals));
+            }
             Message::Log(log) => self.origin.on_log(shared, from, log),
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
             Message::PermitRequest(request) => self.origin.on_permit_request(shared, &self.members, from, request),
             Message::Permit(permit) => self.origin.on_permit(shared, from, &permit),
+            Message::Drain(drain) => self.on_drain(from, epoch, &drain),
+            Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
+            Message::StepNews(news) => shared.event(Event::Step(news)),
+            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
+            Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
+            Message::StepQuery(_) => {}
         }
     }
 
     fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
+        let slots = birth.slots;
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.origin.on_birth(&mut self.shared, from, epoch);
+            self.origin.on_birth(&mut self.shared, from, epoch, slots);
             self.worker.on_origin(&mut self.shared, from, epoch);
-            self.client.on_member(&mut self.shared);
+            self.client.on_member(&mut self.shared, &self.members, from);
         }
     }
 
@@ -579,6 +589,9 @@ impl Node {
             Timer::Expires(job) => self.origin.on_expires_timer(shared, job),
             Timer::Permits(class) => self.origin.on_permits_timer(shared.now, class),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
+            Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
+            Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
+            Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
             Timer::Forget => self.origin.on_forget_timer(shared),
             Timer::Adopt => self.origin.on_adopt_timer(shared),
@@ -588,7 +601,8 @@ impl Node {
             Timer::Offer => self.worker.on_offer_timer(shared),
             Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
             Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
-            Timer::Submit(number) => self.client.on_submit_timer(shared, number),
+            Timer::Submit(id) => self.client.on_submit_timer(shared, &self.members, id),
+            Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),

@@ -16,6 +16,8 @@
 mod archive;
 mod audit;
 mod delays;
+mod growth;
+mod handles;
 mod jobs;
 mod journal;
 mod peers;
@@ -41,8 +43,9 @@ use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outc
 
 use self::archive::{Archive, Ended};
 use self::delays::{Announced, Due};
+use self::growth::Growth;
 pub(crate) use self::jobs::Client;
-use self::jobs::{Job, Phase, ended_news};
+use self::jobs::{Job, Phase, Task, ended_news};
 use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journal, Key, Promise, Record};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
@@ -81,6 +84,8 @@ const ANNOUNCE_MAX: Duration = ms(2_000);
 /// Clients hear of tasks that no node fits after this time, and again.
 const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
+/// A node that has come hears what waits within this time.
+const ANNOUNCE_TO_NEW: Duration = ms(10);
 /// Nodes that answer a call for help at first; more are asked each time.
 const ANSWERS_WANTED: u32 = 16;
 /// Longest key of a submit.
@@ -101,6 +106,8 @@ pub enum SubmitError {
     KeyTaken,
     /// The journal cannot be written; the text says why.
     Storage(String),
+    /// The node is about to leave.
+    Draining,
 }
 
 impl fmt::Display for SubmitError {
@@ -113,6 +120,7 @@ impl fmt::Display for SubmitError {
             }
             SubmitError::KeyTaken => f.write_str("the key was used for another canvas: take another key"),
             SubmitError::Storage(reason) => write!(f, "the node cannot write its journal: {reason}"),
+            SubmitError::Draining => f.write_str("the node is about to leave: submit to another"),
         }
     }
 }
@@ -124,6 +132,7 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Draining => Refusal::Draining,
             SubmitError::Storage(reason) => Refusal::Storage(reason),
             SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => {
                 Refusal::BadCanvas(error.to_string())
@@ -149,6 +158,8 @@ pub(crate) struct Origin {
     recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
+    /// The write after which this node may leave.
+    leaves_after: u64,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,
@@ -163,6 +174,7 @@ pub(crate) struct Origin {
     dispatch_due: bool,
     /// Who got the last task.
     last_worker: Option<NodeId>,
+    growth: Growth,
     effects: Effects,
 }
 
@@ -216,6 +228,9 @@ impl Origin {
         if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
             return self.known(shared, *known, key.as_ref());
         }
+        if shared.draining {
+            return Err(SubmitError::Draining);
+        }
         let limits = &shared.config.limits;
         if self.jobs.len() >= limits.jobs_max {
             return Err(SubmitError::QueueFull);
@@ -265,6 +280,7 @@ impl Origin {
         let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
         job.accepted = shared.now;
         job.accepted_in = self.journal.now();
+        set_deadline(shared, id.number, &job);
         self.jobs.insert(id.number, job);
         Ok(id)
     }
@@ -292,10 +308,27 @@ impl Origin {
 
     /// Ends a job; what has not ended never will.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.revoke();
+            self.journal.change(number, || Change::Revoked);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// The time limit of a job is over.
+    pub(crate) fn on_deadline(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.miss_deadline();
+            self.journal.change(number, || Change::Late);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// What a plan has ended from outside ends everywhere.
+    fn end_tasks(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        job.plan.revoke();
         for (step, attempt, phase) in job.end_all() {
             if phase == Phase::Leased {
                 self.abort(shared, Attempt { job: number, step, number: attempt });
@@ -304,7 +337,6 @@ impl Origin {
             }
         }
         shared.timers.cancel(Timer::Expires(number));
-        self.journal.change(number, || Change::Revoked);
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -378,7 +410,14 @@ impl Origin {
     }
 
     /// A worker has run tasks.
-    pub(crate) fn on_results(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, results: TaskResults) {
+    pub(crate) fn on_results(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        results: TaskResults,
+    ) {
         let answers = results.origin_epoch == shared.epoch;
         let peer = self.peer(shared, from, epoch);
         let Some(lost) = peer.meet(epoch, answers) else { return };
@@ -393,7 +432,7 @@ impl Origin {
                 effects = self.follow(shared, current.unwrap_or_default(), effects);
             }
             current = Some(result.attempt.job);
-            self.on_result(shared, from, result.attempt, result.outcome, &mut effects);
+            self.on_result(shared, around, from, result.attempt, result.outcome, &mut effects);
         }
         if let Some(job) = current {
             self.effects = self.follow(shared, job, effects);
@@ -430,6 +469,9 @@ impl Origin {
     /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
     /// little; if it left on purpose they do not.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, leaving: bool) {
+        if leaving {
+            self.on_goodbye(shared, node);
+        }
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.epoch == epoch) else {
             return;
         };
@@ -438,8 +480,11 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// A worker is there: again, or in another incarnation.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+    /// A node is there: for the first time, again, or in another incarnation.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, slots: u16) {
+        if slots > 0 {
+            self.call_soon(shared);
+        }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -464,6 +509,7 @@ impl Origin {
             shared.timers.set(Timer::Leases(*node), shared.now);
         }
         self.call_held(shared, around);
+        self.growth.on_connected(shared.now);
         self.dispatch_due = true;
     }
 
@@ -570,8 +616,10 @@ impl Origin {
 
     /// A client ends a job.
     pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        let known = |session: &Session| session.epoch == epoch && session.token == revoke.token;
-        if self.sessions.get(&from).is_some_and(known) && revoke.job.origin == shared.me() {
+        if !self.has_session(from, epoch, revoke.token) {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
+        } else if revoke.job.origin == shared.me() {
             self.revoke(shared, revoke.job.number);
         }
     }
@@ -645,6 +693,14 @@ impl Origin {
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
+        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        if let Some(node) = self.queue.pinned_to(class) {
+            // Nobody else can help; whether the node is there at all is looked after by `growth`.
+            let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
+            shared.outbox.send(node, Message::Available(available));
+            shared.timers.set(Timer::Announce(class), again);
+            return;
+        }
         let fitting = around.members.count(|name, birth| {
             birth.slots > 0
                 && around.modules.peer_holds(birth.modules, &want.module)
@@ -661,7 +717,6 @@ impl Origin {
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
         self.tell_without_node(shared, around, class, unfit);
-        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
         let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
@@ -893,7 +948,11 @@ impl Origin {
 
     fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
-        for (name, peer) in &self.peers {
+        let candidates = match self.queue.pinned_to(class) {
+            Some(node) => self.peers.range(node..=node),
+            None => self.peers.range::<NodeId, _>(..),
+        };
+        for (name, peer) in candidates {
             let reachable = shared.connected || *name == shared.me();
             if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
                 fitting.push((peer.credit(), *name));
@@ -963,7 +1022,7 @@ impl Origin {
         for (attempt, text) in unfit {
             let failure = Failure::new(Cause::Unfit, text);
             let mut effects = Effects::default();
-            self.on_result(shared, to, attempt, Err(failure), &mut effects);
+            self.on_failure(shared, to, attempt, failure, &mut effects);
             self.follow(shared, attempt.job, effects);
         }
     }
@@ -974,39 +1033,55 @@ impl Origin {
     fn on_result(
         &mut self,
         shared: &mut Shared,
+        around: &Around<'_>,
         from: NodeId,
         attempt: Attempt,
         outcome: Result<Cbor, Failure>,
         effects: &mut Effects,
     ) {
+        let Some(task) = self.jobs.get(&attempt.job).and_then(|job| job.open_task(attempt.step)) else {
+            return;
+        };
+        let outcome = outcome.and_then(well_formed);
+        match outcome.and_then(|value| self.replace(shared, around, attempt, value, effects)) {
+            Ok(Some(value)) => self.complete(shared, attempt.job, attempt.step, Ok(value), effects),
+            Ok(None) => self.waits_no_more(shared, attempt.job, attempt.step, task.phase),
+            Err(failure) => return self.on_failure(shared, from, attempt, failure, effects),
+        }
+        if task.phase == Phase::Leased && task.attempt != attempt.number {
+            self.abort(shared, Attempt { number: task.attempt, ..attempt });
+        }
+    }
+
+    /// Takes the failure of an attempt, if it is the current one.
+    fn on_failure(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
-        let Some(task) = job.open_task(attempt.step) else {
+        let step = attempt.step;
+        let is_current = |task: &Task| task.phase == Phase::Leased && task.attempt == attempt.number;
+        if !job.open_task(step).as_ref().is_some_and(is_current) {
             return;
-        };
-        let is_current = task.phase == Phase::Leased && task.attempt == attempt.number;
-        let outcome = outcome.and_then(well_formed);
-        let outcome: Outcome = match outcome {
-            Ok(value) => Ok(value),
-            Err(_) if !is_current => return,
-            Err(failure) => match job.retry(shared, attempt, failure, &mut self.queue) {
-                Ok((failures, due)) => {
-                    let step = attempt.step;
-                    self.journal.change(attempt.job, || Change::Failed { step, failures });
-                    if let Some(due) = due {
-                        self.wait(shared, attempt.job, step, due);
-                    }
-                    self.dispatch_due = true;
-                    return;
+        }
+        match job.retry(shared, attempt, failure, &mut self.queue) {
+            Ok((failures, due)) => {
+                self.journal.change(attempt.job, || Change::Failed { step, failures });
+                if let Some(due) = due {
+                    self.wait(shared, attempt.job, step, due);
                 }
-                Err(failure) => Err(job.error(attempt.step, Some(from), attempt.number, failure)),
-            },
-        };
-        let leased_elsewhere = (task.phase == Phase::Leased && !is_current).then_some(task.attempt);
-        self.complete(shared, attempt.job, attempt.step, outcome, effects);
-        if let Some(number) = leased_elsewhere {
-            self.abort(shared, Attempt { number, ..attempt });
+                self.dispatch_due = true;
+            }
+            Err(failure) => {
+                let error = job.error(step, Some(from), attempt.number, failure);
+                self.complete(shared, attempt.job, step, Err(error), effects);
+            }
         }
     }
 
@@ -1015,12 +1090,17 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        let phase = job.open_task(step).map(|task| task.phase);
+        let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
         self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
         job.complete(step, outcome, effects);
-        if phase == Some(Phase::Delayed) {
+        self.waits_no_more(shared, number, step, phase);
+    }
+
+    /// Forgets what a task waited for that has ended in this phase.
+    fn waits_no_more(&mut self, shared: &mut Shared, number: u64, step: u32, phase: Phase) {
+        if phase == Phase::Delayed {
             shared.timers.cancel(Timer::Countdown { job: number, step });
-        } else if phase == Some(Phase::Ready) {
+        } else if phase == Phase::Ready {
             let jobs = &self.jobs;
             self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
         }
@@ -1063,14 +1143,14 @@ impl Origin {
     /// buffer.
     fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
         // Bounded: each task becomes ready once.
-        while !effects.ready.is_empty() {
+        while !effects.ready.is_empty() || !effects.each.is_empty() {
+            self.wait_for_nodes(shared, number, &mut effects);
             let mut ready = core::mem::take(&mut effects.ready);
             for StepId(step) in ready.drain(..) {
                 self.announce(shared, number, step, &mut effects);
             }
             if effects.ready.is_empty() {
                 effects.ready = ready;
-                break;
             }
         }
         for error in effects.failed_callbacks.drain(..) {
@@ -1093,6 +1173,9 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
+        if let Some(node) = job.pinned_to(step) {
+            self.growth.watch(shared, node, number, step);
+        }
         match job.make_ready(shared, number, step, self.adopting, &mut self.queue) {
             Announced::Ready => {}
             Announced::Delayed(due) => self.wait(shared, number, step, due),
@@ -1141,6 +1224,8 @@ impl Origin {
         self.tasks -= tasks;
         shared.timers.cancel(Timer::JobNews(number));
         shared.timers.cancel(Timer::Expires(number));
+        shared.timers.cancel(Timer::JobDeadline(number));
+        self.growth.forget(shared, number);
         let Some(outcome) = job.outcome() else {
             return;
         };
@@ -1284,6 +1369,15 @@ impl Origin {
 fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
     if let Some(at) = due.at(&shared.wall) {
         shared.timers.set(Timer::Countdown { job, step }, at);
+    }
+}
+
+/// Sets the timer for the time limit of a job, if it has one.
+fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
+    if let Some(deadline_ms) = job.plan.deadline_ms() {
+        let age_ms =
+            shared.unix_ms().zip(job.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
+        shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms.saturating_sub(age_ms)));
     }
 }
 

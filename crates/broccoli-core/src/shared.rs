@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) now: Instant,
     pub(crate) wall: Wall,
     pub(crate) connected: bool,
+    /// Whether this node is about to leave: it takes nothing new.
+    pub(crate) draining: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,

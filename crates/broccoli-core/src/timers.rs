@@ -23,6 +23,12 @@ pub(crate) enum Timer {
     JobNews(u64),
     /// Origin: tell the client again how a job ended, or forget it.
     JobEnded(u64),
+    /// Origin: the time limit of a job.
+    JobDeadline(u64),
+    /// Origin: name the nodes for tasks of a job that run on each.
+    Each(u64),
+    /// Origin: look after the tasks that only this node can run.
+    Pinned(NodeId),
     /// Origin: forget old results.
     Forget,
     /// Origin: lease again after a restart.
@@ -39,8 +45,10 @@ pub(crate) enum Timer {
     RunTimeout(u64),
     /// Client: look after the connection to the origin.
     Attach,
-    /// Client: look after a submitted canvas.
+    /// Client: look after a submitted canvas, or a job.
     Submit(u32),
+    /// Client: an origin that was full is asked again.
+    Admit,
     /// Modules: ask this node for its manifests again.
     Manifests(NodeId),
     /// Modules: ask for chunks again.

@@ -10,6 +10,8 @@
 //! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
 //! given to several origins at once, and what cannot start soon is given back.
 
+mod drain;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -173,7 +175,7 @@ impl Worker {
 
     /// An origin calls for help, and this node fits.
     pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, available: &Available) {
-        if shared.config.slots == 0 || shared.rng.below(0x1_0000) > u64::from(available.chance) {
+        if shared.config.slots == 0 || shared.draining || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
         }
         let free = self.window(shared);
@@ -229,7 +231,7 @@ impl Worker {
                 link.renew_due = true;
                 continue;
             }
-            if room == 0 || !runs {
+            if room == 0 || !runs || shared.draining {
                 link.returns.push(task.attempt);
                 link.fetch_due = true;
                 continue;
@@ -510,6 +512,9 @@ impl Worker {
 
     /// How many more tasks this worker wants to be sent.
     fn window(&self, shared: &Shared) -> u32 {
+        if shared.draining {
+            return 0;
+        }
         let long = self.long_runs(shared.now);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);

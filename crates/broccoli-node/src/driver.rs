@@ -18,21 +18,23 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use broccoli_core::{Action, Event, Input, Instant, Node, SubmitId};
+use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
-use broccoli_wasm::Engine;
+use broccoli_wasm::{Engine, SubmitAnswer};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tokio::{task, time};
 
 use crate::executor::{Executor, Report};
+use crate::handle::StartError;
+use crate::journal::{Journal, JournalError, Writer};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
 use crate::store::{Installation, Installed, Store, Stored};
 
@@ -45,6 +47,8 @@ pub(crate) const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// The state machine is told the time of day this often: a clock that was set shows.
+const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Events that wait for one listener; those after them are dropped.
 pub(crate) const EVENTS_MAX: usize = 4_096;
 /// What a packet takes beside the canvas in it.
@@ -122,6 +126,8 @@ pub struct Driver {
     pub(crate) packet_bytes_max: usize,
     pub(crate) executor: Executor,
     pub(crate) store: Store,
+    /// Of a durable node.
+    pub(crate) journal: Option<Writer>,
     pub(crate) engine: Engine,
     pub(crate) reports: UnboundedReceiver<Report>,
     /// For the threads that install modules.
@@ -131,6 +137,8 @@ pub struct Driver {
     pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
     pub(crate) started: std::time::Instant,
     pub(crate) connect_at: Option<time::Instant>,
+    /// When the time of day is told again.
+    pub(crate) wall_clock_at: time::Instant,
     pub(crate) reconnect: Duration,
     pub(crate) connected: bool,
     pub(crate) over: bool,
@@ -187,12 +195,17 @@ impl Driver {
         }
     }
 
+    /// Tells listeners about storage.
+    pub(crate) fn say(&mut self, texts: Vec<String>) {
+        texts.into_iter().for_each(|text| self.tell(&NodeEvent::Storage(text)));
+    }
+
     fn set_sleep(&self, sleep: Pin<&mut Sleep>) {
         let far = self.started + Duration::from_secs(1 << 30);
         let timer = self.node.poll_timeout().map_or(far, |at| self.started + Duration::from_micros(at.0));
         let full = self.connected && !self.link.has_room();
         let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
-        let at = soon.min(timer.into()).min(self.connect_at.unwrap_or(far.into()));
+        let at = soon.min(timer.into()).min(self.connect_at.unwrap_or(far.into())).min(self.wall_clock_at);
         if sleep.deadline() != at {
             sleep.reset(at);
         }
@@ -226,7 +239,37 @@ impl Driver {
         if self.connect_at.is_some_and(|at| at <= time::Instant::now()) {
             self.connect();
         }
+        if self.wall_clock_at <= time::Instant::now() {
+            self.tell_time();
+        }
         self.feed(Input::Timeout);
+    }
+
+    /// Tells the state machine the time of day.
+    pub(crate) fn tell_time(&mut self) {
+        self.wall_clock_at = time::Instant::now() + WALL_CLOCK;
+        if let Ok(since) = SystemTime::UNIX_EPOCH.elapsed() {
+            self.feed(Input::WallClock { unix_ms: since.as_millis() as u64 });
+        }
+    }
+
+    /// Takes over what an earlier incarnation has left, and starts to write. Says what is damaged.
+    pub(crate) fn recover(&mut self, journal: Journal) -> Result<Vec<String>, StartError> {
+        self.tell_time();
+        let recovery = self.node.recover(self.now(), journal.records());
+        let recovery = recovery.map_err(|error| StartError::Journal(JournalError::Records(error)))?;
+        self.journal = Some(journal.start(self.reporter.clone()).map_err(StartError::Thread)?);
+        let name = self.name;
+        let text = |damage: &Damage| {
+            let job = JobId { origin: name, number: damage.job };
+            format!("job {job} cannot go on: {}; its records are left in the journal", damage.reason)
+        };
+        let mut said: Vec<String> = recovery.damaged.iter().map(text).collect();
+        if recovery.jobs + recovery.results > 0 {
+            let (jobs, tasks, results) = (recovery.jobs, recovery.tasks, recovery.results);
+            said.push(format!("took over {jobs} unfinished jobs with {tasks} open tasks, and {results} results"));
+        }
+        Ok(said)
     }
 
     fn connect(&mut self) {
@@ -272,9 +315,44 @@ impl Driver {
                 self.executor.ended(run);
                 self.feed(Input::Executed { run, outcome });
             }
+            Report::Persisted(number) => self.feed(Input::Persisted(number)),
+            Report::Stalled(reason) => {
+                let text = match &reason {
+                    Some(why) => format!("the journal cannot be written: {why}; no new jobs until it can"),
+                    None => "the journal can be written again".to_owned(),
+                };
+                self.tell(&NodeEvent::Storage(text));
+                self.feed(Input::Stalled(reason));
+            }
             Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
+            Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
             Report::Installed(installed) => self.on_installed(*installed),
         }
+    }
+
+    /// A running task puts a canvas into this node's queue.
+    fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
+        let now = self.now();
+        let canvas = match Canvas::from_wire(canvas) {
+            Ok(canvas) => canvas,
+            Err(error) => return self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
+        };
+        let Err(error) = self.node.submit_detached(now, &canvas) else {
+            return self.executor.answer(run, SubmitAnswer::Accepted);
+        };
+        let answer = match &error {
+            SubmitError::Canvas(_) => SubmitAnswer::BadCanvas,
+            SubmitError::QueueFull => SubmitAnswer::QueueFull,
+            SubmitError::KeyTaken | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
+        };
+        self.refuse_task_submit(run, answer, &error.to_string());
+    }
+
+    /// The task gets a number; the text is for its author.
+    fn refuse_task_submit(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
+        self.feed(Input::Logged { run, text: format!("submit: {why}") });
+        self.executor.answer(run, answer);
     }
 
     fn on_command(&mut self, command: Command) {
@@ -409,7 +487,11 @@ impl Driver {
                 self.executor.remove_module(&module);
                 self.store.remove(&module);
             }
-            Action::Persist { .. } => {}
+            Action::Persist { number, writes } => {
+                if let Some(journal) = &self.journal {
+                    journal.write(number, writes);
+                }
+            }
             Action::Event(event) => self.on_event(event),
         }
     }

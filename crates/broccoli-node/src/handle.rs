@@ -21,6 +21,7 @@ use tokio::time;
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
 use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
 use crate::executor::{Executor, RunLimits};
+use crate::journal::{Journal, JournalError};
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
 use crate::native::{Native, NativeFunction};
 use crate::store::Store;
@@ -41,6 +42,8 @@ pub enum StartError {
     Cluster(ClusterError),
     /// The data directory cannot be used.
     Data(PathBuf, io::Error),
+    /// The journal in the data directory cannot be used.
+    Journal(JournalError),
     /// The system gave no thread or event queue.
     Thread(io::Error),
 }
@@ -59,6 +62,7 @@ impl fmt::Display for StartError {
             }
             StartError::Cluster(error) => error.fmt(f),
             StartError::Data(path, error) => write!(f, "cannot use {} for data: {error}", path.display()),
+            StartError::Journal(error) => error.fmt(f),
             StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -90,7 +94,9 @@ impl fmt::Display for JobError {
             }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
             JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
-            JobError::Refused(Refusal::Storage(why)) => write!(f, "the node cannot write its journal: {why}; try later"),
+            JobError::Refused(Refusal::Storage(why)) => {
+                write!(f, "the node cannot write its journal: {why}; try later")
+            }
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
             JobError::Lost => f.write_str("the node that held the job has restarted and lost it; submit again"),
             JobError::Type(value) => write!(f, "the result is of another type: {value}"),
@@ -239,7 +245,7 @@ impl Builder {
             features: self.features,
             natives: natives.iter().map(|(module, _)| module.clone()).collect(),
             resident: self.resident,
-            durable: false,
+            durable: self.data.is_some(),
             holds_code: self.holds_code || self.slots > 0 || self.resident,
             version: env!("CARGO_PKG_VERSION").into(),
             limits: self.limits,
@@ -254,13 +260,15 @@ impl Builder {
         };
         let (store, stored, damaged) = Store::open(self.data.as_deref(), &cluster.deploy_public)
             .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
+        let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
+        let (journal, unreadable) = self.data.as_ref().map(open).transpose()?.unzip();
         let (report_sender, reports) = mpsc::unbounded_channel();
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         let result_bytes_max = self.limits.result_bytes_max as usize;
         let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, report_sender.clone());
         natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
-        for damage in damaged {
+        for damage in damaged.into_iter().chain(unreadable.unwrap_or_default()) {
             // More than fit would say nothing new.
             let _ = listener.try_send(NodeEvent::Storage(damage));
         }
@@ -274,6 +282,7 @@ impl Builder {
             packet_bytes_max: self.limits.packet_bytes_max as usize,
             executor,
             store,
+            journal: None,
             engine: Engine::new(self.wasm_limits),
             reports,
             reporter: report_sender,
@@ -282,11 +291,17 @@ impl Builder {
             jobs: HashMap::new(),
             started: std::time::Instant::now(),
             connect_at: None,
+            wall_clock_at: tokio::time::Instant::now(),
             reconnect: RECONNECT,
             connected: false,
             over: false,
             buf: Vec::new(),
         };
+        driver.tell_time();
+        if let Some(journal) = journal {
+            let said = driver.recover(journal)?;
+            driver.say(said);
+        }
         driver.install_stored(stored);
         Ok((NodeHandle { name, commands, events: Some(events) }, driver))
     }

@@ -9,14 +9,18 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
-use minicbor::data::Type;
-use minicbor::{Decode, Decoder, Encode};
+use broccoli_abi::cbor::{Head, Reader};
+use minicbor::data::{Tag, Type};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::Cbor;
 use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
+/// CBOR tag ("BROC") of a canvas that a task gives instead of a result: it replaces the task. The
+/// tagged item is the canvas as it is on the wire.
+pub const CANVAS_TAG: u64 = 0x4252_4f43;
 /// One canvas inside another costs six levels of arrays at most: canvas, form, its fields, the
 /// list of members; a callback fewer.
 const WIRE_DEPTH_MAX: usize = 6 * CANVAS_DEPTH_MAX + 8;
@@ -211,16 +215,6 @@ impl Options {
             rate: self.rate.or(defaults.rate),
         }
     }
-
-    /// The name of the first option that is set but that this version cannot honour.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        let later = [
-            ("each", self.each.is_some()),
-            ("partial", self.partial.is_some()),
-            ("deadline", self.deadline_ms.is_some()),
-        ];
-        later.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
-    }
 }
 
 impl From<Form> for Canvas {
@@ -246,6 +240,25 @@ impl Canvas {
         }
         let canvas: Canvas = minicbor::decode(bytes).map_err(|_| CanvasDecodeError::Malformed)?;
         canvas.check_values().then_some(canvas).ok_or(CanvasDecodeError::Malformed)
+    }
+
+    /// The result of a task that is to be replaced by this canvas.
+    pub fn to_replacement(&self) -> Cbor {
+        let mut encoder = Encoder::new(Vec::new());
+        encoder.tag(Tag::new(CANVAS_TAG)).and_then(|e| e.encode(self)).expect("writing to a Vec cannot fail");
+        Cbor::from_encoded(encoder.into_writer())
+    }
+
+    /// The canvas by which a task with this result is to be replaced; none for any other result.
+    pub fn replacement(result: &Cbor) -> Option<Result<Canvas, CanvasDecodeError>> {
+        let mut reader = Reader::new(result.as_bytes());
+        let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
+        is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
+    }
+
+    /// Whether an encoded item is tagged as a canvas that replaces its task.
+    pub fn is_replacement(item: &[u8]) -> bool {
+        matches!(Reader::new(item).head(), Ok(Head::Tag(CANVAS_TAG)))
     }
 
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.
@@ -317,7 +330,7 @@ fn nested_within(bytes: &[u8], max: usize) -> bool {
         };
         match entered {
             Ok(0) => {}
-            Ok(len) => open.push(len + 1),
+            Ok(len) => open.push(len.saturating_add(1)),
             Err(_) => return false,
         }
         if open.len() > max {
@@ -351,10 +364,32 @@ mod tests {
     }
 
     #[test]
+    fn a_replacement_is_a_tagged_canvas_and_nothing_else_is() {
+        let canvas = Canvas::chain(alloc::vec![nest(3), nest(1)]);
+        let result = canvas.to_replacement();
+        assert_eq!(broccoli_abi::validate_item(result.as_bytes()), Ok(()));
+        assert_eq!(Canvas::replacement(&result), Some(Ok(canvas.clone())));
+        assert_eq!(Canvas::replacement(&Cbor::encode(&canvas)), None);
+        assert_eq!(Canvas::replacement(&Cbor::array([result.as_bytes()].into_iter())), None);
+        let tagged = |content: &[u8]| Cbor::from_encoded([&[0xda, 0x42, 0x52, 0x4f, 0x43], content].concat());
+        assert_eq!(Canvas::replacement(&tagged(&[0x80])), Some(Err(CanvasDecodeError::Malformed)));
+        let deep = alloc::vec![0x81; 1 << 20];
+        assert_eq!(Canvas::replacement(&tagged(&deep)), Some(Err(CanvasDecodeError::TooDeep)));
+    }
+
+    #[test]
     fn hostile_nesting_is_refused_before_it_recurses() {
         assert!(Canvas::from_wire(Cbor::encode(&nest(CANVAS_DEPTH_MAX)).as_bytes()).is_ok());
         assert_eq!(Canvas::from_wire(&alloc::vec![0x81; 1 << 20]), Err(CanvasDecodeError::TooDeep));
         assert_eq!(Canvas::from_wire(&[0x80]), Err(CanvasDecodeError::Malformed));
+    }
+
+    #[test]
+    fn a_map_or_array_that_claims_all_lengths_is_refused() {
+        for head in [0x9b, 0xbb] {
+            let bytes = [head, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00];
+            assert_eq!(Canvas::from_wire(&bytes), Err(CanvasDecodeError::Malformed));
+        }
     }
 
     #[test]

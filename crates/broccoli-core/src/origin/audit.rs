@@ -3,6 +3,7 @@
 use broccoli_proto::message::Attempt;
 use broccoli_proto::{Cbor, TaskError};
 
+use super::growth::grown_max;
 use super::jobs::Phase;
 use super::{ANSWERS_MAX, Origin};
 use crate::audit::{TaskState, TaskView};
@@ -41,15 +42,18 @@ impl Origin {
 
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("jobs", self.jobs.len(), limits.jobs_max);
-        see("tasks", self.tasks as usize, limits.tasks_max as usize);
+        see("tasks", self.tasks as usize, grown_max(limits) as usize);
         // A late success leaves its entry behind until it comes to the front.
-        see("queue", self.queue.len(), 2 * limits.tasks_max as usize);
+        see("queue", self.queue.len(), 2 * grown_max(limits) as usize);
         see("workers", self.peers.len(), limits.nodes_max + self.peers_with_leases());
         see("clients", self.sessions.len(), limits.nodes_max);
         let answers = self.sessions.values().map(|session| session.answers.len()).max();
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
-        see("leases", leases, limits.tasks_max as usize);
+        see("leases", leases, grown_max(limits) as usize);
+        let (each, pinned) = self.growth.sizes();
+        see("tasks for each node", each, grown_max(limits) as usize);
+        see("runs on each node", pinned, 2 * grown_max(limits) as usize);
     }
 
     fn peers_with_leases(&self) -> usize {

@@ -6,15 +6,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_abi::Function;
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
 use broccoli_proto::options::Rate;
-use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
+use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
 use super::delays::Due;
 use super::journal::{About, Change};
 use super::queue::{Need, Queue};
 use super::rates::Limit;
-use crate::canvas::{Effects, Mode, Plan, StepId};
+use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Resolved, Room, StepId, pinned_to};
 use crate::io::SubmitId;
 use crate::time::Instant;
 
@@ -280,7 +281,13 @@ impl Job {
     }
 
     /// Does again what an earlier incarnation has noted.
-    pub(super) fn replay(&mut self, change: Change, effects: &mut Effects) -> Result<(), &'static str> {
+    pub(super) fn replay(
+        &mut self,
+        change: Change,
+        limits: &Limits,
+        effects: &mut Effects,
+    ) -> Result<(), &'static str> {
+        let room = Room { limits, tasks: u32::MAX };
         match change {
             Change::Ended { step, outcome } => {
                 if !self.plan.complete(StepId(step), outcome, effects) {
@@ -301,7 +308,50 @@ impl Job {
                 return Err("a failure of a task that did not run");
             }
             Change::Revoked => self.plan.revoke(),
+            Change::Late => self.plan.miss_deadline(),
+            Change::OnEach { step, nodes } => {
+                if !self.plan.is_running_task(StepId(step)) {
+                    return Err("nodes for a task that did not run");
+                }
+                self.plan.run_on_each(StepId(step), &nodes, room, effects);
+            }
+            Change::Replaced { step, result, bindings } => {
+                let canvas = Canvas::replacement(&result).and_then(Result::ok).ok_or("a replacement is no canvas")?;
+                let find = |name: &str| {
+                    let binding = bindings.iter().find(|binding| binding.asked == name);
+                    let binding = binding.ok_or("a name of a replacement is unknown")?;
+                    Ok((binding.full.clone(), binding.module, &binding.function))
+                };
+                self.replace(step, &canvas, find, room, effects).map_err(|_| "a replacement cannot be run")?;
+            }
         }
+        Ok(())
+    }
+
+    /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
+    /// know yet: full name, module and function.
+    pub(super) fn replace<'f>(
+        &mut self,
+        step: u32,
+        canvas: &Canvas,
+        mut find: impl FnMut(&str) -> Result<(String, ModuleHash, &'f Function), String>,
+        room: Room<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), CanvasError> {
+        let Job { plan, bindings, .. } = self;
+        let known = bindings.len();
+        let resolve = |name: &str| {
+            let (full, module, function) = find(name)?;
+            let key = bindings.len() as u32;
+            bindings.push(Arc::new(LeasedFunction { module, name: function.name.clone() }));
+            Ok(Resolved { name: full, function, key })
+        };
+        if let Err(error) = plan.replace(StepId(step), canvas, resolve, room, effects) {
+            self.bindings.truncate(known);
+            return Err(error);
+        }
+        self.task_mut(step).phase = Phase::Ended;
+        self.due.remove(&step);
         Ok(())
     }
 
@@ -324,6 +374,11 @@ impl Job {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
+    /// Whether any task was handed to a worker, so far as this incarnation knows.
+    pub(super) fn was_leased(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
+    }
+
     /// All tasks that were announced, with their step.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
@@ -332,6 +387,11 @@ impl Job {
     /// One task that was announced.
     pub(super) fn task(&self, step: u32) -> Option<&Task> {
         self.tasks.get(step as usize)
+    }
+
+    /// The node that a task is tied to, as one of its runs on each.
+    pub(super) fn pinned_to(&self, step: u32) -> Option<NodeId> {
+        pinned_to(&self.plan.call(StepId(step)).options.on)?.parse().ok()
     }
 
     /// The module of a task's function.

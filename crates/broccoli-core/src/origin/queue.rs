@@ -10,6 +10,7 @@ use broccoli_proto::message::Want;
 
 use super::peers::Peer;
 use super::rates::{Limit, Permits};
+use crate::canvas::pinned_to;
 use crate::members::matches;
 use crate::modules::Modules;
 use crate::time::Instant;
@@ -234,6 +235,11 @@ impl Queue {
         self.classes.get(&class).is_some_and(|class| {
             matches(&class.want.on, name, &peer.features) && modules.peer_holds(peer.modules, &class.want.module)
         })
+    }
+
+    /// The only node that can run tasks of a class, if there is but one.
+    pub(super) fn pinned_to(&self, class: u32) -> Option<NodeId> {
+        pinned_to(&self.classes.get(&class)?.want.on)?.parse().ok()
     }
 
     /// Keeps count of how long no node fits a class; names some of its tasks, one of each job,

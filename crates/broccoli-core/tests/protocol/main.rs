@@ -1,9 +1,12 @@
 //! The protocol of the sans-IO node, one module a behaviour.
 
 mod batches;
+mod clients;
 mod faults;
 mod forms;
+mod growth;
 mod hostile;
+mod leaving;
 mod losses;
 mod modules;
 mod presence;

@@ -2,7 +2,6 @@
 
 use broccoli_core::{Event, SubmitError};
 use broccoli_proto::Cause;
-use broccoli_proto::message::Refusal;
 
 use crate::cluster::{Cluster, Spec};
 use crate::{add, sleep, sleeps};
@@ -15,12 +14,12 @@ fn a_full_queue_refuses_and_loses_nothing_that_it_accepted() {
     let jobs: Vec<_> = (0..4).map(|_| c.submit(0, &sleep(100))).collect();
     assert_eq!(c.try_submit(0, &add(1, 1)), Err(SubmitError::QueueFull));
     let remote = c.submit_remote(1, &add(1, 1));
-    let refused =
-        |c: &Cluster| c.events(1).any(|event| matches!(event, Event::Refused(id, Refusal::QueueFull) if *id == remote));
-    assert!(c.run_until(1_000, refused));
+    let told = |c: &Cluster| c.events(1).any(|event| matches!(event, Event::QueueFull(id, _) if *id == remote));
+    assert!(c.run_until(1_000, told));
     jobs.into_iter().for_each(|job| assert!(c.wait(0, job, 2_000).is_ok()));
     let job = c.submit(0, &add(1, 1));
     assert!(c.wait(0, job, 1_000).is_ok(), "there is room again");
+    assert!(c.wait(1, remote, 1_000).is_ok(), "the client has waited for it");
 }
 
 #[test]

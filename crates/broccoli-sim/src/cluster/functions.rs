@@ -6,9 +6,10 @@ use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::Execute;
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
-use broccoli_proto::{Cause, Cbor};
+use broccoli_proto::{Canvas, Cause, Cbor};
+use minicbor::bytes::ByteVec;
 
-const FUNCTIONS: [(&str, &[(&str, &str)]); 12] = [
+const FUNCTIONS: [(&str, &[(&str, &str)]); 13] = [
     ("add", &[("x", "i64"), ("y", "i64")]),
     ("mul", &[("x", "i64"), ("y", "i64")]),
     ("tsum", &[("xs", "[i64]")]),
@@ -25,6 +26,8 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 12] = [
     ("second_fails", &[("ms", "i64")]),
     // Asks as often as it is told to be tried again after this time, then gives the number of calls before.
     ("asks", &[("times", "i64"), ("ms", "i64")]),
+    // Replaces itself by an encoded canvas.
+    ("become", &[("canvas", "bytes")]),
 ];
 
 /// The built-in module `tasks` of every node of the tests.
@@ -97,6 +100,10 @@ fn call_one(name: &str, args: &Cbor, version: u64, before: usize) -> (Duration, 
             Err(Failure { retry_after_ms: Some(ints().1 as u64), ..failure })
         }
         "asks" => Ok(Cbor::encode(&before)),
+        "become" => {
+            let [canvas] = args.decode::<[ByteVec; 1]>().expect("bytes");
+            Ok(Canvas::from_wire(&canvas).expect("a canvas").to_replacement())
+        }
         "version" => Ok(Cbor::encode(&version)),
         other => panic!("there is no {other}"),
     };

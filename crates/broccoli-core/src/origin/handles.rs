@@ -1,0 +1,164 @@
+//! What an origin tells those who know a job by its id, and what it does before it leaves.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{JobState, JobSummary, Jobs, JobsRequest, Message, Refusal, Refused, Retry, Submit};
+use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
+use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
+
+use super::archive::Ended;
+use super::jobs::{Client, Job};
+use super::{ANNOUNCE_TO_NEW, Around, Origin};
+use crate::shared::Shared;
+use crate::timers::Timer;
+
+/// The end of a job is told so often before a leaving origin waits no more for an answer.
+const ENDED_TRIES_LEAVING: u32 = 2;
+/// Most jobs in one answer.
+const LISTED_MAX: usize = 256;
+/// About what a job takes in it, beside its key.
+const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
+
+/// Leaving.
+impl Origin {
+    /// Takes no canvas from now on; what was accepted until now has to be safe before this node goes.
+    pub(crate) fn drain(&mut self) {
+        self.leaves_after = self.journal.now();
+    }
+
+    /// Whether no job is lost if this node goes now.
+    pub(crate) fn is_drained(&self, shared: &Shared) -> bool {
+        let told = |ended: &Ended| {
+            ended.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.client, Client::Remote(_))
+        };
+        if shared.config.durable {
+            return self.journal.is_safe(self.leaves_after);
+        }
+        self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended))
+    }
+
+    /// Calls for help soon, however long the next call would have waited.
+    pub(super) fn call_soon(&self, shared: &mut Shared) {
+        for (class, _) in self.queue.order() {
+            shared.timers.set_earlier(Timer::Announce(class), shared.now + ANNOUNCE_TO_NEW);
+        }
+    }
+}
+
+/// Jobs by their id.
+impl Origin {
+    /// Whether a client has this token of this incarnation.
+    pub(crate) fn has_session(&self, from: NodeId, epoch: Epoch, token: u64) -> bool {
+        self.sessions.get(&from).is_some_and(|session| session.epoch == epoch && session.token == token)
+    }
+
+    /// Somebody asks which jobs there are.
+    pub(crate) fn on_jobs_request(&self, shared: &mut Shared, from: NodeId, request: &JobsRequest) {
+        let packet = shared.config.limits.packet_bytes_max as usize;
+        let mut room = packet.saturating_sub(2 * OVERHEAD_BYTES_MAX);
+        let max = usize::from(request.max).min(LISTED_MAX);
+        let (mut jobs, mut more) = (Vec::new(), false);
+        let mut after = request.after;
+        while let Some(summary) = self.summary_after(after) {
+            let bytes = SUMMARY_BYTES + summary.key.as_ref().map_or(0, String::len);
+            more = jobs.len() >= max || bytes > room;
+            if more {
+                break;
+            }
+            room -= bytes;
+            after = Some(summary.number);
+            jobs.push(summary);
+        }
+        shared.outbox.send(from, Message::Jobs(Jobs { jobs, more }));
+    }
+
+    /// The first job beyond a number, running or over.
+    fn summary_after(&self, after: Option<u64>) -> Option<JobSummary> {
+        let first = after.map_or(Some(0), |after| after.checked_add(1))?;
+        let running = self.jobs.range(first..).next();
+        let over = self.archive.first_from(first);
+        match (running, over) {
+            (Some((number, job)), Some((other, _))) if *number < other => Some(self.summary_of(*number, job)),
+            (_, Some((number, ended))) => Some(summary_of_ended(number, ended)),
+            (Some((number, job)), None) => Some(self.summary_of(*number, job)),
+            (None, None) => None,
+        }
+    }
+
+    fn summary_of(&self, number: u64, job: &Job) -> JobSummary {
+        let progress = job.plan.progress();
+        let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+        let going = if job.was_leased() { JobState::Running } else { JobState::Queued };
+        JobSummary {
+            number,
+            state: outcome.as_ref().map_or(going, state_of),
+            name: short(&job.about.name),
+            done: progress.done,
+            total: progress.total,
+            submitted_unix_ms: job.about.submitted_unix_ms,
+            ended_unix_ms: None,
+            key: job.about.key.as_ref().map(|key| key.text.clone()),
+        }
+    }
+
+    /// A client has the canvas of a failed job run again.
+    pub(crate) fn on_retry(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        retry: &Retry,
+    ) {
+        let Retry { token, number, job } = *retry;
+        let answered = self.sessions.get(&from).is_some_and(|session| session.answers.contains_key(&number));
+        let canvas = match self.canvas_of_failed(job) {
+            Ok(canvas) => canvas,
+            Err(why) if self.has_session(from, epoch, token) && !answered => {
+                shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotRetriable(why) }));
+                return;
+            }
+            // What is wrong is said as for any submit.
+            Err(_) => Cbor::null(),
+        };
+        let submit = Submit { token, number, canvas, key: None, detached: Some(true) };
+        self.on_submit(shared, around, from, epoch, &submit);
+    }
+
+    fn canvas_of_failed(&self, job: JobId) -> Result<Cbor, String> {
+        if self.jobs.contains_key(&job.number) {
+            return Err(format!("job {job} has not ended"));
+        }
+        let ended = self.archive.get(job.number);
+        let ended = ended.ok_or_else(|| format!("no job {job}: unknown, or forgotten since it ended"))?;
+        ended.canvas.clone().ok_or_else(|| format!("job {job} has succeeded"))
+    }
+}
+
+fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
+    JobSummary {
+        number,
+        state: state_of(&ended.outcome),
+        name: short(&ended.about.name),
+        done: ended.tasks,
+        total: ended.tasks,
+        submitted_unix_ms: ended.about.submitted_unix_ms,
+        ended_unix_ms: ended.ended_unix_ms,
+        key: ended.about.key.as_ref().map(|key| key.text.clone()),
+    }
+}
+
+fn state_of(outcome: &Outcome) -> JobState {
+    match outcome {
+        Ok(_) => JobState::Succeeded,
+        Err(error) if error.cause == Cause::Revoked => JobState::Revoked,
+        Err(_) => JobState::Failed,
+    }
+}
+
+fn short(name: &str) -> String {
+    let end = name.floor_char_boundary(JobSummary::NAME_BYTES_MAX);
+    name[..end].into()
+}
