@@ -1318,6 +1318,7 @@ impl Origin {
     pub(crate) fn validate(&self, shared: &Shared) {
         self.journal.validate();
         self.archive.validate();
+        self.growth.validate(shared, &self.jobs);
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
+use broccoli_abi::CANVAS_TAG;
 use broccoli_abi::cbor::{Head, Reader};
 use minicbor::data::{Tag, Type};
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -18,9 +19,6 @@ use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
-/// CBOR tag ("BROC") of a canvas that a task gives instead of a result: it replaces the task. The
-/// tagged item is the canvas as it is on the wire.
-pub const CANVAS_TAG: u64 = 0x4252_4f43;
 /// One canvas inside another costs six levels of arrays at most: canvas, form, its fields, the
 /// list of members; a callback fewer.
 const WIRE_DEPTH_MAX: usize = 6 * CANVAS_DEPTH_MAX + 8;
@@ -254,11 +252,6 @@ impl Canvas {
         let mut reader = Reader::new(result.as_bytes());
         let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
         is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
-    }
-
-    /// Whether an encoded item is tagged as a canvas that replaces its task.
-    pub fn is_replacement(item: &[u8]) -> bool {
-        matches!(Reader::new(item).head(), Ok(Head::Tag(CANVAS_TAG)))
     }
 
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.

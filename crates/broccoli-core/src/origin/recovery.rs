@@ -34,9 +34,9 @@ enum Found {
     Running {
         order: u64,
         job: Box<Job>,
-        effects: Box<Effects>,
+        effects: Effects,
     },
-    Over(OverRecord),
+    Over(Box<OverRecord>),
 }
 
 /// How an asker is told that the records of a job are damaged.
@@ -73,11 +73,11 @@ impl Origin {
             let found = read(&mut of_job, boots, &shared.config.limits.canvas);
             of_job.for_each(drop);
             match found {
-                Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, record)),
+                Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, *record)),
                 Ok(Found::Running { order, job, effects }) => {
                     self.accepted = self.accepted.max(order);
                     self.take_recovered(shared, number, *job);
-                    queued.push((order, number, *effects));
+                    queued.push((order, number, effects));
                 }
                 Err(reason) => {
                     self.damaged.insert(number, reason.clone());
@@ -184,7 +184,7 @@ fn read(
         Record::decode(&value).map(Some).ok_or_else(|| format!("record {number} cannot be read"))
     };
     let accepted = match next()? {
-        Some(Record::Over(over)) => return Ok(Found::Over(over)),
+        Some(Record::Over(over)) => return Ok(Found::Over(Box::new(over))),
         Some(Record::Accepted(accepted)) => accepted,
         _ => return Err("record 0 says nothing of a job".into()),
     };
@@ -206,7 +206,7 @@ fn read(
     effects.each.retain(|step| job.plan.is_running_task(*step));
     effects.failed_callbacks.clear();
     let job = Box::new(job.recovered(attempts_before(boots), records));
-    Ok(Found::Running { order, job, effects: Box::new(effects) })
+    Ok(Found::Running { order, job, effects })
 }
 
 /// The job as it was when it was accepted.

@@ -420,6 +420,10 @@ fn misplaced_values_are_named() {
         ("f.get(timeout='x')", "1:7: `timeout` is a number of seconds, found the string \"x\""),
         ("f.apply_async(5)", "1:15: what `.apply_async` calls with must be a list, found the number 5"),
         ("f.apply_async((1,), 5)", "1:21: arguments by name must be a dict, found the number 5"),
+        (
+            "f.apply_async((1,), {'eta=k': 2})",
+            "1:21: the name of an argument has letters, digits and `_`, and is no word of Python",
+        ),
         ("f.apply_async((1,), {1: 2})", "1:21: the name of an argument must be a string, found the number 1"),
         ("f.ä.s(1)", "1:2: no function can be named `ä`"),
         ("ä.s(1)", "1:1: no function can be named `ä`: use letters, digits and _, at most 64"),
