@@ -458,6 +458,11 @@ impl Cluster {
         self.drain(id);
     }
 
+    /// Tells a node the time of day.
+    pub fn tell_time(&mut self, id: Id, unix_ms: u64) {
+        self.input(id, Input::WallClock { unix_ms });
+    }
+
     /// Deploys a module from a node.
     pub fn deploy(&mut self, id: Id, signed: &SignedManifest, code: &[u8]) {
         for (index, chunk) in code.chunks(CHUNK_BYTES as usize).enumerate() {
