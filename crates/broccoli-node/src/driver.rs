@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitError, SubmitId};
+use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, Jobs, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
@@ -396,25 +396,17 @@ impl Driver {
     /// A running task puts a canvas into this node's queue.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
         let now = self.now();
-        let canvas = match Canvas::from_wire(canvas) {
-            Ok(canvas) => canvas,
-            Err(error) => return self.refuse_task_submit(run, SubmitAnswer::BadCanvas, &error.to_string()),
+        let submitted = match Canvas::from_wire(canvas) {
+            Ok(canvas) => self.node.submit_detached(now, &canvas).map_err(|error| (error.to_string(), error.into())),
+            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
         };
-        let Err(error) = self.node.submit_detached(now, &canvas) else {
-            return self.executor.answer(run, SubmitAnswer::Accepted);
+        let (answer, why) = match submitted {
+            Ok(_) => (SubmitAnswer::Accepted, String::new()),
+            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
+            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
+            Err((why, _)) => (SubmitAnswer::NoJobs, why),
         };
-        let answer = match &error {
-            SubmitError::Canvas(_) => SubmitAnswer::BadCanvas,
-            SubmitError::QueueFull => SubmitAnswer::QueueFull,
-            SubmitError::KeyTaken | SubmitError::Storage(_) | SubmitError::Draining => SubmitAnswer::NoJobs,
-        };
-        self.refuse_task_submit(run, answer, &error.to_string());
-    }
-
-    /// The task gets a number; the text is for its author.
-    fn refuse_task_submit(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
-        self.feed(Input::Logged { run, text: format!("submit: {why}") });
-        self.executor.answer(run, answer);
+        self.executor.answer(run, answer, why);
     }
 
     fn on_command(&mut self, command: Command) {

@@ -9,17 +9,16 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
+use broccoli_abi::CANVAS_TAG;
 use broccoli_abi::cbor::{Head, Reader};
 use minicbor::data::{Tag, Type};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::Cbor;
+use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
-/// CBOR tag ("BROC") of a canvas that a task gives instead of a result: it replaces the task. The
-/// tagged item is the canvas as it is on the wire.
-pub const CANVAS_TAG: u64 = 0x4252_4f43;
 /// One canvas inside another costs six levels of arrays at most: canvas, form, its fields, the
 /// list of members; a callback fewer.
 const WIRE_DEPTH_MAX: usize = 6 * CANVAS_DEPTH_MAX + 8;
@@ -189,6 +188,9 @@ pub struct Options {
     /// Time limit of the whole job, in milliseconds.
     #[n(12)]
     pub deadline_ms: Option<u64>,
+    /// How often the function may be started, over the whole cluster.
+    #[n(13)]
+    pub rate: Option<Rate>,
 }
 
 impl Options {
@@ -208,19 +210,8 @@ impl Options {
             expires_ms: self.expires_ms.or(defaults.expires_ms),
             eta_unix_ms: self.eta_unix_ms.or(defaults.eta_unix_ms),
             deadline_ms: self.deadline_ms.or(defaults.deadline_ms),
+            rate: self.rate.or(defaults.rate),
         }
-    }
-
-    /// The name of the first option that is set but that this version cannot honour.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        let later = [
-            ("backoff", self.backoff_ms.is_some()),
-            ("backoff_max", self.backoff_max_ms.is_some()),
-            ("jitter", self.jitter.is_some()),
-            ("expires", self.expires_ms.is_some()),
-            ("eta", self.eta_unix_ms.is_some()),
-        ];
-        later.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
     }
 }
 
@@ -261,11 +252,6 @@ impl Canvas {
         let mut reader = Reader::new(result.as_bytes());
         let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
         is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
-    }
-
-    /// Whether an encoded item is tagged as a canvas that replaces its task.
-    pub fn is_replacement(item: &[u8]) -> bool {
-        matches!(Reader::new(item).head(), Ok(Head::Tag(CANVAS_TAG)))
     }
 
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.

@@ -15,10 +15,11 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_abi::cbor::is_canvas;
 use broccoli_proto::message::{Attempt, Failure, Want};
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
-use super::jobs::Phase;
+use super::jobs::{Job, Phase};
 use super::journal::{Binding, Change};
 use super::{Around, NO_NODE, Origin};
 use crate::canvas::{Effects, Mode, Room, StepId};
@@ -75,6 +76,23 @@ impl Growth {
         shared.timers.cancel(Timer::Each(job));
     }
 
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Job>) {
+        for (number, step) in self.each.keys() {
+            let waits = jobs.get(number).is_some_and(|job| job.plan.is_running_task(StepId(*step)));
+            assert!(waits && shared.timers.is_set(Timer::Each(*number)), "task {step} of {number} looks for its nodes");
+        }
+        for node in self.pinned.keys() {
+            assert!(shared.timers.is_set(Timer::Pinned(*node)), "{node} is looked after");
+        }
+        for (number, job) in jobs {
+            for (step, _) in job.tasks().filter(|(step, _)| job.is_open(*step)) {
+                let watched = |node| self.pinned.get(&node).is_some_and(|runs| runs.contains_key(&(*number, step)));
+                assert!(job.pinned_to(step).is_none_or(watched), "run {step} of {number} is looked after");
+            }
+        }
+    }
+
     /// Tasks that wait for nodes, and runs that are tied to one.
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.each.len(), self.pinned.values().map(BTreeMap::len).sum())
@@ -116,8 +134,7 @@ impl Origin {
     fn replacement(&self, attempt: Attempt, value: &Cbor) -> Result<Option<Canvas>, Failure> {
         let job = self.jobs.get(&attempt.job);
         if job.is_some_and(|job| job.plan.call(StepId(attempt.step)).mode == Mode::Bin) {
-            let is_canvas = |element: &&[u8]| Canvas::is_replacement(element);
-            let found = value.elements().is_some_and(|elements| elements.iter().any(is_canvas));
+            let found = value.elements().is_some_and(|elements| elements.into_iter().any(is_canvas));
             return if found { Err(refused("it is one call of a bin; use starmap")) } else { Ok(None) };
         }
         Canvas::replacement(value).transpose().map_err(|error| refused(&error.to_string()))
@@ -259,10 +276,9 @@ impl Origin {
         let text = format!("{why} before it had answered");
         let error = job.error(step, None, task.attempt, Failure::new(Cause::Lost, text));
         let mut effects = Effects::default();
-        self.complete(number, step, Err(error), &mut effects);
-        match task.phase {
-            Phase::Leased => self.abort(shared, Attempt { job: number, step, number: task.attempt }),
-            _ => shared.timers.cancel(Timer::Countdown { job: number, step }),
+        self.complete(shared, number, step, Err(error), &mut effects);
+        if task.phase == Phase::Leased {
+            self.abort(shared, Attempt { job: number, step, number: task.attempt });
         }
         self.follow(shared, number, effects);
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use broccoli_core::Instant;
-use broccoli_proto::{Canvas, Cause, Cbor, Form, Options, Split};
+use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, Write};
+use broccoli_proto::module::DeployPublic;
+use broccoli_proto::{Canvas, Cause, Cbor, Epoch, Form, Options, Split};
 use minicbor::bytes::ByteVec;
 
-use crate::cluster::{Cluster, Faults, Id, Spec};
+use crate::cluster::{self, Cluster, Faults, Id, Spec, functions};
 use crate::{add, none, one, sleep};
 
 /// An origin without slots, and workers `w1` to `w5` in the kitchen.
@@ -350,4 +351,118 @@ fn a_deadline_holds_while_no_node_fits() {
     let job = c.submit(0, &deadline(on(add(1, 1), "led"), 1_000));
     assert_eq!(error(&mut c, job, 2_000).cause, Cause::TimedOut);
     is_idle(c);
+}
+
+// --- The journal ---
+
+/// A durable node that runs its tasks itself.
+struct Durable {
+    node: Node,
+    now: Instant,
+    boots: u8,
+    disk: BTreeMap<RecordKey, Vec<u8>>,
+    writes: usize,
+}
+
+impl Durable {
+    fn new() -> Durable {
+        let (now, disk) = (Instant(1_000_000), BTreeMap::new());
+        Durable { node: Durable::boot(now, 1, &disk), now, boots: 1, disk, writes: 0 }
+    }
+
+    fn boot(now: Instant, boots: u8, disk: &BTreeMap<RecordKey, Vec<u8>>) -> Node {
+        let config = Config {
+            name: "pi-1".parse().expect("a name"),
+            keys: vec![cluster::cluster_key()],
+            deploy_public: DeployPublic([0; 32]),
+            slots: 2,
+            features: vec![],
+            natives: vec![functions::natives()],
+            resident: true,
+            durable: true,
+            holds_code: true,
+            version: "test".into(),
+            limits: Limits::host(),
+        };
+        let mut node = Node::new(config, Epoch([boots; 16]), 1, now);
+        let recovery = node.recover(now, disk.clone().into_iter()).expect("the same version");
+        assert_eq!(recovery.damaged, []);
+        node.handle_input(now, Input::Connected);
+        node
+    }
+
+    /// Goes on until a job is over; stops and starts anew right after the write of this number.
+    fn run(&mut self, crash_after: Option<usize>) -> &[u8] {
+        let mut running = Vec::new();
+        for _ in 0..100_000 {
+            while self.node.poll_transmit(self.now, &mut Vec::new()).is_some() {}
+            match self.node.poll_action() {
+                Some(Action::Execute(execute)) => {
+                    let (_, outcome) = functions::call(&execute, 0, 0);
+                    running.push((execute.run, outcome));
+                }
+                Some(Action::Persist { number, writes }) => {
+                    for Write { key, value } in writes {
+                        match value {
+                            Some(value) => self.disk.insert(key, value),
+                            None => self.disk.remove(&key),
+                        };
+                    }
+                    self.writes += 1;
+                    if crash_after == Some(self.writes) {
+                        self.boots += 1;
+                        self.node = Durable::boot(self.now, self.boots, &self.disk);
+                        running.clear();
+                        continue;
+                    }
+                    self.node.handle_input(self.now, Input::Persisted(number));
+                    let jobs: Vec<_> = self.disk.keys().filter(|key| key.job > 0).copied().collect();
+                    if self.node.vitals().jobs == 0 && jobs.len() == 1 && self.writes > 1 {
+                        return &self.disk[&jobs[0]];
+                    }
+                }
+                Some(_) => {}
+                None if !running.is_empty() => {
+                    let (run, outcome) = running.remove(0);
+                    self.node.handle_input(self.now, Input::Executed { run, outcome });
+                }
+                None => {
+                    self.node.validate();
+                    self.now = self.node.poll_timeout().expect("something is waited for");
+                    self.node.handle_input(self.now, Input::Timeout);
+                }
+            }
+        }
+        panic!("no end");
+    }
+}
+
+#[test]
+fn a_job_that_has_grown_survives_a_restart_after_any_write() {
+    let header = vec![add(1, 1), becomes(&Canvas::chain(vec![add(2, 2), becomes(&add(3, 3))]))];
+    let canvas = Canvas::group(vec![
+        becomes(&Canvas::chord(header, none("tsum"))),
+        each(add(3, 4)),
+        Canvas::chain(vec![each_partial(add(1, 1)), none("echo")]),
+        becomes(&Canvas::group(vec![])),
+        becomes(&each(becomes(&add(5, 5)))),
+    ]);
+    let mut undisturbed = Durable::new();
+    undisturbed.node.submit(undisturbed.now, &canvas).expect("accepted");
+    let expected = undisturbed.run(None).to_vec();
+    let writes = undisturbed.writes;
+    assert!(writes > 5, "{writes} writes");
+    for crash_after in 1..=writes {
+        let mut disturbed = Durable::new();
+        disturbed.node.submit(disturbed.now, &canvas).expect("accepted");
+        assert_eq!(disturbed.run(Some(crash_after)), expected, "a crash after write {crash_after}");
+    }
+}
+
+#[test]
+fn a_deadline_goes_on_after_a_restart() {
+    let mut durable = Durable::new();
+    durable.node.submit(durable.now, &deadline(on(add(1, 1), "led"), 1_000)).expect("accepted");
+    let over = durable.run(Some(1)).to_vec();
+    assert!(String::from_utf8_lossy(&over).contains("longer than its deadline of 1000 ms"));
 }
