@@ -515,7 +515,7 @@ impl Node {
             Message::StepNews(news) => shared.event(Event::Step(news)),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
-            Message::StepQuery(_) => {}
+            Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
         }
     }
 
