@@ -307,9 +307,6 @@ impl Client {
         if !self.origins.on_welcome(from, welcome.token) {
             return;
         }
-        if self.home == Some(from) && !self.ready {
-            shared.timers.set_earlier(Timer::Attach, shared.now);
-        }
         for (id, request) in &self.requests {
             let waits = request.tries == 0 || request.revoked;
             if waits && shared.timers.is_set(Timer::Submit(*id)) {

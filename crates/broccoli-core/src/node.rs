@@ -32,7 +32,7 @@ use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::shared::{Outbox, Rng, Shared};
-use crate::time::Instant;
+use crate::time::{Instant, Wall};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
 
@@ -115,7 +115,7 @@ impl Node {
             config,
             epoch,
             now,
-            wall: None,
+            wall: Wall::default(),
             connected: false,
             draining: false,
             timers: Timers::default(),
@@ -301,7 +301,11 @@ impl Node {
             Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
             Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
             Input::Stalled(reason) => self.origin.on_stalled(reason),
-            Input::WallClock { unix_ms } => self.shared.wall = Some((now, unix_ms)),
+            Input::WallClock { unix_ms } => {
+                if self.shared.wall.tell(now, unix_ms) {
+                    self.origin.on_clock_set(&mut self.shared);
+                }
+            }
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
@@ -468,7 +472,7 @@ impl Node {
                 self.origin.on_fetch(shared, from, epoch, sequence, fetch);
             }
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
-            Message::Return(returned) => self.origin.on_return(from, epoch, &returned),
+            Message::Return(returned) => self.origin.on_return(shared, from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
             Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
@@ -477,6 +481,7 @@ impl Node {
             Message::Welcome(welcome) => {
                 self.modules.on_digest(shared, from, welcome.modules);
                 self.client.on_welcome(shared, from, welcome);
+                self.client.check_ready(shared, &self.modules, &self.members);
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
@@ -510,6 +515,8 @@ impl Node {
             }
             Message::Log(log) => self.origin.on_log(shared, from, log),
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
+            Message::PermitRequest(request) => self.origin.on_permit_request(shared, &self.members, from, request),
+            Message::Permit(permit) => self.origin.on_permit(shared, from, &permit),
             Message::Drain(drain) => self.on_drain(from, epoch, &drain),
             Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
             Message::StepNews(news) => shared.event(Event::Step(news)),
@@ -579,14 +586,16 @@ impl Node {
         match timer {
             Timer::Leases(node) => self.origin.on_leases_timer(shared, node),
             Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
-            Timer::Countdown { job, step } => self.origin.on_countdown(job, step),
+            Timer::Countdown { job, step } => self.origin.on_countdown(shared, job, step),
+            Timer::Expires(job) => self.origin.on_expires_timer(shared, job),
+            Timer::Permits(class) => self.origin.on_permits_timer(shared.now, class),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
             Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
             Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
             Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
             Timer::Forget => self.origin.on_forget_timer(shared),
-            Timer::Adopt => self.origin.on_adopt_timer(),
+            Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),
@@ -608,7 +617,8 @@ impl Node {
     fn settle(&mut self) {
         let me = self.shared.me();
         for _ in 0..LOOPBACK_MAX {
-            self.origin.dispatch(&mut self.shared, &self.modules);
+            let around = Around { modules: &self.modules, members: &self.members };
+            self.origin.dispatch(&mut self.shared, &around);
             self.on_due_timers();
             if core::mem::take(&mut self.shared.outbox.loopback_marked) {
                 let mut messages = Vec::new();

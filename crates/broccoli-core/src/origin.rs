@@ -2,10 +2,11 @@
 //! takes their results.
 //!
 //! ```text
-//!                 countdown                    credit                  result
+//!             countdown, eta, pause         credit, permit            result
 //!   Unready ──► Delayed ──► Ready ◄──────────────────────► Leased ──────────────► Ended
-//!      └─────────────────────▲      Return, failure with     │
-//!                            └──────retries left, lost ──────┘
+//!      │           ▲         ▲ ▲    Return, failure with     │
+//!      └───────────┼─────────┘ └────retries left, lost ──────┤
+//!                  └────────────────────pause────────────────┘
 //! ```
 //!
 //! Every lease has an attempt number that is never used twice: the first success of any attempt
@@ -14,12 +15,14 @@
 
 mod archive;
 mod audit;
+mod delays;
 mod growth;
 mod handles;
 mod jobs;
 mod journal;
 mod peers;
 mod queue;
+mod rates;
 mod recovery;
 
 use alloc::collections::BTreeMap;
@@ -39,6 +42,7 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
 use self::archive::{Archive, Ended};
+use self::delays::{Announced, Due};
 use self::growth::Growth;
 pub(crate) use self::jobs::Client;
 use self::jobs::{Job, Phase, Task, ended_news};
@@ -46,6 +50,7 @@ use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journ
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
+use self::rates::Arbiter;
 use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
 use crate::io::{Action, Event, RecordKey, SubmitId, Write};
 use crate::members::Members;
@@ -95,6 +100,8 @@ pub enum SubmitError {
     Canvas(CanvasError),
     /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
     QueueFull,
+    /// A task has an `eta`, and this node was never told the time of day.
+    NoClock,
     /// The key stands for a job with another canvas.
     KeyTaken,
     /// The journal cannot be written; the text says why.
@@ -108,6 +115,9 @@ impl fmt::Display for SubmitError {
         match self {
             SubmitError::Canvas(error) => error.fmt(f),
             SubmitError::QueueFull => f.write_str("queue full"),
+            SubmitError::NoClock => {
+                f.write_str("this node does not know the time of day: use countdown instead of eta")
+            }
             SubmitError::KeyTaken => f.write_str("the key was used for another canvas: take another key"),
             SubmitError::Storage(reason) => write!(f, "the node cannot write its journal: {reason}"),
             SubmitError::Draining => f.write_str("the node is about to leave: submit to another"),
@@ -124,7 +134,9 @@ impl From<SubmitError> for Refusal {
             SubmitError::QueueFull => Refusal::QueueFull,
             SubmitError::Draining => Refusal::Draining,
             SubmitError::Storage(reason) => Refusal::Storage(reason),
-            SubmitError::Canvas(_) | SubmitError::KeyTaken => Refusal::BadCanvas(error.to_string()),
+            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => {
+                Refusal::BadCanvas(error.to_string())
+            }
         }
     }
 }
@@ -156,6 +168,8 @@ pub(crate) struct Origin {
     queue: Queue,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<NodeId, Session>,
+    /// Counts the starts of functions for the cluster.
+    arbiter: Arbiter,
     /// Whether tasks or credit have come since the last dispatch.
     dispatch_due: bool,
     /// Who got the last task.
@@ -239,7 +253,14 @@ impl Origin {
             Ok(Resolved { name: found.full_name(), function: found.function, key })
         };
         let plan = lower(request.canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        if shared.unix_ms().is_none() && plan.options().iter().any(|options| options.eta_unix_ms.is_some()) {
+            return Err(SubmitError::NoClock);
+        }
         let total = plan.progress().total;
+        if total > limits.tasks_max {
+            // It would be refused for ever.
+            return Err(SubmitError::Canvas(CanvasError::TooManySteps { steps_max: limits.tasks_max }));
+        }
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
         }
@@ -263,12 +284,10 @@ impl Origin {
             unwritten.accepted = Some(Record::Accepted(record).encode());
         }
         let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
+        job.accepted = shared.now;
         job.accepted_in = self.journal.now();
         set_deadline(shared, id.number, &job);
         self.jobs.insert(id.number, job);
-        if request.client != Client::Detached {
-            shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
-        }
         Ok(id)
     }
 
@@ -323,6 +342,7 @@ impl Origin {
                 shared.timers.cancel(Timer::Countdown { job: number, step });
             }
         }
+        shared.timers.cancel(Timer::Expires(number));
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -351,17 +371,15 @@ impl Origin {
     }
 
     /// A worker hands tasks back.
-    pub(crate) fn on_return(&mut self, from: NodeId, epoch: Epoch, returned: &Return) {
+    pub(crate) fn on_return(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, returned: &Return) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
             return;
         };
         peer.tasks = 0;
-        for attempt in &returned.attempts {
-            if peer.leases.remove(attempt).is_some()
-                && let Some(job) = self.jobs.get_mut(&attempt.job)
-            {
-                job.requeue(*attempt, &mut self.queue);
-            }
+        let held: Vec<Attempt> =
+            returned.attempts.iter().filter(|attempt| peer.leases.remove(attempt).is_some()).copied().collect();
+        for attempt in held {
+            self.give_back(shared, attempt);
         }
         self.dispatch_due = true;
     }
@@ -490,6 +508,7 @@ impl Origin {
 
     /// The link of this node is up again: workers could not be heard meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
+        self.arbiter.on_connected(shared.now);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
             shared.outbox.mark(Address::Node(*node));
@@ -615,9 +634,6 @@ impl Origin {
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id.number) {
             job.watch(from);
-            if !shared.timers.is_set(Timer::JobNews(id.number)) {
-                shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
-            }
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
         shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news }));
@@ -676,6 +692,10 @@ impl Origin {
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
         let jobs = &self.jobs;
         self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        if self.queue.awaits_permits(class) {
+            shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
+            return;
+        }
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
@@ -722,12 +742,38 @@ impl Origin {
         }
     }
 
-    /// A countdown is over.
-    pub(crate) fn on_countdown(&mut self, number: u64, step: u32) {
-        if let Some(job) = self.jobs.get_mut(&number) {
-            job.delay_over(number, step, &mut self.queue);
-            self.dispatch_due = true;
+    /// The wait of a delayed task is over, unless the clock says otherwise by now.
+    pub(crate) fn on_countdown(&mut self, shared: &mut Shared, number: u64, step: u32) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        match job.due(step).and_then(|due| due.at(&shared.wall)) {
+            Some(at) if at > shared.now => shared.timers.set(Timer::Countdown { job: number, step }, at),
+            _ => job.delay_over(number, step, &mut self.queue),
         }
+        self.dispatch_due = true;
+    }
+
+    /// The time of day is known, or was set: what waits for it waits until another moment.
+    pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
+        for (number, job) in &self.jobs {
+            for (step, due) in job.etas() {
+                set_countdown(shared, *number, step, due);
+            }
+        }
+    }
+
+    /// Ends the tasks of a job that have waited for too long.
+    pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
+        // What waits may run: that shows when it is adopted.
+        let Some(job) = self.jobs.get_mut(&number).filter(|_| !self.adopting) else {
+            return;
+        };
+        let mut effects = core::mem::take(&mut self.effects);
+        for step in job.take_expired(shared.now) {
+            self.expire(shared, number, step, None, &mut effects);
+        }
+        self.effects = self.follow(shared, number, effects);
     }
 
     /// Tells a client how far its job is.
@@ -738,7 +784,6 @@ impl Origin {
         if let Some(news) = job.progress_if_changed() {
             self.tell(shared, number, news);
         }
-        shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
     }
 
     /// Tells a client again how its job ended.
@@ -772,9 +817,14 @@ impl Origin {
     }
 
     /// Whoever held tasks of an earlier incarnation has said so by now.
-    pub(crate) fn on_adopt_timer(&mut self) {
+    pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
         self.adopting = false;
         self.dispatch_due = true;
+        for (number, job) in &self.jobs {
+            if let Some(at) = job.next_expiry() {
+                shared.timers.set(Timer::Expires(*number), at);
+            }
+        }
     }
 }
 
@@ -881,13 +931,13 @@ impl Origin {
 /// Sending.
 impl Origin {
     /// Hands ready tasks to workers with credit, the same number to each.
-    pub(crate) fn dispatch(&mut self, shared: &mut Shared, modules: &Modules) {
+    pub(crate) fn dispatch(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if !core::mem::take(&mut self.dispatch_due) || self.queue.is_empty() {
             return;
         }
         for (class, priority) in self.queue.order() {
             if !self.adopting {
-                self.dispatch_class(shared, modules, class, priority);
+                self.dispatch_class(shared, around, class, priority);
             }
             if !self.queue.is_hungry(class) {
                 shared.timers.cancel(Timer::Announce(class));
@@ -902,7 +952,7 @@ impl Origin {
         self.dispatch_due && !self.queue.is_empty()
     }
 
-    fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
+    fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         let candidates = match self.queue.pinned_to(class) {
             Some(node) => self.peers.range(node..=node),
@@ -910,7 +960,7 @@ impl Origin {
         };
         for (name, peer) in candidates {
             let reachable = shared.connected || *name == shared.me();
-            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
+            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
                 fitting.push((peer.credit(), *name));
             }
         }
@@ -925,10 +975,13 @@ impl Origin {
         // had the last task, since it is awake.
         let last = self.last_worker;
         fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
-        fitting.drain(..fitting.len().saturating_sub(self.queue.waiting(class, priority)));
+        let credit = fitting.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
+        let limited = self.queue.open(class, shared.now) < usize::MAX;
+        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
+        fitting.drain(..fitting.len().saturating_sub(ready(&self.queue)));
         let mut workers = fitting.len();
         for (credit, name) in fitting {
-            let part = self.queue.waiting(class, priority).div_ceil(workers);
+            let part = ready(&self.queue).div_ceil(workers);
             workers -= 1;
             let Some(peer) = self.peers.get_mut(&name) else {
                 continue;
@@ -942,6 +995,9 @@ impl Origin {
                     continue;
                 };
                 peer.lease(attempt, shared.now);
+                if limited && let Some((_, permits)) = self.queue.permits(class) {
+                    permits.spend();
+                }
                 left -= 1;
             }
             if !peer.outgoing.is_empty() {
@@ -949,6 +1005,10 @@ impl Origin {
                 shared.outbox.mark(Address::Node(name));
                 shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
             }
+        }
+        let waiting = self.queue.waiting(class, priority) as u32;
+        if limited && waiting > 0 && self.queue.open(class, shared.now) == 0 && !self.queue.awaits_permits(class) {
+            self.ask_permits(shared, around, class, waiting.min(credit));
         }
     }
 
@@ -968,7 +1028,7 @@ impl Origin {
         for (attempt, text) in unfit {
             let failure = Failure::new(Cause::Unfit, text);
             let mut effects = Effects::default();
-            self.on_failure(to, attempt, failure, &mut effects);
+            self.on_failure(shared, to, attempt, failure, &mut effects);
             self.follow(shared, attempt.job, effects);
         }
     }
@@ -990,9 +1050,12 @@ impl Origin {
         };
         let outcome = outcome.and_then(well_formed);
         match outcome.and_then(|value| self.replace(shared, around, attempt, value, effects)) {
-            Ok(Some(value)) => self.complete(attempt.job, attempt.step, Ok(value), effects),
-            Ok(None) => {}
-            Err(failure) => return self.on_failure(from, attempt, failure, effects),
+            Ok(Some(value)) => self.complete(shared, attempt.job, attempt.step, Ok(value), effects),
+            Ok(None) => self.waits_no_more(shared, attempt.job, attempt.step, task.phase),
+            Err(failure) => return self.on_failure(shared, from, attempt, failure, effects),
+        }
+        if task.phase == Phase::Delayed {
+            shared.timers.cancel(Timer::Countdown { job: attempt.job, step: attempt.step });
         }
         if task.phase == Phase::Leased && task.attempt != attempt.number {
             self.abort(shared, Attempt { number: task.attempt, ..attempt });
@@ -1000,7 +1063,14 @@ impl Origin {
     }
 
     /// Takes the failure of an attempt, if it is the current one.
-    fn on_failure(&mut self, from: NodeId, attempt: Attempt, failure: Failure, effects: &mut Effects) {
+    fn on_failure(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
@@ -1009,43 +1079,128 @@ impl Origin {
         if !job.open_task(step).as_ref().is_some_and(is_current) {
             return;
         }
-        if let Some(failures) = job.retry(attempt, &mut self.queue) {
-            self.journal.change(attempt.job, || Change::Failed { step, failures });
-            self.dispatch_due = true;
-            return;
+        match job.retry(shared, attempt, failure, &mut self.queue) {
+            Ok((failures, due)) => {
+                self.journal.change(attempt.job, || Change::Failed { step, failures });
+                if let Some(due) = due {
+                    self.wait(shared, attempt.job, step, due);
+                }
+                self.dispatch_due = true;
+            }
+            Err(failure) => {
+                let error = job.error(step, Some(from), attempt.number, failure);
+                self.complete(shared, attempt.job, step, Err(error), effects);
+            }
         }
-        let error = job.error(step, Some(from), attempt.number, failure);
-        self.complete(attempt.job, step, Err(error), effects);
+    }
+
+    /// Ends a task, wherever it is.
+    fn complete(&mut self, shared: &mut Shared, number: u64, step: u32, outcome: Outcome, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
+        self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
+        job.complete(step, outcome, effects);
+        self.waits_no_more(shared, number, step, phase);
+    }
+
+    /// Forgets what a task waited for that has ended in this phase.
+    fn waits_no_more(&mut self, shared: &mut Shared, number: u64, step: u32, phase: Phase) {
+        if phase == Phase::Delayed {
+            shared.timers.cancel(Timer::Countdown { job: number, step });
+        } else if phase == Phase::Ready {
+            let jobs = &self.jobs;
+            self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        }
+    }
+
+    /// Ends a task that cannot be started any more; `failure` if it says more than that.
+    fn expire(&mut self, shared: &mut Shared, number: u64, step: u32, failure: Option<Failure>, effects: &mut Effects) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        let Some(failure) = failure.or_else(|| job.expired(step, shared.now)) else {
+            return;
+        };
+        let attempt = job.open_task(step).map_or(0, |task| task.attempt);
+        let error = job.error(step, None, attempt, failure);
+        self.complete(shared, number, step, Err(error), effects);
+    }
+
+    /// Queues the task of an attempt again that will not come to anything, unless it is too late.
+    fn give_back(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return;
+        };
+        if job.requeue(attempt, &mut self.queue) {
+            self.expire_now(shared, attempt);
+        }
+    }
+
+    /// Ends the queued task of an attempt if it is too late for it.
+    fn expire_now(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let too_late = |job: &Job| job.is_ready(attempt.step) && job.expired(attempt.step, shared.now).is_some();
+        if self.jobs.get(&attempt.job).is_some_and(too_late) {
+            let mut effects = Effects::default();
+            self.expire(shared, attempt.job, attempt.step, None, &mut effects);
+            self.follow(shared, attempt.job, effects);
+        }
     }
 
     /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
     /// buffer.
     fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
-        self.wait_for_nodes(shared, number, &mut effects);
-        for StepId(step) in effects.ready.drain(..) {
-            let Some(job) = self.jobs.get_mut(&number) else {
-                break;
-            };
-            if let Some(node) = job.pinned_to(step) {
-                self.growth.watch(shared, node, number, step);
+        // Bounded: each task becomes ready once.
+        while !effects.ready.is_empty() || !effects.each.is_empty() {
+            self.wait_for_nodes(shared, number, &mut effects);
+            let mut ready = core::mem::take(&mut effects.ready);
+            for StepId(step) in ready.drain(..) {
+                self.announce(shared, number, step, &mut effects);
             }
-            if let Some(delay) = job.make_ready(number, step, &mut self.queue) {
-                shared.timers.set(Timer::Countdown { job: number, step }, shared.now + delay);
+            if effects.ready.is_empty() {
+                effects.ready = ready;
             }
-            self.dispatch_due = true;
         }
         for error in effects.failed_callbacks.drain(..) {
             self.tell(shared, number, JobNews::CallbackFailed(error));
+        }
+        if let Some(job) = self.jobs.get_mut(&number) {
+            if job.news_to_come() {
+                shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
+            }
+            if let Some(at) = job.next_expiry().filter(|_| !self.adopting) {
+                shared.timers.set(Timer::Expires(number), at);
+            }
         }
         self.check_ended(shared, number);
         effects
     }
 
-    /// A task has its outcome.
-    fn complete(&mut self, number: u64, step: u32, outcome: Outcome, effects: &mut Effects) {
-        self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
-        if let Some(job) = self.jobs.get_mut(&number) {
-            job.complete(step, outcome, effects);
+    /// Takes a task that the plan has announced.
+    fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        if let Some(node) = job.pinned_to(step) {
+            self.growth.watch(shared, node, number, step);
+        }
+        match job.make_ready(shared, number, step, self.adopting, &mut self.queue) {
+            Announced::Ready => {}
+            Announced::Delayed(due) => self.wait(shared, number, step, due),
+            Announced::DelayedBefore(due) => set_countdown(shared, number, step, due),
+            Announced::Expired(failure) => self.expire(shared, number, step, Some(failure), effects),
+        }
+        self.dispatch_due = true;
+    }
+
+    /// Lets a task wait from now on. Its pause goes on in the next incarnation of this origin.
+    fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
+        set_countdown(shared, number, step, due);
+        if due.from > shared.now
+            && let Some(unix_ms) = shared.wall.unix_ms(due.from)
+        {
+            self.journal.change(number, || Change::Waits { step, until_unix_ms: unix_ms });
         }
     }
 
@@ -1077,6 +1232,7 @@ impl Origin {
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
         shared.timers.cancel(Timer::JobNews(number));
+        shared.timers.cancel(Timer::Expires(number));
         shared.timers.cancel(Timer::JobDeadline(number));
         self.growth.forget(shared, number);
         let Some(outcome) = job.outcome() else {
@@ -1142,12 +1298,13 @@ impl Origin {
                 if started {
                     self.journal.change(attempt.job, || Change::Lost { step, losses });
                 }
+                self.expire_now(shared, attempt);
                 continue;
             }
             let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
             let error = job.error(step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
-            self.complete(attempt.job, step, Err(error), &mut effects);
+            self.complete(shared, attempt.job, attempt.step, Err(error), &mut effects);
             self.follow(shared, attempt.job, effects);
         }
         self.dispatch_due = true;
@@ -1188,19 +1345,26 @@ impl Origin {
         queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
         for (number, job) in &self.jobs {
             job.plan.validate();
+            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            assert!(expires, "what may expire has its timer");
             for (step, task) in job.tasks() {
                 let attempt = Attempt { job: *number, step, number: task.attempt };
                 let is_leased = leased.remove(&attempt).is_some();
                 assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
                 let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
                 assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
+                let due = job.due(step);
+                assert_eq!(due.is_some(), task.phase == Phase::Delayed, "a delayed task waits for something");
                 let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
-                assert_eq!(delayed, task.phase == Phase::Delayed, "a delayed task has its timer");
+                let at = due.and_then(|due| due.at(&shared.wall));
+                assert_eq!(delayed, at.is_some(), "a delayed task has its timer");
             }
         }
         assert!(leased.is_empty(), "leases of no task: {leased:?}");
         let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
         assert!(hungry, "help is called for as long as tasks wait");
+        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
+        assert!(permits, "permits that are waited for have their timer");
     }
 
     /// Checks that nothing is under way.
@@ -1208,6 +1372,13 @@ impl Origin {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+    }
+}
+
+/// Sets the timer of a delayed task. Without the time of day there is none: that sets it later.
+fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
+    if let Some(at) = due.at(&shared.wall) {
+        shared.timers.set(Timer::Countdown { job, step }, at);
     }
 }
 

@@ -13,8 +13,12 @@ pub(crate) enum Timer {
     Leases(NodeId),
     /// Origin: call for help for this class of tasks.
     Announce(u32),
-    /// Origin: a countdown is over.
+    /// Origin: the wait of a delayed task is over.
     Countdown { job: u64, step: u32 },
+    /// Origin: tasks of a job may have expired.
+    Expires(u64),
+    /// Origin: starts of this class of tasks are due, or are to be asked for again.
+    Permits(u32),
     /// Origin: tell the client of a job how far it is.
     JobNews(u64),
     /// Origin: tell the client again how a job ended, or forget it.

@@ -705,7 +705,7 @@ impl Generator {
             let n = self.rng.next() % 10;
             match self.rng.below(5) {
                 0 => options.retries = Some(n),
-                1 => options.timeout_ms = Some(n.into()),
+                1 => options.timeout_ms = Some(u64::from(n) + 1),
                 2 => options.priority = Some(n as u8),
                 3 => options.countdown_ms = Some(n.into()),
                 _ => options.on = vec![format!("room={n}")],

@@ -5,6 +5,7 @@ use broccoli_core::canvas::{
     ArgumentError, CanvasError, Effects, Limits, Mode, Plan, Progress, Resolved, Room, StepId, StepState, lower,
     pinned_to,
 };
+use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Outcome, Split, TaskError};
 use minicbor::Encode;
 
@@ -764,27 +765,57 @@ fn priority_is_0_to_9() {
     assert_eq!(refusal(set(f("zero"), priority(10))), "priority is 10, must be 0 to 9");
 }
 
-macro_rules! refused_options {
-    ($($test:ident: $field:ident = $value:expr => $name:literal;)*) => { $(
-        #[test]
-        fn $test() {
-            let options = Options { $field: Some($value), ..Options::default() };
-            let text = concat!("option ", $name, " is not supported yet");
-            assert_eq!(refusal(set(f("zero"), options.clone())), text);
-            // Wherever it stands.
-            let callback = link(f("zero"), set(f("log"), options.clone()));
-            assert_eq!(refusal(Canvas::group(vec![callback])), text);
-            assert_eq!(refusal(set(Canvas::group(vec![]), options)), text);
-        }
-    )* };
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let rate = |tasks, per_ms| Some(Rate { tasks, per_ms });
+    let none = Options::default();
+    let on = |n| vec!["led".to_string(); n];
+    let refused = [
+        (Options { retries: Some(1001), ..none.clone() }, "retries is 1001, must be 0 to 1000"),
+        (Options { timeout_ms: Some(0), ..none.clone() }, "timeout is 0 ms, must be 1 to 10000000000000 ms"),
+        (Options { expires_ms: Some(0), ..none.clone() }, "expires is 0 ms, must be 1 to 10000000000000 ms"),
+        (
+            Options { countdown_ms: Some(u64::MAX), ..none.clone() },
+            "countdown is 18446744073709551615 ms, must be 0 to 10000000000000 ms",
+        ),
+        (
+            Options { eta_unix_ms: Some(10_000_000_000_001), ..none.clone() },
+            "eta is 10000000000001 ms, must be 0 to 10000000000000 ms",
+        ),
+        (Options { on: on(17), ..none.clone() }, "on has 17 entries, must be 0 to 16"),
+        (
+            Options { on: vec![String::new()], ..none.clone() },
+            "on has an empty entry, must be a node, a label or a capability",
+        ),
+        (
+            Options { rate: rate(0, 1_000), ..none.clone() },
+            "rate is 0 in 1000 ms, must be 1 to 1000000 in a second or longer",
+        ),
+        (
+            Options { rate: rate(1_001, 1), ..none.clone() },
+            "rate is 1001 in 1 ms, must be 1 to 1000000 in a second or longer",
+        ),
+        (Options { rate: rate(1, 0), ..none }, "rate is 1 in 0 ms, must be 1 to 1000000 in a second or longer"),
+    ];
+    for (options, text) in refused {
+        assert_eq!(refusal(set(f("zero"), options.clone())), text);
+        // Wherever it stands.
+        assert_eq!(refusal(set(Canvas::group(vec![]), options)), text);
+    }
 }
 
-refused_options! {
-    option_backoff_is_refused: backoff_ms = 1 => "backoff";
-    option_backoff_max_is_refused: backoff_max_ms = 1 => "backoff_max";
-    option_jitter_is_refused: jitter = true => "jitter";
-    option_expires_is_refused: expires_ms = 1 => "expires";
-    option_eta_is_refused: eta_unix_ms = 1 => "eta";
+#[test]
+fn options_of_time_are_handed_on() {
+    let options = Options {
+        backoff_ms: Some(0),
+        backoff_max_ms: Some(10_000_000_000_000),
+        jitter: Some(false),
+        expires_ms: Some(1),
+        eta_unix_ms: Some(0),
+        rate: Some(Rate { tasks: u32::MAX, per_ms: u32::MAX }),
+        ..Options::default()
+    };
+    assert_eq!(options_of(&set(f("zero"), options.clone())), [options]);
 }
 
 // --- Arguments ---
@@ -1373,7 +1404,7 @@ fn a_deadline_elsewhere_is_refused() {
     assert_eq!(refusal(Canvas::group(vec![set(f("zero"), deadline(9))])), text);
     assert_eq!(refusal(link(f("zero"), set(f("log"), deadline(9)))), text);
     assert_eq!(refusal(Canvas::chord(vec![], set(f("tsum"), deadline(9)))), text);
-    assert_eq!(refusal(set(f("zero"), deadline(0))), "deadline is 0, must be at least 1 ms");
+    assert_eq!(refusal(set(f("zero"), deadline(0))), "deadline is 0 ms, must be 1 to 10000000000000 ms");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use minicbor::data::{Tag, Type};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::Cbor;
+use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
@@ -187,6 +188,9 @@ pub struct Options {
     /// Time limit of the whole job, in milliseconds.
     #[n(12)]
     pub deadline_ms: Option<u64>,
+    /// How often the function may be started, over the whole cluster.
+    #[n(13)]
+    pub rate: Option<Rate>,
 }
 
 impl Options {
@@ -206,19 +210,8 @@ impl Options {
             expires_ms: self.expires_ms.or(defaults.expires_ms),
             eta_unix_ms: self.eta_unix_ms.or(defaults.eta_unix_ms),
             deadline_ms: self.deadline_ms.or(defaults.deadline_ms),
+            rate: self.rate.or(defaults.rate),
         }
-    }
-
-    /// The name of the first option that is set but that this version cannot honour.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        let later = [
-            ("backoff", self.backoff_ms.is_some()),
-            ("backoff_max", self.backoff_max_ms.is_some()),
-            ("jitter", self.jitter.is_some()),
-            ("expires", self.expires_ms.is_some()),
-            ("eta", self.eta_unix_ms.is_some()),
-        ];
-        later.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
     }
 }
 

@@ -132,6 +132,12 @@ pub enum Message {
     /// A client asks a node to leave.
     #[n(33)]
     Drain(#[n(0)] Drain),
+    /// An origin asks the arbiter of a function how many of its tasks may start.
+    #[n(34)]
+    PermitRequest(#[n(0)] PermitRequest),
+    /// The answer.
+    #[n(35)]
+    Permit(#[n(0)] Permit),
     /// A client asks how a step of a job is.
     #[n(36)]
     StepQuery(#[n(0)] StepQuery),
@@ -711,4 +717,35 @@ pub struct Progress {
     /// Of how many; 0 if it does not know.
     #[n(2)]
     pub total: u32,
+}
+
+/// "May I start some of these?" Sent to the one node that counts the starts of the function.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PermitRequest {
+    /// Random; only an answer that repeats it counts, so no permit counts twice.
+    #[n(0)]
+    pub nonce: u64,
+    /// `module.function`.
+    #[n(1)]
+    pub function: String,
+    /// The least time between two starts, in microseconds. Functions are counted by name and interval.
+    #[n(2)]
+    pub interval_us: u64,
+    /// How many tasks could be started.
+    #[n(3)]
+    pub tasks: u32,
+}
+
+/// "So many, from then on."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Permit {
+    /// From the request.
+    #[n(0)]
+    pub nonce: u64,
+    /// How many tasks may be started; none: ask again.
+    #[n(1)]
+    pub tasks: u32,
+    /// When, in microseconds from now.
+    #[n(2)]
+    pub wait_us: u64,
 }

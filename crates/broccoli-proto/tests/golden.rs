@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::message::*;
 use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
+use broccoli_proto::options::Rate;
 use broccoli_proto::packet::{Address, messages as read_messages, open, put, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
@@ -45,7 +46,8 @@ kinds! { MESSAGES, message_kind, Message:
     19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
     28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
-    33 "drain" Drain, 36 "step-query" StepQuery, 37 "step-news" StepNews,
+    33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
+    37 "step-news" StepNews,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
@@ -60,7 +62,7 @@ kinds! { NEWS, news_kind, JobNews:
 
 kinds! { CAUSES, cause_kind, Cause:
     0 "returned" Returned, 1 "crashed" Crashed, 2 "timed-out" TimedOut, 3 "lost" Lost, 4 "revoked" Revoked,
-    5 "unfit" Unfit,
+    5 "unfit" Unfit, 6 "expired" Expired,
 }
 
 kinds! { FORMS, form_kind, Form:
@@ -165,11 +167,13 @@ fn work() -> Vec<(&'static str, Message)> {
         Cause::Lost,
         Cause::Revoked,
         Cause::Unfit,
+        Cause::Expired,
     ]);
     let failed =
         failures.map(|((_, text), cause)| TaskResult { attempt: NEXT, outcome: Err(Failure::new(cause, *text)) });
     let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)) }];
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
+    let ask = PermitRequest { nonce: TOKEN, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
     vec![
         ("available", Message::Available(available)),
@@ -184,6 +188,9 @@ fn work() -> Vec<(&'static str, Message)> {
         ("result-ack", Message::ResultAck(ResultAck { worker_epoch: WORKER_EPOCH, numbers: vec![1, 2] })),
         ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
         ("progress", Message::Progress(Progress { attempt: ATTEMPT, done: 7, total: 9 })),
+        ("permit-request", Message::PermitRequest(ask)),
+        ("permit", Message::Permit(Permit { nonce: TOKEN, tasks: 3, wait_us: 40_000 })),
+        ("permit.later", Message::Permit(Permit { nonce: TOKEN, tasks: 0, wait_us: 9_000_000 })),
         ("log", Message::Log(Log { attempt: ATTEMPT, text: "half done".into() })),
     ]
 }
@@ -345,6 +352,7 @@ fn options() -> Options {
         expires_ms: Some(7),
         eta_unix_ms: Some(8),
         deadline_ms: Some(9),
+        rate: Some(Rate { tasks: 10, per_ms: 11 }),
     }
 }
 

@@ -13,6 +13,7 @@ use core::fmt;
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_abi::{Function, Mismatch, Type};
 use broccoli_proto::cbor::put_array_header;
+use broccoli_proto::options::OptionError;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::Limits;
@@ -56,8 +57,6 @@ pub enum CanvasError {
     },
     /// A chain of nothing has no result.
     EmptyChain,
-    /// An option of a later version, by its name.
-    Unsupported(&'static str),
     /// An option where it means nothing.
     Misplaced {
         /// Its name.
@@ -65,10 +64,8 @@ pub enum CanvasError {
         /// Where it belongs.
         belongs: &'static str,
     },
-    /// A priority that is not 0 to 9.
-    Priority(u8),
-    /// A deadline of 0.
-    NoTime,
+    /// An option out of its range.
+    Option(OptionError),
     /// Deeper than [`Limits::depth_max`].
     TooDeep {
         /// The limit.
@@ -128,10 +125,8 @@ impl fmt::Display for CanvasError {
             Self::Items { function } => write!(f, "{function}: the items must be a list"),
             Self::NoBins { function } => write!(f, "{function}.chunks: n must be at least 1"),
             Self::EmptyChain => f.write_str("a chain needs at least one step"),
-            Self::Unsupported(option) => write!(f, "option {option} is not supported yet"),
             Self::Misplaced { option, belongs } => write!(f, "option {option} {belongs}"),
-            Self::NoTime => f.write_str("deadline is 0, must be at least 1 ms"),
-            Self::Priority(priority) => write!(f, "priority is {priority}, must be 0 to 9"),
+            Self::Option(error) => error.fmt(f),
             Self::TooDeep { depth_max } => {
                 write!(f, "the canvas nests deeper than {depth_max} levels")
             }
@@ -364,7 +359,6 @@ where
     fn deadline(&mut self, deadline_ms: Option<u64>, place: Place) -> Result<(), CanvasError> {
         match deadline_ms {
             None => Ok(()),
-            Some(0) => Err(CanvasError::NoTime),
             Some(_) if place.role != Role::Root => {
                 let belongs = "is for the whole job: set it on the outermost canvas";
                 Err(CanvasError::Misplaced { option: "deadline", belongs })
@@ -418,15 +412,10 @@ where
         if *options == Options::default() {
             return Ok(defaults);
         }
-        if let Some(name) = options.unsupported() {
-            return Err(CanvasError::Unsupported(name));
-        }
+        options.check().map_err(CanvasError::Option)?;
         if options.on.iter().any(|want| want.starts_with(PIN)) {
             let belongs = "names a node, a label or a capability; none begins with =";
             return Err(CanvasError::Misplaced { option: "on", belongs });
-        }
-        if let Some(priority) = options.priority.filter(|&priority| priority > 9) {
-            return Err(CanvasError::Priority(priority));
         }
         let merged = options.or(&self.plan.options[defaults as usize]);
         Ok(self.plan.keep_options(Options { deadline_ms: None, ..merged }))

@@ -282,6 +282,11 @@ impl Plan {
         Call { key: *key, name, mode, options: &self.options[step.options as usize] }
     }
 
+    /// The options of all its tasks, each different set at least once.
+    pub fn options(&self) -> &[Options] {
+        &self.options
+    }
+
     /// The arguments of a task that was announced as ready: one CBOR array, in the order and
     /// number of the function's parameters (for [`Mode::Bin`], an array of those).
     ///

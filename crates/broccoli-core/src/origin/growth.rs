@@ -276,10 +276,9 @@ impl Origin {
         let text = format!("{why} before it had answered");
         let error = job.error(step, None, task.attempt, Failure::new(Cause::Lost, text));
         let mut effects = Effects::default();
-        self.complete(number, step, Err(error), &mut effects);
-        match task.phase {
-            Phase::Leased => self.abort(shared, Attempt { job: number, step, number: task.attempt }),
-            _ => shared.timers.cancel(Timer::Countdown { job: number, step }),
+        self.complete(shared, number, step, Err(error), &mut effects);
+        if task.phase == Phase::Leased {
+            self.abort(shared, Attempt { job: number, step, number: task.attempt });
         }
         self.follow(shared, number, effects);
     }

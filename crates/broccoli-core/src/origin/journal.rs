@@ -185,6 +185,15 @@ pub(super) enum Change {
     /// The time limit of the job was over.
     #[n(6)]
     Late,
+    /// A task waits until then: a countdown, or the pause before it is tried again. Only noted if the
+    /// time of day is known.
+    #[n(8)]
+    Waits {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        until_unix_ms: u64,
+    },
 }
 
 /// How a job ended.

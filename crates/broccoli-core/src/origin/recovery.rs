@@ -91,13 +91,13 @@ impl Origin {
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
+        self.adopting = recovery.jobs > 0;
         for (_, number, effects) in queued {
             self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
         self.journal.begin(boots + 1);
-        if recovery.jobs > 0 {
-            self.adopting = true;
+        if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
         self.on_forget_timer(shared);
@@ -113,7 +113,9 @@ impl Origin {
         }
     }
 
-    fn take_recovered(&mut self, shared: &mut Shared, number: u64, job: Job) {
+    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Job) {
+        let age_ms = shared.unix_ms().zip(job.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
+        (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
         self.remember(number, &job.about);

@@ -11,7 +11,9 @@ mod losses;
 mod modules;
 mod presence;
 mod queue;
+mod rates;
 mod spread;
+mod time;
 
 use broccoli_core::Event;
 use broccoli_proto::{Canvas, Cbor};

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use broccoli_proto::options::DELAYS_MS;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::ITEMS_MAX;
@@ -404,7 +405,7 @@ impl Evaluator {
                 }
                 let wait_ms = match timeout {
                     None | Some((_, Value::None)) => None,
-                    Some((at, value)) => Some(at_place(at, options::milliseconds("timeout", &value))?),
+                    Some((at, value)) => Some(at_place(at, options::milliseconds("timeout", &value, DELAYS_MS))?),
                 };
                 Ok(Value::Outcome(Rc::new(Outcome { canvas: sig, wait_ms })))
             }
