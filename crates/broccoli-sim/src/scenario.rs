@@ -446,7 +446,8 @@ impl Scenario {
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
-            Cause::Returned => false,
+            // No job of these has the option.
+            Cause::Returned | Cause::Expired => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
@@ -629,6 +630,7 @@ impl Scenario {
             }
             Trouble::Wipe if !up && self.cluster.spec(id).durable => {
                 self.cluster.wipe(id);
+                self.keys.retain(|(origin, _), _| *origin != id);
                 self.wiped.insert(id, self.cluster.starts(id));
             }
             Trouble::Pause if up && !paused => {
@@ -702,6 +704,7 @@ impl Scenario {
         }
         let key = *self.rng.pick(&keys);
         self.damaged.insert((id, key.job));
+        self.keys.retain(|(origin, _), job| (*origin, *job) != (id, key.job));
         // A shell notices by its checksums what is not as it was written; then it is no record.
         self.cluster.damage(id, key, |value| value.truncate(value.len() / 2));
     }
