@@ -145,7 +145,8 @@ impl Job {
         let retries = options.retries.unwrap_or(if asked.is_some() { RETRIES_WHEN_ASKED } else { 0 });
         if failures > retries {
             if asked.is_some() {
-                failure.text.push_str(&format!("; gave up after {failures} tries"));
+                let tries = if failures == 1 { "try" } else { "tries" };
+                failure.text.push_str(&format!("; gave up after {failures} {tries}"));
             }
             return Err(failure);
         }
