@@ -97,7 +97,7 @@ pub enum SubmitAnswer {
     QueueFull = -1,
     /// The bytes are no canvas, or one that cannot be run: the log of the task says why.
     BadCanvas = -2,
-    /// The node takes no jobs, for example because its disk is full: the log of the task says why.
+    /// The node takes no jobs, because it is about to leave or its disk is full: the log says which.
     NoJobs = -3,
 }
 

@@ -199,9 +199,10 @@ impl Client {
         true
     }
 
-    /// Wants to hear no more of a job, which goes on.
+    /// Wants to hear no more of a job, which goes on, or of a node. What was submitted here is
+    /// followed all the same, since its origin wants to know that its end is known.
     pub(crate) fn forget(&mut self, shared: &mut Shared, id: SubmitId) {
-        if self.requests.get(&id.0).is_some_and(|request| !request.is_handed_in()) {
+        if self.requests.get(&id.0).is_some_and(|r| !r.is_handed_in() && !matches!(r.wish, Wish::Submit(_))) {
             self.remove(shared, id.0);
         }
     }
@@ -305,9 +306,6 @@ impl Client {
     pub(crate) fn on_welcome(&mut self, shared: &mut Shared, from: NodeId, welcome: Welcome) {
         if !self.origins.on_welcome(from, welcome.token) {
             return;
-        }
-        if self.home == Some(from) && !self.ready {
-            shared.timers.set_earlier(Timer::Attach, shared.now);
         }
         for (id, request) in &self.requests {
             let waits = request.tries == 0 || request.revoked;

@@ -481,6 +481,7 @@ impl Node {
             Message::Welcome(welcome) => {
                 self.modules.on_digest(shared, from, welcome.modules);
                 self.client.on_welcome(shared, from, welcome);
+                self.client.check_ready(shared, &self.modules, &self.members);
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
@@ -521,7 +522,7 @@ impl Node {
             Message::StepNews(news) => shared.event(Event::Step(news)),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
-            Message::StepQuery(_) => {}
+            Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
         }
     }
 

@@ -228,7 +228,9 @@ impl Origin {
         if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
             return self.known(shared, *known, key.as_ref());
         }
-        if shared.draining {
+        // What its running tasks submit is a part of their work.
+        let by_task = request.client == Client::Detached && request.submitter.is_none();
+        if shared.draining && !by_task {
             return Err(SubmitError::Draining);
         }
         let limits = &shared.config.limits;
@@ -255,6 +257,10 @@ impl Origin {
             return Err(SubmitError::NoClock);
         }
         let total = plan.progress().total;
+        if total > limits.tasks_max {
+            // It would be refused for ever.
+            return Err(SubmitError::Canvas(CanvasError::TooManySteps { steps_max: limits.tasks_max }));
+        }
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
         }
@@ -1047,6 +1053,9 @@ impl Origin {
             Ok(Some(value)) => self.complete(shared, attempt.job, attempt.step, Ok(value), effects),
             Ok(None) => self.waits_no_more(shared, attempt.job, attempt.step, task.phase),
             Err(failure) => return self.on_failure(shared, from, attempt, failure, effects),
+        }
+        if task.phase == Phase::Delayed {
+            shared.timers.cancel(Timer::Countdown { job: attempt.job, step: attempt.step });
         }
         if task.phase == Phase::Leased && task.attempt != attempt.number {
             self.abort(shared, Attempt { number: task.attempt, ..attempt });

@@ -519,8 +519,9 @@ impl Worker {
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
-        let waiting = self.queue.len() + self.running.len() - long;
-        tasks.saturating_sub(waiting) as u32
+        let held = self.queue.len() + self.running.len();
+        let room = shared.config.limits.held_max.saturating_sub(held);
+        tasks.saturating_sub(held - long).min(room) as u32
     }
 
     /// Runs whose slots are not counted on.

@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use broccoli_abi::cbor::is_canvas;
 use broccoli_core::{Execute, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
@@ -96,11 +95,14 @@ struct Slot {
     thread: thread::JoinHandle<()>,
 }
 
+/// To a task that submits: whether the canvas was accepted, and the reason if it was not.
+type Answer = (SubmitAnswer, String);
+
 /// What the loop says to the run of a slot. Unpark the thread after a change.
 #[derive(Default)]
 struct Word {
     aborted: AtomicBool,
-    answer: Mutex<Option<SubmitAnswer>>,
+    answer: Mutex<Option<Answer>>,
 }
 
 struct Work {
@@ -259,10 +261,10 @@ impl Executor {
         }
     }
 
-    /// Answers a run that submits a canvas.
-    pub(crate) fn answer(&self, run: RunId, answer: SubmitAnswer) {
+    /// Answers a run that submits a canvas. The reason is for the log of the task.
+    pub(crate) fn answer(&self, run: RunId, answer: SubmitAnswer, why: String) {
         if let Some(slot) = self.running.get(&run).and_then(|at| self.threads.get(*at)) {
-            slot.word.set_answer(Some(answer));
+            slot.word.set_answer(Some((answer, why)));
             slot.thread.thread().unpark();
         }
     }
@@ -322,11 +324,11 @@ impl Slot {
 }
 
 impl Word {
-    fn set_answer(&self, answer: Option<SubmitAnswer>) {
+    fn set_answer(&self, answer: Option<Answer>) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
     }
 
-    fn take_answer(&self) -> Option<SubmitAnswer> {
+    fn take_answer(&self) -> Option<Answer> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -445,8 +447,8 @@ impl Execution {
                 latest
             }
             Wait::Answer => match word.take_answer() {
-                Some(answer) => {
-                    self.call.iter_mut().for_each(|call| call.answer(answer));
+                Some((answer, why)) => {
+                    self.call.iter_mut().for_each(|call| call.answer(answer, &why));
                     return None;
                 }
                 None => {
@@ -548,11 +550,6 @@ impl Items {
     }
 
     fn push(&mut self, value: Cbor) -> Result<(), Failure> {
-        if self.bin && is_canvas(value.as_bytes()) {
-            // It would be one item of the list, and nobody would look at it.
-            let text = "a task of `chunks` cannot replace itself: use `starmap`";
-            return Err(failure(Cause::Unfit, text));
-        }
         self.bytes += value.as_bytes().len();
         if self.bytes > self.bytes_max {
             let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broccoli_abi::{Arg, CANVAS_TAG, Function, RETRY_AFTER_MS_MAX, Type};
+use broccoli_abi::{Arg, Function, RETRY_AFTER_MS_MAX, Type};
 use broccoli_proto::{Canvas, Cause, Cbor, message};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decoder, Encode, Encoder};
@@ -193,14 +193,7 @@ impl<T: Value> Return for Replace<T> {
     fn finish(self) -> Result<Cbor, message::Failure> {
         match self {
             Replace::Value(value) => value.finish(),
-            Replace::With(canvas) => {
-                let mut out = Vec::new();
-                let tag = minicbor::data::Tag::new(CANVAS_TAG);
-                let mut encoder = Encoder::new(&mut out);
-                let tagged = encoder.tag(tag).and_then(|encoder| encoder.encode(&canvas));
-                tagged.expect("writing to a Vec cannot fail");
-                Ok(Cbor::from_encoded(out))
-            }
+            Replace::With(canvas) => Ok(canvas.to_replacement()),
         }
     }
 }
@@ -473,8 +466,7 @@ mod tests {
             }
         };
         let replaced = run(half, Cbor::encode(&(2,))).unwrap();
-        assert!(broccoli_abi::cbor::is_canvas(replaced.as_bytes()));
-        assert_eq!(Canvas::from_wire(&replaced.as_bytes()[5..]), Ok(canvas));
+        assert_eq!(Canvas::replacement(&replaced), Some(Ok(canvas)));
         assert_eq!(run(half, Cbor::encode(&(1,))), Ok(Cbor::encode(&1)));
         assert_eq!(<Result<Replace<i64>, &str> as Return>::ty().to_string(), "!i64");
     }

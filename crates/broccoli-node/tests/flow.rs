@@ -1,4 +1,5 @@
-//! Tasks that steer their own way: they say how far they are, and submit to their node's queue.
+//! Tasks that steer their own way: they say how far they are, submit to their node's queue, or replace
+//! themselves.
 
 // Helpers of tests, too, stop where something fails; the lint knows test functions only.
 #![allow(clippy::unwrap_used)]
@@ -9,9 +10,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use broccoli_node::core::Limits;
-use broccoli_node::proto::Cause;
 use broccoli_node::proto::message::JobNews;
-use broccoli_node::{JobHandle, JobUpdate, NodeHandle, native};
+use broccoli_node::proto::{Canvas, Cause, Cbor};
+use broccoli_node::{Builder, JobHandle, JobUpdate, NodeHandle, native};
 use support::cluster::*;
 use tokio::time::timeout;
 
@@ -19,8 +20,12 @@ use tokio::time::timeout;
 const FLOW: &[u8] = include_bytes!("../../../functions/flow.wasm");
 
 /// An origin, and the worker `w1` with the example module.
-async fn pair(cluster: &TestCluster, worker: broccoli_node::Builder) -> (NodeHandle, NodeHandle) {
-    let origin = cluster.node("origin").start().unwrap();
+async fn pair(cluster: &TestCluster, worker: Builder) -> (NodeHandle, NodeHandle) {
+    with_origin(cluster, cluster.node("origin"), worker).await
+}
+
+async fn with_origin(cluster: &TestCluster, origin: Builder, worker: Builder) -> (NodeHandle, NodeHandle) {
+    let origin = origin.start().unwrap();
     let worker = worker.slots(2).start().unwrap();
     until_workers(&origin, 1).await;
     let deployment = cluster.deploy(&origin, "flow", FLOW).await;
@@ -131,6 +136,58 @@ on_both_servers! {
         let news = all_news(origin.submit(canvas("raw.f.s()"))).await;
         assert!(matches!(news.last(), Some(JobNews::Ended(Ok(_)))), "{news:?}");
         assert_eq!(log(&news), ["submit: not a canvas of this version"]);
+    }
+
+    async fn a_task_is_replaced_by_the_canvas_that_it_gives(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let halves = |n: u32| -> Result<native::Replace<u32>, &'static str> {
+            match n {
+                0 => Err("nothing to count"),
+                1 => Ok(native::Replace::Value(1)),
+                _ => {
+                    let half = |n: u32| Canvas::task("own.halves", Cbor::encode(&(n,)));
+                    let body = Canvas::task("own.sum", Cbor::empty_array());
+                    Ok(native::Replace::With(Canvas::chord(vec![half(n / 2), half(n - n / 2)], body)))
+                }
+            }
+        };
+        let sum = |parts: Vec<u32>| parts.iter().sum::<u32>();
+        let worker = cluster.node("w1").function("own.halves", halves).function("own.sum", sum);
+        let (origin, _worker) = pair(&cluster, worker).await;
+        let sorted: Vec<i64> = (-60..60).collect();
+        let shuffled: Vec<i64> = (0..120).map(|i| i * 77 % 120 - 60).collect();
+        let quicksort = Canvas::task("quicksort", Cbor::encode(&(&shuffled,)));
+        assert_eq!(result::<Vec<i64>>(origin.submit(quicksort.clone())).await, sorted);
+        assert_eq!(result::<u32>(origin.submit(canvas("own.halves.s(37)"))).await, 37);
+        // In the middle of other canvases, as a task like others.
+        let both = Canvas::group(vec![quicksort, canvas("chain(own.halves.s(9), own.halves.s())")]);
+        let (first, second) = result::<(Vec<i64>, u32)>(origin.submit(both)).await;
+        assert_eq!((first, second), (sorted, 9));
+
+        let error = task_error(origin.submit(canvas("own.halves.chunks([(1,), (2,)], size=2)"))).await;
+        assert_eq!(error.text, "it cannot be replaced: it is one call of a bin; use starmap");
+        assert_eq!(task_error(origin.submit(canvas("own.halves.s(0)"))).await.text, "nothing to count");
+    }
+
+    async fn a_canvas_that_cannot_be_run_fails_the_task_that_gives_it(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let astray = || native::Replace::<u32>::With(Canvas::task("no.such", Cbor::empty_array()));
+        let endless = || native::Replace::<u32>::With(Canvas::task("own.endless", Cbor::empty_array()));
+        let worker = cluster.node("w1").function("own.astray", astray).function("own.endless", endless);
+        let mut limits = Limits { packet_bytes_max: support::PACKET_BYTES_MAX as u32, ..Limits::host() };
+        limits.canvas.steps_max = 100;
+        let (origin, _worker) = with_origin(&cluster, cluster.node("origin").limits(limits), worker).await;
+        let error = task_error(origin.submit(canvas("own.astray.s()"))).await;
+        assert_eq!(error.cause, Cause::Unfit);
+        assert!(error.text.contains("no.such"), "{error}");
+        let body = "(i64.const 0x00000000_00000006)";
+        let data = "(data (i32.const 0) \"\\da\\42\\52\\4f\\43\\80\")";
+        cluster.deploy(&origin, "raw", &hand_written(data, 1, &[("f", "u32", body)])).await;
+        let error = task_error(origin.submit(canvas("raw.f.s()"))).await;
+        assert_eq!(error.cause, Cause::Unfit, "{error}");
+        let error = task_error(origin.submit(canvas("own.endless.s()"))).await;
+        assert_eq!(error.cause, Cause::Unfit, "{error}");
+        assert!(error.text.contains("100"), "{error}");
     }
 
     async fn a_full_queue_refuses_what_tasks_submit(server: TestServer) {

@@ -373,7 +373,7 @@ pub enum SubmitError {
     QueueFull,
     /// The canvas cannot be run: a name that no module has, a wrong argument, an option out of range.
     BadCanvas,
-    /// The node takes no jobs, for example because its disk is full.
+    /// The node takes no jobs, because it is about to leave or its disk is full.
     NoJobs,
 }
 

@@ -149,7 +149,8 @@ fn log<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<
 }
 
 impl<H: Host> State<H> {
-    fn log(&mut self, text: &str) {
+    /// Passes a line on, within the limit of the run.
+    pub(crate) fn log(&mut self, text: &str) {
         if text.len() <= self.log_bytes_left {
             self.log_bytes_left -= text.len();
             self.host.log(text);

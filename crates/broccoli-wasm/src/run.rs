@@ -4,6 +4,7 @@
 //! check of what it returns. A run that fails or is dropped leaves nothing behind.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::{fmt, mem};
@@ -130,9 +131,13 @@ impl<H: Host + 'static> Run<H> {
         &mut self.store.data_mut().host
     }
 
-    /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs.
-    pub fn answer(&mut self, answer: SubmitAnswer) {
+    /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs. Why it
+    /// was refused goes to the log of the task, within its limit; nothing if `why` is empty.
+    pub fn answer(&mut self, answer: SubmitAnswer, why: &str) {
         self.answer = answer;
+        if !why.is_empty() {
+            self.store.data_mut().log(&format!("submit: {why}"));
+        }
     }
 
     /// Ends the run and gives the host back.

@@ -277,7 +277,7 @@ fn c_tasks_ask_again_submit_and_replace_themselves() {
         let mut run = module.start("wave", &list(&[text("C")]), Quiet::default()).unwrap();
         assert_eq!(run.step(FUEL_MAX), Step::Submit { canvas: call_of_hello("C") });
         assert_eq!(run.host().progress, [(1, 2)]);
-        run.answer(answer);
+        run.answer(answer, "");
         assert_eq!(run.step(FUEL_MAX), Step::Done(end));
     }
 }
@@ -340,7 +340,7 @@ fn a_rust_task_submits_and_learns_the_answer() {
             Step::Submit { canvas } => assert!(canvas.ends_with(b"\xa2\x03\x00\x04\x80\x80\x80"), "{canvas:x?}"),
             other => panic!("{other:?}"),
         }
-        run.answer(answer);
+        run.answer(answer, "");
         run.step(FUEL_MAX)
     };
     assert_eq!(ended(SubmitAnswer::Accepted), Step::Done(Ok(vec![0xf6])));

@@ -91,14 +91,31 @@ fn submit_suspends_until_it_is_answered() {
     let submit = || Step::Submit { canvas: vec![0x61, b'A'] };
     let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
     assert_eq!(run.step(10_000), submit());
-    run.answer(SubmitAnswer::Accepted);
+    run.answer(SubmitAnswer::Accepted, "");
     assert_eq!(run.step(10_000), Step::Done(Err(Failure::TaskError("A".into()))));
     for answer in [Some(SubmitAnswer::QueueFull), Some(SubmitAnswer::BadCanvas), None] {
         let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
         assert_eq!(run.step(10_000), submit());
-        answer.into_iter().for_each(|answer| run.answer(answer));
+        answer.into_iter().for_each(|answer| run.answer(answer, ""));
         assert!(matches!(run.step(10_000), Step::Done(Err(Failure::Trap(_)))), "{answer:?}");
     }
+}
+
+#[test]
+fn refusals_are_logged_within_the_limit_of_the_run() {
+    let body = "(loop (drop (call $submit (i32.const 3) (i32.const 2))) (br 0)) (unreachable)";
+    let module = load(&module(common::IMPORT_SUBMIT, body)).unwrap();
+    let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+    let why = "x".repeat(1_000);
+    for _ in 0..100 {
+        assert!(matches!(run.step(10_000), Step::Submit { .. }));
+        run.answer(SubmitAnswer::BadCanvas, &why);
+    }
+    let lines = run.into_host().lines;
+    let max = Limits::host().log_bytes_max;
+    assert_eq!(lines.len(), max / 1_008 + 1);
+    assert_eq!(lines[0], format!("submit: {why}"));
+    assert_eq!(lines.last().unwrap(), "log limit reached, further lines are dropped");
 }
 
 #[test]

@@ -45,7 +45,6 @@ impl Node {
         }
         self.shared.event(Event::Draining(by));
         self.worker.drain(&mut self.shared);
-        self.origin.drain();
         if self.shared.connected {
             self.members.publish(&mut self.shared, self.modules.digest());
         }

@@ -4,13 +4,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{JobState, JobSummary, Jobs, JobsRequest, Message, Refusal, Refused, Retry, Submit};
+use broccoli_proto::message::{
+    JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, StepNews, StepQuery,
+    StepState, StepView, Submit,
+};
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
 use super::archive::Ended;
-use super::jobs::{Client, Job};
+use super::jobs::{Client, Job, ended_news};
 use super::{ANNOUNCE_TO_NEW, Around, Origin};
+use crate::canvas;
 use crate::shared::Shared;
 use crate::timers::Timer;
 
@@ -23,11 +27,6 @@ const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
 
 /// Leaving.
 impl Origin {
-    /// Takes no canvas from now on; what was accepted until now has to be safe before this node goes.
-    pub(crate) fn drain(&mut self) {
-        self.leaves_after = self.journal.now();
-    }
-
     /// Whether no job is lost if this node goes now.
     pub(crate) fn is_drained(&self, shared: &Shared) -> bool {
         let told = |ended: &Ended| {
@@ -103,6 +102,39 @@ impl Origin {
         }
     }
 
+    /// Somebody asks how a step of a job is. Of a job that is over only the whole is known.
+    pub(crate) fn on_step_query(&self, shared: &mut Shared, from: NodeId, query: StepQuery) {
+        let StepQuery { job, path } = query;
+        if path.len() > PATH_MAX {
+            return;
+        }
+        let view = match (self.jobs.get(&job.number), self.archive.get(job.number)) {
+            (Some(running), _) => self.step_of(running, &path),
+            (None, Some(ended)) if path.is_empty() && self.journal.is_safe(ended.ended_in) => {
+                Some(view_of_ended(ended))
+            }
+            _ => None,
+        };
+        let bytes_max = shared.config.limits.result_bytes_max;
+        let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
+        shared.outbox.send(from, Message::StepNews(StepNews { job, path, view }));
+    }
+
+    fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {
+        let view = job.plan.step_at(path)?;
+        let is_told = !job.ended || self.journal.is_safe(job.ended_in);
+        let state = match view.state {
+            canvas::StepState::Waiting => StepState::Waiting,
+            canvas::StepState::Succeeded | canvas::StepState::Failed if !is_told => StepState::Running,
+            canvas::StepState::Running => StepState::Running,
+            canvas::StepState::Succeeded => StepState::Succeeded,
+            canvas::StepState::Failed => StepState::Failed,
+            canvas::StepState::Skipped => StepState::Skipped,
+        };
+        let outcome = view.outcome.filter(|_| is_told);
+        Some(StepView { name: view.name.into(), state, members: view.members, outcome })
+    }
+
     /// A client has the canvas of a failed job run again.
     pub(crate) fn on_retry(
         &mut self,
@@ -147,6 +179,19 @@ fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
         submitted_unix_ms: ended.about.submitted_unix_ms,
         ended_unix_ms: ended.ended_unix_ms,
         key: ended.about.key.as_ref().map(|key| key.text.clone()),
+    }
+}
+
+fn view_of_ended(ended: &Ended) -> StepView {
+    let state = if ended.outcome.is_ok() { StepState::Succeeded } else { StepState::Failed };
+    StepView { name: short(&ended.about.name), state, members: 0, outcome: Some(ended.outcome.clone()) }
+}
+
+/// An outcome that a packet takes.
+fn fit(outcome: &Outcome, bytes_max: u32) -> Outcome {
+    match ended_news(outcome, bytes_max) {
+        JobNews::Ended(outcome) => outcome,
+        _ => outcome.clone(),
     }
 }
 

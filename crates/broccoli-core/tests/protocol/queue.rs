@@ -1,6 +1,6 @@
 //! Accepting, refusing and revoking.
 
-use broccoli_core::{Event, SubmitError};
+use broccoli_core::{Event, Limits, SubmitError};
 use broccoli_proto::Cause;
 
 use crate::cluster::{Cluster, Spec};
@@ -96,4 +96,19 @@ fn a_second_call_for_help_does_not_wait_for_the_first_ones_interval() {
     let second = c.submit(0, &add(1, 1));
     assert!(c.wait(0, second, 3_000).is_ok());
     assert!(c.now_ms() - start < 20, "{} ms", c.now_ms() - start);
+}
+
+#[test]
+fn a_worker_that_may_hold_less_than_its_slots_asks_for_no_more() {
+    let tiny = |limits: &mut Limits| limits.held_max = 1;
+    for specs in
+        [vec![Spec::new("both", 4).limits(tiny)], vec![Spec::new("origin", 0), Spec::worker("w", 4).limits(tiny)]]
+    {
+        let mut c = Cluster::started(46, specs);
+        let (canvas, expected) = sleeps(6, 10);
+        c.count_from_here();
+        let job = c.submit(0, &canvas);
+        assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+        assert!(c.published.len() < 60, "{} packets for 6 tasks", c.published.len());
+    }
 }

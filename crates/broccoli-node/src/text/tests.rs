@@ -69,6 +69,12 @@ fn calls_prepend_their_arguments() {
 }
 
 #[test]
+fn there_is_one_nan() {
+    let canvas = |source: &str| parse(source).map(|program| program.canvas);
+    assert_eq!(canvas("f.s(-float('nan'))"), canvas("f.s(float('nan'))"));
+}
+
+#[test]
 fn chains() {
     assert_prints(&[
         ("chain(add.s(4, 4), mul.s(8), mul.s(10))", "chain(add.s(4, 4), mul.s(8), mul.s(10))"),
