@@ -545,6 +545,7 @@ impl Cluster {
         let slot = &mut self.slots[id];
         assert!(slot.node.is_none(), "a disk is not taken out of a running node");
         slot.disk.wipe();
+        self.note(|| format!("node {id} has lost its disk"));
     }
 
     /// Damages a record on the disk of a node.
