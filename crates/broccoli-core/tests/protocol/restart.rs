@@ -6,9 +6,9 @@ use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, Run
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::{Canvas, Cbor, Epoch, Options};
-use broccoli_sim::cluster::{cluster_key, functions};
+use broccoli_sim::cluster::{Cluster, Spec, cluster_key, functions};
 
-use crate::{add, one};
+use crate::{add, one, sleep};
 
 const NOON: u64 = 1_800_000_000_000;
 /// After a restart, what workers still hold is waited for so long at most.
@@ -245,4 +245,23 @@ fn without_the_time_of_day_a_countdown_begins_anew_and_retries_are_counted() {
     durable.run_until(4_000 + 1_000 + ADOPTED_MS);
     assert_eq!(durable.starts.len(), 2, "the pause is forgotten, the failure is not, the countdown was over");
     assert!(durable.is_over() && durable.text().contains("not yet"));
+}
+
+#[test]
+fn what_has_expired_but_still_runs_is_adopted_and_goes_on() {
+    let mut c = Cluster::new(160);
+    c.tells_time = true;
+    c.add(Spec::new("origin", 0).durable());
+    c.add(Spec::worker("w1", 1));
+    c.run_for(300);
+    let options = Options { expires_ms: Some(2_000), ..Options::default() };
+    c.submit(0, &Canvas::group(vec![with(sleep(10_000), options.clone()), with(sleep(10_001), options)]));
+    c.run_for(1_000);
+    c.kill(0, true);
+    c.run_for(3_000);
+    c.restart(0);
+    c.run_for(12_000);
+    assert_eq!(c.runs.len(), 1, "the other one has expired");
+    assert!(c.runs[0].ended && !c.runs[0].aborted, "{:?}", c.runs);
+    assert_eq!(c.node(0).vitals().jobs, 0);
 }
