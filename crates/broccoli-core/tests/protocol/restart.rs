@@ -14,14 +14,18 @@ const NOON: u64 = 1_800_000_000_000;
 /// After a restart, what workers still hold is waited for so long at most.
 const ADOPTED_MS: u64 = 3_000;
 
+type Ended = (RunId, Result<Cbor, Failure>);
+
 /// A durable node that runs its tasks itself; time goes on while it is off.
 struct Durable {
     node: Node,
     knows_time: bool,
+    /// What its clock says at its start.
+    clock: u64,
     now_ms: u64,
     boots: u8,
     disk: BTreeMap<RecordKey, Vec<u8>>,
-    running: BTreeMap<u64, Vec<(RunId, Result<Cbor, Failure>)>>,
+    running: BTreeMap<u64, Vec<Ended>>,
     /// When which functions were started.
     starts: Vec<(u64, String)>,
 }
@@ -29,7 +33,8 @@ struct Durable {
 impl Durable {
     fn new(knows_time: bool) -> Durable {
         let (disk, running, starts) = Default::default();
-        let mut durable = Durable { node: boot(1), knows_time, now_ms: 0, boots: 0, disk, running, starts };
+        let mut durable =
+            Durable { node: boot(1), knows_time, clock: NOON, now_ms: 0, boots: 0, disk, running, starts };
         durable.restart(0);
         durable
     }
@@ -55,7 +60,7 @@ impl Durable {
 
     fn tell_time(&mut self) {
         if self.knows_time {
-            self.node.handle_input(self.now(), Input::WallClock { unix_ms: NOON + self.now_ms });
+            self.node.handle_input(self.now(), Input::WallClock { unix_ms: self.clock + self.now_ms });
         }
     }
 
@@ -159,6 +164,18 @@ fn a_countdown_goes_on_while_its_origin_is_off() {
     durable.run_until(30_000);
     assert_eq!(durable.starts.len(), 1);
     assert_near(durable.starts[0].0, 20_000);
+    assert!(durable.is_over());
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_no_pause_longer_than_it_was() {
+    let mut durable = Durable::new(true);
+    durable.submit(&with(add(1, 1), countdown(20_000)));
+    durable.run_until(5_000);
+    durable.clock -= 86_400_000;
+    durable.restart(2_000);
+    durable.run_until(40_000);
+    assert_near(durable.starts[0].0, 27_000);
     assert!(durable.is_over());
 }
 
