@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use broccoli_core::{Node, TaskState, TaskView};
 use broccoli_proto::message::Attempt;
-use broccoli_proto::{Cause, NodeId, Outcome};
+use broccoli_proto::{Canvas, Cause, NodeId, Outcome};
 
 use crate::cluster::{Cluster, Id, Spec, fnv};
 use crate::workload::{Run, Workload};
@@ -148,6 +148,11 @@ fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeI
         let is_it = move |run: &&Run| run.origin == origin && (run.attempt.job, run.attempt.step) == (job, step);
         workload.runs.iter().filter(is_it)
     };
+    let gave_canvas = |run: &Run| run.outcome.as_ref().is_ok_and(|made| Canvas::replacement(made).is_some());
+    if runs().any(gave_canvas) {
+        // What took its place is looked at in its stead.
+        return;
+    }
     let error = match outcome {
         Ok(value) => {
             let gave = |run: &Run| run.outcome.as_ref().is_ok_and(|made| made == value);

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use broccoli_core::canvas::CanvasError;
 use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
-use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Outcome};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Options, Outcome};
 
 use crate::check::Checker;
 use crate::cluster::faults::{Counts, Fault};
@@ -425,6 +425,9 @@ impl Scenario {
             self.tally.succeeded += 1;
             return;
         }
+        if job.canvas.options.each == Some(true) {
+            return self.judge_each(at, outcome);
+        }
         let expected = match &job.canvas.form {
             Form::Task(task) if task.function == "app.version" => None,
             _ => Some(oracle::evaluate(&job.canvas, None)),
@@ -442,14 +445,40 @@ impl Scenario {
         let explained = match error.cause {
             Cause::Revoked => self.is_revoked(at),
             Cause::Crashed => error.text.starts_with("trap (run "),
-            Cause::TimedOut => has_timeout(&job.canvas),
+            Cause::TimedOut => has_timeout(&job.canvas) || job.canvas.options.deadline_ms.is_some(),
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
-            Cause::Returned => false,
+            Cause::Expired | Cause::Returned => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
+    }
+
+    /// A run on each node gives each node's result; which nodes there are is a matter of chance.
+    fn judge_each(&mut self, at: usize, outcome: &Outcome) {
+        let canvas = &self.jobs[at].canvas;
+        let one = Canvas { options: Options::default(), ..canvas.clone() };
+        match outcome.as_ref().map(|value| oracle::normal(&Value::decode(value.as_bytes()))) {
+            Ok(Value::Map(pairs)) => {
+                let expected = oracle::evaluate(&one, None);
+                for (name, value) in pairs {
+                    let fits = |spec: &Spec| {
+                        spec.name == name && canvas.options.on.iter().all(|on| spec.features.contains(on))
+                    };
+                    assert!((0..self.cluster.len()).any(|id| fits(self.cluster.spec(id))), "{name} was not asked");
+                    assert_eq!(Ok(value), expected, "what {name} says");
+                }
+                self.tally.succeeded += 1;
+            }
+            Ok(other) => panic!("not a map of nodes: {other:?}"),
+            Err(error) => {
+                let partial = canvas.options.partial == Some(true);
+                let explained = self.is_revoked(at) || !self.is_calm() || self.is_small || !partial;
+                assert!(explained, "runs on each node failed: {error}");
+                self.tally.broken += 1;
+            }
+        }
     }
 
     /// Whether somebody has ended the job, by this submit or another one of the same job.
@@ -513,7 +542,12 @@ impl Scenario {
         }
         self.generator.budget = 2 + self.rng.below(25) as u32;
         let depth = self.rng.below(5) as u32;
-        let canvas = self.generator.canvas(depth);
+        let mut canvas = self.generator.canvas(depth);
+        if self.rng.one_in(12) {
+            canvas.options.deadline_ms = Some(500 + self.rng.below(10_000) as u64);
+        } else if self.rng.one_in(12) {
+            canvas = self.for_each();
+        }
         if self.clients.contains(&id) {
             self.submit_remote(id, canvas);
         } else if self.versions > 0 && self.rng.one_in(4) && self.cluster.peek(id).function("app.version").is_ok() {
@@ -528,6 +562,17 @@ impl Scenario {
         if self.rng.one_in(4) && self.cluster.is_up(id) && !self.cluster.is_paused(id) {
             self.follow_one(id);
         }
+    }
+
+    /// A task for each node, or each with a label.
+    fn for_each(&mut self) -> Canvas {
+        let name = *self.rng.pick(&["w.number", "w.list", "w.stamp"]);
+        let mut canvas = Canvas::task(name, Cbor::encode(&["each"]));
+        (canvas.options.each, canvas.options.partial) = (Some(true), Some(self.rng.one_in(2)));
+        if self.rng.one_in(2) {
+            canvas.options.on = vec!["led".into()];
+        }
+        canvas
     }
 
     fn submit_remote(&mut self, id: Id, canvas: Canvas) {
