@@ -134,7 +134,7 @@ fn check_lease(view: &TaskView<'_>, cluster: &Cluster) {
     let fits = |spec: &Spec| {
         spec.name == worker.as_str()
             && spec.slots > 0
-            && view.on.iter().all(|on| *on == spec.name || spec.features.contains(on))
+            && view.on.iter().all(|on| on.trim_start_matches('=') == spec.name || spec.features.contains(on))
     };
     assert!((0..cluster.len()).any(|id| fits(cluster.spec(id))), "a task for {:?} is leased to {worker}", view.on);
 }
