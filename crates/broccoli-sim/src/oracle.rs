@@ -4,6 +4,7 @@
 //! core's plan. Values may carry the number of the run that made them (see [`normal`]); the oracle
 //! leaves it out.
 
+use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
@@ -320,6 +321,8 @@ pub struct Generator {
     pub places: Vec<String>,
     /// Stamps made so far: each has a tag of its own.
     pub tags: u64,
+    /// The time of day.
+    pub unix_ms: u64,
 }
 
 impl Generator {
@@ -413,8 +416,16 @@ impl Generator {
     fn options(&mut self) -> Options {
         let mut options = Options::default();
         if self.rng.one_in(4) {
-            match self.rng.below(5) {
+            match self.rng.below(9) {
                 0 => options.retries = Some(self.rng.below(5) as u32),
+                5 => {
+                    options.retries = Some(self.rng.below(5) as u32);
+                    options.backoff_ms = Some(1 + self.rng.below(2_000) as u64);
+                    options.jitter = self.rng.one_in(2).then_some(false);
+                }
+                6 => options.expires_ms = Some(100 + self.rng.below(20_000) as u64),
+                7 => options.eta_unix_ms = Some(self.unix_ms + self.rng.below(5_000) as u64),
+                8 => options.rate = Some(Rate { tasks: 5 + self.rng.below(20) as u32, per_ms: 1_000 }),
                 1 => options.timeout_ms = Some(100 + self.rng.below(5_000) as u64),
                 2 => options.priority = Some(self.rng.below(10) as u8),
                 3 => options.countdown_ms = Some(self.rng.below(3_000) as u64),

@@ -208,7 +208,7 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = Vec::new();
         let intensity = 1 + rng.below(4);
         troubles.extend(TROUBLES.iter().filter(|_| rng.below(8) < intensity));
-        let generator = Generator { rng: Rng(rng.bits()), budget: 0, places: Vec::new(), tags: 0 };
+        let generator = Generator { rng: Rng(rng.bits()), budget: 0, places: Vec::new(), tags: 0, unix_ms: 0 };
         let trouble_ms = 1_000 + rng.below(15_000) as u64;
         let mut scenario = Scenario {
             rng,
@@ -445,11 +445,14 @@ impl Scenario {
         let explained = match error.cause {
             Cause::Revoked => self.is_revoked(at),
             Cause::Crashed => error.text.starts_with("trap (run "),
-            Cause::TimedOut => has_timeout(&job.canvas) || job.canvas.options.deadline_ms.is_some(),
+            Cause::TimedOut => {
+                any_task(&job.canvas, &|options| options.timeout_ms.is_some() || options.deadline_ms.is_some())
+            }
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
-            Cause::Expired | Cause::Returned => false,
+            Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
+            Cause::Returned => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
@@ -540,6 +543,7 @@ impl Scenario {
         if !self.cluster.is_up(id) || self.cluster.is_paused(id) {
             return;
         }
+        self.generator.unix_ms = self.cluster.unix_ms();
         self.generator.budget = 2 + self.rng.below(25) as u32;
         let depth = self.rng.below(5) as u32;
         let mut canvas = self.generator.canvas(depth);
@@ -817,6 +821,10 @@ impl Scenario {
         for id in 0..self.cluster.len() {
             self.cluster.silence(id, false, false);
             self.cluster.spoil_chunks(id, 0, 0);
+            self.cluster.set_wall_clock(id, 0);
+            if self.cluster.is_up(id) && !self.cluster.is_paused(id) {
+                self.cluster.tell_time(id, self.cluster.unix_ms());
+            }
             if self.twins.contains(&id) {
                 continue;
             }
@@ -880,14 +888,15 @@ impl Scenario {
     }
 }
 
-fn has_timeout(canvas: &Canvas) -> bool {
-    let all = |list: &[Canvas]| list.iter().any(has_timeout);
+/// Whether a canvas, or one in it, has such options.
+fn any_task(canvas: &Canvas, is_it: &dyn Fn(&Options) -> bool) -> bool {
+    let all = |list: &[Canvas]| list.iter().any(|canvas| any_task(canvas, is_it));
     let inner = match &canvas.form {
         Form::Chain(members) | Form::Group(members) => all(members),
-        Form::Chord { header, body } => all(header) || has_timeout(body),
+        Form::Chord { header, body } => all(header) || any_task(body, is_it),
         _ => false,
     };
-    inner || canvas.options.timeout_ms.is_some() || all(&canvas.link) || all(&canvas.on_error)
+    inner || is_it(&canvas.options) || all(&canvas.link) || all(&canvas.on_error)
 }
 
 impl Tally {
