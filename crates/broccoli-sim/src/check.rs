@@ -175,7 +175,8 @@ fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeI
             let failed = runs().filter(|run| run.outcome.is_err()).count();
             assert!(failed > view.retries as usize, "task {job:x}/{step} has failed {failed} times: {error}");
         }
-        Cause::Lost => {
+        // A run on each node fails with its node.
+        Cause::Lost if error.text.starts_with("the nodes that ran it") => {
             let started = runs().count();
             assert!(started >= 3, "task {job:x}/{step} was lost, but had only {started} runs");
         }

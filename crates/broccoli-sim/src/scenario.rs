@@ -12,7 +12,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broccoli_core::canvas::CanvasError;
-use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId};
+use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId, TaskState};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Options, Outcome};
 
@@ -718,7 +718,7 @@ impl Scenario {
             }
             Trouble::Clock => {
                 self.cluster.counts.add(Fault::ClockSet);
-                let ahead_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
+                let ahead_ms = self.rng.below(400_000) as i64 - 200_000;
                 self.cluster.set_wall_clock(id, ahead_ms);
             }
             Trouble::Damage if !up => self.damage(id),
@@ -810,7 +810,7 @@ impl Scenario {
     fn heal(&mut self) {
         self.cluster.note(|| "everything heals".into());
         self.cluster.faults = Faults::default();
-        (self.cluster.jitter_us, self.cluster.tells_time) = (0, false);
+        (self.cluster.jitter_us, self.cluster.ticks) = (0, false);
         self.cluster.blocked.clear();
         for id in self.twins.clone() {
             if self.cluster.is_up(id) {
@@ -848,6 +848,7 @@ impl Scenario {
             // A twin that was stopped late takes the name with it.
             (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
         }
+        self.note_open_tasks();
         for at in 0..self.jobs.len() {
             assert!(!self.is_open(at), "has not ended after all was well again: {}", self.jobs[at]);
             self.judge_orphan(at);
@@ -855,6 +856,7 @@ impl Scenario {
         for _ in 0..3 {
             self.go_on(IDLE_MS * 1_000);
         }
+        self.note_open_tasks();
         self.cluster.assert_idle();
         if self.is_calm() {
             assert_eq!(self.checker.repeats, 0, "an attempt ran twice though nothing was lost or late");
@@ -866,6 +868,26 @@ impl Scenario {
         self.tally.faults = self.cluster.counts;
         self.tally.digest = self.cluster.digest.unwrap_or(0);
         self.tally
+    }
+
+    /// For the trace: what has not ended.
+    fn note_open_tasks(&mut self) {
+        for id in 0..self.cluster.len() {
+            let mut open = Vec::new();
+            if self.cluster.is_up(id) && self.cluster.trace.is_some() {
+                self.cluster.peek(id).audit_tasks(&mut |job, step, state, attempt| {
+                    if state != TaskState::Ended {
+                        open.push(format!("job {job} task {step} is {state:?}, attempt {attempt}"));
+                    }
+                });
+                self.cluster.peek(id).audit_jobs(&mut |job, result| {
+                    if result.is_none() {
+                        open.push(format!("job {job} has no result"));
+                    }
+                });
+            }
+            open.into_iter().for_each(|line| self.cluster.note(|| format!("node {id}: {line}")));
+        }
     }
 
     fn restart_if_stopped(&mut self, id: Id) {
