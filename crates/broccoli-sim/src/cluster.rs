@@ -250,6 +250,8 @@ pub struct Cluster {
     pub validate: bool,
     /// Nodes are told the time of day.
     pub tells_time: bool,
+    /// They hear it again and again.
+    pub ticks: bool,
     /// The functions of the simulator, in place of those of the tests.
     pub workload: Option<Workload>,
     /// Nodes that something went into since they were last looked at.
@@ -288,6 +290,7 @@ impl Cluster {
             records: true,
             validate: true,
             tells_time: false,
+            ticks: true,
             workload: None,
             touched: BTreeSet::new(),
             trace: None,
@@ -368,7 +371,7 @@ impl Cluster {
         slot.node = Some(Node::new(config, epoch, node_seed, now));
         slot.runs.clear();
         if self.tells_time {
-            self.tell_time(id);
+            self.tick_wall_clock(id);
         }
         let slot = &mut self.slots[id];
         if let Some(node) = slot.node.as_mut().filter(|_| slot.spec.durable) {
@@ -636,13 +639,13 @@ impl Cluster {
         }
     }
 
-    fn tell_time(&mut self, id: Id) {
+    fn tick_wall_clock(&mut self, id: Id) {
         let slot = &mut self.slots[id];
         let unix_ms = WALL_START_MS + (self.now_us / 1_000) as i64 + slot.clock.wall_ahead_ms;
         let (now, epoch) = (slot.clock.at(self.now_us), slot.epoch_count);
         if let Some(node) = &mut slot.node {
             node.handle_input(now, Input::WallClock { unix_ms: unix_ms.max(0) as u64 });
-            if self.tells_time {
+            if self.ticks {
                 self.push(self.now_us + WALL_CLOCK_US, Work::WallClock { node: id, epoch });
             }
         }
@@ -983,7 +986,7 @@ impl Cluster {
                 if self.slots[node].epoch_count != epoch {
                     return None;
                 }
-                self.tell_time(node);
+                self.tick_wall_clock(node);
                 Some(node)
             }
             Work::RunEnds { node, epoch, run, outcome } => {
