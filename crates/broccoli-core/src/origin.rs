@@ -1199,9 +1199,10 @@ impl Origin {
     fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
         set_countdown(shared, number, step, due);
         if due.from > shared.now
-            && let Some(unix_ms) = shared.wall.unix_ms(due.from)
+            && let Some(until_unix_ms) = shared.wall.unix_ms(due.from)
         {
-            self.journal.change(number, || Change::Waits { step, until_unix_ms: unix_ms });
+            let pause_ms = (due.from - shared.now).as_millis() as u64;
+            self.journal.change(number, || Change::Waits { step, until_unix_ms, pause_ms });
         }
     }
 

@@ -86,7 +86,10 @@ impl Job {
     ) -> Announced {
         let task = *self.task_mut(step);
         let was_tried = task.failures > 0 || task.losses > 0;
-        let noted = self.waited.remove(&step).and_then(|unix_ms| shared.wall.instant(unix_ms));
+        let noted = self.waited.remove(&step).and_then(|(until_unix_ms, pause_ms)| {
+            let until = shared.wall.instant(until_unix_ms)?;
+            Some(until.min(shared.now + ms(pause_ms)))
+        });
         let options = self.plan.call(StepId(step)).options;
         let countdown = if was_tried { Duration::ZERO } else { ms(options.countdown_ms.unwrap_or(0)) };
         let latest = shared.now + countdown;
@@ -148,7 +151,8 @@ impl Job {
         let retries = options.retries.unwrap_or(if asked.is_some() { RETRIES_WHEN_ASKED } else { 0 });
         if failures > retries {
             if asked.is_some() {
-                failure.text.push_str(&format!("; gave up after {failures} tries"));
+                let tries = if failures == 1 { "try" } else { "tries" };
+                failure.text.push_str(&format!("; gave up after {failures} {tries}"));
             }
             return Err(failure);
         }
