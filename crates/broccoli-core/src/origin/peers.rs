@@ -1,5 +1,6 @@
 //! What the origin knows of one worker: its credit and the tasks leased to it.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -306,7 +307,7 @@ impl Peer {
     /// whether there are more.
     pub(super) fn next_lease(
         &mut self,
-        jobs: &BTreeMap<u64, Job>,
+        jobs: &BTreeMap<u64, Box<Job>>,
         shared: &Shared,
         budget: usize,
     ) -> (Option<Lease>, Vec<(Attempt, String)>, bool) {
