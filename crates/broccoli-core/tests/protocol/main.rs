@@ -12,6 +12,7 @@ mod modules;
 mod presence;
 mod queue;
 mod rates;
+mod restart;
 mod spread;
 mod time;
 
