@@ -70,6 +70,24 @@ fn a_clock_set_back_while_its_origin_was_off_makes_no_countdown_longer() {
     assert!(c.run_until(8_000, |c| !c.runs.is_empty()), "the task runs");
 }
 
+/// A revoke was refused by an origin that had restarted. Its token was forgotten, and no other one
+/// was asked for.
+#[test]
+fn a_client_whose_revoke_was_refused_says_hello_again() {
+    let mut c = started(4780, vec![Spec::new("origin", 1), Spec::client("client")]);
+    c.attach(1);
+    c.run_for(1_000);
+    let job = c.submit_remote(1, &sleep(60_000));
+    c.run_for(1_000);
+    c.kill(0, false);
+    c.restart(0);
+    // Said to the new incarnation before the client hears of it.
+    c.revoke(1, job);
+    c.run_for(5_000);
+    let next = c.submit_remote(1, &sleep(1));
+    assert!(c.wait(1, next, 5_000).is_ok());
+}
+
 /// Doubled packets, nothing lost or late: no attempt runs twice.
 #[test]
 fn doubled_packets_run_nothing_twice() {
