@@ -2,7 +2,7 @@
 //! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
 
 use broccoli_core::Event;
-use broccoli_proto::message::Refusal;
+use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::{Canvas, Cbor};
 use broccoli_sim::cluster::{Cluster, Faults, Spec};
 use broccoli_sim::scenario;
@@ -86,6 +86,32 @@ fn a_client_whose_revoke_was_refused_says_hello_again() {
     c.run_for(5_000);
     let next = c.submit_remote(1, &sleep(1));
     assert!(c.wait(1, next, 5_000).is_ok());
+}
+
+/// What goes on at a worker while its origin restarts is not run again.
+#[test]
+fn an_origin_that_restarts_adopts_what_still_runs() {
+    let mut c = started(5, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 2)]);
+    (0..2).for_each(|n| drop(c.submit(0, &sleep(3_000 + n))));
+    assert!(c.run_until(2_000, |c| c.running_on(1) == 2));
+    c.run_for(500);
+    c.kill(0, true);
+    c.run_for(500);
+    c.restart(0);
+    c.run_for(10_000);
+    assert_eq!(c.runs.len(), 2, "each task ran once");
+}
+
+/// The message with a result is lost: it is sent again, and its task does not run again.
+#[test]
+fn a_lost_result_is_sent_again() {
+    let mut c = started(6, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1)]);
+    let job = c.submit(0, &sleep(100));
+    c.lose = Some(|message| matches!(message, Message::TaskResults(_)));
+    c.run_for(1_000);
+    c.lose = None;
+    assert!(c.wait(0, job, 10_000).is_ok());
+    assert_eq!(c.runs.len(), 1, "the task ran once");
 }
 
 /// Doubled packets, nothing lost or late: no attempt runs twice.
