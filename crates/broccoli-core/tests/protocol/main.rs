@@ -2,6 +2,7 @@
 
 mod batches;
 mod clients;
+mod complaints;
 mod faults;
 mod forms;
 mod growth;
