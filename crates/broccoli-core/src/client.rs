@@ -13,9 +13,11 @@ use core::time::Duration;
 use broccoli_proto::message::{Accepted, JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
 use broccoli_proto::{Cbor, JobId, NodeId};
 
+use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
 use crate::members::Members;
 use crate::modules::Modules;
+use crate::origin::too_large;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
@@ -168,11 +170,24 @@ impl Client {
             shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
             return;
         }
+        if submitted.job.is_none() && shared.blobs.is_pulled(Holder::Canvas(number), shared.now) {
+            // It is on its way, in pieces.
+            submitted.tries = 0;
+            shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
+            return;
+        }
         submitted.tries += 1;
         let (again, message) = match submitted.job {
             None => (
                 AGAIN * 2,
-                Message::Submit(Submit { token, number, canvas: submitted.canvas.clone(), key: None, detached: None }),
+                Message::Submit(Submit {
+                    token,
+                    number,
+                    canvas: submitted.canvas.clone(),
+                    key: None,
+                    detached: None,
+                    blob: None,
+                }),
             ),
             Some(job) if submitted.revoked => (AGAIN, Message::Revoke(Revoke { token, job })),
             Some(job) => (QUERY, Message::JobQuery(job)),
@@ -220,7 +235,7 @@ impl Client {
     }
 
     /// News of a job.
-    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, event: JobEvent) {
+    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, mut event: JobEvent) {
         if event.job.origin != from {
             return;
         }
@@ -228,6 +243,15 @@ impl Client {
         let found = self.submits.iter().find(|(_, s)| s.job == Some(event.job)).map(|(number, _)| *number);
         // The news may have overtaken `Accepted`: then the origin has to say it again.
         let is_early = found.is_none() && self.submits.values().any(|s| s.job.is_none());
+        if let (Some(blob), Some(_)) = (event.blob, found) {
+            let max = shared.config.limits.result_bytes_max;
+            if blob.bytes <= max {
+                // Taken when its value is here.
+                blobs::want(shared, from, blob, Want::Ended(event.job));
+                return;
+            }
+            event.news = JobNews::Ended(Err(too_large(blob.bytes as usize, max)));
+        }
         if matches!(event.news, JobNews::Ended(_)) && !is_early {
             shared.outbox.send(from, Message::JobEventAck(event.job));
         }
@@ -241,6 +265,16 @@ impl Client {
             shared.timers.set(Timer::Submit(number), shared.now + QUERY);
         }
         shared.event(Event::Job(SubmitId(number), event.news));
+    }
+
+    /// Whether a submitted canvas may have to be sent again.
+    pub(crate) fn is_unanswered(&self, number: u32) -> bool {
+        self.submits.get(&number).is_some_and(|submitted| submitted.job.is_none())
+    }
+
+    /// Whether the end of a job is waited for.
+    pub(crate) fn follows(&self, job: JobId) -> bool {
+        self.submits.values().any(|submitted| submitted.job == Some(job))
     }
 
     /// Checks the invariants of this role.
