@@ -34,6 +34,10 @@ BC_IMPORT("now_ms") int64_t bc_now_ms(void);
 BC_IMPORT("random") uint64_t bc_random(void);
 /* Suspends the task without using the CPU. */
 BC_IMPORT("sleep_ms") void bc_sleep_ms(uint32_t ms);
+/* How far the task is; total is 0 if it does not know. As often as you like. */
+BC_IMPORT("progress") void bc_progress(uint32_t done, uint32_t total);
+/* Puts a canvas into the queue of this node: 0, or one of BC_QUEUE_FULL and so on. See bc_submit. */
+BC_IMPORT("submit") int64_t bc_import_submit(const void *canvas, size_t len);
 
 #define BC_PANIC(text) bc_panic(text, sizeof(text) - 1, __LINE__)
 
@@ -221,6 +225,46 @@ __attribute__((unused)) static bc_result bc_error(const char *text, size_t len) 
     return bc_pack(&w, true);
 }
 #define BC_ERROR(text) bc_error(text, sizeof(text) - 1)
+/* Returns an error, and asks to be tried again after a pause. */
+__attribute__((unused)) static bc_result bc_retry(const char *text, size_t len, uint64_t after_ms) {
+    bc_writer w = bc_result_begin();
+    bc_write_list(&w, 2);
+    bc_write_str(&w, text, len);
+    bc_write_uint(&w, after_ms);
+    return bc_pack(&w, true);
+}
+#define BC_RETRY(text, after_ms) bc_retry(text, sizeof(text) - 1, after_ms)
+
+/* ---- Canvases: what a task submits, or returns to be replaced by it. ---- */
+
+enum { BC_QUEUE_FULL = -1, BC_BAD_CANVAS = -2, BC_NO_JOBS = -3 };
+
+/* A call of a function with a list of arguments: bc_write_list, then each. For other canvases write
+ * what docs/wire.md says. */
+__attribute__((unused)) static void bc_write_call(bc_writer *w, const char *function, size_t len,
+                                                  const bc_writer *args) {
+    bc_write_list(w, 4);
+    bc_write_list(w, 2); /* the form: number 0, a task */
+    bc_write_int(w, 0);
+    bc_write_list(w, 1);
+    bc_write_list(w, 4);
+    bc_write_str(w, function, len);
+    bc_write_bytes(w, args->data, args->len);
+    bc_write_list(w, 0); /* arguments by name */
+    bc_write_bool(w, false);
+    bc_write_map(w, 1); /* options; number 4 lists the nodes to run on */
+    bc_write_int(w, 4);
+    bc_write_list(w, 0);
+    bc_write_list(w, 0); /* callbacks */
+    bc_write_list(w, 0);
+}
+#define BC_WRITE_CALL(w, function, args) bc_write_call(w, function, sizeof(function) - 1, args)
+
+/* Before the canvas that a task returns to be replaced by it. */
+__attribute__((unused)) static void bc_write_replacement(bc_writer *w) { bc_write_head(w, 6, 0x42524f43); }
+
+/* Puts what was written into the queue of this node; 0, or why not. */
+__attribute__((unused)) static int64_t bc_submit(const bc_writer *w) { return bc_import_submit(w->data, w->len); }
 
 /* ---- Tasks: an export each, and a description in a custom section. ---- */
 

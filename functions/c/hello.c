@@ -38,3 +38,39 @@ static bc_result mean(bc_reader *args) {
     return bc_ok(&out);
 }
 BROCCOLI_TASK_1(mean, "numbers", "[f64]", "f64", "The arithmetic mean.")
+
+static bc_result knock(bc_reader *args) {
+    if (!bc_read_bool(args)) return BC_RETRY("nobody opens", 2000);
+    bc_writer out = bc_result_begin();
+    bc_write_null(&out);
+    return bc_ok(&out);
+}
+BROCCOLI_TASK_1(knock, "open", "bool", "!null", "Asks to be tried again in 2 s while nobody opens.")
+
+/* The canvas hello.hello(name), behind what was written. */
+static void write_hello(bc_writer *out, bc_slice name) {
+    bc_writer call = bc_result_begin();
+    bc_write_list(&call, 1);
+    bc_write_str(&call, name.data, name.len);
+    BC_WRITE_CALL(out, "hello.hello", &call);
+}
+
+static bc_result relay(bc_reader *args) {
+    bc_writer out = bc_result_begin();
+    bc_write_replacement(&out);
+    write_hello(&out, bc_read_str(args));
+    return bc_ok(&out);
+}
+BROCCOLI_TASK_1(relay, "name", "str", "!str", "Has somebody greeted by another task in its place.")
+
+static bc_result wave(bc_reader *args) {
+    bc_writer canvas = bc_result_begin();
+    write_hello(&canvas, bc_read_str(args));
+    bc_progress(1, 2);
+    if (bc_submit(&canvas) != 0) return BC_ERROR("this node takes no more jobs");
+    bc_progress(2, 2);
+    bc_writer out = bc_result_begin();
+    bc_write_null(&out);
+    return bc_ok(&out);
+}
+BROCCOLI_TASK_1(wave, "name", "str", "!null", "Submits a greeting that nobody waits for.")

@@ -1,12 +1,15 @@
-//! Developer commands: `cargo xtask demo|test|dist|mutants|bench`.
+//! Developer commands: `cargo xtask demo|test|dist|mutants|fuzz|bench|chaos|soak`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod dist;
+mod fuzz;
 mod mutants;
 mod process;
+mod soak;
 mod test;
 mod tools;
 
@@ -25,7 +28,17 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
-  bench [--json FILE]  build what is carried to other machines and measure it";
+  fuzz [--minutes N] [TARGET...]
+                       fuzz, guided by coverage; N minutes for each target, 5 unless told
+  fuzz --input FILE TARGET
+                       run one input again
+  bench [--json FILE]  build what is carried to other machines and measure it
+  chaos [--built] [--server embedded|mosquitto|both] [--only NAME]...
+                       kill, stop and cut off real processes in the middle of jobs; writes docs/chaos.md.
+                       --built takes the programs that are there
+  chaos --short        the same in less than a minute, as tests do it: three kills, the embedded server
+  soak [--built] [--minutes N] [--seed N]
+                       mixed jobs, and a kill every few seconds; 30 minutes unless told; writes docs/soak.md";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -40,7 +53,10 @@ fn main() -> ExitCode {
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
         ("mutants", [flag]) if flag == "--check" => mutants::check(),
         ("mutants", names) => mutants::run(names),
+        ("fuzz", args) => fuzz::run(args),
         ("bench", args) => bench(args),
+        ("chaos", args) => chaos::run(args),
+        ("soak", args) => soak::run(args),
         _ => Err(USAGE.into()),
     };
     match done {

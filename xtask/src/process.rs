@@ -100,6 +100,46 @@ impl Background {
         Err(format!("`{}` printed nothing with {part:?} in {} s", self.name, patience.as_secs()))
     }
 
+    /// The first line that it prints within `patience`, after it has ended well.
+    ///
+    /// # Errors
+    /// It prints nothing, fails, or takes longer.
+    pub(crate) fn answer(mut self, patience: Duration) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        let answer = self.line(deadline);
+        match (self.succeeds(deadline), answer) {
+            (Some(true), Some(answer)) => Ok(answer),
+            (Some(_), _) => Err(format!("`{}` failed", self.name)),
+            (None, _) => Err(format!("`{}` did not end in {} s", self.name, patience.as_secs())),
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by its name, such as `STOP`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn signal(&mut self, name: &str) -> Result {
+        // Its number belongs to it for certain only while it was not waited for.
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(format!("`{}` has ended with {status}", self.name));
+        }
+        run(command("kill").args(["-s", name, &self.child.id().to_string()]))
+    }
+
+    /// Kills it, as a power cut would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub(crate) fn kill(&mut self) -> Result {
+        self.signal("KILL")?;
+        self.child.wait().map(drop).map_err(|error| error.to_string())
+    }
+
     /// Whether it succeeds; `None` if it still runs at `deadline`.
     pub(crate) fn succeeds(&mut self, deadline: Instant) -> Option<bool> {
         while Instant::now() < deadline {

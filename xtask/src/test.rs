@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, dist, tools};
+use crate::{Result, dist, fuzz, tools};
 
 /// Runs all steps and says how many tests ran.
 ///
@@ -27,6 +27,8 @@ pub(crate) fn run() -> Result {
     })?;
     steps.run("build of the tests", || run_command(&mut cargo("test --workspace --locked --no-run")))?;
     steps.run("tests", || tally.test(&mut cargo("test --workspace --locked")))?;
+    steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
+    steps.run("fuzzing, a short run", fuzz::check)?;
     let mut program = None;
     steps.run("program for Raspberry Pis", || {
         program = Some(dist::build()?);
@@ -44,6 +46,7 @@ pub(crate) fn run() -> Result {
 fn format() -> Result {
     run_command(&mut cargo("fmt --all --check"))?;
     run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
 }
 

@@ -27,6 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("clang-19", "clang-19"),
     ("qemu-aarch64", "qemu-user"),
     ("git", "git"),
+    ("c++", "g++"),
 ];
 
 /// Makes sure that everything is there.

@@ -194,6 +194,18 @@ pub fn validate_item(bytes: &[u8]) -> Result<(), CborError> {
     if reader.is_at_end() { Ok(()) } else { Err(CborError::TrailingBytes(reader.position())) }
 }
 
+/// Whether an item is a canvas that replaces the task which gives it: one tagged
+/// [`CANVAS_TAG`](crate::CANVAS_TAG), not one that has such an item in it.
+///
+/// ```
+/// assert!(broccoli_abi::cbor::is_canvas(b"\xda\x42\x52\x4f\x43\x80"));
+/// assert!(!broccoli_abi::cbor::is_canvas(b"\x81\xda\x42\x52\x4f\x43\x80"));
+/// ```
+#[must_use]
+pub fn is_canvas(item: &[u8]) -> bool {
+    matches!(Reader::new(item).head(), Ok(Head::Tag(crate::CANVAS_TAG)))
+}
+
 /// Widens an IEEE 754 half: sign, 5 bits of exponent, 10 bits of fraction.
 #[must_use]
 pub fn f16_to_f64(bits: u16) -> f64 {

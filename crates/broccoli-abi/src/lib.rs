@@ -10,7 +10,8 @@
 //!   memory[ptr..ptr+len] = args            one definite-length CBOR array
 //!   task_<name>(ptr, len)           ──►    runs
 //!                                   ◄──    ptr << 32 | err << 31 | len
-//!   memory[ptr..ptr+len] = body            one CBOR item; err = 1: a text, the error
+//!   memory[ptr..ptr+len] = body            one CBOR item; err = 1: a text, the error,
+//!                                          or [text, after_ms] to be tried again
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -46,6 +47,11 @@ pub const IMPORT_NOW_MS: &str = "now_ms";
 pub const IMPORT_RANDOM: &str = "random";
 /// `sleep_ms(ms: i32)`: suspends the task for that many milliseconds (unsigned), without CPU.
 pub const IMPORT_SLEEP_MS: &str = "sleep_ms";
+/// `progress(done: i32, total: i32)`: how far the task is, both unsigned; total is 0 if it does not know.
+pub const IMPORT_PROGRESS: &str = "progress";
+/// `submit(ptr: i32, len: i32) -> i64`: puts a canvas, encoded as on the wire, into the queue of the
+/// node that runs the task; the answer is a [`SubmitAnswer`].
+pub const IMPORT_SUBMIT: &str = "submit";
 
 /// The linear memory, exported by every module.
 pub const EXPORT_MEMORY: &str = "memory";
@@ -75,6 +81,50 @@ pub const VALUE_DEPTH_MAX: usize = 64;
 /// Longest value in bytes that the packed result can name: 31 bits.
 pub const RESULT_LEN_MAX: u32 = 0x7fff_ffff;
 
+/// CBOR tag ("BROC") of a canvas that a task gives instead of a result: it replaces the task. The
+/// tagged item is the canvas as it is on the wire.
+pub const CANVAS_TAG: u64 = 0x4252_4f43;
+/// Longest pause that a task may ask for before it is tried again, in milliseconds: about 280 years.
+pub const RETRY_AFTER_MS_MAX: u64 = 1 << 43;
+
+/// What [`IMPORT_SUBMIT`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub enum SubmitAnswer {
+    /// The canvas is a job of this node now.
+    Accepted = 0,
+    /// The node holds as many jobs or tasks as it may; try later.
+    QueueFull = -1,
+    /// The bytes are no canvas, or one that cannot be run: the log of the task says why.
+    BadCanvas = -2,
+    /// The node takes no jobs, because it is about to leave or its disk is full: the log says which.
+    NoJobs = -3,
+}
+
+impl SubmitAnswer {
+    /// The `i64` that the guest gets.
+    ///
+    /// ```
+    /// use broccoli_abi::SubmitAnswer;
+    /// assert_eq!(SubmitAnswer::from_code(SubmitAnswer::QueueFull.code()), SubmitAnswer::QueueFull);
+    /// ```
+    #[must_use]
+    pub const fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The reverse of [`SubmitAnswer::code`]; codes of later versions are refusals, too.
+    #[must_use]
+    pub const fn from_code(code: i64) -> Self {
+        match code {
+            0 => Self::Accepted,
+            -1 => Self::QueueFull,
+            -2 => Self::BadCanvas,
+            _ => Self::NoJobs,
+        }
+    }
+}
+
 const ERR_BIT: u64 = 1 << 31;
 
 /// What a `task_` export returned: where the body lies and whether it is an error.
@@ -91,7 +141,7 @@ pub struct PackedResult {
     pub ptr: u32,
     /// Length of the body in bytes, at most [`RESULT_LEN_MAX`].
     pub len: u32,
-    /// Whether the body is the text of an error.
+    /// Whether the body is an error: its text, or `[text, after_ms]`.
     pub err: bool,
 }
 

@@ -88,7 +88,8 @@ async fn wrong_use_is_found_before_the_call() {
     assert_eq!(unknown.code, Some(2));
     let start = format!("error: no function other.add; there are {FUNCTIONS}");
     assert!(unknown.stderr.starts_with(&start), "{}", unknown.stderr);
-    cluster.run(&["run", "add.s(1, 2).set(expires=5)"]).await.fails(2, "error: option expires is not supported yet\n");
+    let text = "add.s(1, 2).set(partial=True)";
+    cluster.run(&["run", text]).await.fails(2, "error: option partial goes with each=True\n");
     cluster.run(&["run", "add.s(1, 'two')"]).await.fails(2, "error: tasks.add: argument y: expected num, got str\n");
 }
 

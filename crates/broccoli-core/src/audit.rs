@@ -25,6 +25,9 @@ pub enum TaskState {
     Ended,
 }
 
+/// What a task or a job came to; none as long as that is not known.
+pub type Known<'a> = Option<Result<&'a Cbor, &'a TaskError>>;
+
 /// One task of a job.
 #[derive(Debug)]
 pub struct TaskView<'a> {
@@ -41,7 +44,7 @@ pub struct TaskView<'a> {
     /// How often it is tried again after a failure.
     pub retries: u32,
     /// What it came to; none if it has not ended, and when only the list of its group is left.
-    pub outcome: Option<Result<&'a Cbor, &'a TaskError>>,
+    pub outcome: Known<'a>,
 }
 
 /// How full a collection is.
@@ -68,7 +71,7 @@ impl Node {
     }
 
     /// The jobs held and, as soon as it is known, what each came to.
-    pub fn audit_jobs(&self, see: &mut dyn FnMut(u64, Option<Result<&Cbor, &TaskError>>)) {
+    pub fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
         self.origin().audit_jobs(see);
     }
 

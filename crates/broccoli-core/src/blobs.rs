@@ -17,7 +17,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Attempt, BlobPiece, BlobRef, BlobRequest, JobEvent, JobNews, Message, Submit};
+use broccoli_proto::message::{Attempt, BlobPiece, BlobRef, BlobRequest, JobEvent, JobNews, Message, StepNews, Submit};
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
@@ -59,7 +59,7 @@ const ACTIVE_MAX: usize = 8;
 const PULLS_MAX: usize = 1_024;
 /// Pieces that wait to be sent to one node.
 const SERVED_MAX: usize = 512;
-/// How a job ended is held for a client that does not pull it, or has stopped to, for this long.
+/// What a job or a step came to is held for a client that does not pull it, or has stopped to, for this long.
 const IDLE_MAX: Duration = ms(30_000);
 /// Somebody pulls a value if they have asked within this time.
 const PULLED: Duration = ms(2_000);
@@ -75,6 +75,8 @@ pub(crate) enum Holder {
     Canvas(u32),
     /// Origin: the result of a job that this client has not seen.
     Ended { client: NodeId, job: u64 },
+    /// Origin: the result of a step that this client has asked after.
+    Step { client: NodeId, result: BlobId },
 }
 
 /// What a value is pulled for.
@@ -88,6 +90,8 @@ pub(crate) enum Want {
     Canvas { epoch: Epoch, submit: Submit },
     /// Client: how a job ended.
     Ended(JobId),
+    /// Client: what a step came to.
+    Step(StepNews),
 }
 
 /// Why a value has not come.
@@ -274,6 +278,17 @@ pub(crate) fn fit(shared: &mut Shared, to: NodeId, message: Message, packet: usi
             let blob = hold(shared, to, holder, value, packet).ok()?;
             Some(Message::JobEvent(JobEvent { job, news: JobNews::Ended(Ok(Cbor::null())), blob: Some(blob) }))
         }
+        Message::StepNews(StepNews { job, path, view: Some(mut view), blob: None }) => {
+            let mut blob = None;
+            if let Some(Ok(value)) = &mut view.outcome
+                && is_large(value)
+            {
+                let value = core::mem::replace(value, Cbor::null());
+                let holder = Holder::Step { client: to, result: BlobId(hash(value.as_bytes()).0) };
+                blob = Some(hold(shared, to, holder, value, packet).ok()?);
+            }
+            Some(Message::StepNews(StepNews { job, path, view: Some(view), blob }))
+        }
         message => Some(message),
     }
 }
@@ -389,7 +404,7 @@ pub(crate) fn on_timer(
     let before = blobs.outgoing_bytes;
     let is_idle = |holder: &Holder, id: &BlobId| {
         let used = blobs.outgoing.get(id).map(|outgoing| outgoing.used);
-        matches!(holder, Holder::Ended { .. }) && used.is_none_or(|used| now - used > IDLE_MAX)
+        matches!(holder, Holder::Ended { .. } | Holder::Step { .. }) && used.is_none_or(|used| now - used > IDLE_MAX)
     };
     let idle = blobs.holders.iter().filter(|(holder, id)| !is_held(holder) || is_idle(holder, id));
     let idle: Vec<Holder> = idle.map(|(holder, _)| *holder).collect();

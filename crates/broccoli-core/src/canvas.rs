@@ -2,7 +2,8 @@
 //!
 //! [`lower`] turns the tree that its author wrote into a [`Plan`]: a bounded arena of tasks, chains
 //! and groups. It is the only place that rewrites a canvas and the only one that checks it. The
-//! plan then answers each outcome of a task with the tasks that are ready because of it.
+//! plan then answers each outcome of a task with the tasks that are ready because of it. A task may
+//! give a canvas instead of a result, or run on each node: then the plan grows.
 //!
 //! ```text
 //!  canvas                  steps of the plan
@@ -15,10 +16,15 @@
 //! an option that the plan only hands on, and results stay the encoded bytes that they came as.
 
 mod lower;
+mod parts;
 mod plan;
+mod view;
 
 pub use lower::{ArgumentError, CanvasError, Resolved, lower};
+pub(crate) use parts::is_pin;
+pub use parts::{Room, pinned_to};
 pub use plan::{Call, Effects, Mode, Plan, Progress, StepId};
+pub use view::{StepState, StepView};
 
 /// How much one canvas may take of the node that evaluates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,65 +1,149 @@
-//! The client: finds an origin, hands it canvases and follows their jobs.
+//! The client: finds an origin, hands it canvases and follows jobs, its own and those of others.
 //!
 //! ```text
-//!   attach ──► Hello … ──► Welcome ──► Submit … ──► Accepted ──► JobEvent … ──► Ended
-//!                 ▲                       │                          ▲
-//!                 └──── stale token ──────┘          JobQuery … ─────┘
+//!   submit, retry ──► waiting ──► Hello … ──► Submit … ──► Accepted ──► JobEvent … ──► Ended
+//!                        ▲           ▲           │                          ▲
+//!                        │           └─ stale ───┤             JobQuery … ──┘ ◄── follow, revoke
+//!                        └── queue full, pause ──┘
 //! ```
+//!
+//! Nothing that it was asked for is given up but by an answer: a full origin is asked again after a
+//! pause, one that leaves is replaced, one that is silent is told of and asked again.
 
-use alloc::collections::BTreeMap;
+mod origins;
+mod pace;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Accepted, JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
+use broccoli_proto::message::{
+    Accepted, Drain, JobEvent, JobNews, Message, Refusal, Refused, Retry, Revoke, Submit, Vitals, Welcome,
+};
 use broccoli_proto::{Cbor, JobId, NodeId};
 
+use self::origins::{Origins, choose, choose_by_key, is_durable};
+use self::pace::Pace;
 use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
-use crate::members::Members;
+use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::too_large;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
-/// Hello and Submit are repeated after this time, …
+/// Hello, Revoke and Drain are repeated after this time, …
 const AGAIN: Duration = ms(200);
+/// … canvases after this one, …
+const SUBMIT_AGAIN: Duration = ms(400);
 /// … and another origin is tried after so many hellos.
 const HELLOS_MAX: u32 = 5;
 /// Another origin is tried after a submit was sent so often without an answer.
 const SUBMITS_MAX: u32 = 15;
-/// An accepted job is asked after when nothing was heard of it for this long.
+/// A job is asked after when nothing was heard of it for this long …
 const QUERY: Duration = ms(2_000);
+/// … and at first, if its news go to another client, after this time, doubled.
+const QUERY_FIRST: Duration = ms(50);
+/// After this time without an answer the user is told.
+const NO_ANSWER: Duration = ms(5_000);
 /// After this time without an origin the user is told.
 const NO_ORIGIN: Duration = ms(2_000);
+/// Ended jobs that are remembered.
+const ENDED_MAX: usize = 256;
+/// A node that has come may be one of many: the choice waits this long for the others.
+const BIRTHS: Duration = ms(2);
+
+/// A canvas for an origin.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Encoded.
+    pub canvas: Cbor,
+    /// Submits with one key give one job, however often they are made.
+    pub key: Option<String>,
+    /// The job goes on without its client, and its result is kept for who asks.
+    pub detached: bool,
+}
 
 /// The client role.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     wanted_since: Option<Instant>,
     told: bool,
-    origin: Option<Attached>,
     ready: bool,
-    submits: BTreeMap<u32, Submitted>,
+    /// Where canvases without a key go.
+    home: Option<NodeId>,
+    origins: Origins,
+    requests: BTreeMap<u32, Request>,
+    /// Canvases that wait for their turn, by request.
+    waiting: VecDeque<u32>,
+    pace: Pace,
+    /// Requests by the number that stands in their message.
+    numbers: BTreeMap<u32, u32>,
+    last_number: u32,
+    /// Jobs whose end is known: their origins may not know that yet.
+    ended: VecDeque<JobId>,
 }
 
+/// Something that the user of this node wants.
 #[derive(Debug)]
-struct Attached {
-    node: NodeId,
-    token: Option<u64>,
-    hellos: u32,
-}
-
-#[derive(Debug)]
-struct Submitted {
-    canvas: Cbor,
-    /// Submits sent and not answered.
-    tries: u32,
+struct Request {
+    wish: Wish,
+    /// The job, once it is known.
     job: Option<JobId>,
     revoked: bool,
+    /// Where it was handed in.
+    to: Option<NodeId>,
+    /// An origin that has not answered or does not want it.
+    not: Option<NodeId>,
+    /// What the answer will name; 0 before it is handed in.
+    number: u32,
+    /// Messages sent and not answered.
+    tries: u32,
+    /// Since when there was no answer, and whether the user was told.
+    silent_since: Instant,
+    told_silent: bool,
+    told_full: bool,
 }
 
+#[derive(Debug)]
+enum Wish {
+    Submit(Submission),
+    Retry(JobId),
+    Follow,
+    Drain(NodeId),
+}
+
+impl Request {
+    fn new(wish: Wish, now: Instant) -> Request {
+        Request {
+            wish,
+            job: None,
+            revoked: false,
+            to: None,
+            not: None,
+            number: 0,
+            tries: 0,
+            silent_since: now,
+            told_silent: false,
+            told_full: false,
+        }
+    }
+
+    /// Whether it has to be accepted before anything else happens.
+    fn is_handed_in(&self) -> bool {
+        self.job.is_none() && matches!(self.wish, Wish::Submit(_) | Wish::Retry(_))
+    }
+}
+
+/// What a user of this node may ask for.
 impl Client {
+    /// A client whose numbers begin after this one.
+    pub(crate) fn new(last_number: u32) -> Client {
+        Client { last_number, ..Client::default() }
+    }
+
     /// Begins to look for an origin.
     pub(crate) fn attach(&mut self, shared: &mut Shared) {
         if self.wanted_since.is_none() {
@@ -68,33 +152,83 @@ impl Client {
         }
     }
 
-    /// Submits a canvas to the origin, as soon as there is one.
-    pub(crate) fn submit(&mut self, shared: &mut Shared, id: SubmitId, canvas: Cbor) {
+    /// Submits a canvas to an origin, as soon as there is one.
+    pub(crate) fn submit(&mut self, shared: &mut Shared, id: SubmitId, submission: Submission) {
         self.attach(shared);
-        self.submits.insert(id.0, Submitted { canvas, tries: 0, job: None, revoked: false });
+        self.hand_in(shared, id, Wish::Submit(submission));
+    }
+
+    /// Has a job that has failed run again.
+    pub(crate) fn retry(&mut self, shared: &mut Shared, id: SubmitId, job: JobId) {
+        self.hand_in(shared, id, Wish::Retry(job));
+    }
+
+    fn hand_in(&mut self, shared: &mut Shared, id: SubmitId, wish: Wish) {
+        self.requests.insert(id.0, Request::new(wish, shared.now));
+        self.waiting.push_back(id.0);
+        self.admit(shared);
+    }
+
+    /// Follows a job to its end.
+    pub(crate) fn follow(&mut self, shared: &mut Shared, id: SubmitId, job: JobId, revoked: bool) {
+        let request = Request { job: Some(job), revoked, ..Request::new(Wish::Follow, shared.now) };
+        self.add(shared, id, request);
+    }
+
+    /// Asks a node to leave when it has finished.
+    pub(crate) fn drain(&mut self, shared: &mut Shared, id: SubmitId, node: NodeId) {
+        self.add(shared, id, Request::new(Wish::Drain(node), shared.now));
+    }
+
+    fn add(&mut self, shared: &mut Shared, id: SubmitId, request: Request) {
+        self.requests.insert(id.0, request);
         shared.timers.set(Timer::Submit(id.0), shared.now);
     }
 
-    /// Ends a submitted job. Returns whether there is one.
+    /// Ends a job that was submitted or is followed here. Returns whether there is one.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, id: SubmitId) -> bool {
-        let Some(submitted) = self.submits.get_mut(&id.0) else {
+        let Some(request) = self.requests.get_mut(&id.0) else {
             return false;
         };
-        submitted.revoked = true;
-        shared.timers.set(Timer::Submit(id.0), shared.now);
+        request.revoked = true;
+        if let Some(at) = self.waiting.iter().position(|waiting| *waiting == id.0) {
+            self.waiting.remove(at);
+            self.remove(shared, id.0);
+            shared.event(Event::Refused(id, Refusal::QueueFull));
+        } else {
+            shared.timers.set(Timer::Submit(id.0), shared.now);
+        }
         true
     }
 
-    /// Whether `Attached` was told.
+    /// Wants to hear no more of a job, which goes on, or of a node. What was submitted here is
+    /// followed all the same, since its origin wants to know that its end is known.
+    pub(crate) fn forget(&mut self, shared: &mut Shared, id: SubmitId) {
+        if self.requests.get(&id.0).is_some_and(|r| !r.is_handed_in() && !matches!(r.wish, Wish::Submit(_))) {
+            self.remove(shared, id.0);
+        }
+    }
+
+    fn remove(&mut self, shared: &mut Shared, id: u32) {
+        if let Some(request) = self.requests.remove(&id) {
+            self.numbers.remove(&request.number);
+        }
+        shared.timers.cancel(Timer::Submit(id));
+    }
+}
+
+/// The origin of canvases without a key.
+impl Client {
+    /// Tells the user once that there is one, and that its functions are known.
     pub(crate) fn check_ready(&mut self, shared: &mut Shared, modules: &Modules, members: &Members) {
-        let Some(Attached { node, token: Some(_), .. }) = self.origin else {
+        let Some(home) = self.home.filter(|home| self.origins.token(*home).is_some()) else {
             return;
         };
-        let known = |(_, member): (NodeId, &crate::members::Member)| modules.knows(member.birth.modules);
-        let origin_known = members.alive().any(|(name, member)| name == node && known((name, member)));
+        let known = |member: &Member| modules.knows(member.birth.modules);
+        let origin_known = members.alive().any(|(name, member)| name == home && known(member));
         if !self.ready && origin_known && modules.is_settled() {
             self.ready = true;
-            shared.event(Event::Attached(node));
+            shared.event(Event::Attached(home));
         }
     }
 
@@ -107,25 +241,24 @@ impl Client {
         if !shared.connected {
             return;
         }
-        if let Some(Attached { node, token: Some(_), .. }) = self.origin {
+        if let Some(home) = self.home.filter(|home| self.origins.token(*home).is_some()) {
             self.check_ready(shared, modules, members);
             if self.ready {
                 shared.timers.cancel(Timer::Attach);
             } else {
                 // Its answer says again which modules it has.
-                shared.outbox.send(node, Message::Hello);
+                shared.outbox.send(home, Message::Hello);
             }
             return;
         }
-        let worn_out = self.origin.as_ref().filter(|origin| origin.hellos >= HELLOS_MAX).map(|origin| origin.node);
-        if self.origin.is_none() || worn_out.is_some() {
-            let node = choose(shared, members, worn_out);
-            self.origin = node.map(|node| Attached { node, token: None, hellos: 0 });
+        let worn_out = self.home.filter(|home| self.origins.hellos(*home) >= HELLOS_MAX);
+        if self.home.is_none() || worn_out.is_some() {
+            worn_out.into_iter().for_each(|node| self.origins.forget(node));
+            self.home = choose(shared, members, worn_out);
         }
-        match &mut self.origin {
-            Some(origin) => {
-                origin.hellos += 1;
-                shared.outbox.send(origin.node, Message::Hello);
+        match self.home {
+            Some(home) => {
+                self.origins.ask_token(shared, home);
             }
             None if !self.told && shared.now - since > NO_ORIGIN => {
                 self.told = true;
@@ -135,101 +268,311 @@ impl Client {
         }
     }
 
-    /// A node has come: it may be the origin that is looked for.
-    pub(crate) fn on_member(&self, shared: &mut Shared) {
-        if self.wanted_since.is_some() && self.origin.is_none() {
-            shared.timers.set_earlier(Timer::Attach, shared.now + ms(2));
-        }
-    }
-
-    /// The origin has answered.
-    pub(crate) fn on_welcome(&mut self, shared: &mut Shared, from: NodeId, welcome: Welcome) {
-        let Some(origin) = self.origin.as_mut().filter(|origin| origin.node == from) else {
-            return;
-        };
-        origin.token = Some(welcome.token);
-        let waiting: Vec<u32> = self.submits.iter().filter(|(_, s)| s.job.is_none()).map(|(id, _)| *id).collect();
-        waiting.into_iter().for_each(|id| shared.timers.set(Timer::Submit(id), shared.now));
-        shared.timers.set_earlier(Timer::Attach, shared.now);
-    }
-
-    /// Looks after a submitted canvas: sends it, asks after its job, or ends it.
-    pub(crate) fn on_submit_timer(&mut self, shared: &mut Shared, number: u32) {
-        let Some(submitted) = self.submits.get_mut(&number) else {
-            return;
-        };
-        let Some(Attached { node, token: Some(token), .. }) = self.origin else {
-            shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
-            return;
-        };
-        if submitted.job.is_none() && submitted.tries >= SUBMITS_MAX {
-            // Gone without a word. If it had accepted the canvas after all, tasks run twice.
-            submitted.tries = 0;
-            self.origin = Some(Attached { node, token: None, hellos: HELLOS_MAX });
+    /// Looks for another origin.
+    fn move_home(&mut self, shared: &mut Shared, members: &Members, not: NodeId) {
+        if self.home == Some(not) {
+            self.home = choose(shared, members, Some(not)).filter(|node| *node != not);
             shared.timers.set(Timer::Attach, shared.now);
-            shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
-            return;
         }
-        if submitted.job.is_none() && shared.blobs.is_pulled(Holder::Canvas(number), shared.now) {
-            // It is on its way, in pieces.
-            submitted.tries = 0;
-            shared.timers.set(Timer::Submit(number), shared.now + AGAIN);
-            return;
-        }
-        submitted.tries += 1;
-        let (again, message) = match submitted.job {
-            None => (
-                AGAIN * 2,
-                Message::Submit(Submit {
-                    token,
-                    number,
-                    canvas: submitted.canvas.clone(),
-                    key: None,
-                    detached: None,
-                    blob: None,
-                }),
-            ),
-            Some(job) if submitted.revoked => (AGAIN, Message::Revoke(Revoke { token, job })),
-            Some(job) => (QUERY, Message::JobQuery(job)),
-        };
-        let to = submitted.job.map_or(node, |job| job.origin);
-        shared.outbox.send(to, message);
-        shared.timers.set(Timer::Submit(number), shared.now + again);
     }
 
+    /// A node has come: it may be the origin that is looked for, or a better one.
+    pub(crate) fn on_member(&mut self, shared: &mut Shared, members: &Members, node: NodeId) {
+        if self.wanted_since.is_none() {
+            return;
+        }
+        let durable = |node: NodeId| members.alive().any(|(name, m)| name == node && is_durable(&m.birth));
+        if !self.ready && self.home.is_some_and(|home| durable(node) && !durable(home)) {
+            self.home = None;
+        }
+        if self.home.is_none() {
+            shared.timers.set_earlier(Timer::Attach, shared.now + BIRTHS);
+        }
+    }
+
+    /// A node is gone. One that has left is not waited for.
+    pub(crate) fn on_death(&mut self, shared: &mut Shared, members: &Members, node: NodeId, leaving: bool) {
+        let undecided = |request: &&mut Request| request.is_handed_in() && request.to == Some(node);
+        let sent = self.requests.values_mut().filter(undecided);
+        if leaving {
+            sent.for_each(|request| (request.to, request.tries) = (None, 0));
+            self.origins.forget(node);
+        } else if sent.count() > 0 {
+            // It may have accepted what was sent, and come back.
+            return;
+        }
+        self.move_home(shared, members, node);
+    }
+
+    /// An origin has answered a hello.
+    pub(crate) fn on_welcome(&mut self, shared: &mut Shared, from: NodeId, welcome: Welcome) {
+        if !self.origins.on_welcome(from, welcome.token) {
+            return;
+        }
+        for (id, request) in &self.requests {
+            let waits = request.tries == 0 || request.revoked;
+            if waits && shared.timers.is_set(Timer::Submit(*id)) {
+                shared.timers.set(Timer::Submit(*id), shared.now);
+            }
+        }
+    }
+
+    /// The link is up again: something may have been lost meanwhile.
+    pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
+        self.origins.on_connected(shared.now);
+        for (id, request) in &mut self.requests {
+            request.silent_since = shared.now;
+            if shared.timers.is_set(Timer::Submit(*id)) {
+                shared.timers.set(Timer::Submit(*id), shared.now);
+            }
+        }
+        if self.wanted_since.is_some() && !self.is_home_known() {
+            shared.timers.set(Timer::Attach, shared.now);
+        }
+    }
+
+    fn is_home_known(&self) -> bool {
+        self.ready && self.home.is_some_and(|home| self.origins.token(home).is_some())
+    }
+}
+
+/// Asking.
+impl Client {
+    /// Hands in what waits, as much as the origin takes.
+    fn admit(&mut self, shared: &mut Shared) {
+        while self.pace.is_open(shared.now) {
+            let Some(id) = self.waiting.pop_front() else {
+                return;
+            };
+            self.last_number = self.last_number.wrapping_add(1).max(1);
+            let number = self.last_number;
+            if let Some(request) = self.requests.get_mut(&id) {
+                (request.number, request.tries) = (number, 0);
+                self.numbers.insert(number, id);
+                self.pace.in_flight += 1;
+                shared.timers.set(Timer::Submit(id), shared.now);
+            }
+        }
+        if !self.waiting.is_empty() && self.pace.until() > shared.now {
+            shared.timers.set(Timer::Admit, self.pace.until());
+        }
+    }
+
+    /// The pause after a refusal is over.
+    pub(crate) fn on_admit_timer(&mut self, shared: &mut Shared) {
+        self.admit(shared);
+    }
+
+    /// Looks after a request: hands it in, asks after its job, or ends it.
+    pub(crate) fn on_submit_timer(&mut self, shared: &mut Shared, members: &Members, id: u32) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        shared.timers.set(Timer::Submit(id), shared.now + AGAIN);
+        if !shared.connected && request.job.is_none_or(|job| job.origin != shared.me()) {
+            return;
+        }
+        request.check_silence(shared, id);
+        let again = match (request.job, &request.wish) {
+            (Some(job), _) => self.ask_after(shared, id, job),
+            (None, Wish::Drain(node)) => {
+                let node = *node;
+                self.ask_to_leave(shared, id, node)
+            }
+            (None, _) => self.send(shared, members, id),
+        };
+        if let Some(again) = again {
+            shared.timers.set(Timer::Submit(id), shared.now + again);
+        }
+    }
+
+    /// Sends a canvas or what stands for it; gives the time until the next try.
+    fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
+        let request = self.requests.get_mut(&id)?;
+        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now) {
+            // It is on its way, in pieces.
+            request.tries = 1;
+            return Some(SUBMIT_AGAIN);
+        }
+        if request.tries >= SUBMITS_MAX
+            && let Some(mute) = request.to.take()
+        {
+            // Gone without a word. If it had accepted the canvas after all, tasks run twice.
+            (request.not, request.tries) = (Some(mute), 0);
+            self.origins.forget(mute);
+            self.move_home(shared, members, mute);
+        }
+        let request = self.requests.get_mut(&id)?;
+        let to = request.to.or_else(|| match &request.wish {
+            Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared.me(), members, key, request.not),
+            Wish::Submit(_) => self.home,
+            Wish::Retry(job) => Some(job.origin),
+            Wish::Follow | Wish::Drain(_) => None,
+        })?;
+        if self.origins.hellos(to) >= HELLOS_MAX && self.home != Some(to) {
+            request.not = Some(to);
+            self.origins.forget(to);
+        }
+        let token = self.origins.ask_token(shared, to)?;
+        request.to = Some(to);
+        request.tries += 1;
+        let number = request.number;
+        let message = match &request.wish {
+            Wish::Submit(Submission { canvas, key, detached }) => {
+                let (canvas, key, detached) = (canvas.clone(), key.clone(), detached.then_some(true));
+                Message::Submit(Submit { token, number, canvas, key, detached, blob: None })
+            }
+            Wish::Retry(job) => Message::Retry(Retry { token, number, job: *job }),
+            Wish::Follow | Wish::Drain(_) => return None,
+        };
+        shared.outbox.send(to, message);
+        Some(SUBMIT_AGAIN)
+    }
+
+    /// Asks after a job, and ends it if that is wanted.
+    fn ask_after(&mut self, shared: &mut Shared, id: u32, job: JobId) -> Option<Duration> {
+        let request = self.requests.get_mut(&id)?;
+        let mut again = match request.wish {
+            Wish::Submit(Submission { detached: false, .. }) => QUERY,
+            _ => (QUERY_FIRST * (1 << request.tries.min(6))).min(QUERY),
+        };
+        request.tries += 1;
+        if request.revoked {
+            again = AGAIN;
+            if let Some(token) = self.origins.ask_token(shared, job.origin) {
+                shared.outbox.send(job.origin, Message::Revoke(Revoke { token, job }));
+            }
+        }
+        // After the revoke, so that the answer tells what has come of it.
+        shared.outbox.send(job.origin, Message::JobQuery(job));
+        Some(again)
+    }
+
+    fn ask_to_leave(&mut self, shared: &mut Shared, id: u32, node: NodeId) -> Option<Duration> {
+        let token = self.origins.ask_token(shared, node)?;
+        let request = self.requests.get_mut(&id)?;
+        if request.number == 0 {
+            self.last_number = self.last_number.wrapping_add(1).max(1);
+            request.number = self.last_number;
+            self.numbers.insert(request.number, id);
+        }
+        shared.outbox.send(node, Message::Drain(Drain { token, number: request.number }));
+        None
+    }
+}
+
+impl Request {
+    /// Tells the user once that the node which holds the job does not answer.
+    fn check_silence(&mut self, shared: &mut Shared, id: u32) {
+        let node = match (&self.wish, self.job) {
+            (_, Some(job)) => job.origin,
+            (Wish::Retry(job), None) => job.origin,
+            (Wish::Drain(node), None) => *node,
+            (Wish::Submit(_) | Wish::Follow, None) => return,
+        };
+        if !self.told_silent && shared.now - self.silent_since >= NO_ANSWER {
+            self.told_silent = true;
+            shared.event(Event::NoAnswer(SubmitId(id), node));
+        }
+    }
+}
+
+/// Answers.
+impl Client {
     /// The canvas is a job now.
     pub(crate) fn on_accepted(&mut self, shared: &mut Shared, from: NodeId, accepted: Accepted) {
-        let is_new = |submitted: &&mut Submitted| submitted.job.is_none();
         if accepted.job.origin != from {
             return;
         }
-        let Some(submitted) = self.submits.get_mut(&accepted.number).filter(is_new) else {
+        let is_new = |request: &&mut Request| request.is_handed_in();
+        let Some(id) = self.numbers.get(&accepted.number).copied() else {
             return;
         };
-        submitted.job = Some(accepted.job);
-        submitted.canvas = Cbor::null();
-        let next = if submitted.revoked { Duration::ZERO } else { QUERY };
-        shared.timers.set(Timer::Submit(accepted.number), shared.now + next);
-        shared.event(Event::Accepted(SubmitId(accepted.number), accepted.job));
+        let Some(request) = self.requests.get_mut(&id).filter(is_new) else {
+            return;
+        };
+        (request.job, request.tries, request.silent_since) = (Some(accepted.job), 0, shared.now);
+        let mut next = QUERY_FIRST;
+        if let Wish::Submit(submission) = &mut request.wish {
+            submission.canvas = Cbor::null();
+            next = if submission.detached { QUERY_FIRST } else { QUERY };
+        }
+        if request.revoked {
+            next = Duration::ZERO;
+        }
+        self.numbers.remove(&accepted.number);
+        shared.timers.set(Timer::Submit(id), shared.now + next);
+        shared.event(Event::Accepted(SubmitId(id), accepted.job));
+        self.pace.on_answer();
+        self.admit(shared);
     }
 
-    /// The canvas was not accepted.
-    pub(crate) fn on_refused(&mut self, shared: &mut Shared, from: NodeId, refused: Refused) {
-        let Some(origin) = self.origin.as_mut().filter(|origin| origin.node == from) else {
+    /// Something was not accepted.
+    pub(crate) fn on_refused(&mut self, shared: &mut Shared, members: &Members, from: NodeId, refused: Refused) {
+        if refused.number == 0 {
+            return self.on_revoke_refused(shared, from, refused.reason);
+        }
+        let Some(id) = self.numbers.get(&refused.number).copied() else {
             return;
         };
-        if self.submits.get(&refused.number).is_none_or(|submitted| submitted.job.is_some()) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.job.is_none()) else {
+            return;
+        };
+        let is_submit = matches!(request.wish, Wish::Submit(_));
+        if is_submit && request.to != Some(from) {
             return;
         }
         match refused.reason {
             Refusal::StaleToken => {
-                (origin.token, origin.hellos) = (None, 0);
-                shared.timers.set(Timer::Attach, shared.now);
+                request.tries = 0;
+                self.origins.on_stale(from);
+                shared.timers.set(Timer::Submit(id), shared.now);
+                if self.home == Some(from) {
+                    shared.timers.set(Timer::Attach, shared.now);
+                }
+            }
+            Refusal::QueueFull => {
+                self.numbers.remove(&refused.number);
+                if !core::mem::replace(&mut request.told_full, true) {
+                    shared.event(Event::QueueFull(SubmitId(id), from));
+                }
+                (request.to, request.number) = (None, 0);
+                shared.timers.cancel(Timer::Submit(id));
+                self.waiting.push_back(id);
+                self.pace.on_full(shared.now, &mut shared.rng);
+                self.admit(shared);
+            }
+            Refusal::Draining if is_submit => {
+                (request.to, request.not, request.tries) = (None, Some(from), 0);
+                shared.timers.set(Timer::Submit(id), shared.now + BIRTHS);
+                self.move_home(shared, members, from);
             }
             reason => {
-                self.submits.remove(&refused.number);
-                shared.timers.cancel(Timer::Submit(refused.number));
-                shared.event(Event::Refused(SubmitId(refused.number), reason));
+                let was_handed_in = request.is_handed_in();
+                self.remove(shared, id);
+                shared.event(Event::Refused(SubmitId(id), reason));
+                if was_handed_in {
+                    self.pace.on_answer();
+                    self.admit(shared);
+                }
+            }
+        }
+    }
+
+    /// An origin has restarted since it gave the token of a revoke, or takes none.
+    fn on_revoke_refused(&mut self, shared: &mut Shared, from: NodeId, reason: Refusal) {
+        let concerned = |request: &Request| request.revoked && request.job.is_some_and(|job| job.origin == from);
+        let ids = self.requests.iter().filter(|(_, request)| concerned(request)).map(|(id, _)| *id);
+        let ids: Vec<u32> = ids.collect();
+        if reason == Refusal::StaleToken && !ids.is_empty() {
+            self.origins.on_stale(from);
+        }
+        for id in ids {
+            if reason == Refusal::StaleToken {
+                shared.timers.set(Timer::Submit(id), shared.now);
+            } else {
+                self.remove(shared, id);
+                shared.event(Event::Refused(SubmitId(id), reason.clone()));
             }
         }
     }
@@ -239,11 +582,9 @@ impl Client {
         if event.job.origin != from {
             return;
         }
-        let over = matches!(event.news, JobNews::Ended(_) | JobNews::Unknown);
-        let found = self.submits.iter().find(|(_, s)| s.job == Some(event.job)).map(|(number, _)| *number);
-        // The news may have overtaken `Accepted`: then the origin has to say it again.
-        let is_early = found.is_none() && self.submits.values().any(|s| s.job.is_none());
-        if let (Some(blob), Some(_)) = (event.blob, found) {
+        if let Some(blob) = event.blob
+            && self.follows(event.job)
+        {
             let max = shared.config.limits.result_bytes_max;
             if blob.bytes <= max {
                 // Taken when its value is here.
@@ -252,60 +593,70 @@ impl Client {
             }
             event.news = JobNews::Ended(Err(too_large(blob.bytes as usize, max)));
         }
-        if matches!(event.news, JobNews::Ended(_)) && !is_early {
-            shared.outbox.send(from, Message::JobEventAck(event.job));
+        let JobEvent { job, news, .. } = event;
+        let of_job = self.requests.iter().filter(|(_, request)| request.job == Some(job)).map(|(id, _)| *id);
+        let ids: Vec<u32> = of_job.collect();
+        if matches!(news, JobNews::Ended(_)) {
+            // The news may have overtaken `Accepted`: then the origin has to say it again.
+            let is_early = ids.is_empty() && self.pace.in_flight > 0 && !self.ended.contains(&job);
+            if !is_early {
+                shared.outbox.send(from, Message::JobEventAck(job));
+            }
+            if !ids.is_empty() {
+                self.ended.push_back(job);
+                self.ended.drain(..self.ended.len().saturating_sub(ENDED_MAX));
+            }
         }
-        let Some(number) = found else {
+        let over = matches!(news, JobNews::Ended(_) | JobNews::Unknown);
+        for id in ids {
+            if over {
+                self.remove(shared, id);
+            } else if let Some(request) = self.requests.get_mut(&id) {
+                (request.silent_since, request.told_silent) = (shared.now, false);
+                let pushed = matches!(request.wish, Wish::Submit(Submission { detached: false, .. }));
+                if pushed && !request.revoked {
+                    shared.timers.set(Timer::Submit(id), shared.now + QUERY);
+                }
+            }
+            shared.event(Event::Job(SubmitId(id), news.clone()));
+        }
+    }
+
+    /// A node says how it is: one that was asked to leave has heard it.
+    pub(crate) fn on_vitals(&mut self, shared: &mut Shared, from: NodeId, vitals: &Vitals) {
+        let heard = |request: &Request| matches!(request.wish, Wish::Drain(node) if node == from);
+        if vitals.draining != Some(true) {
             return;
-        };
-        if over {
-            self.submits.remove(&number);
-            shared.timers.cancel(Timer::Submit(number));
-        } else if !self.submits.get(&number).is_some_and(|submitted| submitted.revoked) {
-            shared.timers.set(Timer::Submit(number), shared.now + QUERY);
         }
-        shared.event(Event::Job(SubmitId(number), event.news));
+        let ids = self.requests.iter().filter(|(_, request)| heard(request)).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
+            self.remove(shared, id);
+        }
     }
 
     /// Whether a submitted canvas may have to be sent again.
     pub(crate) fn is_unanswered(&self, number: u32) -> bool {
-        self.submits.get(&number).is_some_and(|submitted| submitted.job.is_none())
+        let request = self.numbers.get(&number).and_then(|id| self.requests.get(id));
+        request.is_some_and(|request| request.number == number && request.is_handed_in())
     }
 
     /// Whether the end of a job is waited for.
     pub(crate) fn follows(&self, job: JobId) -> bool {
-        self.submits.values().any(|submitted| submitted.job == Some(job))
+        self.requests.values().any(|request| request.job == Some(job))
     }
 
     /// Checks the invariants of this role.
     pub(crate) fn validate(&self, shared: &Shared) {
-        for number in self.submits.keys() {
-            assert!(shared.timers.is_set(Timer::Submit(*number)), "every submit is looked after");
+        for (id, request) in &self.requests {
+            let waits = self.waiting.contains(id);
+            assert_ne!(waits, shared.timers.is_set(Timer::Submit(*id)), "a request waits or is looked after");
+            assert!(!waits || request.is_handed_in(), "only canvases wait");
         }
-        let searching = self.wanted_since.is_some() && !self.ready;
+        let in_flight = self.numbers.values().filter_map(|id| self.requests.get(id)).filter(|r| r.is_handed_in());
+        assert_eq!(self.pace.in_flight as usize, in_flight.count(), "what is on its way is counted");
+        let turn_comes = self.pace.in_flight > 0 || shared.timers.is_set(Timer::Admit);
+        assert!(self.waiting.is_empty() || turn_comes, "what waits has its turn");
+        let searching = self.wanted_since.is_some() && !self.is_home_known();
         assert!(!searching || shared.timers.is_set(Timer::Attach), "an origin is looked for");
     }
-
-    /// The link is up again: something may have been lost meanwhile.
-    pub(crate) fn on_connected(&self, shared: &mut Shared) {
-        self.submits.keys().for_each(|number| shared.timers.set(Timer::Submit(*number), shared.now));
-        if self.wanted_since.is_some() && !self.ready {
-            shared.timers.set(Timer::Attach, shared.now);
-        }
-    }
-}
-
-/// An origin for this client: any live node that takes jobs of others, preferably not `not`.
-fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>) -> Option<NodeId> {
-    let me = shared.me();
-    let resident = members.alive().filter(|(name, member)| member.birth.resident && *name != me);
-    let mut candidates: Vec<NodeId> = resident.map(|(name, _)| name).collect();
-    if candidates.len() > 1 {
-        candidates.retain(|name| Some(*name) != not);
-    }
-    if candidates.is_empty() {
-        return None;
-    }
-    let at = shared.rng.below(candidates.len() as u64) as usize;
-    Some(candidates[at])
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{Failure, JobNews, LeasedFunction, Refusal, Vitals};
+use broccoli_proto::message::{Failure, JobNews, Jobs, LeasedFunction, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
@@ -179,6 +179,20 @@ pub enum Event {
     Refused(SubmitId, Refusal),
     /// News of a submitted job.
     Job(SubmitId, JobNews),
+    /// A node has no room for a submitted canvas; the client goes on asking. Told once.
+    QueueFull(SubmitId, NodeId),
+    /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
+    /// client goes on asking. Told once for each silence.
+    NoAnswer(SubmitId, NodeId),
+    /// Some of the jobs of an origin: see [`crate::Node::ask_jobs`].
+    Jobs(NodeId, Jobs),
+    /// How a step of a job is: see [`crate::Node::ask_step`].
+    Step(StepNews),
+    /// This node takes nothing new and leaves when it has finished. Named is who asked for it over
+    /// the wire.
+    Draining(Option<NodeId>),
+    /// Nothing is left to do before leaving: send what is left, then disconnect.
+    Drained,
     /// Another node that is older has this node's name: stop.
     NameTaken,
     /// A packet was dropped.

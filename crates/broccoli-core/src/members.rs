@@ -12,6 +12,7 @@ use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 
+use crate::canvas::is_pin;
 use crate::config::Limits;
 use crate::io::Event;
 use crate::shared::Shared;
@@ -47,9 +48,10 @@ pub(crate) struct Members {
     started: Instant,
 }
 
-/// Whether a node fits a routing: each of `on` is its name, a label or a capability of it.
+/// Whether a node fits a routing: each of `on` is its name, a label or a capability of it, or is meant
+/// for it alone.
 pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool {
-    on.iter().all(|want| want == name.as_str() || features.contains(want))
+    on.iter().all(|want| want == name.as_str() || features.contains(want) || is_pin(want, name))
 }
 
 impl Members {
@@ -63,6 +65,11 @@ impl Members {
 
     pub(crate) fn alive(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.iter().filter(|(_, member)| member.alive)
+    }
+
+    /// What is known of one node.
+    pub(crate) fn get(&self, name: NodeId) -> Option<&Member> {
+        self.nodes.get(&name)
     }
 
     /// How many live nodes are like this. This node itself is one of the births that come back.
@@ -98,13 +105,14 @@ impl Members {
     /// Publishes this node's birth.
     pub(crate) fn publish(&mut self, shared: &mut Shared, modules: u64) {
         let config = &shared.config;
+        let takes_work = !shared.draining;
         let birth = Birth {
             connection: self.connection,
-            slots: config.slots,
+            slots: if takes_work { config.slots } else { 0 },
             features: config.features.clone(),
             modules,
             packet_bytes_max: shared.packet_bytes_max(),
-            resident: config.resident,
+            resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),
         };

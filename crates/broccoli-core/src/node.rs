@@ -10,6 +10,9 @@
 //!   }
 //! ```
 
+mod drain;
+mod handles;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,7 +20,8 @@ use core::fmt;
 
 use broccoli_abi::Function;
 use broccoli_proto::message::{
-    Available, Birth, Chunk, Death, JobEvent, JobNews, Message, Submit, TaskResult, TaskResults, Vitals,
+    Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
+    Vitals,
 };
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
@@ -32,7 +36,7 @@ use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::shared::{Outbox, Rng, Room, Shared};
-use crate::time::Instant;
+use crate::time::{Instant, Wall};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
 
@@ -99,6 +103,7 @@ pub struct Node {
     sequence: u64,
     last_submit: u32,
     started: Instant,
+    leave: drain::Leave,
     /// Where packets are opened.
     scratch: Vec<u8>,
 }
@@ -116,8 +121,9 @@ impl Node {
             config,
             epoch,
             now,
-            wall: None,
+            wall: Wall::default(),
             connected: false,
+            draining: false,
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
@@ -130,10 +136,11 @@ impl Node {
             origin: Origin::new(shared.config.durable),
             shared,
             worker: Worker::default(),
-            client: Client::default(),
+            client: Client::new(last_submit),
             sequence: 0,
             last_submit,
             started: now,
+            leave: drain::Leave::default(),
             scratch: Vec::new(),
         }
     }
@@ -200,15 +207,6 @@ impl Node {
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
-    }
-
-    /// Hands an encoded canvas to the origin that this node is attached to. News come as
-    /// [`Event::Accepted`] or [`Event::Refused`], and [`Event::Job`].
-    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
-        self.shared.now = now;
-        let id = self.next_submit();
-        self.client.submit(&mut self.shared, id, canvas);
-        id
     }
 
     /// Ends a job that was submitted through this node.
@@ -285,6 +283,7 @@ impl Node {
             uptime_ms: (self.shared.now - self.started).as_millis() as u64,
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
+            draining: self.shared.draining.then_some(true),
         }
     }
 
@@ -312,7 +311,11 @@ impl Node {
             Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
             Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
             Input::Stalled(reason) => self.origin.on_stalled(reason),
-            Input::WallClock { unix_ms } => self.shared.wall = Some((now, unix_ms)),
+            Input::WallClock { unix_ms } => {
+                if self.shared.wall.tell(now, unix_ms) {
+                    self.origin.on_clock_set(&mut self.shared);
+                }
+            }
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
@@ -323,6 +326,7 @@ impl Node {
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
+        self.check_drained();
         while self.shared.connected {
             let to = self.shared.outbox.pop_marked()?;
             if self.compose_packet(to, buf) {
@@ -474,6 +478,7 @@ impl Node {
             Message::Death(death) => {
                 if self.members.on_death(shared, from, epoch, death) {
                     self.origin.on_death(shared, from, epoch, death.leaving);
+                    self.client.on_death(shared, &self.members, from, death.leaving);
                 }
             }
             Message::Available(available) => self.on_available(from, epoch, &available),
@@ -482,19 +487,20 @@ impl Node {
                 self.origin.on_fetch(shared, from, epoch, sequence, fetch);
             }
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
-            Message::Return(returned) => self.origin.on_return(from, epoch, &returned),
+            Message::Return(returned) => self.origin.on_return(shared, from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
-            Message::TaskResults(results) => self.origin.on_results(shared, from, epoch, results),
+            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
             Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
             Message::Welcome(welcome) => {
                 self.modules.on_digest(shared, from, welcome.modules);
                 self.client.on_welcome(shared, from, welcome);
+                self.client.check_ready(shared, &self.modules, &self.members);
             }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
-            Message::Refused(refused) => self.client.on_refused(shared, from, refused),
+            Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
             Message::JobEventAck(job) => {
                 shared.blobs.release(Holder::Ended { client: from, job: job.number });
@@ -521,9 +527,20 @@ impl Node {
                 let vitals = self.vitals();
                 self.shared.outbox.send(from, Message::Vitals(vitals));
             }
-            Message::Vitals(vitals) => shared.event(Event::Vitals(from, vitals)),
+            Message::Vitals(vitals) => {
+                self.client.on_vitals(shared, from, &vitals);
+                shared.event(Event::Vitals(from, vitals));
+            }
             Message::Log(log) => self.origin.on_log(shared, from, log),
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
+            Message::PermitRequest(request) => self.origin.on_permit_request(shared, &self.members, from, request),
+            Message::Permit(permit) => self.origin.on_permit(shared, from, &permit),
+            Message::Drain(drain) => self.on_drain(from, epoch, &drain),
+            Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
+            Message::StepNews(news) => self.on_step_news(from, news),
+            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
+            Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
+            Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
             Message::BlobRequest(request) => blobs::on_request(shared, from, &request),
             Message::BlobPiece(piece) => blobs::on_piece(shared, from, &piece),
             Message::BlobGone(id) => blobs::on_gone(shared, from, id),
@@ -532,10 +549,11 @@ impl Node {
 
     fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
+        let slots = birth.slots;
         if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.origin.on_birth(&mut self.shared, from, epoch);
+            self.origin.on_birth(&mut self.shared, from, epoch, slots);
             self.worker.on_origin(&mut self.shared, from, epoch);
-            self.client.on_member(&mut self.shared);
+            self.client.on_member(&mut self.shared, &self.members, from);
         }
     }
 
@@ -589,18 +607,24 @@ impl Node {
         match timer {
             Timer::Leases(node) => self.origin.on_leases_timer(shared, node),
             Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
-            Timer::Countdown { job, step } => self.origin.on_countdown(job, step),
+            Timer::Countdown { job, step } => self.origin.on_countdown(shared, job, step),
+            Timer::Expires(job) => self.origin.on_expires_timer(shared, job),
+            Timer::Permits(class) => self.origin.on_permits_timer(shared.now, class),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
+            Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
+            Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
+            Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
             Timer::Forget => self.origin.on_forget_timer(shared),
-            Timer::Adopt => self.origin.on_adopt_timer(),
+            Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),
             Timer::Offer => self.worker.on_offer_timer(shared),
             Timer::RunTimeout(run) => self.worker.on_run_timeout(shared, RunId(run)),
             Timer::Attach => self.client.on_attach_timer(shared, &self.members, &self.modules),
-            Timer::Submit(number) => self.client.on_submit_timer(shared, number),
+            Timer::Submit(id) => self.client.on_submit_timer(shared, &self.members, id),
+            Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Blobs => self.on_blobs_timer(),
@@ -611,6 +635,22 @@ impl Node {
 
 /// Large values.
 impl Node {
+    fn on_step_news(&mut self, from: NodeId, mut news: StepNews) {
+        let max = self.shared.config.limits.result_bytes_max;
+        match news.blob {
+            Some(blob) if blob.bytes <= max => {
+                blobs::want(&mut self.shared, from, blob, Want::Step(news));
+                return;
+            }
+            Some(blob) => {
+                let error = origin::too_large(blob.bytes as usize, max);
+                news.view = news.view.map(|view| StepView { outcome: Some(Err(error)), ..view });
+            }
+            None => {}
+        }
+        self.shared.event(Event::Step(news));
+    }
+
     fn on_blobs_timer(&mut self) {
         let (origin, worker, client) = (&self.origin, &self.worker, &self.client);
         let is_held = |holder: &Holder| match *holder {
@@ -618,12 +658,14 @@ impl Node {
             Holder::Result { origin, attempt } => worker.holds(origin, attempt),
             Holder::Canvas(number) => client.is_unanswered(number),
             Holder::Ended { job, .. } => origin.has_ended(job),
+            Holder::Step { .. } => true,
         };
         let is_wanted = |from, want: &Want| match want {
             Want::Args(attempt) => worker.holds(from, *attempt),
             Want::Result { attempt, .. } => origin.is_open(*attempt),
             Want::Canvas { epoch, submit } => origin.is_session(from, *epoch, submit.token),
             Want::Ended(job) => client.follows(*job),
+            Want::Step(_) => true,
         };
         blobs::on_timer(&mut self.shared, is_held, is_wanted);
     }
@@ -632,18 +674,18 @@ impl Node {
     fn deliver_blobs(&mut self) {
         let shared = &mut self.shared;
         while let Some(Arrival { from, want, value }) = shared.blobs.pop_arrived() {
+            let around = Around { modules: &self.modules, members: &self.members };
             match (want, value) {
                 (Want::Args(attempt), value) => self.worker.on_args(shared, from, attempt, value.ok()),
                 (Want::Result { epoch, number, attempt }, Ok(value)) => {
                     let results = alloc::vec![TaskResult { attempt, outcome: Ok(value), blob: None }];
                     let results = TaskResults { origin_epoch: shared.epoch, number, results };
-                    self.origin.on_results(shared, from, epoch, results);
+                    self.origin.on_results(shared, &around, from, epoch, results);
                 }
                 (Want::Result { epoch, attempt, .. }, Err(Missing::Gone)) => {
                     self.origin.on_result_gone(shared, from, epoch, attempt);
                 }
                 (Want::Canvas { epoch, submit }, Ok(canvas)) => {
-                    let around = Around { modules: &self.modules, members: &self.members };
                     let submit = Submit { canvas, blob: None, ..submit };
                     self.origin.on_submit(shared, &around, from, epoch, &submit);
                 }
@@ -651,8 +693,12 @@ impl Node {
                     let event = JobEvent { job, news: JobNews::Ended(Ok(value)), blob: None };
                     self.client.on_job_event(shared, from, event);
                 }
+                (Want::Step(news), Ok(value)) => {
+                    let view = news.view.map(|view| StepView { outcome: Some(Ok(value)), ..view });
+                    shared.event(Event::Step(StepNews { view, blob: None, ..news }));
+                }
                 // The message is repeated.
-                (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_), Err(_)) => {}
+                (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_) | Want::Step(_), Err(_)) => {}
             }
         }
     }
@@ -664,7 +710,8 @@ impl Node {
     fn settle(&mut self) {
         let me = self.shared.me();
         for _ in 0..LOOPBACK_MAX {
-            self.origin.dispatch(&mut self.shared, &self.modules);
+            let around = Around { modules: &self.modules, members: &self.members };
+            self.origin.dispatch(&mut self.shared, &around);
             self.on_due_timers();
             self.deliver_blobs();
             if core::mem::take(&mut self.shared.outbox.loopback_marked) {

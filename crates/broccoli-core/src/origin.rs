@@ -2,10 +2,11 @@
 //! takes their results.
 //!
 //! ```text
-//!                 countdown                    credit                  result
+//!             countdown, eta, pause         credit, permit            result
 //!   Unready ──► Delayed ──► Ready ◄──────────────────────► Leased ──────────────► Ended
-//!      └─────────────────────▲      Return, failure with     │
-//!                            └──────retries left, lost ──────┘
+//!      │           ▲         ▲ ▲    Return, failure with     │
+//!      └───────────┼─────────┘ └────retries left, lost ──────┤
+//!                  └────────────────────pause────────────────┘
 //! ```
 //!
 //! Every lease has an attempt number that is never used twice: the first success of any attempt
@@ -14,10 +15,14 @@
 
 mod archive;
 mod audit;
+mod delays;
+mod growth;
+mod handles;
 mod jobs;
 mod journal;
 mod peers;
 mod queue;
+mod rates;
 mod recovery;
 
 use alloc::collections::BTreeMap;
@@ -37,12 +42,15 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
 use self::archive::{Archive, Ended};
+use self::delays::{Announced, Due};
+use self::growth::Growth;
 pub(crate) use self::jobs::{Client, too_large};
-use self::jobs::{Job, Phase, ended_news};
+use self::jobs::{Job, Phase, Task, ended_news};
 use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journal, Key, Promise, Record};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
+use self::rates::Arbiter;
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
 use crate::io::{Action, Event, RecordKey, SubmitId, Write};
@@ -77,6 +85,8 @@ const ANNOUNCE_MAX: Duration = ms(2_000);
 /// Clients hear of tasks that no node fits after this time, and again.
 const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
+/// A node that has come hears what waits within this time.
+const ANNOUNCE_TO_NEW: Duration = ms(10);
 /// Nodes that answer a call for help at first; more are asked each time.
 const ANSWERS_WANTED: u32 = 16;
 /// Longest key of a submit.
@@ -91,10 +101,14 @@ pub enum SubmitError {
     Canvas(CanvasError),
     /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
     QueueFull,
+    /// A task has an `eta`, and this node was never told the time of day.
+    NoClock,
     /// The key stands for a job with another canvas.
     KeyTaken,
     /// The journal cannot be written; the text says why.
     Storage(String),
+    /// The node is about to leave.
+    Draining,
 }
 
 impl fmt::Display for SubmitError {
@@ -102,8 +116,12 @@ impl fmt::Display for SubmitError {
         match self {
             SubmitError::Canvas(error) => error.fmt(f),
             SubmitError::QueueFull => f.write_str("queue full"),
+            SubmitError::NoClock => {
+                f.write_str("this node does not know the time of day: use countdown instead of eta")
+            }
             SubmitError::KeyTaken => f.write_str("the key was used for another canvas: take another key"),
             SubmitError::Storage(reason) => write!(f, "the node cannot write its journal: {reason}"),
+            SubmitError::Draining => f.write_str("the node is about to leave: submit to another"),
         }
     }
 }
@@ -115,8 +133,11 @@ impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
+            SubmitError::Draining => Refusal::Draining,
             SubmitError::Storage(reason) => Refusal::Storage(reason),
-            SubmitError::Canvas(_) | SubmitError::KeyTaken => Refusal::BadCanvas(error.to_string()),
+            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => {
+                Refusal::BadCanvas(error.to_string())
+            }
         }
     }
 }
@@ -138,6 +159,8 @@ pub(crate) struct Origin {
     recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
+    /// The write after which this node may leave.
+    leaves_after: u64,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,
@@ -146,10 +169,13 @@ pub(crate) struct Origin {
     queue: Queue,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<NodeId, Session>,
+    /// Counts the starts of functions for the cluster.
+    arbiter: Arbiter,
     /// Whether tasks or credit have come since the last dispatch.
     dispatch_due: bool,
     /// Who got the last task.
     last_worker: Option<NodeId>,
+    growth: Growth,
     effects: Effects,
 }
 
@@ -203,6 +229,11 @@ impl Origin {
         if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
             return self.known(shared, *known, key.as_ref());
         }
+        // What its running tasks submit is a part of their work.
+        let by_task = request.client == Client::Detached && request.submitter.is_none();
+        if shared.draining && !by_task {
+            return Err(SubmitError::Draining);
+        }
         let limits = &shared.config.limits;
         if self.jobs.len() >= limits.jobs_max {
             return Err(SubmitError::QueueFull);
@@ -223,7 +254,14 @@ impl Origin {
             Ok(Resolved { name: found.full_name(), function: found.function, key })
         };
         let plan = lower(request.canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        if shared.unix_ms().is_none() && plan.options().iter().any(|options| options.eta_unix_ms.is_some()) {
+            return Err(SubmitError::NoClock);
+        }
         let total = plan.progress().total;
+        if total > limits.tasks_max {
+            // It would be refused for ever.
+            return Err(SubmitError::Canvas(CanvasError::TooManySteps { steps_max: limits.tasks_max }));
+        }
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
         }
@@ -247,11 +285,10 @@ impl Origin {
             unwritten.accepted = Some(Record::Accepted(record).encode());
         }
         let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
+        job.accepted = shared.now;
         job.accepted_in = self.journal.now();
+        set_deadline(shared, id.number, &job);
         self.jobs.insert(id.number, job);
-        if request.client != Client::Detached {
-            shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
-        }
         Ok(id)
     }
 
@@ -278,10 +315,27 @@ impl Origin {
 
     /// Ends a job; what has not ended never will.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.revoke();
+            self.journal.change(number, || Change::Revoked);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// The time limit of a job is over.
+    pub(crate) fn on_deadline(&mut self, shared: &mut Shared, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            job.plan.miss_deadline();
+            self.journal.change(number, || Change::Late);
+            self.end_tasks(shared, number);
+        }
+    }
+
+    /// What a plan has ended from outside ends everywhere.
+    fn end_tasks(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        job.plan.revoke();
         for (step, attempt, phase) in job.end_all() {
             if phase == Phase::Leased {
                 self.abort(shared, Attempt { job: number, step, number: attempt });
@@ -289,7 +343,7 @@ impl Origin {
                 shared.timers.cancel(Timer::Countdown { job: number, step });
             }
         }
-        self.journal.change(number, || Change::Revoked);
+        shared.timers.cancel(Timer::Expires(number));
         self.queue.forget(number);
         self.follow(shared, number, Effects::default());
     }
@@ -318,17 +372,15 @@ impl Origin {
     }
 
     /// A worker hands tasks back.
-    pub(crate) fn on_return(&mut self, from: NodeId, epoch: Epoch, returned: &Return) {
+    pub(crate) fn on_return(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, returned: &Return) {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
             return;
         };
         peer.tasks = 0;
-        for attempt in &returned.attempts {
-            if peer.leases.remove(attempt).is_some()
-                && let Some(job) = self.jobs.get_mut(&attempt.job)
-            {
-                job.requeue(*attempt, &mut self.queue);
-            }
+        let held: Vec<Attempt> =
+            returned.attempts.iter().filter(|attempt| peer.leases.remove(attempt).is_some()).copied().collect();
+        for attempt in held {
+            self.give_back(shared, attempt);
         }
         self.dispatch_due = true;
     }
@@ -365,7 +417,14 @@ impl Origin {
     }
 
     /// A worker has run tasks.
-    pub(crate) fn on_results(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, results: TaskResults) {
+    pub(crate) fn on_results(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        results: TaskResults,
+    ) {
         let answers = results.origin_epoch == shared.epoch;
         let peer = self.peer(shared, from, epoch);
         let Some(lost) = peer.meet(epoch, answers) else { return };
@@ -394,7 +453,7 @@ impl Origin {
                 effects = self.follow(shared, current.unwrap_or_default(), effects);
             }
             current = Some(attempt.job);
-            self.on_result(shared, from, attempt, outcome, &mut effects);
+            self.on_result(shared, around, from, attempt, outcome, &mut effects);
         }
         if let Some(job) = current {
             self.effects = self.follow(shared, job, effects);
@@ -435,6 +494,9 @@ impl Origin {
     /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
     /// little; if it left on purpose they do not.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, leaving: bool) {
+        if leaving {
+            self.on_goodbye(shared, node);
+        }
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.epoch == epoch) else {
             return;
         };
@@ -443,8 +505,11 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// A worker is there: again, or in another incarnation.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+    /// A node is there: for the first time, again, or in another incarnation.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, slots: u16) {
+        if slots > 0 {
+            self.call_soon(shared);
+        }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -462,12 +527,14 @@ impl Origin {
 
     /// The link of this node is up again: workers could not be heard meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
+        self.arbiter.on_connected(shared.now);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
             shared.outbox.mark(Address::Node(*node));
             shared.timers.set(Timer::Leases(*node), shared.now);
         }
         self.call_held(shared, around);
+        self.growth.on_connected(shared.now);
         self.dispatch_due = true;
     }
 
@@ -623,8 +690,10 @@ impl Origin {
 
     /// A client ends a job.
     pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        let known = |session: &Session| session.epoch == epoch && session.token == revoke.token;
-        if self.sessions.get(&from).is_some_and(known) && revoke.job.origin == shared.me() {
+        if !self.has_session(from, epoch, revoke.token) {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
+        } else if revoke.job.origin == shared.me() {
             self.revoke(shared, revoke.job.number);
         }
     }
@@ -633,9 +702,6 @@ impl Origin {
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id.number) {
             job.watch(from);
-            if !shared.timers.is_set(Timer::JobNews(id.number)) {
-                shared.timers.set(Timer::JobNews(id.number), shared.now + NEWS);
-            }
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
         shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
@@ -694,9 +760,21 @@ impl Origin {
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
         let jobs = &self.jobs;
         self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        if self.queue.awaits_permits(class) {
+            shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
+            return;
+        }
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
+        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        if let Some(node) = self.queue.pinned_to(class) {
+            // Nobody else can help; whether the node is there at all is looked after by `growth`.
+            let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
+            shared.outbox.send(node, Message::Available(available));
+            shared.timers.set(Timer::Announce(class), again);
+            return;
+        }
         let fitting = around.members.count(|name, birth| {
             birth.slots > 0
                 && around.modules.peer_holds(birth.modules, &want.module)
@@ -713,7 +791,6 @@ impl Origin {
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
         self.tell_without_node(shared, around, class, unfit);
-        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
         let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
@@ -733,12 +810,38 @@ impl Origin {
         }
     }
 
-    /// A countdown is over.
-    pub(crate) fn on_countdown(&mut self, number: u64, step: u32) {
-        if let Some(job) = self.jobs.get_mut(&number) {
-            job.delay_over(number, step, &mut self.queue);
-            self.dispatch_due = true;
+    /// The wait of a delayed task is over, unless the clock says otherwise by now.
+    pub(crate) fn on_countdown(&mut self, shared: &mut Shared, number: u64, step: u32) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        match job.due(step).and_then(|due| due.at(&shared.wall)) {
+            Some(at) if at > shared.now => shared.timers.set(Timer::Countdown { job: number, step }, at),
+            _ => job.delay_over(number, step, &mut self.queue),
         }
+        self.dispatch_due = true;
+    }
+
+    /// The time of day is known, or was set: what waits for it waits until another moment.
+    pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
+        for (number, job) in &self.jobs {
+            for (step, due) in job.etas() {
+                set_countdown(shared, *number, step, due);
+            }
+        }
+    }
+
+    /// Ends the tasks of a job that have waited for too long.
+    pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
+        // What waits may run: that shows when it is adopted.
+        let Some(job) = self.jobs.get_mut(&number).filter(|_| !self.adopting) else {
+            return;
+        };
+        let mut effects = core::mem::take(&mut self.effects);
+        for step in job.take_expired(shared.now) {
+            self.expire(shared, number, step, None, &mut effects);
+        }
+        self.effects = self.follow(shared, number, effects);
     }
 
     /// Tells a client how far its job is.
@@ -749,7 +852,6 @@ impl Origin {
         if let Some(news) = job.progress_if_changed() {
             self.tell(shared, number, news);
         }
-        shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
     }
 
     /// Tells a client again how its job ended.
@@ -783,9 +885,14 @@ impl Origin {
     }
 
     /// Whoever held tasks of an earlier incarnation has said so by now.
-    pub(crate) fn on_adopt_timer(&mut self) {
+    pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
         self.adopting = false;
         self.dispatch_due = true;
+        for (number, job) in &self.jobs {
+            if let Some(at) = job.next_expiry() {
+                shared.timers.set(Timer::Expires(*number), at);
+            }
+        }
     }
 }
 
@@ -892,13 +999,13 @@ impl Origin {
 /// Sending.
 impl Origin {
     /// Hands ready tasks to workers with credit, the same number to each.
-    pub(crate) fn dispatch(&mut self, shared: &mut Shared, modules: &Modules) {
+    pub(crate) fn dispatch(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if !core::mem::take(&mut self.dispatch_due) || self.queue.is_empty() {
             return;
         }
         for (class, priority) in self.queue.order() {
             if !self.adopting {
-                self.dispatch_class(shared, modules, class, priority);
+                self.dispatch_class(shared, around, class, priority);
             }
             if !self.queue.is_hungry(class) {
                 shared.timers.cancel(Timer::Announce(class));
@@ -913,11 +1020,15 @@ impl Origin {
         self.dispatch_due && !self.queue.is_empty()
     }
 
-    fn dispatch_class(&mut self, shared: &mut Shared, modules: &Modules, class: u32, priority: u8) {
+    fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
-        for (name, peer) in &self.peers {
+        let candidates = match self.queue.pinned_to(class) {
+            Some(node) => self.peers.range(node..=node),
+            None => self.peers.range::<NodeId, _>(..),
+        };
+        for (name, peer) in candidates {
             let reachable = shared.connected || *name == shared.me();
-            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, modules) {
+            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
                 fitting.push((peer.credit(), *name));
             }
         }
@@ -932,10 +1043,13 @@ impl Origin {
         // had the last task, since it is awake.
         let last = self.last_worker;
         fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
-        fitting.drain(..fitting.len().saturating_sub(self.queue.waiting(class, priority)));
+        let credit = fitting.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
+        let limited = self.queue.open(class, shared.now) < usize::MAX;
+        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
+        fitting.drain(..fitting.len().saturating_sub(ready(&self.queue)));
         let mut workers = fitting.len();
         for (credit, name) in fitting {
-            let part = self.queue.waiting(class, priority).div_ceil(workers);
+            let part = ready(&self.queue).div_ceil(workers);
             workers -= 1;
             let Some(peer) = self.peers.get_mut(&name) else {
                 continue;
@@ -949,6 +1063,9 @@ impl Origin {
                     continue;
                 };
                 peer.lease(attempt, shared.now);
+                if limited && let Some((_, permits)) = self.queue.permits(class) {
+                    permits.spend();
+                }
                 left -= 1;
             }
             if !peer.outgoing.is_empty() {
@@ -956,6 +1073,10 @@ impl Origin {
                 shared.outbox.mark(Address::Node(name));
                 shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
             }
+        }
+        let waiting = self.queue.waiting(class, priority) as u32;
+        if limited && waiting > 0 && self.queue.open(class, shared.now) == 0 && !self.queue.awaits_permits(class) {
+            self.ask_permits(shared, around, class, waiting.min(credit));
         }
     }
 
@@ -975,7 +1096,7 @@ impl Origin {
         for (attempt, text) in unfit {
             let failure = Failure::new(Cause::Unfit, text);
             let mut effects = Effects::default();
-            self.on_result(shared, to, attempt, Err(failure), &mut effects);
+            self.on_failure(shared, to, attempt, failure, &mut effects);
             self.follow(shared, attempt.job, effects);
         }
     }
@@ -986,63 +1107,168 @@ impl Origin {
     fn on_result(
         &mut self,
         shared: &mut Shared,
+        around: &Around<'_>,
         from: NodeId,
         attempt: Attempt,
         outcome: Result<Cbor, Failure>,
         effects: &mut Effects,
     ) {
+        let Some(task) = self.jobs.get(&attempt.job).and_then(|job| job.open_task(attempt.step)) else {
+            return;
+        };
+        let outcome = outcome.and_then(well_formed);
+        match outcome.and_then(|value| self.replace(shared, around, attempt, value, effects)) {
+            Ok(Some(value)) => self.complete(shared, attempt.job, attempt.step, Ok(value), effects),
+            Ok(None) => self.waits_no_more(shared, attempt.job, attempt.step, task.phase),
+            Err(failure) => return self.on_failure(shared, from, attempt, failure, effects),
+        }
+        if task.phase == Phase::Delayed {
+            shared.timers.cancel(Timer::Countdown { job: attempt.job, step: attempt.step });
+        }
+        if task.phase == Phase::Leased && task.attempt != attempt.number {
+            self.abort(shared, Attempt { number: task.attempt, ..attempt });
+        }
+    }
+
+    /// Takes the failure of an attempt, if it is the current one.
+    fn on_failure(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
-        let Some(task) = job.open_task(attempt.step) else {
+        let step = attempt.step;
+        let is_current = |task: &Task| task.phase == Phase::Leased && task.attempt == attempt.number;
+        if !job.open_task(step).as_ref().is_some_and(is_current) {
+            return;
+        }
+        match job.retry(shared, attempt, failure, &mut self.queue) {
+            Ok((failures, due)) => {
+                self.journal.change(attempt.job, || Change::Failed { step, failures });
+                if let Some(due) = due {
+                    self.wait(shared, attempt.job, step, due);
+                }
+                self.dispatch_due = true;
+            }
+            Err(failure) => {
+                let error = job.error(step, Some(from), attempt.number, failure);
+                self.complete(shared, attempt.job, step, Err(error), effects);
+            }
+        }
+    }
+
+    /// Ends a task, wherever it is.
+    fn complete(&mut self, shared: &mut Shared, number: u64, step: u32, outcome: Outcome, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        let is_current = task.phase == Phase::Leased && task.attempt == attempt.number;
-        let outcome = outcome.and_then(well_formed);
-        let outcome: Outcome = match outcome {
-            Ok(value) => Ok(value),
-            Err(_) if !is_current => return,
-            Err(failure) => {
-                if let Some(failures) = job.retry(attempt, &mut self.queue) {
-                    let step = attempt.step;
-                    self.journal.change(attempt.job, || Change::Failed { step, failures });
-                    self.dispatch_due = true;
-                    return;
-                }
-                Err(job.error(attempt.step, Some(from), attempt.number, failure))
-            }
+        let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
+        self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
+        job.complete(step, outcome, effects);
+        self.waits_no_more(shared, number, step, phase);
+    }
+
+    /// Forgets what a task waited for that has ended in this phase.
+    fn waits_no_more(&mut self, shared: &mut Shared, number: u64, step: u32, phase: Phase) {
+        if phase == Phase::Delayed {
+            shared.timers.cancel(Timer::Countdown { job: number, step });
+        } else if phase == Phase::Ready {
+            let jobs = &self.jobs;
+            self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        }
+    }
+
+    /// Ends a task that cannot be started any more; `failure` if it says more than that.
+    fn expire(&mut self, shared: &mut Shared, number: u64, step: u32, failure: Option<Failure>, effects: &mut Effects) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
         };
-        let leased_elsewhere = (task.phase == Phase::Leased && !is_current).then_some(task.attempt);
-        self.complete(attempt.job, attempt.step, outcome, effects);
-        if let Some(number) = leased_elsewhere {
-            self.abort(shared, Attempt { number, ..attempt });
+        let Some(failure) = failure.or_else(|| job.expired(step, shared.now)) else {
+            return;
+        };
+        let attempt = job.open_task(step).map_or(0, |task| task.attempt);
+        let error = job.error(step, None, attempt, failure);
+        self.complete(shared, number, step, Err(error), effects);
+    }
+
+    /// Queues the task of an attempt again that will not come to anything, unless it is too late.
+    fn give_back(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return;
+        };
+        if job.requeue(attempt, &mut self.queue) {
+            self.expire_now(shared, attempt);
+        }
+    }
+
+    /// Ends the queued task of an attempt if it is too late for it.
+    fn expire_now(&mut self, shared: &mut Shared, attempt: Attempt) {
+        let too_late = |job: &Job| job.is_ready(attempt.step) && job.expired(attempt.step, shared.now).is_some();
+        if self.jobs.get(&attempt.job).is_some_and(too_late) {
+            let mut effects = Effects::default();
+            self.expire(shared, attempt.job, attempt.step, None, &mut effects);
+            self.follow(shared, attempt.job, effects);
         }
     }
 
     /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
     /// buffer.
     fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
-        for StepId(step) in effects.ready.drain(..) {
-            let Some(job) = self.jobs.get_mut(&number) else {
-                break;
-            };
-            if let Some(delay) = job.make_ready(number, step, &mut self.queue) {
-                shared.timers.set(Timer::Countdown { job: number, step }, shared.now + delay);
+        // Bounded: each task becomes ready once.
+        while !effects.ready.is_empty() || !effects.each.is_empty() {
+            self.wait_for_nodes(shared, number, &mut effects);
+            let mut ready = core::mem::take(&mut effects.ready);
+            for StepId(step) in ready.drain(..) {
+                self.announce(shared, number, step, &mut effects);
             }
-            self.dispatch_due = true;
+            if effects.ready.is_empty() {
+                effects.ready = ready;
+            }
         }
         for error in effects.failed_callbacks.drain(..) {
             self.tell(shared, number, JobNews::CallbackFailed(error));
+        }
+        if let Some(job) = self.jobs.get_mut(&number) {
+            if job.news_to_come() {
+                shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
+            }
+            if let Some(at) = job.next_expiry().filter(|_| !self.adopting) {
+                shared.timers.set(Timer::Expires(number), at);
+            }
         }
         self.check_ended(shared, number);
         effects
     }
 
-    /// A task has its outcome.
-    fn complete(&mut self, number: u64, step: u32, outcome: Outcome, effects: &mut Effects) {
-        self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
-        if let Some(job) = self.jobs.get_mut(&number) {
-            job.complete(step, outcome, effects);
+    /// Takes a task that the plan has announced.
+    fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        if let Some(node) = job.pinned_to(step) {
+            self.growth.watch(shared, node, number, step);
+        }
+        match job.make_ready(shared, number, step, self.adopting, &mut self.queue) {
+            Announced::Ready => {}
+            Announced::Delayed(due) => self.wait(shared, number, step, due),
+            Announced::DelayedBefore(due) => set_countdown(shared, number, step, due),
+            Announced::Expired(failure) => self.expire(shared, number, step, Some(failure), effects),
+        }
+        self.dispatch_due = true;
+    }
+
+    /// Lets a task wait from now on. Its pause goes on in the next incarnation of this origin.
+    fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
+        set_countdown(shared, number, step, due);
+        if due.from > shared.now
+            && let Some(unix_ms) = shared.wall.unix_ms(due.from)
+        {
+            self.journal.change(number, || Change::Waits { step, until_unix_ms: unix_ms });
         }
     }
 
@@ -1074,6 +1300,9 @@ impl Origin {
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
         shared.timers.cancel(Timer::JobNews(number));
+        shared.timers.cancel(Timer::Expires(number));
+        shared.timers.cancel(Timer::JobDeadline(number));
+        self.growth.forget(shared, number);
         let Some(outcome) = job.outcome() else {
             return;
         };
@@ -1137,12 +1366,13 @@ impl Origin {
                 if started {
                     self.journal.change(attempt.job, || Change::Lost { step, losses });
                 }
+                self.expire_now(shared, attempt);
                 continue;
             }
             let text = format!("the nodes that ran it were lost {LOSSES_MAX} times");
             let error = job.error(step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
-            self.complete(attempt.job, step, Err(error), &mut effects);
+            self.complete(shared, attempt.job, attempt.step, Err(error), &mut effects);
             self.follow(shared, attempt.job, effects);
         }
         self.dispatch_due = true;
@@ -1165,6 +1395,7 @@ impl Origin {
     pub(crate) fn validate(&self, shared: &Shared) {
         self.journal.validate();
         self.archive.validate();
+        self.growth.validate(shared, &self.jobs);
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
@@ -1182,19 +1413,26 @@ impl Origin {
         queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
         for (number, job) in &self.jobs {
             job.plan.validate();
+            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            assert!(expires, "what may expire has its timer");
             for (step, task) in job.tasks() {
                 let attempt = Attempt { job: *number, step, number: task.attempt };
                 let is_leased = leased.remove(&attempt).is_some();
                 assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
                 let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
                 assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
+                let due = job.due(step);
+                assert_eq!(due.is_some(), task.phase == Phase::Delayed, "a delayed task waits for something");
                 let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
-                assert_eq!(delayed, task.phase == Phase::Delayed, "a delayed task has its timer");
+                let at = due.and_then(|due| due.at(&shared.wall));
+                assert_eq!(delayed, at.is_some(), "a delayed task has its timer");
             }
         }
         assert!(leased.is_empty(), "leases of no task: {leased:?}");
         let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
         assert!(hungry, "help is called for as long as tasks wait");
+        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
+        assert!(permits, "permits that are waited for have their timer");
     }
 
     /// Checks that nothing is under way.
@@ -1202,6 +1440,22 @@ impl Origin {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+    }
+}
+
+/// Sets the timer of a delayed task. Without the time of day there is none: that sets it later.
+fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
+    if let Some(at) = due.at(&shared.wall) {
+        shared.timers.set(Timer::Countdown { job, step }, at);
+    }
+}
+
+/// Sets the timer for the time limit of a job, if it has one.
+fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
+    if let Some(deadline_ms) = job.plan.deadline_ms() {
+        let age_ms =
+            shared.unix_ms().zip(job.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
+        shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms.saturating_sub(age_ms)));
     }
 }
 

@@ -9,7 +9,7 @@ use broccoli_proto::{Epoch, NodeId};
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::io::{Action, Event};
-use crate::time::Instant;
+use crate::time::{Instant, Wall};
 use crate::timers::Timers;
 
 /// The common ground of the roles. It has no behaviour of its own.
@@ -18,9 +18,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
     pub(crate) now: Instant,
-    /// The time of day at some moment, if the shell has told it.
-    pub(crate) wall: Option<(Instant, u64)>,
+    pub(crate) wall: Wall,
     pub(crate) connected: bool,
+    /// Whether this node is about to leave: it takes nothing new.
+    pub(crate) draining: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,
@@ -35,10 +36,9 @@ impl Shared {
         self.config.name
     }
 
-    /// Milliseconds since 1970, if this node knows the time of day.
+    /// The time of day in Unix milliseconds; none if this node was never told.
     pub(crate) fn unix_ms(&self) -> Option<u64> {
-        let (at, unix_ms) = self.wall?;
-        Some(unix_ms + (self.now - at).as_millis() as u64)
+        self.wall.unix_ms(self.now)
     }
 
     /// Longest packet that this node sends and takes, in bytes.

@@ -13,12 +13,22 @@ pub(crate) enum Timer {
     Leases(NodeId),
     /// Origin: call for help for this class of tasks.
     Announce(u32),
-    /// Origin: a countdown is over.
+    /// Origin: the wait of a delayed task is over.
     Countdown { job: u64, step: u32 },
+    /// Origin: tasks of a job may have expired.
+    Expires(u64),
+    /// Origin: starts of this class of tasks are due, or are to be asked for again.
+    Permits(u32),
     /// Origin: tell the client of a job how far it is.
     JobNews(u64),
     /// Origin: tell the client again how a job ended, or forget it.
     JobEnded(u64),
+    /// Origin: the time limit of a job.
+    JobDeadline(u64),
+    /// Origin: name the nodes for tasks of a job that run on each.
+    Each(u64),
+    /// Origin: look after the tasks that only this node can run.
+    Pinned(NodeId),
     /// Origin: forget old results.
     Forget,
     /// Origin: lease again after a restart.
@@ -35,8 +45,10 @@ pub(crate) enum Timer {
     RunTimeout(u64),
     /// Client: look after the connection to the origin.
     Attach,
-    /// Client: look after a submitted canvas.
+    /// Client: look after a submitted canvas, or a job.
     Submit(u32),
+    /// Client: an origin that was full is asked again.
+    Admit,
     /// Modules: ask this node for its manifests again.
     Manifests(NodeId),
     /// Modules: ask for chunks again.

@@ -13,6 +13,8 @@
 //! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
 //! given to several origins at once, and what cannot start soon is given back.
 
+mod drain;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -183,7 +185,7 @@ impl Worker {
 
     /// An origin calls for help, and this node fits.
     pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, available: &Available) {
-        if shared.config.slots == 0 || shared.rng.below(0x1_0000) > u64::from(available.chance) {
+        if shared.config.slots == 0 || shared.draining || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
         }
         let free = self.window(shared);
@@ -241,7 +243,7 @@ impl Worker {
                 link.renew_due = true;
                 continue;
             }
-            if room == 0 || !runs {
+            if room == 0 || !runs || shared.draining {
                 link.returns.push(task.attempt);
                 link.fetch_due = true;
                 continue;
@@ -585,15 +587,16 @@ impl Worker {
     /// How many more tasks this worker wants to be sent.
     fn window(&self, shared: &Shared) -> u32 {
         let is_idle = self.running.is_empty() && self.queue.is_empty() && self.pulling.is_empty();
-        if shared.blobs.is_full() || (self.crowded && !is_idle) {
+        if shared.draining || shared.blobs.is_full() || (self.crowded && !is_idle) {
             return 0;
         }
         let long = self.long_runs(shared.now);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
-        let waiting = self.queue.len() + self.pulling.len() + self.running.len() - long;
-        tasks.saturating_sub(waiting) as u32
+        let held = self.queue.len() + self.pulling.len() + self.running.len();
+        let room = shared.config.limits.held_max.saturating_sub(held);
+        tasks.saturating_sub(held - long).min(room) as u32
     }
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
@@ -810,18 +813,16 @@ impl Link {
         let Some(&(origin_epoch, _)) = self.done.front() else {
             return true;
         };
-        let mut results = Vec::new();
+        let (mut results, mut is_starved) = (Vec::new(), false);
         while let Some((epoch, result)) = self.done.front_mut() {
-            if *epoch == origin_epoch && !detach(shared, to, result, room.packet) {
-                // Its address is marked when there is room to hold it.
-                if results.is_empty() {
-                    return true;
-                }
-                break;
-            }
-            if result.blob.is_some() {
+            if *epoch == origin_epoch && is_large(result, room.packet) {
                 self.held.insert(result.attempt, Held::Large(*epoch));
                 shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
+                if !detach(shared, to, result, room.packet) {
+                    // Its address is marked when there is room to hold it.
+                    is_starved = true;
+                    break;
+                }
             }
             let bytes = result_bytes(result);
             if *epoch != origin_epoch || bytes > left {
@@ -831,7 +832,7 @@ impl Link {
             results.extend(self.done.pop_front().map(|(_, result)| result));
         }
         if results.is_empty() {
-            return false;
+            return is_starved;
         }
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
@@ -841,7 +842,7 @@ impl Link {
             self.unacked.insert(self.last_number, unacked);
             shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
         }
-        self.done.is_empty()
+        self.done.is_empty() || is_starved
     }
 
     /// Names what is held, an epoch of the origin at a time.
@@ -865,11 +866,15 @@ fn args_bytes_max(limits: &Limits) -> usize {
     limits.canvas.args_bytes_max.saturating_add(limits.canvas.result_bytes_max)
 }
 
-/// Takes a value that fits into no packet out of its result, for the origin to pull. Returns whether the
-/// result can be sent.
+/// Whether a result fits into no packet of so many bytes.
+fn is_large(result: &TaskResult, packet: usize) -> bool {
+    result.outcome.as_ref().is_ok_and(|value| value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet)
+}
+
+/// Takes the value out of a large result, for the origin to pull. Returns whether there was room to hold
+/// it.
 fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: usize) -> bool {
-    let is_large = result_bytes(result) + VALUE_OVERHEAD_BYTES > packet;
-    let Some(value) = result.outcome.as_mut().ok().filter(|_| is_large && result.blob.is_none()) else {
+    let Ok(value) = &mut result.outcome else {
         return true;
     };
     let taken = core::mem::replace(value, Cbor::null());

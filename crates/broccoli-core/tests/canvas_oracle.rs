@@ -14,8 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broccoli_abi::{Arg, Function, Type};
-use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, StepId, lower};
-use broccoli_proto::{Canvas, Cause, Cbor, Form, Options, Split, Task, TaskError};
+use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, Room, StepId, lower, pinned_to};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, Task, TaskError};
 use minicbor::data::Type as CborType;
 use minicbor::{Decoder, Encoder};
 
@@ -105,25 +105,69 @@ fn is_falsy(value: &Value) -> bool {
 
 // --- The world: what the functions do, for the oracle and for the worker alike ---
 
-const FUNCTIONS: [&str; 6] = ["list", "first", "falsy", "risky", "fail", "number"];
+const FUNCTIONS: [&str; 7] = ["list", "first", "falsy", "risky", "fail", "number", "become"];
 const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
 /// A list that prints longer than this becomes a number, so that values stay small.
 const VALUE_LEN_MAX: usize = 300;
 
-fn apply(function: &str, args: &[Value]) -> Result<Value, String> {
+/// What a function gives: a value, or a canvas that replaces its task.
+enum Given {
+    Value(Value),
+    Canvas(Box<Canvas>),
+}
+
+/// `node` is where a run of several takes place.
+fn apply(function: &str, args: &[Value], node: &str) -> Result<Given, String> {
     assert_eq!(args.len(), PARAMETERS.len(), "{function} gets all its arguments");
     let text = format!("{args:?}");
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    let hashed = format!("{text}{node}");
+    let hash = hashed.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     let number = Value::Int(i64::from(hash % 1000));
-    match function {
-        "w.list" if text.len() <= VALUE_LEN_MAX => Ok(Value::List(args.to_vec())),
-        "w.list" | "w.number" => Ok(number),
-        "w.first" => Ok(args[0].clone()),
-        "w.falsy" => Ok(falsy(hash)),
-        "w.risky" if !hash.is_multiple_of(6) => Ok(args[1].clone()),
-        "w.risky" | "w.fail" => Err(format!("{function} refuses {hash:x}")),
+    let value = match function {
+        "w.list" if text.len() <= VALUE_LEN_MAX => Value::List(args.to_vec()),
+        "w.list" | "w.number" => number,
+        "w.first" => args[0].clone(),
+        "w.falsy" => falsy(hash),
+        "w.risky" if !hash.is_multiple_of(6) => args[1].clone(),
+        "w.risky" | "w.fail" => return Err(format!("{function} refuses {hash:x}")),
+        "w.become" => return Ok(Given::Canvas(Box::new(replacement(hash)))),
         other => panic!("there is no {other}"),
+    };
+    Ok(Given::Value(value))
+}
+
+/// A small canvas for each number. Few of them hold a task that replaces itself again, so that there is an end.
+fn replacement(hash: u32) -> Canvas {
+    let value = |n: u32| Value::List(vec![Value::Int(i64::from(hash / 7 % n))]);
+    let task = |function: &str| Canvas::task(function, encoded(&value(1_000)));
+    let mut canvas = match hash % 7 {
+        0 => task("become"),
+        1 => Canvas::group(vec![]),
+        2 => Canvas::chain(vec![task("list"), Canvas::task("number", Cbor::empty_array())]),
+        3 => Canvas::chord(vec![task("number"), task("risky")], Canvas::task("list", Cbor::empty_array())),
+        4 => Canvas::group(vec![task("become"), task("first")]),
+        5 => task("fail"),
+        _ => task("falsy"),
+    };
+    let bits = hash / 97;
+    if bits.is_multiple_of(5) {
+        canvas.link.push(task("number"));
+        canvas.on_error.push(task("fail"));
     }
+    if bits.is_multiple_of(4) {
+        canvas.options.priority = Some((bits % 10) as u8);
+    }
+    if bits.is_multiple_of(6) && hash % 7 > 4 {
+        canvas.options.each = Some(true);
+        canvas.options.on = vec![format!("room={}", bits % 10)];
+    }
+    canvas
+}
+
+/// The nodes of a run on each, in the order of names.
+fn nodes(on: &str) -> Vec<String> {
+    let count = on.strip_prefix("room=").map_or(2, |n| n.parse::<usize>().expect("a number") % 4);
+    (1..=count).map(|n| format!("pi-{n}")).collect()
 }
 
 fn falsy(pick: u32) -> Value {
@@ -161,16 +205,17 @@ type Chosen = BTreeMap<&'static str, String>;
 struct Oracle {
     calls: Vec<String>,
     failed_callbacks: Vec<String>,
+    tasks: u32,
 }
 
 impl Oracle {
     fn report(canvas: &Canvas) -> Report {
-        let mut oracle = Oracle::default();
+        let mut oracle = Oracle { tasks: tasks(canvas), ..Oracle::default() };
         let result = oracle.eval(canvas, None, &Chosen::new());
         oracle.calls.sort();
         oracle.failed_callbacks.sort();
-        let Oracle { calls, failed_callbacks } = oracle;
-        Report { result, calls, failed_callbacks, tasks: tasks(canvas) }
+        let Oracle { calls, failed_callbacks, tasks } = oracle;
+        Report { result, calls, failed_callbacks, tasks }
     }
 
     fn eval(&mut self, canvas: &Canvas, input: Option<&Value>, around: &Chosen) -> Result<Value, Failure> {
@@ -248,8 +293,47 @@ impl Oracle {
         chosen: &Chosen,
     ) -> Result<Value, Failure> {
         let (name, args) = (format!("w.{function}"), padded(args, named));
-        self.calls.push(call_text(&name, Mode::Single, &Value::List(args.clone()), chosen));
-        failing(&name, apply(&name, &args))
+        if chosen.get("each").is_some_and(|each| each == "true") {
+            return self.call_on_each(&name, &args, chosen);
+        }
+        self.call_here(&name, &args, chosen, "")
+    }
+
+    fn call_here(&mut self, name: &str, args: &[Value], chosen: &Chosen, node: &str) -> Result<Value, Failure> {
+        self.calls.push(call_text(name, Mode::Single, &Value::List(args.to_vec()), chosen));
+        match apply(name, args, node) {
+            Ok(Given::Value(value)) => Ok(value),
+            Ok(Given::Canvas(canvas)) => {
+                self.tasks += tasks(&canvas);
+                let inherited = chosen.get_key_value("priority").map(|(key, value)| (*key, value.clone()));
+                self.eval(&canvas, None, &inherited.into_iter().collect())
+            }
+            Err(text) => failing(name, Err(text)),
+        }
+    }
+
+    fn call_on_each(&mut self, name: &str, args: &[Value], chosen: &Chosen) -> Result<Value, Failure> {
+        let on = chosen.get("on").cloned().unwrap_or("any".into());
+        let (nodes, is_partial) = (nodes(&on), chosen.get("partial").is_some_and(|partial| partial == "true"));
+        if nodes.is_empty() {
+            let text = format!("no live node runs it (on: {on}); each needs one, or partial=True");
+            return if is_partial { Ok(Value::Map(vec![])) } else { failing(name, Err(text)) };
+        }
+        self.tasks += nodes.len() as u32 - 1;
+        let (mut map, mut first_failure) = (Vec::new(), None);
+        for node in nodes {
+            let mut here = chosen.clone();
+            here.retain(|option, _| !["each", "partial"].contains(option));
+            here.insert("on", format!("={node}"));
+            match self.call_here(name, args, &here, &node) {
+                Ok(value) => map.push((node, value)),
+                Err(failure) if first_failure.is_none() => {
+                    first_failure = Some(Failure { text: format!("on {node}: {}", failure.text), ..failure });
+                }
+                Err(_) => {}
+            }
+        }
+        first_failure.filter(|_| !is_partial).map_or(Ok(Value::Map(map)), Err)
     }
 
     fn bin(&mut self, function: &str, items: &[Value], chosen: &Chosen) -> Result<Value, Failure> {
@@ -260,8 +344,16 @@ impl Oracle {
         let calls: Vec<_> = items.iter().map(|item| padded(list(&encoded(item)), &[])).collect();
         let args = Value::List(calls.iter().cloned().map(Value::List).collect());
         self.calls.push(call_text(&name, Mode::Bin, &args, chosen));
-        let results: Result<Vec<_>, _> = calls.iter().map(|args| apply(&name, args)).collect();
+        let results: Result<Vec<_>, _> = calls.iter().map(|args| apply_in_bin(&name, args)).collect();
         failing(&name, results.map(Value::List))
+    }
+}
+
+/// A bin is one task, so that what its calls give is its value, whatever it is.
+fn apply_in_bin(name: &str, args: &[Value]) -> Result<Value, String> {
+    match apply(name, args, "")? {
+        Given::Value(value) => Ok(value),
+        Given::Canvas(_) => Err("a canvas in a bin".into()),
     }
 }
 
@@ -301,6 +393,8 @@ fn chosen(own: &Options, around: &Chosen) -> Chosen {
         ("priority", own.priority.map(|n| n.to_string())),
         ("countdown", own.countdown_ms.map(|n| n.to_string())),
         ("on", on),
+        ("each", own.each.map(|each| each.to_string())),
+        ("partial", own.partial.map(|partial| partial.to_string())),
     ];
     merged.extend(set.into_iter().filter_map(|(name, value)| Some((name, value?))));
     merged
@@ -341,33 +435,51 @@ fn call_text(name: &str, mode: Mode, args: &Value, chosen: &Chosen) -> String {
 
 const LIMITS: Limits = Limits { steps_max: 10_000, depth_max: 32, args_bytes_max: 1 << 20, result_bytes_max: 1 << 20 };
 
-fn planned(canvas: &Canvas) -> Plan {
+const ROOM: Room<'_> = Room { limits: &LIMITS, tasks: 10_000 };
+
+fn any_function() -> Function {
     let any = || Type::Optional(Box::new(Type::Any));
     let args = PARAMETERS.map(|name| Arg { name: name.into(), ty: any() }).to_vec();
-    let function = Function { name: "any".into(), args, ret: Type::Any, doc: String::new() };
-    let resolve = |name: &str| {
+    Function { name: "any".into(), args, ret: Type::Any, doc: String::new() }
+}
+
+fn resolver<'f>(function: &'f Function) -> impl Fn(&str) -> Result<Resolved<'f>, String> {
+    move |name| {
         assert!(FUNCTIONS.contains(&name), "a name of the canvas");
-        Ok(Resolved { name: format!("w.{name}"), function: &function, key: 0 })
-    };
-    lower(canvas, resolve, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
+        Ok(Resolved { name: format!("w.{name}"), function, key: 0 })
+    }
+}
+
+fn planned(canvas: &Canvas) -> Plan {
+    lower(canvas, resolver(&any_function()), &LIMITS).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn run(canvas: &Canvas, rng: &mut Rng) -> Report {
     let (mut plan, mut effects, mut calls) = (planned(canvas), Effects::default(), Vec::new());
     plan.start(&mut effects);
     plan.validate();
-    let mut ready = std::mem::take(&mut effects.ready);
-    while !ready.is_empty() {
+    let (mut ready, mut each) = (vec![], vec![]);
+    loop {
+        ready.append(&mut effects.ready);
+        each.append(&mut effects.each);
+        if !each.is_empty() && (ready.is_empty() || rng.one_in(2)) {
+            let step = each.swap_remove(rng.below(each.len()));
+            expand(&mut plan, step, &mut effects);
+            plan.validate();
+            continue;
+        }
+        if ready.is_empty() {
+            break;
+        }
         let step = ready.swap_remove(rng.below(ready.len()));
         assert!(!plan.is_finished(), "a finished plan has nothing ready");
         let (call, outcome) = work(&plan, step);
         calls.push(call);
-        assert!(plan.complete(step, outcome.clone(), &mut effects), "the first outcome counts");
+        end(&mut plan, step, outcome.clone(), &mut effects);
         plan.validate();
         if rng.one_in(8) {
-            assert!(!plan.complete(step, outcome, &mut effects), "a second outcome does not");
+            assert!(!plan.complete(step, Ok(Cbor::null()), &mut effects), "a second outcome does not count");
         }
-        ready.append(&mut effects.ready);
     }
     assert!(plan.is_finished(), "nothing is ready, so all is done");
     calls.sort();
@@ -379,17 +491,36 @@ fn run(canvas: &Canvas, rng: &mut Rng) -> Report {
     Report { result: outcome_of(&plan).expect("a result"), calls, failed_callbacks, tasks: progress.total }
 }
 
+/// Names the nodes of a task that runs on each, in no order.
+fn expand(plan: &mut Plan, step: StepId, effects: &mut Effects) {
+    let nodes = nodes(&plan.call(step).options.on.join(" "));
+    let nodes: Vec<NodeId> = nodes.iter().rev().map(|name| name.parse().expect("a name")).collect();
+    plan.run_on_each(step, &nodes, ROOM, effects);
+}
+
+/// Takes an outcome as an origin does.
+fn end(plan: &mut Plan, step: StepId, outcome: Result<Cbor, TaskError>, effects: &mut Effects) {
+    match outcome.as_ref().ok().and_then(Canvas::replacement) {
+        None => assert!(plan.complete(step, outcome, effects), "the first outcome counts"),
+        Some(canvas) => {
+            let canvas = canvas.expect("a canvas");
+            plan.replace(step, &canvas, resolver(&any_function()), ROOM, effects).expect("a canvas that can be run");
+        }
+    }
+}
+
 /// Revokes a run somewhere in the middle.
 fn run_revoked(canvas: &Canvas, rng: &mut Rng) {
     let (mut plan, mut effects) = (planned(canvas), Effects::default());
     plan.start(&mut effects);
-    for _ in 0..rng.below(6) {
-        if effects.ready.is_empty() {
-            break;
+    for _ in 0..rng.below(9) {
+        if let Some(step) = effects.each.pop() {
+            expand(&mut plan, step, &mut effects);
+        } else if !effects.ready.is_empty() {
+            let step = effects.ready.swap_remove(rng.below(effects.ready.len()));
+            let (_, outcome) = work(&plan, step);
+            end(&mut plan, step, outcome, &mut effects);
         }
-        let step = effects.ready.swap_remove(rng.below(effects.ready.len()));
-        let (_, outcome) = work(&plan, step);
-        plan.complete(step, outcome, &mut effects);
     }
     let known = outcome_of(&plan);
     plan.revoke();
@@ -404,6 +535,7 @@ fn run_revoked(canvas: &Canvas, rng: &mut Rng) {
     for step in open.ready {
         assert!(!plan.complete(step, Ok(Cbor::null()), &mut effects), "too late");
     }
+    open.each.into_iter().for_each(|step| expand(&mut plan, step, &mut effects));
     assert_eq!(effects, Effects::default(), "nothing follows a revocation");
 }
 
@@ -413,10 +545,10 @@ fn work(plan: &Plan, step: StepId) -> (String, Result<Cbor, TaskError>) {
     let text = call_text(call.name, call.mode, &args, &chosen(call.options, &Chosen::new()));
     let Value::List(args) = args else { panic!("arguments are a list") };
     let result = match call.mode {
-        Mode::Single => apply(call.name, &args),
+        Mode::Single => apply(call.name, &args, pinned_to(&call.options.on).unwrap_or_default()),
         Mode::Bin => {
-            let results = args.iter().map(|item| apply(call.name, &list(&encoded(item))));
-            results.collect::<Result<Vec<_>, _>>().map(Value::List)
+            let results = args.iter().map(|item| apply_in_bin(call.name, &list(&encoded(item))));
+            results.collect::<Result<Vec<_>, _>>().map(|values| Given::Value(Value::List(values)))
         }
     };
     let error = |text| TaskError {
@@ -428,7 +560,11 @@ fn work(plan: &Plan, step: StepId) -> (String, Result<Cbor, TaskError>) {
         text,
         members: Vec::new(),
     };
-    (text, result.map(|value| encoded(&value)).map_err(error))
+    let given = |given| match given {
+        Given::Value(value) => encoded(&value),
+        Given::Canvas(canvas) => canvas.to_replacement(),
+    };
+    (text, result.map(given).map_err(error))
 }
 
 fn outcome_of(plan: &Plan) -> Option<Result<Value, Failure>> {
@@ -498,6 +634,17 @@ impl Generator {
         };
         let mut canvas = Canvas::from(form);
         canvas.options = self.options();
+        match &canvas.form {
+            Form::Task(_) | Form::Map { .. } | Form::Starmap { .. } if self.rng.one_in(8) => {
+                canvas.options.each = Some(true);
+                canvas.options.partial = [None, Some(true), Some(false)][self.rng.below(3)];
+                canvas.options.on = [vec![], vec![format!("room={}", self.rng.below(10))]][self.rng.below(2)].clone();
+            }
+            Form::Chain(_) | Form::Group(_) | Form::Chord { .. } if self.rng.one_in(8) => {
+                canvas.options.partial = Some(self.rng.one_in(2));
+            }
+            _ => {}
+        }
         canvas.link = self.callbacks(depth);
         canvas.on_error = self.callbacks(depth);
         canvas
@@ -558,7 +705,7 @@ impl Generator {
             let n = self.rng.next() % 10;
             match self.rng.below(5) {
                 0 => options.retries = Some(n),
-                1 => options.timeout_ms = Some(n.into()),
+                1 => options.timeout_ms = Some(u64::from(n) + 1),
                 2 => options.priority = Some(n as u8),
                 3 => options.countdown_ms = Some(n.into()),
                 _ => options.on = vec![format!("room={n}")],
@@ -703,6 +850,8 @@ impl Seen {
         }
         self.add("calls", report.calls.len());
         self.add("tasks that never ran", report.tasks as usize - report.calls.len());
+        self.add("tasks replaced", report.calls.iter().filter(|call| call.starts_with("w.become Single")).count());
+        self.add("runs on each node", report.calls.iter().filter(|call| call.contains("\"on\": \"=")).count());
         self.add("callbacks that failed", report.failed_callbacks.len());
     }
 
@@ -722,6 +871,8 @@ impl Seen {
             Form::Chunks { split: Split::Size(_), .. } => "chunks by size",
         };
         self.add(format!("form {form}"), 1);
+        self.add("form with each", usize::from(canvas.options.each.is_some()));
+        self.add("form with partial", usize::from(canvas.options.partial == Some(true)));
         self.add("form with options", usize::from(canvas.options != Options::default()));
         self.add("form with link", usize::from(!canvas.link.is_empty()));
         self.add("form with on_error", usize::from(!canvas.on_error.is_empty()));
@@ -733,7 +884,11 @@ fn depth(canvas: &Canvas) -> usize {
     1 + children(canvas).into_iter().map(depth).max().unwrap_or(0)
 }
 
-const MUST_OCCUR: [&str; 19] = [
+const MUST_OCCUR: [&str; 23] = [
+    "form with each",
+    "form with partial",
+    "tasks replaced",
+    "runs on each node",
     "form task",
     "form immutable task",
     "form task with keyword",

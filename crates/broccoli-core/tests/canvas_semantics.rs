@@ -2,14 +2,16 @@
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{
-    ArgumentError, CanvasError, Effects, Limits, Mode, Plan, Progress, Resolved, StepId, lower,
+    ArgumentError, CanvasError, Effects, Limits, Mode, Plan, Progress, Resolved, Room, StepId, StepState, lower,
+    pinned_to,
 };
-use broccoli_proto::{Canvas, Cause, Cbor, Form, Options, Outcome, Split, TaskError};
+use broccoli_proto::options::Rate;
+use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Outcome, Split, TaskError};
 use minicbor::Encode;
 
 // --- The functions of the tests, and a worker for them ---
 
-const FUNCTIONS: [(&str, &[(&str, &str)]); 8] = [
+const FUNCTIONS: [(&str, &[(&str, &str)]); 11] = [
     ("add", &[("x", "i64"), ("y", "i64")]),
     ("mul", &[("x", "i64"), ("y", "i64")]),
     ("tsum", &[("xs", "[i64]")]),
@@ -18,6 +20,12 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 8] = [
     ("fail", &[("msg", "any")]),
     ("zero", &[]),
     ("log", &[("what", "any")]),
+    // Replaces itself by this many calls of it with one less, and their sum; 1 of nothing.
+    ("tree", &[("n", "i64")]),
+    // Gives its argument, but not on this node.
+    ("not_on", &[("node", "str")]),
+    // Replaces itself by an encoded canvas.
+    ("become", &[("canvas", "bytes")]),
 ];
 
 fn functions() -> Vec<Function> {
@@ -42,6 +50,15 @@ fn apply(function: &str, args: &Cbor) -> Outcome {
         "tasks.pair" => Ok(args.clone()),
         "tasks.zero" => Ok(Cbor::encode(&0)),
         "tasks.log" => Ok(Cbor::null()),
+        "tasks.tree" => match args.decode::<[i64; 1]>().expect("a number")[0] {
+            0 => Ok(Cbor::encode(&1)),
+            n => Ok(Canvas::chord(vec![s("tree", [n - 1]); n as usize], f("tsum")).to_replacement()),
+        },
+        "tasks.become" => {
+            let canvas = args.elements().expect("a list")[0].to_vec();
+            let canvas = Cbor::from_encoded(canvas).decode::<minicbor::bytes::ByteVec>().expect("bytes");
+            Ok(Canvas::from_wire(&canvas).expect("a canvas").to_replacement())
+        }
         "tasks.fail" => Err(failure(
             function,
             &args.elements().map_or("".into(), |a| Cbor::from_encoded(a[0].to_vec()).to_string()),
@@ -64,6 +81,11 @@ fn failure(function: &str, text: &str) -> TaskError {
 
 fn work(plan: &Plan, step: StepId) -> Outcome {
     let (call, args) = (plan.call(step), Cbor::from_encoded(plan.args(step).into_owned()));
+    if call.name == "tasks.not_on" {
+        let [node] = args.decode::<[String; 1]>().expect("a node");
+        let is_here = pinned_to(&call.options.on) == Some(node.as_str());
+        return if is_here { Err(failure(call.name, "not here")) } else { Ok(Cbor::encode(&node)) };
+    }
     match call.mode {
         Mode::Single => apply(call.name, &args),
         Mode::Bin => {
@@ -80,12 +102,24 @@ fn work(plan: &Plan, step: StepId) -> Outcome {
 const LIMITS: Limits =
     Limits { steps_max: 1_000_000, depth_max: 32, args_bytes_max: 1 << 24, result_bytes_max: 1 << 24 };
 
+const ROOM: Room<'_> = Room { limits: &LIMITS, tasks: 1_000_000 };
+
+/// The nodes of `each`, in no order.
+const NODES: [&str; 3] = ["pi-3", "pi-1", "pi-2"];
+
+fn nodes(names: &[&str]) -> Vec<NodeId> {
+    names.iter().map(|name| name.parse().expect("a name")).collect()
+}
+
 fn s<A: Encode<()>>(function: &str, args: A) -> Canvas {
     Canvas::task(function, Cbor::encode(&args))
 }
 
 fn si<A: Encode<()>>(function: &str, args: A) -> Canvas {
-    let mut canvas = s(function, args);
+    immutable(s(function, args))
+}
+
+fn immutable(mut canvas: Canvas) -> Canvas {
     if let Form::Task(task) = &mut canvas.form {
         task.immutable = true;
     }
@@ -131,15 +165,17 @@ fn set(mut canvas: Canvas, options: Options) -> Canvas {
     canvas
 }
 
-fn try_plan(canvas: &Canvas, limits: &Limits) -> Result<Plan, CanvasError> {
-    let functions = functions();
-    let resolve = |name: &str| {
+fn resolver<'f>(functions: &'f [Function]) -> impl Fn(&str) -> Result<Resolved<'f>, String> {
+    move |name| {
         let short = name.strip_prefix("tasks.").unwrap_or(name);
         let key = functions.iter().position(|function| function.name == short);
         let key = key.ok_or_else(|| format!("there is no function {name}"))?;
         Ok(Resolved { name: format!("tasks.{short}"), function: &functions[key], key: key as u32 })
-    };
-    lower(canvas, resolve, limits)
+    }
+}
+
+fn try_plan(canvas: &Canvas, limits: &Limits) -> Result<Plan, CanvasError> {
+    lower(canvas, resolver(&functions()), limits)
 }
 
 fn plan(canvas: &Canvas) -> Plan {
@@ -169,11 +205,16 @@ fn run_plan(mut plan: Plan) -> Run {
     let (mut effects, mut calls, mut next) = (Effects::default(), vec![], 0);
     plan.start(&mut effects);
     plan.validate();
-    while let Some(&step) = effects.ready.get(next) {
+    loop {
+        for step in std::mem::take(&mut effects.each) {
+            plan.run_on_each(step, &nodes(&NODES), ROOM, &mut effects);
+            plan.validate();
+        }
+        let Some(&step) = effects.ready.get(next) else { break };
         next += 1;
         calls.push(described(&plan, step));
         let outcome = work(&plan, step);
-        assert!(plan.complete(step, outcome, &mut effects));
+        end(&mut plan, step, outcome, &mut effects);
         plan.validate();
     }
     assert!(plan.is_finished());
@@ -185,9 +226,24 @@ fn run_plan(mut plan: Plan) -> Run {
     Run { result, calls, failed_callbacks }
 }
 
+/// What an origin does with an outcome.
+fn end(plan: &mut Plan, step: StepId, outcome: Outcome, effects: &mut Effects) {
+    match outcome.as_ref().ok().and_then(Canvas::replacement) {
+        None => assert!(plan.complete(step, outcome, effects)),
+        Some(canvas) => {
+            let canvas = canvas.expect("a canvas");
+            if let Err(error) = plan.replace(step, &canvas, resolver(&functions()), ROOM, effects) {
+                let error = failure(plan.call(step).name, &error.to_string());
+                assert!(plan.complete(step, Err(error), effects));
+            }
+        }
+    }
+}
+
 fn described(plan: &Plan, step: StepId) -> String {
     let args = Cbor::from_encoded(plan.args(step).into_owned());
-    format!("{}{args}", plan.call(step).name.trim_start_matches("tasks."))
+    let node = pinned_to(&plan.call(step).options.on).map_or(String::new(), |node| format!("@{node}"));
+    format!("{}{args}{node}", plan.call(step).name.trim_start_matches("tasks."))
 }
 
 fn result(canvas: Canvas) -> String {
@@ -709,30 +765,57 @@ fn priority_is_0_to_9() {
     assert_eq!(refusal(set(f("zero"), priority(10))), "priority is 10, must be 0 to 9");
 }
 
-macro_rules! refused_options {
-    ($($test:ident: $field:ident = $value:expr => $name:literal;)*) => { $(
-        #[test]
-        fn $test() {
-            let options = Options { $field: Some($value), ..Options::default() };
-            let text = concat!("option ", $name, " is not supported yet");
-            assert_eq!(refusal(set(f("zero"), options.clone())), text);
-            // Wherever it stands.
-            let callback = link(f("zero"), set(f("log"), options.clone()));
-            assert_eq!(refusal(Canvas::group(vec![callback])), text);
-            assert_eq!(refusal(set(Canvas::group(vec![]), options)), text);
-        }
-    )* };
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let rate = |tasks, per_ms| Some(Rate { tasks, per_ms });
+    let none = Options::default();
+    let on = |n| vec!["led".to_string(); n];
+    let refused = [
+        (Options { retries: Some(1001), ..none.clone() }, "retries is 1001, must be 0 to 1000"),
+        (Options { timeout_ms: Some(0), ..none.clone() }, "timeout is 0 ms, must be 1 to 10000000000000 ms"),
+        (Options { expires_ms: Some(0), ..none.clone() }, "expires is 0 ms, must be 1 to 10000000000000 ms"),
+        (
+            Options { countdown_ms: Some(u64::MAX), ..none.clone() },
+            "countdown is 18446744073709551615 ms, must be 0 to 10000000000000 ms",
+        ),
+        (
+            Options { eta_unix_ms: Some(10_000_000_000_001), ..none.clone() },
+            "eta is 10000000000001 ms, must be 0 to 10000000000000 ms",
+        ),
+        (Options { on: on(17), ..none.clone() }, "on has 17 entries, must be 0 to 16"),
+        (
+            Options { on: vec![String::new()], ..none.clone() },
+            "on has an empty entry, must be a node, a label or a capability",
+        ),
+        (
+            Options { rate: rate(0, 1_000), ..none.clone() },
+            "rate is 0 in 1000 ms, must be 1 to 1000000 in a second or longer",
+        ),
+        (
+            Options { rate: rate(1_001, 1), ..none.clone() },
+            "rate is 1001 in 1 ms, must be 1 to 1000000 in a second or longer",
+        ),
+        (Options { rate: rate(1, 0), ..none }, "rate is 1 in 0 ms, must be 1 to 1000000 in a second or longer"),
+    ];
+    for (options, text) in refused {
+        assert_eq!(refusal(set(f("zero"), options.clone())), text);
+        // Wherever it stands.
+        assert_eq!(refusal(set(Canvas::group(vec![]), options)), text);
+    }
 }
 
-refused_options! {
-    option_each_is_refused: each = true => "each";
-    option_partial_is_refused: partial = true => "partial";
-    option_backoff_is_refused: backoff_ms = 1 => "backoff";
-    option_backoff_max_is_refused: backoff_max_ms = 1 => "backoff_max";
-    option_jitter_is_refused: jitter = true => "jitter";
-    option_expires_is_refused: expires_ms = 1 => "expires";
-    option_eta_is_refused: eta_unix_ms = 1 => "eta";
-    option_deadline_is_refused: deadline_ms = 1 => "deadline";
+#[test]
+fn options_of_time_are_handed_on() {
+    let options = Options {
+        backoff_ms: Some(0),
+        backoff_max_ms: Some(10_000_000_000_000),
+        jitter: Some(false),
+        expires_ms: Some(1),
+        eta_unix_ms: Some(0),
+        rate: Some(Rate { tasks: u32::MAX, per_ms: u32::MAX }),
+        ..Options::default()
+    };
+    assert_eq!(options_of(&set(f("zero"), options.clone())), [options]);
 }
 
 // --- Arguments ---
@@ -940,4 +1023,504 @@ fn revoke_keeps_a_result_that_is_known() {
     plan.validate();
     assert_eq!(plan.result(), Some(Ok(&Cbor::encode(&0))));
     assert!(plan.is_finished());
+}
+
+// --- Tasks that replace themselves ---
+
+/// A task that replaces itself by this canvas.
+fn becomes(canvas: &Canvas) -> Canvas {
+    s("become", [minicbor::bytes::ByteVec::from(Cbor::encode(canvas).into_bytes())])
+}
+
+#[test]
+fn a_task_that_gives_a_canvas_is_replaced_by_it() {
+    assert_eq!(result(becomes(&s("add", (2, 2)))), "4");
+    assert_eq!(result(becomes(&Canvas::group(vec![s("add", (2, 2)), f("zero")]))), "[4, 0]");
+    assert_eq!(result(becomes(&Canvas::group(vec![]))), "[]");
+    assert_eq!(result(becomes(&becomes(&becomes(&f("zero"))))), "0");
+}
+
+#[test]
+fn a_replaced_step_gives_its_chain_what_the_canvas_comes_to() {
+    let two = Canvas::chain(vec![s("add", (1, 1)), s("mul", [10])]);
+    assert_eq!(result(Canvas::chain(vec![f("zero"), immutable(becomes(&two)), s("add", [3])])), "23");
+    assert_eq!(result(Canvas::chain(vec![s("add", (1, 1)), immutable(becomes(&two))])), "20");
+}
+
+#[test]
+fn a_replaced_member_gives_its_group_what_the_canvas_comes_to() {
+    let header = vec![s("add", (1, 1)), becomes(&Canvas::chain(vec![s("add", (1, 1)), s("mul", [10])])), f("zero")];
+    assert_eq!(result(Canvas::group(header.clone())), "[2, 20, 0]");
+    assert_eq!(result(Canvas::chord(header, f("tsum"))), "22");
+}
+
+#[test]
+fn a_replacement_takes_nothing_from_the_parent_of_its_task() {
+    let calls = run(Canvas::chain(vec![s("add", (1, 1)), immutable(becomes(&f("zero")))])).calls;
+    assert_eq!(calls[2], "zero[]");
+}
+
+#[test]
+fn replacements_may_go_on_for_long() {
+    assert_eq!(result(s("tree", [4])), "24");
+    let nested = (0..8).fold(f("zero"), |canvas, _| becomes(&canvas));
+    assert_eq!(run(nested).calls.len(), 9);
+}
+
+#[test]
+fn the_error_of_a_replacement_is_that_of_its_task() {
+    let group = Canvas::group(vec![f("zero"), s("fail", ["no"])]);
+    let error = error(Canvas::chain(vec![becomes(&group), f("tsum")]));
+    assert_eq!((error.function.as_str(), error.text.as_str()), ("tasks.fail", "\"no\""));
+    assert_eq!(error.members, [1]);
+}
+
+#[test]
+fn callbacks_of_a_replaced_task_get_what_the_canvas_comes_to() {
+    let calls = run(link(becomes(&s("add", (2, 2))), f("log"))).calls;
+    assert_eq!(calls[1..], ["add[2, 2]", "log[4]"]);
+    let calls = run(on_error(becomes(&s("fail", ["no"])), f("log"))).calls;
+    assert_eq!(calls[2], r#"log[{"task": "tasks.fail", "error": ""no""}]"#);
+}
+
+#[test]
+fn callbacks_in_a_replacement_run() {
+    let calls = run(becomes(&link(s("add", (2, 2)), f("log")))).calls;
+    assert_eq!(calls[1..], ["add[2, 2]", "log[4]"]);
+}
+
+#[test]
+fn the_tasks_of_a_replacement_count() {
+    let mut plan = plan(&becomes(&Canvas::group(vec![f("zero"), f("zero")])));
+    let (ready, mut effects) = (started(&mut plan), Effects::default());
+    assert_eq!(plan.progress(), Progress { done: 0, total: 1 });
+    let outcome = work(&plan, ready[0]);
+    end(&mut plan, ready[0], outcome.clone(), &mut effects);
+    plan.validate();
+    assert_eq!(plan.progress(), Progress { done: 1, total: 3 });
+    // The same once more is too late.
+    assert!(!plan.complete(ready[0], outcome, &mut effects));
+}
+
+#[test]
+fn a_canvas_inside_a_result_is_a_value() {
+    let value = Cbor::array([f("zero").to_replacement().as_bytes()].into_iter());
+    assert_eq!(Canvas::replacement(&value), None);
+}
+
+#[test]
+fn a_replacement_that_cannot_be_run_leaves_nothing_behind() {
+    let cases = [
+        (f("nope"), "there is no function nope"),
+        (Canvas::group(vec![f("zero"), s("add", (1, "a"))]), "tasks.add: argument y: expected i64, got str"),
+        (Canvas::chain(vec![]), "a chain needs at least one step"),
+        (
+            set(f("zero"), Options { deadline_ms: Some(9), ..Options::default() }),
+            "option deadline is for the whole job: set it on the outermost canvas",
+        ),
+    ];
+    for (canvas, text) in cases {
+        let mut plan = plan(&becomes(&f("zero")));
+        let (ready, mut effects) = (started(&mut plan), Effects::default());
+        let error = plan.replace(ready[0], &canvas, resolver(&functions()), ROOM, &mut effects).unwrap_err();
+        assert_eq!(error.to_string(), text);
+        plan.validate();
+        assert_eq!(effects, Effects::default());
+        // The task still waits for its outcome.
+        end(&mut plan, ready[0], Ok(f("zero").to_replacement()), &mut effects);
+        plan.validate();
+        assert_eq!(plan.progress(), Progress { done: 1, total: 2 });
+        assert_eq!(plan.call(effects.ready[0]).name, "tasks.zero");
+    }
+}
+
+#[test]
+fn a_task_that_replaces_itself_for_ever_ends_with_a_clear_error() {
+    let limits = Limits { steps_max: 100, ..LIMITS };
+    let mut plan = try_plan(&f("zero"), &limits).expect("a plan");
+    let (mut effects, mut replaced) = (Effects::default(), 0);
+    plan.start(&mut effects);
+    let error = loop {
+        let step = effects.ready.pop().expect("something runs");
+        let room = Room { limits: &limits, tasks: 1_000 };
+        match plan.replace(step, &f("zero"), resolver(&functions()), room, &mut effects) {
+            Ok(()) => replaced += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(replaced, 99);
+    assert_eq!(error.to_string(), "the canvas has more than 100 steps; split it into several jobs");
+}
+
+#[test]
+fn a_replacement_needs_room_at_its_node() {
+    let mut plan = plan(&f("zero"));
+    let (ready, mut effects) = (started(&mut plan), Effects::default());
+    let room = Room { limits: &LIMITS, tasks: 2 };
+    let canvas = Canvas::group(vec![f("zero"); 3]);
+    let error = plan.replace(ready[0], &canvas, resolver(&functions()), room, &mut effects).unwrap_err();
+    assert_eq!(error.to_string(), "the node holds as many tasks as it may: the job cannot grow now");
+    plan.validate();
+}
+
+#[test]
+fn functions_of_a_job_stay_what_they_are_in_a_replacement() {
+    let mut plan = plan(&Canvas::group(vec![s("add", (1, 1)), f("zero")]));
+    let (ready, mut effects, mut asked) = (started(&mut plan), Effects::default(), vec![]);
+    let functions = functions();
+    let resolve = |name: &str| {
+        asked.push(name.to_owned());
+        let mut resolved = resolver(&functions)(name)?;
+        resolved.key = 70;
+        Ok(resolved)
+    };
+    let canvas = Canvas::group(vec![s("tasks.add", (2, 2)), s("add", (3, 3)), s("mul", (4, 4))]);
+    plan.replace(ready[1], &canvas, resolve, ROOM, &mut effects).expect("replaced");
+    assert_eq!(asked, ["mul"]);
+    let keys: Vec<u32> = effects.ready.iter().map(|step| plan.call(*step).key).collect();
+    assert_eq!(keys, [0, 0, 70]);
+}
+
+#[test]
+fn the_same_replacements_in_the_same_order_give_the_same_steps() {
+    let replay = |_| {
+        let mut plan = plan(&Canvas::group(vec![f("zero"), f("zero")]));
+        let (ready, mut effects) = (started(&mut plan), Effects::default());
+        for step in [ready[1], ready[0]] {
+            end(&mut plan, step, Ok(Canvas::group(vec![f("zero"), s("add", (1, 2))]).to_replacement()), &mut effects);
+        }
+        effects.ready.iter().map(|step| (step.0, described(&plan, *step))).collect::<Vec<_>>()
+    };
+    assert_eq!(replay(0), replay(1));
+    assert_eq!(replay(0)[0].0, 4);
+}
+
+#[test]
+fn a_replacement_inherits_the_priority_of_its_task_and_nothing_else() {
+    let options = Options { retries: Some(3), countdown_ms: Some(9), on: vec!["led".into()], ..priority(7) };
+    let mut plan = plan(&set(f("zero"), options));
+    let (ready, mut effects) = (started(&mut plan), Effects::default());
+    let canvas = Canvas::group(vec![f("zero"), set(f("zero"), priority(2))]);
+    end(&mut plan, ready[0], Ok(canvas.to_replacement()), &mut effects);
+    let options: Vec<Options> = effects.ready.iter().map(|step| plan.call(*step).options.clone()).collect();
+    assert_eq!(options, [priority(7), priority(2)]);
+}
+
+#[test]
+fn revoking_a_job_ends_its_replacements() {
+    let mut plan = plan(&Canvas::chain(vec![f("zero"), f("log")]));
+    let (ready, mut effects) = (started(&mut plan), Effects::default());
+    end(&mut plan, ready[0], Ok(Canvas::group(vec![f("zero"); 2]).to_replacement()), &mut effects);
+    let open = effects.ready[0];
+    plan.revoke();
+    plan.validate();
+    assert!(plan.is_finished());
+    assert_eq!(plan.progress(), Progress { done: 4, total: 4 });
+    assert!(!plan.complete(open, Ok(Cbor::null()), &mut effects));
+}
+
+// --- each ---
+
+fn each(canvas: Canvas) -> Canvas {
+    set(canvas, Options { each: Some(true), ..Options::default() })
+}
+
+fn each_partial(canvas: Canvas) -> Canvas {
+    set(canvas, Options { each: Some(true), partial: Some(true), ..Options::default() })
+}
+
+#[test]
+fn each_runs_on_each_node_and_gives_a_map_in_the_order_of_names() {
+    let run = run(each(s("add", (1, 2))));
+    assert_eq!(run.result.as_deref(), Ok(r#"{"pi-1": 3, "pi-2": 3, "pi-3": 3}"#));
+    assert_eq!(run.calls, ["add[1, 2]@pi-1", "add[1, 2]@pi-2", "add[1, 2]@pi-3"]);
+}
+
+#[test]
+fn each_takes_the_result_before_it_and_hands_on_its_map() {
+    let run = run(Canvas::chain(vec![s("add", (1, 1)), each(s("add", [5])), f("identity")]));
+    assert_eq!(run.calls[1], "add[2, 5]@pi-1");
+    assert_eq!(run.calls[4], r#"identity[{"pi-1": 7, "pi-2": 7, "pi-3": 7}]"#);
+}
+
+#[test]
+fn each_on_a_form_is_a_default_for_its_tasks() {
+    let two = result(each(Canvas::group(vec![s("add", (1, 1)), set(f("zero"), not_each())])));
+    assert_eq!(two, r#"[{"pi-1": 2, "pi-2": 2, "pi-3": 2}, 0]"#);
+    assert_eq!(result(each(map("identity", [7]))), r#"[{"pi-1": 7, "pi-2": 7, "pi-3": 7}]"#);
+    assert_eq!(result(Canvas::chord(vec![each(f("zero"))], f("identity"))), r#"[{"pi-1": 0, "pi-2": 0, "pi-3": 0}]"#);
+}
+
+fn not_each() -> Options {
+    Options { each: Some(false), ..Options::default() }
+}
+
+#[test]
+fn a_run_of_each_has_the_options_of_its_task() {
+    let options = Options { retries: Some(3), each: Some(true), on: vec!["led".into()], ..priority(7) };
+    let mut plan = plan(&set(f("zero"), options));
+    let mut effects = Effects::default();
+    plan.start(&mut effects);
+    plan.run_on_each(effects.each[0], &nodes(&["pi-1"]), ROOM, &mut effects);
+    let expected = Options { retries: Some(3), on: vec!["=pi-1".into()], ..priority(7) };
+    assert_eq!(*plan.call(effects.ready[0]).options, expected);
+}
+
+#[test]
+fn each_without_nodes_fails_unless_partial() {
+    let come_to = |canvas: &Canvas| {
+        let mut plan = plan(canvas);
+        let mut effects = Effects::default();
+        plan.start(&mut effects);
+        plan.run_on_each(effects.each[0], &[], ROOM, &mut effects);
+        plan.validate();
+        assert!(plan.is_finished());
+        plan.result().map(|result| result.map(Cbor::to_string).map_err(TaskError::to_string))
+    };
+    let text = "tasks.zero: no live node runs it (on: any); each needs one, or partial=True (task 0)";
+    assert_eq!(come_to(&each(f("zero"))), Some(Err(text.into())));
+    assert_eq!(come_to(&each_partial(f("zero"))), Some(Ok("{}".into())));
+}
+
+#[test]
+fn each_fails_after_all_have_ended_with_the_first_node_that_failed() {
+    let mut plan = plan(&each(f("zero")));
+    let mut effects = Effects::default();
+    plan.start(&mut effects);
+    plan.run_on_each(effects.each[0], &nodes(&NODES), ROOM, &mut effects);
+    let runs = std::mem::take(&mut effects.ready);
+    for (index, outcome) in [(2, Err("c")), (1, Err("b")), (0, Ok(()))] {
+        assert_eq!(plan.result(), None);
+        let outcome = outcome.map(|()| Cbor::null()).map_err(|text| failure("tasks.zero", text));
+        assert!(plan.complete(runs[index], outcome, &mut effects));
+        plan.validate();
+    }
+    let error = plan.result().and_then(Result::err).expect("failed");
+    assert_eq!((error.text.as_str(), error.members.len()), ("on pi-2: b", 0));
+}
+
+#[test]
+fn a_node_that_fails_is_left_out_with_partial() {
+    assert_eq!(result(each_partial(s("not_on", ["pi-2"]))), r#"{"pi-1": "pi-2", "pi-3": "pi-2"}"#);
+    assert_eq!(result(each_partial(s("fail", ["no"]))), "{}");
+    assert_eq!(error(each(s("not_on", ["pi-2"]))).text, "on pi-2: not here");
+}
+
+#[test]
+fn a_run_of_each_may_replace_itself() {
+    assert_eq!(result(each(becomes(&s("add", (2, 2))))), r#"{"pi-1": 4, "pi-2": 4, "pi-3": 4}"#);
+}
+
+#[test]
+fn callbacks_of_each_get_the_map_once() {
+    let calls = run(link(each(f("zero")), f("log"))).calls;
+    assert_eq!(calls[3..], [r#"log[{"pi-1": 0, "pi-2": 0, "pi-3": 0}]"#]);
+}
+
+#[test]
+fn the_runs_of_each_count_instead_of_the_task() {
+    let mut plan = plan(&Canvas::group(vec![each(f("zero")), f("zero")]));
+    let mut effects = Effects::default();
+    plan.start(&mut effects);
+    assert_eq!(plan.progress(), Progress { done: 0, total: 2 });
+    let step = effects.each[0];
+    plan.run_on_each(step, &nodes(&NODES), ROOM, &mut effects);
+    plan.validate();
+    assert_eq!(plan.progress(), Progress { done: 0, total: 4 });
+    plan.run_on_each(step, &nodes(&["other"]), ROOM, &mut effects);
+    assert_eq!(effects.ready.len(), 4, "a task gets its nodes once");
+    plan.revoke();
+    plan.validate();
+    assert_eq!(plan.progress(), Progress { done: 4, total: 4 });
+}
+
+#[test]
+fn runs_of_each_need_room() {
+    let text = |limits: &Limits, tasks| {
+        let mut plan = plan(&each(f("zero")));
+        let mut effects = Effects::default();
+        plan.start(&mut effects);
+        plan.run_on_each(effects.each[0], &nodes(&NODES), Room { limits, tasks }, &mut effects);
+        plan.validate();
+        plan.result().and_then(Result::err).map(|error| error.text.clone())
+    };
+    assert_eq!(text(&LIMITS, 3), None);
+    let no_room = "the node holds as many tasks as it may: the job cannot grow now";
+    assert_eq!(text(&LIMITS, 2).as_deref(), Some(no_room));
+    let few = Limits { steps_max: 4, ..LIMITS };
+    let too_many = "the canvas has more than 4 steps; split it into several jobs";
+    assert_eq!(text(&few, 3).as_deref(), Some(too_many));
+    assert_eq!(text(&Limits { steps_max: 5, ..LIMITS }, 3), None);
+}
+
+#[test]
+fn a_map_over_the_limit_fails() {
+    let limits = Limits { result_bytes_max: 20, ..LIMITS };
+    let mut plan = try_plan(&each(f("zero")), &limits).expect("a plan");
+    let mut effects = Effects::default();
+    plan.start(&mut effects);
+    plan.run_on_each(effects.each[0], &nodes(&NODES), ROOM, &mut effects);
+    for run in std::mem::take(&mut effects.ready) {
+        plan.complete(run, Ok(Cbor::null()), &mut effects);
+    }
+    let error = plan.result().and_then(Result::err).expect("failed");
+    assert_eq!(error.text, "the map of 3 results has 21 bytes, the limit is 20");
+}
+
+#[test]
+fn each_is_not_for_chunks() {
+    let text = "option each is not for chunks: a bin runs on one node; use map or starmap";
+    assert_eq!(refusal(each(chunks("add", [(1, 1)], Split::Bins(1)))), text);
+    assert_eq!(refusal(each(Canvas::group(vec![chunks("add", [(1, 1)], Split::Bins(1))]))), text);
+}
+
+#[test]
+fn partial_goes_with_each() {
+    let partial = || Options { partial: Some(true), ..Options::default() };
+    assert_eq!(refusal(set(f("zero"), partial())), "option partial goes with each=True");
+    assert_eq!(refusal(set(map("identity", [1]), partial())), "option partial goes with each=True");
+    // As a default it is for those tasks that run on each node.
+    assert_eq!(result(set(Canvas::group(vec![each(s("fail", ["no"])), f("zero")]), partial())), "[{}, 0]");
+}
+
+// --- deadline ---
+
+fn deadline(ms: u64) -> Options {
+    Options { deadline_ms: Some(ms), ..Options::default() }
+}
+
+#[test]
+fn deadline_is_of_the_whole_job() {
+    assert_eq!(plan(&set(f("zero"), deadline(9))).deadline_ms(), Some(9));
+    let canvas = set(Canvas::group(vec![f("zero")]), deadline(9));
+    assert_eq!(plan(&canvas).deadline_ms(), Some(9));
+    assert_eq!(options_of(&canvas), [Options::default()]);
+    assert_eq!(plan(&f("zero")).deadline_ms(), None);
+}
+
+#[test]
+fn a_deadline_elsewhere_is_refused() {
+    let text = "option deadline is for the whole job: set it on the outermost canvas";
+    assert_eq!(refusal(Canvas::group(vec![set(f("zero"), deadline(9))])), text);
+    assert_eq!(refusal(link(f("zero"), set(f("log"), deadline(9)))), text);
+    assert_eq!(refusal(Canvas::chord(vec![], set(f("tsum"), deadline(9)))), text);
+    assert_eq!(refusal(set(f("zero"), deadline(0))), "deadline is 0 ms, must be 1 to 10000000000000 ms");
+}
+
+#[test]
+fn a_missed_deadline_ends_the_job() {
+    let mut plan = plan(&set(Canvas::chain(vec![f("zero"), s("add", [1])]), deadline(900)));
+    let ready = started(&mut plan);
+    completed(&mut plan, ready[0]);
+    plan.miss_deadline();
+    plan.validate();
+    let error = plan.result().and_then(Result::err).expect("failed");
+    assert_eq!((error.cause, error.function.as_str()), (Cause::TimedOut, "tasks.add"));
+    assert_eq!(error.text, "the job took longer than its deadline of 900 ms");
+    assert!(plan.is_finished());
+}
+
+// --- Steps by path ---
+
+/// `name state members outcome`.
+fn seen(plan: &Plan, path: &[u32]) -> String {
+    let Some(step) = plan.step_at(path) else { return "none".into() };
+    let outcome = match &step.outcome {
+        None => "-".into(),
+        Some(Ok(value)) => value.to_string(),
+        Some(Err(error)) => format!("{:?} {:?}", error.text, error.members),
+    };
+    format!("{} {:?} {} {outcome}", step.name, step.state, step.members)
+}
+
+#[test]
+fn steps_are_found_by_their_path() {
+    let mut plan = plan(&Canvas::chain(vec![Canvas::group(vec![s("add", (1, 1)), s("add", (2, 2))]), f("tsum")]));
+    assert_eq!(seen(&plan, &[]), "chain Waiting 2 -");
+    assert_eq!(seen(&plan, &[0]), "group Waiting 2 -");
+    let ready = started(&mut plan);
+    completed(&mut plan, ready[1]);
+    assert_eq!(seen(&plan, &[0]), "group Running 2 -");
+    assert_eq!(seen(&plan, &[0, 0]), "tasks.add Running 0 -");
+    assert_eq!(seen(&plan, &[0, 1]), "tasks.add Succeeded 0 4");
+    assert_eq!(seen(&plan, &[1]), "tasks.tsum Waiting 0 -");
+    for path in [&[2][..], &[0, 2], &[1, 0], &[0, 0, 0], &[u32::MAX]] {
+        assert_eq!(seen(&plan, path), "none");
+    }
+}
+
+fn done(canvas: &Canvas) -> Plan {
+    let mut plan = plan(canvas);
+    let mut effects = Effects::default();
+    plan.start(&mut effects);
+    loop {
+        for step in std::mem::take(&mut effects.each) {
+            plan.run_on_each(step, &nodes(&NODES), ROOM, &mut effects);
+        }
+        let Some(step) = effects.ready.pop() else { return plan };
+        let outcome = work(&plan, step);
+        end(&mut plan, step, outcome, &mut effects);
+    }
+}
+
+#[test]
+fn results_that_have_gone_into_a_list_are_still_found() {
+    let inner = Canvas::group(vec![s("add", (1, 1)), s("identity", ["x"])]);
+    let plan = done(&Canvas::group(vec![f("zero"), inner, Canvas::chain(vec![f("zero"), s("add", [4])])]));
+    assert_eq!(seen(&plan, &[]), r#"group Succeeded 3 [0, [2, "x"], 4]"#);
+    assert_eq!(seen(&plan, &[0]), "tasks.zero Succeeded 0 0");
+    assert_eq!(seen(&plan, &[1]), r#"group Succeeded 2 [2, "x"]"#);
+    assert_eq!(seen(&plan, &[1, 1]), r#"tasks.identity Succeeded 0 "x""#);
+    assert_eq!(seen(&plan, &[2]), "chain Succeeded 2 4");
+    assert_eq!(seen(&plan, &[2, 0]), "tasks.zero Succeeded 0 0");
+    assert_eq!(seen(&plan, &[2, 1]), "tasks.add Succeeded 0 4");
+}
+
+#[test]
+fn intermediate_results_of_a_chain_are_kept() {
+    let plan = done(&Canvas::chain(vec![s("add", (1, 1)), s("mul", [5]), Canvas::group(vec![]), f("tsum")]));
+    assert_eq!(
+        [0, 1, 2].map(|i| seen(&plan, &[i])),
+        ["tasks.add Succeeded 0 2", "tasks.mul Succeeded 0 10", "group Succeeded 0 []",]
+    );
+}
+
+#[test]
+fn a_failed_group_shows_which_members_failed() {
+    let members = vec![f("zero"), s("fail", ["a"]), s("fail", ["b"])];
+    let plan = done(&Canvas::chain(vec![Canvas::group(members), Canvas::group(vec![f("log")])]));
+    assert_eq!(seen(&plan, &[0]), r#"group Failed 3 "\"a\"" [1]"#);
+    assert_eq!(seen(&plan, &[0, 0]), "tasks.zero Succeeded 0 -");
+    assert_eq!(seen(&plan, &[0, 1]), r#"tasks.fail Failed 0 "\"a\"" []"#);
+    assert_eq!(seen(&plan, &[0, 2]), "tasks.fail Failed 0 -");
+    assert_eq!(seen(&plan, &[1]), "group Skipped 1 -");
+    assert_eq!(seen(&plan, &[1, 0]), "tasks.log Skipped 0 -");
+    assert_eq!(seen(&plan, &[]), r#"chain Failed 2 "\"a\"" [1]"#);
+}
+
+#[test]
+fn members_of_a_replacement_are_those_of_its_task() {
+    let plan = done(&Canvas::group(vec![becomes(&Canvas::group(vec![f("zero"), s("add", (1, 2))]))]));
+    assert_eq!(seen(&plan, &[0]), "tasks.become Succeeded 2 [0, 3]");
+    assert_eq!(seen(&plan, &[0, 1]), "tasks.add Succeeded 0 3");
+}
+
+#[test]
+fn members_of_each_are_its_runs_in_the_order_of_names() {
+    let plan = done(&Canvas::group(vec![each_partial(s("not_on", ["pi-2"]))]));
+    assert_eq!(seen(&plan, &[0]), r#"tasks.not_on Succeeded 3 {"pi-1": "pi-2", "pi-3": "pi-2"}"#);
+    assert_eq!(seen(&plan, &[0, 0]), r#"tasks.not_on Succeeded 0 "pi-2""#);
+    assert_eq!(seen(&plan, &[0, 1]), "tasks.not_on Failed 0 -");
+    assert_eq!(seen(&plan, &[0, 2]), r#"tasks.not_on Succeeded 0 "pi-2""#);
+}
+
+#[test]
+fn steps_of_a_revoked_job_are_skipped() {
+    let mut plan = plan(&Canvas::chain(vec![Canvas::group(vec![f("zero"), f("zero")]), f("tsum")]));
+    let ready = started(&mut plan);
+    completed(&mut plan, ready[0]);
+    plan.revoke();
+    assert_eq!(seen(&plan, &[]), r#"chain Failed 2 "the job was revoked" []"#);
+    assert_eq!(plan.step_at(&[0]).map(|step| step.state), Some(StepState::Skipped));
+    assert_eq!(plan.step_at(&[0, 1]).map(|step| step.state), Some(StepState::Skipped));
 }

@@ -18,21 +18,24 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use broccoli_core::{Action, Event, Input, Instant, Node, SubmitId};
-use broccoli_proto::message::{JobNews, Refusal, Vitals};
+use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
+use broccoli_proto::message::{JobNews, Jobs, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
-use broccoli_wasm::Engine;
+use broccoli_wasm::{Engine, SubmitAnswer};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tokio::{task, time};
 
 use crate::executor::{Executor, Report};
+use crate::handle::StartError;
+use crate::job::SubmitOptions;
+use crate::journal::{Journal, JournalError, Writer};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
 use crate::store::{Installation, Installed, Store, Stored};
 
@@ -45,6 +48,10 @@ pub(crate) const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// What a leaving node hands back has this long to be sent.
+const HAND_BACK_MAX: Duration = Duration::from_secs(1);
+/// The state machine is told the time of day this often: a clock that was set shows.
+const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Events that wait for one listener; those after them are dropped.
 pub(crate) const EVENTS_MAX: usize = 4_096;
 /// What a packet takes beside the canvas in it.
@@ -82,6 +89,12 @@ pub enum NodeEvent {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
+    /// A node said which jobs it holds, or some of them.
+    Jobs(NodeId, Jobs),
+    /// An origin said how a step of a job is.
+    Step(StepNews),
+    /// This node takes nothing new and leaves when it has finished; named is who asked for it.
+    Draining(Option<NodeId>),
     /// Something could not be kept on disk, or is damaged there, or was too large to be sent; the
     /// text says what.
     Storage(String),
@@ -96,17 +109,55 @@ pub enum JobUpdate {
     Refused(Refusal),
     /// What happened to the job.
     News(JobNews),
+    /// This node has no room for it now; it is submitted again until there is. Told once.
+    QueueFull(NodeId),
+    /// This node, which holds it, has said nothing for five seconds; it is asked again. Told once for
+    /// each silence.
+    NoAnswer(NodeId),
+}
+
+/// Something that is asked for by an id.
+pub(crate) enum Ask {
+    Follow(JobId),
+    Revoke(JobId),
+    Retry(JobId),
+    Drain(NodeId),
 }
 
 pub(crate) enum Command {
-    Submit { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId> },
-    SubmitToCluster { canvas: Canvas, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId> },
+    Submit {
+        canvas: Canvas,
+        updates: UnboundedSender<JobUpdate>,
+        id: oneshot::Sender<SubmitId>,
+    },
+    SubmitToCluster {
+        canvas: Canvas,
+        options: SubmitOptions,
+        updates: UnboundedSender<JobUpdate>,
+        id: oneshot::Sender<SubmitId>,
+    },
+    Ask {
+        ask: Ask,
+        updates: UnboundedSender<JobUpdate>,
+        id: oneshot::Sender<SubmitId>,
+    },
+    /// Handles have been dropped.
+    Sweep,
+    AskJobs {
+        origin: NodeId,
+        after: Option<u64>,
+        max: u16,
+    },
+    Drain,
     Revoke(SubmitId),
     Attach,
     AskVitals,
     Listen(Sender<NodeEvent>),
     Query(Box<dyn FnOnce(&Node) + Send>),
-    Deploy { manifest: SignedManifest, wasm: Arc<[u8]> },
+    Deploy {
+        manifest: SignedManifest,
+        wasm: Arc<[u8]>,
+    },
     Leave,
 }
 
@@ -122,6 +173,8 @@ pub struct Driver {
     pub(crate) packet_bytes_max: usize,
     pub(crate) executor: Executor,
     pub(crate) store: Store,
+    /// Of a durable node.
+    pub(crate) journal: Option<Writer>,
     pub(crate) engine: Engine,
     pub(crate) reports: UnboundedReceiver<Report>,
     /// For the threads that install modules.
@@ -131,8 +184,16 @@ pub struct Driver {
     pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
     pub(crate) started: std::time::Instant,
     pub(crate) connect_at: Option<time::Instant>,
+    /// When the time of day is told again.
+    pub(crate) wall_clock_at: time::Instant,
     pub(crate) reconnect: Duration,
     pub(crate) connected: bool,
+    /// How long a leaving node waits for what runs.
+    pub(crate) drain_limit: Duration,
+    /// When a leaving node hands back what runs.
+    pub(crate) hand_back_at: Option<time::Instant>,
+    /// When it leaves in any case.
+    pub(crate) leave_at: Option<time::Instant>,
     pub(crate) over: bool,
     /// The next packet is sealed into this.
     pub(crate) buf: Vec<u8>,
@@ -187,12 +248,18 @@ impl Driver {
         }
     }
 
+    /// Tells listeners about storage.
+    pub(crate) fn say(&mut self, texts: Vec<String>) {
+        texts.into_iter().for_each(|text| self.tell(&NodeEvent::Storage(text)));
+    }
+
     fn set_sleep(&self, sleep: Pin<&mut Sleep>) {
         let far = self.started + Duration::from_secs(1 << 30);
         let timer = self.node.poll_timeout().map_or(far, |at| self.started + Duration::from_micros(at.0));
         let full = self.connected && !self.link.has_room();
         let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
-        let at = soon.min(timer.into()).min(self.connect_at.unwrap_or(far.into()));
+        let due = [self.connect_at, self.hand_back_at, self.leave_at].into_iter().flatten();
+        let at = due.fold(soon.min(timer.into()).min(self.wall_clock_at), time::Instant::min);
         if sleep.deadline() != at {
             sleep.reset(at);
         }
@@ -223,10 +290,48 @@ impl Driver {
     }
 
     fn on_time(&mut self) {
-        if self.connect_at.is_some_and(|at| at <= time::Instant::now()) {
+        let is_due = |at: Option<time::Instant>| at.is_some_and(|at| at <= time::Instant::now());
+        if is_due(self.connect_at) {
             self.connect();
         }
+        if is_due(self.hand_back_at) {
+            (self.hand_back_at, self.leave_at) = (None, Some(time::Instant::now() + HAND_BACK_MAX));
+            self.node.hand_back(self.now());
+        }
+        if is_due(self.leave_at) {
+            self.leave();
+        }
+        if is_due(Some(self.wall_clock_at)) {
+            self.tell_time();
+        }
         self.feed(Input::Timeout);
+    }
+
+    /// Tells the state machine the time of day.
+    pub(crate) fn tell_time(&mut self) {
+        self.wall_clock_at = time::Instant::now() + WALL_CLOCK;
+        if let Ok(since) = SystemTime::UNIX_EPOCH.elapsed() {
+            self.feed(Input::WallClock { unix_ms: since.as_millis() as u64 });
+        }
+    }
+
+    /// Takes over what an earlier incarnation has left, and starts to write. Says what is damaged.
+    pub(crate) fn recover(&mut self, journal: Journal) -> Result<Vec<String>, StartError> {
+        self.tell_time();
+        let recovery = self.node.recover(self.now(), journal.records());
+        let recovery = recovery.map_err(|error| StartError::Journal(JournalError::Records(error)))?;
+        self.journal = Some(journal.start(self.reporter.clone()).map_err(StartError::Thread)?);
+        let name = self.name;
+        let text = |damage: &Damage| {
+            let job = JobId { origin: name, number: damage.job };
+            format!("job {job} cannot go on: {}; its records are left in the journal", damage.reason)
+        };
+        let mut said: Vec<String> = recovery.damaged.iter().map(text).collect();
+        if recovery.jobs + recovery.results > 0 {
+            let (jobs, tasks, results) = (recovery.jobs, recovery.tasks, recovery.results);
+            said.push(format!("took over {jobs} unfinished jobs with {tasks} open tasks, and {results} results"));
+        }
+        Ok(said)
     }
 
     fn connect(&mut self) {
@@ -272,9 +377,36 @@ impl Driver {
                 self.executor.ended(run);
                 self.feed(Input::Executed { run, outcome });
             }
+            Report::Persisted(number) => self.feed(Input::Persisted(number)),
+            Report::Stalled(reason) => {
+                let text = match &reason {
+                    Some(why) => format!("the journal cannot be written: {why}; no new jobs until it can"),
+                    None => "the journal can be written again".to_owned(),
+                };
+                self.tell(&NodeEvent::Storage(text));
+                self.feed(Input::Stalled(reason));
+            }
             Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
+            Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
             Report::Installed(installed) => self.on_installed(*installed),
         }
+    }
+
+    /// A running task puts a canvas into this node's queue.
+    fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
+        let now = self.now();
+        let submitted = match Canvas::from_wire(canvas) {
+            Ok(canvas) => self.node.submit_detached(now, &canvas).map_err(|error| (error.to_string(), error.into())),
+            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
+        };
+        let (answer, why) = match submitted {
+            Ok(_) => (SubmitAnswer::Accepted, String::new()),
+            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
+            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
+            Err((why, _)) => (SubmitAnswer::NoJobs, why),
+        };
+        self.executor.answer(run, answer, why);
     }
 
     fn on_command(&mut self, command: Command) {
@@ -287,7 +419,7 @@ impl Driver {
                     let _ = updates.send(JobUpdate::Refused(error.into()));
                 }
             },
-            Command::SubmitToCluster { canvas, updates, id } => {
+            Command::SubmitToCluster { canvas, options, updates, id } => {
                 let canvas = Cbor::encode(&canvas);
                 let (bytes, max) =
                     (canvas.as_bytes().len(), self.packet_bytes_max.saturating_sub(SUBMIT_OVERHEAD_BYTES));
@@ -296,9 +428,26 @@ impl Driver {
                     let _ = updates.send(JobUpdate::Refused(Refusal::BadCanvas(why)));
                     return;
                 }
-                let submit = self.node.submit_to_cluster(now, canvas);
+                let SubmitOptions { key, detached } = options;
+                let submit = self.node.submit_with(now, Submission { canvas, key, detached });
                 self.follow(submit, updates, id);
             }
+            Command::Ask { ask, updates, id } => {
+                let submit = match ask {
+                    Ask::Follow(job) => self.node.follow(now, job),
+                    Ask::Revoke(job) => self.node.revoke_job(now, job),
+                    Ask::Retry(job) => self.node.retry_job(now, job),
+                    Ask::Drain(node) => self.node.drain_node(now, node),
+                };
+                self.follow(submit, updates, id);
+            }
+            Command::Sweep => {
+                for (submit, _) in self.jobs.extract_if(|_, updates| updates.is_closed()) {
+                    self.node.forget(now, submit);
+                }
+            }
+            Command::AskJobs { origin, after, max } => self.node.ask_jobs(now, origin, after, max),
+            Command::Drain => self.node.drain(now),
             Command::Revoke(submit) => self.node.revoke(now, submit),
             Command::Attach => self.node.attach(now),
             Command::AskVitals => self.node.ask_vitals(now),
@@ -309,11 +458,13 @@ impl Driver {
                 let installation = self.store.deployed(manifest, wasm, engine);
                 self.install(installation);
             }
-            Command::Leave => {
-                self.node.leave(now);
-                self.over = true;
-            }
+            Command::Leave => self.leave(),
         }
+    }
+
+    fn leave(&mut self) {
+        self.node.leave(self.now());
+        self.over = true;
     }
 
     fn follow(&mut self, submit: SubmitId, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId>) {
@@ -409,7 +560,11 @@ impl Driver {
                 self.executor.remove_module(&module);
                 self.store.remove(&module);
             }
-            Action::Persist { .. } => {}
+            Action::Persist { number, writes } => {
+                if let Some(journal) = &self.journal {
+                    journal.write(number, writes);
+                }
+            }
             Action::Event(event) => self.on_event(event),
         }
     }
@@ -447,6 +602,18 @@ impl Driver {
             Event::Accepted(submit, job) => return self.update(submit, JobUpdate::Accepted(job)),
             Event::Refused(submit, refusal) => return self.update(submit, JobUpdate::Refused(refusal)),
             Event::Job(submit, news) => return self.update(submit, JobUpdate::News(news)),
+            Event::QueueFull(submit, node) => return self.update(submit, JobUpdate::QueueFull(node)),
+            Event::NoAnswer(submit, node) => return self.update(submit, JobUpdate::NoAnswer(node)),
+            Event::Drained => {
+                self.over = true;
+                return;
+            }
+            Event::Draining(by) => {
+                self.hand_back_at = Some(time::Instant::now() + self.drain_limit);
+                NodeEvent::Draining(by)
+            }
+            Event::Jobs(node, jobs) => NodeEvent::Jobs(node, jobs),
+            Event::Step(news) => NodeEvent::Step(news),
             Event::Attached(node) => NodeEvent::Attached(node),
             Event::NoOrigin => NodeEvent::NoOrigin,
             Event::NameTaken => {

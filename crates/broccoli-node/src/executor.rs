@@ -7,13 +7,18 @@
 //!               a slot's thread: slice, abort?, slice, … ──► finished channel
 //! ```
 //!
+//! A task that submits a canvas waits on its slot's thread until the loop has answered.
+//!
 //! It never decides what runs: the core gives it at most as many runs as there are slots.
 
+mod progress;
+
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,9 +26,10 @@ use broccoli_core::{Execute, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
-use broccoli_wasm::{Host, Module, Run, Step};
+use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::progress::Progress;
 use crate::native::Native;
 use crate::store::Installed;
 
@@ -57,6 +63,14 @@ pub(crate) enum Report {
     Finished(RunId, Result<Cbor, Failure>),
     /// A running task logged a line.
     Logged(RunId, String),
+    /// A running task has done so much of so much.
+    Progress(RunId, u32, u32),
+    /// A running task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
+    Submit(RunId, Vec<u8>),
+    /// The journal holds everything up to this write.
+    Persisted(u64),
+    /// The journal cannot be written, with the reason; or it can again.
+    Stalled(Option<String>),
     /// A module is installed, or cannot be.
     Installed(Box<Installed>),
 }
@@ -77,8 +91,18 @@ pub(crate) struct Executor {
 
 struct Slot {
     work: mpsc::Sender<Work>,
-    abort: Arc<AtomicBool>,
+    word: Arc<Word>,
     thread: thread::JoinHandle<()>,
+}
+
+/// To a task that submits: whether the canvas was accepted, and the reason if it was not.
+type Answer = (SubmitAnswer, String);
+
+/// What the loop says to the run of a slot. Unpark the thread after a change.
+#[derive(Default)]
+struct Word {
+    aborted: AtomicBool,
+    answer: Mutex<Option<Answer>>,
 }
 
 struct Work {
@@ -111,10 +135,20 @@ struct Execution {
     call: Option<Run<TaskHost>>,
     host: TaskHost,
     fuel_used: u64,
-    sleep_until: Option<Instant>,
+    wait: Wait,
+    started: Instant,
 }
 
-enum Progress {
+/// What a run waits for before its next step.
+enum Wait {
+    Nothing,
+    Time(Instant),
+    /// A canvas that has not been handed to the loop yet.
+    Submit(Vec<u8>),
+    Answer,
+}
+
+enum Stepped {
     Done(Result<Cbor, Failure>),
     More,
 }
@@ -125,6 +159,7 @@ struct TaskHost {
     run: RunId,
     reports: UnboundedSender<Report>,
     random: u64,
+    progress: Progress,
 }
 
 impl Host for TaskHost {
@@ -146,6 +181,10 @@ impl Host for TaskHost {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    fn progress(&mut self, done: u32, total: u32) {
+        self.progress.say(Instant::now(), done, total);
     }
 }
 
@@ -195,13 +234,14 @@ impl Executor {
         let started = Instant::now();
         if let Some(module) = self.modules.get(&function.module) {
             self.seed = self.seed.wrapping_add(1);
-            let host = TaskHost { run, reports: self.reports.clone(), random: self.seed };
+            let progress = Progress::new(run, self.reports.clone(), started);
+            let host = TaskHost { run, reports: self.reports.clone(), random: self.seed, progress };
             let (module, function) = (module.clone(), function.name.clone());
-            let mut execution =
-                Execution { module, function, items, call: None, host, fuel_used: 0, sleep_until: None };
+            let wait = Wait::Nothing;
+            let mut execution = Execution { module, function, items, call: None, host, fuel_used: 0, wait, started };
             return match execution.step(INLINE_FUEL.min(self.limits.fuel_max), &self.limits) {
-                Progress::Done(outcome) => Some(outcome),
-                Progress::More => self.hand_over(Work { run, job: Job::Wasm(Box::new(execution)), started }),
+                Stepped::Done(outcome) => Some(outcome),
+                Stepped::More => self.hand_over(Work { run, job: Job::Wasm(Box::new(execution)), started }),
             };
         }
         match self.natives.get(&function.module).and_then(|functions| functions.get(&function.name)) {
@@ -216,7 +256,15 @@ impl Executor {
     /// Ends a run at its next slice.
     pub(crate) fn abort(&self, run: RunId) {
         if let Some(slot) = self.running.get(&run).and_then(|at| self.threads.get(*at)) {
-            slot.abort.store(true, Ordering::Release);
+            slot.word.aborted.store(true, Ordering::Release);
+            slot.thread.thread().unpark();
+        }
+    }
+
+    /// Answers a run that submits a canvas. The reason is for the log of the task.
+    pub(crate) fn answer(&self, run: RunId, answer: SubmitAnswer, why: String) {
+        if let Some(slot) = self.running.get(&run).and_then(|at| self.threads.get(*at)) {
+            slot.word.set_answer(Some((answer, why)));
             slot.thread.thread().unpark();
         }
     }
@@ -238,7 +286,8 @@ impl Executor {
             },
         };
         let (run, slot) = (work.run, &self.threads[at]);
-        slot.abort.store(false, Ordering::Release);
+        slot.word.aborted.store(false, Ordering::Release);
+        slot.word.set_answer(None);
         if slot.work.send(work).is_err() {
             return Some(Err(failure(Cause::Crashed, "the slot's thread has ended")));
         }
@@ -257,45 +306,62 @@ impl Drop for Executor {
 impl Slot {
     fn spawn(limits: RunLimits, reports: UnboundedSender<Report>) -> std::io::Result<Slot> {
         let (work, todo) = mpsc::channel::<Work>();
-        let abort = Arc::new(AtomicBool::new(false));
-        let aborted = abort.clone();
+        let word = Arc::new(Word::default());
+        let heard = word.clone();
         let thread = thread::Builder::new().name("slot".into()).spawn(move || {
             while let Ok(Work { run, job, started }) = todo.recv() {
+                let progress = Progress::new(run, reports.clone(), started);
                 // A slot that stays away would be taken for ever.
-                let run_it = AssertUnwindSafe(|| run_to_end(job, started, &limits, &aborted));
+                let run_it = AssertUnwindSafe(|| run_to_end(job, progress, started, &limits, &heard));
                 let outcome = catch_unwind(run_it).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
                 if reports.send(Report::Finished(run, outcome)).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Slot { work, abort, thread })
+        Ok(Slot { work, word, thread })
+    }
+}
+
+impl Word {
+    fn set_answer(&self, answer: Option<Answer>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    }
+
+    fn take_answer(&self) -> Option<Answer> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// Advances a run until it ends, is aborted or breaks a limit.
-fn run_to_end(job: Job, started: Instant, limits: &RunLimits, aborted: &AtomicBool) -> Result<Cbor, Failure> {
+fn run_to_end(
+    job: Job,
+    progress: Progress,
+    started: Instant,
+    limits: &RunLimits,
+    word: &Word,
+) -> Result<Cbor, Failure> {
     let mut execution = match job {
-        Job::Native { function, items } => return run_native(&function, items, started, limits, aborted),
+        Job::Native { function, items } => {
+            return run_native(&function, items, progress, started, limits, word);
+        }
         Job::Wasm(execution) => execution,
     };
     let deadline = started + limits.time_max;
     loop {
         let now = Instant::now();
-        check_time(now, deadline, limits, aborted)?;
-        if let Some(until) = execution.sleep_until.filter(|until| *until > now) {
-            thread::park_timeout(until.min(deadline) - now);
-            continue;
-        }
-        if let Progress::Done(outcome) = execution.step(SLICE_FUEL, limits) {
+        check_time(now, deadline, limits, word)?;
+        if let Some(until) = execution.waits_until(now, deadline, word) {
+            thread::park_timeout(until - now);
+        } else if let Stepped::Done(outcome) = execution.step(SLICE_FUEL, limits) {
             return outcome;
         }
     }
 }
 
 /// Whether a run may go on.
-fn check_time(now: Instant, deadline: Instant, limits: &RunLimits, aborted: &AtomicBool) -> Result<(), Failure> {
-    if aborted.load(Ordering::Acquire) {
+fn check_time(now: Instant, deadline: Instant, limits: &RunLimits, word: &Word) -> Result<(), Failure> {
+    if word.aborted.load(Ordering::Acquire) {
         return Err(failure(Cause::Revoked, "stopped"));
     }
     if now >= deadline {
@@ -310,24 +376,47 @@ fn check_time(now: Instant, deadline: Instant, limits: &RunLimits, aborted: &Ato
 fn run_native(
     function: &Native,
     mut items: Items,
+    progress: Progress,
     started: Instant,
     limits: &RunLimits,
-    aborted: &AtomicBool,
+    word: &Word,
 ) -> Result<Cbor, Failure> {
     let deadline = started + limits.time_max;
-    while let Some(args) = items.next() {
-        check_time(Instant::now(), deadline, limits, aborted)?;
-        let outcome = call_native(function, &args).and_then(|value| items.push(value));
-        outcome.map_err(|failure| items.name(failure))?;
+    PROGRESS.set(Some(progress));
+    let mut run = || {
+        while let Some(args) = items.next() {
+            check_time(Instant::now(), deadline, limits, word)?;
+            let outcome = call_native(function, &args).and_then(|value| items.push(value));
+            outcome.map_err(|failure| items.name(failure))?;
+        }
+        Ok(items.take_result())
+    };
+    let outcome = run();
+    if let Some(mut progress) = PROGRESS.take() {
+        progress.end(started, Instant::now());
     }
-    Ok(items.take_result())
+    outcome
+}
+
+thread_local! {
+    /// Of the native function that runs on this slot's thread.
+    static PROGRESS: RefCell<Option<Progress>> = const { RefCell::new(None) };
+}
+
+/// What [`crate::native::progress`] says.
+pub(crate) fn say_progress(done: u32, total: u32) {
+    PROGRESS.with_borrow_mut(|progress| {
+        if let Some(progress) = progress {
+            progress.say(Instant::now(), done, total);
+        }
+    });
 }
 
 fn call_native(function: &Native, args: &Cbor) -> Result<Cbor, Failure> {
     let checked = function.description.check_args(args.as_bytes());
     checked.map_err(|error| failure(Cause::Unfit, &error.to_string()))?;
     let returned = catch_unwind(AssertUnwindSafe(|| (function.call)(args)));
-    returned.map_err(|panic| panicked(panic.as_ref()))?.map_err(|text| failure(Cause::Returned, &text))
+    returned.map_err(|panic| panicked(panic.as_ref()))?
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {
@@ -337,15 +426,48 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 }
 
 impl Execution {
+    /// Until when the run waits, at most until `latest`; none if it can go on. Says meanwhile what
+    /// the task has to say.
+    fn waits_until(&mut self, now: Instant, latest: Instant, word: &Word) -> Option<Instant> {
+        let progress = self.call.as_mut().map(|call| &mut call.host_mut().progress);
+        let tell_at = progress.and_then(|progress| {
+            progress.tell_if_due(now);
+            progress.due()
+        });
+        let until = match std::mem::replace(&mut self.wait, Wait::Nothing) {
+            Wait::Time(until) if until > now => {
+                self.wait = Wait::Time(until);
+                until
+            }
+            Wait::Nothing | Wait::Time(_) => return None,
+            Wait::Submit(canvas) => {
+                self.wait = Wait::Answer;
+                // Nobody answers any more when the node ends, which aborts the run.
+                let _ = self.host.reports.send(Report::Submit(self.host.run, canvas));
+                latest
+            }
+            Wait::Answer => match word.take_answer() {
+                Some((answer, why)) => {
+                    self.call.iter_mut().for_each(|call| call.answer(answer, &why));
+                    return None;
+                }
+                None => {
+                    self.wait = Wait::Answer;
+                    latest
+                }
+            },
+        };
+        Some(tell_at.unwrap_or(until).min(until).min(latest))
+    }
+
     /// Runs for about `fuel`; several calls of a bin may end in one step.
-    fn step(&mut self, fuel: u64, limits: &RunLimits) -> Progress {
-        self.sleep_until = None;
+    fn step(&mut self, fuel: u64, limits: &RunLimits) -> Stepped {
         let goal = self.fuel_used.saturating_add(fuel);
         loop {
             let mut call = match self.call.take() {
                 Some(call) => call,
                 None => match self.items.next() {
-                    None => return Progress::Done(Ok(self.items.take_result())),
+                    None => return self.done(),
                     Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
                         Ok(call) => call,
                         Err(error) => return self.failed(&error),
@@ -357,38 +479,56 @@ impl Execution {
             let step = call.step(left);
             self.fuel_used += call.fuel_used() - before;
             match step {
-                Step::Done(Ok(value)) => {
+                Step::Done(result) => {
                     self.host = call.into_host();
-                    if let Err(failure) = self.items.push(Cbor::from_encoded(value)) {
-                        return Progress::Done(Err(self.items.name(failure)));
+                    let outcome = match result {
+                        Ok(value) => self.items.push(Cbor::from_encoded(value)),
+                        Err(error) => return self.failed(&error),
+                    };
+                    if let Err(failure) = outcome {
+                        return self.end(Err(self.items.name(failure)));
                     }
                     continue;
                 }
-                Step::Done(Err(error)) => return self.failed(&error),
-                Step::Sleep { ms } => {
-                    self.sleep_until = Some(Instant::now() + Duration::from_millis(u64::from(ms)));
-                }
+                Step::Sleep { ms } => self.wait = Wait::Time(Instant::now() + Duration::from_millis(u64::from(ms))),
+                Step::Submit { canvas } => self.wait = Wait::Submit(canvas),
                 Step::Yielded if self.fuel_used >= limits.fuel_max => {
+                    self.host = call.into_host();
                     let text = format!("out of fuel: used {} of {}", self.fuel_used, limits.fuel_max);
-                    return Progress::Done(Err(self.items.name(failure(Cause::Crashed, &text))));
+                    return self.end(Err(self.items.name(failure(Cause::Crashed, &text))));
                 }
                 Step::Yielded => {}
             }
             self.call = Some(call);
-            return Progress::More;
+            return Stepped::More;
         }
     }
 
-    fn failed(&self, error: &broccoli_wasm::Failure) -> Progress {
+    fn done(&mut self) -> Stepped {
+        let result = self.items.take_result();
+        self.end(Ok(result))
+    }
+
+    fn end(&mut self, outcome: Result<Cbor, Failure>) -> Stepped {
+        self.host.progress.end(self.started, Instant::now());
+        Stepped::Done(outcome)
+    }
+
+    fn failed(&mut self, error: &broccoli_wasm::Failure) -> Stepped {
         use broccoli_wasm::Failure as Wasm;
         let cause = match error {
-            Wasm::TaskError(_) => Cause::Returned,
+            Wasm::TaskError(_) | Wasm::Retry { .. } => Cause::Returned,
             Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => {
                 Cause::Unfit
             }
             _ => Cause::Crashed,
         };
-        Progress::Done(Err(self.items.name(failure(cause, &error.to_string()))))
+        let retry_after_ms = match error {
+            Wasm::Retry { after_ms, .. } => Some(*after_ms),
+            _ => None,
+        };
+        let failure = Failure { retry_after_ms, ..failure(cause, &error.to_string()) };
+        self.end(Err(self.items.name(failure)))
     }
 }
 

@@ -21,6 +21,8 @@ use tokio::time;
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
 use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
 use crate::executor::{Executor, RunLimits};
+use crate::job::SubmitOptions;
+use crate::journal::{Journal, JournalError};
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
 use crate::native::{Native, NativeFunction};
 use crate::store::Store;
@@ -41,6 +43,8 @@ pub enum StartError {
     Cluster(ClusterError),
     /// The data directory cannot be used.
     Data(PathBuf, io::Error),
+    /// The journal in the data directory cannot be used.
+    Journal(JournalError),
     /// The system gave no thread or event queue.
     Thread(io::Error),
 }
@@ -59,6 +63,7 @@ impl fmt::Display for StartError {
             }
             StartError::Cluster(error) => error.fmt(f),
             StartError::Data(path, error) => write!(f, "cannot use {} for data: {error}", path.display()),
+            StartError::Journal(error) => error.fmt(f),
             StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -75,6 +80,10 @@ pub enum JobError {
     Refused(Refusal),
     /// The origin has restarted and does not know the job any more.
     Lost,
+    /// The origin does not know such a job: it never had it, or has forgotten it since it ended.
+    Unknown(JobId),
+    /// The node has said nothing for five seconds. That says nothing of its jobs: ask again.
+    NoAnswer(NodeId),
     /// The result is not of the type that was asked for; here it is.
     Type(Cbor),
     /// This node has stopped.
@@ -90,8 +99,16 @@ impl fmt::Display for JobError {
             }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
             JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
-            JobError::Refused(Refusal::Storage(why)) => write!(f, "the node cannot write its journal: {why}; try later"),
+            JobError::Refused(Refusal::Storage(why)) => {
+                write!(f, "the node cannot write its journal: {why}; try later")
+            }
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
+            JobError::Refused(Refusal::Draining) => f.write_str("the node is about to leave; submit to another"),
+            JobError::Refused(Refusal::NotRetriable(why)) => write!(f, "nothing to try again: {why}"),
+            JobError::Unknown(job) => {
+                write!(f, "{} knows no job {job}: the id is wrong, or its result was forgotten", job.origin)
+            }
+            JobError::NoAnswer(node) => write!(f, "no answer from {node} for 5 s"),
             JobError::Lost => f.write_str("the node that held the job has restarted and lost it; submit again"),
             JobError::Type(value) => write!(f, "the result is of another type: {value}"),
             JobError::Stopped => f.write_str("this node has stopped"),
@@ -115,6 +132,7 @@ pub struct Builder {
     run_limits: RunLimits,
     wasm_limits: broccoli_wasm::Limits,
     keep_alive_s: u16,
+    drain_limit: Duration,
     /// By module, then by function: equal programs describe themselves equally.
     natives: BTreeMap<String, BTreeMap<String, Native>>,
 }
@@ -193,6 +211,13 @@ impl Builder {
         self
     }
 
+    /// How long the node waits for running tasks, and for jobs that only it knows, when it is told to
+    /// leave well; then it hands them back. Default 30 s.
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
+        self
+    }
+
     /// A function written in Rust, as `function` or `module.function`:
     ///
     /// ```
@@ -239,7 +264,7 @@ impl Builder {
             features: self.features,
             natives: natives.iter().map(|(module, _)| module.clone()).collect(),
             resident: self.resident,
-            durable: false,
+            durable: self.data.is_some(),
             holds_code: self.holds_code || self.slots > 0 || self.resident,
             version: env!("CARGO_PKG_VERSION").into(),
             limits: self.limits,
@@ -254,13 +279,15 @@ impl Builder {
         };
         let (store, stored, damaged) = Store::open(self.data.as_deref(), &cluster.deploy_public)
             .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
+        let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
+        let (journal, unreadable) = self.data.as_ref().map(open).transpose()?.unzip();
         let (report_sender, reports) = mpsc::unbounded_channel();
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         let result_bytes_max = self.limits.result_bytes_max as usize;
         let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, report_sender.clone());
         natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
-        for damage in damaged {
+        for damage in damaged.into_iter().chain(unreadable.unwrap_or_default()) {
             // More than fit would say nothing new.
             let _ = listener.try_send(NodeEvent::Storage(damage));
         }
@@ -274,6 +301,7 @@ impl Builder {
             packet_bytes_max: self.limits.packet_bytes_max as usize,
             executor,
             store,
+            journal: None,
             engine: Engine::new(self.wasm_limits),
             reports,
             reporter: report_sender,
@@ -282,11 +310,20 @@ impl Builder {
             jobs: HashMap::new(),
             started: std::time::Instant::now(),
             connect_at: None,
+            wall_clock_at: tokio::time::Instant::now(),
             reconnect: RECONNECT,
             connected: false,
+            drain_limit: self.drain_limit,
+            hand_back_at: None,
+            leave_at: None,
             over: false,
             buf: Vec::new(),
         };
+        driver.tell_time();
+        if let Some(journal) = journal {
+            let said = driver.recover(journal)?;
+            driver.say(said);
+        }
         driver.install_stored(stored);
         Ok((NodeHandle { name, commands, events: Some(events) }, driver))
     }
@@ -345,6 +382,7 @@ impl NodeHandle {
             run_limits: RunLimits::default(),
             wasm_limits: broccoli_wasm::Limits::host(),
             keep_alive_s: 5,
+            drain_limit: Duration::from_secs(30),
             natives: BTreeMap::new(),
         }
     }
@@ -360,7 +398,7 @@ impl NodeHandle {
         self.events.take().unwrap_or_else(|| self.listen())
     }
 
-    fn listen(&self) -> mpsc::Receiver<NodeEvent> {
+    pub(crate) fn listen(&self) -> mpsc::Receiver<NodeEvent> {
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         self.command(Command::Listen(listener));
         events
@@ -368,12 +406,18 @@ impl NodeHandle {
 
     /// Submits a canvas to this node as its origin.
     pub fn submit(&self, canvas: Canvas) -> JobHandle {
-        self.job(|updates, id| Command::Submit { canvas, updates, id })
+        self.job_handle(|updates, id| Command::Submit { canvas, updates, id })
     }
 
-    /// Submits a canvas to a resident node of the cluster.
+    /// Submits a canvas to a resident node of the cluster, one that keeps its jobs over a restart
+    /// if there is any. If that node has no room, the canvas waits until it has.
     pub fn submit_to_cluster(&self, canvas: Canvas) -> JobHandle {
-        self.job(|updates, id| Command::SubmitToCluster { canvas, updates, id })
+        self.submit_with(canvas, SubmitOptions::default())
+    }
+
+    /// The same with options: see [`SubmitOptions`].
+    pub fn submit_with(&self, canvas: Canvas, options: SubmitOptions) -> JobHandle {
+        self.job_handle(|updates, id| Command::SubmitToCluster { canvas, options, updates, id })
     }
 
     /// Looks for a node that takes jobs; [`NodeEvent::Attached`] tells when it is found and the
@@ -493,20 +537,26 @@ impl NodeHandle {
     /// Says goodbye and ends the node. Returns when it has.
     pub async fn leave(self) {
         self.command(Command::Leave);
+        self.ended().await;
+    }
+
+    /// Waits until the node has ended.
+    pub(crate) async fn ended(self) {
         self.commands.closed().await;
     }
 
-    fn job(
+    pub(crate) fn job_handle(
         &self,
         command: impl FnOnce(mpsc::UnboundedSender<JobUpdate>, oneshot::Sender<SubmitId>) -> Command,
     ) -> JobHandle {
         let (updates, receiver) = mpsc::unbounded_channel();
         let (id_sender, id) = oneshot::channel();
         self.command(command(updates, id_sender));
-        JobHandle { updates: receiver, id: Some(id), commands: self.commands.clone(), submit: None, job: None }
+        let commands = self.commands.clone();
+        JobHandle { updates: receiver, id: Some(id), commands, submit: None, job: None, transient: false }
     }
 
-    fn command(&self, command: Command) {
+    pub(crate) fn command(&self, command: Command) {
         // If the node has stopped, whoever waits for an answer learns it by the closed channel.
         let _ = self.commands.send(command);
     }
@@ -520,9 +570,41 @@ pub struct JobHandle {
     commands: mpsc::UnboundedSender<Command>,
     submit: Option<SubmitId>,
     job: Option<JobId>,
+    /// The node forgets what was asked when the handle is dropped.
+    transient: bool,
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        if self.transient {
+            self.updates.close();
+            // If the node has stopped, there is nothing to forget.
+            let _ = self.commands.send(Command::Sweep);
+        }
+    }
 }
 
 impl JobHandle {
+    pub(crate) fn transient(mut self) -> JobHandle {
+        self.transient = true;
+        self
+    }
+
+    /// Waits until it is accepted, and gives its id.
+    ///
+    /// # Errors
+    /// [`JobError::Refused`], [`JobError::Stopped`].
+    pub async fn accepted(&mut self) -> Result<JobId, JobError> {
+        loop {
+            if let Some(job) = self.job {
+                return Ok(job);
+            }
+            if let JobUpdate::Refused(refusal) = self.next().await.ok_or(JobError::Stopped)? {
+                return Err(JobError::Refused(refusal));
+            }
+        }
+    }
+
     /// The next news; none after the end.
     pub async fn next(&mut self) -> Option<JobUpdate> {
         let update = self.updates.recv().await;
@@ -547,7 +629,7 @@ impl JobHandle {
                 JobUpdate::News(JobNews::Ended(outcome)) => return outcome.map_err(JobError::Failed),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Lost),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
-                JobUpdate::Accepted(_) | JobUpdate::News(_) => {}
+                JobUpdate::Accepted(_) | JobUpdate::News(_) | JobUpdate::QueueFull(_) | JobUpdate::NoAnswer(_) => {}
             }
         }
     }
@@ -557,14 +639,7 @@ impl JobHandle {
     /// # Errors
     /// See [`JobError`].
     pub async fn get<T: crate::native::Value>(&mut self) -> Result<T, JobError> {
-        let value = self.result().await?;
-        let mut decoder = minicbor::Decoder::new(value.as_bytes());
-        if T::ty().accepts(value.as_bytes())
-            && let Ok(read) = T::read(&mut decoder)
-        {
-            return Ok(read);
-        }
-        Err(JobError::Type(value))
+        decode(self.result().await?)
     }
 
     /// Ends the job: tasks that have not run never will, running ones are stopped.
@@ -578,6 +653,17 @@ impl JobHandle {
             let _ = self.commands.send(Command::Revoke(submit));
         }
     }
+}
+
+/// A result as a value of a type.
+pub(crate) fn decode<T: crate::native::Value>(value: Cbor) -> Result<T, JobError> {
+    let mut decoder = minicbor::Decoder::new(value.as_bytes());
+    if T::ty().accepts(value.as_bytes())
+        && let Ok(read) = T::read(&mut decoder)
+    {
+        return Ok(read);
+    }
+    Err(JobError::Type(value))
 }
 
 fn unix_ms() -> u64 {

@@ -27,6 +27,8 @@ pub enum JsonError {
     NotFinite(&'static str),
     /// A CBOR tag, which JSON has no way to write.
     Tag(u64),
+    /// A map in the key of a map. As text in text in text it would double with each level.
+    MapInKey,
     /// Not one acceptable CBOR item, or nested too deep for one.
     Cbor(CborError),
     /// Not JSON: the reason and its place.
@@ -40,6 +42,7 @@ impl fmt::Display for JsonError {
         match self {
             JsonError::NotFinite(name) => write!(f, "the result holds {name}, which JSON cannot express"),
             JsonError::Tag(tag) => write!(f, "the result holds CBOR tag {tag}, which JSON cannot express"),
+            JsonError::MapInKey => f.write_str("the result holds a map in the key of a map, which JSON cannot express"),
             JsonError::Cbor(error) => error.fmt(f),
             JsonError::Syntax(reason) => write!(f, "not JSON: {reason}"),
             JsonError::TooLarge(digits) => write!(f, "{digits} does not fit in 64 bits"),
@@ -52,16 +55,23 @@ impl std::error::Error for JsonError {}
 /// The value as JSON on one line. Integers keep all their digits.
 ///
 /// # Errors
-/// For floats that are not finite, for tags, and for bytes that are no CBOR item.
+/// For floats that are not finite, for tags, for maps in keys, and for bytes that are no CBOR item.
 pub fn to_json(value: &Cbor) -> Result<String, JsonError> {
     broccoli_abi::validate_item(value.as_bytes()).map_err(JsonError::Cbor)?;
     let mut out = String::with_capacity(value.as_bytes().len() * 2);
-    write_item(&mut Reader::new(value.as_bytes()), &mut out)?;
+    write_item(&mut Reader::new(value.as_bytes()), Place::Value, &mut out)?;
     Ok(out)
 }
 
+/// Where an item stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Value,
+    Key,
+}
+
 /// Writes the next item; it must be valid, which bounds the recursion.
-fn write_item(reader: &mut Reader<'_>, out: &mut String) -> Result<(), JsonError> {
+fn write_item(reader: &mut Reader<'_>, place: Place, out: &mut String) -> Result<(), JsonError> {
     match reader.head().map_err(JsonError::Cbor)? {
         Head::Int(n) => out.push_str(&n.to_string()),
         Head::Text(text) => out.push_str(&quoted(text)),
@@ -76,17 +86,18 @@ fn write_item(reader: &mut Reader<'_>, out: &mut String) -> Result<(), JsonError
             out.push('[');
             for index in 0..len {
                 out.push_str(if index == 0 { "" } else { ", " });
-                write_item(reader, out)?;
+                write_item(reader, place, out)?;
             }
             out.push(']');
         }
+        Head::Map(_) if place == Place::Key => return Err(JsonError::MapInKey),
         Head::Map(len) => {
             out.push('{');
             for index in 0..len {
                 out.push_str(if index == 0 { "" } else { ", " });
                 write_key(reader, out)?;
                 out.push_str(": ");
-                write_item(reader, out)?;
+                write_item(reader, Place::Value, out)?;
             }
             out.push('}');
         }
@@ -96,7 +107,7 @@ fn write_item(reader: &mut Reader<'_>, out: &mut String) -> Result<(), JsonError
 
 fn write_key(reader: &mut Reader<'_>, out: &mut String) -> Result<(), JsonError> {
     let mut key = String::new();
-    write_item(reader, &mut key)?;
+    write_item(reader, Place::Key, &mut key)?;
     out.push_str(&if key.starts_with('"') { key } else { quoted(&key) });
     Ok(())
 }

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use broccoli_abi::{Arg, Function, Type};
-use broccoli_proto::Cbor;
+use broccoli_abi::{Arg, Function, RETRY_AFTER_MS_MAX, Type};
+use broccoli_proto::{Canvas, Cause, Cbor, message};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decoder, Encode, Encoder};
 
@@ -26,15 +27,122 @@ pub trait Value: Sized {
     fn write(&self, out: &mut Vec<u8>);
 }
 
-/// What a native function may return: a value, or `Result` of one with an error text.
+/// What a native function may return: a value, [`Replace`], or `Result` of one with a [`TaskError`].
 pub trait Return {
     /// How the manifest calls it.
     fn ty() -> Type;
-    /// The encoded value, or the error's text.
+    /// The encoded value, or why there is none.
     ///
     /// # Errors
     /// The function's own error.
-    fn finish(self) -> Result<Cbor, String>;
+    fn finish(self) -> Result<Cbor, message::Failure>;
+}
+
+/// The error of a function that wants to be tried again after a pause.
+///
+/// It counts against the `retries` of the task; a task for which nobody has set them may ask three
+/// times. When they are used up, the task fails with the text.
+///
+/// ```
+/// # use broccoli_node::NodeHandle;
+/// # use std::time::Duration;
+/// use broccoli_node::native::Retry;
+///
+/// # fn read_sensor() -> Option<f64> { None }
+/// let builder = NodeHandle::builder().function("temperature", || {
+///     read_sensor().ok_or(Retry::after(Duration::from_secs(2)).because("no answer from the sensor"))
+/// });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    after_ms: u64,
+    text: String,
+}
+
+impl Retry {
+    /// Asks to be tried again after this time, in whole milliseconds.
+    pub fn after(pause: Duration) -> Retry {
+        let after_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).min(RETRY_AFTER_MS_MAX);
+        Retry { after_ms, text: "asks to be tried again".into() }
+    }
+
+    /// Says why, for whoever waits for the result.
+    pub fn because(self, text: impl Into<String>) -> Retry {
+        Retry { text: text.into(), ..self }
+    }
+}
+
+/// The error of a function that may fail for good or want to be tried again: texts and [`Retry`]
+/// become one with `?` and `into`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Trying again would not help; `retries` of the task are used all the same.
+    Text(String),
+    /// To be tried again after a pause.
+    Retry(Retry),
+}
+
+impl From<&str> for Failure {
+    fn from(text: &str) -> Failure {
+        Failure::Text(text.into())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure::Text(text)
+    }
+}
+
+impl From<Retry> for Failure {
+    fn from(retry: Retry) -> Failure {
+        Failure::Retry(retry)
+    }
+}
+
+/// What may be the error of a native function: everything that can be displayed, [`Retry`] and
+/// [`Failure`].
+pub trait TaskError {
+    /// What the origin is told.
+    fn into_failure(self) -> message::Failure;
+}
+
+impl<E: fmt::Display> TaskError for E {
+    fn into_failure(self) -> message::Failure {
+        message::Failure::new(Cause::Returned, self.to_string())
+    }
+}
+
+impl TaskError for Retry {
+    fn into_failure(self) -> message::Failure {
+        message::Failure { retry_after_ms: Some(self.after_ms), ..message::Failure::new(Cause::Returned, self.text) }
+    }
+}
+
+impl TaskError for Failure {
+    fn into_failure(self) -> message::Failure {
+        match self {
+            Failure::Text(text) => text.into_failure(),
+            Failure::Retry(retry) => retry.into_failure(),
+        }
+    }
+}
+
+/// The result of a function that may replace itself by a canvas: who waits for it gets what the
+/// canvas comes to, of whatever type that is.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // It lives for a moment; a box would be in the author's way.
+pub enum Replace<T> {
+    /// The result.
+    Value(T),
+    /// What is to be done instead.
+    With(Canvas),
+}
+
+/// Says how far the native function is that calls it, in units of its own; `total` is 0 if it does
+/// not know. Of what is said within a quarter of a second the last counts. Elsewhere it does nothing.
+pub fn progress(done: u32, total: u32) {
+    crate::executor::say_progress(done, total);
 }
 
 /// A closure that can be a function of the cluster: up to six arguments.
@@ -45,7 +153,7 @@ pub trait NativeFunction<Args>: Send + Sync + 'static {
     ///
     /// # Errors
     /// The function's own error, or what is wrong with the arguments.
-    fn call(&self, args: &Cbor) -> Result<Cbor, String>;
+    fn call(&self, args: &Cbor) -> Result<Cbor, message::Failure>;
 }
 
 /// A native function without its type.
@@ -56,7 +164,7 @@ pub(crate) struct Native {
     pub(crate) call: Arc<Call>,
 }
 
-type Call = dyn Fn(&Cbor) -> Result<Cbor, String> + Send + Sync;
+type Call = dyn Fn(&Cbor) -> Result<Cbor, message::Failure> + Send + Sync;
 
 impl Native {
     /// Forgets the type of a function.
@@ -70,21 +178,41 @@ impl<T: Value> Return for T {
         <T as Value>::ty()
     }
 
-    fn finish(self) -> Result<Cbor, String> {
+    fn finish(self) -> Result<Cbor, message::Failure> {
         let mut out = Vec::new();
         self.write(&mut out);
         Ok(Cbor::from_encoded(out))
     }
 }
 
-impl<T: Value, E: fmt::Display> Return for Result<T, E> {
+impl<T: Value> Return for Replace<T> {
     fn ty() -> Type {
-        Type::Fallible(Box::new(T::ty()))
+        T::ty()
     }
 
-    fn finish(self) -> Result<Cbor, String> {
-        self.map_err(|error| error.to_string())?.finish()
+    fn finish(self) -> Result<Cbor, message::Failure> {
+        match self {
+            Replace::Value(value) => value.finish(),
+            Replace::With(canvas) => Ok(canvas.to_replacement()),
+        }
     }
+}
+
+impl<T: Return, E: TaskError> Return for Result<T, E> {
+    fn ty() -> Type {
+        match T::ty() {
+            fallible @ Type::Fallible(_) => fallible,
+            ty => Type::Fallible(Box::new(ty)),
+        }
+    }
+
+    fn finish(self) -> Result<Cbor, message::Failure> {
+        self.map_err(E::into_failure)?.finish()
+    }
+}
+
+fn unfit(error: minicbor::decode::Error) -> message::Failure {
+    message::Failure::new(Cause::Unfit, error.to_string())
 }
 
 macro_rules! native_function {
@@ -101,10 +229,10 @@ macro_rules! native_function {
             }
 
             #[allow(non_snake_case, unused_mut, unused_variables)]
-            fn call(&self, args: &Cbor) -> Result<Cbor, String> {
+            fn call(&self, args: &Cbor) -> Result<Cbor, message::Failure> {
                 let mut decoder = Decoder::new(args.as_bytes());
-                decoder.array().map_err(|error| error.to_string())?;
-                $(let $arg = $arg::read(&mut decoder).map_err(|error| error.to_string())?;)*
+                decoder.array().map_err(unfit)?;
+                $(let $arg = $arg::read(&mut decoder).map_err(unfit)?;)*
                 self($($arg),*).finish()
             }
         }
@@ -295,8 +423,12 @@ fn put<T: Encode<()>>(out: &mut Vec<u8>, value: &T) {
 mod tests {
     use super::*;
 
-    fn run<Args: 'static, F: NativeFunction<Args>>(function: F, args: Cbor) -> Result<Cbor, String> {
+    fn run<Args: 'static, F: NativeFunction<Args>>(function: F, args: Cbor) -> Result<Cbor, message::Failure> {
         (Native::new("f", function).call)(&args)
+    }
+
+    fn returned(text: &str) -> message::Failure {
+        message::Failure::new(Cause::Returned, text)
     }
 
     #[test]
@@ -306,8 +438,37 @@ mod tests {
         let mean =
             |xs: Vec<f64>| if xs.is_empty() { Err("no values") } else { Ok(xs.iter().sum::<f64>() / xs.len() as f64) };
         assert_eq!(run(mean, Cbor::encode(&([1u8, 2, 6],))), Ok(Cbor::encode(&3.0f64)));
-        assert_eq!(run(mean, Cbor::encode(&([0u8; 0],))), Err("no values".into()));
+        assert_eq!(run(mean, Cbor::encode(&([0u8; 0],))), Err(returned("no values")));
         assert_eq!(run(|x: Option<String>| x.is_none(), Cbor::encode(&(None::<u8>,))), Ok(Cbor::encode(&true)));
+    }
+
+    #[test]
+    fn errors_may_ask_to_be_tried_again() {
+        let retry = || Retry::after(Duration::from_micros(2_500_900)).because("no answer");
+        let wish = message::Failure { retry_after_ms: Some(2_500), ..returned("no answer") };
+        assert_eq!(run(move || Err::<(), _>(retry()), Cbor::empty_array()), Err(wish.clone()));
+        let either =
+            move |again: bool| -> Result<(), Failure> { if again { Err(retry().into()) } else { Err("never".into()) } };
+        assert_eq!(run(either, Cbor::encode(&(true,))), Err(wish));
+        assert_eq!(run(either, Cbor::encode(&(false,))), Err(returned("never")));
+        let longest = Retry::after(Duration::MAX).into_failure();
+        assert_eq!(longest.retry_after_ms, Some(RETRY_AFTER_MS_MAX));
+    }
+
+    #[test]
+    fn a_canvas_replaces_the_task() {
+        let canvas = Canvas::task("f", Cbor::encode(&(1,)));
+        let half = move |n: i64| -> Result<Replace<i64>, &'static str> {
+            match n {
+                0 => Err("nothing"),
+                1 => Ok(Replace::Value(1)),
+                _ => Ok(Replace::With(Canvas::task("f", Cbor::encode(&(n / 2,))))),
+            }
+        };
+        let replaced = run(half, Cbor::encode(&(2,))).unwrap();
+        assert_eq!(Canvas::replacement(&replaced), Some(Ok(canvas)));
+        assert_eq!(run(half, Cbor::encode(&(1,))), Ok(Cbor::encode(&1)));
+        assert_eq!(<Result<Replace<i64>, &str> as Return>::ty().to_string(), "!i64");
     }
 
     #[test]

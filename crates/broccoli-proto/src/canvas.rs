@@ -9,10 +9,13 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
-use minicbor::data::Type;
-use minicbor::{Decode, Decoder, Encode};
+use broccoli_abi::CANVAS_TAG;
+use broccoli_abi::cbor::{Head, Reader};
+use minicbor::data::{Tag, Type};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::Cbor;
+use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
@@ -185,6 +188,9 @@ pub struct Options {
     /// Time limit of the whole job, in milliseconds.
     #[n(12)]
     pub deadline_ms: Option<u64>,
+    /// How often the function may be started, over the whole cluster.
+    #[n(13)]
+    pub rate: Option<Rate>,
 }
 
 impl Options {
@@ -204,22 +210,8 @@ impl Options {
             expires_ms: self.expires_ms.or(defaults.expires_ms),
             eta_unix_ms: self.eta_unix_ms.or(defaults.eta_unix_ms),
             deadline_ms: self.deadline_ms.or(defaults.deadline_ms),
+            rate: self.rate.or(defaults.rate),
         }
-    }
-
-    /// The name of the first option that is set but that this version cannot honour.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        let later = [
-            ("each", self.each.is_some()),
-            ("partial", self.partial.is_some()),
-            ("backoff", self.backoff_ms.is_some()),
-            ("backoff_max", self.backoff_max_ms.is_some()),
-            ("jitter", self.jitter.is_some()),
-            ("expires", self.expires_ms.is_some()),
-            ("eta", self.eta_unix_ms.is_some()),
-            ("deadline", self.deadline_ms.is_some()),
-        ];
-        later.into_iter().find(|(_, set)| *set).map(|(name, _)| name)
     }
 }
 
@@ -246,6 +238,20 @@ impl Canvas {
         }
         let canvas: Canvas = minicbor::decode(bytes).map_err(|_| CanvasDecodeError::Malformed)?;
         canvas.check_values().then_some(canvas).ok_or(CanvasDecodeError::Malformed)
+    }
+
+    /// The result of a task that is to be replaced by this canvas.
+    pub fn to_replacement(&self) -> Cbor {
+        let mut encoder = Encoder::new(Vec::new());
+        encoder.tag(Tag::new(CANVAS_TAG)).and_then(|e| e.encode(self)).expect("writing to a Vec cannot fail");
+        Cbor::from_encoded(encoder.into_writer())
+    }
+
+    /// The canvas by which a task with this result is to be replaced; none for any other result.
+    pub fn replacement(result: &Cbor) -> Option<Result<Canvas, CanvasDecodeError>> {
+        let mut reader = Reader::new(result.as_bytes());
+        let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
+        is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
     }
 
     /// Whether every opaque value is one well-formed item, and those that must be arrays are.
@@ -317,7 +323,7 @@ fn nested_within(bytes: &[u8], max: usize) -> bool {
         };
         match entered {
             Ok(0) => {}
-            Ok(len) => open.push(len + 1),
+            Ok(len) => open.push(len.saturating_add(1)),
             Err(_) => return false,
         }
         if open.len() > max {
@@ -351,10 +357,32 @@ mod tests {
     }
 
     #[test]
+    fn a_replacement_is_a_tagged_canvas_and_nothing_else_is() {
+        let canvas = Canvas::chain(alloc::vec![nest(3), nest(1)]);
+        let result = canvas.to_replacement();
+        assert_eq!(broccoli_abi::validate_item(result.as_bytes()), Ok(()));
+        assert_eq!(Canvas::replacement(&result), Some(Ok(canvas.clone())));
+        assert_eq!(Canvas::replacement(&Cbor::encode(&canvas)), None);
+        assert_eq!(Canvas::replacement(&Cbor::array([result.as_bytes()].into_iter())), None);
+        let tagged = |content: &[u8]| Cbor::from_encoded([&[0xda, 0x42, 0x52, 0x4f, 0x43], content].concat());
+        assert_eq!(Canvas::replacement(&tagged(&[0x80])), Some(Err(CanvasDecodeError::Malformed)));
+        let deep = alloc::vec![0x81; 1 << 20];
+        assert_eq!(Canvas::replacement(&tagged(&deep)), Some(Err(CanvasDecodeError::TooDeep)));
+    }
+
+    #[test]
     fn hostile_nesting_is_refused_before_it_recurses() {
         assert!(Canvas::from_wire(Cbor::encode(&nest(CANVAS_DEPTH_MAX)).as_bytes()).is_ok());
         assert_eq!(Canvas::from_wire(&alloc::vec![0x81; 1 << 20]), Err(CanvasDecodeError::TooDeep));
         assert_eq!(Canvas::from_wire(&[0x80]), Err(CanvasDecodeError::Malformed));
+    }
+
+    #[test]
+    fn a_map_or_array_that_claims_all_lengths_is_refused() {
+        for head in [0x9b, 0xbb] {
+            let bytes = [head, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00];
+            assert_eq!(Canvas::from_wire(&bytes), Err(CanvasDecodeError::Malformed));
+        }
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Cbor {
         Cbor(alloc::vec![0x80])
     }
 
+    /// The empty map.
+    pub fn empty_map() -> Cbor {
+        Cbor(alloc::vec![0xa0])
+    }
+
     /// `null`.
     pub fn null() -> Cbor {
         Cbor(alloc::vec![0xf6])
@@ -118,6 +123,16 @@ impl Cbor {
 /// Writes the header of a definite-length array.
 pub fn put_array_header(out: &mut Vec<u8>, len: usize) {
     Encoder::new(out).array(len as u64).expect("writing to a Vec cannot fail");
+}
+
+/// Writes the header of a definite-length map.
+pub fn put_map_header(out: &mut Vec<u8>, len: usize) {
+    Encoder::new(out).map(len as u64).expect("writing to a Vec cannot fail");
+}
+
+/// Writes a text.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    Encoder::new(out).str(text).expect("writing to a Vec cannot fail");
 }
 
 /// RFC 8949 diagnostic notation.

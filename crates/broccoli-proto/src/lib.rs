@@ -13,6 +13,7 @@ pub mod cbor;
 pub mod id;
 pub mod message;
 pub mod module;
+pub mod options;
 pub mod outcome;
 pub mod packet;
 pub mod seal;

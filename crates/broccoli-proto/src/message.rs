@@ -13,11 +13,16 @@
 //!     │ ◄──── ResultAck (+ Lease) ────│ ◄──────────── JobEventAck ────│
 //! ```
 
+mod handles;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
+pub use self::handles::{
+    Drain, JobState, JobSummary, Jobs, JobsRequest, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
+};
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
 use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
@@ -40,7 +45,7 @@ pub enum Message {
     /// An origin hands out a batch of tasks.
     #[n(4)]
     Lease(#[n(0)] Lease),
-    /// A worker hands tasks back that it cannot start soon.
+    /// A worker hands tasks back that it cannot start soon, or not finish.
     #[n(5)]
     Return(#[n(0)] Return),
     /// A worker says which attempts it holds.
@@ -115,6 +120,30 @@ pub enum Message {
     /// How far a running task is, as it says itself. Best effort.
     #[n(29)]
     Progress(#[n(0)] Progress),
+    /// Asks an origin for its jobs.
+    #[n(30)]
+    JobsRequest(#[n(0)] JobsRequest),
+    /// Some of an origin's jobs.
+    #[n(31)]
+    Jobs(#[n(0)] Jobs),
+    /// A client has a failed or revoked job run again.
+    #[n(32)]
+    Retry(#[n(0)] Retry),
+    /// A client asks a node to leave.
+    #[n(33)]
+    Drain(#[n(0)] Drain),
+    /// An origin asks the arbiter of a function how many of its tasks may start.
+    #[n(34)]
+    PermitRequest(#[n(0)] PermitRequest),
+    /// The answer.
+    #[n(35)]
+    Permit(#[n(0)] Permit),
+    /// A client asks how a step of a job is.
+    #[n(36)]
+    StepQuery(#[n(0)] StepQuery),
+    /// How a step of a job is.
+    #[n(37)]
+    StepNews(#[n(0)] StepNews),
     /// Asks for pieces of a large value.
     #[n(38)]
     BlobRequest(#[n(0)] BlobRequest),
@@ -288,7 +317,8 @@ pub struct Attempt {
     pub number: u32,
 }
 
-/// Attempts that the worker has not started and gives back. It cancels its credit at the origin.
+/// Attempts that the worker gives back: it cannot start them soon, or it leaves. It cancels its credit
+/// at the origin.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Return {
     /// The incarnation of the origin that leased them.
@@ -453,9 +483,15 @@ pub enum Refusal {
     /// The node does not take jobs of others.
     #[n(3)]
     NotResident,
+    /// The node is about to leave: ask another.
+    #[n(4)]
+    Draining,
     /// The node cannot write its journal; the text says why. Try later.
     #[n(5)]
     Storage(#[n(0)] String),
+    /// The job has not failed, so that there is nothing to try again; the text says why.
+    #[n(6)]
+    NotRetriable(#[n(0)] String),
 }
 
 /// News of a job.
@@ -710,6 +746,9 @@ pub struct Vitals {
     /// Newest version of each module it holds.
     #[n(7)]
     pub modules: Vec<ModuleVersion>,
+    /// Whether it is about to leave.
+    #[n(8)]
+    pub draining: Option<bool>,
 }
 
 /// A module by name and version.
@@ -746,4 +785,35 @@ pub struct Progress {
     /// Of how many; 0 if it does not know.
     #[n(2)]
     pub total: u32,
+}
+
+/// "May I start some of these?" Sent to the one node that counts the starts of the function.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PermitRequest {
+    /// Random; only an answer that repeats it counts, so no permit counts twice.
+    #[n(0)]
+    pub nonce: u64,
+    /// `module.function`.
+    #[n(1)]
+    pub function: String,
+    /// The least time between two starts, in microseconds. Functions are counted by name and interval.
+    #[n(2)]
+    pub interval_us: u64,
+    /// How many tasks could be started.
+    #[n(3)]
+    pub tasks: u32,
+}
+
+/// "So many, from then on."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Permit {
+    /// From the request.
+    #[n(0)]
+    pub nonce: u64,
+    /// How many tasks may be started; none: ask again.
+    #[n(1)]
+    pub tasks: u32,
+    /// When, in microseconds from now.
+    #[n(2)]
+    pub wait_us: u64,
 }

@@ -59,6 +59,9 @@ pub enum Cause {
     /// The arguments or the result do not fit what the function or the node takes.
     #[n(5)]
     Unfit,
+    /// It waited longer than its `expires`.
+    #[n(6)]
+    Expired,
 }
 
 /// `tasks.add: text (task 3, attempt 1 on pi-1, member 2)`.

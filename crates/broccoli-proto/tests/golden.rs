@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::message::*;
 use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
+use broccoli_proto::options::Rate;
 use broccoli_proto::packet::{Address, messages as read_messages, open, put, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
@@ -44,13 +45,14 @@ kinds! { MESSAGES, message_kind, Message:
     16 "job-event-ack" JobEventAck, 17 "revoke" Revoke, 18 "manifest-request" ManifestRequest,
     19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
-    28 "job-query" JobQuery, 29 "progress" Progress, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece,
-    40 "blob-gone" BlobGone,
+    28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
+    33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
+    37 "step-news" StepNews, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece, 40 "blob-gone" BlobGone,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
     0 "stale-token" StaleToken, 1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
-    5 "storage" Storage,
+    4 "draining" Draining, 5 "storage" Storage, 6 "not-retriable" NotRetriable,
 }
 
 kinds! { NEWS, news_kind, JobNews:
@@ -60,7 +62,7 @@ kinds! { NEWS, news_kind, JobNews:
 
 kinds! { CAUSES, cause_kind, Cause:
     0 "returned" Returned, 1 "crashed" Crashed, 2 "timed-out" TimedOut, 3 "lost" Lost, 4 "revoked" Revoked,
-    5 "unfit" Unfit,
+    5 "unfit" Unfit, 6 "expired" Expired,
 }
 
 kinds! { FORMS, form_kind, Form:
@@ -106,7 +108,7 @@ fn deploy_key() -> SigningKey {
 
 /// A vector of each kind of message, by the name of its file.
 fn messages() -> Vec<(&'static str, Message)> {
-    [presence(), work(), jobs(), modules(), blobs()].concat()
+    [presence(), work(), jobs(), handles(), modules(), blobs()].concat()
 }
 
 fn presence() -> Vec<(&'static str, Message)> {
@@ -129,7 +131,9 @@ fn presence() -> Vec<(&'static str, Message)> {
         uptime_ms: 60_000,
         tasks_run: 2_190,
         modules: vec![ModuleVersion { name: "tasks".into(), version: 1_790_000_000_000 }],
+        draining: None,
     };
+    let draining = Vitals { slots: 4, ready: 0, draining: Some(true), ..vitals.clone() };
     vec![
         ("birth", Message::Birth(birth)),
         ("death.will", Message::Death(Death { connection: 1, leaving: false })),
@@ -138,6 +142,7 @@ fn presence() -> Vec<(&'static str, Message)> {
         ("claimed", Message::Claimed(Claimed { nonce: TOKEN })),
         ("vitals-request", Message::VitalsRequest),
         ("vitals", Message::Vitals(vitals)),
+        ("vitals.draining", Message::Vitals(draining)),
     ]
 }
 
@@ -163,6 +168,7 @@ fn work() -> Vec<(&'static str, Message)> {
         Cause::Lost,
         Cause::Revoked,
         Cause::Unfit,
+        Cause::Expired,
     ]);
     let failed = failures.map(|((_, text), cause)| TaskResult {
         attempt: NEXT,
@@ -171,6 +177,7 @@ fn work() -> Vec<(&'static str, Message)> {
     });
     let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)), blob: None }];
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
+    let ask = PermitRequest { nonce: TOKEN, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
     vec![
         ("available", Message::Available(available)),
@@ -185,6 +192,9 @@ fn work() -> Vec<(&'static str, Message)> {
         ("result-ack", Message::ResultAck(ResultAck { worker_epoch: WORKER_EPOCH, numbers: vec![1, 2] })),
         ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
         ("progress", Message::Progress(Progress { attempt: ATTEMPT, done: 7, total: 9 })),
+        ("permit-request", Message::PermitRequest(ask)),
+        ("permit", Message::Permit(Permit { nonce: TOKEN, tasks: 3, wait_us: 40_000 })),
+        ("permit.later", Message::Permit(Permit { nonce: TOKEN, tasks: 0, wait_us: 9_000_000 })),
         ("log", Message::Log(Log { attempt: ATTEMPT, text: "half done".into() })),
     ]
 }
@@ -237,6 +247,8 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("refused.storage", refused(Refusal::Storage("no space left on device".into()))),
         ("refused.bad-canvas", refused(Refusal::BadCanvas("no function ad".into()))),
         ("refused.not-resident", refused(Refusal::NotResident)),
+        ("refused.draining", refused(Refusal::Draining)),
+        ("refused.not-retriable", refused(Refusal::NotRetriable("the job has succeeded".into()))),
         ("job-event.progress", event(JobNews::Progress { done: 7, total: 11 })),
         ("job-event.logged", event(logged)),
         ("job-event.task-progress", event(progress)),
@@ -249,6 +261,44 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("job-event-ack", Message::JobEventAck(job())),
         ("job-query", Message::JobQuery(job())),
         ("revoke", Message::Revoke(Revoke { token: TOKEN, job: job() })),
+    ]
+}
+
+/// A job that runs, and one of each state that has ended.
+fn handles() -> Vec<(&'static str, Message)> {
+    let running = JobSummary {
+        number: job().number,
+        state: JobState::Running,
+        name: "tasks.add".into(),
+        done: 7,
+        total: 11,
+        submitted_unix_ms: Some(1_790_000_000_000),
+        ended_unix_ms: None,
+        key: None,
+    };
+    let ended = [JobState::Succeeded, JobState::Failed, JobState::Revoked].into_iter().zip(2..);
+    let ended = ended.map(|(state, count)| JobSummary {
+        number: JobId::new(node("pi-1"), EPOCH, count).number,
+        state,
+        ended_unix_ms: Some(1_790_000_060_000),
+        key: Some("nightly".into()),
+        ..running.clone()
+    });
+    let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
+    let news = |view| Message::StepNews(StepNews { job: job(), path: vec![1, 0], view, blob: None });
+    let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
+    let failed = Some(Err(error(Cause::Returned)));
+    vec![
+        ("jobs-request", Message::JobsRequest(JobsRequest { after: Some(job().number), max: 256 })),
+        ("jobs-request.first", Message::JobsRequest(JobsRequest { after: None, max: 256 })),
+        ("jobs", Message::Jobs(jobs)),
+        ("retry", Message::Retry(Retry { token: TOKEN, number: 1, job: job() })),
+        ("drain", Message::Drain(Drain { token: TOKEN, number: 1 })),
+        ("step-query", Message::StepQuery(StepQuery { job: job(), path: vec![1, 0] })),
+        ("step-news", news(view("tasks.add", StepState::Succeeded, 0, Some(Ok(Cbor::encode(&5)))))),
+        ("step-news.running", news(view("group", StepState::Running, 3, None))),
+        ("step-news.failed", news(view("tasks.add", StepState::Failed, 0, failed))),
+        ("step-news.none", news(None)),
     ]
 }
 
@@ -336,6 +386,7 @@ fn options() -> Options {
         expires_ms: Some(7),
         eta_unix_ms: Some(8),
         deadline_ms: Some(9),
+        rate: Some(Rate { tasks: 10, per_ms: 11 }),
     }
 }
 
@@ -354,6 +405,14 @@ fn canvases_are_encoded_as_in_their_files() {
         assert_eq!(Canvas::from_wire(&read(name)), Ok(canvas.clone()), "{name}");
         assert_golden_form(name, &canvas.form, (index, form));
     }
+}
+
+#[test]
+fn a_replacement_is_encoded_as_in_its_file() {
+    let result = Canvas::chain(vec![call(), call()]).to_replacement();
+    check_file("result-replacement", result.as_bytes());
+    let canvas = Canvas::replacement(&Cbor::from_encoded(read("result-replacement")));
+    assert_eq!(canvas, Some(Ok(Canvas::chain(vec![call(), call()]))));
 }
 
 #[test]
@@ -379,7 +438,8 @@ fn every_kind_has_a_vector_and_every_file_is_one() {
     assert_all(FORMS, canvases.iter().map(|(_, canvas)| form_kind(&canvas.form)));
 
     let names = messages.iter().map(|(name, _)| *name).chain(canvases.iter().map(|(name, _)| *name));
-    let expected: BTreeSet<String> = names.chain(["packet"]).map(|name| format!("{name}.hex")).collect();
+    let expected: BTreeSet<String> =
+        names.chain(["packet", "result-replacement"]).map(|name| format!("{name}.hex")).collect();
     assert_eq!(files(), expected);
 }
 

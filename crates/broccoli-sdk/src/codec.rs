@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
 
-use crate::TypeName;
 use crate::host::die;
+use crate::{TaskError, TypeName};
 
 /// A type that can be an argument.
 ///
@@ -65,7 +65,7 @@ pub trait ToCbor {
     fn encode(&self, e: &mut Encoder);
 }
 
-/// What a task may return: a value, or a `Result` whose error is a text.
+/// What a task may return: a value, or a `Result` whose error is a text or a wish to be tried again.
 ///
 /// ```
 /// use broccoli_sdk::Return;
@@ -74,7 +74,7 @@ pub trait ToCbor {
 pub trait Return {
     /// How it is written in the description.
     const TYPE: TypeName;
-    /// Writes the value or the error text; says whether it was a value.
+    /// Writes the value or the error; says whether it was a value.
     fn encode_return(self, e: &mut Encoder) -> bool;
 }
 
@@ -87,7 +87,7 @@ impl<T: ToCbor> Return for T {
     }
 }
 
-impl<T: ToCbor, E: AsRef<str>> Return for Result<T, E> {
+impl<T: ToCbor, E: TaskError> Return for Result<T, E> {
     const TYPE: TypeName = TypeName::new("!").then(&T::TYPE);
 
     fn encode_return(self, e: &mut Encoder) -> bool {
@@ -97,7 +97,7 @@ impl<T: ToCbor, E: AsRef<str>> Return for Result<T, E> {
                 true
             }
             Err(error) => {
-                e.str(error.as_ref());
+                error.encode_error(e);
                 false
             }
         }
@@ -293,6 +293,12 @@ impl Encoder {
         self.bytes
     }
 
+    /// What was encoded so far.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Adds bytes that are whole items, or the rest of one.
     #[inline(never)]
     pub fn raw(&mut self, bytes: &[u8]) {
@@ -394,5 +400,10 @@ impl Encoder {
     /// Opens a map of `len` pairs, whose keys and values must follow in turn.
     pub fn map(&mut self, len: usize) {
         self.head(MAP, len as u64);
+    }
+
+    /// Tags the item that must follow.
+    pub fn tag(&mut self, tag: u64) {
+        self.head(TAG, tag);
     }
 }

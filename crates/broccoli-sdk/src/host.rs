@@ -1,5 +1,7 @@
 //! The calls to the node; on other targets, stand-ins with the same effect for tests.
 
+use broccoli_abi::SubmitAnswer;
+
 #[cfg(target_arch = "wasm32")]
 mod imports {
     #[link(wasm_import_module = "broccoli")]
@@ -9,6 +11,8 @@ mod imports {
         pub(crate) safe fn now_ms() -> i64;
         pub(crate) safe fn random() -> u64;
         pub(crate) safe fn sleep_ms(ms: u32);
+        pub(crate) safe fn progress(done: u32, total: u32);
+        pub(crate) fn submit(ptr: *const u8, len: usize) -> i64;
     }
 }
 
@@ -71,6 +75,34 @@ pub fn sleep_ms(ms: u32) {
     imports::sleep_ms(ms);
     #[cfg(not(target_arch = "wasm32"))]
     std::thread::sleep(core::time::Duration::from_millis(ms.into()));
+}
+
+/// Says how far the task is, in units of its own; `total` is 0 if it does not know. Call it as often
+/// as you like: whoever watches is told at most four times a second, and never of a task that takes
+/// less than a quarter of one.
+///
+/// ```
+/// for done in 0..=100 {
+///     broccoli_sdk::progress(done, 100);
+/// }
+/// ```
+pub fn progress(done: u32, total: u32) {
+    #[cfg(target_arch = "wasm32")]
+    imports::progress(done, total);
+    #[cfg(not(target_arch = "wasm32"))]
+    std::eprintln!("{done} of {total}");
+}
+
+/// Hands over an encoded canvas.
+pub(crate) fn submit(canvas: &[u8]) -> SubmitAnswer {
+    #[cfg(target_arch = "wasm32")]
+    // SAFETY: pointer and length are those of `canvas`; the host only reads.
+    return SubmitAnswer::from_code(unsafe { imports::submit(canvas.as_ptr(), canvas.len()) });
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        std::eprintln!("submits a canvas of {} bytes", canvas.len());
+        SubmitAnswer::Accepted
+    }
 }
 
 /// Ends the task with a text, without formatting.

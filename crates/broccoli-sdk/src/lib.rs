@@ -28,7 +28,8 @@
 //! | `Vec<T>`, [`List<T>`](List) (argument, lazy) | `[T]` |
 //! | `(A, B)`, up to six | `(A,B)` |
 //! | `BTreeMap<String, T>` | `{T}` |
-//! | `Result<T, E>`, as a whole result; `E: AsRef<str>` | `!T` |
+//! | `Result<T, E>`, as a whole result; `E` a text, [`Retry`] or [`Failure`] | `!T` |
+//! | [`Replace<T>`](canvas::Replace), [`Canvas`](canvas::Canvas), as a whole result | `T`, `any` |
 //!
 //! A panic ends the task with its text, if that text has no arguments, and its line.
 #![no_std]
@@ -39,7 +40,9 @@ extern crate std;
 
 #[cfg(target_arch = "wasm32")]
 mod arena;
+pub mod canvas;
 mod codec;
+mod failure;
 mod host;
 mod num;
 #[doc(hidden)]
@@ -49,7 +52,8 @@ mod value;
 
 pub use broccoli_macros::task;
 pub use codec::{Decoder, Encoder, FromCbor, Return, ToCbor};
-pub use host::{log, now_ms, random, sleep_ms};
+pub use failure::{Failure, Retry, TaskError};
+pub use host::{log, now_ms, progress, random, sleep_ms};
 pub use num::Num;
 pub use rt::TypeName;
 pub use types::{Bytes, List};
@@ -60,7 +64,7 @@ pub use alloc::format as __format;
 
 /// What most task crates want: `use broccoli_sdk::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Bytes, Kind, List, Num, Value, log, now_ms, random, sleep_ms, task};
+    pub use crate::{Bytes, Failure, Kind, List, Num, Retry, Value, log, now_ms, progress, random, sleep_ms, task};
     pub use alloc::borrow::ToOwned;
     pub use alloc::boxed::Box;
     pub use alloc::collections::BTreeMap;

@@ -18,6 +18,8 @@ impl Host for NoHost {
     fn random(&mut self) -> u64 {
         0
     }
+
+    fn progress(&mut self, _: u32, _: u32) {}
 }
 
 fn main() {

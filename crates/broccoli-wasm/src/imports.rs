@@ -3,10 +3,15 @@
 //! Owns the allow-list: an import that [`Import::find`] does not know is refused at load.
 
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
-use broccoli_abi::{EXPORT_MEMORY, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC, IMPORT_RANDOM, IMPORT_SLEEP_MS};
+use broccoli_abi::{
+    EXPORT_MEMORY, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC, IMPORT_PROGRESS, IMPORT_RANDOM, IMPORT_SLEEP_MS,
+    IMPORT_SUBMIT, SubmitAnswer,
+};
 use wasmi::errors::{HostError, MemoryError, TableError};
 use wasmi::{Caller, Error, Extern, Func, FuncType, ResourceLimiter, Store, ValType};
 use wasmi_core::LimiterError;
@@ -31,6 +36,9 @@ pub trait Host {
     fn now_ms(&mut self) -> i64;
     /// 64 random bits, not for secrets.
     fn random(&mut self) -> u64;
+    /// The task has done so much of `total`, which is 0 if it does not know. It may say so in a tight
+    /// loop.
+    fn progress(&mut self, done: u32, total: u32);
 }
 
 /// The functions of the import module `broccoli`.
@@ -41,6 +49,8 @@ pub(crate) enum Import {
     NowMs,
     Random,
     SleepMs,
+    Progress,
+    Submit,
 }
 
 impl Import {
@@ -51,6 +61,8 @@ impl Import {
             IMPORT_NOW_MS => Some(Self::NowMs),
             IMPORT_RANDOM => Some(Self::Random),
             IMPORT_SLEEP_MS => Some(Self::SleepMs),
+            IMPORT_PROGRESS => Some(Self::Progress),
+            IMPORT_SUBMIT => Some(Self::Submit),
             _ => None,
         }
     }
@@ -59,7 +71,8 @@ impl Import {
         use ValType::{I32, I64};
         match self {
             Self::Panic => FuncType::new([I32, I32, I32], []),
-            Self::Log => FuncType::new([I32, I32], []),
+            Self::Log | Self::Progress => FuncType::new([I32, I32], []),
+            Self::Submit => FuncType::new([I32, I32], [I64]),
             Self::NowMs | Self::Random => FuncType::new([], [I64]),
             Self::SleepMs => FuncType::new([I32], []),
         }
@@ -76,6 +89,8 @@ impl Import {
             Self::SleepMs => {
                 Func::wrap(store, |ms: i32| -> Result<(), Error> { Err(Error::host(Suspend::Sleep { ms: ms as u32 })) })
             }
+            Self::Progress => Func::wrap(store, progress::<H>),
+            Self::Submit => Func::wrap(store, submit::<H>),
         }
     }
 }
@@ -84,6 +99,7 @@ impl Import {
 #[derive(Debug)]
 pub(crate) enum Suspend {
     Sleep { ms: u32 },
+    Submit { canvas: Vec<u8> },
     Panic { text: String, line: u32 },
     BadRange { import: &'static str },
 }
@@ -92,8 +108,9 @@ impl fmt::Display for Suspend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sleep { ms } => write!(f, "sleeps for {ms} ms"),
+            Self::Submit { canvas } => write!(f, "submits {} bytes", canvas.len()),
             Self::Panic { text, line } => write!(f, "{text} (line {line})"),
-            Self::BadRange { import } => write!(f, "{import}: text out of bounds"),
+            Self::BadRange { import } => write!(f, "{import}: bytes out of bounds"),
         }
     }
 }
@@ -105,6 +122,7 @@ pub(crate) struct State<H> {
     pub(crate) host: H,
     pub(crate) guard: Guard,
     log_bytes_left: usize,
+    canvas_bytes_max: usize,
 }
 
 impl<H> State<H> {
@@ -113,6 +131,7 @@ impl<H> State<H> {
             host,
             guard: Guard { memory_bytes_max: limits.memory_bytes_max, table_elements_max: limits.table_elements_max },
             log_bytes_left: limits.log_bytes_max,
+            canvas_bytes_max: limits.args_bytes_max,
         }
     }
 }
@@ -124,18 +143,46 @@ fn panic<H: Host>(caller: Caller<'_, State<H>>, ptr: i32, len: i32, line: i32) -
 
 fn log<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<(), Error> {
     let text = text(&caller, IMPORT_LOG, ptr, len, LOG_LINE_BYTES_MAX)?;
-    // Talking is not free, or a loop of logs would outlast every budget.
-    let fuel = caller.get_fuel()?;
-    caller.set_fuel(fuel.saturating_sub(CALL_FUEL + text.len() as u64))?;
-    let state = caller.data_mut();
-    if text.len() <= state.log_bytes_left {
-        state.log_bytes_left -= text.len();
-        state.host.log(&text);
-    } else if state.log_bytes_left > 0 {
-        state.log_bytes_left = 0;
-        state.host.log("log limit reached, further lines are dropped");
-    }
+    charge(&mut caller, text.len())?;
+    caller.data_mut().log(&text);
     Ok(())
+}
+
+impl<H: Host> State<H> {
+    /// Passes a line on, within the limit of the run.
+    pub(crate) fn log(&mut self, text: &str) {
+        if text.len() <= self.log_bytes_left {
+            self.log_bytes_left -= text.len();
+            self.host.log(text);
+        } else if self.log_bytes_left > 0 {
+            self.log_bytes_left = 0;
+            self.host.log("log limit reached, further lines are dropped");
+        }
+    }
+}
+
+/// Talking is not free, or a loop of it would outlast every budget.
+fn charge<H>(caller: &mut Caller<'_, State<H>>, bytes: usize) -> Result<(), Error> {
+    let fuel = caller.get_fuel()?;
+    caller.set_fuel(fuel.saturating_sub(CALL_FUEL + bytes as u64))
+}
+
+fn progress<H: Host>(mut caller: Caller<'_, State<H>>, done: i32, total: i32) -> Result<(), Error> {
+    charge(&mut caller, 0)?;
+    caller.data_mut().host.progress(done as u32, total as u32);
+    Ok(())
+}
+
+/// Ends the step with the canvas; the answer comes with [`crate::Run::answer`].
+fn submit<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<i64, Error> {
+    let (bytes, max) = (len as u32 as usize, caller.data().canvas_bytes_max);
+    if bytes > max {
+        caller.data_mut().log(&format!("submit: the canvas has {bytes} bytes, the limit is {max}"));
+        return Ok(SubmitAnswer::BadCanvas.code());
+    }
+    let canvas = bytes_of(&caller, IMPORT_SUBMIT, ptr, len)?.to_vec();
+    charge(&mut caller, bytes)?;
+    Err(Error::host(Suspend::Submit { canvas }))
 }
 
 /// Copies a text of the guest, cut to `max` bytes; what is not UTF-8 is replaced.
@@ -146,15 +193,25 @@ fn text<H>(
     len: i32,
     max: usize,
 ) -> Result<String, Error> {
+    let bytes = bytes_of(caller, import, ptr, len)?;
+    let cut = &bytes[..bytes.len().min(max)];
+    Ok(String::from_utf8_lossy(cut).trim_end_matches('\u{fffd}').to_owned())
+}
+
+/// Bytes in the guest's memory.
+fn bytes_of<'a, H>(
+    caller: &'a Caller<'_, State<H>>,
+    import: &'static str,
+    ptr: i32,
+    len: i32,
+) -> Result<&'a [u8], Error> {
     let memory = caller.get_export(EXPORT_MEMORY).and_then(Extern::into_memory);
     let range = memory.and_then(|memory| {
         let start = usize::try_from(ptr as u32).ok()?;
         let end = start.checked_add(usize::try_from(len as u32).ok()?)?;
         memory.data(caller).get(start..end)
     });
-    let bytes = range.ok_or_else(|| Error::host(Suspend::BadRange { import }))?;
-    let cut = &bytes[..bytes.len().min(max)];
-    Ok(String::from_utf8_lossy(cut).trim_end_matches('\u{fffd}').to_owned())
+    range.ok_or_else(|| Error::host(Suspend::BadRange { import }))
 }
 
 /// Bounds memory and tables. A growth beyond a limit ends the run with a clear error: few guests

@@ -71,7 +71,10 @@ impl Engine {
         // An engine of its own: compiled code lives as long as its engine, and a replaced module
         // must not stay in memory.
         let engine = wasmi::Engine::new(&self.config);
-        let wasm = wasmi::Module::new(&engine, wasm).map_err(|e| LoadError::Invalid(e.to_string()))?;
+        let invalid = |e: wasmi::Error| LoadError::Invalid(e.to_string());
+        // Before it is compiled: the compiler asserts what the validator, half a step behind, has not yet refused.
+        wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
+        let wasm = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let inner = Inner {
             imports: imports(&wasm)?,
             initialize: check_exports(&wasm, &sections.functions)?,
@@ -169,6 +172,8 @@ impl Host for NoHost {
     fn random(&mut self) -> u64 {
         0
     }
+
+    fn progress(&mut self, _: u32, _: u32) {}
 }
 
 fn export_name(function: &Function) -> Box<str> {

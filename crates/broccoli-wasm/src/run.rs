@@ -4,15 +4,19 @@
 //! check of what it returns. A run that fails or is dropped leaves nothing behind.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::{fmt, mem};
 
-use broccoli_abi::cbor::{Head, Reader};
-use broccoli_abi::{ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, PackedResult, validate_item};
+use broccoli_abi::cbor::{Head, Reader, is_canvas};
+use broccoli_abi::{
+    ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, PackedResult, RETRY_AFTER_MS_MAX, SubmitAnswer,
+    validate_item,
+};
 use wasmi::{
     Error, Instance, Memory, Store, TrapCode, TypedFunc, TypedResumableCall, TypedResumableCallHostTrap,
-    TypedResumableCallOutOfFuel, WasmParams, WasmResults,
+    TypedResumableCallOutOfFuel, Val, WasmParams, WasmResults,
 };
 
 use crate::imports::{State, Suspend};
@@ -29,13 +33,16 @@ pub struct Run<H> {
     instance: Instance,
     memory: Memory,
     at: Stage,
+    /// For the next step, if the task has submitted something.
+    answer: SubmitAnswer,
     fuel_used: u64,
 }
 
 /// How far a step came.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The task ended: one CBOR item of the function's type, or why there is none.
+    /// The task ended: one CBOR item of the function's type or a canvas that replaces the task
+    /// ([`broccoli_abi::CANVAS_TAG`]), or why there is none.
     Done(Result<Vec<u8>, Failure>),
     /// The fuel of this step is used up; step again.
     Yielded,
@@ -43,6 +50,11 @@ pub enum Step {
     Sleep {
         /// How long.
         ms: u32,
+    },
+    /// The task submits a canvas; give it the [`Run::answer`], then step again.
+    Submit {
+        /// What the task says is a canvas as on the wire; nothing of it was checked.
+        canvas: Vec<u8>,
     },
 }
 
@@ -58,6 +70,7 @@ enum Entry<R> {
     Call,
     OutOfFuel(TypedResumableCallOutOfFuel<R>),
     Asleep(TypedResumableCallHostTrap<R>),
+    Submitted(TypedResumableCallHostTrap<R>),
 }
 
 /// How a call into the guest came out.
@@ -65,6 +78,7 @@ enum Outcome<R> {
     Returned(R),
     Yielded(Entry<R>),
     Asleep(Entry<R>, u32),
+    Submitted(Entry<R>, Vec<u8>),
     Failed(Failure),
 }
 
@@ -96,7 +110,8 @@ impl<H: Host + 'static> Run<H> {
         let max = u32::MAX as usize;
         let args_len = u32::try_from(args.len()).map_err(|_| Failure::ArgsTooLarge { bytes: args.len(), max })?;
         let args = args.into();
-        Ok(Self { module, function, args, args_len, store, instance, memory, at, fuel_used: 0 })
+        let answer = SubmitAnswer::NoJobs;
+        Ok(Self { module, function, args, args_len, store, instance, memory, at, answer, fuel_used: 0 })
     }
 
     /// Fuel burnt so far, in the engine's units (about one per Wasm instruction).
@@ -111,13 +126,27 @@ impl<H: Host + 'static> Run<H> {
         &self.store.data().host
     }
 
+    /// What answers the imports.
+    pub fn host_mut(&mut self) -> &mut H {
+        &mut self.store.data_mut().host
+    }
+
+    /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs. Why it
+    /// was refused goes to the log of the task, within its limit; nothing if `why` is empty.
+    pub fn answer(&mut self, answer: SubmitAnswer, why: &str) {
+        self.answer = answer;
+        if !why.is_empty() {
+            self.store.data_mut().log(&format!("submit: {why}"));
+        }
+    }
+
     /// Ends the run and gives the host back.
     #[must_use]
     pub fn into_host(self) -> H {
         self.store.into_data().host
     }
 
-    /// Runs until the task is done, sleeps, or has burnt `fuel`. A single instruction that needs
+    /// Runs until the task is done, sleeps, submits, or has burnt `fuel`. A single instruction that needs
     /// more (a large copy) gets what it needs.
     pub fn step(&mut self, fuel: u64) -> Step {
         let fuel = fuel.max(self.at.required_fuel());
@@ -172,6 +201,10 @@ impl<H: Host + 'static> Run<H> {
                 self.at = stage(entry);
                 Step::Sleep { ms }
             }
+            Outcome::Submitted(entry, canvas) => {
+                self.at = stage(entry);
+                Step::Submit { canvas }
+            }
             Outcome::Failed(failure) => Step::Done(Err(failure)),
             Outcome::Returned(_) => Step::Done(Err(Failure::Ended)),
         }
@@ -187,12 +220,20 @@ impl<H: Host + 'static> Run<H> {
                 .and_then(|func: TypedFunc<P, R>| func.call_resumable(store, params)),
             Entry::OutOfFuel(call) => call.resume(store),
             Entry::Asleep(call) => call.resume(store, &[]),
+            Entry::Submitted(call) => {
+                let answer = mem::replace(&mut self.answer, SubmitAnswer::NoJobs);
+                call.resume(store, &[Val::I64(answer.code())])
+            }
         };
         match call {
             Ok(TypedResumableCall::Finished(value)) => Outcome::Returned(value),
             Ok(TypedResumableCall::OutOfFuel(call)) => Outcome::Yielded(Entry::OutOfFuel(call)),
             Ok(TypedResumableCall::HostTrap(call)) => match call.host_error().downcast_ref() {
                 Some(&Suspend::Sleep { ms }) => Outcome::Asleep(Entry::Asleep(call), ms),
+                Some(Suspend::Submit { canvas }) => {
+                    let canvas = canvas.clone();
+                    Outcome::Submitted(Entry::Submitted(call), canvas)
+                }
                 Some(Suspend::Panic { text, line }) => {
                     Outcome::Failed(Failure::Panic { text: text.clone(), line: *line })
                 }
@@ -222,8 +263,12 @@ impl<H: Host + 'static> Run<H> {
         if err {
             return Err(task_error(body));
         }
-        let ret = self.module.inner.functions[self.function].ret.success();
-        ret.check(body).map_err(|e| Failure::BadResult(e.to_string()))?;
+        if is_canvas(body) {
+            validate_item(body).map_err(|e| Failure::BadResult(e.to_string()))?;
+        } else {
+            let ret = self.module.inner.functions[self.function].ret.success();
+            ret.check(body).map_err(|e| Failure::BadResult(e.to_string()))?;
+        }
         Ok(body.to_vec())
     }
 }
@@ -241,8 +286,15 @@ fn task_error(body: &[u8]) -> Failure {
     if let Err(e) = validate_item(body) {
         return Failure::BadResult(e.to_string());
     }
-    match Reader::new(body).head() {
+    let mut reader = Reader::new(body);
+    match reader.head() {
         Ok(Head::Text(text)) => Failure::TaskError(text.into()),
+        Ok(Head::Array(2)) => match (reader.head(), reader.head()) {
+            (Ok(Head::Text(text)), Ok(Head::Int(ms))) if (0..=RETRY_AFTER_MS_MAX.into()).contains(&ms) => {
+                Failure::Retry { text: text.into(), after_ms: ms as u64 }
+            }
+            _ => Failure::BadResult("the error is not [text, after_ms]".into()),
+        },
         _ => Failure::BadResult("the error is not a text".into()),
     }
 }
@@ -265,6 +317,13 @@ fn vanished() -> Failure {
 pub enum Failure {
     /// The task returned an error; its text.
     TaskError(String),
+    /// The task returned an error, and asks to be tried again.
+    Retry {
+        /// The error's text.
+        text: String,
+        /// How long to wait before, at most [`RETRY_AFTER_MS_MAX`].
+        after_ms: u64,
+    },
     /// The task panicked.
     Panic {
         /// What it said.
@@ -305,7 +364,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TaskError(text) => write!(f, "{text}"),
+            Self::TaskError(text) | Self::Retry { text, .. } => write!(f, "{text}"),
             Self::Panic { text, line: 0 } => write!(f, "panic: {text}"),
             Self::Panic { text, line } => write!(f, "panic: {text} (line {line})"),
             Self::Trap(reason) => write!(f, "trap: {reason}"),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use broccoli_wasm::{Engine, Failure, Limits, Module, Step};
+use broccoli_wasm::{Engine, Failure, Limits, Module, Step, SubmitAnswer};
 use common::Quiet;
 
 const FUEL_MAX: u64 = 100_000_000;
@@ -210,7 +210,14 @@ fn c_modules_describe_themselves() {
     let signatures: Vec<String> = module.functions().iter().map(|f| f.to_string()).collect();
     assert_eq!(
         signatures,
-        ["hello(name: str) -> !str", "divide(x: i64, y: i64) -> !(i64,i64)", "mean(numbers: [f64]) -> f64",]
+        [
+            "hello(name: str) -> !str",
+            "divide(x: i64, y: i64) -> !(i64,i64)",
+            "mean(numbers: [f64]) -> f64",
+            "knock(open: bool) -> !null",
+            "relay(name: str) -> !str",
+            "wave(name: str) -> !null",
+        ]
     );
     assert_eq!(module.functions()[1].doc, "Quotient and remainder.");
 }
@@ -240,4 +247,120 @@ fn c_tasks_run_fail_log_and_panic() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The canvas `hello.hello(name)` as it is on the wire, for a short name.
+fn call_of_hello(name: &str) -> Vec<u8> {
+    let args = list_of(&[short_text(name)]);
+    let task = [vec![0x84], short_text("hello.hello"), vec![0x40 | args.len() as u8], args, vec![0x80, 0xf4]].concat();
+    [vec![0x84, 0x82, 0x00, 0x81], task, vec![0xa1, 0x04, 0x80, 0x80, 0x80]].concat()
+}
+
+/// As the guests write it: the shortest head.
+fn list_of(items: &[Vec<u8>]) -> Vec<u8> {
+    assert!(items.len() < 24);
+    [vec![0x80 | items.len() as u8], items.concat()].concat()
+}
+
+#[test]
+fn c_tasks_ask_again_submit_and_replace_themselves() {
+    let module = hello();
+    assert_eq!(call(&module, "knock", &list(&[vec![0xf5]])), Ok(vec![0xf6]));
+    let again = Failure::Retry { text: "nobody opens".into(), after_ms: 2_000 };
+    assert_eq!(call(&module, "knock", &list(&[vec![0xf4]])), Err(again));
+    let replaced = call(&module, "relay", &list(&[text("C")]));
+    assert_eq!(replaced, Ok([b"\xda\x42\x52\x4f\x43".to_vec(), call_of_hello("C")].concat()));
+    for (answer, end) in [
+        (SubmitAnswer::Accepted, Ok(vec![0xf6])),
+        (SubmitAnswer::QueueFull, task_error("this node takes no more jobs")),
+    ] {
+        let mut run = module.start("wave", &list(&[text("C")]), Quiet::default()).unwrap();
+        assert_eq!(run.step(FUEL_MAX), Step::Submit { canvas: call_of_hello("C") });
+        assert_eq!(run.host().progress, [(1, 2)]);
+        run.answer(answer, "");
+        assert_eq!(run.step(FUEL_MAX), Step::Done(end));
+    }
+}
+
+fn flow() -> Module {
+    let wasm = include_bytes!("../../../functions/flow.wasm");
+    Engine::new(Limits::host()).load(wasm).expect("loads")
+}
+
+#[test]
+fn tasks_that_steer_their_own_way_describe_themselves() {
+    let module = flow();
+    let mut signatures: Vec<String> = module.functions().iter().map(|f| f.to_string()).collect();
+    signatures.sort();
+    assert_eq!(
+        signatures,
+        [
+            "around(parts: ([i64],[i64]), pivot: i64) -> [i64]",
+            "later(function: str, value: any, ms: u32) -> !null",
+            "not_before(unix_ms: i64, value: any) -> !any",
+            "quicksort(numbers: [i64]) -> [i64]",
+            "refuse(msg: str, again_ms: ?u32) -> !null",
+            "steps(count: u32, ms: u32) -> u32",
+        ]
+    );
+}
+
+#[test]
+fn rust_tasks_ask_to_be_tried_again() {
+    let module = flow();
+    let refused = |again_ms: Vec<u8>| call(&module, "refuse", &list(&[text("no"), again_ms]));
+    assert_eq!(refused(vec![0xf6]), task_error("no"));
+    assert_eq!(refused(int(1_500)), Err(Failure::Retry { text: "no".into(), after_ms: 1_500 }));
+    // The clock of these tests starts at 1.
+    let not_before = |unix_ms| call(&module, "not_before", &list(&[int(unix_ms), int(7)]));
+    assert_eq!(not_before(1), Ok(int(7)));
+    assert_eq!(not_before(i64::MIN), Ok(int(7)));
+    assert_eq!(not_before(501), Err(Failure::Retry { text: "not yet".into(), after_ms: 500 }));
+}
+
+#[test]
+fn a_rust_task_says_how_far_it_is() {
+    let module = flow();
+    let mut run = module.start("steps", &list(&[int(2), int(30)]), Quiet::default()).unwrap();
+    assert_eq!(run.step(FUEL_MAX), Step::Sleep { ms: 30 });
+    assert_eq!(run.host().progress, [(0, 2)]);
+    assert_eq!(run.step(FUEL_MAX), Step::Sleep { ms: 30 });
+    assert_eq!(run.step(FUEL_MAX), Step::Done(Ok(int(2))));
+    assert_eq!(run.into_host().progress, [(0, 2), (1, 2), (2, 2)]);
+}
+
+#[test]
+fn a_rust_task_submits_and_learns_the_answer() {
+    let module = flow();
+    let args = list(&[text("hello.hello"), text("C"), int(0)]);
+    let ended = |answer: SubmitAnswer| {
+        let mut run = module.start("later", &args, Quiet::default()).unwrap();
+        match run.step(FUEL_MAX) {
+            // The same call but for its countdown.
+            Step::Submit { canvas } => assert!(canvas.ends_with(b"\xa2\x03\x00\x04\x80\x80\x80"), "{canvas:x?}"),
+            other => panic!("{other:?}"),
+        }
+        run.answer(answer, "");
+        run.step(FUEL_MAX)
+    };
+    assert_eq!(ended(SubmitAnswer::Accepted), Step::Done(Ok(vec![0xf6])));
+    assert_eq!(ended(SubmitAnswer::QueueFull), Step::Done(task_error("queue full")));
+    let refused = "the submitted canvas was refused: see the log of the task";
+    assert_eq!(ended(SubmitAnswer::BadCanvas), Step::Done(task_error(refused)));
+    assert_eq!(ended(SubmitAnswer::NoJobs), Step::Done(task_error("this node takes no jobs")));
+}
+
+#[test]
+fn a_rust_task_replaces_itself() {
+    let module = flow();
+    let sorted = |numbers: &[i64]| {
+        let numbers: Vec<_> = numbers.iter().copied().map(int).collect();
+        call(&module, "quicksort", &list(&[list_of(&numbers)]))
+    };
+    assert_eq!(sorted(&[]), Ok(list_of(&[])));
+    assert_eq!(sorted(&[3, -1, 2]), Ok(list_of(&[int(-1), int(2), int(3)])));
+    // The chord of two parts with the pivot, which is the fifth of nine.
+    let replaced = sorted(&[9, 8, 7, 6, 5, 4, 3, 2, 1]).unwrap();
+    assert!(replaced.starts_with(b"\xda\x42\x52\x4f\x43\x84\x82\x03\x82\x82\x84\x82\x00\x81\x84\x6eflow.quicksort"));
+    assert!(replaced.ends_with(b"\x6bflow.around\x42\x81\x05\x80\xf4\xa1\x04\x80\x80\x80\xa1\x04\x80\x80\x80"));
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use broccoli_wasm::{Engine, Failure, Host, Limits, Module, Run, Step};
+use broccoli_wasm::{Engine, Failure, Host, Limits, Module, Run, Step, SubmitAnswer};
 use common::{Quiet, load, module, task};
 
 #[test]
@@ -27,8 +27,8 @@ fn a_long_task_yields_and_ends() {
     let result = loop {
         match run.step(1000) {
             Step::Yielded => yields += 1,
-            Step::Sleep { .. } => panic!("does not sleep"),
             Step::Done(result) => break result,
+            other => panic!("{other:?}"),
         }
     };
     assert_eq!(result, Err(Failure::TaskError("A".into())));
@@ -63,6 +63,108 @@ fn sleep_suspends_without_fuel() {
     assert!(before < 1000);
     assert_eq!(run.step(10_000), Step::Sleep { ms: u32::MAX });
     assert_eq!(run.step(10_000), Step::Done(Err(Failure::TaskError("A".into()))));
+}
+
+#[test]
+fn progress_reaches_the_host_and_costs_fuel() {
+    let body = "(call $progress (i32.const 1) (i32.const 2)) (call $progress (i32.const -1) (i32.const 0))
+                (i64.const 0x00000003_80000002)";
+    let module = load(&module(common::IMPORT_PROGRESS, body)).unwrap();
+    let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+    assert_eq!(run.step(10_000), Step::Done(Err(Failure::TaskError("A".into()))));
+    assert!(run.fuel_used() > 200, "{}", run.fuel_used());
+    assert_eq!(run.into_host().progress, [(1, 2), (u32::MAX, 0)]);
+}
+
+/// Submits two bytes of its memory, and fails with the text of one letter if that is accepted.
+fn submitting(len: &str) -> Module {
+    let body = format!(
+        "(if (result i64) (i64.eqz (call $submit (i32.const 3) (i32.const {len})))
+             (then (i64.const 0x00000003_80000002)) (else (unreachable)))"
+    );
+    load(&module(common::IMPORT_SUBMIT, &body)).expect("loads")
+}
+
+#[test]
+fn submit_suspends_until_it_is_answered() {
+    let module = submitting("2");
+    let submit = || Step::Submit { canvas: vec![0x61, b'A'] };
+    let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+    assert_eq!(run.step(10_000), submit());
+    run.answer(SubmitAnswer::Accepted, "");
+    assert_eq!(run.step(10_000), Step::Done(Err(Failure::TaskError("A".into()))));
+    for answer in [Some(SubmitAnswer::QueueFull), Some(SubmitAnswer::BadCanvas), None] {
+        let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+        assert_eq!(run.step(10_000), submit());
+        answer.into_iter().for_each(|answer| run.answer(answer, ""));
+        assert!(matches!(run.step(10_000), Step::Done(Err(Failure::Trap(_)))), "{answer:?}");
+    }
+}
+
+#[test]
+fn refusals_are_logged_within_the_limit_of_the_run() {
+    let body = "(loop (drop (call $submit (i32.const 3) (i32.const 2))) (br 0)) (unreachable)";
+    let module = load(&module(common::IMPORT_SUBMIT, body)).unwrap();
+    let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+    let why = "x".repeat(1_000);
+    for _ in 0..100 {
+        assert!(matches!(run.step(10_000), Step::Submit { .. }));
+        run.answer(SubmitAnswer::BadCanvas, &why);
+    }
+    let lines = run.into_host().lines;
+    let max = Limits::host().log_bytes_max;
+    assert_eq!(lines.len(), max / 1_008 + 1);
+    assert_eq!(lines[0], format!("submit: {why}"));
+    assert_eq!(lines.last().unwrap(), "log limit reached, further lines are dropped");
+}
+
+#[test]
+fn a_canvas_too_large_or_out_of_bounds_is_no_canvas() {
+    let max = Limits::host().args_bytes_max;
+    let mut run = submitting(&(max + 1).to_string()).start("t", &[0x80], Quiet::default()).unwrap();
+    assert!(matches!(run.step(10_000), Step::Done(Err(Failure::Trap(_)))));
+    assert_eq!(run.into_host().lines, [format!("submit: the canvas has {} bytes, the limit is {max}", max + 1)]);
+    let mut run = submitting("65536").start("t", &[0x80], Quiet::default()).unwrap();
+    let trap = Step::Done(Err(Failure::Trap("submit: bytes out of bounds".into())));
+    assert_eq!(run.step(10_000), trap);
+}
+
+/// A module whose task returns these bytes, as an error or not.
+fn returning(body: &[u8], err: bool) -> Module {
+    let data: String = body.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let err = u32::from(err) << 31 | body.len() as u32;
+    let extra = format!("(data (i32.const 16) \"{data}\")");
+    load(&module(&extra, &format!("(i64.const 0x00000010_{err:08x})"))).expect("loads")
+}
+
+#[test]
+fn an_error_may_ask_to_be_tried_again() {
+    let ended = |body: &[u8]| common::run(&returning(body, true), "t", &[0x80], 10_000).unwrap();
+    let retry = |after_ms| Err(Failure::Retry { text: "no".into(), after_ms });
+    assert_eq!(ended(b"\x82\x62no\x00"), retry(0));
+    assert_eq!(ended(b"\x82\x62no\x19\x09\xc4"), retry(2_500));
+    assert_eq!(ended(b"\x82\x62no\x1b\x00\x00\x08\x00\x00\x00\x00\x00"), retry(1 << 43));
+    let bad = Err(Failure::BadResult("the error is not [text, after_ms]".into()));
+    assert_eq!(ended(b"\x82\x62no\x1b\x00\x00\x08\x00\x00\x00\x00\x01"), bad, "too long");
+    assert_eq!(ended(b"\x82\x62no\x20"), bad, "negative");
+    assert_eq!(ended(b"\x82\x01\x01"), bad, "no text");
+    let no_text = Err(Failure::BadResult("the error is not a text".into()));
+    assert_eq!(ended(b"\x81\x62no"), no_text);
+    assert_eq!(ended(b"\x83\x62no\x01\x01"), no_text);
+    assert!(matches!(ended(b"\x82\x62no"), Err(Failure::BadResult(_))), "cut off");
+}
+
+#[test]
+fn a_tagged_canvas_passes_as_every_result() {
+    // The task is described as giving an i64.
+    let ended = |body: &[u8]| common::run(&returning(body, false), "t", &[0x80], 10_000).unwrap();
+    let canvas = b"\xda\x42\x52\x4f\x43\x84\x01\x02\x03\x04";
+    assert_eq!(ended(canvas), Ok(canvas.to_vec()));
+    let mismatch = |got: &str| Err(Failure::BadResult(format!("expected i64, got {got}")));
+    assert_eq!(ended(b"\xda\x42\x52\x4f\x44\x01"), mismatch("tag 1112690500"));
+    assert_eq!(ended(b"\x81\xda\x42\x52\x4f\x43\x01"), mismatch("list of 1"));
+    assert!(matches!(ended(&canvas[..9]), Err(Failure::BadResult(_))), "cut off");
+    assert!(matches!(ended(b"\xda\x42\x52\x4f\x43\x01\x01"), Err(Failure::BadResult(_))), "two items");
 }
 
 #[test]
@@ -139,6 +241,7 @@ fn two_hosts_share_a_module() {
         fn random(&mut self) -> u64 {
             0
         }
+        fn progress(&mut self, _: u32, _: u32) {}
     }
     let module = load(&task("(i64.const 0x00000003_80000002)")).unwrap();
     let error = Step::Done(Err(Failure::TaskError("A".into())));

@@ -196,7 +196,7 @@ macro_rules! sdk {
 const SDK: &[(&str, &str)] = sdk! {
     "broccoli-abi": "cbor.rs" "lib.rs";
     "broccoli-macros": "lib.rs";
-    "broccoli-sdk": "arena.rs" "codec.rs" "host.rs" "lib.rs" "num.rs" "rt.rs" "types.rs" "value.rs";
+    "broccoli-sdk": "arena.rs" "canvas.rs" "codec.rs" "failure.rs" "host.rs" "lib.rs" "num.rs" "rt.rs" "types.rs" "value.rs";
 };
 
 #[cfg(test)]

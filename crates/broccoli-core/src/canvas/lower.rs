@@ -13,9 +13,11 @@ use core::fmt;
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_abi::{Function, Mismatch, Type};
 use broccoli_proto::cbor::put_array_header;
+use broccoli_proto::options::OptionError;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::Limits;
+use super::parts::{PIN, Room};
 use super::plan::{Kind, Mode, Plan, Role, Step, Target};
 
 /// A function that a name in the canvas stands for.
@@ -55,10 +57,15 @@ pub enum CanvasError {
     },
     /// A chain of nothing has no result.
     EmptyChain,
-    /// An option of a later version, by its name.
-    Unsupported(&'static str),
-    /// A priority that is not 0 to 9.
-    Priority(u8),
+    /// An option where it means nothing.
+    Misplaced {
+        /// Its name.
+        option: &'static str,
+        /// Where it belongs.
+        belongs: &'static str,
+    },
+    /// An option out of its range.
+    Option(OptionError),
     /// Deeper than [`Limits::depth_max`].
     TooDeep {
         /// The limit.
@@ -74,6 +81,8 @@ pub enum CanvasError {
         /// The limit.
         args_bytes_max: usize,
     },
+    /// The node that evaluates a job cannot take what the job grows by.
+    NoRoom,
 }
 
 /// What is wrong with the arguments of one call.
@@ -116,8 +125,8 @@ impl fmt::Display for CanvasError {
             Self::Items { function } => write!(f, "{function}: the items must be a list"),
             Self::NoBins { function } => write!(f, "{function}.chunks: n must be at least 1"),
             Self::EmptyChain => f.write_str("a chain needs at least one step"),
-            Self::Unsupported(option) => write!(f, "option {option} is not supported yet"),
-            Self::Priority(priority) => write!(f, "priority is {priority}, must be 0 to 9"),
+            Self::Misplaced { option, belongs } => write!(f, "option {option} {belongs}"),
+            Self::Option(error) => error.fmt(f),
             Self::TooDeep { depth_max } => {
                 write!(f, "the canvas nests deeper than {depth_max} levels")
             }
@@ -127,6 +136,7 @@ impl fmt::Display for CanvasError {
             Self::TooLarge { args_bytes_max } => {
                 write!(f, "the arguments of the canvas are larger than {args_bytes_max} bytes")
             }
+            Self::NoRoom => f.write_str("the node holds as many tasks as it may: the job cannot grow now"),
         }
     }
 }
@@ -162,19 +172,50 @@ pub fn lower<'c, 'f, R>(canvas: &'c Canvas, resolve: R, limits: &Limits) -> Resu
 where
     R: FnMut(&str) -> Result<Resolved<'f>, String>,
 {
-    let plan = Plan::new(limits.result_bytes_max);
-    let mut lowering = Lowering { plan, limits, resolve, names: BTreeMap::new(), functions: Vec::new() };
-    lowering.canvas(canvas, Place { role: Role::Root, input: None, options: 0, depth: 1 })?;
-    Ok(lowering.plan)
+    let mut plan = Plan::new(limits.result_bytes_max);
+    let place = Place { role: Role::Root, input: None, options: 0, depth: 1 };
+    Lowering::new(&mut plan, limits, resolve).canvas(canvas, place)?;
+    Ok(plan)
 }
 
-struct Lowering<'c, 'f, 'l, R> {
-    plan: Plan,
-    limits: &'l Limits,
+/// Adds a canvas that stands in for a task at the end of a plan, with the index of its default
+/// options. Gives its root.
+pub(super) fn append<'c, 'f, R>(
+    plan: &mut Plan,
+    of: u32,
+    canvas: &'c Canvas,
+    options: u32,
     resolve: R,
-    /// Names as written, and their index in `functions` and `plan.functions`.
+    room: Room<'_>,
+) -> Result<u32, CanvasError>
+where
+    R: FnMut(&str) -> Result<Resolved<'f>, String>,
+{
+    let (root, total) = (plan.steps.len(), plan.total);
+    let before = (plan.args.len(), plan.options.len(), plan.functions.len());
+    let place = Place { role: Role::StandIn { of }, input: None, options, depth: 1 };
+    let mut appended = Lowering::new(plan, room.limits, resolve).canvas(canvas, place);
+    if appended.is_ok() && plan.total - total > room.tasks {
+        appended = Err(CanvasError::NoRoom);
+    }
+    if appended.is_err() {
+        plan.steps.truncate(root);
+        plan.args.truncate(before.0);
+        plan.options.truncate(before.1);
+        plan.functions.truncate(before.2);
+        plan.total = total;
+    }
+    appended.map(|()| root as u32)
+}
+
+struct Lowering<'c, 'p, R> {
+    plan: &'p mut Plan,
+    limits: &'p Limits,
+    resolve: R,
+    /// Names as written, and their index in `plan.functions`.
     names: BTreeMap<&'c str, u32>,
-    functions: Vec<&'f Function>,
+    /// How many functions the plan had before.
+    known: usize,
 }
 
 /// Where a step hangs in the tree.
@@ -196,15 +237,22 @@ impl Place {
     }
 }
 
-impl<'c, 'f, R> Lowering<'c, 'f, '_, R>
+impl<'c, 'f, 'p, R> Lowering<'c, 'p, R>
 where
     R: FnMut(&str) -> Result<Resolved<'f>, String>,
 {
+    fn new(plan: &'p mut Plan, limits: &'p Limits, resolve: R) -> Lowering<'c, 'p, R> {
+        let known = plan.functions.len();
+        Lowering { plan, limits, resolve, names: BTreeMap::new(), known }
+    }
+
     fn canvas(&mut self, canvas: &'c Canvas, mut place: Place) -> Result<(), CanvasError> {
         if place.depth > self.limits.depth_max {
             return Err(CanvasError::TooDeep { depth_max: self.limits.depth_max });
         }
+        self.deadline(canvas.options.deadline_ms, place)?;
         place.options = self.options(&canvas.options, place.options)?;
+        self.check_partial(canvas, place)?;
         let step = match &canvas.form {
             Form::Task(task) => self.task(task, place)?,
             Form::Chain(steps) => self.chain(steps, place)?,
@@ -289,6 +337,10 @@ where
         if n == 0 {
             return Err(CanvasError::NoBins { function: self.name(function) });
         }
+        if self.runs_on_each(place) {
+            let belongs = "is not for chunks: a bin runs on one node; use map or starmap";
+            return Err(CanvasError::Misplaced { option: "each", belongs });
+        }
         let bins = if matches!(split, Split::Bins(_)) { n } else { items.len().div_ceil(n) };
         let group = self.push_group(bins, place)?;
         let mut from = 0;
@@ -301,6 +353,34 @@ where
             from += len;
         }
         Ok(group)
+    }
+
+    /// The time limit of the job, which only the whole of it can have.
+    fn deadline(&mut self, deadline_ms: Option<u64>, place: Place) -> Result<(), CanvasError> {
+        match deadline_ms {
+            None => Ok(()),
+            Some(_) if place.role != Role::Root => {
+                let belongs = "is for the whole job: set it on the outermost canvas";
+                Err(CanvasError::Misplaced { option: "deadline", belongs })
+            }
+            Some(_) => {
+                self.plan.deadline_ms = deadline_ms;
+                Ok(())
+            }
+        }
+    }
+
+    /// On a task it needs `each`; on other forms it may be meant for some of their tasks.
+    fn check_partial(&self, canvas: &Canvas, place: Place) -> Result<(), CanvasError> {
+        let has_members = matches!(canvas.form, Form::Chain(_) | Form::Group(_) | Form::Chord { .. });
+        if canvas.options.partial.is_some() && !has_members && !self.runs_on_each(place) {
+            return Err(CanvasError::Misplaced { option: "partial", belongs: "goes with each=True" });
+        }
+        Ok(())
+    }
+
+    fn runs_on_each(&self, place: Place) -> bool {
+        self.plan.options[place.options as usize].each == Some(true)
     }
 
     /// One bin of `chunks`; `from` is the index of its first item.
@@ -332,31 +412,39 @@ where
         if *options == Options::default() {
             return Ok(defaults);
         }
-        if let Some(name) = options.unsupported() {
-            return Err(CanvasError::Unsupported(name));
+        options.check().map_err(CanvasError::Option)?;
+        if options.on.iter().any(|want| want.starts_with(PIN)) {
+            let belongs = "names a node, a label or a capability; none begins with =";
+            return Err(CanvasError::Misplaced { option: "on", belongs });
         }
-        if let Some(priority) = options.priority.filter(|&priority| priority > 9) {
-            return Err(CanvasError::Priority(priority));
-        }
-        let known = &mut self.plan.options;
-        let merged = options.or(&known[defaults as usize]);
-        if known.last() != Some(&merged) {
-            known.push(merged);
-        }
-        Ok(known.len() as u32 - 1)
+        let merged = options.or(&self.plan.options[defaults as usize]);
+        Ok(self.plan.keep_options(Options { deadline_ms: None, ..merged }))
     }
 
     fn function(&mut self, name: &'c str) -> Result<u32, CanvasError> {
-        if let Some(&known) = self.names.get(name) {
+        if let Some(known) = self.names.get(name).copied().or_else(|| self.bound_before(name)) {
             return Ok(known);
         }
         let Resolved { name: full, function, key } = (self.resolve)(name).map_err(CanvasError::Function)?;
-        let index = self.functions.len() as u32;
-        self.functions.push(function);
-        let parameters = function.args.len() as u32;
-        self.plan.functions.push(Target { name: full, key, parameters });
+        let index = self.plan.functions.len() as u32;
+        let function = Function {
+            name: function.name.clone(),
+            args: function.args.clone(),
+            ret: function.ret.clone(),
+            doc: String::new(),
+        };
+        self.plan.functions.push(Target { name: full, key, function });
         self.names.insert(name, index);
         Ok(index)
+    }
+
+    /// What a name, full or bare, has meant in the job so far: a job stays with its versions.
+    fn bound_before(&self, name: &str) -> Option<u32> {
+        let before = || (0..).zip(&self.plan.functions[..self.known]);
+        let full = before().find(|(_, target)| target.name == name);
+        let mut bare = before().filter(|(_, target)| target.function.name == name);
+        let bare = bare.next().filter(|(_, first)| bare.all(|(_, other)| other.name == first.name));
+        full.or(bare).map(|(index, _)| index)
     }
 
     fn items<'i>(&self, function: u32, items: &'i Cbor) -> Result<Vec<&'i [u8]>, CanvasError> {
@@ -370,7 +458,8 @@ where
     }
 
     fn bind(&mut self, function: u32, item: Option<usize>, given: Given<'_>) -> Result<(), CanvasError> {
-        bind(self.functions[function as usize], given, &mut self.plan.args)
+        let Plan { functions, args, .. } = &mut *self.plan;
+        bind(&functions[function as usize].function, given, args)
             .map_err(|error| self.argument_error(function, item, error))?;
         let args_bytes_max = self.limits.args_bytes_max.min(u32::MAX as usize);
         if self.plan.args.len() > args_bytes_max {
@@ -401,7 +490,7 @@ where
 
     fn push_group(&mut self, members: usize, place: Place) -> Result<u32, CanvasError> {
         let members = self.count(members)?;
-        self.push(Kind::Group { members, pending: members, bytes: 0 }, place)
+        self.push(Kind::Group { members, pending: members, bytes: 0, named: false }, place)
     }
 
     fn push_task(&mut self, mode: Mode, function: u32, start: usize, place: Place) -> Result<u32, CanvasError> {

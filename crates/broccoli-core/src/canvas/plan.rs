@@ -15,17 +15,23 @@
 //!          '--- end = 6
 //! ```
 //!
-//! so that the next sibling of a step is at its `end`.
+//! so that the next sibling of a step is at its `end`. What a task is replaced by, and the runs of a
+//! task on each node, are appended behind everything else: see the module `parts`.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use broccoli_proto::cbor::put_array_header;
-use broccoli_proto::{Cause, Cbor, Options, Outcome, TaskError};
+use broccoli_abi::Function;
+use broccoli_proto::cbor::{put_array_header, put_map_header, put_text};
+use broccoli_proto::{Cause, Cbor, NodeId, Options, Outcome, TaskError};
+
+/// Options among which an equal one is looked for before another is kept.
+const OPTIONS_RECENT: usize = 16;
 
 /// A task of a plan. Also its number in messages: [`TaskError::task`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +42,9 @@ pub struct StepId(pub u32);
 pub struct Effects {
     /// Tasks that may run now, in the order of writing. Each task is named once in its life.
     pub ready: Vec<StepId>,
+    /// Tasks that are to run on each node, now: name the nodes with [`Plan::run_on_each`]. Each task is
+    /// named once in its life.
+    pub each: Vec<StepId>,
     /// Why callbacks failed. It does not fail the job, but somebody should be told.
     pub failed_callbacks: Vec<TaskError>,
 }
@@ -64,6 +73,7 @@ pub struct Call<'p> {
 }
 
 /// How many of the tasks have ended, callbacks included. Tasks that can no longer run count too.
+/// The total grows when a task is replaced or runs on several nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Tasks that have ended.
@@ -81,16 +91,24 @@ pub struct Plan {
     pub(super) args: Vec<u8>,
     /// The first are the defaults.
     pub(super) options: Vec<Options>,
+    /// `options` of tasks that run on one node of several, by those of the task and the node.
+    pub(super) pins: BTreeMap<(u32, NodeId), u32>,
     pub(super) functions: Vec<Target>,
-    /// Tasks in `steps`.
+    /// Time limit of the whole job, in milliseconds.
+    pub(super) deadline_ms: Option<u64>,
+    /// Tasks in `steps`, without those that run on each node: their runs count instead.
     pub(super) total: u32,
     /// Tasks that have ended or never will run.
-    done: u32,
+    pub(super) done: u32,
     /// Tasks that were announced as ready and have not ended.
-    running: u32,
+    pub(super) running: u32,
+    /// What was appended for a task, by the task.
+    pub(super) stand_ins: BTreeMap<u32, u32>,
+    /// Everything was ended from outside.
+    abandoned: bool,
     result_bytes_max: usize,
     /// Changes that are still to be followed; empty between calls.
-    work: Vec<Work>,
+    pub(super) work: Vec<Work>,
 }
 
 /// A function that tasks of the plan call.
@@ -98,22 +116,23 @@ pub struct Plan {
 pub(super) struct Target {
     pub(super) name: String,
     pub(super) key: u32,
-    pub(super) parameters: u32,
+    /// Without its documentation. A replacement may call it again.
+    pub(super) function: Function,
 }
 
 /// A node of the canvas tree after lowering.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    kind: Kind,
-    role: Role,
-    state: State,
+    pub(super) kind: Kind,
+    pub(super) role: Role,
+    pub(super) state: State,
     /// Whose result or error is prepended to the arguments.
-    input: Option<u32>,
-    options: u32,
+    pub(super) input: Option<u32>,
+    pub(super) options: u32,
     /// Index of the first callback; `end` if there is none.
     callbacks: u32,
     /// Index after the subtree.
-    end: u32,
+    pub(super) end: u32,
     /// Tasks in the subtree.
     tasks: u32,
 }
@@ -124,45 +143,56 @@ pub(super) enum Kind {
     Task { mode: Mode, function: u32, args: Range<u32> },
     /// At least one member.
     Chain { members: u32 },
-    /// `pending` members have not ended; those that have succeeded hold `bytes`.
-    Group { members: u32, pending: u32, bytes: usize },
+    /// `pending` members have not ended; those that have succeeded hold `bytes`. The members of a
+    /// `named` group are runs of one task on different nodes; their result is a map.
+    Group { members: u32, pending: u32, bytes: usize, named: bool },
 }
 
 /// What a step is to the step above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Root,
-    Member { parent: u32, index: u32 },
+    Member {
+        parent: u32,
+        index: u32,
+    },
     Link,
     OnError,
+    /// Its outcome is that of a task before it.
+    StandIn {
+        of: u32,
+    },
 }
 
 /// ```text
 ///  Waiting ──► Running ──► Done ──► Joined
-///     │           ├──────► Same       ▲
-///     │           ├──────► Failed ────┘
-///     └───────────┴──────► Skipped
+///     │         │ ├──────► Failed ────▲
+///     │     Replaced ────► Same
+///     └─────────┴─┴──────► Skipped
 /// ```
 #[derive(Clone, Debug)]
-enum State {
+pub(super) enum State {
     /// Not started.
     Waiting,
     /// A task that was announced as ready, or a form of which something is under way.
     Running,
+    /// A task whose outcome will be that of its stand-in.
+    Replaced,
     /// Ended with this result.
     Done(Cbor),
-    /// A chain that ended with the result of this step, its last.
+    /// Ended with the outcome of this step: a chain with that of the last of its steps that ran, a
+    /// replaced task with that of its stand-in.
     Same(u32),
     /// Ended with this error.
     Failed(Box<TaskError>),
     /// Ended; its result or error has gone into that of its group.
-    Joined,
-    /// Never ran, or was revoked.
+    Joined { failed: bool },
+    /// Never ran, or was ended from outside.
     Skipped,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Work {
+pub(super) enum Work {
     Start(u32),
     Ended(u32),
 }
@@ -173,10 +203,14 @@ impl Plan {
             steps: Vec::new(),
             args: Vec::new(),
             options: alloc::vec![Options::default()],
+            pins: BTreeMap::new(),
             functions: Vec::new(),
+            deadline_ms: None,
             total: 0,
             done: 0,
             running: 0,
+            stand_ins: BTreeMap::new(),
+            abandoned: false,
             result_bytes_max,
             work: Vec::new(),
         }
@@ -215,9 +249,20 @@ impl Plan {
     /// Ends everything that has not ended: the job as revoked if it has no result yet, and its
     /// callbacks. Nothing becomes ready any more; outcomes of running tasks will not count.
     pub fn revoke(&mut self) {
+        self.abandon(Cause::Revoked, "the job was revoked".into());
+    }
+
+    /// Like [`Plan::revoke`]: the time of [`Plan::deadline_ms`] is over.
+    pub fn miss_deadline(&mut self) {
+        let deadline_ms = self.deadline_ms.unwrap_or(0);
+        self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms"));
+    }
+
+    fn abandon(&mut self, cause: Cause, text: String) {
         if self.result().is_none() {
-            self.steps[0].state = State::Failed(Box::new(self.revoked()));
+            self.steps[0].state = State::Failed(Box::new(self.abandoned_error(cause, text)));
         }
+        self.abandoned = true;
         for step in &mut self.steps {
             if !step.has_ended() {
                 step.state = State::Skipped;
@@ -237,6 +282,11 @@ impl Plan {
         Call { key: *key, name, mode, options: &self.options[step.options as usize] }
     }
 
+    /// The options of all its tasks, each different set at least once.
+    pub fn options(&self) -> &[Options] {
+        &self.options
+    }
+
     /// The arguments of a task that was announced as ready: one CBOR array, in the order and
     /// number of the function's parameters (for [`Mode::Bin`], an array of those).
     ///
@@ -250,7 +300,7 @@ impl Plan {
         };
         let first = self.input(input);
         let mut out = Vec::with_capacity(first.len() + own.len() + 9);
-        put_array_header(&mut out, self.functions[function as usize].parameters as usize);
+        put_array_header(&mut out, self.functions[function as usize].function.args.len());
         out.extend_from_slice(&first);
         out.extend_from_slice(own);
         Cow::Owned(out)
@@ -270,7 +320,9 @@ impl Plan {
                 State::Done(result) => return Some(Ok(result)),
                 State::Failed(error) => return Some(Err(error)),
                 State::Same(last) => step = *last,
-                State::Waiting | State::Running | State::Joined | State::Skipped => return None,
+                State::Waiting | State::Running | State::Replaced | State::Joined { .. } | State::Skipped => {
+                    return None;
+                }
             }
         }
     }
@@ -278,6 +330,11 @@ impl Plan {
     /// Whether the result is known and all callbacks have ended.
     pub fn is_finished(&self) -> bool {
         self.running == 0 && self.steps[0].has_ended()
+    }
+
+    /// Time limit of the whole job, in milliseconds from its acceptance.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.deadline_ms
     }
 
     /// The first function that it calls, `module.function`; empty if it calls none.
@@ -294,7 +351,7 @@ impl Plan {
 /// Following a change through the tree. A list of work instead of recursion: a chain of many
 /// steps that need no task must not need a deep stack.
 impl Plan {
-    fn follow(&mut self, effects: &mut Effects) {
+    pub(super) fn follow(&mut self, effects: &mut Effects) {
         // Bounded: each step is started at most once and ends at most once.
         while let Some(work) = self.work.pop() {
             match work {
@@ -310,7 +367,9 @@ impl Plan {
         match step.kind {
             Kind::Task { .. } => {
                 self.running += 1;
-                effects.ready.push(StepId(index));
+                let on_each = self.options[step.options as usize].each == Some(true);
+                let list = if on_each { &mut effects.each } else { &mut effects.ready };
+                list.push(StepId(index));
             }
             Kind::Chain { .. } => self.work.push(Work::Start(index + 1)),
             Kind::Group { members: 0, .. } => self.settle(index, State::Done(Cbor::empty_array())),
@@ -335,7 +394,7 @@ impl Plan {
     fn ended(&mut self, index: u32, effects: &mut Effects) {
         let step = &self.steps[index as usize];
         let (role, has_callbacks) = (step.role, step.callbacks < step.end);
-        let failed = matches!(step.state, State::Failed(_));
+        let failed = self.has_failed(index);
         if has_callbacks {
             self.call_back(index, if failed { Role::OnError } else { Role::Link });
         }
@@ -349,6 +408,7 @@ impl Plan {
                 let error = self.outcome(StepId(index)).and_then(Result::err);
                 effects.failed_callbacks.extend(error.cloned());
             }
+            Role::StandIn { of } => self.settle(of, State::Same(self.source(index))),
             Role::Root => {}
         }
     }
@@ -372,17 +432,16 @@ impl Plan {
 
     /// `rest` members come after `member`, which has ended.
     fn chain_goes_on(&mut self, chain: u32, member: u32, rest: u32) {
-        let step = &self.steps[member as usize];
-        let mut next = step.end;
-        if let State::Failed(error) = &step.state {
-            let error = error.clone();
+        let failed = self.has_failed(member);
+        let mut next = self.steps[member as usize].end;
+        if failed {
             for _ in 0..rest {
                 self.skip(next);
                 next = self.steps[next as usize].end;
             }
-            self.settle(chain, State::Failed(error));
-        } else if rest == 0 {
-            self.settle(chain, State::Same(member));
+        }
+        if failed || rest == 0 {
+            self.settle(chain, State::Same(self.source(member)));
         } else {
             self.work.push(Work::Start(next));
         }
@@ -390,7 +449,7 @@ impl Plan {
 
     fn group_goes_on(&mut self, group: u32, member: u32) {
         let result = self.outcome(StepId(member)).and_then(Result::ok);
-        let (succeeded, size) = (result.is_some(), result.map_or(0, |r| r.as_bytes().len()));
+        let (succeeded, size) = (result.is_some(), result.map_or(0, |r| r.as_bytes().len() + self.key_bytes(member)));
         let result_bytes_max = self.result_bytes_max;
         let Kind::Group { pending, bytes, .. } = &mut self.steps[group as usize].kind else {
             unreachable!("only groups get here");
@@ -409,15 +468,16 @@ impl Plan {
 
     /// What a group comes to whose members have all ended.
     fn join(&mut self, group: u32) -> State {
-        let Kind::Group { members, bytes, .. } = self.steps[group as usize].kind else {
+        let Kind::Group { members, bytes, named, .. } = self.steps[group as usize].kind else {
             unreachable!("only groups are joined");
         };
-        let state = match self.first_error(group, members) {
+        let options = self.steps[group as usize].options;
+        let partial = named && self.options[options as usize].partial == Some(true);
+        let error = if partial { None } else { self.first_error(group, members, named) };
+        let state = match error {
             Some(error) => State::Failed(Box::new(error)),
-            None if bytes > self.result_bytes_max => {
-                let error = self.list_too_large(group, members, bytes);
-                State::Failed(Box::new(error))
-            }
+            None if bytes > self.result_bytes_max => State::Failed(Box::new(self.too_large_together(group, bytes))),
+            None if named => State::Done(self.map(group, bytes)),
             None => State::Done(self.list(group, members, bytes)),
         };
         let mut member = group + 1;
@@ -428,16 +488,19 @@ impl Plan {
         state
     }
 
-    fn first_error(&self, group: u32, members: u32) -> Option<TaskError> {
+    fn first_error(&self, group: u32, members: u32, named: bool) -> Option<TaskError> {
         let mut member = group + 1;
         for index in 0..members {
-            let step = &self.steps[member as usize];
-            if let State::Failed(error) = &step.state {
-                let mut error = TaskError::clone(error);
-                error.members.insert(0, index);
+            if let Some(Err(error)) = self.outcome(StepId(member)) {
+                let mut error = error.clone();
+                if named {
+                    error.text = format!("on {}: {}", self.node(member).unwrap_or_default(), error.text);
+                } else {
+                    error.members.insert(0, index);
+                }
                 return Some(error);
             }
-            member = step.end;
+            member = self.steps[member as usize].end;
         }
         None
     }
@@ -445,14 +508,36 @@ impl Plan {
     fn list(&self, group: u32, members: u32, bytes: usize) -> Cbor {
         let mut out = Vec::with_capacity(bytes + 9);
         put_array_header(&mut out, members as usize);
-        let mut member = group + 1;
-        for _ in 0..members {
-            if let Some(Ok(result)) = self.outcome(StepId(member)) {
-                out.extend_from_slice(result.as_bytes());
-            }
-            member = self.steps[member as usize].end;
+        for result in self.results(group).map(|(_, result)| result) {
+            out.extend_from_slice(result.as_bytes());
         }
         Cbor::from_encoded(out)
+    }
+
+    /// The map node → result of the members that have succeeded.
+    fn map(&self, group: u32, bytes: usize) -> Cbor {
+        let mut out = Vec::with_capacity(bytes + 9);
+        put_map_header(&mut out, self.results(group).count());
+        for (member, result) in self.results(group) {
+            put_text(&mut out, self.node(member).unwrap_or_default());
+            out.extend_from_slice(result.as_bytes());
+        }
+        Cbor::from_encoded(out)
+    }
+
+    /// The members of a group that have succeeded, with their results, in order.
+    fn results(&self, group: u32) -> impl Iterator<Item = (u32, &Cbor)> {
+        self.members(group).filter_map(|member| Some((member, self.outcome(StepId(member))?.ok()?)))
+    }
+
+    /// The members of a form, in order; none of a task.
+    pub(super) fn members(&self, form: u32) -> impl Iterator<Item = u32> {
+        let mut next = form + 1;
+        (0..self.steps[form as usize].members()).map(move |_| {
+            let member = next;
+            next = self.steps[member as usize].end;
+            member
+        })
     }
 
     /// Frees the outcome of a member that only its group needed.
@@ -460,7 +545,7 @@ impl Plan {
         let step = &mut self.steps[member as usize];
         let has_callbacks = step.callbacks < step.end;
         if !has_callbacks && matches!(step.state, State::Done(_) | State::Failed(_)) {
-            step.state = State::Joined;
+            step.state = State::Joined { failed: matches!(step.state, State::Failed(_)) };
         }
     }
 
@@ -479,6 +564,18 @@ impl Plan {
         }
     }
 
+    fn has_failed(&self, step: u32) -> bool {
+        matches!(self.outcome(StepId(step)), Some(Err(_)))
+    }
+
+    /// Where the outcome of a step that has ended is kept.
+    fn source(&self, step: u32) -> u32 {
+        match self.steps[step as usize].state {
+            State::Same(source) => source,
+            _ => step,
+        }
+    }
+
     /// Whether this is a task that was announced as ready and has not ended.
     pub fn is_running_task(&self, step: StepId) -> bool {
         self.steps
@@ -486,7 +583,7 @@ impl Plan {
             .is_some_and(|step| matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Running)))
     }
 
-    fn task(&self, id: StepId) -> (&Step, Mode, u32, &Range<u32>) {
+    pub(super) fn task(&self, id: StepId) -> (&Step, Mode, u32, &Range<u32>) {
         match self.steps.get(id.0 as usize) {
             Some(step) => match &step.kind {
                 Kind::Task { mode, function, args } => (step, *mode, *function, args),
@@ -502,24 +599,41 @@ impl Plan {
         (size > max).then(|| own_error(self.call(step).name, step.0, Cause::Unfit, text()))
     }
 
-    fn list_too_large(&self, group: u32, members: u32, bytes: usize) -> TaskError {
-        let max = self.result_bytes_max;
-        let text = format!("the list of {members} results has {bytes} bytes, the limit is {max}");
+    fn too_large_together(&self, group: u32, bytes: usize) -> TaskError {
+        let (step, max) = (&self.steps[group as usize], self.result_bytes_max);
+        let form = if matches!(step.kind, Kind::Group { named: true, .. }) { "map" } else { "list" };
+        let text = format!("the {form} of {} results has {bytes} bytes, the limit is {max}", step.members());
         own_error("group", group, Cause::Unfit, text)
     }
 
     /// Names the first task that has not ended.
-    fn revoked(&self) -> TaskError {
+    fn abandoned_error(&self, cause: Cause, text: String) -> TaskError {
         let open = |index: &u32| {
             let step = &self.steps[*index as usize];
-            matches!(step.kind, Kind::Task { .. }) && !step.has_ended()
+            matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Waiting | State::Running))
         };
         let first = (0..self.steps.len() as u32).find(open).unwrap_or(0);
-        let name = match &self.steps[first as usize].kind {
-            Kind::Task { function, .. } => &self.functions[*function as usize].name,
-            _ => "group",
-        };
-        own_error(name, first, Cause::Revoked, "the job was revoked".into())
+        own_error(self.step_name(first), first, cause, text)
+    }
+
+    /// The function of a task, or the form.
+    pub(super) fn step_name(&self, step: u32) -> &str {
+        match self.steps[step as usize].kind {
+            Kind::Task { function, .. } => &self.functions[function as usize].name,
+            Kind::Chain { .. } => "chain",
+            Kind::Group { .. } => "group",
+        }
+    }
+
+    /// The index of these options, which may be those of other tasks as well.
+    pub(super) fn keep_options(&mut self, options: Options) -> u32 {
+        let recent = self.options.len().saturating_sub(OPTIONS_RECENT);
+        let same = self.options[recent..].iter().position(|known| *known == options);
+        let index = same.map_or(self.options.len(), |at| recent + at);
+        if same.is_none() {
+            self.options.push(options);
+        }
+        index as u32
     }
 }
 
@@ -532,26 +646,29 @@ impl Plan {
     pub fn validate(&self) {
         assert!(self.work.is_empty(), "work was left undone");
         self.validate_counts();
-        let revoked = matches!(self.result(), Some(Err(e)) if e.cause == Cause::Revoked);
-        if !revoked {
+        self.validate_stand_ins();
+        if !self.abandoned {
             (0..self.steps.len() as u32).for_each(|step| self.validate_step(step));
         }
     }
 
     fn validate_counts(&self) {
-        // Tasks under a skipped step stay waiting but count as done.
-        let (mut open, mut running, mut tasks, mut index) = (0, 0, 0, 0);
-        while let Some(step) = self.steps.get(index) {
+        // Tasks under a skipped step stay waiting but count as done; a task that runs on each node
+        // counts as its runs do.
+        let (mut open, mut running, mut tasks, mut skipped_to) = (0, 0, 0, 0);
+        for (index, step) in self.steps.iter().enumerate() {
             if matches!(step.state, State::Skipped) {
-                (tasks, index) = (tasks + step.tasks, step.end as usize);
+                skipped_to = skipped_to.max(step.end as usize);
+            }
+            let stand_in = self.stand_ins.get(&(index as u32)).map(|root| &self.steps[*root as usize].kind);
+            let runs_elsewhere = matches!(stand_in, Some(Kind::Group { named: true, .. }));
+            if !matches!(step.kind, Kind::Task { .. }) || runs_elsewhere {
                 continue;
             }
-            if matches!(step.kind, Kind::Task { .. }) {
-                tasks += 1;
-                open += u32::from(!step.has_ended());
-                running += u32::from(matches!(step.state, State::Running));
-            }
-            index += 1;
+            tasks += 1;
+            let is_open = matches!(step.state, State::Waiting | State::Running) && index >= skipped_to;
+            open += u32::from(is_open);
+            running += u32::from(is_open && matches!(step.state, State::Running));
         }
         assert_eq!(tasks, self.total, "total is the number of tasks");
         assert_eq!(self.done, self.total - open, "done counts what has ended or cannot run");
@@ -561,6 +678,18 @@ impl Plan {
         } else if !matches!(self.steps[0].state, State::Waiting) {
             assert!(running > 0, "an unfinished job waits for some task");
         }
+    }
+
+    fn validate_stand_ins(&self) {
+        for (of, root) in &self.stand_ins {
+            let (task, root) = (&self.steps[*of as usize], &self.steps[*root as usize]);
+            assert_eq!(root.role, Role::StandIn { of: *of });
+            assert!(matches!(task.kind, Kind::Task { .. }), "only tasks are replaced");
+            let waits = matches!(task.state, State::Replaced);
+            assert_eq!(waits, !root.has_ended(), "a replaced task ends with its stand-in");
+        }
+        let stand_ins = self.steps.iter().filter(|step| matches!(step.role, Role::StandIn { .. }));
+        assert_eq!(stand_ins.count(), self.stand_ins.len(), "each stand-in is found by its task");
     }
 
     fn validate_step(&self, index: u32) {
@@ -577,8 +706,8 @@ impl Plan {
             member = below.end;
         }
         assert_eq!(member, step.callbacks, "callbacks lie behind the members");
-        let open = states.iter().filter(|s| matches!(s, State::Waiting | State::Running)).count();
-        let running = states.iter().filter(|s| matches!(s, State::Running)).count();
+        let open = states.iter().filter(|s| matches!(s, State::Waiting | State::Running | State::Replaced)).count();
+        let running = states.iter().filter(|s| matches!(s, State::Running | State::Replaced)).count();
         match (&step.state, &step.kind) {
             (State::Waiting, _) => assert_eq!(open, states.len(), "nothing of it has started"),
             (State::Skipped, _) => assert_eq!(running, 0, "nothing of it runs"),
@@ -605,22 +734,30 @@ impl Step {
         self.tasks = total - self.tasks;
     }
 
+    /// How many members a form has; none for a task.
+    pub(super) fn members(&self) -> u32 {
+        match self.kind {
+            Kind::Task { .. } => 0,
+            Kind::Chain { members } | Kind::Group { members, .. } => members,
+        }
+    }
+
     fn has_ended(&self) -> bool {
-        !matches!(self.state, State::Waiting | State::Running)
+        !matches!(self.state, State::Waiting | State::Running | State::Replaced)
     }
 }
 
-fn own_error(function: &str, task: u32, cause: Cause, text: String) -> TaskError {
+pub(super) fn own_error(function: &str, task: u32, cause: Cause, text: String) -> TaskError {
     let function = function.into();
     TaskError { function, task, node: None, attempt: 0, cause, text, members: Vec::new() }
 }
 
 /// What an errback gets: the map `{task: "tasks.add", error: "…"}`.
 fn error_map(error: &TaskError) -> Vec<u8> {
-    const MAP_OF_2: u8 = 0xa2;
-    let mut out = alloc::vec![MAP_OF_2];
+    let mut out = Vec::new();
+    put_map_header(&mut out, 2);
     for text in ["task", error.function.as_str(), "error", error.text.as_str()] {
-        out.extend_from_slice(Cbor::encode(&text).as_bytes());
+        put_text(&mut out, text);
     }
     out
 }

@@ -94,6 +94,11 @@ impl Archive {
         self.jobs.iter().map(|(number, ended)| (*number, ended))
     }
 
+    /// The first job from a number on.
+    pub(super) fn first_from(&self, number: u64) -> Option<(u64, &Ended)> {
+        self.jobs.range(number..).next().map(|(number, ended)| (*number, ended))
+    }
+
     /// Takes a job that is over.
     pub(super) fn insert(&mut self, number: u64, ended: Ended) {
         self.bytes += ended.bytes();

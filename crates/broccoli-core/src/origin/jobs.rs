@@ -1,17 +1,23 @@
 //! One accepted job: its plan and where each of its tasks is.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_abi::Function;
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
-use broccoli_proto::{Cause, Cbor, ModuleHash, NodeId, Outcome, TaskError};
+use broccoli_proto::options::Rate;
+use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
+use super::delays::Due;
 use super::journal::{About, Change};
-use super::queue::Queue;
-use crate::canvas::{Effects, Mode, Plan, StepId};
+use super::queue::{Need, Queue};
+use super::rates::Limit;
+use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Resolved, Room, StepId, pinned_to};
 use crate::io::SubmitId;
-use crate::time::ms;
+use crate::time::Instant;
 
 /// Nodes beside its client that hear of a job.
 const WATCHERS_MAX: usize = 8;
@@ -50,9 +56,21 @@ pub(super) struct Job {
     watchers: Vec<NodeId>,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
-    /// The class of the last task that became ready: mostly that of the next one too.
-    last_class: Option<(u32, Vec<alloc::string::String>, u32)>,
+    /// What delayed tasks wait for, by step.
+    pub(super) due: BTreeMap<u32, Due>,
+    /// Until when tasks were to wait, in Unix milliseconds, as an earlier incarnation has noted.
+    pub(super) waited: BTreeMap<u32, u64>,
+    /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
+    pub(super) expiries: BTreeMap<u64, Vec<u32>>,
+    /// When this incarnation of the origin got the job …
+    pub(super) accepted: Instant,
+    /// … and how old it was then: 0 if it came from its client.
+    pub(super) age: Duration,
+    /// What the last queued task needed: mostly that of the next one too.
+    last_class: Option<LastClass>,
     told: u32,
+    /// Whether the client is to be told soon how far the job is.
+    news_due: bool,
     /// Its outcome is known; callbacks may still run.
     pub(super) ended: bool,
     /// Somebody knows how the job ended.
@@ -64,9 +82,19 @@ pub(super) struct Job {
 pub(super) struct Task {
     /// Counts leases: the number of the current attempt.
     pub(super) attempt: u32,
-    failures: u32,
-    losses: u8,
+    /// Failures of its current attempts.
+    pub(super) failures: u32,
+    /// Attempts that had started and were lost.
+    pub(super) losses: u8,
     pub(super) phase: Phase,
+}
+
+/// The class of tasks with this function, routing and rate.
+#[derive(Debug)]
+struct LastClass {
+    key: u32,
+    on: Vec<String>,
+    rate: Option<Rate>,
     class: u32,
 }
 
@@ -99,8 +127,14 @@ impl Job {
             records: 0,
             watchers: Vec::new(),
             tasks: Vec::new(),
+            due: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            accepted: Instant::default(),
+            age: Duration::ZERO,
             last_class: None,
             told: 0,
+            news_due: false,
             ended: false,
             seen: false,
         }
@@ -127,44 +161,42 @@ impl Job {
         client.into_iter().chain(self.watchers.iter().copied())
     }
 
-    /// Queues a task that the plan has announced, or says how long it has to wait.
-    pub(super) fn make_ready(&mut self, number: u64, step: u32, queue: &mut Queue) -> Option<Duration> {
-        self.task_mut(step);
+    /// A task of the plan, noted here when it was not yet.
+    pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
-        let call = self.plan.call(StepId(step));
-        let same = |(key, on, _): &&(u32, Vec<_>, u32)| *key == call.key && *on == call.options.on;
-        let class = match self.last_class.as_ref().filter(same) {
-            Some((_, _, class)) => *class,
-            None => {
-                let module = self.bindings[call.key as usize].module;
-                let class = queue.class(Want { module, on: call.options.on.clone() });
-                self.last_class = Some((call.key, call.options.on.clone(), class));
-                class
-            }
-        };
-        let delay = call.options.countdown_ms.filter(|delay| *delay > 0);
-        let priority = call.options.priority.unwrap_or(0);
-        self.tasks[at].class = class;
-        match delay {
-            Some(delay) => {
-                self.tasks[at].phase = Phase::Delayed;
-                Some(ms(delay))
-            }
-            None => {
-                self.tasks[at].phase = Phase::Ready;
-                queue.push_back(class, priority, number, step);
-                None
-            }
+        if self.tasks.len() <= at {
+            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready });
         }
+        &mut self.tasks[at]
     }
 
-    /// A countdown is over.
-    pub(super) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
-        let priority = self.priority(step);
-        if let Some(task) = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Delayed) {
-            task.phase = Phase::Ready;
-            queue.push_back(task.class, priority, number, step);
+    /// Queues a task behind the others.
+    pub(super) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
+        self.set_phase(step, Phase::Ready);
+        let class = self.class(step, queue);
+        queue.push_back(class, self.priority(step), number, step);
+    }
+
+    /// The class of the queue for a task. Looked up each time: a queue forgets classes while they
+    /// are empty.
+    fn class(&mut self, step: u32, queue: &mut Queue) -> u32 {
+        let call = self.plan.call(StepId(step));
+        let Options { on, rate, .. } = call.options;
+        let same = |last: &&LastClass| {
+            last.key == call.key && last.rate == *rate && last.on == *on && queue.has_class(last.class)
+        };
+        if let Some(last) = self.last_class.as_ref().filter(same) {
+            return last.class;
         }
+        let module = self.bindings[call.key as usize].module;
+        let limit = rate.map(|rate| Limit::new(call.name, rate));
+        let class = queue.class(Need { want: Want { module, on: on.clone() }, limit });
+        self.last_class = Some(LastClass { key: call.key, on: on.clone(), rate: *rate, class });
+        class
+    }
+
+    pub(super) fn set_phase(&mut self, step: u32, phase: Phase) {
+        self.task_mut(step).phase = phase;
     }
 
     /// A new attempt at a ready task; none if it is not ready any more.
@@ -210,23 +242,15 @@ impl Job {
 
     /// Puts the task of an attempt back to the front, if the attempt is the current one.
     pub(super) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
-        let priority = self.priority(attempt.step);
-        let current = |task: &&mut Task| task.phase == Phase::Leased && task.attempt == attempt.number;
-        let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(current) else {
+        let step = attempt.step;
+        let current = |task: &&Task| task.phase == Phase::Leased && task.attempt == attempt.number;
+        if self.tasks.get(step as usize).filter(current).is_none() {
             return false;
-        };
-        task.phase = Phase::Ready;
-        queue.push_front(task.class, priority, attempt.job, attempt.step);
+        }
+        self.set_phase(step, Phase::Ready);
+        let class = self.class(step, queue);
+        queue.push_front(class, self.priority(step), attempt.job, step);
         true
-    }
-
-    /// Tries a failed task again, if its author allowed for it. Returns how often it has failed then.
-    pub(super) fn retry(&mut self, attempt: Attempt, queue: &mut Queue) -> Option<u32> {
-        let retries = self.plan.call(StepId(attempt.step)).options.retries.unwrap_or(0);
-        let task = self.tasks.get_mut(attempt.step as usize)?;
-        task.failures += 1;
-        let failures = task.failures;
-        (failures <= retries && self.requeue(attempt, queue)).then_some(failures)
     }
 
     /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how often
@@ -235,7 +259,7 @@ impl Job {
         if !self.requeue(attempt, queue) {
             return None;
         }
-        let task = &mut self.tasks[attempt.step as usize];
+        let task = self.task_mut(attempt.step);
         task.losses += u8::from(started);
         Some(task.losses)
     }
@@ -252,12 +276,19 @@ impl Job {
 
     /// Ends a task.
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
-        self.tasks[step as usize].phase = Phase::Ended;
+        self.set_phase(step, Phase::Ended);
+        self.due.remove(&step);
         self.plan.complete(StepId(step), outcome, effects);
     }
 
     /// Does again what an earlier incarnation has noted.
-    pub(super) fn replay(&mut self, change: Change, effects: &mut Effects) -> Result<(), &'static str> {
+    pub(super) fn replay(
+        &mut self,
+        change: Change,
+        limits: &Limits,
+        effects: &mut Effects,
+    ) -> Result<(), &'static str> {
+        let room = Room { limits, tasks: u32::MAX };
         match change {
             Change::Ended { step, outcome } => {
                 if !self.plan.complete(StepId(step), outcome, effects) {
@@ -271,20 +302,58 @@ impl Job {
             Change::Lost { step, losses } if self.plan.is_running_task(StepId(step)) => {
                 self.task_mut(step).losses = losses;
             }
-            Change::Failed { .. } | Change::Lost { .. } => return Err("a failure of a task that did not run"),
+            Change::Waits { step, until_unix_ms } if self.plan.is_running_task(StepId(step)) => {
+                self.waited.insert(step, until_unix_ms);
+            }
+            Change::Failed { .. } | Change::Lost { .. } | Change::Waits { .. } => {
+                return Err("a failure of a task that did not run");
+            }
             Change::Revoked => self.plan.revoke(),
+            Change::Late => self.plan.miss_deadline(),
+            Change::OnEach { step, nodes } => {
+                if !self.plan.is_running_task(StepId(step)) {
+                    return Err("nodes for a task that did not run");
+                }
+                self.plan.run_on_each(StepId(step), &nodes, room, effects);
+            }
+            Change::Replaced { step, result, bindings } => {
+                let canvas = Canvas::replacement(&result).and_then(Result::ok).ok_or("a replacement is no canvas")?;
+                let find = |name: &str| {
+                    let binding = bindings.iter().find(|binding| binding.asked == name);
+                    let binding = binding.ok_or("a name of a replacement is unknown")?;
+                    Ok((binding.full.clone(), binding.module, &binding.function))
+                };
+                self.replace(step, &canvas, find, room, effects).map_err(|_| "a replacement cannot be run")?;
+            }
         }
         Ok(())
     }
 
-    /// A task of the plan, noted here when it was not yet.
-    fn task_mut(&mut self, step: u32) -> &mut Task {
-        let at = step as usize;
-        if self.tasks.len() <= at {
-            let blank = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, class: 0 };
-            self.tasks.resize(at + 1, blank);
+    /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
+    /// know yet: full name, module and function.
+    pub(super) fn replace<'f>(
+        &mut self,
+        step: u32,
+        canvas: &Canvas,
+        mut find: impl FnMut(&str) -> Result<(String, ModuleHash, &'f Function), String>,
+        room: Room<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), CanvasError> {
+        let Job { plan, bindings, .. } = self;
+        let known = bindings.len();
+        let resolve = |name: &str| {
+            let (full, module, function) = find(name)?;
+            let key = bindings.len() as u32;
+            bindings.push(Arc::new(LeasedFunction { module, name: function.name.clone() }));
+            Ok(Resolved { name: full, function, key })
+        };
+        if let Err(error) = plan.replace(StepId(step), canvas, resolve, room, effects) {
+            self.bindings.truncate(known);
+            return Err(error);
         }
-        &mut self.tasks[at]
+        self.task_mut(step).phase = Phase::Ended;
+        self.due.remove(&step);
+        Ok(())
     }
 
     /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
@@ -296,12 +365,19 @@ impl Job {
             }
             task.phase = Phase::Ended;
         }
+        self.due.clear();
+        self.expiries.clear();
         under_way
     }
 
     /// Whether a task is queued.
     pub(super) fn is_ready(&self, step: u32) -> bool {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
+    }
+
+    /// Whether any task was handed to a worker, so far as this incarnation knows.
+    pub(super) fn was_leased(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
     }
 
     /// All tasks that were announced, with their step.
@@ -312,6 +388,11 @@ impl Job {
     /// One task that was announced.
     pub(super) fn task(&self, step: u32) -> Option<&Task> {
         self.tasks.get(step as usize)
+    }
+
+    /// The node that a task is tied to, as one of its runs on each.
+    pub(super) fn pinned_to(&self, step: u32) -> Option<NodeId> {
+        pinned_to(&self.plan.call(StepId(step)).options.on)?.parse().ok()
     }
 
     /// The module of a task's function.
@@ -349,8 +430,17 @@ impl Job {
         JobNews::Progress { done: progress.done, total: progress.total }
     }
 
+    /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
+    pub(super) fn news_to_come(&mut self) -> bool {
+        let heard = matches!(self.client, Client::Local(_)) || self.listeners().next().is_some();
+        let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
+        self.news_due |= come;
+        come
+    }
+
     /// How far the job is, if that has changed since it was told.
     pub(super) fn progress_if_changed(&mut self) -> Option<JobNews> {
+        self.news_due = false;
         let done = self.plan.progress().done;
         let changed = done != self.told;
         self.told = done;

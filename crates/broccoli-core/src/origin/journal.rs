@@ -110,7 +110,7 @@ pub(super) struct Key {
 }
 
 /// What a name in a canvas stood for when its job was accepted.
-#[derive(Debug, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub(super) struct Binding {
     /// As the canvas has it.
     #[n(0)]
@@ -164,6 +164,36 @@ pub(super) enum Change {
     /// The job was revoked: nothing that has not ended will.
     #[n(3)]
     Revoked,
+    /// A task was replaced by a canvas: its result. The names are those that the job had not known.
+    #[n(4)]
+    Replaced {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        result: Cbor,
+        #[n(2)]
+        bindings: Vec<Binding>,
+    },
+    /// A task runs on each of these nodes.
+    #[n(5)]
+    OnEach {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        nodes: Vec<NodeId>,
+    },
+    /// The time limit of the job was over.
+    #[n(6)]
+    Late,
+    /// A task waits until then: a countdown, or the pause before it is tried again. Only noted if the
+    /// time of day is known.
+    #[n(8)]
+    Waits {
+        #[n(0)]
+        step: u32,
+        #[n(1)]
+        until_unix_ms: u64,
+    },
 }
 
 /// How a job ended.

@@ -9,6 +9,8 @@ use broccoli_proto::NodeId;
 use broccoli_proto::message::Want;
 
 use super::peers::Peer;
+use super::rates::{Limit, Permits};
+use crate::canvas::pinned_to;
 use crate::members::matches;
 use crate::modules::Modules;
 use crate::time::Instant;
@@ -17,6 +19,8 @@ use crate::time::Instant;
 const PRIORITIES: usize = 10;
 /// Classes beyond this number are dropped when they are empty.
 const CLASSES_MAX: usize = 256;
+/// Fewer entries than this that wait for nothing are let be.
+const STALE_MIN: usize = 64;
 /// Waiting tasks whose jobs hear that no node fits.
 const TOLD_MAX: usize = 16;
 
@@ -27,17 +31,27 @@ type Key = (u64, u32);
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     classes: BTreeMap<u32, Class>,
-    ids: BTreeMap<Want, u32>,
+    ids: BTreeMap<Need, u32>,
     last_class: u32,
     len: usize,
+    /// About how many entries are of tasks that have ended while they waited.
+    stale: usize,
     /// Counts what was queued, for first in, first out between classes.
     pushed: u64,
 }
 
-/// Tasks that need the same of a node.
+/// What makes a class: what its tasks need of a node, and how often they may be started.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Need {
+    pub(super) want: Want,
+    pub(super) limit: Option<Limit>,
+}
+
+/// Tasks that need the same.
 #[derive(Debug)]
 struct Class {
     want: Want,
+    limit: Option<(Limit, Permits)>,
     queues: [VecDeque<(u64, Key)>; PRIORITIES],
     /// How often help was called for since the class last had credit for all.
     round: u32,
@@ -54,9 +68,14 @@ impl Queue {
         self.len == 0
     }
 
-    /// The class of tasks with this need.
-    pub(super) fn class(&mut self, want: Want) -> u32 {
-        if let Some(id) = self.ids.get(&want) {
+    /// Whether a class is still there.
+    pub(super) fn has_class(&self, class: u32) -> bool {
+        self.classes.contains_key(&class)
+    }
+
+    /// The class of tasks with this need. One that is empty may be forgotten.
+    pub(super) fn class(&mut self, need: Need) -> u32 {
+        if let Some(id) = self.ids.get(&need) {
             return *id;
         }
         if self.classes.len() >= CLASSES_MAX {
@@ -65,10 +84,43 @@ impl Queue {
             self.ids.retain(|_, id| classes.contains_key(id));
         }
         self.last_class += 1;
-        self.ids.insert(want.clone(), self.last_class);
-        let queues = Default::default();
-        self.classes.insert(self.last_class, Class { want, queues, round: 0, unfit_since: None, told_at: None });
+        self.ids.insert(need.clone(), self.last_class);
+        let Need { want, limit } = need;
+        let limit = limit.map(|limit| (limit, Permits::default()));
+        let class = Class { want, limit, queues: Default::default(), round: 0, unfit_since: None, told_at: None };
+        self.classes.insert(self.last_class, class);
         self.last_class
+    }
+
+    /// The limit of a class, if it has one, and what there is of its permits.
+    pub(super) fn permits(&mut self, class: u32) -> Option<(&Limit, &mut Permits)> {
+        let (limit, permits) = self.classes.get_mut(&class)?.limit.as_mut()?;
+        Some((limit, permits))
+    }
+
+    /// How many tasks of a class may be leased now.
+    pub(super) fn open(&self, class: u32, now: Instant) -> usize {
+        let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
+        limit.map_or(usize::MAX, |(_, permits)| permits.open(now) as usize)
+    }
+
+    /// Whether a class only waits for its permits: no worker could help.
+    pub(super) fn awaits_permits(&self, class: u32) -> bool {
+        let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
+        limit.is_some_and(|(_, permits)| permits.are_to_come())
+    }
+
+    /// The classes that wait for permits.
+    pub(super) fn awaiting_permits(&self) -> impl Iterator<Item = u32> {
+        self.classes.keys().copied().filter(|class| self.awaits_permits(*class))
+    }
+
+    /// The class that waits for this answer of a node, and how many permits it has asked for.
+    pub(super) fn asked(&self, node: NodeId, number: u64) -> Option<(u32, u32)> {
+        self.classes.iter().find_map(|(id, class)| match class.limit {
+            Some((_, Permits::Asked { of, nonce, tasks })) if of == node && nonce == number => Some((*id, tasks)),
+            _ => None,
+        })
     }
 
     pub(super) fn push_back(&mut self, class: u32, priority: u8, job: u64, step: u32) {
@@ -93,6 +145,20 @@ impl Queue {
         let (_, key) = self.slot(class, priority)?.pop_front()?;
         self.len -= 1;
         Some(key)
+    }
+
+    /// A queued task has ended. Its entry is dropped when it comes to the front, or with others
+    /// when they are as many as those that wait.
+    pub(super) fn went_stale(&mut self, waits: impl Fn(u64, u32) -> bool) {
+        self.stale += 1;
+        if self.stale < STALE_MIN || self.stale * 2 < self.len {
+            return;
+        }
+        for queue in self.classes.values_mut().flat_map(|class| &mut class.queues) {
+            queue.retain(|(_, (job, step))| waits(*job, *step));
+        }
+        self.len = self.iter().count();
+        self.stale = 0;
     }
 
     /// Drops the entries of a job that has ended.
@@ -169,6 +235,11 @@ impl Queue {
         self.classes.get(&class).is_some_and(|class| {
             matches(&class.want.on, name, &peer.features) && modules.peer_holds(peer.modules, &class.want.module)
         })
+    }
+
+    /// The only node that can run tasks of a class, if there is but one.
+    pub(super) fn pinned_to(&self, class: u32) -> Option<NodeId> {
+        pinned_to(&self.classes.get(&class)?.want.on)?.parse().ok()
     }
 
     /// Keeps count of how long no node fits a class; names some of its tasks, one of each job,

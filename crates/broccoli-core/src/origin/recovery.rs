@@ -20,8 +20,8 @@ use broccoli_proto::{Canvas, Cause, TaskError};
 use super::archive::Ended;
 use super::jobs::{Client, Job, attempts_before};
 use super::journal::{About, AcceptedRecord, ChangesRecord, OverRecord, Record, VERSION};
-use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin};
-use crate::canvas::{Effects, Limits, Resolved, StepId, lower};
+use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin, set_deadline};
+use crate::canvas::{Effects, Limits, Resolved, lower};
 use crate::io::RecordKey;
 use crate::node::{Damage, OtherVersion, Recovery};
 use crate::shared::Shared;
@@ -30,13 +30,13 @@ use crate::timers::Timer;
 
 /// A job as its records tell it.
 enum Found {
-    /// It goes on; the steps are ready.
+    /// It goes on with these steps.
     Running {
         order: u64,
         job: Box<Job>,
-        ready: Vec<u32>,
+        effects: Effects,
     },
-    Over(OverRecord),
+    Over(Box<OverRecord>),
 }
 
 /// How an asker is told that the records of a job are damaged.
@@ -73,11 +73,11 @@ impl Origin {
             let found = read(&mut of_job, boots, &shared.config.limits.canvas);
             of_job.for_each(drop);
             match found {
-                Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, record)),
-                Ok(Found::Running { order, job, ready }) => {
+                Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, *record)),
+                Ok(Found::Running { order, job, effects }) => {
                     self.accepted = self.accepted.max(order);
-                    self.take_recovered(number, *job);
-                    queued.push((order, number, ready));
+                    self.take_recovered(shared, number, *job);
+                    queued.push((order, number, effects));
                 }
                 Err(reason) => {
                     self.damaged.insert(number, reason.clone());
@@ -91,14 +91,13 @@ impl Origin {
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
-        for (_, number, ready) in queued {
-            let effects = Effects { ready: ready.into_iter().map(StepId).collect(), ..Effects::default() };
+        self.adopting = recovery.jobs > 0;
+        for (_, number, effects) in queued {
             self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
         self.journal.begin(boots + 1);
-        if recovery.jobs > 0 {
-            self.adopting = true;
+        if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
         self.on_forget_timer(shared);
@@ -114,7 +113,10 @@ impl Origin {
         }
     }
 
-    fn take_recovered(&mut self, number: u64, job: Job) {
+    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Job) {
+        let age_ms = shared.unix_ms().zip(job.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
+        (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
+        set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
         self.remember(number, &job.about);
         self.jobs.insert(number, job);
@@ -182,7 +184,7 @@ fn read(
         Record::decode(&value).map(Some).ok_or_else(|| format!("record {number} cannot be read"))
     };
     let accepted = match next()? {
-        Some(Record::Over(over)) => return Ok(Found::Over(over)),
+        Some(Record::Over(over)) => return Ok(Found::Over(Box::new(over))),
         Some(Record::Accepted(accepted)) => accepted,
         _ => return Err("record 0 says nothing of a job".into()),
     };
@@ -196,12 +198,15 @@ fn read(
             return Err(format!("record {records} is no change"));
         };
         for change in changes {
-            job.replay(change, &mut effects).map_err(|why| format!("record {records}: {why}"))?;
+            job.replay(change, limits, &mut effects).map_err(|why| format!("record {records}: {why}"))?;
         }
         records += 1;
     }
-    let ready = effects.ready.into_iter().filter(|step| job.plan.is_running_task(*step)).map(|step| step.0).collect();
-    Ok(Found::Running { order, job: Box::new(job.recovered(attempts_before(boots), records)), ready })
+    effects.ready.retain(|step| job.plan.is_running_task(*step));
+    effects.each.retain(|step| job.plan.is_running_task(*step));
+    effects.failed_callbacks.clear();
+    let job = Box::new(job.recovered(attempts_before(boots), records));
+    Ok(Found::Running { order, job, effects })
 }
 
 /// The job as it was when it was accepted.

@@ -1,14 +1,19 @@
 //! The protocol of the sans-IO node, one module a behaviour.
 
 mod batches;
+mod clients;
 mod faults;
 mod forms;
+mod growth;
 mod hostile;
+mod leaving;
 mod losses;
 mod modules;
 mod presence;
 mod queue;
+mod rates;
 mod spread;
+mod time;
 
 use broccoli_core::Event;
 use broccoli_proto::{Canvas, Cbor};

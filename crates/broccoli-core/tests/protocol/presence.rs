@@ -99,3 +99,16 @@ fn a_client_submits_elsewhere_if_its_origin_dies_before_it_answers() {
     let job = c.submit_remote(0, &crate::add(2, 2));
     assert_eq!(c.wait(0, job, 10_000), Ok(broccoli_proto::Cbor::encode(&4)));
 }
+
+#[test]
+fn a_welcome_is_not_answered_with_another_hello() {
+    let mut c = Cluster::started(65, vec![Spec::new("origin", 0), Spec::client("client")]);
+    // The client has its token, but cannot learn the functions.
+    c.lose = Some(|message| matches!(message, Message::Manifests(_)));
+    c.faults.duplication = 1_000;
+    c.attach(1);
+    c.count_from_here();
+    c.run_for(2_000);
+    let hellos = c.packets_with(|message| matches!(message, Message::Hello));
+    assert!(hellos <= 12, "{hellos} packets with hellos in 2 s");
+}

@@ -1,8 +1,7 @@
 //! Accepting, refusing and revoking.
 
-use broccoli_core::{Event, SubmitError};
+use broccoli_core::{Event, Limits, SubmitError};
 use broccoli_proto::Cause;
-use broccoli_proto::message::Refusal;
 
 use crate::cluster::{Cluster, Spec};
 use crate::{add, sleep, sleeps};
@@ -15,12 +14,12 @@ fn a_full_queue_refuses_and_loses_nothing_that_it_accepted() {
     let jobs: Vec<_> = (0..4).map(|_| c.submit(0, &sleep(100))).collect();
     assert_eq!(c.try_submit(0, &add(1, 1)), Err(SubmitError::QueueFull));
     let remote = c.submit_remote(1, &add(1, 1));
-    let refused =
-        |c: &Cluster| c.events(1).any(|event| matches!(event, Event::Refused(id, Refusal::QueueFull) if *id == remote));
-    assert!(c.run_until(1_000, refused));
+    let told = |c: &Cluster| c.events(1).any(|event| matches!(event, Event::QueueFull(id, _) if *id == remote));
+    assert!(c.run_until(1_000, told));
     jobs.into_iter().for_each(|job| assert!(c.wait(0, job, 2_000).is_ok()));
     let job = c.submit(0, &add(1, 1));
     assert!(c.wait(0, job, 1_000).is_ok(), "there is room again");
+    assert!(c.wait(1, remote, 1_000).is_ok(), "the client has waited for it");
 }
 
 #[test]
@@ -97,4 +96,19 @@ fn a_second_call_for_help_does_not_wait_for_the_first_ones_interval() {
     let second = c.submit(0, &add(1, 1));
     assert!(c.wait(0, second, 3_000).is_ok());
     assert!(c.now_ms() - start < 20, "{} ms", c.now_ms() - start);
+}
+
+#[test]
+fn a_worker_that_may_hold_less_than_its_slots_asks_for_no_more() {
+    let tiny = |limits: &mut Limits| limits.held_max = 1;
+    for specs in
+        [vec![Spec::new("both", 4).limits(tiny)], vec![Spec::new("origin", 0), Spec::worker("w", 4).limits(tiny)]]
+    {
+        let mut c = Cluster::started(46, specs);
+        let (canvas, expected) = sleeps(6, 10);
+        c.count_from_here();
+        let job = c.submit(0, &canvas);
+        assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+        assert!(c.published.len() < 60, "{} packets for 6 tasks", c.published.len());
+    }
 }

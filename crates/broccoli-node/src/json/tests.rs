@@ -56,6 +56,9 @@ fn what_json_cannot_express_is_an_error() {
     assert_eq!(error(&[0xf9, 0xfc, 0]), "the result holds an infinity, which JSON cannot express");
     assert_eq!(error(&[0xc6, 0]), "the result holds CBOR tag 6, which JSON cannot express");
     assert_eq!(error(&[0x81]), "the CBOR ends inside an item");
+    let map_in_key = "the result holds a map in the key of a map, which JSON cannot express";
+    assert_eq!(error(&[0xa1, 0xa0, 0]), map_in_key);
+    assert_eq!(error(&[0xa1, 0x81, 0xa1, 0, 0, 0]), map_in_key);
 }
 
 #[test]

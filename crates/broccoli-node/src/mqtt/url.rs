@@ -148,7 +148,9 @@ impl FromStr for ServerUrl {
             return Err(UrlError::Path(path.to_owned()));
         }
         let (host, port) = parse_host_port(authority)?;
-        Ok(Self { host, port, credentials: userinfo.map(parse_credentials).transpose()? })
+        let url = Self { host, port, credentials: userinfo.map(parse_credentials).transpose()? };
+        // Written out, an address can be longer than it was typed, and must still be one.
+        if url.to_url_with_password().len() > URL_BYTES_MAX { Err(UrlError::TooLong) } else { Ok(url) }
     }
 }
 
@@ -273,6 +275,7 @@ mod tests {
         assert_eq!(parse("me:%ff@host"), Err(UrlError::PercentEncoding));
         assert_eq!(parse("host:1/x"), Err(UrlError::Path("/x".into())));
         assert_eq!(parse(&"h".repeat(1025)), Err(UrlError::TooLong));
+        assert_eq!(parse(&format!("me:{}@host", "!".repeat(400))), Err(UrlError::TooLong));
     }
 
     #[test]

@@ -5,12 +5,14 @@
 
 use std::rc::Rc;
 
+use broccoli_proto::options::DELAYS_MS;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::ITEMS_MAX;
 use super::ast::{Args, Expr, ExprKind, Fallible, Pos, Suffix, SuffixKind, fail};
 use super::eval::Evaluator;
 use super::options;
+use super::parse::is_plain_name;
 use super::value::{Outcome, Range, Sig, Value, Weight, found};
 
 /// Most arguments of one call.
@@ -403,7 +405,7 @@ impl Evaluator {
                 }
                 let wait_ms = match timeout {
                     None | Some((_, Value::None)) => None,
-                    Some((at, value)) => Some(at_place(at, options::milliseconds("timeout", &value))?),
+                    Some((at, value)) => Some(at_place(at, options::milliseconds("timeout", &value, DELAYS_MS))?),
                 };
                 Ok(Value::Outcome(Rc::new(Outcome { canvas: sig, wait_ms })))
             }
@@ -595,7 +597,8 @@ fn named(at: Pos, value: &Value) -> Fallible<Vec<(Pos, String, Value)>> {
         return fail(at, format!("arguments by name must be a dict, found {}", found(value)));
     };
     let pair = |(key, value): &(Value, Value)| match key {
-        Value::Str(name) => Ok((at, name.to_string(), value.clone())),
+        Value::Str(name) if is_plain_name(name) => Ok((at, name.to_string(), value.clone())),
+        Value::Str(_) => fail(at, "the name of an argument has letters, digits and `_`, and is no word of Python"),
         other => fail(at, format!("the name of an argument must be a string, found {}", found(other))),
     };
     dict.pairs().iter().map(pair).collect()

@@ -1,11 +1,14 @@
 //! The options of a task in the text: names, units and ranges.
 
+use std::ops::RangeInclusive;
+
 use broccoli_proto::Options;
+use broccoli_proto::options::{DELAYS_MS, LIMITS_MS, ON_MAX, PRIORITIES, RATE_MAX, RETRIES, Rate};
 
 use super::value::{Value, found};
 
 /// Every option of `.set`, in the order in which they are printed.
-pub(super) const NAMES: [&str; 14] = [
+pub(super) const NAMES: [&str; 15] = [
     "retries",
     "backoff",
     "backoff_max",
@@ -15,6 +18,7 @@ pub(super) const NAMES: [&str; 14] = [
     "eta",
     "countdown",
     "priority",
+    "rate",
     "on",
     "each",
     "partial",
@@ -22,12 +26,8 @@ pub(super) const NAMES: [&str; 14] = [
     "immutable",
 ];
 
-/// Most retries.
-const RETRIES_MAX: i64 = 1000;
-/// Longest time and latest `eta`, in seconds: about 300 years, exact in milliseconds as a float.
-const SECONDS_MAX: f64 = 1e10;
-/// Most entries of `on`.
-const ON_MAX: usize = 16;
+/// Units of a rate, in milliseconds; the largest that fits is printed.
+const RATE_UNITS: [(&str, u32); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Sets one option other than `immutable`.
 ///
@@ -35,15 +35,16 @@ const ON_MAX: usize = 16;
 /// A message for the place of the option.
 pub(super) fn set(options: &mut Options, name: &str, value: &Value) -> Result<(), String> {
     match name {
-        "retries" => options.retries = Some(integer(name, value, RETRIES_MAX)? as u32),
-        "priority" => options.priority = Some(integer(name, value, 9)? as u8),
-        "timeout" => options.timeout_ms = Some(milliseconds(name, value)?),
-        "countdown" => options.countdown_ms = Some(milliseconds(name, value)?),
-        "backoff" => options.backoff_ms = Some(milliseconds(name, value)?),
-        "backoff_max" => options.backoff_max_ms = Some(milliseconds(name, value)?),
-        "expires" => options.expires_ms = Some(milliseconds(name, value)?),
-        "eta" => options.eta_unix_ms = Some(milliseconds(name, value)?),
-        "deadline" => options.deadline_ms = Some(milliseconds(name, value)?),
+        "retries" => options.retries = Some(integer(name, value, RETRIES)? as u32),
+        "priority" => options.priority = Some(integer(name, value, PRIORITIES)? as u8),
+        "timeout" => options.timeout_ms = Some(milliseconds(name, value, LIMITS_MS)?),
+        "countdown" => options.countdown_ms = Some(milliseconds(name, value, DELAYS_MS)?),
+        "backoff" => options.backoff_ms = Some(milliseconds(name, value, DELAYS_MS)?),
+        "backoff_max" => options.backoff_max_ms = Some(milliseconds(name, value, DELAYS_MS)?),
+        "expires" => options.expires_ms = Some(milliseconds(name, value, LIMITS_MS)?),
+        "eta" => options.eta_unix_ms = Some(milliseconds(name, value, DELAYS_MS)?),
+        "deadline" => options.deadline_ms = Some(milliseconds(name, value, LIMITS_MS)?),
+        "rate" => options.rate = Some(rate(value)?),
         "jitter" => options.jitter = Some(boolean(name, value)?),
         "each" => options.each = Some(boolean(name, value)?),
         "partial" => options.partial = Some(boolean(name, value)?),
@@ -60,24 +61,82 @@ pub(super) fn boolean(name: &str, value: &Value) -> Result<bool, String> {
     }
 }
 
-fn integer(name: &str, value: &Value, max: i64) -> Result<i64, String> {
+fn integer(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let (min, max) = (range.start(), range.end());
     match value {
-        Value::Int(n) if (0..=max).contains(n) => Ok(*n),
-        other => Err(format!("`{name}` is 0 to {max}, found {}", found(other))),
+        Value::Int(n) if u64::try_from(*n).is_ok_and(|n| range.contains(&n)) => Ok(*n as u64),
+        other => Err(format!("`{name}` is {min} to {max}, found {}", found(other))),
     }
 }
 
 /// Seconds as a number, at millisecond precision.
-pub(super) fn milliseconds(name: &str, value: &Value) -> Result<u64, String> {
+pub(super) fn milliseconds(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
     let seconds = match value {
         Value::Int(n) => *n as f64,
         Value::Float(x) => *x,
         other => return Err(format!("`{name}` is a number of seconds, found {}", found(other))),
     };
-    if !(0.0..=SECONDS_MAX).contains(&seconds) {
-        return Err(format!("`{name}` is 0 to {SECONDS_MAX} seconds, found {}", found(value)));
+    let (min, max) = (*range.start() as f64 / 1000.0, *range.end() as f64 / 1000.0);
+    if !(min..=max).contains(&seconds) {
+        return Err(format!("`{name}` is {min} to {max} seconds, found {}", found(value)));
     }
     Ok((seconds * 1000.0).round() as u64)
+}
+
+/// `"10/s"`, `"100/m"`, `"1/h"`, `"0.5/s"`, also `"1/400ms"` or `"10/5m"`; a mere number is tasks a second.
+fn rate(value: &Value) -> Result<Rate, String> {
+    let text = match value {
+        Value::Str(text) => text.to_string(),
+        Value::Int(n) => n.to_string(),
+        Value::Float(x) => x.to_string(),
+        other => return Err(no_rate(found(other))),
+    };
+    let (tasks, time) = text.split_once('/').unwrap_or((text.as_str(), "s"));
+    let rate = parse_rate(tasks, time).ok_or_else(|| no_rate(found(value)))?;
+    if rate.is_valid() {
+        return Ok(rate);
+    }
+    Err(format!("`rate` is more than 0 and at most {RATE_MAX} tasks a second, found {}", found(value)))
+}
+
+/// So many tasks, maybe with a fraction, in a number of units of time.
+fn parse_rate(tasks: &str, time: &str) -> Option<Rate> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unit_at = time.find(|c: char| !c.is_ascii_digit())?;
+    let (count, unit) = time.split_at(unit_at);
+    let (_, unit_ms) = RATE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    let count: u64 = if count.is_empty() { 1 } else { count.parse().ok()? };
+    let per_ms = count.checked_mul(unit_ms.into())?;
+    let (whole, fraction) = tasks.split_once('.').unwrap_or((tasks, "0"));
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let scale = 10u64.checked_pow(fraction.len() as u32)?;
+    let tasks: u64 = format!("{whole}{fraction}").parse().ok()?;
+    // `2.5/s` is 5 in 2 seconds. Whole numbers stay as they are written.
+    let shared = gcd(tasks, scale);
+    let per_ms = u32::try_from(per_ms.checked_mul(scale / shared)?).ok()?;
+    Some(Rate { tasks: u32::try_from(tasks / shared).ok()?, per_ms })
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
+/// A rate as it parses back: `10/s`, `5/2s`.
+pub(super) fn rate_text(rate: Rate) -> String {
+    let Rate { tasks, per_ms } = rate;
+    let fits = RATE_UNITS.into_iter().find(|(_, unit_ms)| per_ms % unit_ms == 0);
+    let (unit, unit_ms) = fits.unwrap_or(("ms", 1));
+    match per_ms / unit_ms {
+        1 => format!("{tasks}/{unit}"),
+        count => format!("{tasks}/{count}{unit}"),
+    }
+}
+
+fn no_rate(found: impl std::fmt::Display) -> String {
+    format!("`rate` is a text such as \"10/s\", \"100/m\" or \"1/h\", or a number of tasks a second, found {found}")
 }
 
 fn places(value: &Value) -> Result<Vec<String>, String> {

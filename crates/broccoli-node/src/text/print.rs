@@ -7,6 +7,8 @@
 use broccoli_abi::cbor::{CborError, Head, Reader};
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
+use super::options::rate_text;
+
 /// Longest line, in columns, unless a single name or string is longer.
 const COLUMNS_MAX: usize = 100;
 const INDENT: usize = 4;
@@ -115,6 +117,7 @@ fn options(options: &Options) -> Vec<Doc> {
         ("eta", options.eta_unix_ms.map(seconds)),
         ("countdown", options.countdown_ms.map(seconds)),
         ("priority", options.priority.map(|n| n.to_string())),
+        ("rate", options.rate.map(|rate| format!("\"{}\"", rate_text(rate)))),
         ("on", on),
         ("each", options.each.map(boolean)),
         ("partial", options.partial.map(boolean)),

@@ -1,5 +1,6 @@
 //! Properties of the text form: what is printed parses back, and no text panics.
 
+use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 use proptest::prelude::*;
 
@@ -57,11 +58,14 @@ fn options() -> impl Strategy<Value = Options> {
     let ms = || prop::option::weighted(0.2, 0..=10_000_000_000_000u64);
     let flag = || prop::option::weighted(0.2, any::<bool>());
     let on = prop::collection::vec("[a-z=\"\\\\]{1,6}", 0..3);
-    let first = (prop::option::of(0..=1000u32), ms(), prop::option::of(0..=9u8), ms(), on, flag());
-    let second = (flag(), ms(), ms(), flag(), ms(), ms(), ms());
+    let limit = || prop::option::weighted(0.2, 1..=10_000_000_000_000u64);
+    let rate = (1..=1_000u32, 1..=u32::MAX).prop_map(|(tasks, per_ms)| Rate { tasks, per_ms });
+    let first = (prop::option::of(0..=1000u32), limit(), prop::option::of(0..=9u8), ms(), on, flag());
+    let rate = prop::option::weighted(0.2, rate);
+    let second = (flag(), ms(), ms(), flag(), limit(), ms(), limit(), rate);
     (first, second).prop_map(|(first, second)| {
         let (retries, timeout_ms, priority, countdown_ms, on, each) = first;
-        let (partial, backoff_ms, backoff_max_ms, jitter, expires_ms, eta_unix_ms, deadline_ms) = second;
+        let (partial, backoff_ms, backoff_max_ms, jitter, expires_ms, eta_unix_ms, deadline_ms, rate) = second;
         Options {
             retries,
             timeout_ms,
@@ -76,6 +80,7 @@ fn options() -> impl Strategy<Value = Options> {
             expires_ms,
             eta_unix_ms,
             deadline_ms,
+            rate,
         }
     })
 }

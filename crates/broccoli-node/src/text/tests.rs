@@ -69,6 +69,12 @@ fn calls_prepend_their_arguments() {
 }
 
 #[test]
+fn there_is_one_nan() {
+    let canvas = |source: &str| parse(source).map(|program| program.canvas);
+    assert_eq!(canvas("f.s(-float('nan'))"), canvas("f.s(float('nan'))"));
+}
+
+#[test]
 fn chains() {
     assert_prints(&[
         ("chain(add.s(4, 4), mul.s(8), mul.s(10))", "chain(add.s(4, 4), mul.s(8), mul.s(10))"),
@@ -137,6 +143,15 @@ fn options_keep_their_units() {
         ("f.s().set(timeout=1.5, countdown=2)", "f.s().set(timeout=1.5, countdown=2)"),
         ("f.s().set(timeout=0.0014)", "f.s().set(timeout=0.001)"),
         ("f.s().set(priority=9).set(priority=1)", "f.s().set(priority=1)"),
+        ("f.s().set(rate='10/s')", "f.s().set(rate=\"10/s\")"),
+        ("f.s().set(rate='100/m')", "f.s().set(rate=\"100/m\")"),
+        ("f.s().set(rate='1/h')", "f.s().set(rate=\"1/h\")"),
+        ("f.s().set(rate=10)", "f.s().set(rate=\"10/s\")"),
+        ("f.s().set(rate='10')", "f.s().set(rate=\"10/s\")"),
+        ("f.s().set(rate=0.5)", "f.s().set(rate=\"1/2s\")"),
+        ("f.s().set(rate='2.50/s')", "f.s().set(rate=\"5/2s\")"),
+        ("f.s().set(rate='60/60s')", "f.s().set(rate=\"60/m\")"),
+        ("f.s().set(rate='3/400ms')", "f.s().set(rate=\"3/400ms\")"),
         ("f.s().set(on='n1')", "f.s().set(on=\"n1\")"),
         ("f.s().set(on=['led', 'room=kitchen'])", "f.s().set(on=[\"led\", \"room=kitchen\"])"),
         ("f.s().set(on=['led'])", "f.s().set(on=\"led\")"),
@@ -411,6 +426,10 @@ fn misplaced_values_are_named() {
         ("f.get(timeout='x')", "1:7: `timeout` is a number of seconds, found the string \"x\""),
         ("f.apply_async(5)", "1:15: what `.apply_async` calls with must be a list, found the number 5"),
         ("f.apply_async((1,), 5)", "1:21: arguments by name must be a dict, found the number 5"),
+        (
+            "f.apply_async((1,), {'eta=k': 2})",
+            "1:21: the name of an argument has letters, digits and `_`, and is no word of Python",
+        ),
         ("f.apply_async((1,), {1: 2})", "1:21: the name of an argument must be a string, found the number 1"),
         ("f.ä.s(1)", "1:2: no function can be named `ä`"),
         ("ä.s(1)", "1:1: no function can be named `ä`: use letters, digits and _, at most 64"),
@@ -423,17 +442,40 @@ fn options_have_ranges() {
         ("f.set(5)", "1:7: `.set` takes options by name, such as `retries=3`"),
         (
             "f.set(queue='x')",
-            "1:7: unknown option `queue`: there are retries, backoff, backoff_max, jitter, timeout, expires, eta, countdown, priority, on, each, partial, deadline, immutable",
+            "1:7: unknown option `queue`: there are retries, backoff, backoff_max, jitter, timeout, expires, eta, countdown, priority, rate, on, each, partial, deadline, immutable",
         ),
         ("f.set(priority=10)", "1:7: `priority` is 0 to 9, found the number 10"),
         ("f.set(priority=-1)", "1:7: `priority` is 0 to 9, found the number -1"),
         ("f.set(priority=True)", "1:7: `priority` is 0 to 9, found `True`"),
         ("f.set(retries=1001)", "1:7: `retries` is 0 to 1000, found the number 1001"),
         ("f.set(retries=1.0)", "1:7: `retries` is 0 to 1000, found the number 1.0"),
-        ("f.set(timeout=-1)", "1:7: `timeout` is 0 to 10000000000 seconds, found the number -1"),
+        ("f.set(timeout=0)", "1:7: `timeout` is 0.001 to 10000000000 seconds, found the number 0"),
+        ("f.set(deadline=0)", "1:7: `deadline` is 0.001 to 10000000000 seconds, found the number 0"),
+        (
+            "f.set(rate='often')",
+            "1:7: `rate` is a text such as \"10/s\", \"100/m\" or \"1/h\", or a number of tasks a second, found the string \"often\"",
+        ),
+        (
+            "f.set(rate='1/d')",
+            "1:7: `rate` is a text such as \"10/s\", \"100/m\" or \"1/h\", or a number of tasks a second, found the string \"1/d\"",
+        ),
+        (
+            "f.set(rate=-1)",
+            "1:7: `rate` is a text such as \"10/s\", \"100/m\" or \"1/h\", or a number of tasks a second, found the number -1",
+        ),
+        (
+            "f.set(rate=None)",
+            "1:7: `rate` is a text such as \"10/s\", \"100/m\" or \"1/h\", or a number of tasks a second, found `None`",
+        ),
+        ("f.set(rate=0)", "1:7: `rate` is more than 0 and at most 1000000 tasks a second, found the number 0"),
+        (
+            "f.set(rate='2000000/s')",
+            "1:7: `rate` is more than 0 and at most 1000000 tasks a second, found the string \"2000000/s\"",
+        ),
+        ("f.set(timeout=-1)", "1:7: `timeout` is 0.001 to 10000000000 seconds, found the number -1"),
         ("f.set(countdown=-0.5)", "1:7: `countdown` is 0 to 10000000000 seconds, found the number -0.5"),
-        ("f.set(timeout=1e11)", "1:7: `timeout` is 0 to 10000000000 seconds, found the number 100000000000.0"),
-        ("f.set(timeout=float('nan'))", "1:7: `timeout` is 0 to 10000000000 seconds, found the number NaN"),
+        ("f.set(timeout=1e11)", "1:7: `timeout` is 0.001 to 10000000000 seconds, found the number 100000000000.0"),
+        ("f.set(timeout=float('nan'))", "1:7: `timeout` is 0.001 to 10000000000 seconds, found the number NaN"),
         ("f.set(expires='5s')", "1:7: `expires` is a number of seconds, found the string \"5s\""),
         ("f.set(eta=None)", "1:7: `eta` is a number of seconds, found `None`"),
         ("f.set(each=1)", "1:7: `each` is True or False, found the number 1"),

@@ -283,7 +283,8 @@ impl Meter {
             Value::None => Encoder::new(out).null().map(|_| ()),
             Value::Bool(value) => Encoder::new(out).bool(*value).map(|_| ()),
             Value::Int(n) => Encoder::new(out).i64(*n).map(|_| ()),
-            Value::Float(x) => Encoder::new(out).f64(*x).map(|_| ()),
+            // One NaN of all, so that the same text is the same canvas.
+            Value::Float(x) => Encoder::new(out).f64(if x.is_nan() { f64::NAN } else { *x }).map(|_| ()),
             Value::Str(text) => Encoder::new(out).str(text).map(|_| ()),
             Value::Bytes(bytes) => Encoder::new(out).bytes(bytes).map(|_| ()),
             Value::Function(_) | Value::Canvas(_) | Value::Header(_) | Value::Outcome(_) => {

@@ -118,6 +118,7 @@ impl Peer {
             packet_bytes_max: 64 * 1024,
             resident: false,
             version: "0".into(),
+            durable: None,
         };
         self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
     }

@@ -6,9 +6,10 @@ use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::Execute;
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
-use broccoli_proto::{Cause, Cbor};
+use broccoli_proto::{Canvas, Cause, Cbor};
+use minicbor::bytes::ByteVec;
 
-const FUNCTIONS: [(&str, &[(&str, &str)]); 10] = [
+const FUNCTIONS: [(&str, &[(&str, &str)]); 13] = [
     ("add", &[("x", "i64"), ("y", "i64")]),
     ("mul", &[("x", "i64"), ("y", "i64")]),
     ("tsum", &[("xs", "[i64]")]),
@@ -21,6 +22,12 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 10] = [
     ("flaky", &[("failures", "i64")]),
     // Takes its time, and fails the first time only.
     ("first_fails", &[("ms", "i64")]),
+    // Takes its time the first time, and fails at once after that.
+    ("second_fails", &[("ms", "i64")]),
+    // Asks as often as it is told to be tried again after this time, then gives the number of calls before.
+    ("asks", &[("times", "i64"), ("ms", "i64")]),
+    // Replaces itself by an encoded canvas.
+    ("become", &[("canvas", "bytes")]),
 ];
 
 /// The built-in module `tasks` of every node of the tests.
@@ -82,6 +89,20 @@ fn call_one(name: &str, args: &Cbor, version: u64, before: usize) -> (Duration, 
             let ms = args.decode::<[i64; 1]>().expect("a number")[0];
             let outcome = if before == 0 { returned("first".into()) } else { Ok(Cbor::encode(&before)) };
             return (Duration::from_millis(ms as u64), outcome);
+        }
+        "second_fails" if before == 0 => {
+            let ms = args.decode::<[i64; 1]>().expect("a number")[0];
+            return (Duration::from_millis(ms as u64), Ok(Cbor::encode(&before)));
+        }
+        "second_fails" => returned("second".into()),
+        "asks" if (before as i64) < ints().0 => {
+            let failure = Failure::new(Cause::Returned, "busy");
+            Err(Failure { retry_after_ms: Some(ints().1 as u64), ..failure })
+        }
+        "asks" => Ok(Cbor::encode(&before)),
+        "become" => {
+            let [canvas] = args.decode::<[ByteVec; 1]>().expect("bytes");
+            Ok(Canvas::from_wire(&canvas).expect("a canvas").to_replacement())
         }
         "version" => Ok(Cbor::encode(&version)),
         other => panic!("there is no {other}"),

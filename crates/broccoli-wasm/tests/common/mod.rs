@@ -5,13 +5,16 @@ use broccoli_wasm::{Engine, Failure, Host, Limits, LoadError, Module, Step};
 
 pub const IMPORT_LOG: &str = r#"(import "broccoli" "log" (func $log (param i32 i32)))"#;
 pub const IMPORT_PANIC: &str = r#"(import "broccoli" "panic" (func $panic (param i32 i32 i32)))"#;
+pub const IMPORT_PROGRESS: &str = r#"(import "broccoli" "progress" (func $progress (param i32 i32)))"#;
+pub const IMPORT_SUBMIT: &str = r#"(import "broccoli" "submit" (func $submit (param i32 i32) (result i64)))"#;
 pub const IMPORT_SLEEP: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))"#;
 
-/// Remembers log lines; its clock and randomness count up.
+/// Remembers log lines and progress; its clock and randomness count up.
 #[derive(Debug, Default)]
 pub struct Quiet {
     pub lines: Vec<String>,
     pub calls: i64,
+    pub progress: Vec<(u32, u32)>,
 }
 
 impl Host for Quiet {
@@ -27,6 +30,10 @@ impl Host for Quiet {
     fn random(&mut self) -> u64 {
         self.calls += 1;
         self.calls as u64
+    }
+
+    fn progress(&mut self, done: u32, total: u32) {
+        self.progress.push((done, total));
     }
 }
 

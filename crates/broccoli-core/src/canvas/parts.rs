@@ -1,0 +1,178 @@
+//! What a plan gets while it runs: the canvas that replaces a task, and the runs of a task on each
+//! node.
+//!
+//! Both are appended at the end of the arena, under a root of their own that stands in for the task:
+//! when the root ends, the task has its outcome. Nothing that lies before is moved, so steps keep
+//! their numbers, and the same calls in the same order give the same numbers again.
+//!
+//! ```text
+//!  chain(a, b), a replaced by group(c, d)        role of group(c, d): StandIn { of: 1 }
+//!  index   0      1   2   3      4   5           a: Replaced, then Same(3)
+//!          chain  a   b   group  c   d
+//! ```
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use broccoli_proto::{Canvas, Cause, Cbor, NodeId, Options};
+
+use super::lower::{self, CanvasError, Resolved};
+use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Work, own_error};
+use super::{Limits, Mode};
+
+/// How an entry of [`Options::on`] begins that only the node of this name fits, whatever labels others have.
+pub(super) const PIN: char = '=';
+
+/// The node that this routing ties a task to, if it is a run on one of several nodes.
+pub fn pinned_to(on: &[String]) -> Option<&str> {
+    on.first()?.strip_prefix(PIN)
+}
+
+/// Whether an entry of a routing names exactly this node.
+pub(crate) fn is_pin(want: &str, node: NodeId) -> bool {
+    want.strip_prefix(PIN) == Some(node.as_str())
+}
+
+/// What a plan may grow by.
+#[derive(Clone, Copy, Debug)]
+pub struct Room<'l> {
+    /// For the whole plan, with what was there before.
+    pub limits: &'l Limits,
+    /// Tasks that may be added.
+    pub tasks: u32,
+}
+
+impl Plan {
+    /// Replaces a running task by a canvas: the task's outcome is that of the canvas, which takes
+    /// nothing from the task's parent. Of the task's options it inherits the priority.
+    ///
+    /// Functions that the plan knows already stay what they are; `resolve` is called for the others.
+    /// Does nothing if the task does not run.
+    ///
+    /// # Errors
+    /// The first thing in the canvas that cannot be run. Nothing has changed then.
+    pub fn replace<'f, R>(
+        &mut self,
+        task: StepId,
+        canvas: &Canvas,
+        resolve: R,
+        room: Room<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), CanvasError>
+    where
+        R: FnMut(&str) -> Result<Resolved<'f>, String>,
+    {
+        if !self.is_running_task(task) {
+            return Ok(());
+        }
+        let priority = self.call(task).options.priority;
+        let options = self.keep_options(Options { priority, ..Options::default() });
+        let root = lower::append(self, task.0, canvas, options, resolve, room)?;
+        self.done += 1;
+        self.stand_in(task.0, root, effects);
+        Ok(())
+    }
+
+    /// Runs a task of [`Effects::each`] once on each of these nodes. Its outcome is the map node →
+    /// result, or if a run fails the error of the first node in the order of names; with the option
+    /// `partial` nodes whose runs fail are left out instead. No nodes fail the task, or give `{}`.
+    ///
+    /// Does nothing if the task does not wait for its nodes.
+    pub fn run_on_each(&mut self, task: StepId, nodes: &[NodeId], room: Room<'_>, effects: &mut Effects) {
+        if !self.is_running_task(task) || self.call(task).options.each != Some(true) {
+            return;
+        }
+        let mut nodes = nodes.to_vec();
+        nodes.sort_unstable();
+        nodes.dedup();
+        match self.refuse_each(task, nodes.len(), room) {
+            Some(error) => {
+                let error = own_error(self.step_name(task.0), task.0, Cause::Unfit, error);
+                self.complete(task, Err(error), effects);
+            }
+            None if nodes.is_empty() => {
+                self.complete(task, Ok(Cbor::empty_map()), effects);
+            }
+            None => {
+                let root = self.append_runs(task, &nodes);
+                // The runs are counted instead of the task.
+                self.total -= 1;
+                self.stand_in(task.0, root, effects);
+            }
+        }
+    }
+
+    /// The node that a step runs on as one of several.
+    pub(super) fn node(&self, step: u32) -> Option<&str> {
+        pinned_to(&self.options[self.steps[step as usize].options as usize].on)
+    }
+
+    /// What the key of a member takes in the map of its group, at most.
+    pub(super) fn key_bytes(&self, member: u32) -> usize {
+        const HEAD_BYTES: usize = 2;
+        self.node(member).map_or(0, |name| name.len() + HEAD_BYTES)
+    }
+
+    fn refuse_each(&self, task: StepId, nodes: usize, room: Room<'_>) -> Option<String> {
+        let call = self.call(task);
+        if nodes == 0 && call.options.partial != Some(true) {
+            let on = if call.options.on.is_empty() { "any" } else { &call.options.on.join(" ") };
+            return Some(format!("no live node runs it (on: {on}); each needs one, or partial=True"));
+        }
+        let steps_max = room.limits.steps_max;
+        if nodes > room.tasks as usize {
+            return Some(CanvasError::NoRoom.to_string());
+        }
+        let too_many = self.steps.len() + nodes >= steps_max as usize;
+        too_many.then(|| CanvasError::TooManySteps { steps_max }.to_string())
+    }
+
+    fn append_runs(&mut self, task: StepId, nodes: &[NodeId]) -> u32 {
+        let members = nodes.len() as u32;
+        let (step, _, function, args) = self.task(task);
+        let (input, options, args) = (step.input, step.options, args.clone());
+        let kind = Kind::Group { members, pending: members, bytes: 0, named: true };
+        let root = self.append(kind, Role::StandIn { of: task.0 }, None, options);
+        for (index, node) in (0..).zip(nodes) {
+            let kind = Kind::Task { mode: Mode::Single, function, args: args.clone() };
+            let pinned = self.pinned(options, *node);
+            let run = self.append(kind, Role::Member { parent: root, index }, input, pinned);
+            self.total += 1;
+            self.close(run);
+        }
+        self.close(root);
+        root
+    }
+
+    fn append(&mut self, kind: Kind, role: Role, input: Option<u32>, options: u32) -> u32 {
+        // `refuse_each` has counted them.
+        let index = self.steps.len() as u32;
+        self.steps.push(Step::new(kind, role, input, options, index, self.total));
+        index
+    }
+
+    fn close(&mut self, step: u32) {
+        let (end, total) = (self.steps.len() as u32, self.total);
+        self.steps[step as usize].close(end, end, total);
+    }
+
+    /// The options of a task's run on one node.
+    fn pinned(&mut self, options: u32, node: NodeId) -> u32 {
+        if let Some(known) = self.pins.get(&(options, node)) {
+            return *known;
+        }
+        let on = alloc::vec![format!("{PIN}{node}")];
+        self.options.push(Options { on, each: None, partial: None, ..self.options[options as usize].clone() });
+        let index = self.options.len() as u32 - 1;
+        self.pins.insert((options, node), index);
+        index
+    }
+
+    fn stand_in(&mut self, task: u32, root: u32, effects: &mut Effects) {
+        self.running -= 1;
+        self.steps[task as usize].state = State::Replaced;
+        self.stand_ins.insert(task, root);
+        self.work.push(Work::Start(root));
+        self.follow(effects);
+    }
+}

@@ -1,0 +1,126 @@
+//! Looking at the steps of a plan: what a job's children are, how they are and what they came to.
+
+use broccoli_abi::cbor::{Head, Reader};
+use broccoli_proto::{Cbor, Outcome, TaskError};
+
+use super::plan::{Kind, Plan, State, StepId};
+
+/// How a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// It has not begun.
+    Waiting,
+    /// It is ready or runs; of a form, or of what replaces a task, something is under way.
+    Running,
+    /// It has a result.
+    Succeeded,
+    /// It has an error.
+    Failed,
+    /// It never ran or was ended from outside.
+    Skipped,
+}
+
+/// A step of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepView<'p> {
+    /// Its number.
+    pub step: StepId,
+    /// `module.function`, or the form: `chain` or `group`. A chord is a chain of its header, a group,
+    /// and its body.
+    pub name: &'p str,
+    /// How it is.
+    pub state: StepState,
+    /// How many members it has: those of a form, or of the form that a task was replaced by, or the runs
+    /// of a task on each node.
+    pub members: u32,
+    /// What it came to. None if it has not ended or never ran, and for those members of a failed group
+    /// whose outcome nobody needed.
+    pub outcome: Option<Outcome>,
+}
+
+impl Plan {
+    /// The step at this path: indices of members, from the root down. None if there is none.
+    pub fn step_at(&self, path: &[u32]) -> Option<StepView<'_>> {
+        let (mut step, mut is_skipped) = (0, false);
+        let mut outcome = self.kept(step);
+        for index in path {
+            is_skipped |= matches!(self.steps[step as usize].state, State::Skipped);
+            let form = self.form(step);
+            let member = self.members(form).nth(*index as usize)?;
+            let joined = matches!(self.steps[member as usize].state, State::Joined { .. });
+            outcome = if joined { self.taken_out(form, *index, member, outcome) } else { self.kept(member) };
+            step = member;
+        }
+        let state = if is_skipped { StepState::Skipped } else { self.state(step) };
+        let members = self.steps[self.form(step) as usize].members();
+        let outcome = outcome.map(|outcome| outcome.map(|bytes| Cbor::from_encoded(bytes.into())));
+        Some(StepView { step: StepId(step), name: self.step_name(step), state, members, outcome })
+    }
+
+    fn kept(&self, step: u32) -> Option<Result<&[u8], TaskError>> {
+        Some(self.outcome(StepId(step))?.map(Cbor::as_bytes).map_err(TaskError::clone))
+    }
+
+    /// A step, or what stands in for it.
+    fn form(&self, mut step: u32) -> u32 {
+        // Bounded: a stand-in lies behind what it stands in for.
+        while let Some(root) = self.stand_ins.get(&step) {
+            step = *root;
+        }
+        step
+    }
+
+    fn state(&self, step: u32) -> StepState {
+        match &self.steps[step as usize].state {
+            State::Waiting => StepState::Waiting,
+            State::Running | State::Replaced => StepState::Running,
+            State::Done(_) | State::Joined { failed: false } => StepState::Succeeded,
+            State::Failed(_) | State::Joined { failed: true } => StepState::Failed,
+            State::Same(source) => self.state(*source),
+            State::Skipped => StepState::Skipped,
+        }
+    }
+
+    /// The outcome of a member that has gone into that of its group.
+    fn taken_out<'p>(
+        &self,
+        group: u32,
+        index: u32,
+        member: u32,
+        whole: Option<Result<&'p [u8], TaskError>>,
+    ) -> Option<Result<&'p [u8], TaskError>> {
+        let named = matches!(self.steps[group as usize].kind, Kind::Group { named: true, .. });
+        match whole? {
+            Ok(map) if named => entry(map, self.node(member)?).map(Ok),
+            Ok(list) => element(list, index).map(Ok),
+            Err(mut error) if !named && error.members.first() == Some(&index) => {
+                error.members.remove(0);
+                Some(Err(error))
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+fn element(list: &[u8], index: u32) -> Option<&[u8]> {
+    let mut reader = Reader::new(list);
+    match reader.head() {
+        Ok(Head::Array(len)) if u64::from(index) < len => (0..=index).map_while(|_| reader.item().ok()).last(),
+        _ => None,
+    }
+}
+
+fn entry<'m>(map: &'m [u8], key: &str) -> Option<&'m [u8]> {
+    let mut reader = Reader::new(map);
+    let Ok(Head::Map(len)) = reader.head() else {
+        return None;
+    };
+    for _ in 0..len {
+        let is_it = reader.head().ok()? == Head::Text(key);
+        let value = reader.item().ok()?;
+        if is_it {
+            return Some(value);
+        }
+    }
+    None
+}

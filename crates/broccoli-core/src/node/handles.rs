@@ -1,0 +1,76 @@
+//! What a user of the node asks of jobs and nodes that are known by their id only.
+
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{JobsRequest, Message, StepQuery};
+use broccoli_proto::{Cbor, JobId, NodeId};
+
+use super::Node;
+use crate::client::Submission;
+use crate::io::SubmitId;
+use crate::time::Instant;
+
+impl Node {
+    /// Hands an encoded canvas to the origin that this node is attached to. News come as
+    /// [`crate::Event::Accepted`] or [`crate::Event::Refused`], and [`crate::Event::Job`].
+    pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
+        self.submit_with(now, Submission { canvas, key: None, detached: false })
+    }
+
+    /// Hands a canvas to an origin: with a key, to the one that all submits with this key go to.
+    pub fn submit_with(&mut self, now: Instant, submission: Submission) -> SubmitId {
+        self.ask(now, |node, id| node.client.submit(&mut node.shared, id, submission))
+    }
+
+    /// Follows a job to its end, whoever has submitted it: [`crate::Event::Job`] with its progress,
+    /// its end, or `Unknown`. An origin that is away is asked again until it is back.
+    pub fn follow(&mut self, now: Instant, job: JobId) -> SubmitId {
+        self.ask(now, |node, id| node.client.follow(&mut node.shared, id, job, false))
+    }
+
+    /// Ends a job, whoever has submitted it, and follows it to its end.
+    pub fn revoke_job(&mut self, now: Instant, job: JobId) -> SubmitId {
+        self.ask(now, |node, id| {
+            let is_mine = job.origin == node.shared.me();
+            if is_mine {
+                node.origin.revoke(&mut node.shared, job.number);
+            }
+            node.client.follow(&mut node.shared, id, job, !is_mine);
+        })
+    }
+
+    /// Has the canvas of a job that has failed run again. News are those of a submit.
+    pub fn retry_job(&mut self, now: Instant, job: JobId) -> SubmitId {
+        self.ask(now, |node, id| node.client.retry(&mut node.shared, id, job))
+    }
+
+    /// Asks another node to leave when it has finished; its vitals tell that it has heard it.
+    pub fn drain_node(&mut self, now: Instant, name: NodeId) -> SubmitId {
+        self.ask(now, |node, id| node.client.drain(&mut node.shared, id, name))
+    }
+
+    /// Wants to hear no more of a job, which goes on.
+    pub fn forget(&mut self, now: Instant, id: SubmitId) {
+        self.shared.now = now;
+        self.client.forget(&mut self.shared, id);
+    }
+
+    /// Asks an origin once for its jobs beyond a number; the answer comes as [`crate::Event::Jobs`].
+    pub fn ask_jobs(&mut self, now: Instant, origin: NodeId, after: Option<u64>, max: u16) {
+        self.shared.now = now;
+        self.shared.outbox.send(origin, Message::JobsRequest(JobsRequest { after, max }));
+    }
+
+    /// Asks once how a step of a job is; the answer comes as [`crate::Event::Step`].
+    pub fn ask_step(&mut self, now: Instant, job: JobId, path: Vec<u32>) {
+        self.shared.now = now;
+        self.shared.outbox.send(job.origin, Message::StepQuery(StepQuery { job, path }));
+    }
+
+    fn ask(&mut self, now: Instant, ask: impl FnOnce(&mut Node, SubmitId)) -> SubmitId {
+        self.shared.now = now;
+        let id = self.next_submit();
+        ask(self, id);
+        id
+    }
+}

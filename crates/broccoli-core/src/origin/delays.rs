@@ -1,0 +1,199 @@
+//! The options that are about time: when a task is queued, and until when it may be started.
+//!
+//! ```text
+//!   ready ──► Delayed ──────────► Ready ──► Leased ──► failed
+//!                ▲   countdown, eta                      │
+//!                └───────────────────────────────────────┘  backoff, or as the task asks
+//! ```
+//!
+//! Pauses are counted from a moment, and no clock moves them; an `eta` is a time of day and moves
+//! with the clock. `expires` counts from the acceptance of the job; it ends what waits, never what runs.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_proto::message::{Attempt, Failure};
+use broccoli_proto::options::DELAYS_MS;
+use broccoli_proto::{Cause, Options};
+
+use super::jobs::{Job, Phase};
+use super::queue::Queue;
+use crate::canvas::StepId;
+use crate::shared::{Rng, Shared};
+use crate::time::{Instant, Wall, ms};
+
+/// Longest pause before a retry if its author names none, as in Celery.
+const BACKOFF_MAX_MS: u64 = 600_000;
+/// How often a task may ask to be tried again if its author does not say, as in Celery.
+const RETRIES_WHEN_ASKED: u32 = 3;
+
+/// Until when a task is not queued: until both have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// The end of a pause.
+    pub(super) from: Instant,
+    /// A time of day.
+    pub(super) eta_unix_ms: Option<u64>,
+}
+
+impl Due {
+    /// When that is; none as long as the time of day is needed and not known.
+    pub(super) fn at(self, wall: &Wall) -> Option<Instant> {
+        match self.eta_unix_ms {
+            None => Some(self.from),
+            Some(eta) => Some(wall.instant(eta)?.max(self.from)),
+        }
+    }
+}
+
+/// What becomes of a task that was announced.
+pub(super) enum Announced {
+    /// It is queued.
+    Ready,
+    /// It will be.
+    Delayed(Due),
+    /// It will be, as an earlier incarnation has noted.
+    DelayedBefore(Due),
+    /// It is too late for it.
+    Expired(Failure),
+}
+
+/// The pause before a task is tried again that has failed so often.
+fn backoff(options: &Options, failures: u32, rng: &mut Rng) -> Duration {
+    let Some(first) = options.backoff_ms else {
+        return Duration::ZERO;
+    };
+    let most = options.backoff_max_ms.unwrap_or(BACKOFF_MAX_MS.max(first));
+    let doubled = first.saturating_mul(1 << (failures.saturating_sub(1)).min(62));
+    let longest = doubled.min(most).min(*DELAYS_MS.end());
+    // "Full jitter": tasks that failed together are not tried again together.
+    let pause = if options.jitter.unwrap_or(true) { rng.below(longest + 1) } else { longest };
+    ms(pause)
+}
+
+impl Job {
+    /// Queues a task that the plan has announced, or says what it waits for. What has expired may
+    /// still run somewhere if the tasks of an earlier incarnation are being adopted.
+    pub(super) fn make_ready(
+        &mut self,
+        shared: &Shared,
+        number: u64,
+        step: u32,
+        adopting: bool,
+        queue: &mut Queue,
+    ) -> Announced {
+        let task = *self.task_mut(step);
+        let was_tried = task.failures > 0 || task.losses > 0;
+        let noted = self.waited.remove(&step).and_then(|unix_ms| shared.wall.instant(unix_ms));
+        let options = self.plan.call(StepId(step)).options;
+        let countdown = if was_tried { Duration::ZERO } else { ms(options.countdown_ms.unwrap_or(0)) };
+        let due = Due { from: noted.unwrap_or(shared.now + countdown), eta_unix_ms: options.eta_unix_ms };
+        if let Some(expires_ms) = options.expires_ms {
+            if let Some(failure) = self.expired(step, shared.now).filter(|_| !adopting) {
+                return Announced::Expired(failure);
+            }
+            self.expiries.entry(expires_ms).or_default().push(step);
+        }
+        if due.at(&shared.wall).is_some_and(|at| at <= shared.now) {
+            self.enqueue(number, step, queue);
+            return Announced::Ready;
+        }
+        self.delay(step, due);
+        if noted.is_some() { Announced::DelayedBefore(due) } else { Announced::Delayed(due) }
+    }
+
+    /// Lets a task wait.
+    pub(super) fn delay(&mut self, step: u32, due: Due) {
+        self.set_phase(step, Phase::Delayed);
+        self.due.insert(step, due);
+    }
+
+    /// What a delayed task waits for.
+    pub(super) fn due(&self, step: u32) -> Option<Due> {
+        self.due.get(&step).copied()
+    }
+
+    /// The tasks that wait for a time of day.
+    pub(super) fn etas(&self) -> impl Iterator<Item = (u32, Due)> {
+        self.due.iter().filter(|(_, due)| due.eta_unix_ms.is_some()).map(|(step, due)| (*step, *due))
+    }
+
+    /// The wait of a task is over.
+    pub(super) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
+        if self.due.remove(&step).is_some() {
+            self.enqueue(number, step, queue);
+        }
+    }
+
+    /// Tries the task of a failed attempt again, at once or when it is due: how often it has failed by
+    /// now, and what it waits for. The failure that counts if it is not tried again.
+    pub(super) fn retry(
+        &mut self,
+        shared: &mut Shared,
+        attempt: Attempt,
+        mut failure: Failure,
+        queue: &mut Queue,
+    ) -> Result<(u32, Option<Due>), Failure> {
+        let step = attempt.step;
+        let task = self.task_mut(step);
+        task.failures += 1;
+        let failures = task.failures;
+        let options = self.plan.call(StepId(step)).options;
+        let asked = failure.retry_after_ms.map(|pause| ms(pause.min(*DELAYS_MS.end())));
+        let retries = options.retries.unwrap_or(if asked.is_some() { RETRIES_WHEN_ASKED } else { 0 });
+        if failures > retries {
+            if asked.is_some() {
+                failure.text.push_str(&format!("; gave up after {failures} tries"));
+            }
+            return Err(failure);
+        }
+        if let Some(expired) = self.expired(step, shared.now) {
+            return Err(Failure::new(expired.cause, format!("{}; it had failed: {}", expired.text, failure.text)));
+        }
+        let pause = asked.unwrap_or_else(|| backoff(options, failures, &mut shared.rng));
+        if pause.is_zero() {
+            self.requeue(attempt, queue);
+            return Ok((failures, None));
+        }
+        let due = Due { from: shared.now + pause, eta_unix_ms: None };
+        self.delay(step, due);
+        Ok((failures, Some(due)))
+    }
+
+    /// Why a task cannot be started any more, if it is too late for it.
+    pub(super) fn expired(&self, step: u32, now: Instant) -> Option<Failure> {
+        let expires_ms = self.plan.call(StepId(step)).options.expires_ms?;
+        (self.age(now) >= ms(expires_ms)).then(|| Failure::new(Cause::Expired, too_late(expires_ms)))
+    }
+
+    /// When the next tasks expire that may still wait.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let (expires_ms, _) = self.expiries.first_key_value()?;
+        Some(self.accepted + ms(*expires_ms).saturating_sub(self.age))
+    }
+
+    /// The tasks that wait and have expired, with where they are.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<u32> {
+        let mut expired = Vec::new();
+        while self.next_expiry().is_some_and(|at| at <= now)
+            && let Some((_, steps)) = self.expiries.pop_first()
+        {
+            let waits = |step: &u32| {
+                self.open_task(*step).is_some_and(|task| matches!(task.phase, Phase::Ready | Phase::Delayed))
+            };
+            expired.extend(steps.into_iter().filter(waits));
+        }
+        expired
+    }
+
+    /// How long ago the job was accepted, by this incarnation of its origin or an earlier one.
+    fn age(&self, now: Instant) -> Duration {
+        self.age + (now - self.accepted)
+    }
+}
+
+fn too_late(expires_ms: u64) -> String {
+    format!("expired: it waited longer than its {expires_ms} ms")
+}

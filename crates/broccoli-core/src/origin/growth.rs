@@ -1,0 +1,311 @@
+//! Jobs that grow while they run: tasks that replace themselves, and tasks that run on each node.
+//!
+//! ```text
+//!   ready ──► nodes known? ──► one run a node ──► result
+//!                 │ no: looked again,    └─ its node leaves or is gone for 2 s: the run fails
+//!                 ▼ for at most 2 s
+//! ```
+//!
+//! A run that only one node can do never waits for ever: while there are such runs, the node is
+//! looked after. Growth needs room beside what was accepted: a quarter of it is kept for that.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_abi::cbor::is_canvas;
+use broccoli_proto::message::{Attempt, Failure, Want};
+use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
+
+use super::jobs::{Job, Phase};
+use super::journal::{Binding, Change};
+use super::{Around, NO_NODE, Origin};
+use crate::canvas::{Effects, Mode, Room, StepId};
+use crate::config::Limits;
+use crate::members::matches;
+use crate::shared::Shared;
+use crate::time::{Instant, ms};
+use crate::timers::Timer;
+
+/// Jobs may grow by this part of what can be accepted, together.
+const GROWTH_PART: u32 = 4;
+/// Births of nodes that are there have come this long after the link is up.
+const SETTLED: Duration = ms(1_000);
+/// Nodes for each are looked for again after this time.
+const LOOK_AGAIN: Duration = ms(100);
+/// Nodes that runs are tied to are looked after this often.
+const LOOK_AFTER: Duration = ms(250);
+
+/// Tasks of all jobs, grown ones included, that an origin may hold.
+pub(super) fn grown_max(limits: &Limits) -> u32 {
+    limits.tasks_max.saturating_add(limits.tasks_max / GROWTH_PART)
+}
+
+/// A task: number of its job, and its step.
+type Key = (u64, u32);
+
+/// What waits for nodes, and for what certain nodes do.
+#[derive(Debug, Default)]
+pub(super) struct Growth {
+    /// Tasks that are to run on each node, and since when their nodes are looked for.
+    each: BTreeMap<Key, Instant>,
+    /// Runs that are tied to a node, and since when it seems that it cannot do them.
+    pinned: BTreeMap<NodeId, BTreeMap<Key, Option<Instant>>>,
+    connected_at: Instant,
+}
+
+impl Growth {
+    pub(super) fn on_connected(&mut self, now: Instant) {
+        self.connected_at = now;
+    }
+
+    /// A run that only this node can do is ready.
+    pub(super) fn watch(&mut self, shared: &mut Shared, node: NodeId, job: u64, step: u32) {
+        self.pinned.entry(node).or_default().entry((job, step)).or_insert(None);
+        shared.timers.set_earlier(Timer::Pinned(node), shared.now + LOOK_AFTER);
+    }
+
+    /// A job is over. Its runs are forgotten when their nodes are looked after.
+    pub(super) fn forget(&mut self, shared: &mut Shared, job: u64) {
+        while let Some((key, _)) = self.each.range((job, 0)..=(job, u32::MAX)).next() {
+            let key = *key;
+            self.each.remove(&key);
+        }
+        shared.timers.cancel(Timer::Each(job));
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Job>) {
+        for (number, step) in self.each.keys() {
+            let waits = jobs.get(number).is_some_and(|job| job.plan.is_running_task(StepId(*step)));
+            assert!(waits && shared.timers.is_set(Timer::Each(*number)), "task {step} of {number} looks for its nodes");
+        }
+        for node in self.pinned.keys() {
+            assert!(shared.timers.is_set(Timer::Pinned(*node)), "{node} is looked after");
+        }
+        for (number, job) in jobs {
+            for (step, _) in job.tasks().filter(|(step, _)| job.is_open(*step)) {
+                let watched = |node| self.pinned.get(&node).is_some_and(|runs| runs.contains_key(&(*number, step)));
+                assert!(job.pinned_to(step).is_none_or(watched), "run {step} of {number} is looked after");
+            }
+        }
+    }
+
+    /// Tasks that wait for nodes, and runs that are tied to one.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.each.len(), self.pinned.values().map(BTreeMap::len).sum())
+    }
+}
+
+/// Tasks that replace themselves.
+impl Origin {
+    /// What an attempt has given: its value, or none if that is a canvas and the task is replaced by it.
+    pub(super) fn replace(
+        &mut self,
+        shared: &Shared,
+        around: &Around<'_>,
+        attempt: Attempt,
+        value: Cbor,
+        effects: &mut Effects,
+    ) -> Result<Option<Cbor>, Failure> {
+        let Some(canvas) = self.replacement(attempt, &value)? else {
+            return Ok(Some(value));
+        };
+        let room = self.room(shared);
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return Ok(Some(value));
+        };
+        let before = job.plan.progress().total;
+        let mut bindings = Vec::new();
+        let find = |name: &str| {
+            let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
+            let (asked, full, function) = (name.into(), found.full_name(), found.function.clone());
+            bindings.push(Binding { asked, full, module: found.module, function });
+            Ok((found.full_name(), found.module, found.function))
+        };
+        job.replace(attempt.step, &canvas, find, room, effects).map_err(|error| refused(&error.to_string()))?;
+        self.tasks += job.plan.progress().total - before;
+        self.journal.change(attempt.job, || Change::Replaced { step: attempt.step, result: value, bindings });
+        Ok(None)
+    }
+
+    fn replacement(&self, attempt: Attempt, value: &Cbor) -> Result<Option<Canvas>, Failure> {
+        let job = self.jobs.get(&attempt.job);
+        if job.is_some_and(|job| job.plan.call(StepId(attempt.step)).mode == Mode::Bin) {
+            let found = value.elements().is_some_and(|elements| elements.into_iter().any(is_canvas));
+            return if found { Err(refused("it is one call of a bin; use starmap")) } else { Ok(None) };
+        }
+        Canvas::replacement(value).transpose().map_err(|error| refused(&error.to_string()))
+    }
+
+    fn room<'l>(&self, shared: &'l Shared) -> Room<'l> {
+        let limits = &shared.config.limits;
+        Room { limits: &limits.canvas, tasks: grown_max(limits).saturating_sub(self.tasks) }
+    }
+}
+
+/// Tasks that run on each node.
+impl Origin {
+    /// Tasks that are to run on each node are ready: their nodes are looked for.
+    pub(super) fn wait_for_nodes(&mut self, shared: &mut Shared, number: u64, effects: &mut Effects) {
+        for StepId(step) in effects.each.drain(..) {
+            self.growth.each.insert((number, step), shared.now);
+            shared.timers.set_earlier(Timer::Each(number), shared.now);
+        }
+    }
+
+    /// Names the nodes for tasks of a job, or looks again a little later.
+    pub(crate) fn on_each_timer(&mut self, shared: &mut Shared, around: &Around<'_>, number: u64) {
+        let waiting: Vec<(u32, Instant)> = self
+            .growth
+            .each
+            .range((number, 0)..=(number, u32::MAX))
+            .map(|((_, step), since)| (*step, *since))
+            .collect();
+        let connected_at = self.growth.connected_at;
+        let settled = shared.connected && shared.now - connected_at >= SETTLED;
+        // Whoever has been part of a cluster waits for the link; others do not know that there is one.
+        let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
+        // Tasks of one job mostly want the same.
+        let mut last: Option<(Want, Vec<NodeId>, bool)> = None;
+        for (step, since) in waiting {
+            let Some(job) = self.jobs.get(&number) else {
+                return;
+            };
+            let want = Want { module: job.module_of(step), on: job.plan.call(StepId(step)).options.on.clone() };
+            let (want, nodes, all_known) = last.take().filter(|(known, ..)| *known == want).unwrap_or_else(|| {
+                let (nodes, all_known) = nodes_for(shared, around, &want);
+                (want, nodes, all_known)
+            });
+            let long = shared.now - since.max(connected_at) >= NO_NODE && (shared.connected || is_alone);
+            if (settled && all_known && !nodes.is_empty()) || long {
+                self.growth.each.remove(&(number, step));
+                self.expand_each(shared, number, step, &nodes);
+            } else {
+                shared.timers.set(Timer::Each(number), shared.now + LOOK_AGAIN);
+            }
+            last = Some((want, nodes, all_known));
+        }
+    }
+
+    /// Runs a task on each of these nodes.
+    fn expand_each(&mut self, shared: &mut Shared, number: u64, step: u32, nodes: &[NodeId]) {
+        let room = self.room(shared);
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let before = job.plan.progress().total;
+        let mut effects = Effects::default();
+        job.plan.run_on_each(StepId(step), nodes, room, &mut effects);
+        self.tasks += job.plan.progress().total - before;
+        let outcome = job.plan.outcome(StepId(step)).map(|outcome| outcome.cloned().map_err(Clone::clone));
+        self.journal.change(number, || match outcome {
+            None => Change::OnEach { step, nodes: nodes.to_vec() },
+            Some(outcome) => Change::Ended { step, outcome },
+        });
+        self.follow(shared, number, effects);
+    }
+
+    /// Looks after a node that runs are tied to: those that it has not been able to do for long fail.
+    pub(crate) fn on_pinned_timer(&mut self, shared: &mut Shared, around: &Around<'_>, node: NodeId) {
+        let Some(mut runs) = self.growth.pinned.remove(&node) else {
+            return;
+        };
+        let jobs = &self.jobs;
+        runs.retain(|(number, step), _| jobs.get(number).is_some_and(|job| job.is_open(*step)));
+        let mut lost = Vec::new();
+        for ((number, step), since) in &mut runs {
+            *since = self.unable_since(shared, around, node, (*number, *step), *since);
+            if since.is_some_and(|since| shared.now - since >= NO_NODE) {
+                lost.push((*number, *step));
+            }
+        }
+        runs.retain(|key, _| !lost.contains(key));
+        if !runs.is_empty() {
+            self.growth.pinned.insert(node, runs);
+            shared.timers.set(Timer::Pinned(node), shared.now + LOOK_AFTER);
+        }
+        for key in lost {
+            let is_there = around.members.get(node).is_some_and(|member| member.alive);
+            self.lose_run(shared, key, if is_there { "it cannot run the function any more" } else { "it is gone" });
+        }
+    }
+
+    /// A node has said goodbye: what only it could run fails.
+    pub(super) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
+        let runs = self.growth.pinned.remove(&node).unwrap_or_default();
+        shared.timers.cancel(Timer::Pinned(node));
+        runs.into_keys().for_each(|key| self.lose_run(shared, key, "it left"));
+    }
+
+    /// Since when a node cannot do a run, if that is so; `before` is what was so at the last look.
+    fn unable_since(
+        &self,
+        shared: &Shared,
+        around: &Around<'_>,
+        node: NodeId,
+        (number, step): Key,
+        before: Option<Instant>,
+    ) -> Option<Instant> {
+        let job = self.jobs.get(&number)?;
+        if node == shared.me() || !shared.connected {
+            // This node is always there; of others nothing can be heard.
+            return None;
+        }
+        let Some(member) = around.members.get(node) else {
+            return before.or(Some(shared.now));
+        };
+        if !member.alive {
+            let heard = member.heard.max(self.growth.connected_at);
+            return Some(before.unwrap_or(heard).max(heard));
+        }
+        let runs = job.open_task(step).is_some_and(|task| task.phase == Phase::Leased);
+        let holds = member.birth.slots > 0 && around.modules.peer_holds(member.birth.modules, &job.module_of(step));
+        if runs || holds { None } else { before.or(Some(shared.now)) }
+    }
+
+    fn lose_run(&mut self, shared: &mut Shared, (number, step): Key, why: &str) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        let Some(task) = job.open_task(step) else {
+            return;
+        };
+        let text = format!("{why} before it had answered");
+        let error = job.error(step, None, task.attempt, Failure::new(Cause::Lost, text));
+        let mut effects = Effects::default();
+        self.complete(shared, number, step, Err(error), &mut effects);
+        if task.phase == Phase::Leased {
+            self.abort(shared, Attempt { job: number, step, number: task.attempt });
+        }
+        self.follow(shared, number, effects);
+    }
+}
+
+/// The live nodes that can run a function and match `on`, and whether it is known of all of them what
+/// they hold.
+fn nodes_for(shared: &Shared, around: &Around<'_>, want: &Want) -> (Vec<NodeId>, bool) {
+    let me = shared.me();
+    let config = &shared.config;
+    let mut all_known = true;
+    let mut nodes = Vec::new();
+    let holds = around.modules.peer_holds(around.modules.digest(), &want.module);
+    if config.slots > 0 && matches(&want.on, me, &config.features) && holds {
+        nodes.push(me);
+    }
+    for (name, member) in around.members.alive().filter(|(name, _)| *name != me) {
+        let birth = &member.birth;
+        if birth.slots > 0 && matches(&want.on, name, &birth.features) {
+            let holds = around.modules.peer_holds(birth.modules, &want.module);
+            nodes.extend(holds.then_some(name));
+            all_known &= holds || around.modules.knows(birth.modules);
+        }
+    }
+    (nodes, all_known)
+}
+
+fn refused(reason: &str) -> Failure {
+    Failure::new(Cause::Unfit, format!("it cannot be replaced: {reason}"))
+}

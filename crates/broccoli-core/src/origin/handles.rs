@@ -1,0 +1,209 @@
+//! What an origin tells those who know a job by its id, and what it does before it leaves.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{
+    JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, StepNews, StepQuery,
+    StepState, StepView, Submit,
+};
+use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
+use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
+
+use super::archive::Ended;
+use super::jobs::{Client, Job, ended_news};
+use super::{ANNOUNCE_TO_NEW, Around, Origin};
+use crate::canvas;
+use crate::shared::Shared;
+use crate::timers::Timer;
+
+/// The end of a job is told so often before a leaving origin waits no more for an answer.
+const ENDED_TRIES_LEAVING: u32 = 2;
+/// Most jobs in one answer.
+const LISTED_MAX: usize = 256;
+/// About what a job takes in it, beside its key.
+const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
+
+/// Leaving.
+impl Origin {
+    /// Whether no job is lost if this node goes now.
+    pub(crate) fn is_drained(&self, shared: &Shared) -> bool {
+        let told = |ended: &Ended| {
+            ended.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.client, Client::Remote(_))
+        };
+        if shared.config.durable {
+            return self.journal.is_safe(self.leaves_after);
+        }
+        self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended))
+    }
+
+    /// Calls for help soon, however long the next call would have waited.
+    pub(super) fn call_soon(&self, shared: &mut Shared) {
+        for (class, _) in self.queue.order() {
+            shared.timers.set_earlier(Timer::Announce(class), shared.now + ANNOUNCE_TO_NEW);
+        }
+    }
+}
+
+/// Jobs by their id.
+impl Origin {
+    /// Whether a client has this token of this incarnation.
+    pub(crate) fn has_session(&self, from: NodeId, epoch: Epoch, token: u64) -> bool {
+        self.sessions.get(&from).is_some_and(|session| session.epoch == epoch && session.token == token)
+    }
+
+    /// Somebody asks which jobs there are.
+    pub(crate) fn on_jobs_request(&self, shared: &mut Shared, from: NodeId, request: &JobsRequest) {
+        let packet = shared.config.limits.packet_bytes_max as usize;
+        let mut room = packet.saturating_sub(2 * OVERHEAD_BYTES_MAX);
+        let max = usize::from(request.max).min(LISTED_MAX);
+        let (mut jobs, mut more) = (Vec::new(), false);
+        let mut after = request.after;
+        while let Some(summary) = self.summary_after(after) {
+            let bytes = SUMMARY_BYTES + summary.key.as_ref().map_or(0, String::len);
+            more = jobs.len() >= max || bytes > room;
+            if more {
+                break;
+            }
+            room -= bytes;
+            after = Some(summary.number);
+            jobs.push(summary);
+        }
+        shared.outbox.send(from, Message::Jobs(Jobs { jobs, more }));
+    }
+
+    /// The first job beyond a number, running or over.
+    fn summary_after(&self, after: Option<u64>) -> Option<JobSummary> {
+        let first = after.map_or(Some(0), |after| after.checked_add(1))?;
+        let running = self.jobs.range(first..).next();
+        let over = self.archive.first_from(first);
+        match (running, over) {
+            (Some((number, job)), Some((other, _))) if *number < other => Some(self.summary_of(*number, job)),
+            (_, Some((number, ended))) => Some(summary_of_ended(number, ended)),
+            (Some((number, job)), None) => Some(self.summary_of(*number, job)),
+            (None, None) => None,
+        }
+    }
+
+    fn summary_of(&self, number: u64, job: &Job) -> JobSummary {
+        let progress = job.plan.progress();
+        let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+        let going = if job.was_leased() { JobState::Running } else { JobState::Queued };
+        JobSummary {
+            number,
+            state: outcome.as_ref().map_or(going, state_of),
+            name: short(&job.about.name),
+            done: progress.done,
+            total: progress.total,
+            submitted_unix_ms: job.about.submitted_unix_ms,
+            ended_unix_ms: None,
+            key: job.about.key.as_ref().map(|key| key.text.clone()),
+        }
+    }
+
+    /// Somebody asks how a step of a job is. Of a job that is over only the whole is known.
+    pub(crate) fn on_step_query(&self, shared: &mut Shared, from: NodeId, query: StepQuery) {
+        let StepQuery { job, path } = query;
+        if path.len() > PATH_MAX {
+            return;
+        }
+        let view = match (self.jobs.get(&job.number), self.archive.get(job.number)) {
+            (Some(running), _) => self.step_of(running, &path),
+            (None, Some(ended)) if path.is_empty() && self.journal.is_safe(ended.ended_in) => {
+                Some(view_of_ended(ended))
+            }
+            _ => None,
+        };
+        let bytes_max = shared.config.limits.result_bytes_max;
+        let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
+        shared.outbox.send(from, Message::StepNews(StepNews { job, path, view, blob: None }));
+    }
+
+    fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {
+        let view = job.plan.step_at(path)?;
+        let is_told = !job.ended || self.journal.is_safe(job.ended_in);
+        let state = match view.state {
+            canvas::StepState::Waiting => StepState::Waiting,
+            canvas::StepState::Succeeded | canvas::StepState::Failed if !is_told => StepState::Running,
+            canvas::StepState::Running => StepState::Running,
+            canvas::StepState::Succeeded => StepState::Succeeded,
+            canvas::StepState::Failed => StepState::Failed,
+            canvas::StepState::Skipped => StepState::Skipped,
+        };
+        let outcome = view.outcome.filter(|_| is_told);
+        Some(StepView { name: view.name.into(), state, members: view.members, outcome })
+    }
+
+    /// A client has the canvas of a failed job run again.
+    pub(crate) fn on_retry(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        retry: &Retry,
+    ) {
+        let Retry { token, number, job } = *retry;
+        let answered = self.sessions.get(&from).is_some_and(|session| session.answers.contains_key(&number));
+        let canvas = match self.canvas_of_failed(job) {
+            Ok(canvas) => canvas,
+            Err(why) if self.has_session(from, epoch, token) && !answered => {
+                shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotRetriable(why) }));
+                return;
+            }
+            // What is wrong is said as for any submit.
+            Err(_) => Cbor::null(),
+        };
+        let submit = Submit { token, number, canvas, key: None, detached: Some(true), blob: None };
+        self.on_submit(shared, around, from, epoch, &submit);
+    }
+
+    fn canvas_of_failed(&self, job: JobId) -> Result<Cbor, String> {
+        if self.jobs.contains_key(&job.number) {
+            return Err(format!("job {job} has not ended"));
+        }
+        let ended = self.archive.get(job.number);
+        let ended = ended.ok_or_else(|| format!("no job {job}: unknown, or forgotten since it ended"))?;
+        ended.canvas.clone().ok_or_else(|| format!("job {job} has succeeded"))
+    }
+}
+
+fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
+    JobSummary {
+        number,
+        state: state_of(&ended.outcome),
+        name: short(&ended.about.name),
+        done: ended.tasks,
+        total: ended.tasks,
+        submitted_unix_ms: ended.about.submitted_unix_ms,
+        ended_unix_ms: ended.ended_unix_ms,
+        key: ended.about.key.as_ref().map(|key| key.text.clone()),
+    }
+}
+
+fn view_of_ended(ended: &Ended) -> StepView {
+    let state = if ended.outcome.is_ok() { StepState::Succeeded } else { StepState::Failed };
+    StepView { name: short(&ended.about.name), state, members: 0, outcome: Some(ended.outcome.clone()) }
+}
+
+/// An outcome that a packet takes.
+fn fit(outcome: &Outcome, bytes_max: u32) -> Outcome {
+    match ended_news(outcome, bytes_max) {
+        JobNews::Ended(outcome) => outcome,
+        _ => outcome.clone(),
+    }
+}
+
+fn state_of(outcome: &Outcome) -> JobState {
+    match outcome {
+        Ok(_) => JobState::Succeeded,
+        Err(error) if error.cause == Cause::Revoked => JobState::Revoked,
+        Err(_) => JobState::Failed,
+    }
+}
+
+fn short(name: &str) -> String {
+    let end = name.floor_char_boundary(JobSummary::NAME_BYTES_MAX);
+    name[..end].into()
+}

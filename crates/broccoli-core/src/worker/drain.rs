@@ -1,0 +1,46 @@
+//! The worker of a node that leaves.
+
+use broccoli_proto::packet::Address;
+
+use super::{Held, Worker};
+use crate::io::Action;
+use crate::shared::Shared;
+
+impl Worker {
+    /// Gives back what has not started, and takes back all credit.
+    pub(crate) fn drain(&mut self, shared: &mut Shared) {
+        let pulling = core::mem::take(&mut self.pulling);
+        for waiting in self.queue.drain(..).chain(pulling.into_values()) {
+            if let Some(link) = self.links.get_mut(&waiting.origin) {
+                link.held.remove(&waiting.task.attempt);
+                link.returns.push(waiting.task.attempt);
+            }
+        }
+        self.fetch_all(shared);
+    }
+
+    /// Stops what runs, and gives it back too.
+    pub(crate) fn hand_back(&mut self, shared: &mut Shared) {
+        for (run, running) in &self.running {
+            let Some(link) = self.links.get_mut(&running.origin) else {
+                continue;
+            };
+            if matches!(link.held.get(&running.attempt), Some(Held::Running(_))) {
+                link.held.remove(&running.attempt);
+                link.returns.push(running.attempt);
+                shared.actions.push_back(Action::Abort(*run));
+                shared.outbox.mark(Address::Node(running.origin));
+            }
+        }
+    }
+
+    /// Whether nothing runs for anybody, and every result has been acknowledged.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.has_given_back() && self.links.values().all(|link| link.held.is_empty())
+    }
+
+    /// Whether what was given back has been sent.
+    pub(crate) fn has_given_back(&self) -> bool {
+        self.links.values().all(|link| link.returns.is_empty())
+    }
+}

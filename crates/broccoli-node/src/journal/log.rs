@@ -1,0 +1,384 @@
+//! A log of batches of changes. Each batch is synced before the next one; what is dead makes room.
+//!
+//! ```text
+//! segment = head | batches | zeros up to SEGMENT_LEN
+//! head    = "BRJL" | version (u32) | CRC of both (u32)
+//! batch   = length of the body (u32) | CRC of the length (u32) | CRC of the body (u32) | body
+//! body    = changes: job (u64) | number (u32) | length of the value (u32), all ones to delete | value
+//! ```
+//!
+//! Numbers are big-endian; the CRC is CRC-32 of IEEE 802.3. Only the last batch can be torn, because
+//! each is synced before the next. Whatever else cannot be read is damage: the segment is copied
+//! into `damaged/`, what can still be read of it is used, and somebody is told.
+//!
+//! The oldest segment goes first, so that no deletion goes before what it deletes; what is alive in
+//! it is appended again, as long as more than half of the log is dead. docs/stores.md says why this
+//! is no database.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use broccoli_core::{RecordKey, Write};
+
+use super::JournalError;
+
+const MAGIC: [u8; 4] = *b"BRJL";
+/// Version of this format.
+const VERSION: u32 = 1;
+const SEGMENT_LEN: usize = 4 << 20;
+/// Below this number of segments nothing is copied to make room.
+const SEGMENTS_MIN: usize = 4;
+const SEGMENT_HEAD_LEN: usize = 12;
+const BATCH_HEAD_LEN: usize = 12;
+const CHANGE_HEAD_LEN: usize = 16;
+const DELETE: u32 = u32::MAX;
+/// Segments that are held in memory while the records are read.
+const READ_AHEAD: usize = 4;
+
+/// The log. One process at a time.
+pub struct Log {
+    dir: PathBuf,
+    file: File,
+    segment: u32,
+    /// Where the next batch goes in the last segment.
+    at: usize,
+    index: Index,
+}
+
+/// What is alive, and where.
+#[derive(Default)]
+struct Index {
+    homes: BTreeMap<RecordKey, Home>,
+    /// Bytes in each segment that are alive.
+    live: BTreeMap<u32, usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Home {
+    segment: u32,
+    at: u32,
+    len: u32,
+}
+
+/// One change as it stands in a segment.
+struct Change<'a> {
+    key: RecordKey,
+    /// None deletes.
+    value: Option<&'a [u8]>,
+    /// Where the value begins.
+    at: u32,
+}
+
+impl Log {
+    /// Opens the log in a directory, or makes a new one. Also says what is damaged in it.
+    ///
+    /// # Errors
+    /// If a file cannot be made, read or written, or has another version.
+    pub fn open(dir: &Path) -> Result<(Log, Vec<String>), JournalError> {
+        let failed = |path: PathBuf| move |error| JournalError::Io(path, error);
+        let found = segments(dir).map_err(failed(dir.to_owned()))?;
+        let segment = found.last().copied().unwrap_or(1);
+        let (mut index, mut damaged, mut last_damaged, mut at) = (Index::default(), Vec::new(), None, SEGMENT_HEAD_LEN);
+        for number in found {
+            let path = path_of(dir, number);
+            let bytes = fs::read(&path).map_err(failed(path.clone()))?;
+            index.live.insert(number, 0);
+            let walked = walk(&bytes, |change| index.note(number, &change))
+                .map_err(|version| JournalError::Version(path, version, VERSION))?;
+            at = walked.end;
+            if let Some(what) = walked.damage {
+                let aside = put_aside(dir, number).map_err(failed(dir.join("damaged")))?;
+                damaged.push(format!("segment {number} of the journal: {what}; a copy is kept as {}", aside.display()));
+                last_damaged = Some(number);
+            }
+        }
+        index.live.entry(segment).or_default();
+        let file = start(dir, segment, at).map_err(failed(path_of(dir, segment)))?;
+        let mut log = Log { dir: dir.into(), file, segment, at, index };
+        if let Some(last) = last_damaged {
+            log.leave_behind(last).map_err(failed(dir.to_owned()))?;
+        }
+        Ok((log, damaged))
+    }
+
+    /// Moves what is alive out of all segments up to this one.
+    fn leave_behind(&mut self, last: u32) -> io::Result<()> {
+        self.next_segment()?;
+        while let Some((&oldest, _)) = self.index.live.first_key_value()
+            && oldest <= last
+        {
+            self.remove(oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Applies changes, all or none of them. They are safe when this returns.
+    ///
+    /// # Errors
+    /// If they could not be written. Nothing has changed then, and it may be tried again.
+    pub fn commit(&mut self, writes: &[Write]) -> io::Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let changes = writes.iter().map(|write| (write.key, write.value.as_deref()));
+        self.append(changes)?;
+        self.reclaim()
+    }
+
+    /// All records, in order of their keys. One that cannot be read any more is left out.
+    pub fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
+        let mut read: Vec<(u32, Vec<u8>)> = Vec::new();
+        self.index.homes.iter().filter_map(move |(key, home)| {
+            let known = read.iter().position(|(segment, _)| *segment == home.segment);
+            let index = known.unwrap_or_else(|| {
+                read.truncate(READ_AHEAD - 1);
+                read.insert(0, (home.segment, fs::read(path_of(&self.dir, home.segment)).unwrap_or_default()));
+                0
+            });
+            let (at, len) = (home.at as usize, home.len as usize);
+            Some((*key, read[index].1.get(at..at + len)?.to_vec()))
+        })
+    }
+
+    fn append<'a>(&mut self, changes: impl Iterator<Item = (RecordKey, Option<&'a [u8]>)>) -> io::Result<()> {
+        let mut bytes = vec![0; BATCH_HEAD_LEN];
+        changes.for_each(|(key, value)| put(&mut bytes, key, value));
+        seal(&mut bytes);
+        if self.at > SEGMENT_HEAD_LEN && self.at + bytes.len() > SEGMENT_LEN {
+            self.next_segment()?;
+        }
+        self.file.write_all_at(&bytes, self.at as u64)?;
+        self.file.sync_data()?;
+        let (segment, at) = (self.segment, self.at);
+        each_change(&bytes[BATCH_HEAD_LEN..], at + BATCH_HEAD_LEN, &mut |change| self.index.note(segment, &change));
+        self.at += bytes.len();
+        Ok(())
+    }
+
+    fn next_segment(&mut self) -> io::Result<()> {
+        let file = start(&self.dir, self.segment + 1, SEGMENT_HEAD_LEN)?;
+        self.file.set_len(self.at as u64)?;
+        self.file.sync_all()?;
+        self.segment += 1;
+        (self.file, self.at) = (file, SEGMENT_HEAD_LEN);
+        self.index.live.insert(self.segment, 0);
+        Ok(())
+    }
+
+    /// Deletes the oldest segments as far as they are dead, or as more than half of the log is.
+    fn reclaim(&mut self) -> io::Result<()> {
+        while let Some((&oldest, &live)) = self.index.live.first_key_value()
+            && oldest != self.segment
+        {
+            let (segments, all) = (self.index.live.len(), self.index.live.values().sum::<usize>());
+            if live > 0 && (segments <= SEGMENTS_MIN || all * 2 > segments * SEGMENT_LEN) {
+                break;
+            }
+            self.remove(oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest segment, after what is alive in it has been moved.
+    fn remove(&mut self, oldest: u32) -> io::Result<()> {
+        if self.index.live.get(&oldest).is_some_and(|live| *live > 0) {
+            self.copy(oldest)?;
+        }
+        fs::remove_file(path_of(&self.dir, oldest))?;
+        self.index.live.remove(&oldest);
+        Ok(())
+    }
+
+    /// Appends again what is alive in a segment.
+    fn copy(&mut self, segment: u32) -> io::Result<()> {
+        let bytes = fs::read(path_of(&self.dir, segment))?;
+        let mut alive = Vec::new();
+        // Its version was checked when it was opened.
+        let _ = walk(&bytes, |change| {
+            let home = self.index.homes.get(&change.key);
+            if home.is_some_and(|home| home.segment == segment && home.at == change.at) {
+                alive.push((change.key, change.value.map(<[u8]>::to_vec)));
+            }
+        });
+        self.append(alive.iter().map(|(key, value)| (*key, value.as_deref())))
+    }
+}
+
+impl Index {
+    /// Follows a change that is on the disk.
+    fn note(&mut self, segment: u32, change: &Change<'_>) {
+        let home = change.value.map(|value| Home { segment, at: change.at, len: value.len() as u32 });
+        let before = match home {
+            Some(home) => self.homes.insert(change.key, home),
+            None => self.homes.remove(&change.key),
+        };
+        if let Some(before) = before
+            && let Some(live) = self.live.get_mut(&before.segment)
+        {
+            *live -= cost(before);
+        }
+        if let Some(home) = home {
+            *self.live.entry(segment).or_default() += cost(home);
+        }
+    }
+}
+
+/// What a segment holds beside its changes.
+struct Walked {
+    /// Where its batches end.
+    end: usize,
+    /// What cannot be read.
+    damage: Option<String>,
+}
+
+/// Gives each change of a segment that can be read. An error is its other version.
+fn walk(bytes: &[u8], mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
+    let mut damage = None;
+    match head_version(bytes) {
+        Some(VERSION) => {}
+        Some(other) => return Err(other),
+        None if bytes.iter().all(|byte| *byte == 0) => return Ok(Walked { end: SEGMENT_HEAD_LEN, damage }),
+        None => damage = Some("its head cannot be read".to_owned()),
+    }
+    let mut at = SEGMENT_HEAD_LEN.min(bytes.len());
+    let mut end = at;
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    while at < used {
+        if let Some(body) = batch(bytes, at) {
+            if !each_change(body, at + BATCH_HEAD_LEN, &mut each) {
+                damage = Some(format!("the batch at byte {at} is not made of changes"));
+            }
+            at += BATCH_HEAD_LEN + body.len();
+            end = at;
+            continue;
+        }
+        let next = (at + 1..used).find(|later| batch(bytes, *later).is_some());
+        damage = Some(match next {
+            Some(next) => format!("{} bytes at byte {at} cannot be read", next - at),
+            None => format!("its last batch, at byte {at}, was not written as a whole"),
+        });
+        let Some(next) = next else { break };
+        at = next;
+    }
+    Ok(Walked { end, damage })
+}
+
+/// The version that the head of a segment says, if it can be read.
+fn head_version(bytes: &[u8]) -> Option<u32> {
+    let (head, _) = bytes.split_at_checked(SEGMENT_HEAD_LEN)?;
+    let right = head[..4] == MAGIC && crc32fast::hash(&head[..8]) == number(head, 8);
+    right.then(|| number(head, 4))
+}
+
+/// The body of the batch at `at`, if all of it is there and right.
+fn batch(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let (head, rest) = bytes[at..].split_at_checked(BATCH_HEAD_LEN)?;
+    let len = number(head, 0);
+    let right = len > 0 && crc32fast::hash(&head[..4]) == number(head, 4);
+    let body = right.then(|| rest.get(..len as usize)).flatten()?;
+    (crc32fast::hash(body) == number(head, 8)).then_some(body)
+}
+
+/// Gives each change of a batch, whose body begins at `at` in its segment. Returns whether it is
+/// made of changes.
+fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) -> bool {
+    let mut rest = body;
+    while !rest.is_empty() {
+        let Some((head, after)) = rest.split_at_checked(CHANGE_HEAD_LEN) else {
+            return false;
+        };
+        let job = u64::from(number(head, 0)) << 32 | u64::from(number(head, 4));
+        let key = RecordKey { job, number: number(head, 8) };
+        let len = number(head, 12);
+        at += CHANGE_HEAD_LEN;
+        if len == DELETE {
+            each(Change { key, value: None, at: at as u32 });
+            rest = after;
+            continue;
+        }
+        let Some((value, after)) = after.split_at_checked(len as usize) else {
+            return false;
+        };
+        each(Change { key, value: Some(value), at: at as u32 });
+        at += value.len();
+        rest = after;
+    }
+    true
+}
+
+fn put(bytes: &mut Vec<u8>, key: RecordKey, value: Option<&[u8]>) {
+    bytes.extend_from_slice(&key.job.to_be_bytes());
+    bytes.extend_from_slice(&key.number.to_be_bytes());
+    bytes.extend_from_slice(&value.map_or(DELETE, |value| value.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Writes the head of a batch.
+fn seal(bytes: &mut [u8]) {
+    let (head, body) = bytes.split_at_mut(BATCH_HEAD_LEN);
+    let len = (body.len() as u32).to_be_bytes();
+    head[..4].copy_from_slice(&len);
+    head[4..8].copy_from_slice(&crc32fast::hash(&len).to_be_bytes());
+    head[8..].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
+}
+
+/// What a record takes of its segment.
+fn cost(home: Home) -> usize {
+    CHANGE_HEAD_LEN + home.len as usize
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn path_of(dir: &Path, segment: u32) -> PathBuf {
+    dir.join(format!("{segment:08}.log"))
+}
+
+/// The segments in a directory, oldest first.
+fn segments(dir: &Path) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            found.extend(path.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Opens a segment for writing, with a head and nothing but zeros from `at` on: a write into what is
+/// there already needs no change of the file's length.
+fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path_of(dir, segment))?;
+    if at <= SEGMENT_HEAD_LEN {
+        let mut head = [0; SEGMENT_HEAD_LEN];
+        head[..4].copy_from_slice(&MAGIC);
+        head[4..8].copy_from_slice(&VERSION.to_be_bytes());
+        let crc = crc32fast::hash(&head[..8]);
+        head[8..].copy_from_slice(&crc.to_be_bytes());
+        file.write_all_at(&head, 0)?;
+    }
+    file.set_len(at.max(SEGMENT_HEAD_LEN) as u64)?;
+    file.set_len(SEGMENT_LEN.max(at) as u64)?;
+    file.sync_all()?;
+    File::open(dir)?.sync_all()?;
+    Ok(file)
+}
+
+/// Keeps a damaged segment as it was found.
+fn put_aside(dir: &Path, segment: u32) -> io::Result<PathBuf> {
+    let damaged = dir.join("damaged");
+    fs::create_dir_all(&damaged)?;
+    let aside = (0..).map(|count: u32| damaged.join(format!("{segment:08}-{count}.log"))).find(|path| !path.exists());
+    let aside = aside.unwrap_or_else(|| damaged.join(format!("{segment:08}.log")));
+    fs::copy(path_of(dir, segment), &aside)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// A directory that is gone when its test is over.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("broccoli-log-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("made");
+        Dir(dir)
+    }
+
+    fn open(&self) -> (Log, Vec<String>) {
+        Log::open(&self.0).expect("opens")
+    }
+
+    /// Opens it, and finds nothing wrong.
+    fn sound(&self) -> Log {
+        let (log, damaged) = self.open();
+        assert_eq!(damaged, Vec::<String>::new());
+        log
+    }
+
+    fn bytes(&self) -> u64 {
+        let size = |number| path_of(&self.0, number).metadata().expect("there").len();
+        segments(&self.0).expect("listed").into_iter().map(size).sum()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write(job: u64, number: u32, value: &[u8]) -> Write {
+    Write { key: RecordKey { job, number }, value: Some(value.to_vec()) }
+}
+
+fn delete(job: u64, number: u32) -> Write {
+    Write { key: RecordKey { job, number }, value: None }
+}
+
+fn records(log: &Log) -> Vec<(u64, u32, Vec<u8>)> {
+    log.records().map(|(key, value)| (key.job, key.number, value)).collect()
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart_in_order_of_keys() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(2, 0, b"two"), write(1, 0, b"one")]).expect("written");
+    log.commit(&[write(1, 1, b"more"), write(2, 0, b"TWO")]).expect("written");
+    log.commit(&[delete(1, 0)]).expect("written");
+    let expected = vec![(1, 1, b"more".to_vec()), (2, 0, b"TWO".to_vec())];
+    assert_eq!(records(&log), expected);
+    drop(log);
+    assert_eq!(records(&dir.sound()), expected);
+}
+
+#[test]
+fn a_torn_last_batch_is_as_if_it_had_never_been() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(1, 0, b"safe")]).expect("written");
+    let end = log.at;
+    log.commit(&[write(2, 0, b"torn"), write(3, 0, b"torn too")]).expect("written");
+    let torn = log.at;
+    drop(log);
+    for cut in [end, end + 1, end + 5, end + BATCH_HEAD_LEN, torn - 9, torn - 1] {
+        let bytes = fs::read(path_of(&dir.0, 1)).expect("read");
+        let mut cut_off = bytes.clone();
+        cut_off[cut..].fill(0);
+        fs::write(path_of(&dir.0, 1), &cut_off).expect("written");
+        let (log, damaged) = dir.open();
+        assert_eq!(records(&log), [(1, 0, b"safe".to_vec())], "cut at {cut}");
+        let is_there = cut_off[end..].iter().any(|byte| *byte != 0);
+        assert_eq!(!damaged.is_empty(), is_there, "cut at {cut}: {damaged:?}");
+        drop(log);
+        assert_eq!(records(&dir.sound()), [(1, 0, b"safe".to_vec())], "what was torn is said once");
+        segments(&dir.0)
+            .expect("listed")
+            .into_iter()
+            .for_each(|n| fs::remove_file(path_of(&dir.0, n)).expect("removed"));
+        fs::write(path_of(&dir.0, 1), &bytes).expect("restored");
+    }
+}
+
+/// A directory with three batches, and the bytes of its segment.
+fn three_batches() -> (Dir, Vec<u8>, usize) {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    for job in 1..=3 {
+        log.commit(&[write(job, 0, b"a record of some length")]).expect("written");
+    }
+    let end = log.at;
+    let bytes = fs::read(path_of(&dir.0, 1)).expect("read");
+    (dir, bytes, end)
+}
+
+#[test]
+fn every_flipped_bit_is_noticed_and_takes_no_other_batch_with_it() {
+    let (_dir, bytes, end) = three_batches();
+    for bit in 0..end * 8 {
+        let mut flipped = bytes[..end + 64].to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let mut found = Vec::new();
+        let walked = walk(&flipped, |change| found.push(change.value.map(<[u8]>::to_vec))).expect("this version");
+        assert!(walked.damage.is_some(), "bit {bit} is noticed");
+        let expected = if bit / 8 < SEGMENT_HEAD_LEN { 3 } else { 2 };
+        assert_eq!(found, vec![Some(b"a record of some length".to_vec()); expected], "bit {bit} damages one batch");
+    }
+}
+
+#[test]
+fn damage_is_said_once_and_what_can_be_read_stays() {
+    let (dir, mut bytes, end) = three_batches();
+    bytes[end / 2] ^= 1;
+    fs::write(path_of(&dir.0, 1), &bytes).expect("written");
+    let (mut log, damaged) = dir.open();
+    assert_eq!((damaged.len(), log.records().count()), (1, 2), "{damaged:?}");
+    log.commit(&[write(9, 0, b"later")]).expect("written");
+    drop(log);
+    assert_eq!(dir.sound().records().count(), 3);
+}
+
+#[test]
+fn a_damaged_segment_is_kept_aside_as_it_was() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(1, 0, b"one")]).expect("written");
+    drop(log);
+    let mut bytes = fs::read(path_of(&dir.0, 1)).expect("read");
+    bytes[SEGMENT_HEAD_LEN + BATCH_HEAD_LEN] ^= 1;
+    fs::write(path_of(&dir.0, 1), &bytes).expect("written");
+    let (_, damaged) = dir.open();
+    assert!(damaged[0].contains("damaged/00000001-0.log"), "{damaged:?}");
+    assert_eq!(fs::read(dir.0.join("damaged/00000001-0.log")).expect("kept"), bytes);
+}
+
+#[test]
+fn another_version_is_refused_with_both() {
+    let dir = Dir::new();
+    drop(dir.sound());
+    let mut bytes = fs::read(path_of(&dir.0, 1)).expect("read");
+    bytes[4..8].copy_from_slice(&7_u32.to_be_bytes());
+    let crc = crc32fast::hash(&bytes[..8]);
+    bytes[8..12].copy_from_slice(&crc.to_be_bytes());
+    fs::write(path_of(&dir.0, 1), &bytes).expect("written");
+    let error = Log::open(&dir.0).err().expect("refused");
+    assert!(matches!(error, JournalError::Version(_, 7, 1)), "{error}");
+}
+
+#[test]
+fn dead_records_make_room_and_living_ones_stay() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(1, 0, b"old but alive")]).expect("written");
+    let value = vec![7; 1 << 20];
+    for job in 2..100 {
+        log.commit(&[write(job, 0, &value), delete(job - 1, 1)]).expect("written");
+        log.commit(&[delete(job, 0)]).expect("written");
+    }
+    assert!(dir.bytes() <= (SEGMENTS_MIN as u64 + 1) * SEGMENT_LEN as u64, "{} bytes", dir.bytes());
+    assert_eq!(records(&log), [(1, 0, b"old but alive".to_vec())]);
+    drop(log);
+    assert_eq!(records(&dir.sound()), [(1, 0, b"old but alive".to_vec())]);
+}
+
+#[test]
+fn a_batch_longer_than_a_segment_is_kept() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let value = vec![9; SEGMENT_LEN + 5];
+    log.commit(&[write(1, 0, b"before")]).expect("written");
+    log.commit(&[write(2, 0, &value)]).expect("written");
+    log.commit(&[write(3, 0, b"after")]).expect("written");
+    drop(log);
+    let expected = [(1, 0, b"before".to_vec()), (2, 0, value), (3, 0, b"after".to_vec())];
+    assert_eq!(records(&dir.sound()), expected);
+}

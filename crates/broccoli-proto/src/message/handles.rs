@@ -1,0 +1,182 @@
+//! What clients ask of jobs that they know by their id only, and of nodes that are to leave.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::{Decode, Encode};
+
+use super::BlobRef;
+use crate::JobId;
+use crate::outcome::Outcome;
+
+/// Asks an origin for its jobs, in order of their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JobsRequest {
+    /// Number of the last job that the asker knows; none from the beginning.
+    #[n(0)]
+    pub after: Option<u64>,
+    /// Most jobs that it wants.
+    #[n(1)]
+    pub max: u16,
+}
+
+/// Some of an origin's jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Jobs {
+    /// As many as a packet takes, in order of their numbers.
+    #[n(0)]
+    pub jobs: Vec<JobSummary>,
+    /// Whether there are more after these.
+    #[n(1)]
+    pub more: bool,
+}
+
+/// One job, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JobSummary {
+    /// [`JobId::number`].
+    #[n(0)]
+    pub number: u64,
+    /// Where it is.
+    #[n(1)]
+    pub state: JobState,
+    /// Its first function, at most [`JobSummary::NAME_BYTES_MAX`].
+    #[n(2)]
+    pub name: String,
+    /// Tasks that have ended.
+    #[n(3)]
+    pub done: u32,
+    /// All tasks that are known so far.
+    #[n(4)]
+    pub total: u32,
+    /// When it was accepted, if the origin knew the time of day.
+    #[n(5)]
+    pub submitted_unix_ms: Option<u64>,
+    /// When it ended.
+    #[n(6)]
+    pub ended_unix_ms: Option<u64>,
+    /// The key that it was submitted with.
+    #[n(7)]
+    pub key: Option<String>,
+}
+
+impl JobSummary {
+    /// Longest name, in bytes.
+    pub const NAME_BYTES_MAX: usize = 64;
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum JobState {
+    /// None of its tasks has been handed to a worker.
+    #[n(0)]
+    Queued,
+    /// Its tasks run.
+    #[n(1)]
+    Running,
+    /// It has a result.
+    #[n(2)]
+    Succeeded,
+    /// It has failed.
+    #[n(3)]
+    Failed,
+    /// It was revoked.
+    #[n(4)]
+    Revoked,
+}
+
+/// Asks for a failed or revoked job to be run again, as a new job with the same canvas. Answered
+/// by `Accepted` or `Refused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Retry {
+    /// From the origin's `Welcome`.
+    #[n(0)]
+    pub token: u64,
+    /// As [`super::Submit::number`].
+    #[n(1)]
+    pub number: u32,
+    /// The job that has failed or was revoked.
+    #[n(2)]
+    pub job: JobId,
+}
+
+/// Asks a node to take nothing new and to leave when it has finished. Answered by `Vitals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Drain {
+    /// From the node's `Welcome`.
+    #[n(0)]
+    pub token: u64,
+    /// As [`super::Submit::number`], for `Refused`.
+    #[n(1)]
+    pub number: u32,
+}
+
+/// Asks how one step of a job is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StepQuery {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// Indices of members from the root of the canvas; empty for the job as a whole.
+    #[n(1)]
+    pub path: Vec<u32>,
+}
+
+/// How one step of a job is.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct StepNews {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// From the question.
+    #[n(1)]
+    pub path: Vec<u32>,
+    /// None if the job has no such step, or the origin no such job.
+    #[n(2)]
+    pub view: Option<StepView>,
+    /// Where to pull the result from, which is null then: it fits into no packet.
+    #[n(3)]
+    pub blob: Option<BlobRef>,
+}
+
+/// A step of a canvas: a task, or a form with members.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct StepView {
+    /// `module.function` of a task, or `chain`, `group`, `chord`, `map`, `starmap`, `chunks`.
+    #[n(0)]
+    pub name: String,
+    /// Where it is.
+    #[n(1)]
+    pub state: StepState,
+    /// How many members it has; 0 for a task.
+    #[n(2)]
+    pub members: u32,
+    /// What it came to, once it has and as long as that is kept.
+    #[n(3)]
+    pub outcome: Option<Outcome>,
+}
+
+/// Where a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum StepState {
+    /// It waits for others.
+    #[n(0)]
+    Waiting,
+    /// It waits for a worker, or runs.
+    #[n(1)]
+    Running,
+    /// It has a result.
+    #[n(2)]
+    Succeeded,
+    /// It has failed.
+    #[n(3)]
+    Failed,
+    /// It never ran, since what it waited for has failed or the job was revoked.
+    #[n(4)]
+    Skipped,
+}
+
+/// Longest path of a step: as deep as a canvas may be.
+pub const PATH_MAX: usize = crate::canvas::CANVAS_DEPTH_MAX;

@@ -1,0 +1,127 @@
+//! What values the options of a task may have: one table for whoever writes or takes them.
+
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use minicbor::{Decode, Encode};
+
+use crate::Options;
+
+/// How many times a failed task may be tried again.
+pub const RETRIES: RangeInclusive<u64> = 0..=1000;
+/// Priorities.
+pub const PRIORITIES: RangeInclusive<u64> = 0..=9;
+/// Delays and moments in milliseconds, up to about 300 years: exact as a float of seconds.
+pub const DELAYS_MS: RangeInclusive<u64> = 0..=10_000_000_000_000;
+/// Limits of time in milliseconds: none is 0, which nothing could keep.
+pub const LIMITS_MS: RangeInclusive<u64> = 1..=10_000_000_000_000;
+/// Most entries of `on`.
+pub const ON_MAX: usize = 16;
+/// Most tasks of a rate a second.
+pub const RATE_MAX: u32 = 1_000_000;
+
+/// At most so many starts in such a time, over the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Rate {
+    /// Starts …
+    #[n(0)]
+    pub tasks: u32,
+    /// … in this time, in milliseconds.
+    #[n(1)]
+    pub per_ms: u32,
+}
+
+impl Rate {
+    /// Whether this is at least one start in some time, and at most [`RATE_MAX`] a second.
+    pub fn is_valid(self) -> bool {
+        let most = u64::from(self.per_ms) * u64::from(RATE_MAX / 1000);
+        self.tasks > 0 && u64::from(self.tasks) <= most
+    }
+
+    /// The time between two starts, in microseconds, rounded up so that the limit holds.
+    pub fn interval_us(self) -> u64 {
+        (u64::from(self.per_ms) * 1000).div_ceil(u64::from(self.tasks.max(1)))
+    }
+}
+
+/// `10 in 1000 ms`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} ms", self.tasks, self.per_ms)
+    }
+}
+
+/// An option has a value that it cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionError {
+    /// A number that is out of its range.
+    Number {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: u64,
+        /// The smallest that it can be.
+        min: u64,
+        /// The largest that it can be.
+        max: u64,
+        /// ` ms`, or nothing.
+        unit: &'static str,
+    },
+    /// More than [`ON_MAX`] entries of `on`.
+    Places(usize),
+    /// An entry of `on` that is empty.
+    NoPlace,
+    /// A rate of nothing, or of more than [`RATE_MAX`] a second.
+    Rate(Rate),
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionError::Number { option, found, min, max, unit } => {
+                write!(f, "{option} is {found}{unit}, must be {min} to {max}{unit}")
+            }
+            OptionError::Places(found) => write!(f, "on has {found} entries, must be 0 to {ON_MAX}"),
+            OptionError::NoPlace => f.write_str("on has an empty entry, must be a node, a label or a capability"),
+            OptionError::Rate(rate) => write!(f, "rate is {rate}, must be 1 to {RATE_MAX} in a second or longer"),
+        }
+    }
+}
+
+impl core::error::Error for OptionError {}
+
+impl Options {
+    /// Whether every option that is set has a value that it can have.
+    ///
+    /// # Errors
+    /// The first that has not.
+    pub fn check(&self) -> Result<(), OptionError> {
+        let numbers = [
+            ("retries", self.retries.map(u64::from), RETRIES, ""),
+            ("priority", self.priority.map(u64::from), PRIORITIES, ""),
+            ("timeout", self.timeout_ms, LIMITS_MS, " ms"),
+            ("expires", self.expires_ms, LIMITS_MS, " ms"),
+            ("deadline", self.deadline_ms, LIMITS_MS, " ms"),
+            ("countdown", self.countdown_ms, DELAYS_MS, " ms"),
+            ("eta", self.eta_unix_ms, DELAYS_MS, " ms"),
+            ("backoff", self.backoff_ms, DELAYS_MS, " ms"),
+            ("backoff_max", self.backoff_max_ms, DELAYS_MS, " ms"),
+        ];
+        for (option, value, range, unit) in numbers {
+            if let Some(found) = value.filter(|value| !range.contains(value)) {
+                let (min, max) = range.into_inner();
+                return Err(OptionError::Number { option, found, min, max, unit });
+            }
+        }
+        if self.on.len() > ON_MAX {
+            return Err(OptionError::Places(self.on.len()));
+        }
+        if self.on.iter().any(alloc::string::String::is_empty) {
+            return Err(OptionError::NoPlace);
+        }
+        match self.rate.filter(|rate| !rate.is_valid()) {
+            Some(rate) => Err(OptionError::Rate(rate)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What must hold after every step, from outside: each task in one state and with one outcome,
+//! failures of current attempts only, leases only where they fit, everything within its bounds.
+//!
+//! The inner invariants of a node are its own: [`broccoli_core::Node::validate`].
+
+use std::collections::BTreeMap;
+
+use broccoli_core::{Node, TaskState, TaskView};
+use broccoli_proto::message::Attempt;
+use broccoli_proto::{Cause, NodeId, Outcome};
+
+use crate::cluster::{Cluster, Id, Spec, fnv};
+use crate::workload::{Run, Workload};
+
+/// Attempts of recovered jobs are numbered from a multiple of this.
+const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
+
+/// One incarnation of a node.
+type Incarnation = (Id, u8);
+
+/// What was seen of a task when it was last looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    state: TaskState,
+    attempt: u32,
+}
+
+/// Remembers what was seen, so that what must not change is noticed.
+#[derive(Debug, Default)]
+pub struct Checker {
+    tasks: BTreeMap<(Incarnation, u64, u32), Seen>,
+    /// What jobs came to.
+    results: BTreeMap<(Incarnation, u64), Outcome>,
+    /// Runs of the ledger that were looked at.
+    runs: usize,
+    /// Where each attempt runs.
+    places: BTreeMap<(NodeId, Attempt), Incarnation>,
+    /// A hash of the arguments of each task. An origin that lost what it had not written may come
+    /// to others in its next incarnation: the numbers of attempts tell them apart.
+    args: BTreeMap<(NodeId, u64, u32, u32), u64>,
+    /// Attempts that ran again on the node that had run them.
+    pub repeats: u64,
+    /// Tasks that have ended.
+    pub ended: u64,
+}
+
+impl Checker {
+    /// Looks at every node that something went into since the last time.
+    ///
+    /// # Panics
+    /// If something does not hold.
+    pub fn check(&mut self, cluster: &mut Cluster) {
+        self.check_runs(cluster);
+        for id in std::mem::take(&mut cluster.touched) {
+            if cluster.is_up(id) && !cluster.is_paused(id) {
+                let me = (id, cluster.starts(id));
+                self.check_node(cluster, me);
+            }
+        }
+    }
+
+    /// What a job came to, as seen at an incarnation of its origin.
+    pub fn result(&self, incarnation: Incarnation, job: u64) -> Option<&Outcome> {
+        self.results.get(&(incarnation, job))
+    }
+
+    fn check_node(&mut self, cluster: &Cluster, me: Incarnation) {
+        let mut changed = Vec::new();
+        let tasks = &mut self.tasks;
+        cluster.peek(me.0).audit_tasks(&mut |job, step, state, attempt| {
+            let now = Seen { state, attempt };
+            let before = tasks.insert((me, job, step), now);
+            if before != Some(now) {
+                changed.push((job, step, before, now));
+            }
+        });
+        for (job, step, before, now) in changed {
+            if let Some(before) = before {
+                assert!(before.attempt <= now.attempt, "attempts of task {job:x}/{step} go back");
+                assert!(before.state != TaskState::Ended, "task {job:x}/{step} ended and is {:?} again", now.state);
+            }
+            self.ended += u64::from(now.state == TaskState::Ended);
+            if let Some(view) = cluster.peek(me.0).audit_task(job, step) {
+                check_lease(&view, cluster);
+                check_outcome(&view, cluster.workload.as_ref(), cluster.name(me.0), job, step);
+            }
+        }
+        self.check_results(cluster.peek(me.0), me);
+        for size in cluster.peek(me.0).sizes() {
+            assert!(size.len <= size.max, "node {}: {} {} of at most {}", me.0, size.len, size.name, size.max);
+        }
+    }
+
+    fn check_results(&mut self, node: &Node, me: Incarnation) {
+        node.audit_jobs(&mut |job, result| {
+            let Some(result) = result else {
+                assert!(!self.results.contains_key(&(me, job)), "the result of job {job:x} is gone");
+                return;
+            };
+            match self.results.get(&(me, job)) {
+                Some(known) => assert!(known.as_ref() == result, "job {job:x} came to {known:?}, now to {result:?}"),
+                None => drop(self.results.insert((me, job), result.cloned().map_err(Clone::clone))),
+            }
+        });
+    }
+
+    fn check_runs(&mut self, cluster: &Cluster) {
+        let Some(workload) = &cluster.workload else {
+            return;
+        };
+        for run in &workload.runs[self.runs..] {
+            let Run { node, start, origin, attempt, args, .. } = run;
+            match self.places.insert((*origin, *attempt), (*node, *start)) {
+                Some(before) if before == (*node, *start) => self.repeats += 1,
+                Some(before) => panic!("{attempt:?} of {origin} ran on {before:?} and on {:?}", (node, start)),
+                None => {}
+            }
+            let hash = fnv(0, args.as_bytes());
+            let known = *self
+                .args
+                .entry((*origin, attempt.job, attempt.step, attempt.number / ATTEMPTS_PER_BOOT))
+                .or_insert(hash);
+            assert_eq!(known, hash, "{attempt:?} of {origin} gets other arguments than before: {args}");
+        }
+        self.runs = workload.runs.len();
+    }
+}
+
+/// A leased task is where it may be.
+fn check_lease(view: &TaskView<'_>, cluster: &Cluster) {
+    let Some(worker) = view.worker else {
+        return;
+    };
+    let fits = |spec: &Spec| {
+        spec.name == worker.as_str()
+            && spec.slots > 0
+            && view.on.iter().all(|on| *on == spec.name || spec.features.contains(on))
+    };
+    assert!((0..cluster.len()).any(|id| fits(cluster.spec(id))), "a task for {:?} is leased to {worker}", view.on);
+}
+
+/// An outcome is that of a run which was there, and a failure that of the current attempt.
+fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeId, job: u64, step: u32) {
+    let (Some(outcome), Some(workload)) = (view.outcome, workload) else {
+        return;
+    };
+    let runs = || {
+        let is_it = move |run: &&Run| run.origin == origin && (run.attempt.job, run.attempt.step) == (job, step);
+        workload.runs.iter().filter(is_it)
+    };
+    let error = match outcome {
+        Ok(value) => {
+            let gave = |run: &Run| run.outcome.as_ref().is_ok_and(|made| made == value);
+            assert!(runs().any(gave), "task {job:x}/{step} came to {value}, which no run gave");
+            return;
+        }
+        Err(error) => error,
+    };
+    let named = |run: &Run| run.outcome.as_ref().err().is_some_and(|failure| failure.text == error.text);
+    match error.cause {
+        Cause::Returned | Cause::Crashed => {
+            assert_eq!(
+                error.attempt,
+                view.attempt % ATTEMPTS_PER_BOOT,
+                "task {job:x}/{step} failed by an old attempt: {error}"
+            );
+            let by = runs().find(|run| named(run));
+            let by = by.unwrap_or_else(|| panic!("task {job:x}/{step} failed, but no run did so: {error}"));
+            assert_eq!(by.attempt.number % ATTEMPTS_PER_BOOT, error.attempt, "{error}");
+            let failed = runs().filter(|run| run.outcome.is_err()).count();
+            assert!(failed > view.retries as usize, "task {job:x}/{step} has failed {failed} times: {error}");
+        }
+        Cause::Lost => {
+            let started = runs().count();
+            assert!(started >= 3, "task {job:x}/{step} was lost, but had only {started} runs");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,76 @@
+//! The disk of a durable node: an ordered map of records, and writes that are under way.
+//!
+//! ```text
+//!   Persist ──► under way ──► safe (told by Persisted)
+//!                   └── crash: the first few may be safe, the others are gone; none in part
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use broccoli_core::{RecordKey, Write};
+
+/// What a node has asked to be kept.
+#[derive(Debug, Default)]
+pub struct Disk {
+    records: BTreeMap<RecordKey, Vec<u8>>,
+    under_way: VecDeque<(u64, Vec<Write>)>,
+    /// When the last write under way will be safe.
+    pub(super) busy_until_us: u64,
+}
+
+impl Disk {
+    /// Takes writes that are not safe yet.
+    pub(super) fn write(&mut self, number: u64, writes: Vec<Write>) {
+        self.under_way.push_back((number, writes));
+    }
+
+    /// Everything up to this number is safe now.
+    pub(super) fn sync(&mut self, number: u64) {
+        while self.under_way.front().is_some_and(|(first, _)| *first <= number) {
+            self.keep_first();
+        }
+    }
+
+    /// A crash: `kept` of the writes under way were safe after all. Returns how many were not.
+    pub(super) fn tear(&mut self, kept: usize) -> usize {
+        (0..kept).for_each(|_| self.keep_first());
+        let torn = self.under_way.len();
+        self.under_way.clear();
+        self.busy_until_us = 0;
+        torn
+    }
+
+    /// Writes under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// All that is safe.
+    pub fn records(&self) -> &BTreeMap<RecordKey, Vec<u8>> {
+        &self.records
+    }
+
+    /// Loses everything.
+    pub(super) fn wipe(&mut self) {
+        *self = Disk::default();
+    }
+
+    /// Changes a record, as a failing disk does.
+    pub(super) fn damage(&mut self, key: RecordKey, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(value) = self.records.get_mut(&key) {
+            change(value);
+        }
+    }
+
+    fn keep_first(&mut self) {
+        let Some((_, writes)) = self.under_way.pop_front() else {
+            return;
+        };
+        for Write { key, value } in writes {
+            match value {
+                Some(value) => drop(self.records.insert(key, value)),
+                None => drop(self.records.remove(&key)),
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What can go wrong, by kind, and how often it has.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Kinds of faults. A run of the simulator in which one of them never happened fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A delivery was lost.
+    Loss,
+    /// A delivery came twice.
+    Duplication,
+    /// A delivery came after a later one.
+    Reordering,
+    /// A delivery took long.
+    Delay,
+    /// Packets went one way only, or not from one node to one other.
+    Partition,
+    /// A link was cut, and one or both sides did not notice.
+    Cut,
+    /// The server ended a session.
+    SessionLost,
+    /// The MQTT server restarted with an empty memory.
+    ServerRestart,
+    /// A node ended between two outputs.
+    CrashBetweenOutputs,
+    /// A node ended at rest.
+    Crash,
+    /// A node stood still, as after SIGSTOP.
+    Pause,
+    /// A node started again with its disk.
+    RebootWithDisk,
+    /// A node started again without its disk.
+    RebootWithoutDisk,
+    /// Writes under way were lost in a crash.
+    TornWrite,
+    /// A record on a disk was damaged.
+    DamagedRecord,
+    /// A clock ran at a speed of its own.
+    ClockDrift,
+    /// The time of day was set.
+    ClockSet,
+    /// A node refused a canvas because it held as much as it may.
+    QueueFull,
+    /// A run went on for longer than its lease while its node could not renew it.
+    LeaseOverrun,
+    /// A chunk of a module was damaged.
+    CorruptChunk,
+    /// A chunk of a module was not there.
+    MissingChunk,
+    /// A task trapped.
+    Trap,
+    /// Two nodes had one name.
+    Twin,
+    /// A node left on purpose.
+    Leave,
+    /// A client ended its job.
+    Revoke,
+}
+
+impl Fault {
+    /// All kinds.
+    pub const ALL: [Fault; 25] = [
+        Fault::Loss,
+        Fault::Duplication,
+        Fault::Reordering,
+        Fault::Delay,
+        Fault::Partition,
+        Fault::Cut,
+        Fault::SessionLost,
+        Fault::ServerRestart,
+        Fault::CrashBetweenOutputs,
+        Fault::Crash,
+        Fault::Pause,
+        Fault::RebootWithDisk,
+        Fault::RebootWithoutDisk,
+        Fault::TornWrite,
+        Fault::DamagedRecord,
+        Fault::ClockDrift,
+        Fault::ClockSet,
+        Fault::QueueFull,
+        Fault::LeaseOverrun,
+        Fault::CorruptChunk,
+        Fault::MissingChunk,
+        Fault::Trap,
+        Fault::Twin,
+        Fault::Leave,
+        Fault::Revoke,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Loss => "packets lost",
+            Fault::Duplication => "packets doubled",
+            Fault::Reordering => "packets overtaken",
+            Fault::Delay => "packets delayed",
+            Fault::Partition => "asymmetric partitions",
+            Fault::Cut => "links cut unnoticed",
+            Fault::SessionLost => "sessions lost",
+            Fault::ServerRestart => "MQTT server restarts",
+            Fault::CrashBetweenOutputs => "crashes between two outputs",
+            Fault::Crash => "crashes at rest",
+            Fault::Pause => "pauses",
+            Fault::RebootWithDisk => "reboots with their disk",
+            Fault::RebootWithoutDisk => "reboots without a disk",
+            Fault::TornWrite => "journal writes torn off",
+            Fault::DamagedRecord => "journal records damaged",
+            Fault::ClockDrift => "drifting clocks",
+            Fault::ClockSet => "times of day set",
+            Fault::QueueFull => "full queues",
+            Fault::LeaseOverrun => "runs longer than their lease",
+            Fault::CorruptChunk => "module chunks corrupted",
+            Fault::MissingChunk => "module chunks missing",
+            Fault::Trap => "traps",
+            Fault::Twin => "twins with one name",
+            Fault::Leave => "nodes that left",
+            Fault::Revoke => "jobs revoked",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How often each kind has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([u64; Fault::ALL.len()]);
+
+impl Counts {
+    /// Counts one.
+    pub fn add(&mut self, fault: Fault) {
+        self.0[fault as usize] += 1;
+    }
+
+    /// How often a kind has happened.
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
+    }
+}

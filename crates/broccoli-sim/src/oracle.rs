@@ -1,0 +1,406 @@
+//! What a canvas comes to, by a plain recursive reading of it, and random canvases to read.
+//!
+//! Owns its own values and its own binding of arguments, so that it shares no mistake with the
+//! core's plan. Values may carry the number of the run that made them (see [`normal`]); the oracle
+//! leaves it out.
+
+use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};
+use minicbor::data::Type;
+use minicbor::{Decoder, Encoder};
+
+/// A value of CBOR, as far as the functions of the simulator use it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// A number.
+    Int(i64),
+    /// A text.
+    Str(String),
+    /// A list.
+    List(Vec<Value>),
+    /// A map with its pairs in order.
+    Map(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// Reads one item.
+    ///
+    /// # Panics
+    /// If it is not one item of these types.
+    pub fn decode(bytes: &[u8]) -> Value {
+        let mut decoder = Decoder::new(bytes);
+        let value = read(&mut decoder);
+        assert_eq!(decoder.position(), bytes.len(), "one item");
+        value
+    }
+
+    /// Writes it.
+    pub fn encode(&self) -> Cbor {
+        let mut encoder = Encoder::new(Vec::new());
+        write(self, &mut encoder);
+        Cbor::from_encoded(encoder.into_writer())
+    }
+}
+
+fn read(d: &mut Decoder<'_>) -> Value {
+    match d.datatype().expect("an item") {
+        Type::Null => {
+            d.null().expect("null");
+            Value::Null
+        }
+        Type::Bool => Value::Bool(d.bool().expect("a bool")),
+        Type::String => Value::Str(d.str().expect("a text").into()),
+        Type::Array => {
+            let len = d.array().expect("an array").expect("a definite length");
+            Value::List((0..len).map(|_| read(d)).collect())
+        }
+        Type::Map => {
+            let len = d.map().expect("a map").expect("a definite length");
+            Value::Map((0..len).map(|_| (d.str().expect("a key").into(), read(d))).collect())
+        }
+        _ => Value::Int(d.i64().expect("an integer")),
+    }
+}
+
+fn write(value: &Value, e: &mut Encoder<Vec<u8>>) {
+    const VEC: &str = "writing to a Vec cannot fail";
+    match value {
+        Value::Null => drop(e.null().expect(VEC)),
+        Value::Bool(b) => drop(e.bool(*b).expect(VEC)),
+        Value::Int(n) => drop(e.i64(*n).expect(VEC)),
+        Value::Str(text) => drop(e.str(text).expect(VEC)),
+        Value::List(items) => {
+            e.array(items.len() as u64).expect(VEC);
+            items.iter().for_each(|item| write(item, e));
+        }
+        Value::Map(pairs) => {
+            e.map(pairs.len() as u64).expect(VEC);
+            for (key, value) in pairs {
+                e.str(key).expect(VEC);
+                write(value, e);
+            }
+        }
+    }
+}
+
+/// The items of an encoded list.
+///
+/// # Panics
+/// If it is not a list.
+pub fn list(value: &Cbor) -> Vec<Value> {
+    match Value::decode(value.as_bytes()) {
+        Value::List(items) => items,
+        other => panic!("not a list: {other:?}"),
+    }
+}
+
+/// The value without the numbers of runs, which differ each time.
+pub fn normal(value: &Value) -> Value {
+    match value {
+        Value::Str(text) => Value::Str(normal_text(text)),
+        Value::List(items) => Value::List(items.iter().map(normal).collect()),
+        Value::Map(pairs) => {
+            let pair = |(key, value): &(String, Value)| {
+                let value = if key == "run" { Value::Int(0) } else { normal(value) };
+                (key.clone(), value)
+            };
+            Value::Map(pairs.iter().map(pair).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The text of a failure without the number of its run.
+pub fn normal_text(text: &str) -> String {
+    text.split_once(" (run ").map_or(text, |(text, _)| text).into()
+}
+
+/// The functions, by name without the module's.
+pub const FUNCTIONS: [&str; 7] = ["list", "first", "falsy", "risky", "fail", "number", "stamp"];
+/// Parameters of each function; all of them may be left out.
+pub const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
+/// A list that prints longer than this becomes a number, so that values stay small.
+const VALUE_LEN_MAX: usize = 300;
+
+/// What a function gives in the run with this number. Nothing but a stamp depends on the run.
+///
+/// # Panics
+/// If there is no such function.
+pub fn apply(function: &str, args: &[Value], run: u64) -> Result<Value, String> {
+    assert_eq!(args.len(), PARAMETERS.len(), "{function} gets all its arguments");
+    let same: Vec<Value> = args.iter().map(normal).collect();
+    let text = format!("{same:?}");
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    let number = Value::Int(i64::from(hash % 1000));
+    match function {
+        "list" if text.len() <= VALUE_LEN_MAX => Ok(Value::List(args.to_vec())),
+        "list" | "number" => Ok(number),
+        "first" => Ok(args[0].clone()),
+        "falsy" => Ok(falsy(hash)),
+        "stamp" => Ok(Value::Map(vec![("tag".into(), args[3].clone()), ("run".into(), Value::Int(run as i64))])),
+        "risky" if !hash.is_multiple_of(6) => Ok(args[1].clone()),
+        "risky" | "fail" => Err(format!("w.{function} refuses {hash:x}")),
+        other => panic!("there is no {other}"),
+    }
+}
+
+fn falsy(pick: u32) -> Value {
+    match pick % 5 {
+        0 => Value::Null,
+        1 => Value::Bool(false),
+        2 => Value::Int(0),
+        3 => Value::Str(String::new()),
+        _ => Value::List(Vec::new()),
+    }
+}
+
+/// Why a canvas failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// `module.function`.
+    pub function: String,
+    /// What it said.
+    pub text: String,
+    /// Indices of group members on the way to it.
+    pub members: Vec<u32>,
+}
+
+impl From<&TaskError> for Failure {
+    fn from(error: &TaskError) -> Failure {
+        let TaskError { function, text, members, .. } = error.clone();
+        Failure { function, text: normal_text(&text), members }
+    }
+}
+
+/// What a canvas comes to.
+pub fn evaluate(canvas: &Canvas, input: Option<&Value>) -> Result<Value, Failure> {
+    match &canvas.form {
+        Form::Task(task) => {
+            let mut args: Vec<Value> = input.filter(|_| !task.immutable).into_iter().cloned().collect();
+            args.extend(list(&task.args));
+            call(&task.function, args, &task.kwargs)
+        }
+        Form::Chain(steps) => {
+            let mut value = input.cloned();
+            for step in steps {
+                value = Some(evaluate(step, value.as_ref())?);
+            }
+            Ok(value.expect("a chain has steps"))
+        }
+        Form::Group(members) => all(members, input),
+        Form::Chord { header, body } => {
+            let list = all(header, input)?;
+            evaluate(body, Some(&list))
+        }
+        Form::Map { function, items } => {
+            joined(list(items).into_iter().map(|item| call(function, vec![item], &[])).collect())
+        }
+        Form::Starmap { function, items } => {
+            joined(list(items).into_iter().map(|item| call(function, list(&item.encode()), &[])).collect())
+        }
+        Form::Chunks { function, items, split } => {
+            let bins = split_into(&list(items), *split);
+            joined(bins.iter().map(|items| bin(function, items)).collect())
+        }
+    }
+}
+
+fn all(members: &[Canvas], input: Option<&Value>) -> Result<Value, Failure> {
+    joined(members.iter().map(|member| evaluate(member, input)).collect())
+}
+
+fn call(function: &str, args: Vec<Value>, named: &[(String, Cbor)]) -> Result<Value, Failure> {
+    let function = function.strip_prefix("w.").unwrap_or(function);
+    failing(function, apply(function, &padded(args, named), 0))
+}
+
+fn bin(function: &str, items: &[Value]) -> Result<Value, Failure> {
+    let function = function.strip_prefix("w.").unwrap_or(function);
+    let one = |item: &Value| apply(function, &padded(list(&item.encode()), &[]), 0);
+    failing(function, items.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::List))
+}
+
+fn failing(function: &str, result: Result<Value, String>) -> Result<Value, Failure> {
+    result.map_err(|text| Failure { function: format!("w.{function}"), text, members: Vec::new() })
+}
+
+fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
+    let mut values = Vec::new();
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(value) => values.push(value),
+            Err(mut failure) => {
+                failure.members.insert(0, index as u32);
+                return Err(failure);
+            }
+        }
+    }
+    Ok(Value::List(values))
+}
+
+fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
+    while args.len() < PARAMETERS.len() {
+        let name = PARAMETERS[args.len()];
+        let value = named.iter().find(|(n, _)| n == name).map(|(_, v)| Value::decode(v.as_bytes()));
+        args.push(value.unwrap_or(Value::Null));
+    }
+    args
+}
+
+fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
+    match split {
+        Split::Size(size) => items.chunks(size as usize).map(<[Value]>::to_vec).collect(),
+        Split::Bins(n) => {
+            // Dealing out one by one says how many each bin gets.
+            let mut sizes = vec![0; n as usize];
+            (0..items.len()).for_each(|i| sizes[i % n as usize] += 1);
+            let mut rest = items.iter().cloned();
+            sizes.into_iter().map(|size| rest.by_ref().take(size).collect()).collect()
+        }
+    }
+}
+
+/// Random numbers of the scenario: SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        crate::cluster::mix(self.0)
+    }
+
+    /// A number below `end`, which must not be 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    /// `true` once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
+
+/// Makes random canvases.
+#[derive(Debug)]
+pub struct Generator {
+    /// Where chance comes from.
+    pub rng: Rng,
+    /// Canvases that may still be made.
+    pub budget: u32,
+    /// What tasks may be routed to.
+    pub places: Vec<String>,
+    /// Stamps made so far: each has a tag of its own.
+    pub tags: u64,
+}
+
+impl Generator {
+    /// A canvas of at most this depth.
+    pub fn canvas(&mut self, depth: u32) -> Canvas {
+        self.budget = self.budget.saturating_sub(1);
+        let leaf = depth == 0 || self.budget == 0;
+        let form = match self.rng.below(if leaf { 8 } else { 32 }) {
+            0..5 => self.task(),
+            5 => Form::Map { function: self.function(), items: self.values(5) },
+            6 => Form::Starmap { function: self.function(), items: self.items() },
+            7 => {
+                let n = 1 + self.rng.below(4) as u32;
+                let split = if self.rng.one_in(3) { Split::Size(n) } else { Split::Bins(n) };
+                Form::Chunks { function: self.function(), items: self.items(), split }
+            }
+            8..17 => Form::Chain(self.canvases(depth - 1, 1, 4)),
+            17..25 => Form::Group(self.canvases(depth - 1, 0, 4)),
+            _ => {
+                let body = Box::new(self.canvas(depth - 1));
+                Form::Chord { header: self.canvases(depth - 1, 0, 4), body }
+            }
+        };
+        let mut canvas = Canvas::from(form);
+        canvas.options = self.options();
+        canvas.link = self.callbacks(depth);
+        canvas.on_error = self.callbacks(depth);
+        canvas
+    }
+
+    fn canvases(&mut self, depth: u32, min: usize, max: usize) -> Vec<Canvas> {
+        let len = min + self.rng.below(max - min + 1);
+        (0..len).map(|_| self.canvas(depth)).collect()
+    }
+
+    fn callbacks(&mut self, depth: u32) -> Vec<Canvas> {
+        if depth == 0 || self.budget == 0 || !self.rng.one_in(6) {
+            return Vec::new();
+        }
+        self.canvases(depth - 1, 1, 2)
+    }
+
+    /// At most two arguments by place, so that there is room for a parent's result and one by name.
+    fn task(&mut self) -> Form {
+        let function = self.function();
+        let args = self.values(2);
+        let mut kwargs = Vec::new();
+        if function == "w.stamp" {
+            self.tags += 1;
+            kwargs.push(("d".to_owned(), Cbor::encode(&format!("t{}", self.tags))));
+        } else if self.rng.one_in(3) {
+            let names = &PARAMETERS[list(&args).len() + 1..];
+            let name = (*self.rng.pick(names)).to_owned();
+            kwargs.push((name, self.value().encode()));
+        }
+        Form::Task(Task { function, args, kwargs, immutable: self.rng.one_in(5) })
+    }
+
+    fn function(&mut self) -> String {
+        // Failures are rarer than the rest, or hardly anything would succeed.
+        let name = match *self.rng.pick(&FUNCTIONS) {
+            "fail" if !self.rng.one_in(8) => "stamp",
+            "risky" if !self.rng.one_in(2) => "list",
+            name => name,
+        };
+        format!("w.{name}")
+    }
+
+    fn values(&mut self, max: usize) -> Cbor {
+        let len = self.rng.below(max + 1);
+        Value::List((0..len).map(|_| self.value()).collect()).encode()
+    }
+
+    fn items(&mut self) -> Cbor {
+        let len = self.rng.below(7);
+        let item = |_| Value::List((0..self.rng.below(4)).map(|_| self.value()).collect());
+        Value::List((0..len).map(item).collect()).encode()
+    }
+
+    fn value(&mut self) -> Value {
+        match self.rng.below(4) {
+            0 => falsy(self.rng.bits() as u32),
+            1 => Value::Str("text".into()),
+            2 => Value::List(vec![Value::Int(self.rng.below(9) as i64)]),
+            _ => Value::Int(self.rng.bits() as i64 >> 31),
+        }
+    }
+
+    fn options(&mut self) -> Options {
+        let mut options = Options::default();
+        if self.rng.one_in(4) {
+            match self.rng.below(5) {
+                0 => options.retries = Some(self.rng.below(5) as u32),
+                1 => options.timeout_ms = Some(100 + self.rng.below(5_000) as u64),
+                2 => options.priority = Some(self.rng.below(10) as u8),
+                3 => options.countdown_ms = Some(self.rng.below(3_000) as u64),
+                _ if self.places.is_empty() => {}
+                _ => options.on = vec![self.rng.pick(&self.places).clone()],
+            }
+        }
+        options
+    }
+}

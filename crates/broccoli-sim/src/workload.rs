@@ -1,0 +1,116 @@
+//! The functions of the simulator, and a ledger of each run of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broccoli_abi::{Arg, Function, Type};
+use broccoli_core::{Execute, RunId};
+use broccoli_proto::message::{Attempt, Failure};
+use broccoli_proto::module::NativeModule;
+use broccoli_proto::{Cause, Cbor, NodeId};
+
+use crate::cluster::Id;
+use crate::oracle::{self, FUNCTIONS, PARAMETERS, Rng, Value};
+
+/// The built-in module `w` of every node.
+pub fn natives() -> NativeModule {
+    let optional = || Type::Optional(Box::new(Type::Any));
+    let args: Vec<Arg> = PARAMETERS.iter().map(|name| Arg { name: (*name).into(), ty: optional() }).collect();
+    let function = |name: &str| Function { name: name.into(), args: args.clone(), ret: Type::Any, doc: String::new() };
+    NativeModule { name: "w".into(), functions: FUNCTIONS.into_iter().map(function).collect() }
+}
+
+/// One start of a function.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Where.
+    pub node: Id,
+    /// In which of its incarnations.
+    pub start: u8,
+    /// Whose task it is.
+    pub origin: NodeId,
+    /// Which attempt at it.
+    pub attempt: Attempt,
+    /// What it was called with.
+    pub args: Cbor,
+    /// What it came to, or will.
+    pub outcome: Result<Cbor, Failure>,
+    /// When it started, in microseconds.
+    pub at_us: u64,
+    /// Whether it has ended, on its own or aborted.
+    pub ended: bool,
+}
+
+/// The functions, how they misbehave, and what was run.
+#[derive(Debug)]
+pub struct Workload {
+    rng: Rng,
+    /// Tasks that trap, in thousandths.
+    pub traps: usize,
+    /// Tasks that take seconds, in thousandths.
+    pub long: usize,
+    /// Those that did.
+    pub trapped: u64,
+    /// Every run, in order of starts.
+    pub runs: Vec<Run>,
+    under_way: BTreeMap<(Id, u8, RunId), usize>,
+}
+
+impl Workload {
+    /// Nothing was run yet.
+    pub fn new(seed: u64) -> Workload {
+        Workload { rng: Rng(seed), traps: 0, long: 0, trapped: 0, runs: Vec::new(), under_way: BTreeMap::new() }
+    }
+
+    /// A run starts: how long it takes, and what it comes to.
+    pub fn start(
+        &mut self,
+        node: Id,
+        start: u8,
+        at_us: u64,
+        attempt: Option<(NodeId, Attempt)>,
+        execute: &Execute,
+        version: u64,
+    ) -> (Duration, Result<Cbor, Failure>) {
+        let (origin, attempt) = attempt.expect("a run is an attempt at a task");
+        let number = self.runs.len() as u64 + 1;
+        let mut outcome = outcome(execute, version, number);
+        if self.rng.below(1_000) < self.traps {
+            self.trapped += 1;
+            outcome = Err(Failure::new(Cause::Crashed, format!("trap (run {number})")));
+        }
+        let us = match self.rng.below(1_000) {
+            n if n < self.long => 1_000_000 + self.rng.below(7_000_000),
+            n if n < 500 => 0,
+            n if n < 900 => 100 + self.rng.below(20_000),
+            _ => 20_000 + self.rng.below(400_000),
+        };
+        let args = execute.args.clone();
+        self.under_way.insert((node, start, execute.run), self.runs.len());
+        self.runs.push(Run { node, start, origin, attempt, args, outcome: outcome.clone(), at_us, ended: false });
+        (Duration::from_micros(us as u64), outcome)
+    }
+
+    /// A run has ended.
+    pub fn ended(&mut self, node: Id, start: u8, run: RunId) {
+        if let Some(index) = self.under_way.remove(&(node, start, run)) {
+            self.runs[index].ended = true;
+        }
+    }
+}
+
+fn outcome(execute: &Execute, version: u64, number: u64) -> Result<Cbor, Failure> {
+    let name = execute.function.name.as_str();
+    if name == "version" {
+        return Ok(Cbor::encode(&version));
+    }
+    let args = oracle::list(&execute.args);
+    let result = if execute.bin {
+        let one = |item: &Value| oracle::apply(name, &oracle::list(&item.encode()), number);
+        args.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::List)
+    } else {
+        oracle::apply(name, &args, number)
+    };
+    let failed = |text: String| Failure::new(Cause::Returned, format!("{text} (run {number})"));
+    result.map(|value| value.encode()).map_err(failed)
+}

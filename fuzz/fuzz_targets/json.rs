@@ -1,0 +1,42 @@
+//! JSON to CBOR and back, and arguments of the command line.
+#![no_main]
+#![forbid(unsafe_code)]
+
+use broccoli_abi::Type;
+use broccoli_fuzz::mutate_cbor;
+use broccoli_node::json::{JsonError, argument, from_json, to_json};
+use broccoli_proto::Cbor;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate_cbor(data, size, max_size, seed) });
+
+fuzz_target!(|data: &[u8]| {
+    if let Some(value) = Cbor::parse(data) {
+        result(&value);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        input(text);
+    }
+});
+
+/// What is shown as JSON is JSON. Integers below those of 64 bits are shown, but not taken.
+fn result(value: &Cbor) {
+    if let Ok(text) = to_json(value) {
+        let again = from_json(&text);
+        assert!(matches!(again, Ok(_) | Err(JsonError::TooLarge(_))), "{again:?}: {text}");
+    }
+}
+
+fn input(text: &str) {
+    if let Ok(value) = from_json(text) {
+        let shown = to_json(&value).expect("JSON has no value that JSON cannot show");
+        assert_eq!(from_json(&shown), Ok(value), "{shown}");
+    }
+    // A type on the first line, an argument for it below.
+    let Some((ty, text)) = text.split_once('\n') else { return };
+    let Ok(ty) = Type::parse(ty) else { return };
+    match argument(text, &ty) {
+        Ok(value) => assert_eq!(ty.check(value.as_bytes()), Ok(())),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}

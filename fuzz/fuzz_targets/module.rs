@@ -1,0 +1,95 @@
+//! The module loader, and a bounded run of whatever it takes.
+#![no_main]
+#![forbid(unsafe_code)]
+
+use broccoli_fuzz::{Random, replace};
+use broccoli_proto::Cbor;
+use broccoli_wasm::{Engine, Function, Host, Limits, Module, Step, Type};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use wasm_mutate::WasmMutate;
+
+/// Functions of a module that are run.
+const FUNCTIONS_MAX: usize = 8;
+/// Steps of a run, and the fuel of each.
+const STEPS_MAX: usize = 20;
+const STEP_FUEL: u64 = 1_000;
+
+// Half of the inputs stay valid Wasm: changes of bytes alone seldom get past the validator.
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let valid = Random::new(seed).one_in(2).then(|| mutated(&data[..size], seed)).flatten();
+    valid.and_then(|wasm| replace(data, max_size, &wasm)).unwrap_or_else(|| fuzzer_mutate(data, size, max_size))
+});
+
+fn mutated(wasm: &[u8], seed: u32) -> Option<Vec<u8>> {
+    // The mutator takes valid modules only.
+    wasmparser::validate(wasm).ok()?;
+    let mut mutate = WasmMutate::default();
+    let mut mutants = mutate.seed(u64::from(seed)).fuel(1_000).preserve_semantics(false).run(wasm).ok()?;
+    mutants.next()?.ok()
+}
+
+fuzz_target!(|wasm: &[u8]| {
+    for limits in [Limits::host(), Limits::chip()] {
+        if let Ok(module) = Engine::new(limits).load(wasm) {
+            assert_eq!(broccoli_wasm::functions(wasm).as_deref(), Ok(module.functions()));
+            module.functions().iter().take(FUNCTIONS_MAX).for_each(|function| run(&module, function, &limits));
+        }
+    }
+});
+
+/// Whatever the code does, the run ends, yields or sleeps, and a result is of the function's type.
+fn run(module: &Module, function: &Function, limits: &Limits) {
+    let mut args = Vec::new();
+    broccoli_proto::cbor::put_array_header(&mut args, function.args.len());
+    function.args.iter().for_each(|arg| args.extend_from_slice(example(&arg.ty).as_bytes()));
+    assert_eq!(function.check_args(&args), Ok(()));
+    let Ok(mut run) = module.start(&function.name, &args, Counting(0)) else { return };
+    for _ in 0..STEPS_MAX {
+        match run.step(STEP_FUEL) {
+            Step::Yielded | Step::Sleep { .. } => {}
+            Step::Done(Ok(result)) => {
+                assert!(result.len() <= limits.result_bytes_max && function.ret.success().accepts(&result));
+                return;
+            }
+            Step::Done(Err(failure)) => {
+                assert!(!failure.to_string().is_empty());
+                return;
+            }
+        }
+    }
+}
+
+/// A value of a type.
+fn example(ty: &Type) -> Cbor {
+    match ty {
+        Type::Bool => Cbor::encode(&true),
+        Type::Str => Cbor::encode(&"text"),
+        Type::Bytes => Cbor::from_encoded(vec![0x41, 0]),
+        Type::Null | Type::Any => Cbor::null(),
+        Type::List(inner) => Cbor::array([example(inner).as_bytes()].into_iter()),
+        Type::Tuple(items) => {
+            let items: Vec<_> = items.iter().map(example).collect();
+            Cbor::array(items.iter().map(Cbor::as_bytes))
+        }
+        Type::Map(inner) => Cbor::from_encoded([&[0xa1, 0x61, b'k'], example(inner).as_bytes()].concat()),
+        Type::Optional(inner) | Type::Fallible(inner) => example(inner),
+        _ => Cbor::encode(&7),
+    }
+}
+
+/// A host whose clock and randomness count up.
+struct Counting(u64);
+
+impl Host for Counting {
+    fn log(&mut self, _: &str) {}
+
+    fn now_ms(&mut self) -> i64 {
+        self.0 += 1;
+        self.0 as i64
+    }
+
+    fn random(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}

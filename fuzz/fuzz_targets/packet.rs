@@ -1,0 +1,49 @@
+//! Packets: the header, sealing, and the messages in an opened packet.
+#![no_main]
+#![forbid(unsafe_code)]
+
+use broccoli_fuzz::mutate_cbor;
+use broccoli_proto::message::Message;
+use broccoli_proto::packet::{Address, Header, MESSAGES_MAX, messages, open, seal};
+use broccoli_proto::seal::ClusterKey;
+use broccoli_proto::{Canvas, Cbor, Epoch, NodeId};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate_cbor(data, size, max_size, seed) });
+
+fuzz_target!(|data: &[u8]| {
+    forged(data);
+    plaintext(data);
+});
+
+/// Bytes of somebody without the key: nothing opens.
+fn forged(data: &[u8]) {
+    let node = |name: &str| name.parse::<NodeId>().expect("a name");
+    let key = ClusterKey::new([1; 32]);
+    assert!(open(std::slice::from_ref(&key), node("pi-1"), &mut data.to_vec()).is_err());
+    if let Ok(header) = minicbor::decode::<Header>(data) {
+        let again = Cbor::encode(&header);
+        assert_eq!(again.decode::<Header>(), Some(header));
+    }
+
+    let mut packet = Vec::new();
+    let to = Address::Node(node("pi-2"));
+    seal(&key, node("pi-1"), to, Epoch([2; 16]), 3, &mut packet, |buf| buf.extend_from_slice(data));
+    let opened = open(std::slice::from_ref(&key), node("pi-2"), &mut packet).map(|(_, plaintext)| plaintext);
+    assert_eq!(opened, Ok(data));
+}
+
+/// What a member of the cluster may send.
+fn plaintext(data: &[u8]) {
+    let mut accepted = 0;
+    for message in messages(data).flatten() {
+        accepted += 1;
+        let written = Cbor::encode(&message);
+        let again = written.decode::<Message>().expect("what was encoded decodes");
+        assert_eq!(Cbor::encode(&again), written);
+        if let Message::Submit(submit) = &message {
+            let _ = Canvas::from_wire(submit.canvas.as_bytes());
+        }
+    }
+    assert!(accepted <= MESSAGES_MAX);
+}

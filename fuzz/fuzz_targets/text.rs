@@ -1,0 +1,18 @@
+//! The text form: no text panics or hangs, and what is printed means the same.
+#![no_main]
+#![forbid(unsafe_code)]
+
+use broccoli_node::text::{SOURCE_BYTES_MAX, parse, print};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|source: &str| {
+    match parse(source) {
+        Ok(program) => {
+            let printed = print(&program.canvas);
+            if printed.len() <= SOURCE_BYTES_MAX {
+                assert_eq!(parse(&printed).map(|again| again.canvas), Ok(program.canvas), "{printed}");
+            }
+        }
+        Err(error) => assert!(error.line > 0 && error.column > 0 && !error.to_string().is_empty()),
+    }
+});

@@ -1,0 +1,170 @@
+//! What workers have written of their runs, and what follows from it.
+//!
+//! Times are microseconds since 1970 by the clock of this machine. Never talks to the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::Result;
+
+/// A task that starts this much later than a later one was held up.
+const HELD_UP_US: u64 = 100_000;
+
+/// One run of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Name of the worker.
+    pub(crate) worker: String,
+    /// Number of the task.
+    pub(crate) task: usize,
+    /// When it started.
+    pub(crate) start_us: u64,
+    /// Whether it came to its end.
+    pub(crate) ended: bool,
+}
+
+/// All runs so far, in the order of their start.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(Vec<Run>);
+
+impl Marks {
+    /// Reads the files of all workers; a line that is being written now is left out.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds something else.
+    pub(crate) fn read(dir: &Path) -> Result<Marks> {
+        let mut runs = Vec::new();
+        for entry in fs::read_dir(dir).map_err(|error| error.to_string())? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some((worker, _)) = name.rsplit_once('-').filter(|_| !name.starts_with("flaky-")) else { continue };
+            let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let bad = || format!("{} holds something else than marks", path.display());
+            add(&mut runs, worker, &text).ok_or_else(bad)?;
+        }
+        runs.sort_by_key(|run| run.start_us);
+        Ok(Marks(runs))
+    }
+
+    /// How many tasks of these numbers have come to an end, each counted once.
+    pub(crate) fn done(&self, tasks: Range<usize>) -> usize {
+        let ended = self.0.iter().filter(|run| run.ended && tasks.contains(&run.task));
+        ended.map(|run| run.task).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether a worker has ended a run.
+    pub(crate) fn has_worked(&self, worker: &str) -> bool {
+        self.0.iter().any(|run| run.ended && run.worker == worker)
+    }
+
+    /// How many runs there were beyond the first of each task.
+    pub(crate) fn repeated(&self) -> usize {
+        self.0.len() - self.0.iter().map(|run| run.task).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Seconds from `since_us` until the last task that it held up has started: one that starts again, or later than
+    /// tasks behind it. 0 if it held up none.
+    pub(crate) fn recovered_after(&self, since_us: u64) -> f64 {
+        let first: BTreeMap<usize, u64> = self.0.iter().rev().map(|run| (run.task, run.start_us)).collect();
+        let last: BTreeMap<usize, u64> = self.0.iter().map(|run| (run.task, run.start_us)).collect();
+        let mut behind_us = u64::MAX;
+        let mut recovered_us = since_us;
+        for (task, first_us) in first.iter().rev() {
+            let last_us = last.get(task).copied().unwrap_or_default();
+            let held_up = last_us > *first_us || *first_us > behind_us.saturating_add(HELD_UP_US);
+            if held_up {
+                recovered_us = recovered_us.max(last_us);
+            }
+            behind_us = behind_us.min(*first_us);
+        }
+        seconds(since_us, recovered_us)
+    }
+
+    /// Seconds from `since_us` until each of these workers has started a run; `None` if one never does.
+    pub(crate) fn all_work_after(&self, workers: &[String], since_us: u64) -> Option<f64> {
+        let first = |name: &String| self.starts(name).find(|start_us| *start_us >= since_us);
+        let last_us = workers.iter().map(first).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        Some(seconds(since_us, last_us))
+    }
+
+    /// The longest time in seconds between two starts of one of these workers, from the last before `since_us` on.
+    pub(crate) fn longest_pause(&self, workers: &[String], since_us: u64) -> f64 {
+        let pause = |name: &String| {
+            let starts: Vec<u64> = self.starts(name).collect();
+            let after = starts.windows(2).filter(|pair| pair[1] > since_us);
+            after.map(|pair| seconds(pair[0], pair[1])).fold(0.0, f64::max)
+        };
+        workers.iter().map(pause).fold(0.0, f64::max)
+    }
+
+    /// How many runs a worker has ended.
+    pub(crate) fn runs_of(&self, worker: &str) -> usize {
+        self.0.iter().filter(|run| run.ended && run.worker == worker).count()
+    }
+
+    fn starts(&self, worker: &str) -> impl Iterator<Item = u64> {
+        self.0.iter().filter(move |run| run.worker == worker).map(|run| run.start_us)
+    }
+}
+
+/// The runs that one process has written.
+fn add(runs: &mut Vec<Run>, worker: &str, text: &str) -> Option<()> {
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let mut words = line.split(' ');
+        let (kind, task, us) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        match kind {
+            "S" => {
+                open.insert(task, runs.len());
+                runs.push(Run { worker: worker.to_owned(), task, start_us: us, ended: false });
+            }
+            "E" => runs.get_mut(open.remove(&task)?)?.ended = true,
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// Now, in microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
+fn seconds(from_us: u64, to_us: u64) -> f64 {
+    to_us.saturating_sub(from_us) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(files: &[(&str, &str)]) -> Marks {
+        let mut runs = Vec::new();
+        files.iter().for_each(|(worker, text)| add(&mut runs, worker, text).expect("marks"));
+        runs.sort_by_key(|run| run.start_us);
+        Marks(runs)
+    }
+
+    #[test]
+    fn a_killed_run_and_its_repetition_are_counted() {
+        let marks = marks(&[
+            ("a", "S 0 1000\nE 0 2000\nS 2 2000\nE"),
+            ("b", "S 1 1000\nE 1 2000\nS 3 2000000\nE 3 2100000\nS 2 2500000\nE 2 2600000\n"),
+        ]);
+        assert_eq!((marks.done(0..4), marks.repeated()), (4, 1));
+        assert_eq!(marks.recovered_after(500_000), 2.0);
+        assert_eq!(marks.longest_pause(&["b".into()], 500_000), 1.999);
+        assert_eq!(marks.all_work_after(&["b".into()], 500_000), Some(1.5));
+        assert_eq!(marks.all_work_after(&["a".into()], 500_000), None);
+        assert!(marks.has_worked("a") && marks.runs_of("a") == 1);
+    }
+
+    #[test]
+    fn a_task_that_later_ones_overtook_was_held_up() {
+        let marks = marks(&[("a", "S 5 1000\nE 5 1001\nS 6 1002\nE 6 1003\nS 4 3001000\nE 4 3001001\n")]);
+        assert_eq!((marks.repeated(), marks.recovered_after(1_000)), (0, 3.0));
+    }
+}
