@@ -368,7 +368,7 @@ impl Cluster {
         slot.node = Some(Node::new(config, epoch, node_seed, now));
         slot.runs.clear();
         if self.tells_time {
-            self.tell_time(id);
+            self.tick_wall_clock(id);
         }
         let slot = &mut self.slots[id];
         if let Some(node) = slot.node.as_mut().filter(|_| slot.spec.durable) {
@@ -636,7 +636,7 @@ impl Cluster {
         }
     }
 
-    fn tell_time(&mut self, id: Id) {
+    fn tick_wall_clock(&mut self, id: Id) {
         let slot = &mut self.slots[id];
         let unix_ms = WALL_START_MS + (self.now_us / 1_000) as i64 + slot.clock.wall_ahead_ms;
         let (now, epoch) = (slot.clock.at(self.now_us), slot.epoch_count);
@@ -983,7 +983,7 @@ impl Cluster {
                 if self.slots[node].epoch_count != epoch {
                     return None;
                 }
-                self.tell_time(node);
+                self.tick_wall_clock(node);
                 Some(node)
             }
             Work::RunEnds { node, epoch, run, outcome } => {

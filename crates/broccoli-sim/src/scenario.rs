@@ -446,7 +446,8 @@ impl Scenario {
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
-            Cause::Returned => false,
+            // No job of these has the option.
+            Cause::Returned | Cause::Expired => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
