@@ -552,7 +552,7 @@ impl Progress {
         let index = piece.offset / piece_bytes;
         let start = piece.offset as usize;
         let end = self.bytes.len().min(start.saturating_add(piece_bytes as usize));
-        let fits = piece.offset % piece_bytes == 0 && start.saturating_add(piece.bytes.len()) == end;
+        let fits = piece.offset.is_multiple_of(piece_bytes) && start.saturating_add(piece.bytes.len()) == end;
         if self.have.get(index as usize) != Some(&false) || !fits {
             return false;
         }

@@ -1,6 +1,6 @@
 //! Large values: what fits into no packet of its receiver is pulled in pieces.
 
-use broccoli_core::{Input, Instant};
+use broccoli_core::{Event, Input, Instant};
 use broccoli_proto::message::{BlobPiece, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Canvas, Cause, Cbor, Epoch, module};
@@ -173,8 +173,10 @@ fn an_origin_that_restarts_while_it_pulls_a_result_has_it_without_another_run() 
     let specs = [Spec::new("origin", 0).durable(), Spec::worker("w", 1), Spec::client("client")];
     let mut c = Cluster::started(12, specs.map(|spec| packets(spec, PACKET_BYTES)).into());
     attach(&mut c, 2);
+    c.sync_us_max = 100;
     let job = c.submit_remote(2, &make(5_000_000));
     assert!(c.run_until(5_000, |c| c.packets_with(has_piece) > 20), "the result is being pulled");
+    assert!(c.events(2).any(|event| matches!(event, Event::Accepted(..))), "the job is safe");
     c.kill(0, true);
     c.restart(0);
     assert_eq!(c.wait(2, job, 60_000), Ok(large(5_000_000)));
@@ -275,7 +277,7 @@ fn pieces_that_are_not_what_they_should_be_are_pulled_again() {
     let mut c = lossy(19, PACKET_BYTES);
     c.faults = Faults::default();
     let job = c.submit(0, &make(2_000_000));
-    assert!(c.run_until(5_000, |c| c.packets_with(has_piece) == 1), "the result is being pulled");
+    assert!(c.run_until(5_000, |c| c.packets_with(has_piece) > 0), "the result is being pulled");
     let id = BlobId(module::hash(large(2_000_000).as_bytes()).0);
     let pieces = c.published.iter().flat_map(|p| open(&p.bytes).1);
     let first = pieces.filter_map(|message| if let Message::BlobPiece(piece) = message { Some(piece) } else { None });
