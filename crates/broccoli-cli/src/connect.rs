@@ -252,6 +252,12 @@ pub(crate) fn note_event(event: &NodeEvent) {
             vitals.running, vitals.queued, vitals.tasks_run
         )),
         NodeEvent::Storage(text) => output::note(format_args!("[storage] {text}")),
+        NodeEvent::Draining(Some(by)) => output::note(format_args!("[draining] asked by {by}")),
+        NodeEvent::Draining(None) => output::note("[draining]"),
+        NodeEvent::Jobs(node, jobs) => {
+            output::note(format_args!("[jobs] {} of {node}", output::count(jobs.jobs.len(), "job")));
+        }
+        NodeEvent::Step(news) => output::note(format_args!("[step] {:?} of {}", news.path, news.job)),
         NodeEvent::Connected => output::note("[connected]"),
         NodeEvent::NoOrigin => output::note("[no node has answered yet]"),
         NodeEvent::NameTaken => output::note("[name taken]"),

@@ -19,6 +19,10 @@ pub(crate) enum Exit {
     Unreachable = 3,
     /// Not finished in the time that was given.
     TimedOut = 4,
+    /// The job that was asked after has not ended.
+    Pending = 5,
+    /// The node that is to hold it knows no such job.
+    Unknown = 6,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
@@ -57,9 +61,24 @@ impl Failure {
         Failure::new(Exit::TimedOut, message)
     }
 
+    /// Exit code 5.
+    pub(crate) fn pending(message: impl Display) -> Failure {
+        Failure::new(Exit::Pending, message)
+    }
+
+    /// Exit code 6.
+    pub(crate) fn unknown(message: impl Display) -> Failure {
+        Failure::new(Exit::Unknown, message)
+    }
+
     /// Exit code 130.
     pub(crate) fn interrupted(message: impl Display) -> Failure {
         Failure::new(Exit::Interrupted, message)
+    }
+
+    /// The same code without a word: what there is to say was printed.
+    pub(crate) fn silent(self) -> Failure {
+        Failure { message: String::new(), ..self }
     }
 
     /// Whoever read our output has had enough: an end like any other, without a word.

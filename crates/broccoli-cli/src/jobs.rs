@@ -1,7 +1,7 @@
-//! Following a job from its submit to its result.
+//! Following a job to its result.
 //!
 //! Owns what the user sees meanwhile and how the wait ends: with the result, at a time limit, or by
-//! Ctrl-C, which cancels the job.
+//! Ctrl-C, which cancels the job if it was submitted here.
 
 use std::future::pending;
 use std::pin::pin;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use broccoli_node::core::{Limits, Node};
 use broccoli_node::proto::message::{JobNews, Refusal};
-use broccoli_node::proto::{Canvas, Cbor, NodeId};
-use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent};
+use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
+use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::connect::Session;
@@ -45,9 +45,37 @@ pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Fail
 ///
 /// # Errors
 /// If the job fails, is refused or lost, and when the wait ends without a result.
-pub(crate) async fn result(session: &mut Session, canvas: Canvas, limit: Option<Duration>) -> Result<Cbor, Failure> {
-    let mut job = session.node.submit_to_cluster(canvas);
-    let mut view = View { started: Instant::now(), progress: Progress::new() };
+pub(crate) async fn result(
+    session: &mut Session,
+    canvas: Canvas,
+    options: SubmitOptions,
+    limit: Option<Duration>,
+) -> Result<Cbor, Failure> {
+    let job = session.node.submit_with(canvas, options);
+    follow(session, job, limit, OnInterrupt::Cancel).await
+}
+
+/// What Ctrl-C means to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnInterrupt {
+    /// It ends with this client.
+    Cancel,
+    /// It goes on.
+    GoOn,
+}
+
+/// Waits for the result of a job, at most as long as `limit` says.
+///
+/// # Errors
+/// As [`result`].
+pub(crate) async fn follow(
+    session: &mut Session,
+    mut job: JobHandle,
+    limit: Option<Duration>,
+    on_interrupt: OnInterrupt,
+) -> Result<Cbor, Failure> {
+    let asked = job.id().filter(|_| on_interrupt == OnInterrupt::GoOn);
+    let mut view = View { started: Instant::now(), progress: Progress::new(), asked };
     let end = limit.map(|limit| view.started + limit);
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut next_bar = view.started + BAR_AFTER;
@@ -66,7 +94,10 @@ pub(crate) async fn result(session: &mut Session, canvas: Canvas, limit: Option<
                 }
                 view.on_event(event);
             }
-            _ = interrupted.as_mut() => break Err(cancel(&mut job).await),
+            _ = interrupted.as_mut() => break Err(match on_interrupt {
+                OnInterrupt::Cancel => cancel(&mut job).await,
+                OnInterrupt::GoOn => Failure::interrupted("interrupted: the job goes on"),
+            }),
             limit = reached(end, limit) => break Err(out_of_time(&job, limit)),
             () = sleep_until(next_bar), if view.progress.is_visible() => {
                 view.progress.draw(view.started.elapsed());
@@ -76,6 +107,31 @@ pub(crate) async fn result(session: &mut Session, canvas: Canvas, limit: Option<
     };
     view.progress.clear();
     outcome
+}
+
+/// Why something that was asked of a job by its id could not be done, and how to exit then.
+pub(crate) fn failure(error: JobError) -> Failure {
+    match error {
+        JobError::Unknown(_) => Failure::unknown(error),
+        JobError::NoAnswer(node) => Failure::unreachable(format_args!("{error}: start {node} again, or try later")),
+        JobError::Refused(Refusal::NotRetriable(_)) => Failure::usage(error),
+        error => Failure::failed(error),
+    }
+}
+
+/// Checks that the node which holds a job is there, so that nobody waits for nothing.
+///
+/// # Errors
+/// With exit code 3 if it is not.
+pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Failure> {
+    let origin = job.origin;
+    let alive = move |state: &Node| state.members().any(|(name, member)| name == origin && member.alive);
+    if session.node.query(alive).await == Some(true) {
+        return Ok(());
+    }
+    Err(Failure::unreachable(format_args!(
+        "{origin}, which is to hold job {job}, is not there: start it again, or check the id with `broccoli jobs`"
+    )))
 }
 
 async fn is_gone(session: &Session, node: NodeId) -> bool {
@@ -117,6 +173,8 @@ async fn cancel(job: &mut JobHandle) -> Failure {
 struct View {
     started: Instant,
     progress: Progress,
+    /// A job that was not submitted here.
+    asked: Option<JobId>,
 }
 
 impl View {
@@ -128,6 +186,14 @@ impl View {
                 None
             }
             Some(JobUpdate::News(news)) => self.on_news(news),
+            Some(JobUpdate::QueueFull(node)) => {
+                self.note(format!("queue full at {node}: waiting for room"));
+                None
+            }
+            Some(JobUpdate::NoAnswer(node)) => {
+                self.note(format!("no answer from {node} for 5 s: asking again"));
+                None
+            }
             Some(JobUpdate::Refused(refusal)) => {
                 let is_misuse = matches!(refusal, Refusal::BadCanvas(_));
                 let error = JobError::Refused(refusal);
@@ -154,7 +220,12 @@ impl View {
             }
             JobNews::CallbackFailed(error) => self.note(format!("a callback failed: {error}")),
             JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
-            JobNews::Unknown => return Some(Err(Failure::failed(JobError::Lost))),
+            JobNews::Unknown => {
+                return Some(Err(match self.asked {
+                    Some(job) => Failure::unknown(JobError::Unknown(job)),
+                    None => Failure::failed(JobError::Lost),
+                }));
+            }
         }
         None
     }

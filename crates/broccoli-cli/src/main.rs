@@ -18,13 +18,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{build, call, completions, demo, deploy, functions, init, new, node, nodes, run, up, wordcount};
+use crate::commands::{
+    build, call, completions, demo, deploy, drain, functions, init, jobs as listing, new, node, nodes, result, retry,
+    revoke, run, up, wordcount,
+};
 use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 the job failed, 2 wrong use (found before anything runs), 3 cannot reach the
-cluster, 4 timed out, 130 interrupted. `up` and `node` end with 0 when they are asked to leave.";
+cluster, 4 timed out, 5 the job has not ended, 6 unknown job, 130 interrupted. `up` and `node` end with 0 when
+they are asked to leave.";
 
 /// A distributed task queue for clusters of small computers.
 #[derive(Parser)]
@@ -46,8 +50,18 @@ enum Command {
     Run(run::RunArgs),
     /// Call one function: broccoli call add 4 4
     Call(call::CallArgs),
+    /// Show the jobs that the nodes of the cluster hold
+    Jobs(listing::JobsArgs),
+    /// Show what a job has come to
+    Result(result::ResultArgs),
+    /// End a job
+    Revoke(revoke::RevokeArgs),
+    /// Run a failed or revoked job again
+    Retry(retry::RetryArgs),
     /// Show the nodes of the cluster
     Nodes(nodes::NodesArgs),
+    /// Have a node finish what it does, and leave
+    Drain(drain::DrainArgs),
     /// Show the functions that can be called
     Functions(functions::FunctionsArgs),
     /// Write a crate for functions of your own
@@ -86,6 +100,11 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Node(args) => in_runtime(node::run(common, args)),
         Command::Run(args) => run::run(common, args),
         Command::Call(args) => in_runtime(call::run(common, args)),
+        Command::Jobs(args) => in_runtime(interruptible(listing::run(common, args))),
+        Command::Result(args) => in_runtime(result::run(common, args)),
+        Command::Revoke(args) => in_runtime(interruptible(revoke::run(common, args))),
+        Command::Retry(args) => in_runtime(interruptible(retry::run(common, args))),
+        Command::Drain(args) => in_runtime(interruptible(drain::run(common, args))),
         Command::Nodes(args) => in_runtime(interruptible(nodes::run(common, args))),
         Command::Functions(args) => in_runtime(interruptible(functions::run(common, args))),
         Command::New(args) => new::run(args),

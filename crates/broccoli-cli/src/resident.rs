@@ -1,12 +1,13 @@
 //! A node in the foreground, as `up` and `node` run it.
 //!
-//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C and SIGTERM it says
-//! goodbye, so that nobody waits for its return.
+//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM and `broccoli drain` it finishes
+//! what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
 
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
+use broccoli_node::core::Node;
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::proto::NodeId;
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
 use crate::{duration, output};
@@ -75,6 +77,8 @@ pub(crate) struct Resident {
     link_is_down: bool,
     told: Option<DisconnectReason>,
     foreign_key_told: bool,
+    /// It is about to leave.
+    drains: bool,
 }
 
 impl Resident {
@@ -99,7 +103,17 @@ impl Resident {
         tokio::spawn(driver.run());
         let events = node.events();
         let title = format!("{name}  {}  {shown}", output::count(slots.into(), "slot"));
-        Ok(Resident { node, events, title, server, verbose, link_is_down: false, told: None, foreign_key_told: false })
+        Ok(Resident {
+            node,
+            events,
+            title,
+            server,
+            verbose,
+            link_is_down: false,
+            told: None,
+            foreign_key_told: false,
+            drains: false,
+        })
     }
 
     /// Runs until it is told to leave; `also` is another reason to. Prints the line `ready` and what
@@ -112,11 +126,13 @@ impl Resident {
         after_ready: Option<String>,
         also: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
-        let mut leave = pin!(asked_to_leave());
         let mut also = pin!(also);
         let lived = tokio::select! {
             lived = self.live(after_ready) => lived,
-            asked = leave.as_mut() => asked,
+            asked = asked_to_leave() => match asked {
+                Ok(()) => self.drain(also).await,
+                failed => failed,
+            },
             () = also.as_mut() => Ok(()),
         };
         // If it takes too long, the server tells the others by our Will.
@@ -129,43 +145,76 @@ impl Resident {
         let after = after_ready.map(|line| format!("\n{line}")).unwrap_or_default();
         // A node outlives whoever read its output.
         let _ = output::print(format_args!("ready  {}{after}", self.title));
-        loop {
-            let event = self.event().await?;
+        while let Some(event) = self.event().await? {
+            if let NodeEvent::Draining(Some(by)) = event {
+                self.drains = true;
+                let left = self.what_is_left().await;
+                output::note(format_args!("draining, as {by} asked{left}"));
+            }
             self.tell(&event);
         }
+        Ok(())
+    }
+
+    /// Finishes what the node does; a second signal ends that.
+    async fn drain(&mut self, also: impl Future<Output = ()>) -> Result<(), Failure> {
+        self.drains = true;
+        let left = self.what_is_left().await;
+        if !left.is_empty() {
+            output::note(format_args!("draining{left}; again to stop at once"));
+        }
+        self.node.begin_drain();
+        let finished = async {
+            while let Some(event) = self.event().await? {
+                self.tell(&event);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            finished = finished => finished,
+            again = asked_to_leave() => again,
+            () = also => Ok(()),
+        }
+    }
+
+    async fn what_is_left(&self) -> String {
+        let vitals = self.node.query(|node: &Node| node.vitals()).await;
+        vitals.map(|vitals| drain::what_is_left(&vitals)).unwrap_or_default()
     }
 
     /// Until the link is up and nobody else has the name.
     async fn connect(&mut self) -> Result<(), Failure> {
         loop {
             match self.event().await? {
-                NodeEvent::Connected => break,
-                NodeEvent::Disconnected(reason @ DisconnectReason::RefusedCredentials) => {
+                None | Some(NodeEvent::Connected) => break,
+                Some(NodeEvent::Disconnected(reason @ DisconnectReason::RefusedCredentials)) => {
                     return Err(Failure::unreachable(connect::link_trouble(&self.server, &reason)));
                 }
-                event => self.tell(&event),
+                Some(event) => self.tell(&event),
             }
         }
         self.told = None;
         self.link_is_down = false;
         let end = Instant::now() + TWIN_ANSWERS;
         while let Ok(event) = timeout_at(end, self.event()).await {
-            self.tell(&event?);
+            event?.iter().for_each(|event| self.tell(event));
         }
         Ok(())
     }
 
-    async fn event(&mut self) -> Result<NodeEvent, Failure> {
+    /// The next thing that happens; none once a draining node has left.
+    async fn event(&mut self) -> Result<Option<NodeEvent>, Failure> {
         let event = self.events.recv().await;
         if let (true, Some(event)) = (self.verbose, &event) {
             connect::note_event(event);
         }
         match event {
+            None if self.drains => Ok(None),
             Some(NodeEvent::NameTaken) | None => Err(Failure::usage(format_args!(
                 "another node of this cluster is called {}: choose another name with --name",
                 self.node.name()
             ))),
-            Some(event) => Ok(event),
+            Some(event) => Ok(Some(event)),
         }
     }
 

@@ -352,7 +352,8 @@ impl Origin {
     pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
         let answers = fetch.origin_epoch == Some(shared.epoch);
         let peer = self.peer(shared, from, epoch);
-        let Some(lost) = peer.meet(epoch, answers) else { return };
+        peer.take_back(epoch, sequence, shared.now);
+        let Some(lost) = peer.meet(epoch, answers, shared.now) else { return };
         if peer.on_fetch(shared.epoch, sequence, fetch, shared.now) {
             shared.timers.set_earlier(Timer::Leases(from), shared.now);
         }
@@ -391,7 +392,7 @@ impl Origin {
         if peer.epoch != epoch {
             return;
         }
-        peer.suspected = false;
+        (peer.suspected, peer.heard) = (false, shared.now);
         let named = |started| move |attempt: &Attempt| (*attempt, started);
         let held = renew.started.iter().map(named(true)).chain(renew.queued.iter().map(named(false)));
         for (attempt, started) in held {
@@ -427,7 +428,7 @@ impl Origin {
     ) {
         let answers = results.origin_epoch == shared.epoch;
         let peer = self.peer(shared, from, epoch);
-        let Some(lost) = peer.meet(epoch, answers) else { return };
+        let Some(lost) = peer.meet(epoch, answers, shared.now) else { return };
         peer.suspected = false;
         let mut missing = peer.missing.remove(&results.number).unwrap_or_default();
         let mut effects = core::mem::take(&mut self.effects);
@@ -1266,9 +1267,10 @@ impl Origin {
     fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
         set_countdown(shared, number, step, due);
         if due.from > shared.now
-            && let Some(unix_ms) = shared.wall.unix_ms(due.from)
+            && let Some(until_unix_ms) = shared.wall.unix_ms(due.from)
         {
-            self.journal.change(number, || Change::Waits { step, until_unix_ms: unix_ms });
+            let pause_ms = (due.from - shared.now).as_millis() as u64;
+            self.journal.change(number, || Change::Waits { step, until_unix_ms, pause_ms });
         }
     }
 

@@ -590,6 +590,11 @@ impl JobHandle {
         self
     }
 
+    pub(crate) fn of(mut self, job: JobId) -> JobHandle {
+        self.job = Some(job);
+        self
+    }
+
     /// Waits until it is accepted, and gives its id.
     ///
     /// # Errors

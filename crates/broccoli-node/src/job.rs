@@ -193,7 +193,7 @@ impl Job {
 
     /// Everything that happens to it from now on.
     pub fn follow(&self) -> JobHandle {
-        self.node.ask(Ask::Follow(self.id))
+        self.node.ask(Ask::Follow(self.id)).of(self.id)
     }
 }
 

@@ -1,13 +1,14 @@
-//! Tasks that steer their own way: they say how far they are, submit to their node's queue, or replace
-//! themselves.
+//! Tasks that steer their own way: they ask to be tried again, say how far they are, submit to
+//! their node's queue, or replace themselves.
 
 // Helpers of tests, too, stop where something fails; the lint knows test functions only.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use broccoli_node::core::Limits;
 use broccoli_node::proto::message::JobNews;
@@ -100,6 +101,51 @@ on_both_servers! {
         job.revoke().await;
         let short = all_news(origin.submit(canvas("flow.steps.s(100, 1)"))).await;
         assert_eq!(task_progress(&short), [], "a run that is soon over says nothing");
+    }
+
+    async fn a_task_asks_to_be_tried_again_and_takes_no_slot_meanwhile(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let (origin, worker) = pair(&cluster, cluster.node("w1")).await;
+        let (start, pause) = (Instant::now(), Duration::from_millis(2_000));
+        let time = (SystemTime::now() + pause).duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let waiting: Vec<JobHandle> =
+            (0..8).map(|n| origin.submit(Canvas::task("not_before", Cbor::encode(&(time, n))))).collect();
+        // Both slots are free for others.
+        until(&worker, |node| node.vitals().tasks_run >= 8).await;
+        assert_eq!(result::<u32>(origin.submit(canvas("flow.steps.s(3, 1)"))).await, 3);
+        assert!(start.elapsed() < pause, "{:?}", start.elapsed());
+        for (n, job) in (0..).zip(waiting) {
+            assert_eq!(result::<u32>(job).await, n);
+        }
+        assert!(start.elapsed() >= pause, "{:?}", start.elapsed());
+    }
+
+    async fn a_task_may_ask_three_times_or_as_often_as_its_retries_say(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let tries = Arc::new(AtomicU32::new(0));
+        let count = tries.clone();
+        let shy = move |succeeds: u32| -> Result<u32, native::Failure> {
+            match count.fetch_add(1, Ordering::Relaxed) + 1 {
+                tried if tried >= succeeds => Ok(tried),
+                _ => Err(native::Retry::after(Duration::from_millis(10)).because("not yet").into()),
+            }
+        };
+        let (origin, _worker) = pair(&cluster, cluster.node("w1").function("own.shy", shy)).await;
+        let tried = || tries.swap(0, Ordering::Relaxed);
+        assert_eq!(result::<u32>(origin.submit(canvas("own.shy.s(4)"))).await, 4);
+        assert_eq!(tried(), 4);
+        let error = task_error(origin.submit(canvas("own.shy.s(5)"))).await;
+        assert_eq!((tried(), error.text.as_str()), (4, "not yet; gave up after 4 tries"));
+        assert_eq!(error.cause, Cause::Returned);
+        assert_eq!(result::<u32>(origin.submit(canvas("own.shy.s(7).set(retries=6)"))).await, 7);
+        assert_eq!(tried(), 7);
+        let error = task_error(origin.submit(canvas("own.shy.s(2).set(retries=0)"))).await;
+        assert_eq!((tried(), error.text.as_str()), (1, "not yet; gave up after 1 try"));
+        // The same from Wasm; a plain error is final.
+        let error = task_error(origin.submit(canvas("flow.refuse.s('no', 1)"))).await;
+        assert_eq!((error.attempt, error.text.as_str()), (4, "no; gave up after 4 tries"));
+        let error = task_error(origin.submit(canvas("flow.refuse.s('no', None)"))).await;
+        assert_eq!((error.attempt, error.text.as_str()), (1, "no"));
     }
 
     async fn tasks_submit_to_the_queue_of_their_node(server: TestServer) {

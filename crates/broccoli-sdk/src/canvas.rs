@@ -48,7 +48,8 @@ const JITTER: usize = 9;
 const EXPIRES: usize = 10;
 const ETA: usize = 11;
 const DEADLINE: usize = 12;
-const OPTIONS: usize = 13;
+const RATE: usize = 13;
+const OPTIONS: usize = 14;
 
 /// Encoded items, and how many they are.
 #[derive(Debug, Default)]
@@ -226,6 +227,11 @@ impl Canvas {
             match number {
                 ON => self.on.put(e),
                 EACH | PARTIAL | JITTER => e.bool(*value != 0),
+                RATE => {
+                    e.array(2);
+                    e.uint(value.wrapping_shr(32));
+                    e.uint(value & 0xffff_ffff);
+                }
                 _ => e.uint(*value),
             }
         }
@@ -294,6 +300,13 @@ pub trait SetOptions: Into<Canvas> {
     /// The task is not started later than this after its submit.
     fn set_expires(self, time: Duration) -> Canvas {
         self.into().with(EXPIRES, millis(time))
+    }
+
+    /// At most so many starts of the function in this time (of at most 49 days), over the whole
+    /// cluster.
+    fn set_rate(self, tasks: u32, per: Duration) -> Canvas {
+        let per_ms = millis(per).min(u32::MAX.into());
+        self.into().with(RATE, u64::from(tasks).wrapping_shl(32) | per_ms)
     }
 
     /// Only on nodes of this name, label (`room=kitchen`) or capability (`led`); several calls must

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broccoli_proto::canvas::{Form, Task};
+use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas as Wire, Cbor};
 use broccoli_sdk::canvas::{Canvas, Replace, SetOptions, chain, chord, group, map, sig, starmap};
 use broccoli_sdk::{Encoder, Return, ToCbor};
@@ -61,13 +62,14 @@ fn options_and_callbacks() {
     (o.each, o.partial, o.jitter) = (Some(true), Some(false), Some(true));
     (o.backoff_ms, o.backoff_max_ms, o.expires_ms) = (Some(100), Some(60_000), Some(0));
     (o.eta_unix_ms, o.deadline_ms) = (Some(1_800_000_000_000), Some(1));
+    o.rate = Some(Rate { tasks: 100, per_ms: 60_000 });
     wire.link = vec![call("g", [1u8]), call("h", [0u8; 0])];
     wire.on_error = vec![call("e", [0u8; 0])];
     let ms = Duration::from_millis;
     let guest = sig("f").set_retries(3).set_priority(9).set_timeout(ms(1_500)).set_countdown(ms(1 << 40));
     let guest = guest.set_on("room=kitchen").set_on("led").set_each(true).set_partial(false).set_jitter(true);
     let guest = guest.set_backoff(ms(100)).set_backoff_max(ms(60_000)).set_expires(ms(0)).set_deadline(ms(1));
-    let guest = guest.set_eta_unix_ms(1_800_000_000_000);
+    let guest = guest.set_eta_unix_ms(1_800_000_000_000).set_rate(100, ms(60_000));
     same(guest.link(sig("g").arg(&1u8)).link(sig("h")).on_error(sig("e")), &wire);
 }
 

@@ -250,6 +250,8 @@ pub struct Cluster {
     pub validate: bool,
     /// Nodes are told the time of day.
     pub tells_time: bool,
+    /// They hear it again and again.
+    pub ticks: bool,
     /// The functions of the simulator, in place of those of the tests.
     pub workload: Option<Workload>,
     /// Nodes that something went into since they were last looked at.
@@ -288,6 +290,7 @@ impl Cluster {
             records: true,
             validate: true,
             tells_time: false,
+            ticks: true,
             workload: None,
             touched: BTreeSet::new(),
             trace: None,
@@ -642,7 +645,7 @@ impl Cluster {
         let (now, epoch) = (slot.clock.at(self.now_us), slot.epoch_count);
         if let Some(node) = &mut slot.node {
             node.handle_input(now, Input::WallClock { unix_ms: unix_ms.max(0) as u64 });
-            if self.tells_time {
+            if self.ticks {
                 self.push(self.now_us + WALL_CLOCK_US, Work::WallClock { node: id, epoch });
             }
         }

@@ -4,6 +4,7 @@
 //! core's plan. Values may carry the number of the run that made them (see [`normal`]); the oracle
 //! leaves it out.
 
+use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
@@ -119,7 +120,7 @@ pub fn normal_text(text: &str) -> String {
 }
 
 /// The functions, by name without the module's.
-pub const FUNCTIONS: [&str; 7] = ["list", "first", "falsy", "risky", "fail", "number", "stamp"];
+pub const FUNCTIONS: [&str; 8] = ["list", "first", "falsy", "risky", "fail", "number", "stamp", "grow"];
 /// Parameters of each function; all of them may be left out.
 pub const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
 /// A list that prints longer than this becomes a number, so that values stay small.
@@ -131,9 +132,7 @@ const VALUE_LEN_MAX: usize = 300;
 /// If there is no such function.
 pub fn apply(function: &str, args: &[Value], run: u64) -> Result<Value, String> {
     assert_eq!(args.len(), PARAMETERS.len(), "{function} gets all its arguments");
-    let same: Vec<Value> = args.iter().map(normal).collect();
-    let text = format!("{same:?}");
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    let (text, hash) = hash(args);
     let number = Value::Int(i64::from(hash % 1000));
     match function {
         "list" if text.len() <= VALUE_LEN_MAX => Ok(Value::List(args.to_vec())),
@@ -145,6 +144,26 @@ pub fn apply(function: &str, args: &[Value], run: u64) -> Result<Value, String> 
         "risky" | "fail" => Err(format!("w.{function} refuses {hash:x}")),
         other => panic!("there is no {other}"),
     }
+}
+
+/// The canvas that `grow` replaces itself by.
+pub fn grown(args: &[Value]) -> Canvas {
+    let task = |name: &str, args: &[Value]| Canvas::task(format!("w.{name}"), Value::List(args.to_vec()).encode());
+    let (first, second) = (task("first", &args[..1]), task("list", &args[1..3]));
+    match hash(args).1 % 4 {
+        0 => second,
+        1 => Canvas::chain(vec![first, task("list", &args[1..2])]),
+        2 => Canvas::group(vec![first, task("risky", &args[..2]), task("stamp", &args[..1])]),
+        _ => Canvas::chord(vec![first, second], task("list", &[])),
+    }
+}
+
+/// The arguments as text without the numbers of runs, and its FNV-1a hash of 32 bits.
+fn hash(args: &[Value]) -> (String, u32) {
+    let same: Vec<Value> = args.iter().map(normal).collect();
+    let text = format!("{same:?}");
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    (text, hash)
 }
 
 fn falsy(pick: u32) -> Value {
@@ -214,7 +233,8 @@ fn all(members: &[Canvas], input: Option<&Value>) -> Result<Value, Failure> {
 
 fn call(function: &str, args: Vec<Value>, named: &[(String, Cbor)]) -> Result<Value, Failure> {
     let function = function.strip_prefix("w.").unwrap_or(function);
-    failing(function, apply(function, &padded(args, named), 0))
+    let args = padded(args, named);
+    if function == "grow" { evaluate(&grown(&args), None) } else { failing(function, apply(function, &args, 0)) }
 }
 
 fn bin(function: &str, items: &[Value]) -> Result<Value, Failure> {
@@ -301,6 +321,8 @@ pub struct Generator {
     pub places: Vec<String>,
     /// Stamps made so far: each has a tag of its own.
     pub tags: u64,
+    /// The time of day.
+    pub unix_ms: u64,
 }
 
 impl Generator {
@@ -315,7 +337,9 @@ impl Generator {
             7 => {
                 let n = 1 + self.rng.below(4) as u32;
                 let split = if self.rng.one_in(3) { Split::Size(n) } else { Split::Bins(n) };
-                Form::Chunks { function: self.function(), items: self.items(), split }
+                // A call of a bin cannot replace itself.
+                let function = Some(self.function()).filter(|name| name != "w.grow");
+                Form::Chunks { function: function.unwrap_or("w.list".into()), items: self.items(), split }
             }
             8..17 => Form::Chain(self.canvases(depth - 1, 1, 4)),
             17..25 => Form::Group(self.canvases(depth - 1, 0, 4)),
@@ -392,8 +416,16 @@ impl Generator {
     fn options(&mut self) -> Options {
         let mut options = Options::default();
         if self.rng.one_in(4) {
-            match self.rng.below(5) {
+            match self.rng.below(9) {
                 0 => options.retries = Some(self.rng.below(5) as u32),
+                5 => {
+                    options.retries = Some(self.rng.below(5) as u32);
+                    options.backoff_ms = Some(1 + self.rng.below(2_000) as u64);
+                    options.jitter = self.rng.one_in(2).then_some(false);
+                }
+                6 => options.expires_ms = Some(100 + self.rng.below(20_000) as u64),
+                7 => options.eta_unix_ms = Some(self.unix_ms + self.rng.below(5_000) as u64),
+                8 => options.rate = Some(Rate { tasks: 5 + self.rng.below(20) as u32, per_ms: 1_000 }),
                 1 => options.timeout_ms = Some(100 + self.rng.below(5_000) as u64),
                 2 => options.priority = Some(self.rng.below(10) as u8),
                 3 => options.countdown_ms = Some(self.rng.below(3_000) as u64),

@@ -12,9 +12,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broccoli_core::canvas::CanvasError;
-use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId};
+use broccoli_core::{Event, Limits, RecordKey, Submission, SubmitError, SubmitId, TaskState};
 use broccoli_proto::message::{JobNews, Refusal};
-use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Outcome};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, JobId, Options, Outcome};
 
 use crate::check::Checker;
 use crate::cluster::faults::{Counts, Fault};
@@ -208,7 +208,7 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = Vec::new();
         let intensity = 1 + rng.below(4);
         troubles.extend(TROUBLES.iter().filter(|_| rng.below(8) < intensity));
-        let generator = Generator { rng: Rng(rng.bits()), budget: 0, places: Vec::new(), tags: 0 };
+        let generator = Generator { rng: Rng(rng.bits()), budget: 0, places: Vec::new(), tags: 0, unix_ms: 0 };
         let trouble_ms = 1_000 + rng.below(15_000) as u64;
         let mut scenario = Scenario {
             rng,
@@ -425,6 +425,9 @@ impl Scenario {
             self.tally.succeeded += 1;
             return;
         }
+        if job.canvas.options.each == Some(true) {
+            return self.judge_each(at, outcome);
+        }
         let expected = match &job.canvas.form {
             Form::Task(task) if task.function == "app.version" => None,
             _ => Some(oracle::evaluate(&job.canvas, None)),
@@ -442,15 +445,43 @@ impl Scenario {
         let explained = match error.cause {
             Cause::Revoked => self.is_revoked(at),
             Cause::Crashed => error.text.starts_with("trap (run "),
-            Cause::TimedOut => has_timeout(&job.canvas),
+            Cause::TimedOut => {
+                any_task(&job.canvas, &|options| options.timeout_ms.is_some() || options.deadline_ms.is_some())
+            }
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.is_calm(),
             Cause::Unfit => self.is_small,
-            // No job of these has the option.
-            Cause::Returned | Cause::Expired => false,
+            Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
+            Cause::Returned => false,
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
+    }
+
+    /// A run on each node gives each node's result; which nodes there are is a matter of chance.
+    fn judge_each(&mut self, at: usize, outcome: &Outcome) {
+        let canvas = &self.jobs[at].canvas;
+        let one = Canvas { options: Options::default(), ..canvas.clone() };
+        match outcome.as_ref().map(|value| oracle::normal(&Value::decode(value.as_bytes()))) {
+            Ok(Value::Map(pairs)) => {
+                let expected = oracle::evaluate(&one, None);
+                for (name, value) in pairs {
+                    let fits = |spec: &Spec| {
+                        spec.name == name && canvas.options.on.iter().all(|on| spec.features.contains(on))
+                    };
+                    assert!((0..self.cluster.len()).any(|id| fits(self.cluster.spec(id))), "{name} was not asked");
+                    assert_eq!(Ok(value), expected, "what {name} says");
+                }
+                self.tally.succeeded += 1;
+            }
+            Ok(other) => panic!("not a map of nodes: {other:?}"),
+            Err(error) => {
+                let partial = canvas.options.partial == Some(true);
+                let explained = self.is_revoked(at) || !self.is_calm() || self.is_small || !partial;
+                assert!(explained, "runs on each node failed: {error}");
+                self.tally.broken += 1;
+            }
+        }
     }
 
     /// Whether somebody has ended the job, by this submit or another one of the same job.
@@ -512,9 +543,15 @@ impl Scenario {
         if !self.cluster.is_up(id) || self.cluster.is_paused(id) {
             return;
         }
+        self.generator.unix_ms = self.cluster.unix_ms();
         self.generator.budget = 2 + self.rng.below(25) as u32;
         let depth = self.rng.below(5) as u32;
-        let canvas = self.generator.canvas(depth);
+        let mut canvas = self.generator.canvas(depth);
+        if self.rng.one_in(12) {
+            canvas.options.deadline_ms = Some(500 + self.rng.below(10_000) as u64);
+        } else if self.rng.one_in(12) {
+            canvas = self.for_each();
+        }
         if self.clients.contains(&id) {
             self.submit_remote(id, canvas);
         } else if self.versions > 0 && self.rng.one_in(4) && self.cluster.peek(id).function("app.version").is_ok() {
@@ -529,6 +566,17 @@ impl Scenario {
         if self.rng.one_in(4) && self.cluster.is_up(id) && !self.cluster.is_paused(id) {
             self.follow_one(id);
         }
+    }
+
+    /// A task for each node, or each with a label.
+    fn for_each(&mut self) -> Canvas {
+        let name = *self.rng.pick(&["w.number", "w.list", "w.stamp"]);
+        let mut canvas = Canvas::task(name, Cbor::encode(&["each"]));
+        (canvas.options.each, canvas.options.partial) = (Some(true), Some(self.rng.one_in(2)));
+        if self.rng.one_in(2) {
+            canvas.options.on = vec!["led".into()];
+        }
+        canvas
     }
 
     fn submit_remote(&mut self, id: Id, canvas: Canvas) {
@@ -670,7 +718,7 @@ impl Scenario {
             }
             Trouble::Clock => {
                 self.cluster.counts.add(Fault::ClockSet);
-                let ahead_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
+                let ahead_ms = self.rng.below(400_000) as i64 - 200_000;
                 self.cluster.set_wall_clock(id, ahead_ms);
             }
             Trouble::Damage if !up => self.damage(id),
@@ -762,7 +810,7 @@ impl Scenario {
     fn heal(&mut self) {
         self.cluster.note(|| "everything heals".into());
         self.cluster.faults = Faults::default();
-        (self.cluster.jitter_us, self.cluster.tells_time) = (0, false);
+        (self.cluster.jitter_us, self.cluster.ticks) = (0, false);
         self.cluster.blocked.clear();
         for id in self.twins.clone() {
             if self.cluster.is_up(id) {
@@ -773,6 +821,10 @@ impl Scenario {
         for id in 0..self.cluster.len() {
             self.cluster.silence(id, false, false);
             self.cluster.spoil_chunks(id, 0, 0);
+            self.cluster.set_wall_clock(id, 0);
+            if self.cluster.is_up(id) && !self.cluster.is_paused(id) {
+                self.cluster.tell_time(id, self.cluster.unix_ms());
+            }
             if self.twins.contains(&id) {
                 continue;
             }
@@ -796,6 +848,7 @@ impl Scenario {
             // A twin that was stopped late takes the name with it.
             (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
         }
+        self.note_open_tasks();
         for at in 0..self.jobs.len() {
             assert!(!self.is_open(at), "has not ended after all was well again: {}", self.jobs[at]);
             self.judge_orphan(at);
@@ -803,6 +856,7 @@ impl Scenario {
         for _ in 0..3 {
             self.go_on(IDLE_MS * 1_000);
         }
+        self.note_open_tasks();
         self.cluster.assert_idle();
         if self.is_calm() {
             assert_eq!(self.checker.repeats, 0, "an attempt ran twice though nothing was lost or late");
@@ -814,6 +868,26 @@ impl Scenario {
         self.tally.faults = self.cluster.counts;
         self.tally.digest = self.cluster.digest.unwrap_or(0);
         self.tally
+    }
+
+    /// For the trace: what has not ended.
+    fn note_open_tasks(&mut self) {
+        for id in 0..self.cluster.len() {
+            let mut open = Vec::new();
+            if self.cluster.is_up(id) && self.cluster.trace.is_some() {
+                self.cluster.peek(id).audit_tasks(&mut |job, step, state, attempt| {
+                    if state != TaskState::Ended {
+                        open.push(format!("job {job} task {step} is {state:?}, attempt {attempt}"));
+                    }
+                });
+                self.cluster.peek(id).audit_jobs(&mut |job, result| {
+                    if result.is_none() {
+                        open.push(format!("job {job} has no result"));
+                    }
+                });
+            }
+            open.into_iter().for_each(|line| self.cluster.note(|| format!("node {id}: {line}")));
+        }
     }
 
     fn restart_if_stopped(&mut self, id: Id) {
@@ -836,14 +910,15 @@ impl Scenario {
     }
 }
 
-fn has_timeout(canvas: &Canvas) -> bool {
-    let all = |list: &[Canvas]| list.iter().any(has_timeout);
+/// Whether a canvas, or one in it, has such options.
+fn any_task(canvas: &Canvas, is_it: &dyn Fn(&Options) -> bool) -> bool {
+    let all = |list: &[Canvas]| list.iter().any(|canvas| any_task(canvas, is_it));
     let inner = match &canvas.form {
         Form::Chain(members) | Form::Group(members) => all(members),
-        Form::Chord { header, body } => all(header) || has_timeout(body),
+        Form::Chord { header, body } => all(header) || any_task(body, is_it),
         _ => false,
     };
-    inner || canvas.options.timeout_ms.is_some() || all(&canvas.link) || all(&canvas.on_error)
+    inner || is_it(&canvas.options) || all(&canvas.link) || all(&canvas.on_error)
 }
 
 impl Tally {

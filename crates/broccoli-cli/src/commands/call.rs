@@ -5,7 +5,7 @@ use std::time::Duration;
 use broccoli_node::abi::Function;
 use broccoli_node::proto::cbor::put_array_header;
 use broccoli_node::proto::{Canvas, Cbor};
-use broccoli_node::{JobError, json};
+use broccoli_node::{JobError, SubmitOptions, json};
 
 use super::run::print_result;
 use crate::connect::{Common, Session};
@@ -41,7 +41,7 @@ async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
     let found = session.node.query(move |node| node.function(&wanted).map(|(name, f)| (name, f.clone()))).await;
     let (name, function) = found.ok_or_else(|| Failure::failed(JobError::Stopped))?.map_err(Failure::usage)?;
     let canvas = Canvas::task(name.as_str(), encode(&name, &function, &args.arguments)?);
-    print_result(session, canvas, args.timeout).await
+    print_result(session, canvas, SubmitOptions::default(), args.timeout).await
 }
 
 /// The arguments as a CBOR array. Their number is checked with the canvas.

@@ -37,7 +37,7 @@ mod show {
     use std::time::{Duration, Instant};
 
     use broccoli_node::mqtt::ServerUrl;
-    use broccoli_node::{Cluster, DeployKey, json, text};
+    use broccoli_node::{Cluster, DeployKey, SubmitOptions, json, text};
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::process::{Child, Command};
     use tokio::time::timeout;
@@ -133,7 +133,7 @@ mod show {
         let program = text::parse(example.source).map_err(Failure::failed)?;
         let begun = Instant::now();
         jobs::check(session, &program.canvas).await?;
-        let result = jobs::result(session, program.canvas, program.wait).await?;
+        let result = jobs::result(session, program.canvas, SubmitOptions::default(), program.wait).await?;
         let result = json::to_json(&result).map_err(Failure::failed)?;
         line("run", &shorten(&written(example.source)), begun)?;
         print(format_args!("         → {}", shorten(&result)))?;

@@ -5,10 +5,14 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broccoli_node::core::{Member, Node};
+use broccoli_node::proto::Canvas;
+use broccoli_node::proto::message::Refusal;
 use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
-use broccoli_node::{json, proto};
+use broccoli_node::{JobError, JobUpdate, SubmitOptions, json};
+use serde_json::json;
 
-use crate::connect::{Common, Session};
+use crate::connect::{Common, Session, interruptible};
 use crate::exit::Failure;
 use crate::{duration, jobs, output};
 
@@ -27,6 +31,23 @@ pub(crate) struct RunArgs {
     /// Show the canvas instead of running it
     #[arg(long)]
     print: bool,
+    /// Do not wait: print the id of the job, for `broccoli result ID`
+    #[arg(long, conflicts_with_all = ["timeout", "print"])]
+    detach: bool,
+    /// A name for this job, 1 to 128 bytes: run again with the same key, it is the same job
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    key: Option<String>,
+    /// With --detach, for machines: {"id"}
+    #[arg(long, requires = "detach")]
+    json: bool,
+}
+
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: usize = 128;
+
+fn key(text: &str) -> Result<String, String> {
+    let fits = (1..=KEY_BYTES_MAX).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err(format!("a key has 1 to {KEY_BYTES_MAX} bytes")) }
 }
 
 /// Prints the result of a canvas as JSON on one line.
@@ -38,14 +59,44 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
     if args.print {
         return output::print(text::print(&program.canvas));
     }
-    crate::in_runtime(submit(common, program, args.timeout))
+    crate::in_runtime(submit(common, program, args))
 }
 
-async fn submit(common: &Common, program: Program, timeout: Option<Duration>) -> Result<(), Failure> {
+async fn submit(common: &Common, program: Program, args: RunArgs) -> Result<(), Failure> {
     let mut session = common.open().await?;
-    let done = print_result(&mut session, program.canvas, timeout.or(program.wait)).await;
+    let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
+    let done = if args.detach {
+        interruptible(detach(&session, program.canvas, options.detached(), args.json)).await
+    } else {
+        print_result(&mut session, program.canvas, options, args.timeout.or(program.wait)).await
+    };
     session.close().await;
     done
+}
+
+/// Hands a canvas over and prints the id of its job.
+async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json: bool) -> Result<(), Failure> {
+    jobs::check(session, &canvas).await?;
+    let mut job = session.node.submit_with(canvas, options);
+    let id = loop {
+        match job.next().await {
+            Some(JobUpdate::Accepted(id)) => break id,
+            Some(JobUpdate::Refused(Refusal::BadCanvas(why))) => return Err(Failure::usage(why)),
+            Some(JobUpdate::Refused(refusal)) => return Err(Failure::failed(JobError::Refused(refusal))),
+            Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
+            Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
+            None => return Err(Failure::failed(JobError::Stopped)),
+        }
+    };
+    let is_kept = move |(name, member): (_, &Member)| name == id.origin && member.birth.durable == Some(true);
+    if session.node.query(move |node: &Node| node.members().any(is_kept)).await != Some(true) {
+        output::note(format_args!(
+            "{} keeps no journal: the job is lost if that node restarts; start one that does with \
+             `broccoli node --data DIR`",
+            id.origin
+        ));
+    }
+    if json { output::print(json!({"id": id.to_string()})) } else { output::print(id) }
 }
 
 /// Runs a canvas and prints its result.
@@ -54,11 +105,12 @@ async fn submit(common: &Common, program: Program, timeout: Option<Duration>) ->
 /// If it cannot be run, and see [`jobs::result`].
 pub(super) async fn print_result(
     session: &mut Session,
-    canvas: proto::Canvas,
+    canvas: Canvas,
+    options: SubmitOptions,
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
     jobs::check(session, &canvas).await?;
-    let result = jobs::result(session, canvas, timeout).await?;
+    let result = jobs::result(session, canvas, options, timeout).await?;
     output::print(json::to_json(&result).map_err(Failure::failed)?)
 }
 

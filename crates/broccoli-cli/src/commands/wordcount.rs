@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use broccoli_node::proto::cbor::put_array_header;
 use broccoli_node::proto::{Canvas, Cbor, Form, Split};
-use broccoli_node::{DeployKey, JobError};
+use broccoli_node::{DeployKey, JobError, SubmitOptions};
 use serde_json::json;
 
 use super::deploy;
@@ -119,7 +119,7 @@ pub(super) async fn count(session: &mut Session, words: &[String], bins: Option<
     for words in batches(words)? {
         let canvas = canvas(words, bins);
         jobs::check(session, &canvas).await?;
-        let result = jobs::result(session, canvas, None).await?;
+        let result = jobs::result(session, canvas, SubmitOptions::default(), None).await?;
         for (word, number) in pairs(&result, bins.is_some())? {
             let count = counts.entry(word).or_default();
             *count = count.saturating_add(number);

@@ -227,7 +227,7 @@ pub(crate) struct Cluster {
     /// What other machines join with.
     pub(crate) token: String,
     pub(crate) up: Process,
-    mosquitto: Option<Child>,
+    pub(crate) mosquitto: Option<Child>,
 }
 
 impl Cluster {

@@ -86,10 +86,16 @@ impl Job {
     ) -> Announced {
         let task = *self.task_mut(step);
         let was_tried = task.failures > 0 || task.losses > 0;
-        let noted = self.waited.remove(&step).and_then(|unix_ms| shared.wall.instant(unix_ms));
+        let noted = self.waited.remove(&step).and_then(|(until_unix_ms, pause_ms)| {
+            let until = shared.wall.instant(until_unix_ms)?;
+            Some(until.min(shared.now + ms(pause_ms)))
+        });
         let options = self.plan.call(StepId(step)).options;
         let countdown = if was_tried { Duration::ZERO } else { ms(options.countdown_ms.unwrap_or(0)) };
-        let due = Due { from: noted.unwrap_or(shared.now + countdown), eta_unix_ms: options.eta_unix_ms };
+        let latest = shared.now + countdown;
+        // A clock that was set back meanwhile must not make a countdown longer.
+        let from = noted.map_or(latest, |noted| if was_tried { noted } else { noted.min(latest) });
+        let due = Due { from, eta_unix_ms: options.eta_unix_ms };
         if let Some(expires_ms) = options.expires_ms {
             if let Some(failure) = self.expired(step, shared.now).filter(|_| !adopting) {
                 return Announced::Expired(failure);
@@ -145,7 +151,8 @@ impl Job {
         let retries = options.retries.unwrap_or(if asked.is_some() { RETRIES_WHEN_ASKED } else { 0 });
         if failures > retries {
             if asked.is_some() {
-                failure.text.push_str(&format!("; gave up after {failures} tries"));
+                let tries = if failures == 1 { "try" } else { "tries" };
+                failure.text.push_str(&format!("; gave up after {failures} {tries}"));
             }
             return Err(failure);
         }

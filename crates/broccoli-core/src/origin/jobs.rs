@@ -58,8 +58,9 @@ pub(super) struct Job {
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
     pub(super) due: BTreeMap<u32, Due>,
-    /// Until when tasks were to wait, in Unix milliseconds, as an earlier incarnation has noted.
-    pub(super) waited: BTreeMap<u32, u64>,
+    /// Until when tasks were to wait, in Unix milliseconds, and for how long at most, as an earlier
+    /// incarnation has noted.
+    pub(super) waited: BTreeMap<u32, (u64, u64)>,
     /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
     pub(super) expiries: BTreeMap<u64, Vec<u32>>,
     /// When this incarnation of the origin got the job …
@@ -302,8 +303,8 @@ impl Job {
             Change::Lost { step, losses } if self.plan.is_running_task(StepId(step)) => {
                 self.task_mut(step).losses = losses;
             }
-            Change::Waits { step, until_unix_ms } if self.plan.is_running_task(StepId(step)) => {
-                self.waited.insert(step, until_unix_ms);
+            Change::Waits { step, until_unix_ms, pause_ms } if self.plan.is_running_task(StepId(step)) => {
+                self.waited.insert(step, (until_unix_ms, pause_ms));
             }
             Change::Failed { .. } | Change::Lost { .. } | Change::Waits { .. } => {
                 return Err("a failure of a task that did not run");

@@ -193,6 +193,9 @@ pub(super) enum Change {
         step: u32,
         #[n(1)]
         until_unix_ms: u64,
+        /// How long that is: a clock that was set back meanwhile makes it no longer.
+        #[n(2)]
+        pause_ms: u64,
     },
 }
 

@@ -44,7 +44,9 @@ const LEASE_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) epoch: Epoch,
-    past: VecDeque<Epoch>,
+    past: VecDeque<Past>,
+    /// When it last said something that counted.
+    pub(super) heard: Instant,
     /// Sequence of the packet with the last `Fetch`: older ones are late.
     fetched: u64,
     token: u64,
@@ -66,6 +68,14 @@ pub(super) struct Peer {
     pub(super) missing: BTreeMap<u32, BTreeSet<Attempt>>,
     /// Its link is gone, or it does not confirm: no new work.
     pub(super) suspected: bool,
+}
+
+/// An incarnation of a worker that another one has taken the place of.
+#[derive(Debug)]
+struct Past {
+    epoch: Epoch,
+    /// Sequence of the packet with its last `Fetch`.
+    fetched: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +111,7 @@ impl Peer {
         Peer {
             epoch,
             past: VecDeque::new(),
+            heard: Instant(0),
             fetched: 0,
             token: 0,
             tasks: 0,
@@ -123,8 +134,9 @@ impl Peer {
     /// Meets the worker in an incarnation; a new one has lost what the one before held. None if
     /// this one does not count: it is known to be over, or its message does not answer this
     /// origin's present incarnation (`answers`), so that it may be a recording of the past.
-    pub(super) fn meet(&mut self, epoch: Epoch, answers: bool) -> Option<Vec<(Attempt, bool)>> {
+    pub(super) fn meet(&mut self, epoch: Epoch, answers: bool, now: Instant) -> Option<Vec<(Attempt, bool)>> {
         if epoch == self.epoch {
+            self.heard = now;
             return Some(Vec::new());
         }
         if !answers || self.is_over(epoch) {
@@ -132,15 +144,24 @@ impl Peer {
         }
         let mut past = core::mem::take(&mut self.past);
         past.truncate(PAST_EPOCHS - 1);
-        past.push_front(self.epoch);
+        past.push_front(Past { epoch: self.epoch, fetched: self.fetched });
         let leases = core::mem::take(&mut self.leases);
-        *self = Peer { past, ..Peer::new(epoch) };
+        *self = Peer { past, heard: now, ..Peer::new(epoch) };
         Some(leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect())
+    }
+
+    /// An incarnation that was thought to be over says something new while the one that took its
+    /// place is silent: that was a twin, which is gone.
+    pub(super) fn take_back(&mut self, epoch: Epoch, sequence: u64, now: Instant) {
+        let silent = self.suspected || now - self.heard > LEASE;
+        if epoch != self.epoch && silent {
+            self.past.retain(|past| past.epoch != epoch || sequence <= past.fetched);
+        }
     }
 
     /// Whether an incarnation of the worker is known to be over.
     pub(super) fn is_over(&self, epoch: Epoch) -> bool {
-        self.past.contains(&epoch)
+        self.past.iter().any(|past| past.epoch == epoch)
     }
 
     /// Takes a snapshot of credit. Returns whether unconfirmed leases have to be sent again,

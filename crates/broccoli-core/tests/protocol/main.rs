@@ -13,6 +13,7 @@ mod modules;
 mod presence;
 mod queue;
 mod rates;
+mod restart;
 mod spread;
 mod time;
 

@@ -112,3 +112,22 @@ fn a_welcome_is_not_answered_with_another_hello() {
     let hellos = c.packets_with(|message| matches!(message, Message::Hello));
     assert!(hellos <= 12, "{hellos} packets with hellos in 2 s");
 }
+
+#[test]
+fn a_worker_works_on_once_its_twin_is_gone() {
+    let mut c = Cluster::started(66, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+    let (canvas, expected) = adds(3);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 1_000), Ok(expected.clone()));
+    // The older one cannot be heard for a moment, in which its twin comes and is given work.
+    c.pause(1);
+    let twin = c.add(Spec::worker("w", 1));
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 5_000), Ok(expected.clone()));
+    assert!(c.runs_on(twin) > 0, "the twin has worked");
+    c.resume(1);
+    assert!(c.run_until(1_000, |c| name_taken(c, twin)));
+    c.kill(twin, true);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 10_000), Ok(expected));
+}

@@ -1,0 +1,109 @@
+//! `broccoli jobs`: which jobs the nodes of the cluster hold.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use broccoli_node::proto::message::{JobState, JobSummary};
+use broccoli_node::proto::{JobId, NodeId};
+use serde_json::{Value, json};
+
+use crate::connect::Common;
+use crate::exit::Failure;
+use crate::output;
+
+/// How long nodes may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// How they are shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobsArgs {
+    /// For machines: [{"id", "state", "name", "done", "total", "submitted_unix_ms", "ended_unix_ms", "key"}]; state is
+    /// queued, running, succeeded, failed or revoked, and what the node does not know is null
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows all jobs that run or whose results are kept, by node, the oldest first.
+///
+/// # Errors
+/// If the cluster cannot be reached.
+pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> {
+    let session = common.open().await?;
+    let listing = session.node.jobs(ANSWER_MAX).await;
+    session.close().await;
+    for node in &listing.silent {
+        output::note(format_args!("no answer from {node}: its jobs are not shown, or not all of them"));
+    }
+    let all = listing.jobs.iter().flat_map(|(node, jobs)| jobs.iter().map(|job| (*node, job)));
+    let mut all: Vec<(NodeId, &JobSummary)> = all.collect();
+    all.sort_by_key(|(node, job)| (*node, job.submitted_unix_ms, job.number));
+    if args.json {
+        return output::print(Value::from_iter(all.into_iter().map(as_json)));
+    }
+    if all.is_empty() {
+        return output::print("no jobs: submit one with `broccoli run --detach`");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let rows: Vec<[String; 7]> = all.into_iter().map(|(node, job)| cells(node, job, now)).collect();
+    output::print(output::table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], &rows))
+}
+
+fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {
+    json!({
+        "id": JobId { origin, number: job.number }.to_string(),
+        "state": state(job.state),
+        "name": job.name,
+        "done": job.done,
+        "total": job.total,
+        "submitted_unix_ms": job.submitted_unix_ms,
+        "ended_unix_ms": job.ended_unix_ms,
+        "key": job.key,
+    })
+}
+
+fn cells(origin: NodeId, job: &JobSummary, now: u64) -> [String; 7] {
+    let since = |from: Option<u64>, to: Option<u64>| match (from, to) {
+        (Some(from), Some(to)) => span(to.saturating_sub(from)),
+        _ => "-".into(),
+    };
+    [
+        JobId { origin, number: job.number }.to_string(),
+        state(job.state).into(),
+        job.name.clone(),
+        format!("{}/{}", job.done, job.total),
+        since(job.submitted_unix_ms, Some(now)),
+        since(job.submitted_unix_ms, job.ended_unix_ms),
+        job.key.clone().unwrap_or_default(),
+    ]
+}
+
+/// The name of a state, for people and machines.
+fn state(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::Revoked => "revoked",
+    }
+}
+
+/// `340ms`, `42s`, `7m`, `3h`, `12d`.
+fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{}s", ms / 1_000),
+        60_000..3_600_000 => format!("{}m", ms / 60_000),
+        3_600_000..86_400_000 => format!("{}h", ms / 3_600_000),
+        _ => format!("{}d", ms / 86_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_are_short() {
+        assert_eq!([999, 59_000, 120_000, 7_200_000, 90_000_000].map(span), ["999ms", "59s", "2m", "2h", "1d"]);
+    }
+}

@@ -1,0 +1,38 @@
+//! `broccoli revoke`: ends a job.
+
+use broccoli_node::JobStatus;
+use broccoli_node::proto::JobId;
+
+use crate::connect::{Common, Session};
+use crate::exit::Failure;
+use crate::{jobs, output};
+
+/// Which job.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RevokeArgs {
+    /// The job, as `broccoli run --detach` and `broccoli jobs` print it
+    #[arg(value_name = "ID")]
+    job: JobId,
+}
+
+/// Ends a job: tasks that have not run never will, running ones are stopped.
+///
+/// # Errors
+/// If it had ended before, or its node does not know it or does not answer.
+pub(crate) async fn run(common: &Common, args: RevokeArgs) -> Result<(), Failure> {
+    let session = common.open().await?;
+    let done = revoke(&session, args.job).await;
+    session.close().await;
+    done
+}
+
+async fn revoke(session: &Session, id: JobId) -> Result<(), Failure> {
+    jobs::check_origin(session, id).await?;
+    let had = |what| Err(Failure::failed(format_args!("job {id} had {what} before: nothing to revoke")));
+    match session.node.job(id).revoke().await.map_err(jobs::failure)? {
+        JobStatus::Revoked => output::print(format_args!("job {id} is revoked")),
+        JobStatus::Succeeded(_) => had("succeeded"),
+        JobStatus::Failed(_) => had("failed"),
+        JobStatus::Pending { .. } => Err(Failure::failed(format_args!("job {id} has not ended"))),
+    }
+}

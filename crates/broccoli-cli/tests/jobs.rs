@@ -1,0 +1,207 @@
+//! Jobs that outlive their client: detached, listed, asked after, revoked, tried again.
+#![cfg(feature = "embedded-server")]
+// The lint does not know that a macro makes these functions tests.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Cluster, Process};
+
+/// Detaches a job and gives its id.
+async fn detach(cluster: &Cluster, expression: &str) -> String {
+    let out = cluster.run(&["run", "--detach", expression]).await.ok();
+    out.strip_suffix('\n').unwrap().to_owned()
+}
+
+/// Waits until a job runs.
+async fn until_running(cluster: &Cluster, id: &str) {
+    let mut waits = Process::start(&mut cluster.command(&["-v", "result", id, "--wait"]));
+    waits.note("[attached]").await;
+    waits.kill().await;
+}
+
+on_both_servers! {
+    async fn a_detached_job_is_there_for_any_client(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let id = detach(&cluster, "chain(add.s(4, 4), mul.s(8), mul.s(10))").await;
+        assert!(id.starts_with("pi-1/"), "{id}");
+        assert_eq!(cluster.run(&["result", &id, "--wait"]).await.ok(), "640\n");
+        // It is kept: the next one sees it too.
+        assert_eq!(cluster.run(&["result", &id]).await.ok(), "640\n");
+        let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.ok()).unwrap();
+        let expected =
+            json!({"id": id, "state": "succeeded", "result": 640, "error": null, "done": null, "total": null});
+        assert_eq!(shown, expected);
+
+        let out = cluster.run(&["run", "--detach", "--json", "add.s(1, 2)"]).await.ok();
+        let other: Value = serde_json::from_str(&out).unwrap();
+        let other = other["id"].as_str().unwrap();
+        assert_eq!(cluster.run(&["result", other, "--timeout", "10s"]).await.ok(), "3\n");
+    }
+
+    async fn a_failed_job_is_tried_again_and_a_good_one_is_not(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let id = detach(&cluster, "fail.s('no bread')").await;
+        let error = "error: tasks.fail: no bread (task 0, attempt 1 on pi-1)\n";
+        cluster.run(&["result", &id, "--wait"]).await.fails(1, error);
+        let again = cluster.run(&["retry", &id]).await.ok();
+        assert_ne!(again.trim(), id);
+        cluster.run(&["result", again.trim(), "--wait"]).await.fails(1, error);
+        let shown = cluster.run(&["result", &id, "--json"]).await;
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(1), ""));
+        let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert_eq!((&shown["state"], &shown["error"]), (&"failed".into(), &error[7..error.len() - 1].into()));
+
+        let good = detach(&cluster, "add.s(1, 2)").await;
+        cluster.run(&["result", &good, "--wait"]).await.ok();
+        cluster
+            .run(&["retry", &good])
+            .await
+            .fails(2, &format!("error: nothing to try again: job {good} has succeeded\n"));
+        cluster
+            .run(&["revoke", &good])
+            .await
+            .fails(1, &format!("error: job {good} had succeeded before: nothing to revoke\n"));
+    }
+
+    async fn a_job_that_runs_is_pending_until_it_is_revoked(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let id = detach(&cluster, "sleep_ms.s(60000, 1)").await;
+        cluster
+            .run(&["result", &id])
+            .await
+            .fails(5, &format!("error: job {id} has not ended (0 of 1 tasks): wait for it with --wait\n"));
+        let shown = cluster.run(&["result", &id, "--json"]).await;
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(5), ""));
+        let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+        let expected = json!({"id": id, "state": "pending", "result": null, "error": null, "done": 0, "total": 1});
+        assert_eq!(shown, expected);
+        cluster
+            .run(&["result", &id, "--timeout", "200ms"])
+            .await
+            .fails(4, &format!("error: no result within 200ms: job {id} goes on without this client\n"));
+        cluster
+            .run(&["retry", &id])
+            .await
+            .fails(2, &format!("error: nothing to try again: job {id} has not ended\n"));
+
+        let mut waits = Process::start(&mut cluster.command(&["-v", "result", &id, "--wait"]));
+        waits.note("[attached]").await;
+        assert_eq!(cluster.run(&["revoke", &id]).await.ok(), format!("job {id} is revoked\n"));
+        let ended = waits.end().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+        cluster.run(&["result", &id]).await.fails(1, &format!("error: job {id} was revoked\n"));
+        let again = cluster.run(&["retry", &id]).await.ok();
+        until_running(&cluster, again.trim()).await;
+        cluster.run(&["revoke", again.trim()]).await.ok();
+    }
+
+    async fn waiting_for_a_job_leaves_it_alone(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let id = detach(&cluster, "sleep_ms.s(1500, 7)").await;
+        let mut waits = Process::start(&mut cluster.command(&["-v", "result", &id, "--wait"]));
+        waits.note("[attached]").await;
+        waits.signal("INT").await;
+        let ended = waits.end().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
+        assert!(ended.stderr.ends_with("error: interrupted: the job goes on\n"), "{}", ended.stderr);
+        assert_eq!(cluster.run(&["result", &id, "--wait"]).await.ok(), "7\n");
+    }
+
+    async fn unknown_is_not_pending(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let unknown = "error: pi-1 knows no job pi-1/0123456789abcdef: the id is wrong, or its result was forgotten\n";
+        cluster.run(&["result", "pi-1/0123456789abcdef"]).await.fails(6, unknown);
+        cluster.run(&["result", "pi-1/0123456789abcdef", "--wait"]).await.fails(6, unknown);
+        cluster.run(&["revoke", "pi-1/0123456789abcdef"]).await.fails(6, unknown);
+        let shown = cluster.run(&["result", "pi-1/0123456789abcdef", "--json"]).await;
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(6), ""));
+        assert!(shown.stdout.contains("\"state\":\"unknown\""), "{}", shown.stdout);
+        let gone = "error: pi-9, which is to hold job pi-9/0123456789abcdef, is not there: start it again, \
+                    or check the id with `broccoli jobs`\n";
+        for command in ["result", "revoke", "retry"] {
+            cluster.run(&[command, "pi-9/0123456789abcdef"]).await.fails(3, gone);
+        }
+        let misused = cluster.run(&["result", "nonsense"]).await;
+        assert_eq!(misused.code, Some(2));
+        assert!(misused.stderr.contains("a job id looks like node/0123456789abcdef"), "{}", misused.stderr);
+    }
+
+    async fn jobs_are_listed_with_what_they_have_come_to(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let empty = cluster.run(&["jobs"]).await.ok();
+        assert_eq!(empty, "no jobs: submit one with `broccoli run --detach`\n");
+        assert_eq!(cluster.run(&["jobs", "--json"]).await.ok(), "[]\n");
+        let good = detach(&cluster, "group(add.s(1, 2), add.s(3, 4))").await;
+        cluster.run(&["result", &good, "--wait"]).await.ok();
+        let bad = detach(&cluster, "fail.s('no bread')").await;
+        assert_eq!(cluster.run(&["result", &bad, "--wait"]).await.code, Some(1));
+        let out = cluster.run(&["run", "--detach", "--key", "nightly", "sleep_ms.s(60000, 1)"]).await.ok();
+        let going = out.trim();
+        until_running(&cluster, going).await;
+
+        let mut jobs: Value = serde_json::from_str(&cluster.run(&["jobs", "--json"]).await.ok()).unwrap();
+        for job in jobs.as_array_mut().unwrap() {
+            let job = job.as_object_mut().unwrap();
+            let (submitted, ended) = (job.remove("submitted_unix_ms").unwrap(), job.remove("ended_unix_ms").unwrap());
+            assert!(submitted.as_u64().unwrap() > 1_700_000_000_000);
+            assert!(ended.as_u64().is_none_or(|ended| ended >= submitted.as_u64().unwrap()));
+        }
+        let job = |id: &str, state: &str, name: &str, done: u32, total: u32, key: Value| {
+            json!({"id": id, "state": state, "name": name, "done": done, "total": total, "key": key})
+        };
+        assert_eq!(
+            jobs,
+            json!([
+                job(&good, "succeeded", "tasks.add", 2, 2, Value::Null),
+                job(&bad, "failed", "tasks.fail", 1, 1, Value::Null),
+                job(going, "running", "tasks.sleep_ms", 0, 1, "nightly".into()),
+            ])
+        );
+        let table = cluster.run(&["jobs"]).await.ok();
+        assert!(table.starts_with("ID  ") && table.lines().count() == 4, "{table}");
+        cluster.run(&["revoke", going]).await.ok();
+    }
+
+    async fn a_key_makes_one_job_of_many_submits(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let submit = ["run", "--detach", "--key", "report of today", "add.s(20, 22)"];
+        let first = cluster.run(&submit).await.ok();
+        assert_eq!(cluster.run(&submit).await.ok(), first);
+        assert_eq!(cluster.run(&["run", "--key", "report of today", "add.s(20, 22)"]).await.ok(), "42\n");
+        cluster
+            .run(&["run", "--detach", "--key", "report of today", "add.s(20, 23)"])
+            .await
+            .fails(2, "error: the key was used for another canvas: take another key\n");
+        let jobs: Value = serde_json::from_str(&cluster.run(&["jobs", "--json"]).await.ok()).unwrap();
+        assert_eq!(jobs.as_array().unwrap().len(), 1, "{jobs}");
+        let empty = cluster.run(&["run", "--key", "", "add.s(1, 2)"]).await;
+        assert_eq!(empty.code, Some(2));
+        assert!(empty.stderr.contains("a key has 1 to 128 bytes"), "{}", empty.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_job_at_a_node_without_a_journal_is_announced_as_such() {
+    let cluster = Cluster::mosquitto().await.with_examples().await;
+    let _other = cluster.node("pi-2", &["--slots", "1"]).await;
+    // The one that keeps its jobs goes first, …
+    for _ in 0..5 {
+        assert!(detach(&cluster, "add.s(1, 2)").await.starts_with("pi-1/"));
+    }
+    // … and if it is gone, it is said what that means.
+    cluster.up.signal("TERM").await;
+    let ended = loop {
+        let ended = cluster.run(&["run", "--detach", "add.s(1, 2)"]).await;
+        if !ended.stdout.starts_with("pi-1/") {
+            break ended;
+        }
+    };
+    assert!(ended.stdout.starts_with("pi-2/"), "{ended:?}");
+    assert_eq!(
+        ended.stderr,
+        "pi-2 keeps no journal: the job is lost if that node restarts; start one that does with \
+         `broccoli node --data DIR`\n"
+    );
+}

@@ -1,0 +1,123 @@
+//! Nodes that leave on purpose, as their operators and their clients meet it.
+#![cfg(feature = "embedded-server")]
+// The lint does not know that a macro makes these functions tests.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Cluster, PATIENCE, Process};
+use tokio::time::timeout;
+
+/// Longest time that anybody waits because a node leaves.
+const WAIT_MAX: Duration = Duration::from_millis(300);
+
+/// Waits until a node runs so many tasks.
+async fn until_running(cluster: &Cluster, name: &str, tasks: u64) {
+    let running = async {
+        loop {
+            let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
+            let node = nodes.as_array().unwrap().iter().find(|node| node["name"] == name);
+            if node.and_then(|node| node["running"].as_u64()) == Some(tasks) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, running).await.expect("it runs tasks in time");
+}
+
+on_both_servers! {
+    async fn a_node_that_is_told_to_end_finishes_its_tasks_and_gives_back_the_rest(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let mut worker = cluster.node("pi-2", &["--slots", "2"]).await;
+        let mut run = Process::start(&mut cluster.command(&["-v", "run", "group(sleep_ms.s(400, i) for i in range(16))"]));
+        run.note("[accepted]").await;
+        until_running(&cluster, "pi-2", 2).await;
+        worker.signal("TERM").await;
+        let note = worker.note("draining").await;
+        assert!(note.starts_with("draining: ") && note.ends_with("; again to stop at once"), "{note}");
+        let told_at = Instant::now();
+        assert_eq!(worker.end().await.code, Some(0));
+        let took = told_at.elapsed();
+        assert!(took < Duration::from_millis(400) + WAIT_MAX, "{took:?}");
+        assert_eq!(run.end().await.ok(), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]\n");
+    }
+
+    async fn an_idle_node_leaves_at_once(cluster: Cluster) {
+        let worker = cluster.node("pi-2", &["--slots", "2"]).await;
+        worker.signal("INT").await;
+        let told_at = Instant::now();
+        let ended = worker.end().await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(told_at.elapsed() < WAIT_MAX, "{:?}", told_at.elapsed());
+        assert!(!cluster.run(&["nodes"]).await.ok().contains("pi-2  live"));
+    }
+
+    async fn a_second_signal_ends_a_node_at_once_and_its_task_runs_elsewhere(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let mut worker = cluster.node("pi-2", &["--slots", "1", "--label", "led"]).await;
+        let expression = "sleep_ms.s(3000, 5).set(on='led')";
+        let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
+        run.note("[accepted]").await;
+        until_running(&cluster, "pi-2", 1).await;
+        let _other = cluster.node("pi-3", &["--slots", "1", "--label", "led"]).await;
+        worker.signal("INT").await;
+        worker.note("draining: 1 task runs").await;
+        worker.signal("INT").await;
+        let told_at = Instant::now();
+        assert_eq!(worker.end().await.code, Some(0));
+        assert!(told_at.elapsed() < WAIT_MAX, "{:?}", told_at.elapsed());
+        assert_eq!(run.end().await.ok(), "5\n");
+        let took = told_at.elapsed();
+        assert!(took < Duration::from_secs(3) + 2 * WAIT_MAX, "{took:?}");
+    }
+
+    async fn a_node_is_drained_from_afar_and_says_who_asked(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let mut worker = cluster.node("pi-2", &["--slots", "1", "--label", "led"]).await;
+        let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(1500, 5).set(on='led')"]));
+        run.note("[accepted]").await;
+        until_running(&cluster, "pi-2", 1).await;
+        let drained = cluster.run(&["drain", "pi-2"]).await;
+        assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-2 has left\n"));
+        assert!(drained.stderr.starts_with("pi-2 is draining: 1 task runs"), "{}", drained.stderr);
+        let note = worker.note("draining, as ").await;
+        assert!(note.contains(" asked: 1 task runs"), "{note}");
+        assert_eq!(worker.end().await.code, Some(0));
+        assert_eq!(run.end().await.ok(), "5\n");
+        cluster
+            .run(&["drain", "pi-2"])
+            .await
+            .fails(2, "error: there is no node pi-2: `broccoli nodes` shows those that are there\n");
+    }
+}
+
+#[tokio::test]
+async fn a_drained_node_takes_no_jobs_and_clients_go_elsewhere() {
+    let cluster = Cluster::mosquitto().await.with_examples().await;
+    let _other = cluster.node("pi-2", &["--slots", "1", "--data", "pi-2"]).await;
+    let id = cluster.run(&["run", "--detach", "sleep_ms.s(1500, 5)"]).await.ok();
+    let leaves = if id.starts_with("pi-1/") { "pi-2" } else { "pi-1" };
+    cluster.run(&["drain", leaves]).await.ok();
+    assert_eq!(cluster.run(&["run", "add.s(1, 2)"]).await.ok(), "3\n");
+    assert_eq!(cluster.run(&["result", id.trim(), "--wait"]).await.ok(), "5\n");
+}
+
+#[tokio::test]
+async fn a_job_of_a_node_with_a_journal_goes_on_when_the_node_is_back() {
+    let cluster = Cluster::mosquitto().await.with_examples().await;
+    let id = cluster.run(&["run", "--detach", "chain(sleep_ms.s(1500, 4), add.s(1))"]).await.ok();
+    assert!(id.starts_with("pi-1/"), "{id}");
+    until_running(&cluster, "pi-1", 1).await;
+    // Its task is finished, the rest is for later.
+    cluster.up.signal("TERM").await;
+    let Cluster { home, url, up, mosquitto: _mosquitto, .. } = cluster;
+    let ended = up.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let mut again = Process::start(&mut home.command(&["up", "--name", "pi-1", "--slots", "1", "--server", &url]));
+    again.line("ready  pi-1").await;
+    let result = home.run(&["result", id.trim(), "--wait", "--server", &url]).await;
+    assert_eq!(result.ok(), "5\n");
+}
