@@ -141,6 +141,7 @@ pub(crate) enum Command {
     },
     /// Handles have been dropped.
     Sweep,
+    AskStep(JobId, Vec<u32>),
     AskJobs {
         origin: NodeId,
         after: Option<u64>,
@@ -438,6 +439,7 @@ impl Driver {
                 }
             }
             Command::AskJobs { origin, after, max } => self.node.ask_jobs(now, origin, after, max),
+            Command::AskStep(job, path) => self.node.ask_step(now, job, path),
             Command::Drain => self.node.drain(now),
             Command::Revoke(submit) => self.node.revoke(now, submit),
             Command::Attach => self.node.attach(now),

@@ -21,7 +21,7 @@ use tokio::time;
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
 use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
 use crate::executor::{Executor, RunLimits};
-use crate::job::SubmitOptions;
+use crate::job::{Place, SubmitOptions};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
 use crate::native::{Native, NativeFunction};
@@ -82,6 +82,8 @@ pub enum JobError {
     Lost,
     /// The origin does not know such a job: it never had it, or has forgotten it since it ended.
     Unknown(JobId),
+    /// The job has no such step, or it is over: then only its whole result is kept.
+    NoStep(JobId, Vec<u32>),
     /// The node has said nothing for five seconds. That says nothing of its jobs: ask again.
     NoAnswer(NodeId),
     /// The result is not of the type that was asked for; here it is.
@@ -107,6 +109,9 @@ impl fmt::Display for JobError {
             JobError::Refused(Refusal::NotRetriable(why)) => write!(f, "nothing to try again: {why}"),
             JobError::Unknown(job) => {
                 write!(f, "{} knows no job {job}: the id is wrong, or its result was forgotten", job.origin)
+            }
+            JobError::NoStep(job, path) => {
+                write!(f, "job {job} has no step {}, or none that is kept", Place(path))
             }
             JobError::NoAnswer(node) => write!(f, "no answer from {node} for 5 s"),
             JobError::Lost => f.write_str("the node that held the job has restarted and lost it; submit again"),

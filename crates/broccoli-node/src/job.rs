@@ -4,10 +4,11 @@
 //! answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use broccoli_core::Node;
-use broccoli_proto::message::{JobNews, JobSummary, Vitals};
+use broccoli_proto::message::{JobNews, JobSummary, StepState, StepView, Vitals};
 use broccoli_proto::{Cause, Cbor, JobId, NodeId, TaskError};
 use tokio::time;
 
@@ -19,6 +20,8 @@ use crate::native::Value;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Jobs in one answer.
 const PAGE: u16 = 256;
+/// An origin that has not answered a question about a step for this long does not answer.
+const NO_ANSWER: Duration = Duration::from_secs(5);
 
 /// What a submit may ask for beside its canvas.
 ///
@@ -63,9 +66,14 @@ pub enum JobStatus {
     Failed(TaskError),
     /// It was revoked.
     Revoked,
+    /// A step that never ran: what it waited for has failed, or the job was revoked.
+    Skipped,
 }
 
-/// A job of the cluster. Made by [`NodeHandle::job`].
+/// A job of the cluster, or one step of it. Made by [`NodeHandle::job`].
+///
+/// Steps are named by their place: the first member of a group in a chain is a child of a child of
+/// the job. They are known as long as the job runs; then its origin keeps its result only.
 ///
 /// ```no_run
 /// # async fn example(node: broccoli_node::NodeHandle, canvas: broccoli_node::proto::Canvas) -> Result<(), broccoli_node::JobError> {
@@ -85,12 +93,33 @@ pub enum JobStatus {
 pub struct Job {
     node: NodeHandle,
     id: JobId,
+    path: Vec<u32>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job({}{})", self.id, Place(&self.path))
+    }
+}
+
+/// Where a step is in its job, for people: `[1][0]`.
+pub(crate) struct Place<'a>(pub(crate) &'a [u32]);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|index| write!(f, "[{index}]"))
+    }
 }
 
 impl Job {
-    /// Its id, which stays the same when its origin restarts.
+    /// The id of the job, which stays the same when its origin restarts.
     pub fn id(&self) -> JobId {
         self.id
+    }
+
+    /// Indices of members from the job down to this step; empty for the job itself.
+    pub fn path(&self) -> &[u32] {
+        &self.path
     }
 
     /// Where it is now.
@@ -99,6 +128,9 @@ impl Job {
     /// [`JobError::Unknown`] if its origin does not know it, [`JobError::NoAnswer`] if the origin
     /// has said nothing for five seconds.
     pub async fn state(&self) -> Result<JobStatus, JobError> {
+        if !self.path.is_empty() {
+            return self.state_of_step().await;
+        }
         let mut updates = self.follow();
         loop {
             match updates.next().await.ok_or(JobError::Stopped)? {
@@ -116,6 +148,73 @@ impl Job {
         }
     }
 
+    async fn state_of_step(&self) -> Result<JobStatus, JobError> {
+        let view = self.view(&self.path).await?;
+        let failed = |error: TaskError| match error.cause {
+            Cause::Revoked => JobStatus::Revoked,
+            _ => JobStatus::Failed(error),
+        };
+        Ok(match (view.state, view.outcome) {
+            (StepState::Waiting | StepState::Running, _) => JobStatus::Pending { done: 0, total: 1 },
+            (StepState::Skipped, _) => JobStatus::Skipped,
+            (_, Some(outcome)) => outcome.map_or_else(failed, JobStatus::Succeeded),
+            (_, None) => return Err(JobError::NoStep(self.id, self.path.clone())),
+        })
+    }
+
+    /// The members of the form that this is: those of a group, the steps of a chain (a chord is a chain of
+    /// its header and its body), the runs of a task on each node, or of what has replaced it. None of a task.
+    ///
+    /// # Errors
+    /// [`JobError::NoStep`] if the job is over or has no such step, and as [`Job::state`].
+    pub async fn children(&self) -> Result<Vec<Job>, JobError> {
+        let members = self.view(&self.path).await?.members;
+        Ok((0..members).map(|index| self.at([&self.path[..], &[index]].concat())).collect())
+    }
+
+    /// What came before it in its chain: for a chain, what came before its last step. None if it is the
+    /// first.
+    ///
+    /// # Errors
+    /// As [`Job::children`].
+    pub async fn parent(&self) -> Result<Option<Job>, JobError> {
+        let view = self.view(&self.path).await?;
+        if view.name == "chain" && view.members > 1 {
+            return Ok(Some(self.at([&self.path[..], &[view.members - 2]].concat())));
+        }
+        let mut path = self.path.clone();
+        while let Some(index) = path.pop() {
+            if index > 0 && self.view(&path).await?.name == "chain" {
+                path.push(index - 1);
+                return Ok(Some(self.at(path)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn at(&self, path: Vec<u32>) -> Job {
+        Job { node: self.node.clone(), id: self.id, path }
+    }
+
+    /// Asks how a step is, again until there is an answer.
+    async fn view(&self, path: &[u32]) -> Result<StepView, JobError> {
+        let mut events = self.node.listen();
+        let end = time::Instant::now() + NO_ANSWER;
+        while time::Instant::now() < end {
+            self.node.command(Command::AskStep(self.id, path.to_vec()));
+            let again = time::Instant::now() + ASK_AGAIN;
+            while let Ok(event) = time::timeout_at(again, events.recv()).await {
+                match event.ok_or(JobError::Stopped)? {
+                    NodeEvent::Step(news) if news.job == self.id && news.path == path => {
+                        return news.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Err(JobError::NoAnswer(self.id.origin))
+    }
+
     /// Whether it has ended.
     ///
     /// # Errors
@@ -124,7 +223,7 @@ impl Job {
         Ok(!matches!(self.state().await?, JobStatus::Pending { .. }))
     }
 
-    /// How many of its tasks have ended, of how many; none once it is over.
+    /// How many of its tasks have ended, of how many; none once it is over. A step counts as one.
     ///
     /// # Errors
     /// As [`Job::state`].
@@ -138,11 +237,30 @@ impl Job {
     /// Waits for the encoded result, as long as it takes: an origin that is away is asked again.
     ///
     /// # Errors
-    /// [`JobError::Failed`] and [`JobError::Unknown`].
+    /// [`JobError::Failed`] and [`JobError::Unknown`]; of a step [`JobError::NoStep`] when the job is over, or
+    /// if the step never ran.
     pub async fn result(&self) -> Result<Cbor, JobError> {
+        if !self.path.is_empty() {
+            return self.result_of_step().await;
+        }
         match self.follow().result().await {
             Err(JobError::Lost) => Err(JobError::Unknown(self.id)),
             ended => ended,
+        }
+    }
+
+    async fn result_of_step(&self) -> Result<Cbor, JobError> {
+        loop {
+            match self.state_of_step().await {
+                Ok(JobStatus::Succeeded(value)) => return Ok(value),
+                Ok(JobStatus::Failed(error)) => return Err(JobError::Failed(error)),
+                Ok(JobStatus::Revoked | JobStatus::Skipped) => {
+                    return Err(JobError::NoStep(self.id, self.path.clone()));
+                }
+                Ok(JobStatus::Pending { .. }) => time::sleep(ASK_AGAIN / 5).await,
+                Err(JobError::NoAnswer(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -154,7 +272,7 @@ impl Job {
         decode(self.result().await?)
     }
 
-    /// Ends it: tasks that have not run never will, running ones are stopped. Returns once its
+    /// Ends the whole job: tasks that have not run never will, running ones are stopped. Returns once its
     /// origin has confirmed that, with what the job has come to: it may have ended before.
     ///
     /// # Errors
@@ -175,7 +293,7 @@ impl Job {
         }
     }
 
-    /// Runs the canvas of a failed or revoked job again, as a new job.
+    /// Runs the whole canvas of a failed or revoked job again, as a new job.
     ///
     /// # Errors
     /// If the job has succeeded, has not ended or is unknown, and as [`Job::state`].
@@ -210,7 +328,7 @@ pub struct Listing {
 impl NodeHandle {
     /// A job by its id. Nothing is asked yet.
     pub fn job(&self, id: JobId) -> Job {
-        Job { node: self.clone(), id }
+        Job { node: self.clone(), id, path: Vec::new() }
     }
 
     /// Asks all live nodes that hold jobs which ones, and waits this long for answers.

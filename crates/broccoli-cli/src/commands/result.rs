@@ -60,7 +60,9 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
             Some(Failure::pending(wait))
         }
         Ok(JobStatus::Failed(error)) => Some(Failure::failed(error)),
-        Ok(JobStatus::Revoked) => Some(Failure::failed(format_args!("job {} was revoked", args.job))),
+        Ok(JobStatus::Revoked | JobStatus::Skipped) => {
+            Some(Failure::failed(format_args!("job {} was revoked", args.job)))
+        }
         Err(error) => Some(jobs::failure(error.clone())),
     };
     if args.json && !matches!(&state, Err(error) if !matches!(error, JobError::Unknown(_))) {
@@ -89,7 +91,7 @@ fn as_json(id: JobId, state: &Result<JobStatus, JobError>) -> Result<Value, Fail
             error = Value::String(why.to_string());
             "failed"
         }
-        Ok(JobStatus::Revoked) => "revoked",
+        Ok(JobStatus::Revoked | JobStatus::Skipped) => "revoked",
         Err(_) => "unknown",
     };
     let (done, total) = progress;

@@ -30,7 +30,7 @@ async fn revoke(session: &Session, id: JobId) -> Result<(), Failure> {
     jobs::check_origin(session, id).await?;
     let had = |what| Err(Failure::failed(format_args!("job {id} had {what} before: nothing to revoke")));
     match session.node.job(id).revoke().await.map_err(jobs::failure)? {
-        JobStatus::Revoked => output::print(format_args!("job {id} is revoked")),
+        JobStatus::Revoked | JobStatus::Skipped => output::print(format_args!("job {id} is revoked")),
         JobStatus::Succeeded(_) => had("succeeded"),
         JobStatus::Failed(_) => had("failed"),
         JobStatus::Pending { .. } => Err(Failure::failed(format_args!("job {id} has not ended"))),

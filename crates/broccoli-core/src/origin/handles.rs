@@ -102,19 +102,13 @@ impl Origin {
         }
     }
 
-    /// Somebody asks how a step of a job is. Of a job that is over only the whole is known.
+    /// Somebody asks how a step of a job is. Of a job that is over no step is known.
     pub(crate) fn on_step_query(&self, shared: &mut Shared, from: NodeId, query: StepQuery) {
         let StepQuery { job, path } = query;
         if path.len() > PATH_MAX {
             return;
         }
-        let view = match (self.jobs.get(&job.number), self.archive.get(job.number)) {
-            (Some(running), _) => self.step_of(running, &path),
-            (None, Some(ended)) if path.is_empty() && self.journal.is_safe(ended.ended_in) => {
-                Some(view_of_ended(ended))
-            }
-            _ => None,
-        };
+        let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
         shared.outbox.send(from, Message::StepNews(StepNews { job, path, view, blob: None }));
@@ -180,11 +174,6 @@ fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
         ended_unix_ms: ended.ended_unix_ms,
         key: ended.about.key.as_ref().map(|key| key.text.clone()),
     }
-}
-
-fn view_of_ended(ended: &Ended) -> StepView {
-    let state = if ended.outcome.is_ok() { StepState::Succeeded } else { StepState::Failed };
-    StepView { name: short(&ended.about.name), state, members: 0, outcome: Some(ended.outcome.clone()) }
 }
 
 /// An outcome that a packet takes.

@@ -1,8 +1,8 @@
 //! Clients that wait for room, and jobs that are known by their id.
 
-use broccoli_core::{Event, Instant, SubmitId};
-use broccoli_proto::message::{JobNews, Message};
-use broccoli_proto::{Cause, Cbor, JobId};
+use broccoli_core::{Event, Instant, Submission, SubmitId};
+use broccoli_proto::message::{JobNews, JobState, Message, Refusal};
+use broccoli_proto::{Canvas, Cause, Cbor, JobId};
 
 use crate::cluster::{Cluster, Id, Spec};
 use crate::{add, sleep};
@@ -15,17 +15,10 @@ fn job_id(c: &Cluster, id: Id, submit: SubmitId) -> Option<JobId> {
 }
 
 /// Submits from one client, and waits for the id.
-fn accepted(c: &mut Cluster, id: Id, canvas: &broccoli_proto::Canvas) -> (SubmitId, JobId) {
+fn accepted(c: &mut Cluster, id: Id, canvas: &Canvas) -> (SubmitId, JobId) {
     let submit = c.submit_remote(id, canvas);
     assert!(c.run_until(1_000, |c| job_id(c, id, submit).is_some()));
     (submit, job_id(c, id, submit).expect("just seen"))
-}
-
-fn follow(c: &mut Cluster, id: Id, job: JobId) -> SubmitId {
-    let now = Instant(c.now_us);
-    let submit = c.node(id).follow(now, job);
-    c.flush(id);
-    submit
 }
 
 fn is_unknown(c: &Cluster, id: Id, submit: SubmitId) -> bool {
@@ -92,7 +85,7 @@ fn another_client_follows_a_job_to_its_end() {
     let mut c = Cluster::started(403, specs);
     crate::attach(&mut c, 0);
     let (submit, job) = accepted(&mut c, 0, &sleep(500));
-    let followed = follow(&mut c, 1, job);
+    let followed = c.follow(1, job);
     assert!(c.run_until(100, |c| c.news(1, followed).any(|news| matches!(news, JobNews::Progress { .. }))));
     assert_eq!(c.wait(0, submit, 1_000), Ok(Cbor::encode(&500)));
 }
@@ -104,9 +97,7 @@ fn another_client_revokes_a_job_and_sees_its_end() {
     crate::attach(&mut c, 0);
     let (submit, job) = accepted(&mut c, 0, &sleep(60_000));
     c.run_for(100);
-    let now = Instant(c.now_us);
-    let revoked = c.node(1).revoke_job(now, job);
-    c.flush(1);
+    let revoked = c.revoke_job(1, job);
     assert_eq!(c.wait(1, revoked, 1_000).expect_err("revoked").cause, Cause::Revoked);
     assert_eq!(c.wait(0, submit, 1_000).expect_err("revoked").cause, Cause::Revoked);
     c.run_for(20_000);
@@ -123,8 +114,8 @@ fn pending_never_means_unknown() {
     crate::attach(&mut c, 0);
     let (_, job) = accepted(&mut c, 0, &sleep(60_000));
 
-    let pending = follow(&mut c, 1, job);
-    let unknown = follow(&mut c, 1, JobId { number: job.number + 1, ..job });
+    let pending = c.follow(1, job);
+    let unknown = c.follow(1, JobId { number: job.number + 1, ..job });
     assert!(c.run_until(1_000, |c| is_unknown(c, 1, unknown)));
     assert!(c.run_until(1_000, |c| c.news(1, pending).any(|news| matches!(news, JobNews::Progress { .. }))));
     assert!(!c.news(1, unknown).any(|news| matches!(news, JobNews::Progress { .. })));
@@ -141,4 +132,196 @@ fn pending_never_means_unknown() {
     c.heal(2);
     let heard = c.news(1, pending).count();
     assert!(c.run_until(3_000, |c| c.news(1, pending).count() > heard), "and goes on when it is back");
+}
+
+fn submission(canvas: &Canvas, key: Option<&str>, detached: bool) -> Submission {
+    Submission { canvas: Cbor::encode(canvas), key: key.map(Into::into), detached }
+}
+
+#[test]
+fn clients_prefer_an_origin_that_keeps_its_jobs() {
+    for seed in 410..420 {
+        let specs = vec![Spec::client("a"), Spec::new("o1", 1), Spec::new("o2", 1), Spec::new("o3", 1).durable()];
+        let mut c = Cluster::started(seed, specs);
+        crate::attach(&mut c, 0);
+        let (_, job) = accepted(&mut c, 0, &add(1, 1));
+        assert_eq!(job.origin, c.name(3), "seed {seed}");
+    }
+}
+
+#[test]
+fn submits_with_one_key_from_anywhere_are_one_job() {
+    let mut specs: Vec<Spec> = (0..5).map(|i| Spec::client(&format!("c{i}"))).collect();
+    specs.extend((1..=4).map(|i| Spec::new(&format!("o{i}"), 1).durable()));
+    let mut c = Cluster::started(420, specs);
+    (0..5).for_each(|client| crate::attach(&mut c, client));
+    let mut ids = Vec::new();
+    for client in 0..5 {
+        let submit = c.submit_with(client, submission(&sleep(300), Some("nightly"), true));
+        assert!(c.run_until(1_000, |c| job_id(c, client, submit).is_some()));
+        ids.push(job_id(&c, client, submit).expect("just seen"));
+        assert_eq!(c.wait(client, submit, 1_000), Ok(Cbor::encode(&300)));
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(c.runs.len(), 1);
+    let origins: std::collections::BTreeSet<_> = (0..20)
+        .map(|number| {
+            let submit = c.submit_with(0, submission(&sleep(1), Some(&format!("key {number}")), true));
+            assert!(c.run_until(1_000, |c| job_id(c, 0, submit).is_some()));
+            job_id(&c, 0, submit).expect("just seen").origin
+        })
+        .collect();
+    assert!(origins.len() >= 3, "keys spread: {origins:?}");
+}
+
+#[test]
+fn an_answer_that_was_lost_with_the_origins_power_is_asked_for_again() {
+    let specs = vec![Spec::client("a"), Spec::new("origin", 1).durable()];
+    let mut c = Cluster::started(421, specs);
+    crate::attach(&mut c, 0);
+    c.lose = Some(|message| matches!(message, Message::Accepted(_)));
+    let submit = c.submit_with(0, submission(&sleep(50), Some("once"), false));
+    c.run_for(300);
+    c.kill(1, true);
+    c.lose = None;
+    c.restart(1);
+    assert_eq!(c.wait(0, submit, 10_000), Ok(Cbor::encode(&50)));
+    assert!(c.runs.len() <= 2, "at most what ran when the power went ran again");
+    assert_eq!(c.events(0).filter(|event| matches!(event, Event::Accepted(..))).count(), 1);
+}
+
+#[test]
+fn a_follower_waits_for_an_origin_that_is_back_after_a_minute() {
+    let specs = vec![Spec::client("a"), Spec::client("b"), Spec::new("origin", 1).durable()];
+    let mut c = Cluster::started(422, specs);
+    crate::attach(&mut c, 0);
+    let (submit, job) = accepted(&mut c, 0, &sleep(2_000));
+    let followed = c.follow(1, job);
+    c.run_for(500);
+    c.kill(2, true);
+    c.run_for(60_000);
+    assert!(c.events(1).any(|event| matches!(event, Event::NoAnswer(id, _) if *id == followed)));
+    c.restart(2);
+    assert_eq!(c.wait(1, followed, 10_000), Ok(Cbor::encode(&2_000)));
+    assert_eq!(c.wait(0, submit, 10_000), Ok(Cbor::encode(&2_000)));
+}
+
+/// Celery forgets revokes when its workers restart.
+#[test]
+fn a_revoke_survives_a_restart() {
+    let specs = vec![Spec::client("a"), Spec::new("origin", 0).durable(), Spec::worker("w", 1)];
+    for ms in 0..20 {
+        let mut c = Cluster::started(423 + ms, specs.clone());
+        crate::attach(&mut c, 0);
+        let later = Canvas::chain(vec![sleep(1_000), crate::one("add", 1)]);
+        let (_, job) = accepted(&mut c, 0, &later);
+        c.run_for(100);
+        let revoked = c.revoke_job(0, job);
+        // From before the revoke comes to after its answer: whatever the client was told holds.
+        c.run_for(ms);
+        let was_told = c.ended(0, revoked).is_some();
+        c.kill(1, true);
+        c.restart(1);
+        assert_eq!(c.wait(0, revoked, 20_000).expect_err("revoked").cause, Cause::Revoked, "after {ms} ms");
+        let asked = c.follow(0, job);
+        assert_eq!(c.wait(0, asked, 5_000).expect_err("revoked").cause, Cause::Revoked, "told {was_told}");
+        c.run_for(5_000);
+        assert!(c.runs.iter().all(|run| run.function == "sleep"), "nothing of it ran afterwards");
+    }
+}
+
+#[test]
+fn the_jobs_of_an_origin_are_listed_in_pages_and_tried_again() {
+    let mut c = Cluster::started(444, vec![Spec::client("a"), Spec::new("origin", 2).durable()]);
+    crate::attach(&mut c, 0);
+    let good = accepted(&mut c, 0, &add(1, 1)).1;
+    let (bad, failed) = accepted(&mut c, 0, &Canvas::task("fail", Cbor::encode(&["no bread"])));
+    c.wait(0, bad, 1_000).expect_err("fails");
+    let long = (0..3).map(|_| accepted(&mut c, 0, &sleep(60_000)).1).collect::<Vec<_>>();
+    c.run_for(100);
+    let (now, origin) = (Instant(c.now_us), c.name(1));
+    let mut listed: Vec<(u64, JobState, u32, u32)> = Vec::new();
+    loop {
+        let after = listed.last().map(|last| last.0);
+        let pages = |c: &Cluster| c.events(0).filter(|event| matches!(event, Event::Jobs(..))).count();
+        let before = pages(&c);
+        c.node(0).ask_jobs(now, origin, after, 2);
+        c.flush(0);
+        assert!(c.run_until(1_000, |c| pages(c) > before));
+        let page = c.events(0).filter_map(|event| if let Event::Jobs(_, jobs) = event { Some(jobs) } else { None });
+        let page = page.last().expect("just seen").clone();
+        assert!(page.jobs.len() <= 2);
+        listed.extend(page.jobs.iter().map(|job| (job.number, job.state, job.done, job.total)));
+        if !page.more {
+            break;
+        }
+    }
+    let expected = [
+        (good.number, JobState::Succeeded, 1, 1),
+        (failed.number, JobState::Failed, 1, 1),
+        (long[0].number, JobState::Running, 0, 1),
+        (long[1].number, JobState::Running, 0, 1),
+        (long[2].number, JobState::Queued, 0, 1),
+    ];
+    assert_eq!(listed, expected);
+
+    let retry = |c: &mut Cluster, job| {
+        let now = Instant(c.now_us);
+        let submit = c.node(0).retry_job(now, job);
+        c.flush(0);
+        submit
+    };
+    let runs = c.runs.len();
+    let again = retry(&mut c, failed);
+    assert!(c.run_until(1_000, |c| job_id(c, 0, again).is_some_and(|id| id != failed)));
+    for (job, why) in [(good, "has succeeded"), (long[0], "has not ended")] {
+        let refused = retry(&mut c, job);
+        let said = |c: &Cluster| {
+            c.events(0).any(|event| {
+                matches!(event, Event::Refused(id, Refusal::NotRetriable(text)) if *id == refused && text.ends_with(why))
+            })
+        };
+        assert!(c.run_until(1_000, said), "{why}");
+    }
+    long.into_iter().for_each(|job| {
+        c.revoke_job(0, job);
+    });
+    c.wait(0, again, 2_000).expect_err("fails again");
+    assert!(c.runs.len() > runs, "it ran again");
+}
+
+#[test]
+fn a_retry_whose_answer_is_lost_makes_one_job() {
+    let mut c = Cluster::started(445, vec![Spec::client("a"), Spec::new("origin", 2).durable()]);
+    crate::attach(&mut c, 0);
+    let (bad, failed) = accepted(&mut c, 0, &Canvas::task("fail", Cbor::encode(&["no bread"])));
+    c.wait(0, bad, 1_000).expect_err("fails");
+    c.lose = Some(|message| matches!(message, Message::Accepted(_)));
+    let now = Instant(c.now_us);
+    let again = c.node(0).retry_job(now, failed);
+    c.flush(0);
+    c.run_for(2_000);
+    c.lose = None;
+    c.wait(0, again, 2_000).expect_err("fails again");
+    assert_eq!(c.runs.len(), 2);
+}
+
+#[test]
+fn a_durable_origin_leaves_without_waiting_for_its_jobs_and_goes_on_with_them() {
+    let specs = vec![Spec::client("a"), Spec::new("origin", 1).durable(), Spec::worker("w", 1)];
+    let mut c = Cluster::started(446, specs);
+    crate::attach(&mut c, 0);
+    let (canvas, expected) = crate::sleeps(20, 300);
+    let (submit, _) = accepted(&mut c, 0, &canvas);
+    c.run_for(500);
+    let now = Instant(c.now_us);
+    c.node(1).drain(now);
+    c.flush(1);
+    assert!(c.run_until(1_000, |c| c.events(1).any(|event| matches!(event, Event::Drained))), "its own task has ended");
+    c.run_for(5);
+    c.kill(1, true);
+    c.run_for(3_000);
+    c.restart(1);
+    assert_eq!(c.wait(0, submit, 30_000), Ok(expected));
+    assert_eq!(c.runs.len(), 20, "nothing ran twice");
 }
