@@ -759,8 +759,8 @@ impl Origin {
 
     /// Calls for help as long as tasks of a class wait without credit.
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
-        let jobs = &self.jobs;
-        self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        let jobs = &mut self.jobs;
+        self.queue.drop_stale(class, |job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
         if self.queue.awaits_permits(class) {
             shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
             return;
@@ -1179,8 +1179,8 @@ impl Origin {
         if phase == Phase::Delayed {
             shared.timers.cancel(Timer::Countdown { job: number, step });
         } else if phase == Phase::Ready {
-            let jobs = &self.jobs;
-            self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+            let jobs = &mut self.jobs;
+            self.queue.went_stale(|job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
         }
     }
 

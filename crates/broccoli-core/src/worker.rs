@@ -243,6 +243,16 @@ impl Worker {
                 link.renew_due = true;
                 continue;
             }
+            if !runs && modules.holds(&function.module) {
+                // Handed back, it would be leased again at once, here or to another node with this module.
+                let text = format!("its module has no function {:?}", function.name);
+                let outcome = Err(Failure::new(Cause::Unfit, text));
+                link.held.insert(task.attempt, Held::Done);
+                link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome }));
+                link.fetch_due = true;
+                shared.outbox.mark(Address::Node(from));
+                continue;
+            }
             if room == 0 || !runs || shared.draining {
                 link.returns.push(task.attempt);
                 link.fetch_due = true;

@@ -88,6 +88,8 @@ pub(super) struct Task {
     /// Attempts that had started and were lost.
     pub(super) losses: u8,
     pub(super) phase: Phase,
+    /// An entry of the queue names it. A task that is adopted or ends leaves its entry behind.
+    queued: bool,
 }
 
 /// The class of tasks with this function, routing and rate.
@@ -166,7 +168,7 @@ impl Job {
     pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
-            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready });
+            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false });
         }
         &mut self.tasks[at]
     }
@@ -174,8 +176,10 @@ impl Job {
     /// Queues a task behind the others.
     pub(super) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
         self.set_phase(step, Phase::Ready);
-        let class = self.class(step, queue);
-        queue.push_back(class, self.priority(step), number, step);
+        if !core::mem::replace(&mut self.task_mut(step).queued, true) {
+            let class = self.class(step, queue);
+            queue.push_back(class, self.priority(step), number, step);
+        }
     }
 
     /// The class of the queue for a task. Looked up each time: a queue forgets classes while they
@@ -200,9 +204,13 @@ impl Job {
         self.task_mut(step).phase = phase;
     }
 
-    /// A new attempt at a ready task; none if it is not ready any more.
+    /// A new attempt at a task whose entry has come up in the queue; none if it is not ready any more.
     pub(super) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
-        let task = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Ready)?;
+        let task = self.tasks.get_mut(step as usize)?;
+        task.queued = false;
+        if task.phase != Phase::Ready {
+            return None;
+        }
         task.phase = Phase::Leased;
         task.attempt = task.attempt.max(self.attempts_before) + 1;
         Some(Attempt { job: number, step, number: task.attempt })
@@ -249,8 +257,10 @@ impl Job {
             return false;
         }
         self.set_phase(step, Phase::Ready);
-        let class = self.class(step, queue);
-        queue.push_front(class, self.priority(step), attempt.job, step);
+        if !core::mem::replace(&mut self.task_mut(step).queued, true) {
+            let class = self.class(step, queue);
+            queue.push_front(class, self.priority(step), attempt.job, step);
+        }
         true
     }
 
@@ -374,6 +384,13 @@ impl Job {
     /// Whether a task is queued.
     pub(super) fn is_ready(&self, step: u32) -> bool {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
+    }
+
+    /// Whether a task that an entry of the queue names waits. If not, the entry goes.
+    pub(super) fn keeps_entry(&mut self, step: u32) -> bool {
+        let task = self.task_mut(step);
+        task.queued &= task.phase == Phase::Ready;
+        task.queued
     }
 
     /// Whether any task was handed to a worker, so far as this incarnation knows.
