@@ -248,7 +248,7 @@ impl Worker {
                 let text = format!("its module has no function {:?}", function.name);
                 let outcome = Err(Failure::new(Cause::Unfit, text));
                 link.held.insert(task.attempt, Held::Done);
-                link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome }));
+                link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome, blob: None }));
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
                 continue;
