@@ -266,14 +266,18 @@ impl Soak {
         Record { wrong: compare(&work.outcome, &ended), work, id: Some(id) }
     }
 
-    /// Asks for the outcome of each job that was handed over once more: it must be the same.
+    /// Asks for the outcome of each job that was handed over once more: it must be the same, and listed once.
     fn ask_again(&self) -> Result {
+        let listing = self.client(&["jobs", "--json"])?.stdout;
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records.iter_mut().filter(|record| record.wrong.is_none()) {
-            if let Some(id) = &record.id {
-                let ended = self.client(&["result", id])?;
-                record.wrong = compare(&record.work.outcome, &Ok(ended)).map(|wrong| format!("asked again: {wrong}"));
-            }
+            let Some(id) = &record.id else { continue };
+            let ended = self.client(&["result", id])?;
+            let listed = listing.matches(&format!("\"id\":\"{id}\"")).count();
+            record.wrong = match compare(&record.work.outcome, &Ok(ended)) {
+                Some(wrong) => Some(format!("asked again: {wrong}")),
+                None => (listed != 1).then(|| format!("is listed {listed} times by `broccoli jobs`")),
+            };
         }
         Ok(())
     }
@@ -285,6 +289,7 @@ impl Soak {
             if ended.code != Some(UNREACHABLE) {
                 return Ok(ended);
             }
+            sleep(PAUSE);
         }
         Err(format!("cannot reach the cluster {TRIES_MAX} times"))
     }
