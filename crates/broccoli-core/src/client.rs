@@ -566,6 +566,9 @@ impl Client {
         let ids: Vec<u32> = ids.collect();
         if reason == Refusal::StaleToken && !ids.is_empty() {
             self.origins.on_stale(from);
+            if self.home == Some(from) {
+                shared.timers.set(Timer::Attach, shared.now);
+            }
         }
         for id in ids {
             if reason == Refusal::StaleToken {

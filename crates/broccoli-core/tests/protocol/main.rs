@@ -3,6 +3,7 @@
 mod batches;
 mod blobs;
 mod clients;
+mod complaints;
 mod faults;
 mod forms;
 mod growth;
