@@ -168,7 +168,8 @@ impl Job {
     pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
-            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false });
+            self.tasks
+                .resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false });
         }
         &mut self.tasks[at]
     }
