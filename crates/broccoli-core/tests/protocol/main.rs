@@ -1,6 +1,7 @@
 //! The protocol of the sans-IO node, one module a behaviour.
 
 mod batches;
+mod blobs;
 mod clients;
 mod complaints;
 mod faults;
