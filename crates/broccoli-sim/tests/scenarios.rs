@@ -92,7 +92,9 @@ fn a_client_whose_revoke_was_refused_says_hello_again() {
 #[test]
 fn an_origin_that_restarts_adopts_what_still_runs() {
     let mut c = started(5, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 2)]);
-    (0..2).for_each(|n| drop(c.submit(0, &sleep(3_000 + n))));
+    for n in 0..2 {
+        c.submit(0, &sleep(3_000 + n));
+    }
     assert!(c.run_until(2_000, |c| c.running_on(1) == 2));
     c.run_for(500);
     c.kill(0, true);
