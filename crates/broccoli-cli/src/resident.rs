@@ -39,7 +39,7 @@ pub(crate) struct NodeOptions {
     /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
-    /// Directory that keeps deployed modules over a restart
+    /// Directory for the journal and for deployed modules: with it, jobs and modules outlive the program
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Fuel of one run of a task, about one unit for each instruction

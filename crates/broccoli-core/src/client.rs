@@ -25,9 +25,11 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{Origins, choose, choose_by_key, is_durable};
 use self::pace::Pace;
+use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
+use crate::origin::too_large;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
@@ -395,6 +397,11 @@ impl Client {
     /// Sends a canvas or what stands for it; gives the time until the next try.
     fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
+        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now) {
+            // It is on its way, in pieces.
+            request.tries = 1;
+            return Some(SUBMIT_AGAIN);
+        }
         if request.tries >= SUBMITS_MAX
             && let Some(mute) = request.to.take()
         {
@@ -421,7 +428,7 @@ impl Client {
         let message = match &request.wish {
             Wish::Submit(Submission { canvas, key, detached }) => {
                 let (canvas, key, detached) = (canvas.clone(), key.clone(), detached.then_some(true));
-                Message::Submit(Submit { token, number, canvas, key, detached })
+                Message::Submit(Submit { token, number, canvas, key, detached, blob: None })
             }
             Wish::Retry(job) => Message::Retry(Retry { token, number, job: *job }),
             Wish::Follow | Wish::Drain(_) => return None,
@@ -575,6 +582,9 @@ impl Client {
         let ids: Vec<u32> = ids.collect();
         if reason == Refusal::StaleToken && !ids.is_empty() {
             self.origins.on_stale(from);
+            if self.home == Some(from) {
+                shared.timers.set(Timer::Attach, shared.now);
+            }
         }
         for id in ids {
             if reason == Refusal::StaleToken {
@@ -587,11 +597,22 @@ impl Client {
     }
 
     /// News of a job.
-    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, event: JobEvent) {
+    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, mut event: JobEvent) {
         if event.job.origin != from {
             return;
         }
-        let JobEvent { job, news } = event;
+        if let Some(blob) = event.blob
+            && self.follows(event.job)
+        {
+            let max = shared.config.limits.result_bytes_max;
+            if blob.bytes <= max {
+                // Taken when its value is here.
+                blobs::want(shared, from, blob, Want::Ended(event.job));
+                return;
+            }
+            event.news = JobNews::Ended(Err(too_large(blob.bytes as usize, max)));
+        }
+        let JobEvent { job, news, .. } = event;
         let of_job = self.by_job.range((job, 0)..=(job, u32::MAX));
         let ids: Vec<u32> = of_job.map(|(_, id)| *id).collect();
         if matches!(news, JobNews::Ended(_)) {
@@ -631,6 +652,17 @@ impl Client {
         for id in ids.collect::<Vec<_>>() {
             self.remove(shared, id);
         }
+    }
+
+    /// Whether a submitted canvas may have to be sent again.
+    pub(crate) fn is_unanswered(&self, number: u32) -> bool {
+        let request = self.numbers.get(&number).and_then(|id| self.requests.get(id));
+        request.is_some_and(|request| request.number == number && request.is_handed_in())
+    }
+
+    /// Whether the end of a job is waited for.
+    pub(crate) fn follows(&self, job: JobId) -> bool {
+        self.by_job.range((job, 0)..=(job, u32::MAX)).next().is_some()
     }
 
     /// Checks the invariants of this role.

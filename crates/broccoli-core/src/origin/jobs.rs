@@ -236,6 +236,7 @@ impl Job {
             args: Cbor::from_encoded(self.plan.args(step).into_owned()),
             bin: call.mode == Mode::Bin,
             timeout_ms: call.options.timeout_ms,
+            blob: None,
         };
         Some((&self.bindings[call.key as usize], leased))
     }
@@ -464,20 +465,24 @@ pub(super) fn attempts_before(boots: u32) -> u32 {
 
 /// How a job ended, with a result of at most `bytes_max`.
 pub(super) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
-    let too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
-    let Some(value) = outcome.as_ref().ok().filter(too_large) else {
+    let is_too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
+    let Some(value) = outcome.as_ref().ok().filter(is_too_large) else {
         return JobNews::Ended(outcome.clone());
     };
-    JobNews::Ended(Err(TaskError {
+    JobNews::Ended(Err(too_large(value.as_bytes().len(), bytes_max)))
+}
+
+/// How a client is told that it cannot have the result of its job.
+pub(crate) fn too_large(bytes: usize, bytes_max: u32) -> TaskError {
+    TaskError {
         function: "result".into(),
         task: 0,
         node: None,
         attempt: 0,
         cause: Cause::Unfit,
         text: alloc::format!(
-            "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
-            value.as_bytes().len()
+            "the result of the job has {bytes} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster"
         ),
         members: Vec::new(),
-    }))
+    }
 }

@@ -1,0 +1,138 @@
+//! What seeds of the simulator have found, as the smallest script that shows it, named for what
+//! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
+
+use broccoli_core::Event;
+use broccoli_proto::message::{Message, Refusal};
+use broccoli_proto::{Canvas, Cbor};
+use broccoli_sim::cluster::{Cluster, Faults, Spec};
+use broccoli_sim::scenario;
+
+fn sleep(ms: i64) -> Canvas {
+    Canvas::task("sleep", Cbor::encode(&[ms]))
+}
+
+fn after(countdown_ms: u64, mut canvas: Canvas) -> Canvas {
+    canvas.options.countdown_ms = Some(countdown_ms);
+    canvas
+}
+
+/// Nodes that are told the time of day.
+fn started(seed: u64, specs: Vec<Spec>) -> Cluster {
+    let mut c = Cluster::new(seed);
+    c.tells_time = true;
+    specs.into_iter().for_each(|spec| {
+        c.add(spec);
+    });
+    c.run_for(300);
+    c
+}
+
+/// A task ran, its origin restarted without having heard so, and let it wait anew. The result came
+/// meanwhile; the end of the wait found a task that had ended.
+#[test]
+fn a_success_that_comes_while_its_task_waits_again_ends_the_wait() {
+    let mut c = started(201, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1)]);
+    c.submit(0, &after(500, sleep(1_000)));
+    assert!(c.run_until(5_000, |c| c.running_on(1) == 1));
+    c.kill(0, true);
+    c.run_for(1_500);
+    c.restart(0);
+    c.run_for(20_000);
+    c.ticks = false;
+    c.run_for(2_000);
+    assert_eq!(c.runs.len(), 1);
+}
+
+/// A canvas with more tasks than its origin can ever hold was told to come back later, for ever.
+#[test]
+fn a_canvas_that_can_never_fit_is_refused_and_not_put_off() {
+    let origin = Spec::new("origin", 1).limits(|limits| limits.tasks_max = 5);
+    let mut c = started(547, vec![origin, Spec::client("client")]);
+    c.attach(1);
+    let job = c.submit_remote(1, &Canvas::group((0..6).map(sleep).collect()));
+    let refused = |event: &Event| matches!(event, Event::Refused(id, Refusal::BadCanvas(_)) if *id == job);
+    assert!(c.run_until(2_000, |c| c.events(1).any(refused)));
+}
+
+/// A clock that was an hour ahead when a countdown began made it an hour longer after a restart.
+#[test]
+fn a_clock_set_back_while_its_origin_was_off_makes_no_countdown_longer() {
+    let mut c = Cluster::new(56);
+    c.tells_time = true;
+    let origin = c.add(Spec::new("origin", 1).durable());
+    c.set_wall_clock(origin, 3_600_000);
+    c.run_for(2_000);
+    c.submit(origin, &after(5_000, sleep(10)));
+    c.run_for(1_000);
+    c.kill(origin, true);
+    c.set_wall_clock(origin, 0);
+    c.restart(origin);
+    assert!(c.run_until(8_000, |c| !c.runs.is_empty()), "the task runs");
+}
+
+/// A revoke was refused by an origin that had restarted. Its token was forgotten, and no other one
+/// was asked for.
+#[test]
+fn a_client_whose_revoke_was_refused_says_hello_again() {
+    let mut c = started(4780, vec![Spec::new("origin", 1), Spec::client("client")]);
+    c.attach(1);
+    c.run_for(1_000);
+    let job = c.submit_remote(1, &sleep(60_000));
+    c.run_for(1_000);
+    c.kill(0, false);
+    c.restart(0);
+    // Said to the new incarnation before the client hears of it.
+    c.revoke(1, job);
+    c.run_for(5_000);
+    let next = c.submit_remote(1, &sleep(1));
+    assert!(c.wait(1, next, 5_000).is_ok());
+}
+
+/// What goes on at a worker while its origin restarts is not run again.
+#[test]
+fn an_origin_that_restarts_adopts_what_still_runs() {
+    let mut c = started(5, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 2)]);
+    (0..2).for_each(|n| drop(c.submit(0, &sleep(3_000 + n))));
+    assert!(c.run_until(2_000, |c| c.running_on(1) == 2));
+    c.run_for(500);
+    c.kill(0, true);
+    c.run_for(500);
+    c.restart(0);
+    c.run_for(10_000);
+    assert_eq!(c.runs.len(), 2, "each task ran once");
+}
+
+/// The message with a result is lost: it is sent again, and its task does not run again.
+#[test]
+fn a_lost_result_is_sent_again() {
+    let mut c = started(6, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1)]);
+    let job = c.submit(0, &sleep(100));
+    c.lose = Some(|message| matches!(message, Message::TaskResults(_)));
+    c.run_for(1_000);
+    c.lose = None;
+    assert!(c.wait(0, job, 10_000).is_ok());
+    assert_eq!(c.runs.len(), 1, "the task ran once");
+}
+
+/// Doubled packets, nothing lost or late: no attempt runs twice.
+#[test]
+fn doubled_packets_run_nothing_twice() {
+    let mut c = started(3, vec![Spec::new("origin", 0).durable(), Spec::worker("w1", 2), Spec::worker("w2", 2)]);
+    c.faults = Faults { duplication: 500, delay_ms_max: 1_000, ..Faults::default() };
+    for _ in 0..20 {
+        let job = c.submit(0, &Canvas::group((0..10).map(sleep).collect()));
+        assert!(c.wait(0, job, 5_000).is_ok());
+    }
+    assert_eq!(c.runs.len(), 200);
+}
+
+/// The same seed gives the same outputs, byte for byte.
+#[test]
+fn a_seed_is_all_that_a_scenario_depends_on() {
+    for seed in 1..=20 {
+        match (scenario::run(seed, 0, true), scenario::run(seed, 0, true)) {
+            (Ok(first), Ok(second)) => assert_eq!(first, second, "seed {seed}"),
+            (Err(violation), _) | (_, Err(violation)) => panic!("seed {seed}: {}", violation.what),
+        }
+    }
+}
