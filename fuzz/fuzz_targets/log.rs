@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use broccoli_core::{RecordKey, Write};
@@ -21,7 +23,7 @@ use libfuzzer_sys::fuzz_target;
 /// Most steps of an input.
 const STEPS_MAX: usize = 12;
 /// Where damage is done: the head and the first batches.
-const DAMAGED_BYTES: usize = 600;
+const DAMAGED_BYTES: u64 = 600;
 
 fuzz_target!(|data: &[u8]| {
     let dir = directory();
@@ -62,13 +64,17 @@ impl<'a> Case<'a> {
                     let at = self.offset();
                     let mask = self.byte();
                     drop(log);
-                    self.damage(|bytes| bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= mask));
+                    self.damage(|file| {
+                        let mut byte = [0];
+                        file.read_exact_at(&mut byte, at)?;
+                        file.write_all_at(&[byte[0] ^ mask], at)
+                    });
                     log = self.opened();
                 }
                 6 => {
                     let at = self.offset();
                     drop(log);
-                    self.damage(|bytes| bytes.truncate(at));
+                    self.damage(|file| file.set_len(at));
                     log = self.opened();
                 }
                 4 => {
@@ -118,13 +124,11 @@ impl<'a> Case<'a> {
         log
     }
 
-    fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+    fn damage(&mut self, change: impl FnOnce(&File) -> io::Result<()>) {
         let segments = fs::read_dir(self.dir).expect("is there").map(|entry| entry.expect("is there").path());
         let last = segments.filter(|path| path.is_file()).max().expect("a log has a segment");
-        let mut bytes = fs::read(&last).expect("is there");
-        change(&mut bytes);
-        let file = OpenOptions::new().write(true).truncate(true).open(&last);
-        file.and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).expect("can be written");
+        let file = OpenOptions::new().read(true).write(true).open(&last);
+        file.and_then(|file| change(&file)).expect("can be written");
         self.is_damaged = true;
     }
 
@@ -132,7 +136,7 @@ impl<'a> Case<'a> {
         self.input.next().copied().unwrap_or_default()
     }
 
-    fn offset(&mut self) -> usize {
-        usize::from(u16::from_be_bytes([self.byte(), self.byte()])) % DAMAGED_BYTES
+    fn offset(&mut self) -> u64 {
+        u64::from(u16::from_be_bytes([self.byte(), self.byte()])) % DAMAGED_BYTES
     }
 }

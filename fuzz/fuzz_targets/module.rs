@@ -2,8 +2,10 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+use broccoli_abi::cbor::{Head, Reader};
+use broccoli_abi::{CANVAS_TAG, SubmitAnswer, validate_item};
 use broccoli_fuzz::{Random, replace};
-use broccoli_proto::Cbor;
+use broccoli_proto::{Canvas, Cbor};
 use broccoli_wasm::{Engine, Function, Host, Limits, Module, Step, Type};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use wasm_mutate::WasmMutate;
@@ -47,8 +49,14 @@ fn run(module: &Module, function: &Function, limits: &Limits) {
     for _ in 0..STEPS_MAX {
         match run.step(STEP_FUEL) {
             Step::Yielded | Step::Sleep { .. } => {}
+            Step::Submit { canvas } => match Canvas::from_wire(&canvas) {
+                Ok(_) => run.answer(SubmitAnswer::Accepted, ""),
+                Err(error) => run.answer(SubmitAnswer::BadCanvas, &error.to_string()),
+            },
             Step::Done(Ok(result)) => {
-                assert!(result.len() <= limits.result_bytes_max && function.ret.success().accepts(&result));
+                let is_canvas = Reader::new(&result).head() == Ok(Head::Tag(CANVAS_TAG));
+                assert!(result.len() <= limits.result_bytes_max && validate_item(&result).is_ok());
+                assert!(is_canvas || function.ret.success().accepts(&result));
                 return;
             }
             Step::Done(Err(failure)) => {
@@ -92,4 +100,6 @@ impl Host for Counting {
         self.0 += 1;
         self.0
     }
+
+    fn progress(&mut self, _: u32, _: u32) {}
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -28,7 +28,7 @@ const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=2048"];
 const MINUTES: u64 = 5;
 /// Inputs for each target of a short run, which ends after as many seconds in any case.
 const SHORT_RUNS: u64 = 20_000;
-const SHORT_SECONDS_MAX: u64 = 5;
+const SHORT_SECONDS_MAX: u64 = 4;
 
 /// How much one target does.
 #[derive(Clone, Copy)]
@@ -52,8 +52,8 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
     let (minutes, names) = match args {
         [flag, minutes, names @ ..] if flag == "--minutes" => {
-            let parsed: Option<NonZeroU64> = minutes.parse().ok();
-            (parsed.ok_or_else(|| format!("--minutes takes a number from 1, got {minutes:?}"))?.get(), names)
+            let parsed: Option<NonZeroU32> = minutes.parse().ok();
+            (parsed.ok_or_else(|| format!("--minutes takes a number from 1, got {minutes:?}"))?.get().into(), names)
         }
         names => (MINUTES, names),
     };

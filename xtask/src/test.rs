@@ -27,6 +27,9 @@ pub(crate) fn run() -> Result {
     })?;
     steps.run("build of the tests", || run_command(&mut cargo("test --workspace --locked --no-run")))?;
     steps.run("tests", || tally.test(&mut cargo("test --workspace --locked")))?;
+    steps.run("2,000 seeds of the simulator", || {
+        run_command(&mut cargo("run --release --locked -p broccoli-sim -- --seeds 2000"))
+    })?;
     steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
     steps.run("fuzzing, a short run", fuzz::check)?;
     let mut program = None;

@@ -27,7 +27,7 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 /// Time between two pictures of the progress bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 
-/// The largest canvas that a node can be sent, encoded.
+/// The largest canvas that a node can be sent in one packet, encoded.
 pub(crate) fn canvas_bytes_max() -> usize {
     Limits::host().packet_bytes_max as usize - PACKET_OVERHEAD_BYTES
 }

@@ -80,6 +80,11 @@ on_both_servers! {
         let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(1500, 5).set(on='led')"]));
         run.note("[accepted]").await;
         until_running(&cluster, "pi-2", 1).await;
+        let late = cluster.run(&["drain", "pi-2", "--timeout", "10ms"]).await;
+        assert_eq!(late.code, Some(4));
+        assert!(late.stderr.ends_with("error: pi-2 has not left within 10ms: it goes on finishing\n"), "{}", late.stderr);
+        let nodes = cluster.run(&["nodes"]).await.ok();
+        assert!(nodes.lines().any(|line| line.starts_with("pi-2  draining  ")), "{nodes}");
         let drained = cluster.run(&["drain", "pi-2"]).await;
         assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-2 has left\n"));
         assert!(drained.stderr.starts_with("pi-2 is draining: 1 task runs"), "{}", drained.stderr);

@@ -13,7 +13,7 @@
 mod origins;
 mod pace;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -25,9 +25,11 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{Origins, choose, choose_by_key, is_durable};
 use self::pace::Pace;
+use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
+use crate::origin::too_large;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
@@ -42,6 +44,8 @@ const HELLOS_MAX: u32 = 5;
 const SUBMITS_MAX: u32 = 15;
 /// A job is asked after when nothing was heard of it for this long …
 const QUERY: Duration = ms(2_000);
+/// … less often if there are many, so that this is the time between two questions, …
+const QUERY_EACH: Duration = ms(2);
 /// … and at first, if its news go to another client, after this time, doubled.
 const QUERY_FIRST: Duration = ms(50);
 /// After this time without an answer the user is told.
@@ -74,6 +78,8 @@ pub(crate) struct Client {
     home: Option<NodeId>,
     origins: Origins,
     requests: BTreeMap<u32, Request>,
+    /// Requests whose job is known.
+    by_job: BTreeSet<(JobId, u32)>,
     /// Canvases that wait for their turn, by request.
     waiting: VecDeque<u32>,
     pace: Pace,
@@ -99,8 +105,8 @@ struct Request {
     number: u32,
     /// Messages sent and not answered.
     tries: u32,
-    /// Since when there was no answer, and whether the user was told.
-    silent_since: Instant,
+    /// The first message that was not answered, and whether the user was told.
+    asked_at: Option<Instant>,
     told_silent: bool,
     told_full: bool,
 }
@@ -114,7 +120,7 @@ enum Wish {
 }
 
 impl Request {
-    fn new(wish: Wish, now: Instant) -> Request {
+    fn new(wish: Wish) -> Request {
         Request {
             wish,
             job: None,
@@ -123,7 +129,7 @@ impl Request {
             not: None,
             number: 0,
             tries: 0,
-            silent_since: now,
+            asked_at: None,
             told_silent: false,
             told_full: false,
         }
@@ -162,20 +168,21 @@ impl Client {
     }
 
     fn hand_in(&mut self, shared: &mut Shared, id: SubmitId, wish: Wish) {
-        self.requests.insert(id.0, Request::new(wish, shared.now));
+        self.requests.insert(id.0, Request::new(wish));
         self.waiting.push_back(id.0);
         self.admit(shared);
     }
 
     /// Follows a job to its end.
     pub(crate) fn follow(&mut self, shared: &mut Shared, id: SubmitId, job: JobId, revoked: bool) {
-        let request = Request { job: Some(job), revoked, ..Request::new(Wish::Follow, shared.now) };
+        let request = Request { job: Some(job), revoked, ..Request::new(Wish::Follow) };
+        self.by_job.insert((job, id.0));
         self.add(shared, id, request);
     }
 
     /// Asks a node to leave when it has finished.
     pub(crate) fn drain(&mut self, shared: &mut Shared, id: SubmitId, node: NodeId) {
-        self.add(shared, id, Request::new(Wish::Drain(node), shared.now));
+        self.add(shared, id, Request::new(Wish::Drain(node)));
     }
 
     fn add(&mut self, shared: &mut Shared, id: SubmitId, request: Request) {
@@ -210,6 +217,9 @@ impl Client {
     fn remove(&mut self, shared: &mut Shared, id: u32) {
         if let Some(request) = self.requests.remove(&id) {
             self.numbers.remove(&request.number);
+            request.job.into_iter().for_each(|job| {
+                self.by_job.remove(&(job, id));
+            });
         }
         shared.timers.cancel(Timer::Submit(id));
     }
@@ -319,7 +329,7 @@ impl Client {
     pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
         self.origins.on_connected(shared.now);
         for (id, request) in &mut self.requests {
-            request.silent_since = shared.now;
+            request.asked_at = request.asked_at.map(|_| shared.now);
             if shared.timers.is_set(Timer::Submit(*id)) {
                 shared.timers.set(Timer::Submit(*id), shared.now);
             }
@@ -387,6 +397,11 @@ impl Client {
     /// Sends a canvas or what stands for it; gives the time until the next try.
     fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
+        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now) {
+            // It is on its way, in pieces.
+            request.tries = 1;
+            return Some(SUBMIT_AGAIN);
+        }
         if request.tries >= SUBMITS_MAX
             && let Some(mute) = request.to.take()
         {
@@ -413,7 +428,7 @@ impl Client {
         let message = match &request.wish {
             Wish::Submit(Submission { canvas, key, detached }) => {
                 let (canvas, key, detached) = (canvas.clone(), key.clone(), detached.then_some(true));
-                Message::Submit(Submit { token, number, canvas, key, detached })
+                Message::Submit(Submit { token, number, canvas, key, detached, blob: None })
             }
             Wish::Retry(job) => Message::Retry(Retry { token, number, job: *job }),
             Wish::Follow | Wish::Drain(_) => return None,
@@ -424,10 +439,11 @@ impl Client {
 
     /// Asks after a job, and ends it if that is wanted.
     fn ask_after(&mut self, shared: &mut Shared, id: u32, job: JobId) -> Option<Duration> {
+        let query = self.query();
         let request = self.requests.get_mut(&id)?;
         let mut again = match request.wish {
-            Wish::Submit(Submission { detached: false, .. }) => QUERY,
-            _ => (QUERY_FIRST * (1 << request.tries.min(6))).min(QUERY),
+            Wish::Submit(Submission { detached: false, .. }) => query,
+            _ => (QUERY_FIRST * (1 << request.tries.min(6))).min(query),
         };
         request.tries += 1;
         if request.revoked {
@@ -439,6 +455,11 @@ impl Client {
         // After the revoke, so that the answer tells what has come of it.
         shared.outbox.send(job.origin, Message::JobQuery(job));
         Some(again)
+    }
+
+    /// How often a job is asked after: of many jobs, each less often.
+    fn query(&self) -> Duration {
+        QUERY.max(QUERY_EACH * self.by_job.len() as u32)
     }
 
     fn ask_to_leave(&mut self, shared: &mut Shared, id: u32, node: NodeId) -> Option<Duration> {
@@ -463,7 +484,8 @@ impl Request {
             (Wish::Drain(node), None) => *node,
             (Wish::Submit(_) | Wish::Follow, None) => return,
         };
-        if !self.told_silent && shared.now - self.silent_since >= NO_ANSWER {
+        let since = *self.asked_at.get_or_insert(shared.now);
+        if !self.told_silent && shared.now - since >= NO_ANSWER {
             self.told_silent = true;
             shared.event(Event::NoAnswer(SubmitId(id), node));
         }
@@ -484,7 +506,8 @@ impl Client {
         let Some(request) = self.requests.get_mut(&id).filter(is_new) else {
             return;
         };
-        (request.job, request.tries, request.silent_since) = (Some(accepted.job), 0, shared.now);
+        (request.job, request.tries, request.asked_at) = (Some(accepted.job), 0, None);
+        self.by_job.insert((accepted.job, id));
         let mut next = QUERY_FIRST;
         if let Wish::Submit(submission) = &mut request.wish {
             submission.canvas = Cbor::null();
@@ -559,6 +582,9 @@ impl Client {
         let ids: Vec<u32> = ids.collect();
         if reason == Refusal::StaleToken && !ids.is_empty() {
             self.origins.on_stale(from);
+            if self.home == Some(from) {
+                shared.timers.set(Timer::Attach, shared.now);
+            }
         }
         for id in ids {
             if reason == Refusal::StaleToken {
@@ -571,13 +597,24 @@ impl Client {
     }
 
     /// News of a job.
-    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, event: JobEvent) {
+    pub(crate) fn on_job_event(&mut self, shared: &mut Shared, from: NodeId, mut event: JobEvent) {
         if event.job.origin != from {
             return;
         }
-        let JobEvent { job, news } = event;
-        let of_job = self.requests.iter().filter(|(_, request)| request.job == Some(job)).map(|(id, _)| *id);
-        let ids: Vec<u32> = of_job.collect();
+        if let Some(blob) = event.blob
+            && self.follows(event.job)
+        {
+            let max = shared.config.limits.result_bytes_max;
+            if blob.bytes <= max {
+                // Taken when its value is here.
+                blobs::want(shared, from, blob, Want::Ended(event.job));
+                return;
+            }
+            event.news = JobNews::Ended(Err(too_large(blob.bytes as usize, max)));
+        }
+        let JobEvent { job, news, .. } = event;
+        let of_job = self.by_job.range((job, 0)..=(job, u32::MAX));
+        let ids: Vec<u32> = of_job.map(|(_, id)| *id).collect();
         if matches!(news, JobNews::Ended(_)) {
             // The news may have overtaken `Accepted`: then the origin has to say it again.
             let is_early = ids.is_empty() && self.pace.in_flight > 0 && !self.ended.contains(&job);
@@ -590,14 +627,15 @@ impl Client {
             }
         }
         let over = matches!(news, JobNews::Ended(_) | JobNews::Unknown);
+        let query = self.query();
         for id in ids {
             if over {
                 self.remove(shared, id);
             } else if let Some(request) = self.requests.get_mut(&id) {
-                (request.silent_since, request.told_silent) = (shared.now, false);
+                (request.asked_at, request.told_silent) = (None, false);
                 let pushed = matches!(request.wish, Wish::Submit(Submission { detached: false, .. }));
                 if pushed && !request.revoked {
-                    shared.timers.set(Timer::Submit(id), shared.now + QUERY);
+                    shared.timers.set(Timer::Submit(id), shared.now + query);
                 }
             }
             shared.event(Event::Job(SubmitId(id), news.clone()));
@@ -616,13 +654,27 @@ impl Client {
         }
     }
 
+    /// Whether a submitted canvas may have to be sent again.
+    pub(crate) fn is_unanswered(&self, number: u32) -> bool {
+        let request = self.numbers.get(&number).and_then(|id| self.requests.get(id));
+        request.is_some_and(|request| request.number == number && request.is_handed_in())
+    }
+
+    /// Whether the end of a job is waited for.
+    pub(crate) fn follows(&self, job: JobId) -> bool {
+        self.by_job.range((job, 0)..=(job, u32::MAX)).next().is_some()
+    }
+
     /// Checks the invariants of this role.
     pub(crate) fn validate(&self, shared: &Shared) {
         for (id, request) in &self.requests {
             let waits = self.waiting.contains(id);
             assert_ne!(waits, shared.timers.is_set(Timer::Submit(*id)), "a request waits or is looked after");
             assert!(!waits || request.is_handed_in(), "only canvases wait");
+            assert!(request.job.is_none_or(|job| self.by_job.contains(&(job, *id))), "a request is found by its job");
         }
+        let known = self.requests.values().filter(|request| request.job.is_some()).count();
+        assert_eq!(self.by_job.len(), known, "a job that nobody asks for is forgotten");
         let in_flight = self.numbers.values().filter_map(|id| self.requests.get(id)).filter(|r| r.is_handed_in());
         assert_eq!(self.pace.in_flight as usize, in_flight.count(), "what is on its way is counted");
         let turn_comes = self.pace.in_flight > 0 || shared.timers.is_set(Timer::Admit);

@@ -40,7 +40,7 @@ pub struct Config {
 /// Capacities of a node. Whatever is over one is refused or dropped with a counted event.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest packet, in bytes.
+    /// Longest packet, in bytes; the MQTT server may allow less.
     pub packet_bytes_max: u32,
     /// Running jobs held as origin.
     pub jobs_max: usize,
@@ -61,8 +61,12 @@ pub struct Limits {
     pub held_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
-    /// Bytes of a result.
+    /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
+    /// the results of jobs are.
     pub result_bytes_max: u32,
+    /// Bytes of such values that are held for others until they have them, and of those that are
+    /// pulled at a time, each. One of any size is always taken.
+    pub blob_bytes_max: usize,
     /// Nodes remembered: members, origins, workers and clients, each.
     pub nodes_max: usize,
     /// Modules held, and manifests known of others times four.
@@ -90,7 +94,8 @@ impl Limits {
             },
             held_max: 4_096,
             credit_bytes: MIB,
-            result_bytes_max: MIB - 4096,
+            result_bytes_max: 64 * MIB,
+            blob_bytes_max: 256 << 20,
             nodes_max: 10_000,
             modules_max: 64,
             outbox_max: 1_024,

@@ -14,6 +14,9 @@ use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
 pub enum Input<'a> {
     /// Time has passed; also implied by every other input.
     Timeout,
+    /// The link takes packets of at most so many bytes, from now on. Tell it before [`Input::Connected`];
+    /// without it, [`crate::Limits::packet_bytes_max`] is the limit.
+    PacketLimit(u32),
     /// The link is up and every subscription confirmed.
     Connected,
     /// The link is down.

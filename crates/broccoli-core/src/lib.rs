@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod audit;
+mod blobs;
 pub mod canvas;
 mod client;
 mod config;

@@ -77,6 +77,11 @@ impl Members {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
     }
 
+    /// Longest packet that a node takes, if it is known.
+    pub(crate) fn packet_bytes_max(&self, name: NodeId) -> Option<u32> {
+        self.nodes.get(&name).map(|member| member.birth.packet_bytes_max)
+    }
+
     /// The next live node after `name`, in the order of names, whose modules have this digest.
     pub(crate) fn other_with(&self, name: NodeId, digest: u64) -> Option<NodeId> {
         let others = || self.alive().filter(|(other, member)| *other != name && member.birth.modules == digest);
@@ -106,7 +111,7 @@ impl Members {
             slots: if takes_work { config.slots } else { 0 },
             features: config.features.clone(),
             modules,
-            packet_bytes_max: config.limits.packet_bytes_max,
+            packet_bytes_max: shared.packet_bytes_max(),
             resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),

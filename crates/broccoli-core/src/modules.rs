@@ -120,6 +120,11 @@ impl Modules {
         self.held.contains(module) && self.catalog.get(module).is_some_and(has)
     }
 
+    /// Whether this node holds a module, whatever functions it has.
+    pub(crate) fn holds(&self, module: &ModuleHash) -> bool {
+        self.held.contains(module)
+    }
+
     /// Whether a node whose set has this digest holds a module.
     pub(crate) fn peer_holds(&self, digest: u64, module: &ModuleHash) -> bool {
         if digest == self.digest {

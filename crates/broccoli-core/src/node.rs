@@ -19,11 +19,15 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use broccoli_abi::Function;
-use broccoli_proto::message::{Available, Birth, Chunk, Death, Message, Vitals};
+use broccoli_proto::message::{
+    Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
+    Vitals,
+};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
+use crate::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;
@@ -31,7 +35,7 @@ use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
-use crate::shared::{Outbox, Rng, Shared};
+use crate::shared::{Outbox, Rng, Room, Shared};
 use crate::time::{Instant, Wall};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
@@ -40,6 +44,8 @@ use crate::worker::Worker;
 const LOOPBACK_MAX: usize = 4_096;
 /// Most timers that are followed before something is sent; the others are still due then.
 const TIMERS_MAX: usize = 4_096;
+/// No packet limit of a link or of another node is taken for less.
+const PACKET_BYTES_MIN: u32 = 2_048;
 /// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
 
@@ -121,6 +127,8 @@ impl Node {
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
+            blobs: Blobs::default(),
+            link_bytes_max: u32::MAX,
         };
         Node {
             modules: Modules::new(&shared),
@@ -284,10 +292,12 @@ impl Node {
         self.shared.now = now;
         match input {
             Input::Timeout => {}
+            Input::PacketLimit(bytes) => self.shared.link_bytes_max = bytes.max(PACKET_BYTES_MIN),
             Input::Connected => self.on_connected(),
             Input::Disconnected => {
                 self.shared.connected = false;
                 self.shared.outbox.clear_wire();
+                self.shared.blobs.clear_wire();
             }
             Input::Packet { to, packet } => self.on_packet(to, packet),
             Input::Executed { run, outcome } => self.worker.on_executed(&mut self.shared, run, outcome),
@@ -309,6 +319,7 @@ impl Node {
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
+        self.deliver_blobs();
     }
 
     /// Seals the next packet into `buf`. Call it as long as the link takes packets.
@@ -375,6 +386,7 @@ impl Node {
         self.worker.validate(&self.shared);
         self.client.validate(&self.shared);
         self.modules.validate(&self.shared);
+        self.shared.blobs.validate(&self.shared);
         assert!(self.shared.outbox.loopback.is_empty(), "everything for this node itself was delivered");
     }
 
@@ -387,6 +399,7 @@ impl Node {
         self.validate();
         self.origin.validate_idle();
         self.worker.validate_idle();
+        self.shared.blobs.validate_idle();
         let timers: Vec<Timer> =
             self.shared.timers.iter().filter(|timer| !matches!(timer, Timer::Claim | Timer::Forget)).collect();
         assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
@@ -399,6 +412,8 @@ impl Node {
         self.shared.connected = true;
         // What was written while nobody could hear is old by now.
         self.shared.outbox.clear_wire();
+        self.shared.blobs.clear_wire();
+        blobs::on_connected(&mut self.shared);
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
         let around = Around { modules: &self.modules, members: &self.members };
@@ -487,7 +502,10 @@ impl Node {
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
             Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
-            Message::JobEventAck(job) => self.origin.on_ended_ack(shared, job),
+            Message::JobEventAck(job) => {
+                shared.blobs.release(Holder::Ended { client: from, job: job.number });
+                self.origin.on_ended_ack(shared, job);
+            }
             Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
             Message::ManifestRequest(_) => self.modules.on_manifest_request(shared, from),
@@ -519,10 +537,13 @@ impl Node {
             Message::Permit(permit) => self.origin.on_permit(shared, from, &permit),
             Message::Drain(drain) => self.on_drain(from, epoch, &drain),
             Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
-            Message::StepNews(news) => shared.event(Event::Step(news)),
+            Message::StepNews(news) => self.on_step_news(from, news),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
             Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
+            Message::BlobRequest(request) => blobs::on_request(shared, from, &request),
+            Message::BlobPiece(piece) => blobs::on_piece(shared, from, &piece),
+            Message::BlobGone(id) => blobs::on_gone(shared, from, id),
         }
     }
 
@@ -606,7 +627,79 @@ impl Node {
             Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
+            Timer::Blobs => self.on_blobs_timer(),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),
+        }
+    }
+}
+
+/// Large values.
+impl Node {
+    fn on_step_news(&mut self, from: NodeId, mut news: StepNews) {
+        let max = self.shared.config.limits.result_bytes_max;
+        match news.blob {
+            Some(blob) if blob.bytes <= max => {
+                blobs::want(&mut self.shared, from, blob, Want::Step(news));
+                return;
+            }
+            Some(blob) => {
+                let error = origin::too_large(blob.bytes as usize, max);
+                news.view = news.view.map(|view| StepView { outcome: Some(Err(error)), ..view });
+            }
+            None => {}
+        }
+        self.shared.event(Event::Step(news));
+    }
+
+    fn on_blobs_timer(&mut self) {
+        let (origin, worker, client) = (&self.origin, &self.worker, &self.client);
+        let is_held = |holder: &Holder| match *holder {
+            Holder::Args { worker, attempt } => origin.is_leased_to(worker, attempt),
+            Holder::Result { origin, attempt } => worker.holds(origin, attempt),
+            Holder::Canvas(number) => client.is_unanswered(number),
+            Holder::Ended { job, .. } => origin.has_ended(job),
+            Holder::Step { .. } => true,
+        };
+        let is_wanted = |from, want: &Want| match want {
+            Want::Args(attempt) => worker.holds(from, *attempt),
+            Want::Result { attempt, .. } => origin.is_open(*attempt),
+            Want::Canvas { epoch, submit } => origin.is_session(from, *epoch, submit.token),
+            Want::Ended(job) => client.follows(*job),
+            Want::Step(_) => true,
+        };
+        blobs::on_timer(&mut self.shared, is_held, is_wanted);
+    }
+
+    /// Takes the messages whose values have come, as if they had come with them.
+    fn deliver_blobs(&mut self) {
+        let shared = &mut self.shared;
+        while let Some(Arrival { from, want, value }) = shared.blobs.pop_arrived() {
+            let around = Around { modules: &self.modules, members: &self.members };
+            match (want, value) {
+                (Want::Args(attempt), value) => self.worker.on_args(shared, from, attempt, value.ok()),
+                (Want::Result { epoch, number, attempt }, Ok(value)) => {
+                    let results = alloc::vec![TaskResult { attempt, outcome: Ok(value), blob: None }];
+                    let results = TaskResults { origin_epoch: shared.epoch, number, results };
+                    self.origin.on_results(shared, &around, from, epoch, results);
+                }
+                (Want::Result { epoch, attempt, .. }, Err(Missing::Gone)) => {
+                    self.origin.on_result_gone(shared, from, epoch, attempt);
+                }
+                (Want::Canvas { epoch, submit }, Ok(canvas)) => {
+                    let submit = Submit { canvas, blob: None, ..submit };
+                    self.origin.on_submit(shared, &around, from, epoch, &submit);
+                }
+                (Want::Ended(job), Ok(value)) => {
+                    let event = JobEvent { job, news: JobNews::Ended(Ok(value)), blob: None };
+                    self.client.on_job_event(shared, from, event);
+                }
+                (Want::Step(news), Ok(value)) => {
+                    let view = news.view.map(|view| StepView { outcome: Some(Ok(value)), ..view });
+                    shared.event(Event::Step(StepNews { view, blob: None, ..news }));
+                }
+                // The message is repeated.
+                (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_) | Want::Step(_), Err(_)) => {}
+            }
         }
     }
 }
@@ -620,11 +713,13 @@ impl Node {
             let around = Around { modules: &self.modules, members: &self.members };
             self.origin.dispatch(&mut self.shared, &around);
             self.on_due_timers();
+            self.deliver_blobs();
             if core::mem::take(&mut self.shared.outbox.loopback_marked) {
                 let mut messages = Vec::new();
                 let mut put = |message: &Message| messages.push(message.clone());
-                self.worker.compose(&mut self.shared, self.modules.digest(), me, usize::MAX >> 1, &mut put);
-                self.origin.compose(&mut self.shared, me, usize::MAX >> 1, &mut put);
+                let room = Room { left: usize::MAX >> 1, packet: usize::MAX >> 1 };
+                self.worker.compose(&mut self.shared, self.modules.digest(), me, room, &mut put);
+                self.origin.compose(&mut self.shared, me, room, &mut put);
                 self.shared.outbox.loopback.extend(messages);
             }
             match self.shared.outbox.loopback.pop_front() {
@@ -640,13 +735,17 @@ impl Node {
 
     /// Seals what there is for an address into `buf`. Returns whether there was anything.
     fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>) -> bool {
-        let budget = self.shared.config.limits.packet_bytes_max as usize - OVERHEAD_BYTES_MAX;
+        let budget = self.budget(to);
         let mut body = core::mem::take(&mut self.scratch);
         body.clear();
+        let overdue = matches!(to, Address::Node(node) if self.shared.blobs.is_overdue(node));
         let mut messages = 0;
-        while messages < QUEUED_PER_PACKET_MAX {
+        while messages < QUEUED_PER_PACKET_MAX && !overdue {
             let Some(message) = self.shared.outbox.pop(to) else {
                 break;
+            };
+            let Some(message) = self.fit(to, message, budget) else {
+                continue;
             };
             let before = body.len();
             packet::put(&mut body, &message);
@@ -660,12 +759,20 @@ impl Node {
         if let Address::Node(node) = to
             && node != self.shared.me()
         {
-            let room = budget.saturating_sub(body.len());
+            if !overdue {
+                let room = Room { left: budget.saturating_sub(body.len()), packet: budget };
+                let mut put = |message: &Message| packet::put(&mut body, message);
+                self.worker.compose(&mut self.shared, self.modules.digest(), node, room, &mut put);
+                let room = Room { left: budget.saturating_sub(body.len()), packet: budget };
+                let mut put = |message: &Message| packet::put(&mut body, message);
+                self.origin.compose(&mut self.shared, node, room, &mut put);
+            } else {
+                // The roles have what they had.
+                self.shared.outbox.mark_wire(to);
+            }
+            let left = budget.saturating_sub(body.len());
             let mut put = |message: &Message| packet::put(&mut body, message);
-            self.worker.compose(&mut self.shared, self.modules.digest(), node, room, &mut put);
-            let room = budget.saturating_sub(body.len());
-            let mut put = |message: &Message| packet::put(&mut body, message);
-            self.origin.compose(&mut self.shared, node, room, &mut put);
+            blobs::compose(&mut self.shared, node, Room { left, packet: budget }, &mut put);
         }
         if let Some(message) = self.shared.outbox.pop(to) {
             self.shared.outbox.unpop(to, message);
@@ -677,6 +784,22 @@ impl Node {
         }
         self.scratch = body;
         wrote
+    }
+
+    /// Bytes of messages in the longest packet for an address.
+    fn budget(&self, to: Address) -> usize {
+        let theirs = if let Address::Node(node) = to { self.members.packet_bytes_max(node) } else { None };
+        let mine = self.shared.packet_bytes_max();
+        let packet = theirs.map_or(mine, |theirs| theirs.clamp(PACKET_BYTES_MIN.min(mine), mine));
+        (packet as usize).saturating_sub(OVERHEAD_BYTES_MAX)
+    }
+
+    /// A message as it goes into a packet.
+    fn fit(&mut self, to: Address, message: Message, budget: usize) -> Option<Message> {
+        match to {
+            Address::Node(node) => blobs::fit(&mut self.shared, node, message, budget),
+            Address::Birth(_) | Address::All => Some(message),
+        }
     }
 
     fn seal(&mut self, to: Address, buf: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {

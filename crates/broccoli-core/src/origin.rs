@@ -35,8 +35,8 @@ use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Attempt, Available, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Refused, Renew,
-    Return, Revoke, Submit, TaskResults, Welcome,
+    Accepted, Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Refused,
+    Renew, Return, Revoke, Submit, TaskResults, Welcome,
 };
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
@@ -46,18 +46,19 @@ use self::archive::{Archive, Ended};
 use self::delays::{Announced, Due};
 use self::functions::Functions;
 use self::growth::Growth;
-pub(crate) use self::jobs::Client;
+pub(crate) use self::jobs::{Client, too_large};
 use self::jobs::{Job, Phase, Task, ended_news};
 use self::journal::{About, Change, ChangesRecord, Journal, Key, Promise, Record};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
 use self::rates::Arbiter;
+use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Action, Event, RecordKey, SubmitId, Write};
 use crate::members::Members;
 use crate::modules::Modules;
-use crate::shared::Shared;
+use crate::shared::{Room, Shared};
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
@@ -434,22 +435,40 @@ impl Origin {
         let peer = self.peer(shared, from, epoch);
         let Some(lost) = peer.meet(epoch, answers, shared.now) else { return };
         peer.suspected = false;
+        let mut missing = peer.missing.remove(&results.number).unwrap_or_default();
         let mut effects = core::mem::take(&mut self.effects);
         let mut current = None;
         for result in results.results {
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.leases.remove(&result.attempt);
+            let attempt = result.attempt;
+            let mut outcome = result.outcome;
+            if let Some(blob) = result.blob.filter(|_| self.is_open(attempt)) {
+                let max = shared.config.limits.result_bytes_max;
+                if blob.bytes <= max {
+                    missing.insert(attempt);
+                    self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, blob);
+                    continue;
+                }
+                let text = format!("the result has {} bytes, its origin takes {max}", blob.bytes);
+                outcome = Err(Failure::new(Cause::Unfit, text));
             }
-            if current.is_some_and(|job| job != result.attempt.job) {
+            missing.remove(&attempt);
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.leases.remove(&attempt);
+            }
+            if current.is_some_and(|job| job != attempt.job) {
                 effects = self.follow(shared, current.unwrap_or_default(), effects);
             }
-            current = Some(result.attempt.job);
-            self.on_result(shared, around, from, result.attempt, result.outcome, &mut effects);
+            current = Some(attempt.job);
+            self.on_result(shared, around, from, attempt, outcome, &mut effects);
         }
         if let Some(job) = current {
             self.effects = self.follow(shared, job, effects);
         }
-        self.promise(shared, Promise::Results { worker: from, epoch, number: results.number });
+        if missing.is_empty() {
+            self.promise(shared, Promise::Results { worker: from, epoch, number: results.number });
+        } else if let Some(peer) = self.peers.get_mut(&from) {
+            peer.miss(results.number, missing);
+        }
         self.give_up(shared, lost);
         self.dispatch_due = true;
     }
@@ -541,6 +560,46 @@ impl Origin {
     }
 }
 
+/// Large values.
+impl Origin {
+    /// Pulls a result that was in no packet. Its lease goes on until it is here.
+    fn pull_result(&mut self, shared: &mut Shared, from: NodeId, want: Want, blob: BlobRef) {
+        if let (Some(peer), Want::Result { attempt, .. }) = (self.peers.get_mut(&from), &want) {
+            peer.renew(*attempt, true, shared.now);
+        }
+        // One too many is told of again.
+        blobs::want(shared, from, blob, want);
+    }
+
+    /// The worker does not have a result any more that it has told of.
+    pub(crate) fn on_result_gone(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, attempt: Attempt) {
+        let peer = self.peers.get_mut(&from).filter(|peer| peer.epoch == epoch);
+        if peer.is_some_and(|peer| peer.leases.remove(&attempt).is_some()) {
+            self.give_up(shared, alloc::vec![(attempt, true)]);
+        }
+    }
+
+    /// Whether a worker holds an attempt, as far as this origin knows.
+    pub(crate) fn is_leased_to(&self, worker: NodeId, attempt: Attempt) -> bool {
+        self.peers.get(&worker).is_some_and(|peer| peer.leases.contains_key(&attempt))
+    }
+
+    /// Whether a success of an attempt would count.
+    pub(crate) fn is_open(&self, attempt: Attempt) -> bool {
+        self.jobs.get(&attempt.job).is_some_and(|job| job.is_open(attempt.step))
+    }
+
+    /// Whether it is known how a job has ended.
+    pub(crate) fn has_ended(&self, number: u64) -> bool {
+        self.jobs.get(&number).is_some_and(|job| job.ended) || self.archive.get(number).is_some()
+    }
+
+    /// Whether a client has this token.
+    pub(crate) fn is_session(&self, client: NodeId, epoch: Epoch, token: u64) -> bool {
+        self.sessions.get(&client).is_some_and(|session| session.epoch == epoch && session.token == token)
+    }
+}
+
 /// Clients of other nodes.
 impl Origin {
     /// A client asks for a token.
@@ -587,9 +646,18 @@ impl Origin {
         if number <= session.forgotten {
             return;
         }
-        let answer = match session.answers.get(&number) {
-            Some(answer) => answer.clone(),
-            None => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
+        let bytes_max = shared.config.limits.canvas.args_bytes_max;
+        let answer = match (session.answers.get(&number), submit.blob) {
+            (Some(answer), _) => answer.clone(),
+            (None, Some(blob)) if blob.bytes as usize <= bytes_max => {
+                blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
+                return;
+            }
+            (None, Some(blob)) => Err(Refusal::BadCanvas(format!(
+                "the canvas has {} bytes, this node takes {bytes_max}: submit it in parts",
+                blob.bytes
+            ))),
+            (None, None) => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
         };
         if let Some(session) = self.sessions.get_mut(&from) {
             session.remember(number, answer.clone());
@@ -642,7 +710,7 @@ impl Origin {
             job.watch(from);
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
-        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news }));
+        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
     }
 
     /// How a job is, as far as that is safe to tell.
@@ -696,8 +764,8 @@ impl Origin {
 
     /// Calls for help as long as tasks of a class wait without credit.
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
-        let jobs = &self.jobs;
-        self.queue.drop_stale(class, |job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+        let jobs = &mut self.jobs;
+        self.queue.drop_stale(class, |job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
         if self.queue.awaits_permits(class) {
             shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
             return;
@@ -1018,12 +1086,12 @@ impl Origin {
         }
     }
 
-    /// Writes what there is for a worker, at most about `budget` bytes.
-    pub(crate) fn compose(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) {
+    /// Writes what there is for a worker.
+    pub(crate) fn compose(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
-        let (lease, unfit, more) = peer.next_lease(&self.jobs, shared, budget);
+        let (lease, unfit, more) = peer.next_lease(&self.jobs, shared, to, room);
         peer.put_acks(shared.now, lease.is_some(), put);
         if let Some(lease) = lease {
             put(&Message::Lease(lease));
@@ -1118,8 +1186,8 @@ impl Origin {
         if phase == Phase::Delayed {
             shared.timers.cancel(Timer::Countdown { job: number, step });
         } else if phase == Phase::Ready {
-            let jobs = &self.jobs;
-            self.queue.went_stale(|job, step| jobs.get(&job).is_some_and(|job| job.is_ready(step)));
+            let jobs = &mut self.jobs;
+            self.queue.went_stale(|job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
         }
     }
 
@@ -1288,7 +1356,7 @@ impl Origin {
         }
         let job = JobId { origin: shared.me(), number };
         for node in listeners {
-            shared.outbox.send(node, Message::JobEvent(JobEvent { job, news: news.clone() }));
+            shared.outbox.send(node, Message::JobEvent(JobEvent { job, news: news.clone(), blob: None }));
         }
         if let Client::Local(id) = client {
             shared.event(Event::Job(id, news));

@@ -6,6 +6,7 @@ use broccoli_proto::message::Message;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 
+use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::io::{Action, Event};
 use crate::time::{Instant, Wall};
@@ -25,6 +26,9 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) rng: Rng,
+    pub(crate) blobs: Blobs,
+    /// Longest packet that the link takes.
+    pub(crate) link_bytes_max: u32,
 }
 
 impl Shared {
@@ -37,17 +41,32 @@ impl Shared {
         self.wall.unix_ms(self.now)
     }
 
+    /// Longest packet that this node sends and takes, in bytes.
+    pub(crate) fn packet_bytes_max(&self) -> u32 {
+        self.config.limits.packet_bytes_max.min(self.link_bytes_max)
+    }
+
     /// How full each collection is.
     pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let waiting = self.outbox.queues.values().map(VecDeque::len).max();
         // One that did not fit is put back.
         see("outbox", waiting.unwrap_or(0), self.config.limits.outbox_max + 1);
+        self.blobs.sizes(&self.config.limits, see);
         see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
         self.actions.push_back(Action::Event(event));
     }
+}
+
+/// How much a role may write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// What is left of the packet, in bytes.
+    pub(crate) left: usize,
+    /// What there is in an empty one for the same address.
+    pub(crate) packet: usize,
 }
 
 /// Messages that wait to be put into packets, and who has something to be sent at all.

@@ -53,6 +53,8 @@ pub(crate) enum Timer {
     Manifests(NodeId),
     /// Modules: ask for chunks again.
     Pull(ModuleHash),
+    /// Blobs: look after what is held and pulled.
+    Blobs,
     /// Members: ask again whether the name is taken.
     Claim,
 }

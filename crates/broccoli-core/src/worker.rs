@@ -3,9 +3,12 @@
 //! ```text
 //!             Lease                 slot free              Executed            ResultAck
 //!   (nothing) ─────► Held::Queued ───────────► Held::Running ───────► Held::Done ───────► (nothing)
-//!                         │ Return, Abort           │ Abort
-//!                         └────────► (nothing)      └────────► (nothing, once the run has ended)
+//!       │                 ▲ │ Return, Abort         │ Abort              ▼ into no packet     ▲
+//!       └─► Held::Pulling ┘ └────────► (nothing)    └────► (nothing)   Held::Large ───────────┘
 //! ```
+//!
+//! Arguments that fit into no packet are pulled before their task is queued; a result that fits into
+//! none is pulled by the origin, and its lease renewed meanwhile.
 //!
 //! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
 //! given to several origins at once, and what cannot start soon is given back.
@@ -26,10 +29,11 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
+use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES, Want};
 use crate::config::Limits;
 use crate::io::{Action, Execute, RunId};
 use crate::modules::Modules;
-use crate::shared::Shared;
+use crate::shared::{Room, Shared};
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
@@ -60,8 +64,6 @@ const ACTIVE: Duration = ms(10_000);
 const REPEATED_PER_PACKET_MAX: usize = 16;
 /// About how long an attempt is on the wire.
 const ATTEMPT_BYTES: usize = 24;
-/// What a packet takes beside the one result in it.
-const RESULT_OVERHEAD_BYTES: u32 = 512;
 /// Longest text of a failure.
 const FAILURE_BYTES_MAX: usize = 4_096;
 /// About how long a `Fetch` is: the features are its longest part.
@@ -72,6 +74,10 @@ const FETCH_BYTES: usize = 1_024;
 pub(crate) struct Worker {
     links: BTreeMap<NodeId, Link>,
     queue: VecDeque<Waiting>,
+    /// Tasks whose arguments are being pulled.
+    pulling: BTreeMap<(NodeId, Attempt), Waiting>,
+    /// A task was returned because there is no room for its arguments.
+    crowded: bool,
     running: BTreeMap<RunId, Running>,
     last_run: u64,
     /// Recent time of a task, in microseconds; 0 before the first.
@@ -117,8 +123,12 @@ struct Link {
 
 #[derive(Debug)]
 enum Held {
+    /// Its arguments are being pulled.
+    Pulling(Epoch),
     Queued(Epoch),
     Running(Epoch),
+    /// Its result is being pulled, or waits to be.
+    Large(Epoch),
     /// Its result waits to be sent or acknowledged.
     Done,
 }
@@ -151,7 +161,7 @@ struct Unacked {
 impl Worker {
     /// Tasks running and waiting for a slot.
     pub(crate) fn load(&self) -> (usize, usize) {
-        (self.running.len(), self.queue.len())
+        (self.running.len(), self.queue.len() + self.pulling.len())
     }
 
     /// Tasks run since the start.
@@ -198,7 +208,8 @@ impl Worker {
         if shared.config.slots == 0 {
             return;
         }
-        let held: usize = self.queue.len() + self.running.len();
+        let held: usize = self.queue.len() + self.pulling.len() + self.running.len();
+        let mut large = lease.tasks.iter().any(|task| task.blob.is_some()).then(|| self.args_bytes());
         let Some(link) = self.link(shared, from) else {
             return;
         };
@@ -222,7 +233,8 @@ impl Worker {
         let runs = |function: &LeasedFunction| modules.runs(&function.module, &function.name);
         let functions: Vec<_> = lease.functions.into_iter().map(|f| (runs(&f), Arc::new(f))).collect();
         let mut room = shared.config.limits.held_max.saturating_sub(held);
-        let mut waiting = Vec::new();
+        let (mut waiting, mut pulling, mut crowded) = (Vec::new(), Vec::new(), false);
+        let args_max = args_bytes_max(&shared.config.limits);
         for task in lease.tasks {
             let Some((runs, function)) = functions.get(usize::from(task.function)) else {
                 continue;
@@ -231,9 +243,44 @@ impl Worker {
                 link.renew_due = true;
                 continue;
             }
+            if !runs && modules.holds(&function.module) {
+                // Handed back, it would be leased again at once, here or to another node with this module.
+                let text = format!("its module has no function {:?}", function.name);
+                let outcome = Err(Failure::new(Cause::Unfit, text));
+                link.held.insert(task.attempt, Held::Done);
+                link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome, blob: None }));
+                link.fetch_due = true;
+                shared.outbox.mark(Address::Node(from));
+                continue;
+            }
             if room == 0 || !runs || shared.draining {
                 link.returns.push(task.attempt);
                 link.fetch_due = true;
+                continue;
+            }
+            if let Some((blob, bytes)) = task.blob.zip(large.as_mut()) {
+                let len = blob.bytes as usize;
+                if len > args_max {
+                    let text = format!("the arguments have {len} bytes, this node takes {args_max}");
+                    link.held.insert(task.attempt, Held::Done);
+                    let outcome = Err(Failure::new(Cause::Unfit, text));
+                    link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome, blob: None }));
+                    shared.outbox.mark(Address::Node(from));
+                    continue;
+                }
+                let is_full = *bytes > 0 && *bytes + len > shared.config.limits.blob_bytes_max;
+                if is_full || !blobs::want(shared, from, blob, Want::Args(task.attempt)) {
+                    link.returns.push(task.attempt);
+                    link.fetch_due = true;
+                    crowded = true;
+                    continue;
+                }
+                *bytes += len;
+                room -= 1;
+                link.held.insert(task.attempt, Held::Pulling(epoch));
+                let attempt = task.attempt;
+                let waiting = Waiting { origin: from, function: function.clone(), task, since: shared.now };
+                pulling.push(((from, attempt), waiting));
                 continue;
             }
             room -= 1;
@@ -245,10 +292,47 @@ impl Worker {
         }
         shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
         self.queue.extend(waiting);
+        self.pulling.extend(pulling);
+        self.crowded |= crowded;
         self.start_runs(shared);
         if !self.queue.is_empty() {
             shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
         }
+    }
+
+    /// The arguments of a task are here, or cannot be had: then the task goes back.
+    pub(crate) fn on_args(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, args: Option<Cbor>) {
+        let Some(mut waiting) = self.pulling.remove(&(from, attempt)) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        let Some(held) = link.held.get_mut(&attempt) else {
+            return;
+        };
+        match (args, &*held) {
+            (Some(args), Held::Pulling(epoch)) => {
+                *held = Held::Queued(*epoch);
+                (waiting.task.args, waiting.task.blob, waiting.since) = (args, None, shared.now);
+                self.queue.push_back(waiting);
+                self.start_runs(shared);
+                if !self.queue.is_empty() {
+                    shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
+                }
+            }
+            _ => {
+                link.held.remove(&attempt);
+                link.returns.push(attempt);
+                (link.credit, link.fetch_due) = (0, true);
+                shared.outbox.mark(Address::Node(from));
+            }
+        }
+    }
+
+    /// Whether an attempt is held for an origin.
+    pub(crate) fn holds(&self, origin: NodeId, attempt: Attempt) -> bool {
+        is_held(&self.links, origin, attempt)
     }
 
     /// Attempts whose results nobody waits for.
@@ -258,7 +342,7 @@ impl Worker {
         };
         for attempt in attempts {
             // A result on its way is not called back: its acknowledgement forgets it.
-            if !matches!(link.held.get(attempt), Some(Held::Queued(_) | Held::Running(_))) {
+            if !matches!(link.held.get(attempt), Some(Held::Pulling(_) | Held::Queued(_) | Held::Running(_))) {
                 continue;
             }
             link.held.remove(attempt);
@@ -268,6 +352,7 @@ impl Worker {
         }
         let links = &self.links;
         self.queue.retain(|waiting| is_held(links, waiting.origin, waiting.task.attempt));
+        self.pulling.retain(|(origin, attempt), _| is_held(links, *origin, *attempt));
         self.rebalance(shared);
     }
 
@@ -295,6 +380,7 @@ impl Worker {
             shared.timers.cancel(Timer::RunTimeout(run.0));
         }
         self.tasks_run += 1;
+        self.crowded = false;
         self.learn((shared.now - running.since).as_micros() as u64);
         self.finish(shared, running.origin, running.attempt, outcome);
         self.start_runs(shared);
@@ -413,7 +499,7 @@ impl Worker {
         shared: &mut Shared,
         modules: u64,
         to: NodeId,
-        budget: usize,
+        room: Room,
         put: &mut impl FnMut(&Message),
     ) {
         let window = self.window(shared);
@@ -421,7 +507,7 @@ impl Worker {
         let Some(link) = self.links.get_mut(&to) else {
             return;
         };
-        let left = budget.saturating_sub(link.short_bytes());
+        let room = Room { left: room.left.saturating_sub(link.short_bytes()), ..room };
         if !link.returns.is_empty() {
             let attempts = core::mem::take(&mut link.returns);
             if let Some(origin_epoch) = link.epoch {
@@ -436,7 +522,7 @@ impl Worker {
         if core::mem::take(&mut link.renew_due) {
             link.put_renews(put);
         }
-        if !link.put_results(shared, to, left, put) {
+        if !link.put_results(shared, to, room, put) {
             shared.outbox.mark(Address::Node(to));
         }
     }
@@ -496,11 +582,9 @@ impl Worker {
             return;
         };
         let epoch = *epoch;
-        let limits = &shared.config.limits;
-        let packet = limits.packet_bytes_max.saturating_sub(RESULT_OVERHEAD_BYTES);
-        let outcome = fit(outcome, link.result_bytes_max.min(limits.result_bytes_max).min(packet));
+        let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
         link.held.insert(attempt, Held::Done);
-        link.done.push_back((epoch, TaskResult { attempt, outcome }));
+        link.done.push_back((epoch, TaskResult { attempt, outcome, blob: None }));
         link.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
     }
@@ -512,16 +596,26 @@ impl Worker {
 
     /// How many more tasks this worker wants to be sent.
     fn window(&self, shared: &Shared) -> u32 {
-        if shared.draining {
+        let is_idle = self.running.is_empty() && self.queue.is_empty() && self.pulling.is_empty();
+        if shared.draining || shared.blobs.is_full() || (self.crowded && !is_idle) {
             return 0;
         }
         let long = self.long_runs(shared.now);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
         let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
-        let held = self.queue.len() + self.running.len();
+        let held = self.queue.len() + self.pulling.len() + self.running.len();
         let room = shared.config.limits.held_max.saturating_sub(held);
         tasks.saturating_sub(held - long).min(room) as u32
+    }
+
+    /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
+    fn args_bytes(&self) -> usize {
+        let bytes = |waiting: &Waiting| match waiting.task.blob {
+            Some(blob) => blob.bytes as usize,
+            None => waiting.task.args.as_bytes().len(),
+        };
+        self.queue.iter().chain(self.pulling.values()).map(bytes).sum()
     }
 
     /// Runs whose slots are not counted on.
@@ -596,6 +690,12 @@ impl Worker {
             let held = self.links.get(&waiting.origin).and_then(|link| link.held.get(&waiting.task.attempt));
             assert!(matches!(held, Some(Held::Queued(_))), "{:?} is held", waiting.task.attempt);
         }
+        for (origin, attempt) in self.pulling.keys() {
+            let held = self.links.get(origin).and_then(|link| link.held.get(attempt));
+            assert!(matches!(held, Some(Held::Pulling(_))), "{attempt:?} is held");
+        }
+        let pulling = self.links.values().flat_map(|link| link.held.values());
+        assert_eq!(pulling.filter(|held| matches!(held, Held::Pulling(_))).count(), self.pulling.len());
         let queued = self.links.values().flat_map(|link| link.held.values());
         assert_eq!(queued.filter(|held| matches!(held, Held::Queued(_))).count(), self.queue.len());
         for (origin, link) in &self.links {
@@ -611,7 +711,7 @@ impl Worker {
     /// How full each collection is.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("origins", self.links.len(), limits.nodes_max);
-        see("held", self.queue.len() + self.running.len(), limits.held_max);
+        see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
     }
 
     /// Checks that nothing is under way.
@@ -627,9 +727,9 @@ impl Link {
         for (attempt, held) in &self.held {
             let runs = run_of(running, origin, *attempt).is_some();
             match held {
-                Held::Queued(_) => assert!(!runs, "what waits does not run"),
+                Held::Pulling(_) | Held::Queued(_) => assert!(!runs, "what waits does not run"),
                 Held::Running(_) => assert!(runs, "what is said to run does"),
-                Held::Done => done += 1,
+                Held::Large(_) | Held::Done => done += 1,
             }
             open += usize::from(!matches!(held, Held::Done));
         }
@@ -709,8 +809,8 @@ impl Link {
 
     /// Writes results that wait, or wait again, as long as there is room. Returns whether that
     /// was all of them.
-    fn put_results(&mut self, shared: &mut Shared, to: NodeId, budget: usize, put: &mut impl FnMut(&Message)) -> bool {
-        let mut left = budget;
+    fn put_results(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) -> bool {
+        let mut left = room.left;
         for (repeated, unacked) in self.unacked.values_mut().filter(|unacked| unacked.again).enumerate() {
             let bytes: usize = unacked.results.results.iter().map(result_bytes).sum();
             if bytes > left || repeated >= REPEATED_PER_PACKET_MAX {
@@ -723,8 +823,17 @@ impl Link {
         let Some(&(origin_epoch, _)) = self.done.front() else {
             return true;
         };
-        let mut results = Vec::new();
-        while let Some((epoch, result)) = self.done.front() {
+        let (mut results, mut is_starved) = (Vec::new(), false);
+        while let Some((epoch, result)) = self.done.front_mut() {
+            if *epoch == origin_epoch && is_large(result, room.packet) {
+                self.held.insert(result.attempt, Held::Large(*epoch));
+                shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
+                if !detach(shared, to, result, room.packet) {
+                    // Its address is marked when there is room to hold it.
+                    is_starved = true;
+                    break;
+                }
+            }
             let bytes = result_bytes(result);
             if *epoch != origin_epoch || bytes > left {
                 break;
@@ -733,7 +842,7 @@ impl Link {
             results.extend(self.done.pop_front().map(|(_, result)| result));
         }
         if results.is_empty() {
-            return false;
+            return is_starved;
         }
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
@@ -743,7 +852,7 @@ impl Link {
             self.unacked.insert(self.last_number, unacked);
             shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
         }
-        self.done.is_empty()
+        self.done.is_empty() || is_starved
     }
 
     /// Names what is held, an epoch of the origin at a time.
@@ -751,8 +860,8 @@ impl Link {
         let mut renews: BTreeMap<Epoch, (Vec<Attempt>, Vec<Attempt>)> = BTreeMap::new();
         for (attempt, held) in &self.held {
             match held {
-                Held::Running(epoch) => renews.entry(*epoch).or_default().0.push(*attempt),
-                Held::Queued(epoch) => renews.entry(*epoch).or_default().1.push(*attempt),
+                Held::Running(epoch) | Held::Large(epoch) => renews.entry(*epoch).or_default().0.push(*attempt),
+                Held::Pulling(epoch) | Held::Queued(epoch) => renews.entry(*epoch).or_default().1.push(*attempt),
                 Held::Done => {}
             }
         }
@@ -760,6 +869,31 @@ impl Link {
             put(&Message::Renew(Renew { origin_epoch, started, queued }));
         }
     }
+}
+
+/// Longest list of arguments that is taken: a canvas's, after the result of a parent.
+fn args_bytes_max(limits: &Limits) -> usize {
+    limits.canvas.args_bytes_max.saturating_add(limits.canvas.result_bytes_max)
+}
+
+/// Whether a result fits into no packet of so many bytes.
+fn is_large(result: &TaskResult, packet: usize) -> bool {
+    result.outcome.as_ref().is_ok_and(|value| value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet)
+}
+
+/// Takes the value out of a large result, for the origin to pull. Returns whether there was room to hold
+/// it.
+fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: usize) -> bool {
+    let Ok(value) = &mut result.outcome else {
+        return true;
+    };
+    let taken = core::mem::replace(value, Cbor::null());
+    let holder = Holder::Result { origin, attempt: result.attempt };
+    match blobs::hold(shared, origin, holder, taken, packet) {
+        Ok(blob) => result.blob = Some(blob),
+        Err(taken) => *value = taken,
+    }
+    result.blob.is_some()
 }
 
 /// An equal part of the window for each of several origins, never nothing as long as there is any.

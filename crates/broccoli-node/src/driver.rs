@@ -54,8 +54,6 @@ const HAND_BACK_MAX: Duration = Duration::from_secs(1);
 const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Events that wait for one listener; those after them are dropped.
 pub(crate) const EVENTS_MAX: usize = 4_096;
-/// What a packet takes beside the canvas in it.
-const SUBMIT_OVERHEAD_BYTES: usize = 512;
 
 /// Something that whoever runs a node may want to know.
 #[derive(Clone, Debug)]
@@ -171,7 +169,6 @@ pub struct Driver {
     pub(crate) client_id: String,
     /// Whether deployed code has to run here.
     pub(crate) runs_code: bool,
-    pub(crate) packet_bytes_max: usize,
     pub(crate) executor: Executor,
     pub(crate) store: Store,
     /// Of a durable node.
@@ -352,6 +349,7 @@ impl Driver {
             LinkEvent::Connected => {
                 self.connected = true;
                 self.reconnect = RECONNECT;
+                self.feed(Input::PacketLimit(self.link.packet_bytes_max()));
                 self.feed(Input::Connected);
                 self.tell(&NodeEvent::Connected);
             }
@@ -422,13 +420,6 @@ impl Driver {
             },
             Command::SubmitToCluster { canvas, options, updates, id } => {
                 let canvas = Cbor::encode(&canvas);
-                let (bytes, max) =
-                    (canvas.as_bytes().len(), self.packet_bytes_max.saturating_sub(SUBMIT_OVERHEAD_BYTES));
-                if bytes > max {
-                    let why = format!("the canvas has {bytes} bytes, a packet takes {max}: submit it in parts");
-                    let _ = updates.send(JobUpdate::Refused(Refusal::BadCanvas(why)));
-                    return;
-                }
                 let SubmitOptions { key, detached } = options;
                 let submit = self.node.submit_with(now, Submission { canvas, key, detached });
                 self.follow(submit, updates, id);

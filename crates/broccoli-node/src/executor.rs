@@ -510,7 +510,9 @@ impl Execution {
     }
 
     fn end(&mut self, outcome: Result<Cbor, Failure>) -> Stepped {
-        self.host.progress.end(self.started, Instant::now());
+        if self.host.progress.due().is_some() {
+            self.host.progress.end(self.started, Instant::now());
+        }
         Stepped::Done(outcome)
     }
 

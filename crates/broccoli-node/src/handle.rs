@@ -303,7 +303,6 @@ impl Builder {
             name,
             client_id: format!("{name}-{epoch}"),
             runs_code: self.slots > 0,
-            packet_bytes_max: self.limits.packet_bytes_max as usize,
             executor,
             store,
             journal: None,

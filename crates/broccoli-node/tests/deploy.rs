@@ -98,6 +98,8 @@ on_both_servers! {
         first.deploy_examples(&before).await;
         until(&before, holds("tasks")).await;
         before.leave().await;
+        // A journal of another cluster is refused as a whole.
+        fs::remove_dir_all(dir.0.join("journal")).unwrap();
         let mut after = second.node("n1").slots(1).data(&dir.0).start().unwrap();
         let said = |event| match event {
             NodeEvent::Storage(text) => Some(text),

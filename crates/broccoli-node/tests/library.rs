@@ -125,15 +125,6 @@ on_both_servers! {
         assert_eq!(result::<Vec<i64>>(origin.submit(numbered("boom", 6))).await.len(), 6);
     }
 
-    async fn a_canvas_that_no_packet_takes_is_refused(server: TestServer) {
-        let cluster = TestCluster::new(&server);
-        let client = cluster.node("client").start().unwrap();
-        let text = "x".repeat(support::PACKET_BYTES_MAX);
-        let job = client.submit_to_cluster(Canvas::task("shout", Cbor::encode(&(text,))));
-        let error = outcome::<String>(job).await.expect_err("is too large").to_string();
-        assert!(error.contains("submit it in parts"), "{error}");
-    }
-
     async fn two_origins_share_the_workers(server: TestServer) {
         let cluster = TestCluster::new(&server);
         let diary = Diary::default();

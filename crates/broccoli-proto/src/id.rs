@@ -114,6 +114,11 @@ byte_id! {
     ModuleHash, 32
 }
 
+byte_id! {
+    /// SHA-256 of a value that is too large for a packet.
+    BlobId, 32
+}
+
 /// An accepted canvas: the origin that holds it and a number that this origin never gives twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct JobId {

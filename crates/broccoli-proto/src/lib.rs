@@ -21,5 +21,5 @@ pub mod topic;
 
 pub use canvas::{Canvas, Form, Options, Split, Task};
 pub use cbor::Cbor;
-pub use id::{Epoch, JobId, ModuleHash, NodeId};
+pub use id::{BlobId, Epoch, JobId, ModuleHash, NodeId};
 pub use outcome::{Cause, Outcome, TaskError};

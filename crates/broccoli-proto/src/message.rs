@@ -25,7 +25,7 @@ pub use self::handles::{
 };
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
-use crate::{Cbor, Epoch, JobId, ModuleHash, NodeId};
+use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 /// One message. A packet holds one or more.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -144,6 +144,15 @@ pub enum Message {
     /// How a step of a job is.
     #[n(37)]
     StepNews(#[n(0)] StepNews),
+    /// Asks for pieces of a large value.
+    #[n(38)]
+    BlobRequest(#[n(0)] BlobRequest),
+    /// A piece of a large value.
+    #[n(39)]
+    BlobPiece(#[n(0)] BlobPiece),
+    /// The sender does not hold this value, or no longer.
+    #[n(40)]
+    BlobGone(#[n(0)] BlobId),
 }
 
 /// Presence of a node, retained on its birth topic.
@@ -289,6 +298,9 @@ pub struct LeasedTask {
     /// Time limit of this attempt, in milliseconds.
     #[n(4)]
     pub timeout_ms: Option<u64>,
+    /// Where to pull `args` from, which are null then: they fit into no packet.
+    #[n(5)]
+    pub blob: Option<BlobRef>,
 }
 
 /// One try at running a task, unique within an epoch of its origin.
@@ -354,6 +366,9 @@ pub struct TaskResult {
     /// Its value, or why there is none.
     #[n(1)]
     pub outcome: Result<Cbor, Failure>,
+    /// Where to pull the value from, which is null then: it fits into no packet.
+    #[n(2)]
+    pub blob: Option<BlobRef>,
 }
 
 /// Why an attempt failed, as its worker saw it.
@@ -426,6 +441,9 @@ pub struct Submit {
     /// Whether nobody waits for news. Default: the client does.
     #[n(4)]
     pub detached: Option<bool>,
+    /// Where to pull `canvas` from, which is null then: it fits into no packet.
+    #[n(5)]
+    pub blob: Option<BlobRef>,
 }
 
 /// The job is accepted.
@@ -485,6 +503,9 @@ pub struct JobEvent {
     /// What happened.
     #[n(1)]
     pub news: JobNews,
+    /// Where to pull the result from of a job that has ended, which is null then: it fits into no packet.
+    #[n(2)]
+    pub blob: Option<BlobRef>,
 }
 
 /// What can be told of a job. Only `Ended` is repeated until acknowledged.
@@ -615,6 +636,53 @@ pub struct Chunk {
     /// Index of the chunk.
     #[n(1)]
     pub index: u32,
+    /// Its bytes.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// A value that fits into no packet of its receiver: it stays with the sender of the message until
+/// the receiver has pulled it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BlobRef {
+    /// The value.
+    #[n(0)]
+    pub id: BlobId,
+    /// How long it is.
+    #[n(1)]
+    pub bytes: u32,
+    /// Longest piece that the sender can send; the receiver may ask for shorter ones.
+    #[n(2)]
+    pub piece_bytes: u32,
+}
+
+/// Asks for pieces of a large value. All pieces are equally long but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BlobRequest {
+    /// The value.
+    #[n(0)]
+    pub id: BlobId,
+    /// Index of the first piece.
+    #[n(1)]
+    pub first: u32,
+    /// How many.
+    #[n(2)]
+    pub count: u16,
+    /// How long each piece is to be.
+    #[n(3)]
+    pub piece_bytes: u32,
+}
+
+/// A piece of a large value. The whole is checked against its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BlobPiece {
+    /// The value.
+    #[n(0)]
+    pub id: BlobId,
+    /// Where the piece begins.
+    #[n(1)]
+    pub offset: u32,
     /// Its bytes.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]

@@ -20,7 +20,7 @@ use broccoli_proto::packet::{Address, messages as read_messages, open, put, seal
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{
-    Canvas, Cause, Cbor, Epoch, Form, JobId, ModuleHash, NodeId, Options, Outcome, Split, Task, TaskError,
+    BlobId, Canvas, Cause, Cbor, Epoch, Form, JobId, ModuleHash, NodeId, Options, Outcome, Split, Task, TaskError,
 };
 use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
@@ -47,7 +47,7 @@ kinds! { MESSAGES, message_kind, Message:
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
     28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
     33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
-    37 "step-news" StepNews,
+    37 "step-news" StepNews, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece, 40 "blob-gone" BlobGone,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
@@ -75,6 +75,7 @@ const WORKER_EPOCH: Epoch = Epoch(*b"epoch of worker.");
 const ATTEMPT: Attempt = Attempt { job: 0x6570_6f63_0000_0001, step: 3, number: 1 };
 const NEXT: Attempt = Attempt { step: 4, number: 2, ..ATTEMPT };
 const MODULE: ModuleHash = ModuleHash([0xab; 32]);
+const BLOB: BlobRef = BlobRef { id: BlobId([0xcd; 32]), bytes: 5_000_000, piece_bytes: 65_536 };
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
 const TOKEN: u64 = 0xfedc_ba98_7654_3210;
 
@@ -107,7 +108,7 @@ fn deploy_key() -> SigningKey {
 
 /// A vector of each kind of message, by the name of its file.
 fn messages() -> Vec<(&'static str, Message)> {
-    [presence(), work(), jobs(), handles(), modules()].concat()
+    [presence(), work(), jobs(), handles(), modules(), blobs()].concat()
 }
 
 fn presence() -> Vec<(&'static str, Message)> {
@@ -169,9 +170,12 @@ fn work() -> Vec<(&'static str, Message)> {
         Cause::Unfit,
         Cause::Expired,
     ]);
-    let failed =
-        failures.map(|((_, text), cause)| TaskResult { attempt: NEXT, outcome: Err(Failure::new(cause, *text)) });
-    let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)) }];
+    let failed = failures.map(|((_, text), cause)| TaskResult {
+        attempt: NEXT,
+        outcome: Err(Failure::new(cause, *text)),
+        blob: None,
+    });
+    let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)), blob: None }];
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
     let ask = PermitRequest { nonce: TOKEN, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
@@ -197,7 +201,8 @@ fn work() -> Vec<(&'static str, Message)> {
 
 /// A call of `add(2, 3)` and a bin of two calls with a time limit.
 fn lease() -> Lease {
-    let call = LeasedTask { attempt: ATTEMPT, function: 0, args: Cbor::encode(&(2, 3)), bin: false, timeout_ms: None };
+    let args = Cbor::encode(&(2, 3));
+    let call = LeasedTask { attempt: ATTEMPT, function: 0, args, bin: false, timeout_ms: None, blob: None };
     let args = Cbor::encode(&[(1, 2), (3, 4)]);
     let bin = LeasedTask { attempt: NEXT, args, bin: true, timeout_ms: Some(1_500), ..call.clone() };
     Lease {
@@ -211,7 +216,7 @@ fn lease() -> Lease {
 
 fn jobs() -> Vec<(&'static str, Message)> {
     let refused = |reason| Message::Refused(Refused { number: 1, reason });
-    let event = |news| Message::JobEvent(JobEvent { job: job(), news });
+    let event = |news| Message::JobEvent(JobEvent { job: job(), news, blob: None });
     let ended = |outcome: Outcome| event(JobNews::Ended(outcome));
     let logged =
         JobNews::Logged { node: node("pi-2"), function: "tasks.add".into(), task: 3, text: "half done".into() };
@@ -220,13 +225,20 @@ fn jobs() -> Vec<(&'static str, Message)> {
     let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
     let canvas = Cbor::encode(&call());
     let key = Some("tonight".into());
-    let detached = Submit { token: TOKEN, number: 2, canvas: canvas.clone(), key, detached: Some(true) };
+    let detached = Submit { token: TOKEN, number: 2, canvas: canvas.clone(), key, detached: Some(true), blob: None };
     vec![
         ("hello", Message::Hello),
         ("welcome", Message::Welcome(Welcome { token: TOKEN, modules: DIGEST })),
         (
             "submit",
-            Message::Submit(Submit { token: TOKEN, number: 1, canvas: canvas.clone(), key: None, detached: None }),
+            Message::Submit(Submit {
+                token: TOKEN,
+                number: 1,
+                canvas: canvas.clone(),
+                key: None,
+                detached: None,
+                blob: None,
+            }),
         ),
         ("submit.detached", Message::Submit(detached)),
         ("accepted", Message::Accepted(Accepted { number: 1, job: job() })),
@@ -273,7 +285,7 @@ fn handles() -> Vec<(&'static str, Message)> {
         ..running.clone()
     });
     let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
-    let news = |view| Message::StepNews(StepNews { job: job(), path: vec![1, 0], view });
+    let news = |view| Message::StepNews(StepNews { job: job(), path: vec![1, 0], view, blob: None });
     let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
     let failed = Some(Err(error(Cause::Returned)));
     vec![
@@ -303,6 +315,28 @@ fn modules() -> Vec<(&'static str, Message)> {
         ("chunk-request", Message::ChunkRequest(ChunkRequest { module: MODULE, first: 0, count: 16 })),
         ("chunk", Message::Chunk(Chunk { module: MODULE, index: 0, bytes: b"\0asm".to_vec() })),
         ("module-refused", Message::ModuleRefused(refused)),
+    ]
+}
+
+/// Each message with a value that is pulled, and how it is pulled.
+fn blobs() -> Vec<(&'static str, Message)> {
+    let mut leased = lease();
+    leased.tasks.truncate(1);
+    (leased.tasks[0].args, leased.tasks[0].blob) = (Cbor::null(), Some(BLOB));
+    let result = TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::null()), blob: Some(BLOB) };
+    let results = TaskResults { origin_epoch: EPOCH, number: 3, results: vec![result] };
+    let canvas = Cbor::null();
+    let submit = Submit { token: TOKEN, number: 3, canvas, key: None, detached: None, blob: Some(BLOB) };
+    let ended = JobEvent { job: job(), news: JobNews::Ended(Ok(Cbor::null())), blob: Some(BLOB) };
+    let request = BlobRequest { id: BLOB.id, first: 8, count: 16, piece_bytes: BLOB.piece_bytes };
+    vec![
+        ("lease.blob", Message::Lease(leased)),
+        ("task-results.blob", Message::TaskResults(results)),
+        ("submit.blob", Message::Submit(submit)),
+        ("job-event.blob", Message::JobEvent(ended)),
+        ("blob-request", Message::BlobRequest(request)),
+        ("blob-piece", Message::BlobPiece(BlobPiece { id: BLOB.id, offset: 8 * 65_536, bytes: b"piece".to_vec() })),
+        ("blob-gone", Message::BlobGone(BLOB.id)),
     ]
 }
 

@@ -195,10 +195,11 @@ impl Report {
             self.slowest.0.as_secs_f32(),
             self.slowest.1
         );
+        println!("{submitted:>10}  canvases handed in, {lost} lost with a memory that nobody promised to keep");
         println!(
-            "{submitted:>10}  jobs: {succeeded} succeeded and {failed} failed as the oracle says, {broken} ended by a fault"
+            "{:>10}  ends told: {succeeded} results and {failed} failures as the oracle says, {broken} by a fault",
+            succeeded + failed + broken
         );
-        println!("{:>10}  lost with a memory that nobody promised to keep, or refused", lost);
         println!("{tasks:>10}  tasks ended, {runs} runs, {deliveries} packets");
         println!("{:>10.1}  virtual hours", *virtual_us as f64 / 3.6e9);
         println!("{:>10.1}  MiB held at most by one seed", self.heap_bytes as f64 / f64::from(1 << 20));

@@ -449,7 +449,7 @@ impl Scenario {
                 any_task(&job.canvas, &|options| options.timeout_ms.is_some() || options.deadline_ms.is_some())
             }
             Cause::Lost if error.function == "journal" => self.is_lost(at),
-            Cause::Lost => !self.is_calm(),
+            Cause::Lost => !self.troubles.is_empty(),
             Cause::Unfit => self.is_small,
             Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
             Cause::Returned => false,

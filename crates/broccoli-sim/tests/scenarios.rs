@@ -2,7 +2,7 @@
 //! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
 
 use broccoli_core::Event;
-use broccoli_proto::message::Refusal;
+use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::{Canvas, Cbor};
 use broccoli_sim::cluster::{Cluster, Faults, Spec};
 use broccoli_sim::scenario;
@@ -68,6 +68,52 @@ fn a_clock_set_back_while_its_origin_was_off_makes_no_countdown_longer() {
     c.set_wall_clock(origin, 0);
     c.restart(origin);
     assert!(c.run_until(8_000, |c| !c.runs.is_empty()), "the task runs");
+}
+
+/// A revoke was refused by an origin that had restarted. Its token was forgotten, and no other one
+/// was asked for.
+#[test]
+fn a_client_whose_revoke_was_refused_says_hello_again() {
+    let mut c = started(4780, vec![Spec::new("origin", 1), Spec::client("client")]);
+    c.attach(1);
+    c.run_for(1_000);
+    let job = c.submit_remote(1, &sleep(60_000));
+    c.run_for(1_000);
+    c.kill(0, false);
+    c.restart(0);
+    // Said to the new incarnation before the client hears of it.
+    c.revoke(1, job);
+    c.run_for(5_000);
+    let next = c.submit_remote(1, &sleep(1));
+    assert!(c.wait(1, next, 5_000).is_ok());
+}
+
+/// What goes on at a worker while its origin restarts is not run again.
+#[test]
+fn an_origin_that_restarts_adopts_what_still_runs() {
+    let mut c = started(5, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 2)]);
+    for n in 0..2 {
+        c.submit(0, &sleep(3_000 + n));
+    }
+    assert!(c.run_until(2_000, |c| c.running_on(1) == 2));
+    c.run_for(500);
+    c.kill(0, true);
+    c.run_for(500);
+    c.restart(0);
+    c.run_for(10_000);
+    assert_eq!(c.runs.len(), 2, "each task ran once");
+}
+
+/// The message with a result is lost: it is sent again, and its task does not run again.
+#[test]
+fn a_lost_result_is_sent_again() {
+    let mut c = started(6, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1)]);
+    let job = c.submit(0, &sleep(100));
+    c.lose = Some(|message| matches!(message, Message::TaskResults(_)));
+    c.run_for(1_000);
+    c.lose = None;
+    assert!(c.wait(0, job, 10_000).is_ok());
+    assert_eq!(c.runs.len(), 1, "the task ran once");
 }
 
 /// Doubled packets, nothing lost or late: no attempt runs twice.

@@ -17,7 +17,7 @@ pub struct Limits {
     pub call_depth_max: usize,
     /// How many stacks a module keeps for its next runs; about the number of slots.
     pub stacks_cached_max: usize,
-    /// Largest encoded argument list.
+    /// Largest encoded argument list; it has to fit into the memory beside everything else.
     pub args_bytes_max: usize,
     /// Largest encoded result or error text.
     pub result_bytes_max: usize,
@@ -37,8 +37,8 @@ impl Limits {
             stack_bytes_max: 1 << 20,
             call_depth_max: 1000,
             stacks_cached_max: 8,
-            args_bytes_max: 4 << 20,
-            result_bytes_max: 4 << 20,
+            args_bytes_max: 64 << 20,
+            result_bytes_max: 64 << 20,
             log_bytes_max: 64 << 10,
         }
     }

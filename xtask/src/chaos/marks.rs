@@ -65,20 +65,23 @@ impl Marks {
         self.0.len() - self.0.iter().map(|run| run.task).collect::<BTreeSet<_>>().len()
     }
 
-    /// Seconds from `since_us` until the last task that it held up has started: one that starts again, or later than
-    /// tasks behind it. 0 if it held up none.
+    /// Seconds from `since_us` until the last task that was held up then has started: one that starts again, or later
+    /// than tasks behind it. 0 if none was. What runs once more after that is a repetition, but nobody waits for it.
     pub(crate) fn recovered_after(&self, since_us: u64) -> f64 {
-        let first: BTreeMap<usize, u64> = self.0.iter().rev().map(|run| (run.task, run.start_us)).collect();
-        let last: BTreeMap<usize, u64> = self.0.iter().map(|run| (run.task, run.start_us)).collect();
+        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+        // In reverse, so that the earliest start of each task stays.
+        for run in self.0.iter().rev() {
+            let starts = if run.start_us < since_us { &mut before } else { &mut after };
+            starts.insert(run.task, run.start_us);
+        }
         let mut behind_us = u64::MAX;
         let mut recovered_us = since_us;
-        for (task, first_us) in first.iter().rev() {
-            let last_us = last.get(task).copied().unwrap_or_default();
-            let held_up = last_us > *first_us || *first_us > behind_us.saturating_add(HELD_UP_US);
-            if held_up {
-                recovered_us = recovered_us.max(last_us);
-            }
-            behind_us = behind_us.min(*first_us);
+        let tasks: BTreeSet<usize> = before.keys().chain(after.keys()).copied().collect();
+        for task in tasks.into_iter().rev() {
+            let (early_us, late_us) = (before.get(&task).copied(), after.get(&task).copied());
+            let held_up = |late_us: &u64| early_us.is_some() || *late_us > behind_us.saturating_add(HELD_UP_US);
+            recovered_us = recovered_us.max(late_us.filter(held_up).unwrap_or_default());
+            behind_us = behind_us.min(early_us.or(late_us).unwrap_or(u64::MAX));
         }
         seconds(since_us, recovered_us)
     }
@@ -160,6 +163,15 @@ mod tests {
         assert_eq!(marks.all_work_after(&["b".into()], 500_000), Some(1.5));
         assert_eq!(marks.all_work_after(&["a".into()], 500_000), None);
         assert!(marks.has_worked("a") && marks.runs_of("a") == 1);
+    }
+
+    #[test]
+    fn a_repetition_after_the_recovery_holds_nobody_up() {
+        let marks = marks(&[
+            ("a", "S 1 9000000\nE 1 9000001\n"),
+            ("b", "S 1 2000000\nE 1 2000001\nS 2 1000000\nE 2 1000001\n"),
+        ]);
+        assert_eq!((marks.repeated(), marks.recovered_after(500_000)), (1, 1.5));
     }
 
     #[test]

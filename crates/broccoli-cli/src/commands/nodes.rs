@@ -19,8 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodesArgs {
     /// For machines: [{"name", "state", "slots", "resident", "labels", "version", "running", "queued", "jobs",
-    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}]}]; state is live, silent or
-    /// gone, and what only an answer tells is null for a node that gave none
+    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}]}]; state is live, draining (about to leave),
+    /// silent or gone, and what only an answer tells is null for a node that gave none
     #[arg(long)]
     json: bool,
 }
@@ -43,9 +43,8 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     let members = session.node.query(|node: &Node| {
         // The clock of this client starts with it.
         let now = Duration::from_millis(node.vitals().uptime_ms);
-        let nodes = node.members().filter(|(_, member)| member.birth.slots > 0 || member.birth.resident);
         let last_seen = |heard: Instant| now.saturating_sub(Duration::from_micros(heard.0));
-        nodes
+        node.members()
             .map(|(name, member)| (name, member.birth.clone(), member.alive, last_seen(member.heard)))
             .collect::<Vec<_>>()
     });
@@ -53,14 +52,17 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     session.close().await;
     let row = |(name, birth, alive, last_seen)| {
         let vitals = answers.remove(&name);
+        let drains = vitals.as_ref().is_some_and(|vitals| vitals.draining == Some(true));
         let state = match (&vitals, alive) {
             (_, false) => "gone",
+            (Some(_), true) if drains => "draining",
             (Some(_), true) => "live",
             (None, true) => "silent",
         };
         Row { name, birth, state, vitals, last_seen }
     };
-    let rows: Vec<Row> = members.into_iter().map(row).collect();
+    let is_node = |row: &Row| row.birth.slots > 0 || row.birth.resident || row.state == "draining";
+    let rows: Vec<Row> = members.into_iter().map(row).filter(is_node).collect();
     if args.json {
         output::print(Value::from_iter(rows.iter().map(as_json)))
     } else {

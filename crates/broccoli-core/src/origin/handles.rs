@@ -111,7 +111,7 @@ impl Origin {
         let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
-        shared.outbox.send(from, Message::StepNews(StepNews { job, path, view }));
+        shared.outbox.send(from, Message::StepNews(StepNews { job, path, view, blob: None }));
     }
 
     fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {
@@ -149,7 +149,7 @@ impl Origin {
             // What is wrong is said as for any submit.
             Err(_) => Cbor::null(),
         };
-        let submit = Submit { token, number, canvas, key: None, detached: Some(true) };
+        let submit = Submit { token, number, canvas, key: None, detached: Some(true), blob: None };
         self.on_submit(shared, around, from, epoch, &submit);
     }
 

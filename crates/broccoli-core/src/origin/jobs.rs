@@ -95,6 +95,8 @@ pub(super) struct Task {
     /// Attempts that had started and were lost.
     pub(super) losses: u8,
     pub(super) phase: Phase,
+    /// An entry of the queue names it. A task that is adopted or ends leaves its entry behind.
+    queued: bool,
 }
 
 /// The class of tasks with this function, routing and rate.
@@ -169,7 +171,8 @@ impl Job {
         let at = step as usize;
         if self.tasks.len() <= at {
             self.tasks.reserve_exact(self.plan.steps().max(at + 1) - self.tasks.len());
-            self.tasks.resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready });
+            let unready = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false };
+            self.tasks.resize(at + 1, unready);
         }
         &mut self.tasks[at]
     }
@@ -177,8 +180,10 @@ impl Job {
     /// Queues a task behind the others.
     pub(super) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
         self.set_phase(step, Phase::Ready);
-        let class = self.class(step, queue);
-        queue.push_back(class, self.priority(step), number, step);
+        if !core::mem::replace(&mut self.task_mut(step).queued, true) {
+            let class = self.class(step, queue);
+            queue.push_back(class, self.priority(step), number, step);
+        }
     }
 
     /// The class of the queue for a task. Looked up each time: a queue forgets classes while they
@@ -203,9 +208,13 @@ impl Job {
         self.task_mut(step).phase = phase;
     }
 
-    /// A new attempt at a ready task; none if it is not ready any more.
+    /// A new attempt at a task whose entry has come up in the queue; none if it is not ready any more.
     pub(super) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
-        let task = self.tasks.get_mut(step as usize).filter(|task| task.phase == Phase::Ready)?;
+        let task = self.tasks.get_mut(step as usize)?;
+        task.queued = false;
+        if task.phase != Phase::Ready {
+            return None;
+        }
         task.phase = Phase::Leased;
         task.attempt = task.attempt.max(self.attempts_before) + 1;
         Some(Attempt { job: number, step, number: task.attempt })
@@ -239,6 +248,7 @@ impl Job {
             args: Cbor::from_encoded(self.plan.args(step).into_owned()),
             bin: call.mode == Mode::Bin,
             timeout_ms: call.options.timeout_ms,
+            blob: None,
         };
         Some((&self.functions[call.key as usize].leased, leased))
     }
@@ -251,8 +261,10 @@ impl Job {
             return false;
         }
         self.set_phase(step, Phase::Ready);
-        let class = self.class(step, queue);
-        queue.push_front(class, self.priority(step), attempt.job, step);
+        if !core::mem::replace(&mut self.task_mut(step).queued, true) {
+            let class = self.class(step, queue);
+            queue.push_front(class, self.priority(step), attempt.job, step);
+        }
         true
     }
 
@@ -394,6 +406,13 @@ impl Job {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
+    /// Whether a task that an entry of the queue names waits. If not, the entry goes.
+    pub(super) fn keeps_entry(&mut self, step: u32) -> bool {
+        let task = self.task_mut(step);
+        task.queued &= task.phase == Phase::Ready;
+        task.queued
+    }
+
     /// Whether any task was handed to a worker, so far as this incarnation knows.
     pub(super) fn was_leased(&self) -> bool {
         self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
@@ -487,20 +506,24 @@ pub(super) fn attempts_before(boots: u32) -> u32 {
 
 /// How a job ended, with a result of at most `bytes_max`.
 pub(super) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
-    let too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
-    let Some(value) = outcome.as_ref().ok().filter(too_large) else {
+    let is_too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
+    let Some(value) = outcome.as_ref().ok().filter(is_too_large) else {
         return JobNews::Ended(outcome.clone());
     };
-    JobNews::Ended(Err(TaskError {
+    JobNews::Ended(Err(too_large(value.as_bytes().len(), bytes_max)))
+}
+
+/// How a client is told that it cannot have the result of its job.
+pub(crate) fn too_large(bytes: usize, bytes_max: u32) -> TaskError {
+    TaskError {
         function: "result".into(),
         task: 0,
         node: None,
         attempt: 0,
         cause: Cause::Unfit,
         text: alloc::format!(
-            "the result of the job has {} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster",
-            value.as_bytes().len()
+            "the result of the job has {bytes} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster"
         ),
         members: Vec::new(),
-    }))
+    }
 }

@@ -1,21 +1,22 @@
 //! What the origin knows of one worker: its credit and the tasks leased to it.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::Epoch;
 use broccoli_proto::message::{Abort, Attempt, Fetch, Lease, LeasedFunction, Message, ResultAck};
+use broccoli_proto::{Cbor, Epoch, NodeId};
 
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 
 use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
-use crate::shared::Shared;
+use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
+use crate::shared::{Room, Shared};
 use crate::time::{Instant, ms};
 
 /// A lease that is not renewed for this long is lost.
@@ -35,6 +36,8 @@ const PAST_EPOCHS: usize = 16;
 /// A batch that the worker has not seen after this time does not take of its credit any more: it
 /// was lost, and so may be what says that it came.
 const IN_FLIGHT_MAX: Duration = ms(1_500);
+/// Messages of results of which some are being pulled; of others, the worker tells again.
+const MISSING_MAX: usize = 1_024;
 /// About what a lease takes beside its tasks.
 const LEASE_BYTES: usize = 64;
 
@@ -62,6 +65,8 @@ pub(super) struct Peer {
     acks: Vec<u32>,
     ack_at: Instant,
     pub(super) aborts: Vec<Attempt>,
+    /// By the number of their message: results that were told of and are being pulled.
+    pub(super) missing: BTreeMap<u32, BTreeSet<Attempt>>,
     /// Its link is gone, or it does not confirm: no new work.
     pub(super) suspected: bool,
 }
@@ -122,6 +127,7 @@ impl Peer {
             acks: Vec::new(),
             ack_at: Instant(0),
             aborts: Vec::new(),
+            missing: BTreeMap::new(),
             suspected: false,
         }
     }
@@ -286,6 +292,14 @@ impl Peer {
         if self.acks.len() < ACKS_WAITING_MAX { Acknowledged::Later(self.ack_at) } else { Acknowledged::Now }
     }
 
+    /// Notes that a message of results is not to be acknowledged before these are here.
+    pub(super) fn miss(&mut self, number: u32, missing: BTreeSet<Attempt>) {
+        self.missing.insert(number, missing);
+        if self.missing.len() > MISSING_MAX {
+            self.missing.pop_first();
+        }
+    }
+
     /// About how long acknowledgements and aborts are.
     fn acks_bytes(&self) -> usize {
         self.acks.len() * 5 + self.aborts.len() * 24 + LEASE_BYTES
@@ -303,20 +317,23 @@ impl Peer {
         }
     }
 
-    /// The next batch of outgoing attempts; those that fit into no packet, with the reason; and
-    /// whether there are more.
+    /// The next batch of outgoing attempts; those whose arguments are too large for any node, with the
+    /// reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
     pub(super) fn next_lease(
         &mut self,
         jobs: &BTreeMap<u64, Box<Job>>,
-        shared: &Shared,
-        budget: usize,
+        shared: &mut Shared,
+        to: NodeId,
+        room: Room,
     ) -> (Option<Lease>, Vec<(Attempt, String)>, bool) {
-        let packet = self.packet_bytes_max.min(shared.config.limits.packet_bytes_max) as usize;
-        let task_max = packet.saturating_sub(OVERHEAD_BYTES_MAX + LEASE_BYTES);
-        let room = task_max.min(budget.saturating_sub(LEASE_BYTES + self.acks_bytes()));
+        // What a node has for itself is in no packet.
+        let theirs = if to == shared.me() { usize::MAX } else { self.packet_bytes_max as usize };
+        let packet = room.packet.min(theirs.saturating_sub(OVERHEAD_BYTES_MAX));
+        let task_max = packet.saturating_sub(LEASE_BYTES);
+        let room = task_max.min(room.left.saturating_sub(LEASE_BYTES + self.acks_bytes()));
         let under_way: usize = self.in_flight.iter().map(|batch| batch.bytes as usize).sum();
         let credit = (self.bytes as usize).saturating_sub(under_way);
-        let mut out_of_credit = false;
+        let (mut out_of_credit, mut starved) = (false, false);
         let (mut functions, mut tasks, mut unfit): (Vec<Arc<LeasedFunction>>, Vec<_>, Vec<_>) = Default::default();
         let mut bytes = 0;
         while let Some(&attempt) = self.outgoing.front() {
@@ -326,13 +343,23 @@ impl Peer {
                 self.outgoing.pop_front();
                 continue;
             };
-            let size = task.args.as_bytes().len() + function.name.len() + 96;
-            if size > task_max {
-                unfit.push((attempt, format!("the arguments have {size} bytes, a packet takes {task_max}")));
+            let len = task.args.as_bytes().len();
+            if len > u32::MAX as usize {
+                unfit.push((attempt, format!("the arguments have {len} bytes, a node takes {}", u32::MAX)));
                 self.outgoing.pop_front();
                 self.leases.remove(&attempt);
                 continue;
             }
+            if len + VALUE_OVERHEAD_BYTES > task_max {
+                let args = core::mem::replace(&mut task.args, Cbor::null());
+                let Ok(blob) = blobs::hold(shared, to, Holder::Args { worker: to, attempt }, args, packet) else {
+                    // The worker is marked when there is room.
+                    starved = true;
+                    break;
+                };
+                task.blob = Some(blob);
+            }
+            let size = task.args.as_bytes().len() + function.name.len() + 96;
             // The credit of a worker that waits for nothing allows for one task of any size.
             out_of_credit = bytes + size > credit && bytes + under_way > 0;
             if tasks.len() >= LEASE_TASKS_MAX || bytes + size > room || out_of_credit {
@@ -344,7 +371,7 @@ impl Peer {
             tasks.push(task);
             self.outgoing.pop_front();
         }
-        let more = !self.outgoing.is_empty() && !out_of_credit;
+        let more = !self.outgoing.is_empty() && !out_of_credit && !starved;
         if tasks.is_empty() {
             return (None, unfit, more);
         }

@@ -149,7 +149,7 @@ impl Queue {
 
     /// A queued task has ended. Its entry is dropped when it comes to the front, or with others
     /// when they are as many as those that wait.
-    pub(super) fn went_stale(&mut self, waits: impl Fn(u64, u32) -> bool) {
+    pub(super) fn went_stale(&mut self, mut waits: impl FnMut(u64, u32) -> bool) {
         self.stale += 1;
         if self.stale < STALE_MIN || self.stale * 2 < self.len {
             return;
@@ -172,7 +172,7 @@ impl Queue {
 
     /// Drops entries at the front of a class whose tasks do not wait any more: a late success has
     /// ended them. What is left at the front really waits.
-    pub(super) fn drop_stale(&mut self, class: u32, waits: impl Fn(u64, u32) -> bool) {
+    pub(super) fn drop_stale(&mut self, class: u32, mut waits: impl FnMut(u64, u32) -> bool) {
         let Some(class) = self.classes.get_mut(&class) else {
             return;
         };

@@ -9,7 +9,8 @@ use crate::shared::Shared;
 impl Worker {
     /// Gives back what has not started, and takes back all credit.
     pub(crate) fn drain(&mut self, shared: &mut Shared) {
-        for waiting in self.queue.drain(..) {
+        let pulling = core::mem::take(&mut self.pulling);
+        for waiting in self.queue.drain(..).chain(pulling.into_values()) {
             if let Some(link) = self.links.get_mut(&waiting.origin) {
                 link.held.remove(&waiting.task.attempt);
                 link.returns.push(waiting.task.attempt);

@@ -93,15 +93,3 @@ fn packets_stay_within_their_limit_and_large_work_finishes() {
     c.run_for(10_000);
     c.assert_idle();
 }
-
-#[test]
-fn arguments_that_fit_no_packet_fail_their_task() {
-    let small = Spec::worker("w", 2).limits(|limits| limits.packet_bytes_max = 4_096);
-    let mut c = Cluster::started(6, vec![Spec::new("origin", 0), small]);
-    let long = "x".repeat(5_000);
-    let job = c.submit(0, &Canvas::task("echo", broccoli_proto::Cbor::encode(&[long])));
-    let error = c.wait(0, job, 1_000).expect_err("too long");
-    assert_eq!(error.cause, broccoli_proto::Cause::Unfit);
-    c.run_for(10_000);
-    c.assert_idle();
-}

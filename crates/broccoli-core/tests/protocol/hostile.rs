@@ -28,6 +28,7 @@ fn a_lease_with_a_stale_token_does_not_run() {
             args: Cbor::encode(&(1, 1)),
             bin: false,
             timeout_ms: None,
+            blob: None,
         }],
         result_bytes_max: 1_000,
     };
@@ -203,7 +204,7 @@ fn a_result_that_is_no_value_fails_its_task() {
     let (origin_epoch, attempt) = lease.expect("a lease was sent");
     let renew = c.published.iter().find(|p| p.from == 1).expect("the worker has spoken");
     let epoch = open(&renew.bytes).0.epoch;
-    let nonsense = TaskResult { attempt, outcome: Ok(Cbor::from_encoded(vec![0x82, 0x01])) };
+    let nonsense = TaskResult { attempt, outcome: Ok(Cbor::from_encoded(vec![0x82, 0x01])), blob: None };
     let message = Message::TaskResults(TaskResults { origin_epoch, number: 77, results: vec![nonsense] });
     let to = Address::Node(c.name(0));
     c.inject(0, to, &seal("w", to, epoch, 1_000, &[message]));

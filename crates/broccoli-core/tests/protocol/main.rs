@@ -1,7 +1,9 @@
 //! The protocol of the sans-IO node, one module a behaviour.
 
 mod batches;
+mod blobs;
 mod clients;
+mod complaints;
 mod faults;
 mod forms;
 mod growth;

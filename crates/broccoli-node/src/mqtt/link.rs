@@ -34,6 +34,10 @@ const CHECKS_PER_KEEP_ALIVE: u32 = 2;
 const SILENT_CHECKS_MAX: u32 = 3;
 /// In flight at QoS 1 if the server names no number.
 const RECEIVE_MAX_DEFAULT: u16 = u16::MAX;
+/// What a packet of ours has beside its payload: header, topic and packet id.
+const PUBLISH_OVERHEAD_BYTES: usize = 256;
+/// A server that takes smaller packets cannot carry what nodes have to say.
+const SERVER_BYTES_MIN: usize = 4_096;
 /// The packet id of the one SUBSCRIBE; those of publishes follow.
 const SUBSCRIBE_ID: u16 = 1;
 
@@ -182,6 +186,13 @@ impl Link {
     /// True from [`LinkEvent::Connected`] to [`LinkEvent::Disconnected`].
     pub fn is_connected(&self) -> bool {
         self.attempt.as_ref().and_then(Attempt::open_wire).is_some()
+    }
+
+    /// The largest payload that link and server take, in bytes.
+    pub fn packet_bytes_max(&self) -> u32 {
+        let server = self.attempt.as_ref().map_or(usize::MAX, |attempt| attempt.quota.packet_bytes_max);
+        let payload = self.config.packet_bytes_max.min(server.saturating_sub(PUBLISH_OVERHEAD_BYTES));
+        u32::try_from(payload).unwrap_or(u32::MAX)
     }
 
     /// True if [`Link::publish`] takes a QoS 0 packet now.
@@ -460,6 +471,12 @@ impl Attempt {
         }
         self.quota =
             Quota::new(limits.and_then(|limits| limits.max_packet_size), limits.and_then(|limits| limits.receive_max));
+        if self.quota.packet_bytes_max < SERVER_BYTES_MIN {
+            let max = self.quota.packet_bytes_max;
+            let why =
+                format!("the MQTT server takes packets of {max} bytes only, at least {SERVER_BYTES_MIN} are needed");
+            return Err(DisconnectReason::Other(why));
+        }
         if config.subscriptions.is_empty() {
             return Ok(Some(self.open()));
         }

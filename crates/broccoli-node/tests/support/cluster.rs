@@ -37,8 +37,7 @@ impl TestCluster {
     /// Settings of a node of this cluster, with packets that the server takes.
     pub(crate) fn node(&self, name: &str) -> Builder {
         let packet_bytes_max = PACKET_BYTES_MAX as u32;
-        let result_bytes_max = packet_bytes_max - 4096;
-        let limits = Limits { packet_bytes_max, result_bytes_max, ..Limits::host() };
+        let limits = Limits { packet_bytes_max, ..Limits::host() };
         let builder = NodeHandle::builder().cluster(self.cluster.clone()).server(self.url.clone()).limits(limits);
         builder.name(node_id(name))
     }

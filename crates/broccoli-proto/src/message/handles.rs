@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
+use super::BlobRef;
 use crate::JobId;
 use crate::outcome::Outcome;
 
@@ -134,6 +135,9 @@ pub struct StepNews {
     /// None if the job has no such step, or the origin no such job.
     #[n(2)]
     pub view: Option<StepView>,
+    /// Where to pull the result from, which is null then: it fits into no packet.
+    #[n(3)]
+    pub blob: Option<BlobRef>,
 }
 
 /// A step of a canvas: a task, or a form with members.

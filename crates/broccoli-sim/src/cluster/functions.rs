@@ -9,7 +9,7 @@ use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Canvas, Cause, Cbor};
 use minicbor::bytes::ByteVec;
 
-const FUNCTIONS: [(&str, &[(&str, &str)]); 13] = [
+const FUNCTIONS: [(&str, &[(&str, &str)]); 14] = [
     ("add", &[("x", "i64"), ("y", "i64")]),
     ("mul", &[("x", "i64"), ("y", "i64")]),
     ("tsum", &[("xs", "[i64]")]),
@@ -17,6 +17,8 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 13] = [
     ("echo", &[("x", "any")]),
     ("concat", &[("a", "str"), ("b", "str")]),
     ("fail", &[("msg", "str")]),
+    // A text of so many bytes.
+    ("large", &[("bytes", "i64")]),
     ("sleep", &[("ms", "i64")]),
     // Fails as often as it is told, then gives the number of calls before.
     ("flaky", &[("failures", "i64")]),
@@ -45,6 +47,13 @@ pub fn natives() -> NativeModule {
 /// A function without parameters, for modules that travel.
 pub fn version_function() -> Function {
     Function { name: "version".into(), args: vec![], ret: Type::Any, doc: String::new() }
+}
+
+/// A text of so many bytes, none of whose parts is like another.
+pub fn large(bytes: usize) -> Cbor {
+    let mut text: String = (0..bytes / 8 + 1).map(|at| format!("{at:8}")).collect();
+    text.truncate(bytes);
+    Cbor::encode(&text)
 }
 
 /// How long a call takes, and what it comes to. `before` calls of the same were run before.
@@ -78,6 +87,7 @@ fn call_one(name: &str, args: &Cbor, version: u64, before: usize) -> (Duration, 
             let (a, b) = args.decode::<(String, String)>().expect("two strings");
             Ok(Cbor::encode(&(a + &b)))
         }
+        "large" => Ok(large(args.decode::<[usize; 1]>().expect("a number")[0])),
         "fail" => returned(args.decode::<[String; 1]>().expect("a string")[0].clone()),
         "flaky" if (before as i64) < args.decode::<[i64; 1]>().expect("a number")[0] => returned("not yet".into()),
         "flaky" => Ok(Cbor::encode(&before)),
