@@ -23,7 +23,7 @@ mod view;
 pub use lower::{ArgumentError, CanvasError, Resolved, lower};
 pub(crate) use parts::is_pin;
 pub use parts::{Room, pinned_to};
-pub use plan::{Call, Effects, Mode, Plan, Progress, StepId};
+pub use plan::{Call, Callee, Effects, Mode, Plan, Progress, StepId, Target};
 pub use view::{StepState, StepView};
 
 /// How much one canvas may take of the node that evaluates it.

@@ -51,6 +51,10 @@ pub struct Limits {
     pub archive_ms: u64,
     /// Tasks of all these jobs together.
     pub tasks_max: u32,
+    /// Memory that all these jobs may take, in bytes, as far as that can be told: their canvases,
+    /// arguments and tasks, and what their tasks have come to. With more than that no others are
+    /// accepted; an origin that holds none takes one of any size.
+    pub queue_bytes_max: usize,
     /// One canvas.
     pub canvas: canvas::Limits,
     /// Leased tasks held as worker.
@@ -81,6 +85,7 @@ impl Limits {
             archive_bytes_max: 32 << 20,
             archive_ms: 24 * 3_600_000,
             tasks_max: 1_000_000,
+            queue_bytes_max: 512 << 20,
             canvas: canvas::Limits {
                 steps_max: 1_000_000,
                 depth_max: 32,

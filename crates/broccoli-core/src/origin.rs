@@ -16,6 +16,7 @@
 mod archive;
 mod audit;
 mod delays;
+mod functions;
 mod growth;
 mod handles;
 mod jobs;
@@ -25,17 +26,17 @@ mod queue;
 mod rates;
 mod recovery;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, LeasedFunction, Log, Message, Progress,
-    Refusal, Refused, Renew, Return, Revoke, Submit, TaskResults, Welcome,
+    Accepted, Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Refused,
+    Renew, Return, Revoke, Submit, TaskResults, Welcome,
 };
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
@@ -43,16 +44,17 @@ use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outc
 
 use self::archive::{Archive, Ended};
 use self::delays::{Announced, Due};
+use self::functions::Functions;
 use self::growth::Growth;
 pub(crate) use self::jobs::{Client, too_large};
 use self::jobs::{Job, Phase, Task, ended_news};
-use self::journal::{About, AcceptedRecord, Binding, Change, ChangesRecord, Journal, Key, Promise, Record};
+use self::journal::{About, Change, ChangesRecord, Journal, Key, Promise, Record};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::{Acknowledged, Peer};
 use self::queue::Queue;
 use self::rates::Arbiter;
 use crate::blobs::{self, Want};
-use crate::canvas::{CanvasError, Effects, Resolved, StepId, lower};
+use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Action, Event, RecordKey, SubmitId, Write};
 use crate::members::Members;
 use crate::modules::Modules;
@@ -76,7 +78,7 @@ const ENDED_TRIES_MAX: u32 = 8;
 /// Old results are looked for at most this often.
 const FORGET: Duration = ms(1_000);
 /// After a restart, workers have this long from the first connection to say what they hold …
-const ADOPT: Duration = ms(500);
+const ADOPT: Duration = ms(800);
 /// … and the node waits this long for a connection.
 const ADOPT_UNCONNECTED: Duration = ms(2_000);
 /// The call for help is repeated after this time, doubled up to the maximum.
@@ -145,7 +147,10 @@ impl From<SubmitError> for Refusal {
 /// The origin role.
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<u64, Box<Job>>,
+    /// About what they take of the memory, together.
+    bytes: usize,
+    functions: Functions,
     /// Jobs that are over.
     archive: Archive,
     /// Submits that their clients have named, running and over.
@@ -241,19 +246,16 @@ impl Origin {
         if let Some(reason) = &self.stalled {
             return Err(SubmitError::Storage(reason.clone()));
         }
-        let (mut bindings, mut recorded) = (Vec::new(), Vec::new());
-        let is_durable = self.journal.is_on();
+        let (functions, mut bound) = (&mut self.functions, Vec::new());
         let resolve = |name: &str| {
             let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
-            let key = bindings.len() as u32;
-            bindings.push(Arc::new(LeasedFunction { module: found.module, name: found.function.name.clone() }));
-            if is_durable {
-                let (asked, full, function) = (name.into(), found.full_name(), found.function.clone());
-                recorded.push(Binding { asked, full, module: found.module, function });
-            }
-            Ok(Resolved { name: found.full_name(), function: found.function, key })
+            let function = functions.bind(name, found.module, found.function, || found.full_name());
+            let target = function.target(bound.len());
+            bound.push(function);
+            Ok(target)
         };
         let plan = lower(request.canvas, resolve, &limits.canvas).map_err(SubmitError::Canvas)?;
+        bound.shrink_to_fit();
         if shared.unix_ms().is_none() && plan.options().iter().any(|options| options.eta_unix_ms.is_some()) {
             return Err(SubmitError::NoClock);
         }
@@ -265,30 +267,33 @@ impl Origin {
         if self.tasks.saturating_add(total) > limits.tasks_max {
             return Err(SubmitError::QueueFull);
         }
-        self.tasks += total;
-        self.last_job += 1;
-        self.accepted += 1;
-        let id = JobId::new(shared.me(), shared.epoch, self.last_job);
-        if let Some(key) = &key {
-            self.keys.insert(key.text.clone(), id.number);
-        }
         let about = About {
             submitter: request.submitter,
             waits: matches!(request.client, Client::Remote(_)),
             key,
             submitted_unix_ms: shared.unix_ms(),
-            name: plan.name().into(),
+            name: String::new(),
         };
-        if let Some(unwritten) = self.journal.of(id.number) {
-            let (about, canvas, bindings) = (about.clone(), request.encoded.clone(), recorded);
-            let record = AcceptedRecord { order: self.accepted, about, canvas, bindings };
-            unwritten.accepted = Some(Record::Accepted(record).encode());
+        let mut job = Job::new(plan, request.client, about, request.encoded, bound);
+        let bytes = self.bytes + job.bytes();
+        if bytes > limits.queue_bytes_max && !self.jobs.is_empty() {
+            return Err(SubmitError::QueueFull);
         }
-        let mut job = Job::new(plan, request.client, about, request.encoded, bindings);
+        self.bytes = bytes;
+        self.tasks += total;
+        self.last_job += 1;
+        self.accepted += 1;
+        let id = JobId::new(shared.me(), shared.epoch, self.last_job);
+        if let Some(key) = &job.about.key {
+            self.keys.insert(key.text.clone(), id.number);
+        }
+        if let Some(unwritten) = self.journal.of(id.number) {
+            unwritten.accepted = Some(job.record(self.accepted));
+        }
         job.accepted = shared.now;
         job.accepted_in = self.journal.now();
         set_deadline(shared, id.number, &job);
-        self.jobs.insert(id.number, job);
+        self.jobs.insert(id.number, Box::new(job));
         Ok(id)
     }
 
@@ -1170,7 +1175,9 @@ impl Origin {
         };
         let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
         self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
+        let before = job.bytes();
         job.complete(step, outcome, effects);
+        self.bytes += job.bytes() - before;
         self.waits_no_more(shared, number, step, phase);
     }
 
@@ -1210,7 +1217,7 @@ impl Origin {
     /// Ends the queued task of an attempt if it is too late for it.
     fn expire_now(&mut self, shared: &mut Shared, attempt: Attempt) {
         let too_late = |job: &Job| job.is_ready(attempt.step) && job.expired(attempt.step, shared.now).is_some();
-        if self.jobs.get(&attempt.job).is_some_and(too_late) {
+        if self.jobs.get(&attempt.job).is_some_and(|job| too_late(job)) {
             let mut effects = Effects::default();
             self.expire(shared, attempt.job, attempt.step, None, &mut effects);
             self.follow(shared, attempt.job, effects);
@@ -1296,11 +1303,13 @@ impl Origin {
 
     /// Puts a job that is over into the archive.
     fn close(&mut self, shared: &mut Shared, number: u64) {
-        let Some(job) = self.jobs.remove(&number) else {
+        let Some(mut job) = self.jobs.remove(&number) else {
             return;
         };
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
+        self.bytes -= job.bytes();
+        job.about.name = job.plan.name().into();
         shared.timers.cancel(Timer::JobNews(number));
         shared.timers.cancel(Timer::Expires(number));
         shared.timers.cancel(Timer::JobDeadline(number));
@@ -1401,6 +1410,7 @@ impl Origin {
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
+        assert_eq!(self.bytes, self.jobs.values().map(|job| job.bytes()).sum::<usize>(), "their bytes are counted");
         let mut leased = BTreeMap::new();
         for (name, peer) in &self.peers {
             let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));
@@ -1461,7 +1471,7 @@ fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
     }
 }
 
-fn put(job: u64, number: u32, record: &Record) -> Write {
+fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
     Write { key: RecordKey { job, number }, value: Some(record.encode()) }
 }
 

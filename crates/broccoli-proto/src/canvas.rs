@@ -194,6 +194,24 @@ pub struct Options {
 }
 
 impl Options {
+    /// Nothing is set.
+    pub const NONE: Options = Options {
+        retries: None,
+        timeout_ms: None,
+        priority: None,
+        countdown_ms: None,
+        on: Vec::new(),
+        each: None,
+        partial: None,
+        backoff_ms: None,
+        backoff_max_ms: None,
+        jitter: None,
+        expires_ms: None,
+        eta_unix_ms: None,
+        deadline_ms: None,
+        rate: None,
+    };
+
     /// These options, with what is unset taken from `defaults`.
     pub fn or(&self, defaults: &Options) -> Options {
         Options {

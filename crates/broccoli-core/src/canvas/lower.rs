@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,7 +19,7 @@ use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
 use super::Limits;
 use super::parts::{PIN, Room};
-use super::plan::{Kind, Mode, Plan, Role, Step, Target};
+use super::plan::{Callee, Kind, Mode, Plan, Role, Step, Target};
 
 /// A function that a name in the canvas stands for.
 #[derive(Clone, Debug)]
@@ -29,6 +30,12 @@ pub struct Resolved<'f> {
     pub function: &'f Function,
     /// Whatever the caller wants to find again in [`super::Call::key`].
     pub key: u32,
+}
+
+impl From<Resolved<'_>> for Target {
+    fn from(resolved: Resolved<'_>) -> Target {
+        Target { callee: Arc::new(Callee::new(resolved.name, resolved.function)), key: resolved.key }
+    }
 }
 
 /// Why a canvas is refused.
@@ -168,28 +175,31 @@ impl core::error::Error for ArgumentError {}
 ///
 /// # Errors
 /// The first thing in the canvas, in the order of writing, that cannot be run.
-pub fn lower<'c, 'f, R>(canvas: &'c Canvas, resolve: R, limits: &Limits) -> Result<Plan, CanvasError>
+pub fn lower<R, T>(canvas: &Canvas, resolve: R, limits: &Limits) -> Result<Plan, CanvasError>
 where
-    R: FnMut(&str) -> Result<Resolved<'f>, String>,
+    R: FnMut(&str) -> Result<T, String>,
+    T: Into<Target>,
 {
     let mut plan = Plan::new(limits.result_bytes_max);
     let place = Place { role: Role::Root, input: None, options: 0, depth: 1 };
     Lowering::new(&mut plan, limits, resolve).canvas(canvas, place)?;
+    plan.shrink();
     Ok(plan)
 }
 
 /// Adds a canvas that stands in for a task at the end of a plan, with the index of its default
 /// options. Gives its root.
-pub(super) fn append<'c, 'f, R>(
+pub(super) fn append<R, T>(
     plan: &mut Plan,
     of: u32,
-    canvas: &'c Canvas,
+    canvas: &Canvas,
     options: u32,
     resolve: R,
     room: Room<'_>,
 ) -> Result<u32, CanvasError>
 where
-    R: FnMut(&str) -> Result<Resolved<'f>, String>,
+    R: FnMut(&str) -> Result<T, String>,
+    T: Into<Target>,
 {
     let (root, total) = (plan.steps.len(), plan.total);
     let before = (plan.args.len(), plan.options.len(), plan.functions.len());
@@ -237,9 +247,10 @@ impl Place {
     }
 }
 
-impl<'c, 'f, 'p, R> Lowering<'c, 'p, R>
+impl<'c, 'p, R, T> Lowering<'c, 'p, R>
 where
-    R: FnMut(&str) -> Result<Resolved<'f>, String>,
+    R: FnMut(&str) -> Result<T, String>,
+    T: Into<Target>,
 {
     fn new(plan: &'p mut Plan, limits: &'p Limits, resolve: R) -> Lowering<'c, 'p, R> {
         let known = plan.functions.len();
@@ -380,7 +391,7 @@ where
     }
 
     fn runs_on_each(&self, place: Place) -> bool {
-        self.plan.options[place.options as usize].each == Some(true)
+        self.plan.options_at(place.options).each == Some(true)
     }
 
     /// One bin of `chunks`; `from` is the index of its first item.
@@ -417,7 +428,7 @@ where
             let belongs = "names a node, a label or a capability; none begins with =";
             return Err(CanvasError::Misplaced { option: "on", belongs });
         }
-        let merged = options.or(&self.plan.options[defaults as usize]);
+        let merged = options.or(self.plan.options_at(defaults));
         Ok(self.plan.keep_options(Options { deadline_ms: None, ..merged }))
     }
 
@@ -425,15 +436,9 @@ where
         if let Some(known) = self.names.get(name).copied().or_else(|| self.bound_before(name)) {
             return Ok(known);
         }
-        let Resolved { name: full, function, key } = (self.resolve)(name).map_err(CanvasError::Function)?;
+        let target = (self.resolve)(name).map_err(CanvasError::Function)?;
         let index = self.plan.functions.len() as u32;
-        let function = Function {
-            name: function.name.clone(),
-            args: function.args.clone(),
-            ret: function.ret.clone(),
-            doc: String::new(),
-        };
-        self.plan.functions.push(Target { name: full, key, function });
+        self.plan.functions.push(target.into());
         self.names.insert(name, index);
         Ok(index)
     }
@@ -441,9 +446,9 @@ where
     /// What a name, full or bare, has meant in the job so far: a job stays with its versions.
     fn bound_before(&self, name: &str) -> Option<u32> {
         let before = || (0..).zip(&self.plan.functions[..self.known]);
-        let full = before().find(|(_, target)| target.name == name);
-        let mut bare = before().filter(|(_, target)| target.function.name == name);
-        let bare = bare.next().filter(|(_, first)| bare.all(|(_, other)| other.name == first.name));
+        let full = before().find(|(_, target)| target.callee.name == name);
+        let mut bare = before().filter(|(_, target)| target.callee.function.name == name);
+        let bare = bare.next().filter(|(_, first)| bare.all(|(_, other)| other.callee.name == first.callee.name));
         full.or(bare).map(|(index, _)| index)
     }
 
@@ -459,7 +464,7 @@ where
 
     fn bind(&mut self, function: u32, item: Option<usize>, given: Given<'_>) -> Result<(), CanvasError> {
         let Plan { functions, args, .. } = &mut *self.plan;
-        bind(&functions[function as usize].function, given, args)
+        bind(&functions[function as usize].callee.function, given, args)
             .map_err(|error| self.argument_error(function, item, error))?;
         let args_bytes_max = self.limits.args_bytes_max.min(u32::MAX as usize);
         if self.plan.args.len() > args_bytes_max {
@@ -469,7 +474,7 @@ where
     }
 
     fn name(&self, function: u32) -> String {
-        self.plan.functions[function as usize].name.clone()
+        self.plan.functions[function as usize].callee.name.clone()
     }
 
     fn argument_error(&self, function: u32, item: Option<usize>, error: ArgumentError) -> CanvasError {

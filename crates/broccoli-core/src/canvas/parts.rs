@@ -16,8 +16,8 @@ use alloc::string::{String, ToString};
 
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId, Options};
 
-use super::lower::{self, CanvasError, Resolved};
-use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Work, own_error};
+use super::lower::{self, CanvasError};
+use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Target, Work, own_error};
 use super::{Limits, Mode};
 
 /// How an entry of [`Options::on`] begins that only the node of this name fits, whatever labels others have.
@@ -51,7 +51,7 @@ impl Plan {
     ///
     /// # Errors
     /// The first thing in the canvas that cannot be run. Nothing has changed then.
-    pub fn replace<'f, R>(
+    pub fn replace<R, T>(
         &mut self,
         task: StepId,
         canvas: &Canvas,
@@ -60,7 +60,8 @@ impl Plan {
         effects: &mut Effects,
     ) -> Result<(), CanvasError>
     where
-        R: FnMut(&str) -> Result<Resolved<'f>, String>,
+        R: FnMut(&str) -> Result<T, String>,
+        T: Into<Target>,
     {
         if !self.is_running_task(task) {
             return Ok(());
@@ -104,7 +105,7 @@ impl Plan {
 
     /// The node that a step runs on as one of several.
     pub(super) fn node(&self, step: u32) -> Option<&str> {
-        pinned_to(&self.options[self.steps[step as usize].options as usize].on)
+        pinned_to(&self.options_at(self.steps[step as usize].options).on)
     }
 
     /// What the key of a member takes in the map of its group, at most.
@@ -162,8 +163,7 @@ impl Plan {
             return *known;
         }
         let on = alloc::vec![format!("{PIN}{node}")];
-        self.options.push(Options { on, each: None, partial: None, ..self.options[options as usize].clone() });
-        let index = self.options.len() as u32 - 1;
+        let index = self.push_options(Options { on, each: None, partial: None, ..self.options_at(options).clone() });
         self.pins.insert((options, node), index);
         index
     }

@@ -23,6 +23,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -32,6 +33,9 @@ use broccoli_proto::{Cause, Cbor, NodeId, Options, Outcome, TaskError};
 
 /// Options among which an equal one is looked for before another is kept.
 const OPTIONS_RECENT: usize = 16;
+
+/// The options of a task that has none.
+static DEFAULTS: Options = Options::NONE;
 
 /// A task of a plan. Also its number in messages: [`TaskError::task`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +51,15 @@ pub struct Effects {
     pub each: Vec<StepId>,
     /// Why callbacks failed. It does not fail the job, but somebody should be told.
     pub failed_callbacks: Vec<TaskError>,
+}
+
+impl Effects {
+    /// Forgets everything in it.
+    pub fn clear(&mut self) {
+        self.ready.clear();
+        self.each.clear();
+        self.failed_callbacks.clear();
+    }
 }
 
 /// How a task is to be run.
@@ -89,7 +102,7 @@ pub struct Plan {
     pub(super) steps: Vec<Step>,
     /// The arguments of all tasks as written, one after the other.
     pub(super) args: Vec<u8>,
-    /// The first are the defaults.
+    /// Those that differ from [`DEFAULTS`], by their index less one: see [`Plan::options_at`].
     pub(super) options: Vec<Options>,
     /// `options` of tasks that run on one node of several, by those of the task and the node.
     pub(super) pins: BTreeMap<(u32, NodeId), u32>,
@@ -111,13 +124,31 @@ pub struct Plan {
     pub(super) work: Vec<Work>,
 }
 
-/// A function that tasks of the plan call.
+/// A function that tasks of a plan call.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) name: String,
-    pub(super) key: u32,
-    /// Without its documentation. A replacement may call it again.
-    pub(super) function: Function,
+pub struct Target {
+    /// What it is; plans that call the same function can share it.
+    pub callee: Arc<Callee>,
+    /// Whatever the caller wants to find again in [`Call::key`].
+    pub key: u32,
+}
+
+/// What a plan has to know of a function.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Callee {
+    /// `module.function`.
+    pub name: String,
+    /// Without its documentation.
+    pub function: Function,
+}
+
+impl Callee {
+    /// A function with its full name.
+    pub fn new(name: String, function: &Function) -> Callee {
+        let Function { name: short, args, ret, .. } = function;
+        let function = Function { name: short.clone(), args: args.clone(), ret: ret.clone(), doc: String::new() };
+        Callee { name, function }
+    }
 }
 
 /// A node of the canvas tree after lowering.
@@ -202,7 +233,7 @@ impl Plan {
         Plan {
             steps: Vec::new(),
             args: Vec::new(),
-            options: alloc::vec![Options::default()],
+            options: Vec::new(),
             pins: BTreeMap::new(),
             functions: Vec::new(),
             deadline_ms: None,
@@ -223,6 +254,21 @@ impl Plan {
             self.work.push(Work::Start(0));
             self.follow(effects);
         }
+    }
+
+    /// Names again, in the order of their numbers, the tasks that were announced and have not ended.
+    pub fn announce_again(&self, effects: &mut Effects) {
+        for (index, step) in (0..).zip(&self.steps) {
+            if matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Running)) {
+                self.announce(index, step, effects);
+            }
+        }
+    }
+
+    fn announce(&self, index: u32, step: &Step, effects: &mut Effects) {
+        let on_each = self.options_at(step.options).each == Some(true);
+        let list = if on_each { &mut effects.each } else { &mut effects.ready };
+        list.push(StepId(index));
     }
 
     /// Takes the outcome of a task that was announced as ready.
@@ -278,13 +324,23 @@ impl Plan {
     /// If this is not a task of this plan.
     pub fn call(&self, step: StepId) -> Call<'_> {
         let (step, mode, function, _) = self.task(step);
-        let Target { name, key, .. } = &self.functions[function as usize];
-        Call { key: *key, name, mode, options: &self.options[step.options as usize] }
+        let Target { callee, key } = &self.functions[function as usize];
+        Call { key: *key, name: &callee.name, mode, options: self.options_at(step.options) }
     }
 
-    /// The options of all its tasks, each different set at least once.
+    /// The options of all its tasks that have any, each different set at least once.
     pub fn options(&self) -> &[Options] {
         &self.options
+    }
+
+    /// How many steps it has: tasks, chains and groups.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Bytes of the arguments of all tasks as written.
+    pub fn args_bytes(&self) -> usize {
+        self.args.len()
     }
 
     /// The arguments of a task that was announced as ready: one CBOR array, in the order and
@@ -300,7 +356,7 @@ impl Plan {
         };
         let first = self.input(input);
         let mut out = Vec::with_capacity(first.len() + own.len() + 9);
-        put_array_header(&mut out, self.functions[function as usize].function.args.len());
+        put_array_header(&mut out, self.functions[function as usize].callee.function.args.len());
         out.extend_from_slice(&first);
         out.extend_from_slice(own);
         Cow::Owned(out)
@@ -339,7 +395,7 @@ impl Plan {
 
     /// The first function that it calls, `module.function`; empty if it calls none.
     pub fn name(&self) -> &str {
-        self.functions.first().map_or("", |target| &target.name)
+        self.functions.first().map_or("", |target| &target.callee.name)
     }
 
     /// How many tasks have ended.
@@ -367,9 +423,7 @@ impl Plan {
         match step.kind {
             Kind::Task { .. } => {
                 self.running += 1;
-                let on_each = self.options[step.options as usize].each == Some(true);
-                let list = if on_each { &mut effects.each } else { &mut effects.ready };
-                list.push(StepId(index));
+                self.announce(index, &self.steps[index as usize], effects);
             }
             Kind::Chain { .. } => self.work.push(Work::Start(index + 1)),
             Kind::Group { members: 0, .. } => self.settle(index, State::Done(Cbor::empty_array())),
@@ -472,7 +526,7 @@ impl Plan {
             unreachable!("only groups are joined");
         };
         let options = self.steps[group as usize].options;
-        let partial = named && self.options[options as usize].partial == Some(true);
+        let partial = named && self.options_at(options).partial == Some(true);
         let error = if partial { None } else { self.first_error(group, members, named) };
         let state = match error {
             Some(error) => State::Failed(Box::new(error)),
@@ -619,7 +673,7 @@ impl Plan {
     /// The function of a task, or the form.
     pub(super) fn step_name(&self, step: u32) -> &str {
         match self.steps[step as usize].kind {
-            Kind::Task { function, .. } => &self.functions[function as usize].name,
+            Kind::Task { function, .. } => &self.functions[function as usize].callee.name,
             Kind::Chain { .. } => "chain",
             Kind::Group { .. } => "group",
         }
@@ -627,13 +681,32 @@ impl Plan {
 
     /// The index of these options, which may be those of other tasks as well.
     pub(super) fn keep_options(&mut self, options: Options) -> u32 {
+        if options == DEFAULTS {
+            return 0;
+        }
         let recent = self.options.len().saturating_sub(OPTIONS_RECENT);
         let same = self.options[recent..].iter().position(|known| *known == options);
-        let index = same.map_or(self.options.len(), |at| recent + at);
-        if same.is_none() {
-            self.options.push(options);
+        match same {
+            Some(at) => (recent + at) as u32 + 1,
+            None => self.push_options(options),
         }
-        index as u32
+    }
+
+    pub(super) fn push_options(&mut self, options: Options) -> u32 {
+        self.options.push(options);
+        self.options.len() as u32
+    }
+
+    pub(super) fn options_at(&self, index: u32) -> &Options {
+        index.checked_sub(1).map_or(&DEFAULTS, |at| &self.options[at as usize])
+    }
+
+    /// Gives back room that was kept for more steps: most plans never grow.
+    pub(super) fn shrink(&mut self) {
+        self.steps.shrink_to_fit();
+        self.args.shrink_to_fit();
+        self.options.shrink_to_fit();
+        self.functions.shrink_to_fit();
     }
 }
 

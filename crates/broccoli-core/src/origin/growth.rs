@@ -9,6 +9,7 @@
 //! A run that only one node can do never waits for ever: while there are such runs, the node is
 //! looked after. Growth needs room beside what was accepted: a quarter of it is kept for that.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
@@ -77,7 +78,7 @@ impl Growth {
     }
 
     /// Checks what must hold between two inputs.
-    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Job>) {
+    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Box<Job>>) {
         for (number, step) in self.each.keys() {
             let waits = jobs.get(number).is_some_and(|job| job.plan.is_running_task(StepId(*step)));
             assert!(waits && shared.timers.is_set(Timer::Each(*number)), "task {step} of {number} looks for its nodes");
@@ -117,16 +118,17 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return Ok(Some(value));
         };
-        let before = job.plan.progress().total;
-        let mut bindings = Vec::new();
+        let before = (job.plan.progress().total, job.bytes());
+        let (functions, mut bindings) = (&mut self.functions, Vec::new());
         let find = |name: &str| {
             let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
             let (asked, full, function) = (name.into(), found.full_name(), found.function.clone());
             bindings.push(Binding { asked, full, module: found.module, function });
-            Ok((found.full_name(), found.module, found.function))
+            Ok(functions.bind(name, found.module, found.function, || found.full_name()))
         };
         job.replace(attempt.step, &canvas, find, room, effects).map_err(|error| refused(&error.to_string()))?;
-        self.tasks += job.plan.progress().total - before;
+        self.tasks += job.plan.progress().total - before.0;
+        self.bytes += job.bytes() - before.1;
         self.journal.change(attempt.job, || Change::Replaced { step: attempt.step, result: value, bindings });
         Ok(None)
     }
@@ -196,10 +198,11 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        let before = job.plan.progress().total;
+        let before = (job.plan.progress().total, job.bytes());
         let mut effects = Effects::default();
         job.plan.run_on_each(StepId(step), nodes, room, &mut effects);
-        self.tasks += job.plan.progress().total - before;
+        self.tasks += job.plan.progress().total - before.0;
+        self.bytes += job.bytes() - before.1;
         let outcome = job.plan.outcome(StepId(step)).map(|outcome| outcome.cloned().map_err(Clone::clone));
         self.journal.change(number, || match outcome {
             None => Change::OnEach { step, nodes: nodes.to_vec() },

@@ -93,7 +93,7 @@ impl Origin {
         JobSummary {
             number,
             state: outcome.as_ref().map_or(going, state_of),
-            name: short(&job.about.name),
+            name: short(job.plan.name()),
             done: progress.done,
             total: progress.total,
             submitted_unix_ms: job.about.submitted_unix_ms,

@@ -6,21 +6,26 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_abi::Function;
+use broccoli_proto::cbor::put_array_header;
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
 use super::delays::Due;
-use super::journal::{About, Change};
+use super::functions::{Bound, Functions};
+use super::journal::{About, AcceptedRecord, Bindings, Change, Record};
 use super::queue::{Need, Queue};
 use super::rates::Limit;
-use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Resolved, Room, StepId, pinned_to};
+use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
 use crate::io::SubmitId;
 use crate::time::Instant;
 
 /// Nodes beside its client that hear of a job.
 const WATCHERS_MAX: usize = 8;
+/// About what a job takes beside its steps and what is encoded in it, …
+const JOB_BYTES: usize = 832;
+/// … and what each step takes: in the plan, as a task, and in the queue.
+const STEP_BYTES: usize = 144;
 /// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
@@ -43,7 +48,9 @@ pub(super) struct Job {
     /// As it came over the wire.
     pub(super) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
-    bindings: Vec<Arc<LeasedFunction>>,
+    functions: Vec<Arc<Bound>>,
+    /// Bytes of all outcomes of its tasks so far.
+    outcome_bytes: usize,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
     /// The write of the journal that makes its acceptance safe.
@@ -111,19 +118,14 @@ pub(super) enum Phase {
 }
 
 impl Job {
-    pub(super) fn new(
-        plan: Plan,
-        client: Client,
-        about: About,
-        canvas: Cbor,
-        bindings: Vec<Arc<LeasedFunction>>,
-    ) -> Job {
+    pub(super) fn new(plan: Plan, client: Client, about: About, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
         Job {
             plan,
             client,
             about,
             canvas,
-            bindings,
+            functions,
+            outcome_bytes: 0,
             attempts_before: 0,
             accepted_in: 0,
             ended_in: 0,
@@ -168,6 +170,7 @@ impl Job {
     pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
+            self.tasks.reserve_exact(self.plan.steps().max(at + 1) - self.tasks.len());
             self.tasks
                 .resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false });
         }
@@ -194,7 +197,7 @@ impl Job {
         if let Some(last) = self.last_class.as_ref().filter(same) {
             return last.class;
         }
-        let module = self.bindings[call.key as usize].module;
+        let module = self.functions[call.key as usize].leased.module;
         let limit = rate.map(|rate| Limit::new(call.name, rate));
         let class = queue.class(Need { want: Want { module, on: on.clone() }, limit });
         self.last_class = Some(LastClass { key: call.key, on: on.clone(), rate: *rate, class });
@@ -247,7 +250,7 @@ impl Job {
             timeout_ms: call.options.timeout_ms,
             blob: None,
         };
-        Some((&self.bindings[call.key as usize], leased))
+        Some((&self.functions[call.key as usize].leased, leased))
     }
 
     /// Puts the task of an attempt back to the front, if the attempt is the current one.
@@ -290,7 +293,23 @@ impl Job {
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
+        self.outcome_bytes += bytes_of(&outcome);
         self.plan.complete(StepId(step), outcome, effects);
+    }
+
+    /// What the journal keeps of its acceptance; `order` is its place among all jobs.
+    pub(super) fn record(&self, order: u64) -> Vec<u8> {
+        let mut bindings = Vec::new();
+        put_array_header(&mut bindings, self.functions.len());
+        self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));
+        let (about, canvas) = (self.about.clone(), self.canvas.clone());
+        Record::Accepted(AcceptedRecord { order, about, canvas, bindings: Bindings(&bindings) }).encode()
+    }
+
+    /// About what the job takes of the memory.
+    pub(super) fn bytes(&self) -> usize {
+        let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.outcome_bytes;
+        JOB_BYTES + self.plan.steps() * STEP_BYTES + encoded
     }
 
     /// Does again what an earlier incarnation has noted.
@@ -298,11 +317,13 @@ impl Job {
         &mut self,
         change: Change,
         limits: &Limits,
+        functions: &mut Functions,
         effects: &mut Effects,
     ) -> Result<(), &'static str> {
         let room = Room { limits, tasks: u32::MAX };
         match change {
             Change::Ended { step, outcome } => {
+                self.outcome_bytes += bytes_of(&outcome);
                 if !self.plan.complete(StepId(step), outcome, effects) {
                     return Err("the outcome of a task that did not run");
                 }
@@ -333,7 +354,7 @@ impl Job {
                 let find = |name: &str| {
                     let binding = bindings.iter().find(|binding| binding.asked == name);
                     let binding = binding.ok_or("a name of a replacement is unknown")?;
-                    Ok((binding.full.clone(), binding.module, &binding.function))
+                    Ok(functions.bind_again(binding.clone()))
                 };
                 self.replace(step, &canvas, find, room, effects).map_err(|_| "a replacement cannot be run")?;
             }
@@ -342,25 +363,23 @@ impl Job {
     }
 
     /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
-    /// know yet: full name, module and function.
-    pub(super) fn replace<'f>(
+    /// know yet.
+    pub(super) fn replace(
         &mut self,
         step: u32,
         canvas: &Canvas,
-        mut find: impl FnMut(&str) -> Result<(String, ModuleHash, &'f Function), String>,
+        mut find: impl FnMut(&str) -> Result<Arc<Bound>, String>,
         room: Room<'_>,
         effects: &mut Effects,
     ) -> Result<(), CanvasError> {
-        let Job { plan, bindings, .. } = self;
-        let known = bindings.len();
+        let Job { plan, functions, .. } = self;
+        let known = functions.len();
         let resolve = |name: &str| {
-            let (full, module, function) = find(name)?;
-            let key = bindings.len() as u32;
-            bindings.push(Arc::new(LeasedFunction { module, name: function.name.clone() }));
-            Ok(Resolved { name: full, function, key })
+            functions.push(find(name)?);
+            Ok(functions[functions.len() - 1].target(functions.len() - 1))
         };
         if let Err(error) = plan.replace(StepId(step), canvas, resolve, room, effects) {
-            self.bindings.truncate(known);
+            self.functions.truncate(known);
             return Err(error);
         }
         self.task_mut(step).phase = Phase::Ended;
@@ -416,7 +435,7 @@ impl Job {
 
     /// The module of a task's function.
     pub(super) fn module_of(&self, step: u32) -> ModuleHash {
-        self.bindings[self.plan.call(StepId(step)).key as usize].module
+        self.functions[self.plan.call(StepId(step)).key as usize].leased.module
     }
 
     /// Describes a failure for people.
@@ -440,7 +459,7 @@ impl Job {
 
     /// Whether the job is bound to a module.
     pub(super) fn uses(&self, module: &ModuleHash) -> bool {
-        self.bindings.iter().any(|function| function.module == *module)
+        self.functions.iter().any(|function| function.leased.module == *module)
     }
 
     /// How far the job is.
@@ -474,6 +493,10 @@ impl Job {
     fn priority(&self, step: u32) -> u8 {
         self.plan.call(StepId(step)).options.priority.unwrap_or(0)
     }
+}
+
+fn bytes_of(outcome: &Outcome) -> usize {
+    outcome.as_ref().map_or_else(|error| error.text.len(), |value| value.as_bytes().len())
 }
 
 /// The number up to which attempts of recovered tasks are those of earlier incarnations.

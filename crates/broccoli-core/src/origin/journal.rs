@@ -15,7 +15,7 @@
 //! A new incarnation replays the changes of a job on the plan of its canvas: the plan is a pure
 //! computation, so that it comes to the same state.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -30,11 +30,11 @@ pub(super) const VERSION: u32 = 1;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
-pub(super) enum Record {
+pub(super) enum Record<'b> {
     #[n(0)]
     Node(#[n(0)] NodeRecord),
     #[n(1)]
-    Accepted(#[n(0)] AcceptedRecord),
+    Accepted(#[b(0)] AcceptedRecord<'b>),
     #[n(2)]
     Changes(#[n(0)] ChangesRecord),
     #[n(3)]
@@ -52,7 +52,7 @@ pub(super) struct NodeRecord {
 
 /// A job as it was accepted.
 #[derive(Debug, Encode, Decode)]
-pub(super) struct AcceptedRecord {
+pub(super) struct AcceptedRecord<'b> {
     /// Counts accepted jobs over all incarnations: the order in which they wait.
     #[n(0)]
     pub(super) order: u64,
@@ -61,8 +61,30 @@ pub(super) struct AcceptedRecord {
     /// As it came over the wire.
     #[n(2)]
     pub(super) canvas: Cbor,
-    #[n(3)]
-    pub(super) bindings: Vec<Binding>,
+    #[b(3)]
+    pub(super) bindings: Bindings<'b>,
+}
+
+/// An encoded list of [`Binding`]s: most jobs have the same as others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bindings<'b>(pub(super) &'b [u8]);
+
+impl<C> Encode<C> for Bindings<'_> {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.writer_mut().write_all(self.0).map_err(minicbor::encode::Error::write)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Bindings<'b> {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Bindings<'b>, minicbor::decode::Error> {
+        let start = decoder.position();
+        decoder.skip()?;
+        Ok(Bindings(&decoder.input()[start..decoder.position()]))
+    }
 }
 
 /// What is known of a job beside its tasks.
@@ -80,7 +102,7 @@ pub(super) struct About {
     /// When it was accepted, if this node knew the time of day.
     #[n(3)]
     pub(super) submitted_unix_ms: Option<u64>,
-    /// Its first function, for people.
+    /// Its first function, for people, once it is over; before that its plan knows it.
     #[n(4)]
     pub(super) name: String,
 }
@@ -216,7 +238,7 @@ pub(super) struct OverRecord {
 }
 
 /// Who has handed in a canvas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Submitted {
     /// The program that this node is part of.
     Local(SubmitId),
@@ -227,7 +249,7 @@ pub(crate) enum Submitted {
 }
 
 /// Something that is told once all that has happened before is safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Promise {
     /// To the client: its canvas is this job.
     Accepted { job: u64, to: Submitted },
@@ -257,7 +279,10 @@ pub(super) struct Journal {
     handed: u64,
     /// The last write that is safe.
     safe: u64,
+    /// In the order in which they were given, with the write that each waits for.
     promises: VecDeque<(u64, Promise)>,
+    /// The same ones: what is repeated while it waits is told once.
+    given: BTreeSet<Promise>,
 }
 
 impl Journal {
@@ -306,7 +331,7 @@ impl Journal {
             return Some(promise);
         }
         // One that was given before has an earlier write, which is enough.
-        if !self.promises.iter().rev().any(|(_, known)| *known == promise) {
+        if self.given.insert(promise) {
             self.promises.push_back((number, promise));
         }
         None
@@ -330,6 +355,7 @@ impl Journal {
     pub(super) fn due(&mut self) -> Option<Promise> {
         let (number, promise) = *self.promises.front()?;
         self.is_safe(number).then(|| self.promises.pop_front())?;
+        self.given.remove(&promise);
         Some(promise)
     }
 
@@ -339,17 +365,20 @@ impl Journal {
         assert!(self.handed <= self.safe + 1, "one write at a time");
         let ordered = self.promises.iter().zip(self.promises.iter().skip(1)).all(|((a, _), (b, _))| a <= b);
         assert!(ordered, "promises are kept in order");
+        let given = self.promises.len() == self.given.len()
+            && self.promises.iter().all(|(_, promise)| self.given.contains(promise));
+        assert!(given, "each promise waits once");
         assert!(self.promises.iter().all(|(number, _)| *number <= self.now()), "every promise has a write");
         assert!(self.promises.front().is_none_or(|(number, _)| !self.is_safe(*number)), "no promise is overdue");
     }
 }
 
-impl Record {
+impl<'b> Record<'b> {
     pub(super) fn encode(&self) -> Vec<u8> {
         Cbor::encode(self).into_bytes()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
+    pub(super) fn decode(bytes: &'b [u8]) -> Option<Record<'b>> {
         let mut decoder = minicbor::Decoder::new(bytes);
         let record = decoder.decode().ok()?;
         (decoder.position() == bytes.len()).then_some(record)

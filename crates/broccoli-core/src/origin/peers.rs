@@ -1,5 +1,6 @@
 //! What the origin knows of one worker: its credit and the tasks leased to it.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -320,7 +321,7 @@ impl Peer {
     /// reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
     pub(super) fn next_lease(
         &mut self,
-        jobs: &BTreeMap<u64, Job>,
+        jobs: &BTreeMap<u64, Box<Job>>,
         shared: &mut Shared,
         to: NodeId,
         room: Room,

@@ -9,32 +9,36 @@
 //! after it is told so.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{Available, LeasedFunction, Message};
+use broccoli_proto::message::{Available, Message};
 use broccoli_proto::{Canvas, Cause, TaskError};
 
 use super::archive::Ended;
+use super::functions::{Bound, Functions};
 use super::jobs::{Client, Job, attempts_before};
-use super::journal::{About, AcceptedRecord, ChangesRecord, OverRecord, Record, VERSION};
+use super::journal::{About, AcceptedRecord, Binding, Bindings, ChangesRecord, OverRecord, Record, VERSION};
 use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin, set_deadline};
-use crate::canvas::{Effects, Limits, Resolved, lower};
+use crate::canvas::{Effects, Limits, lower};
 use crate::io::RecordKey;
 use crate::node::{Damage, OtherVersion, Recovery};
 use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
 
+/// Different sets of functions of which it is remembered what they are.
+const KNOWN_MAX: usize = 256;
+
 /// A job as its records tell it.
 enum Found {
-    /// It goes on with these steps.
+    /// It goes on.
     Running {
         order: u64,
         job: Box<Job>,
-        effects: Effects,
     },
     Over(Box<OverRecord>),
 }
@@ -61,23 +65,23 @@ impl Origin {
     ) -> Result<Recovery, OtherVersion> {
         let mut recovery = Recovery::default();
         let mut records = records.peekable();
-        let mut boots = 0;
         let (mut queued, mut over) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(shared.config.limits.canvas);
         while let Some((RecordKey { job: number, .. }, _)) = records.peek() {
             let number = *number;
             let mut of_job = core::iter::from_fn(|| records.next_if(|(key, _)| key.job == number));
             if number == 0 {
-                boots = boots_of(&mut of_job)?;
+                reader.boots = boots_of(&mut of_job)?;
                 continue;
             }
-            let found = read(&mut of_job, boots, &shared.config.limits.canvas);
+            let found = reader.read(&mut self.functions, &mut of_job);
             of_job.for_each(drop);
             match found {
                 Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, *record)),
-                Ok(Found::Running { order, job, effects }) => {
+                Ok(Found::Running { order, job }) => {
                     self.accepted = self.accepted.max(order);
-                    self.take_recovered(shared, number, *job);
-                    queued.push((order, number, effects));
+                    self.take_recovered(shared, number, job);
+                    queued.push((order, number));
                 }
                 Err(reason) => {
                     self.damaged.insert(number, reason.clone());
@@ -86,17 +90,21 @@ impl Origin {
             }
         }
         over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
-        queued.sort_unstable_by_key(|(order, ..)| *order);
+        queued.sort_unstable();
         (recovery.jobs, recovery.results) = (queued.len(), over.len());
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
         self.adopting = recovery.jobs > 0;
-        for (_, number, effects) in queued {
-            self.follow(shared, number, effects);
+        let mut effects = Effects::default();
+        for (_, number) in queued {
+            if let Some(job) = self.jobs.get(&number) {
+                job.plan.announce_again(&mut effects);
+            }
+            effects = self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        self.journal.begin(boots + 1);
+        self.journal.begin(reader.boots + 1);
         if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
@@ -113,11 +121,12 @@ impl Origin {
         }
     }
 
-    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Job) {
+    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
         let age_ms = shared.unix_ms().zip(job.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
         (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
+        self.bytes += job.bytes();
         self.remember(number, &job.about);
         self.jobs.insert(number, job);
     }
@@ -157,74 +166,103 @@ impl Origin {
 
 /// How often the node had started when the record was written.
 fn boots_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<u32, OtherVersion> {
-    let record = records.next().and_then(|(_, value)| Record::decode(&value));
+    let first = records.next();
     records.for_each(drop);
-    match record {
+    match first.as_ref().and_then(|(_, value)| Record::decode(value)) {
         Some(Record::Node(node)) if node.version == VERSION => Ok(node.boots),
         Some(Record::Node(node)) => Err(OtherVersion { found: Some(node.version), known: VERSION }),
         _ => Err(OtherVersion { found: None, known: VERSION }),
     }
 }
 
-/// What the records of a job come to.
-fn read(
-    records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>,
+/// Reads the records of one job after the other.
+struct Reader {
     boots: u32,
-    limits: &Limits,
-) -> Result<Found, String> {
-    let mut expected = 0..;
-    let mut next = || -> Result<Option<Record>, String> {
-        let Some((key, value)) = records.next() else {
-            return Ok(None);
-        };
-        let number = expected.next().unwrap_or(u32::MAX);
-        if key.number != number {
-            return Err(format!("record {number} is missing"));
-        }
-        Record::decode(&value).map(Some).ok_or_else(|| format!("record {number} cannot be read"))
-    };
-    let accepted = match next()? {
-        Some(Record::Over(over)) => return Ok(Found::Over(Box::new(over))),
-        Some(Record::Accepted(accepted)) => accepted,
-        _ => return Err("record 0 says nothing of a job".into()),
-    };
-    let mut effects = Effects::default();
-    let order = accepted.order;
-    let mut job = accepted_again(accepted, limits)?;
-    job.plan.start(&mut effects);
-    let mut records = 1;
-    while let Some(record) = next()? {
-        let Record::Changes(ChangesRecord { changes, .. }) = record else {
-            return Err(format!("record {records} is no change"));
-        };
-        for change in changes {
-            job.replay(change, limits, &mut effects).map_err(|why| format!("record {records}: {why}"))?;
-        }
-        records += 1;
-    }
-    effects.ready.retain(|step| job.plan.is_running_task(*step));
-    effects.each.retain(|step| job.plan.is_running_task(*step));
-    effects.failed_callbacks.clear();
-    let job = Box::new(job.recovered(attempts_before(boots), records));
-    Ok(Found::Running { order, job, effects })
+    limits: Limits,
+    /// What is bound in the last jobs, by its record: mostly the same as in the next one.
+    known: BTreeMap<Vec<u8>, Vec<Arc<Bound>>>,
+    /// Of no use here: once all is read, the plan says again what is under way.
+    effects: Effects,
 }
 
-/// The job as it was when it was accepted.
-fn accepted_again(accepted: AcceptedRecord, limits: &Limits) -> Result<Job, String> {
-    let AcceptedRecord { about, canvas, bindings, .. } = accepted;
-    let resolve = |name: &str| {
-        let found = bindings.iter().enumerate().find(|(_, binding)| binding.asked == name);
-        let (key, binding) = found.ok_or_else(|| format!("it is not said what {name} is"))?;
-        Ok(Resolved { name: binding.full.clone(), function: &binding.function, key: key as u32 })
-    };
-    let tree = Canvas::from_wire(canvas.as_bytes()).map_err(|error| error.to_string())?;
-    let plan = lower(&tree, resolve, limits).map_err(|error| error.to_string())?;
-    let functions = bindings
-        .iter()
-        .map(|binding| Arc::new(LeasedFunction { module: binding.module, name: binding.function.name.clone() }));
-    let client = match about.submitter.filter(|_| about.waits) {
-        Some(submitter) => Client::Remote(submitter.node),
-        None => Client::Detached,
-    };
-    Ok(Job::new(plan, client, about, canvas, functions.collect()))
+impl Reader {
+    fn new(limits: Limits) -> Reader {
+        Reader { boots: 0, limits, known: BTreeMap::new(), effects: Effects::default() }
+    }
+
+    /// What the records of a job come to.
+    fn read(
+        &mut self,
+        functions: &mut Functions,
+        records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>,
+    ) -> Result<Found, String> {
+        let first = value(records, 0)?.ok_or("it has no records")?;
+        let accepted = match decode(&first, 0)? {
+            Record::Over(over) => return Ok(Found::Over(Box::new(over))),
+            Record::Accepted(accepted) => accepted,
+            _ => return Err("record 0 says nothing of a job".into()),
+        };
+        let order = accepted.order;
+        let mut job = self.accepted_again(functions, accepted)?;
+        job.plan.start(&mut self.effects);
+        let mut count = 1;
+        while let Some(bytes) = value(records, count)? {
+            let Record::Changes(ChangesRecord { changes, .. }) = decode(&bytes, count)? else {
+                return Err(format!("record {count} is no change"));
+            };
+            for change in changes {
+                let replayed = job.replay(change, &self.limits, functions, &mut self.effects);
+                replayed.map_err(|why| format!("record {count}: {why}"))?;
+            }
+            count += 1;
+        }
+        self.effects.clear();
+        Ok(Found::Running { order, job: Box::new(job.recovered(attempts_before(self.boots), count)) })
+    }
+
+    /// The job as it was when it was accepted.
+    fn accepted_again(&mut self, functions: &mut Functions, accepted: AcceptedRecord<'_>) -> Result<Job, String> {
+        let AcceptedRecord { mut about, canvas, bindings, .. } = accepted;
+        let bound = self.bound(functions, bindings)?;
+        let resolve = |name: &str| {
+            let key = bound.iter().position(|bound| bound.asked == name);
+            let key = key.ok_or_else(|| format!("it is not said what {name} is"))?;
+            Ok(bound[key].target(key))
+        };
+        let tree = Canvas::from_wire(canvas.as_bytes()).map_err(|error| error.to_string())?;
+        let plan = lower(&tree, resolve, &self.limits).map_err(|error| error.to_string())?;
+        let client = match about.submitter.filter(|_| about.waits) {
+            Some(submitter) => Client::Remote(submitter.node),
+            None => Client::Detached,
+        };
+        about.name = String::new();
+        Ok(Job::new(plan, client, about, canvas, bound))
+    }
+
+    fn bound(&mut self, functions: &mut Functions, bindings: Bindings<'_>) -> Result<Vec<Arc<Bound>>, String> {
+        if let Some(known) = self.known.get(bindings.0) {
+            return Ok(known.clone());
+        }
+        let decoded = minicbor::decode::<Vec<Binding>>(bindings.0);
+        let decoded = decoded.map_err(|_| "what its functions are cannot be read")?;
+        let bound: Vec<_> = decoded.into_iter().map(|binding| functions.bind_again(binding)).collect();
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(bindings.0.into(), bound.clone());
+        Ok(bound)
+    }
+}
+
+/// The next record of a job, which must have this number; none if there are no more.
+fn value(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>, number: u32) -> Result<Option<Vec<u8>>, String> {
+    match records.next() {
+        Some((key, value)) if key.number == number => Ok(Some(value)),
+        Some(_) => Err(format!("record {number} is missing")),
+        None => Ok(None),
+    }
+}
+
+fn decode(value: &[u8], number: u32) -> Result<Record<'_>, String> {
+    Record::decode(value).ok_or_else(|| format!("record {number} cannot be read"))
 }

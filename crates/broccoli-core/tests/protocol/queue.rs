@@ -33,6 +33,43 @@ fn the_number_of_tasks_is_bounded_too() {
 }
 
 #[test]
+fn the_bytes_of_queued_tasks_are_bounded_too() {
+    let origin = Spec::new("origin", 0).limits(|limits| limits.queue_bytes_max = 40_000);
+    let mut c = Cluster::started(77, vec![origin, Spec::client("client")]);
+    crate::attach(&mut c, 1);
+    let (canvas, expected) = sleeps(60, 10);
+    let mut jobs = Vec::new();
+    let refused = loop {
+        match c.try_submit(0, &canvas) {
+            Ok(job) => jobs.push(job),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, SubmitError::QueueFull);
+    assert!((2..=4).contains(&jobs.len()), "{} jobs of about 10 KB", jobs.len());
+    let remote = c.submit_remote(1, &canvas);
+    let told = |c: &Cluster| c.events(1).any(|event| matches!(event, Event::QueueFull(id, _) if *id == remote));
+    assert!(c.run_until(1_000, told), "a client waits");
+    c.add(Spec::worker("w", 4));
+    jobs.into_iter().for_each(|job| assert_eq!(c.wait(0, job, 10_000), Ok(expected.clone())));
+    assert_eq!(c.wait(1, remote, 10_000), Ok(expected.clone()), "there is room again");
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+    c.run_for(10_000);
+    c.assert_idle();
+}
+
+#[test]
+fn an_origin_that_holds_nothing_takes_one_job_of_any_size() {
+    let origin = Spec::new("origin", 4).limits(|limits| limits.queue_bytes_max = 1);
+    let mut c = Cluster::started(78, vec![origin]);
+    let (canvas, expected) = sleeps(60, 10);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.try_submit(0, &canvas), Err(SubmitError::QueueFull));
+    assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+}
+
+#[test]
 fn a_revoked_job_aborts_its_runs_and_ends() {
     let specs = vec![Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 2), Spec::worker("w2", 2)];
     let mut c = Cluster::started(72, specs);

@@ -1,0 +1,99 @@
+//! What the functions are that jobs call: kept once for all jobs, however many there are.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use broccoli_abi::Function;
+use broccoli_proto::message::LeasedFunction;
+use broccoli_proto::{Cbor, ModuleHash};
+
+use super::journal::Binding;
+use crate::canvas::{Callee, Target};
+
+/// With more than this, those that no job calls are forgotten; if all are called, others are not
+/// shared.
+const SHARED_MAX: usize = 1_024;
+
+/// What a name in a canvas stands for.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// The name.
+    pub(super) asked: String,
+    /// For the plan.
+    pub(super) callee: Arc<Callee>,
+    /// For workers.
+    pub(super) leased: Arc<LeasedFunction>,
+    /// For the journal: an encoded [`Binding`].
+    pub(super) record: Cbor,
+}
+
+/// The functions of all jobs.
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    by_name: BTreeMap<String, Vec<Arc<Bound>>>,
+    count: usize,
+}
+
+impl Bound {
+    fn new(asked: &str, module: ModuleHash, callee: Callee) -> Bound {
+        let (full, function) = (callee.name.clone(), callee.function.clone());
+        let record = Cbor::encode(&Binding { asked: asked.into(), full, module, function });
+        let leased = Arc::new(LeasedFunction { module, name: callee.function.name.clone() });
+        Bound { asked: asked.into(), callee: Arc::new(callee), leased, record }
+    }
+
+    /// For a plan that finds it again by this key.
+    pub(super) fn target(&self, key: usize) -> Target {
+        Target { callee: Arc::clone(&self.callee), key: key as u32 }
+    }
+}
+
+impl Functions {
+    /// The function of a module that a name stands for. `full` is `module.function`.
+    pub(super) fn bind(
+        &mut self,
+        asked: &str,
+        module: ModuleHash,
+        function: &Function,
+        full: impl FnOnce() -> String,
+    ) -> Arc<Bound> {
+        let same = |bound: &&Arc<Bound>| bound.leased.module == module && bound.leased.name == function.name;
+        match self.by_name.get(asked).and_then(|known| known.iter().find(same)) {
+            Some(known) => Arc::clone(known),
+            None => self.share(Bound::new(asked, module, Callee::new(full(), function))),
+        }
+    }
+
+    /// As an earlier incarnation has noted it.
+    pub(super) fn bind_again(&mut self, binding: Binding) -> Arc<Bound> {
+        let Binding { asked, full, module, function } = binding;
+        let callee = Callee::new(full, &function);
+        let same = |bound: &&Arc<Bound>| bound.leased.module == module && *bound.callee == callee;
+        match self.by_name.get(&asked).and_then(|known| known.iter().find(same)) {
+            Some(known) => Arc::clone(known),
+            None => self.share(Bound::new(&asked, module, callee)),
+        }
+    }
+
+    fn share(&mut self, bound: Bound) -> Arc<Bound> {
+        let bound = Arc::new(bound);
+        if self.count >= SHARED_MAX {
+            self.forget_unused();
+        }
+        if self.count < SHARED_MAX {
+            self.by_name.entry(bound.asked.clone()).or_default().push(Arc::clone(&bound));
+            self.count += 1;
+        }
+        bound
+    }
+
+    fn forget_unused(&mut self) {
+        self.by_name.retain(|_, known| {
+            known.retain(|bound| Arc::strong_count(bound) > 1);
+            !known.is_empty()
+        });
+        self.count = self.by_name.values().map(Vec::len).sum();
+    }
+}
