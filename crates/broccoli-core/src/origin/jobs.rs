@@ -171,8 +171,8 @@ impl Job {
         let at = step as usize;
         if self.tasks.len() <= at {
             self.tasks.reserve_exact(self.plan.steps().max(at + 1) - self.tasks.len());
-            self.tasks
-                .resize(at + 1, Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false });
+            let unready = Task { attempt: 0, failures: 0, losses: 0, phase: Phase::Unready, queued: false };
+            self.tasks.resize(at + 1, unready);
         }
         &mut self.tasks[at]
     }

@@ -1,9 +1,10 @@
 //! Processes of the benchmark, and what /proc says of them.
 
 use std::io::{BufRead as _, BufReader};
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,24 @@ use broccoli_node::mqtt::ServerUrl;
 use crate::Error;
 use crate::report::Idle;
 
+/// Fields of `/proc/PID/status`.
+const PEAK: &str = "VmHWM:";
+const RESIDENT: &str = "VmRSS:";
+
 /// CPU time of the parts of the benchmark.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Cpu {
     pub(crate) client: Duration,
     pub(crate) server: Duration,
     pub(crate) workers: Duration,
+}
+
+impl AddAssign for Cpu {
+    fn add_assign(&mut self, more: Cpu) {
+        self.client += more.client;
+        self.server += more.server;
+        self.workers += more.workers;
+    }
 }
 
 impl Sub for Cpu {
@@ -64,18 +77,19 @@ impl Process {
 
     /// Largest resident memory so far.
     pub(crate) fn peak_mb(&self) -> f64 {
-        status_mb(self.0.id(), "VmHWM:")
+        status_mb(self.0.id(), PEAK)
     }
 
     fn rss_mb(&self) -> f64 {
-        status_mb(self.0.id(), "VmRSS:")
+        status_mb(self.0.id(), RESIDENT)
     }
 }
 
-/// The server, with a node that runs nothing, on a free port.
-pub(crate) fn up(broccoli: &str, cluster: &Path) -> Result<(Process, ServerUrl), Error> {
+/// The server, with a node that runs nothing but takes jobs and keeps them in `data`, on a free port.
+pub(crate) fn up(broccoli: &str, cluster: &Path, data: &Path) -> Result<(Process, ServerUrl), Error> {
     let mut command = Command::new(broccoli);
     command.arg("--cluster").arg(cluster).args(["up", "--listen", "127.0.0.1:0", "--slots", "0", "--name", "server"]);
+    command.arg("--data").arg(data);
     let (process, ready) = Process::ready(&mut command)?;
     Ok((process, url_in(&ready)?))
 }
@@ -129,6 +143,14 @@ pub(crate) fn cpu_of_self() -> Duration {
     cpu_of(std::process::id())
 }
 
+pub(crate) fn peak_of_self_mb() -> f64 {
+    status_mb(std::process::id(), PEAK)
+}
+
+pub(crate) fn rss_of_self_mb() -> f64 {
+    status_mb(std::process::id(), RESIDENT)
+}
+
 /// Nanoseconds on a CPU, summed over the threads (`/proc/PID/task/TID/schedstat`).
 fn cpu_of(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -152,12 +174,17 @@ fn url_in(ready: &str) -> Result<ServerUrl, Error> {
     Ok(url.parse()?)
 }
 
+/// Counts the folders of this process.
+static DIRS: AtomicU32 = AtomicU32::new(0);
+
 /// A folder that ends with its value.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
+    /// Beside this program: what is temporary may not be on a disk at all.
     pub(crate) fn new() -> std::io::Result<TempDir> {
-        let path = std::env::temp_dir().join(format!("broccoli-bench-{}", std::process::id()));
+        let program = std::env::current_exe()?;
+        let path = program.with_file_name(format!("bench-{}-{}", std::process::id(), DIRS.fetch_add(1, Relaxed)));
         std::fs::create_dir_all(&path)?;
         Ok(TempDir(path))
     }
