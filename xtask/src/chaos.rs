@@ -57,7 +57,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 /// # Errors
 /// As for [`run`].
 pub(crate) fn run_short() -> Result {
-    let names = vec!["kill-worker", "kill-server", "kill-up"];
+    let names = vec!["kill-worker", "kill-server", "kill-origin"];
     let played = play(&Programs::build(false)?, &Choice { servers: vec![Server::Embedded], names });
     println!("\n{}", table(&played));
     verdict(&played)

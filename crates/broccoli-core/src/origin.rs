@@ -15,13 +15,16 @@
 
 mod archive;
 mod audit;
+mod clients;
 mod delays;
+mod dispatch;
 mod functions;
 mod growth;
 mod handles;
 mod jobs;
 mod journal;
 mod peers;
+mod promises;
 mod queue;
 mod rates;
 mod recovery;
@@ -35,31 +38,32 @@ use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Refused,
-    Renew, Return, Revoke, Submit, TaskResults, Welcome,
+    Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Renew, Return,
+    TaskResults,
 };
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
 
 use self::archive::{Archive, Ended};
+use self::clients::Session;
 use self::delays::{Announced, Due};
 use self::functions::Functions;
 use self::growth::Growth;
 pub(crate) use self::jobs::{Client, too_large};
-use self::jobs::{Job, Phase, Task, ended_news};
-use self::journal::{About, Change, ChangesRecord, Journal, Key, Promise, Record};
+use self::jobs::{Job, Phase, Task};
+use self::journal::{About, Change, Journal, Key, Promise};
 pub(crate) use self::journal::{Submitted, Submitter};
-use self::peers::{Acknowledged, Peer};
+use self::peers::Peer;
 use self::queue::Queue;
 use self::rates::Arbiter;
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
-use crate::io::{Action, Event, RecordKey, SubmitId, Write};
+use crate::io::{Event, SubmitId};
 use crate::members::Members;
 use crate::modules::Modules;
-use crate::shared::{Room, Shared};
-use crate::time::{Instant, ms};
+use crate::shared::Shared;
+use crate::time::ms;
 use crate::timers::Timer;
 
 /// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
@@ -78,7 +82,7 @@ const ENDED_TRIES_MAX: u32 = 8;
 /// Old results are looked for at most this often.
 const FORGET: Duration = ms(1_000);
 /// After a restart, workers have this long from the first connection to say what they hold …
-const ADOPT: Duration = ms(500);
+const ADOPT: Duration = ms(800);
 /// … and the node waits this long for a connection.
 const ADOPT_UNCONNECTED: Duration = ms(2_000);
 /// The call for help is repeated after this time, doubled up to the maximum.
@@ -182,18 +186,6 @@ pub(crate) struct Origin {
     last_worker: Option<NodeId>,
     growth: Growth,
     effects: Effects,
-}
-
-/// A client that has said hello.
-#[derive(Debug)]
-struct Session {
-    epoch: Epoch,
-    token: u64,
-    used: Instant,
-    /// Answers to submits, so that a repeated submit does nothing again.
-    answers: BTreeMap<u32, Result<JobId, Refusal>>,
-    /// Submits up to this number are too old to be answered.
-    forgotten: u32,
 }
 
 /// A canvas to be accepted, and who wants it.
@@ -600,147 +592,6 @@ impl Origin {
     }
 }
 
-/// Clients of other nodes.
-impl Origin {
-    /// A client asks for a token.
-    pub(crate) fn on_hello(&mut self, shared: &mut Shared, modules: &Modules, from: NodeId, epoch: Epoch) {
-        if !shared.config.resident {
-            return;
-        }
-        if self.sessions.get(&from).is_none_or(|session| session.epoch != epoch) {
-            if self.sessions.len() >= shared.config.limits.nodes_max {
-                let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used).map(|(node, _)| *node);
-                oldest.map(|node| self.sessions.remove(&node));
-            }
-            let token = shared.rng.next();
-            let mut session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
-            for (number, job) in self.recovered.remove(&(from, epoch)).unwrap_or_default() {
-                session.remember(number, Ok(JobId { origin: shared.me(), number: job }));
-            }
-            self.sessions.insert(from, session);
-        }
-        let Some(session) = self.sessions.get(&from) else {
-            return;
-        };
-        let welcome = Welcome { token: session.token, modules: modules.digest() };
-        shared.outbox.send(from, Message::Welcome(welcome));
-    }
-
-    /// A client hands in a canvas.
-    pub(crate) fn on_submit(
-        &mut self,
-        shared: &mut Shared,
-        around: &Around<'_>,
-        from: NodeId,
-        epoch: Epoch,
-        submit: &Submit,
-    ) {
-        let number = submit.number;
-        let known = |session: &&mut Session| session.epoch == epoch && session.token == submit.token;
-        let Some(session) = self.sessions.get_mut(&from).filter(known) else {
-            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
-            shared.outbox.send(from, Message::Refused(Refused { number, reason }));
-            return;
-        };
-        session.used = shared.now;
-        if number <= session.forgotten {
-            return;
-        }
-        let bytes_max = shared.config.limits.canvas.args_bytes_max;
-        let answer = match (session.answers.get(&number), submit.blob) {
-            (Some(answer), _) => answer.clone(),
-            (None, Some(blob)) if blob.bytes as usize <= bytes_max => {
-                blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
-                return;
-            }
-            (None, Some(blob)) => Err(Refusal::BadCanvas(format!(
-                "the canvas has {} bytes, this node takes {bytes_max}: submit it in parts",
-                blob.bytes
-            ))),
-            (None, None) => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
-        };
-        if let Some(session) = self.sessions.get_mut(&from) {
-            session.remember(number, answer.clone());
-        }
-        match answer {
-            Ok(job) => {
-                self.accept(shared, job, Submitted::Remote { node: from, number });
-                if submit.key.is_some() {
-                    // It may be an old one, of which the client would hear only when it asks.
-                    self.on_query(shared, from, job);
-                }
-            }
-            Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
-        }
-    }
-
-    fn take_submit(
-        &mut self,
-        shared: &mut Shared,
-        around: &Around<'_>,
-        submitter: Submitter,
-        submit: &Submit,
-    ) -> Result<JobId, Refusal> {
-        let key = submit.key.clone();
-        if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
-            return Err(Refusal::BadCanvas(format!("a key has 1 to {KEY_BYTES_MAX} bytes")));
-        }
-        let canvas =
-            Canvas::from_wire(submit.canvas.as_bytes()).map_err(|error| Refusal::BadCanvas(error.to_string()))?;
-        let waits = submit.detached != Some(true);
-        let client = if waits { Client::Remote(submitter.node) } else { Client::Detached };
-        let encoded = submit.canvas.clone();
-        let request = Request { canvas: &canvas, encoded, client, submitter: Some(submitter), key };
-        self.submit(shared, around, request).map_err(Refusal::from)
-    }
-
-    /// A client ends a job.
-    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        if !self.has_session(from, epoch, revoke.token) {
-            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
-            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
-        } else if revoke.job.origin == shared.me() {
-            self.revoke(shared, revoke.job.number);
-        }
-    }
-
-    /// Somebody asks how a job is, and hears of it from now on.
-    pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(&id.number) {
-            job.watch(from);
-        }
-        let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
-        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
-    }
-
-    /// How a job is, as far as that is safe to tell.
-    fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
-        if let Some(job) = self.jobs.get(&number) {
-            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
-            return outcome.map_or_else(|| job.progress_news(), |outcome| ended_news(&outcome, bytes_max));
-        }
-        if let Some(ended) = self.archive.get(number) {
-            return match self.journal.is_safe(ended.ended_in) {
-                true => ended_news(&ended.outcome, bytes_max),
-                false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
-            };
-        }
-        match self.damaged.get(&number) {
-            Some(reason) => JobNews::Ended(Err(recovery::damaged(reason))),
-            None => JobNews::Unknown,
-        }
-    }
-
-    /// Somebody has seen how a job ended.
-    pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, id: JobId) {
-        match self.jobs.get_mut(&id.number) {
-            Some(job) => job.seen |= job.ended,
-            None => self.archive.see(id.number),
-        }
-        shared.timers.cancel(Timer::JobEnded(id.number));
-    }
-}
-
 /// Time.
 impl Origin {
     /// Looks after the leases of a worker.
@@ -898,212 +749,6 @@ impl Origin {
             if let Some(at) = job.next_expiry() {
                 shared.timers.set(Timer::Expires(*number), at);
             }
-        }
-    }
-}
-
-/// The journal.
-impl Origin {
-    /// Asks the shell to write what has changed, unless it is writing.
-    pub(crate) fn write_journal(&mut self, shared: &mut Shared) {
-        let Some((number, node, unwritten)) = self.journal.next_write() else {
-            return;
-        };
-        let mut writes = Vec::new();
-        let unix_ms = shared.unix_ms();
-        if let Some(node) = node {
-            writes.push(put(0, 0, &Record::Node(node)));
-        }
-        for (job, mut unwritten) in unwritten {
-            let key = |number| RecordKey { job, number };
-            let delete = |number| Write { key: key(number), value: None };
-            if let Some(running) = self.jobs.get_mut(&job) {
-                if let Some(accepted) = unwritten.accepted {
-                    writes.push(Write { key: key(0), value: Some(accepted) });
-                    running.records = 1;
-                }
-                if !unwritten.changes.is_empty() {
-                    let changes = core::mem::take(&mut unwritten.changes);
-                    writes.push(put(job, running.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
-                    running.records += 1;
-                }
-            } else if let Some(ended) = self.archive.get_mut(job) {
-                writes.push(put(job, 0, &Record::Over(ended.record())));
-                writes.extend((1..ended.records).map(delete));
-                ended.records = 1;
-            } else {
-                writes.extend((0..unwritten.records).map(delete));
-            }
-        }
-        shared.actions.push_back(Action::Persist { number, writes });
-    }
-
-    /// A write is safe: what waited for it is told.
-    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
-        self.journal.on_persisted(number);
-        while let Some(promise) = self.journal.due() {
-            self.keep(shared, promise);
-        }
-    }
-
-    /// The journal cannot be written, or can again.
-    pub(crate) fn on_stalled(&mut self, reason: Option<String>) {
-        self.stalled = reason;
-    }
-
-    /// Tells something as soon as all that has happened so far is safe.
-    fn promise(&mut self, shared: &mut Shared, promise: Promise) {
-        if let Some(promise) = self.journal.promise(promise) {
-            self.keep(shared, promise);
-        }
-    }
-
-    fn keep(&mut self, shared: &mut Shared, promise: Promise) {
-        match promise {
-            Promise::Accepted { job: number, to } => {
-                let job = JobId { origin: shared.me(), number };
-                match to {
-                    Submitted::Local(id) => shared.event(Event::Accepted(id, job)),
-                    Submitted::Remote { node, number } => {
-                        shared.outbox.send(node, Message::Accepted(Accepted { number, job }));
-                    }
-                    Submitted::ByTask => {}
-                }
-            }
-            Promise::Ended(number) => self.tell_ended(shared, number),
-            Promise::Results { worker, epoch, number } => {
-                let Some(peer) = self.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
-                    return;
-                };
-                match peer.acknowledge(number, shared.now) {
-                    Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(worker), at),
-                    Acknowledged::Now => shared.outbox.mark(Address::Node(worker)),
-                }
-            }
-        }
-    }
-
-    /// Tells everybody who waits for a job how it ended.
-    fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
-        let local = |client| if let Client::Local(id) = client { Some(id) } else { None };
-        let (client, outcome) = match (self.jobs.get(&number), self.archive.get(number)) {
-            (Some(job), _) => (job.client, job.outcome()),
-            (None, Some(ended)) => (ended.client, Some(ended.outcome.clone())),
-            (None, None) => return,
-        };
-        let Some(outcome) = outcome else { return };
-        match local(client) {
-            Some(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
-            None => {
-                let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
-                self.tell(shared, number, news);
-            }
-        }
-    }
-}
-
-/// Sending.
-impl Origin {
-    /// Hands ready tasks to workers with credit, the same number to each.
-    pub(crate) fn dispatch(&mut self, shared: &mut Shared, around: &Around<'_>) {
-        if !core::mem::take(&mut self.dispatch_due) || self.queue.is_empty() {
-            return;
-        }
-        for (class, priority) in self.queue.order() {
-            if !self.adopting {
-                self.dispatch_class(shared, around, class, priority);
-            }
-            if !self.queue.is_hungry(class) {
-                shared.timers.cancel(Timer::Announce(class));
-            } else if !shared.timers.is_set(Timer::Announce(class)) {
-                shared.timers.set(Timer::Announce(class), shared.now);
-            }
-        }
-    }
-
-    /// Whether ready tasks have not been offered to anybody yet.
-    pub(crate) fn is_dispatch_due(&self) -> bool {
-        self.dispatch_due && !self.queue.is_empty()
-    }
-
-    fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
-        let mut fitting: Vec<(u32, NodeId)> = Vec::new();
-        let candidates = match self.queue.pinned_to(class) {
-            Some(node) => self.peers.range(node..=node),
-            None => self.peers.range::<NodeId, _>(..),
-        };
-        for (name, peer) in candidates {
-            let reachable = shared.connected || *name == shared.me();
-            if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
-                fitting.push((peer.credit(), *name));
-            }
-        }
-        if fitting.is_empty() {
-            return;
-        }
-        // Starting anywhere keeps the odd task from always going to the same node.
-        let start = shared.rng.below(fitting.len() as u64) as usize;
-        fitting.rotate_left(start);
-        // Those with little credit first: what they cannot take is left for the others. If there
-        // are fewer tasks than workers, those with most credit get them; among equals the one that
-        // had the last task, since it is awake.
-        let last = self.last_worker;
-        fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
-        let credit = fitting.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
-        let limited = self.queue.open(class, shared.now) < usize::MAX;
-        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
-        fitting.drain(..fitting.len().saturating_sub(ready(&self.queue)));
-        let mut workers = fitting.len();
-        for (credit, name) in fitting {
-            let part = ready(&self.queue).div_ceil(workers);
-            workers -= 1;
-            let Some(peer) = self.peers.get_mut(&name) else {
-                continue;
-            };
-            let mut left = part.min(credit as usize);
-            while left > 0 {
-                let Some((number, step)) = self.queue.pop(class, priority) else {
-                    break;
-                };
-                let Some(attempt) = self.jobs.get_mut(&number).and_then(|job| job.lease(number, step)) else {
-                    continue;
-                };
-                peer.lease(attempt, shared.now);
-                if limited && let Some((_, permits)) = self.queue.permits(class) {
-                    permits.spend();
-                }
-                left -= 1;
-            }
-            if !peer.outgoing.is_empty() {
-                self.last_worker = Some(name);
-                shared.outbox.mark(Address::Node(name));
-                shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
-            }
-        }
-        let waiting = self.queue.waiting(class, priority) as u32;
-        if limited && waiting > 0 && self.queue.open(class, shared.now) == 0 && !self.queue.awaits_permits(class) {
-            self.ask_permits(shared, around, class, waiting.min(credit));
-        }
-    }
-
-    /// Writes what there is for a worker.
-    pub(crate) fn compose(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) {
-        let Some(peer) = self.peers.get_mut(&to) else {
-            return;
-        };
-        let (lease, unfit, more) = peer.next_lease(&self.jobs, shared, to, room);
-        peer.put_acks(shared.now, lease.is_some(), put);
-        if let Some(lease) = lease {
-            put(&Message::Lease(lease));
-        }
-        if more {
-            shared.outbox.mark(Address::Node(to));
-        }
-        for (attempt, text) in unfit {
-            let failure = Failure::new(Cause::Unfit, text);
-            let mut effects = Effects::default();
-            self.on_failure(shared, to, attempt, failure, &mut effects);
-            self.follow(shared, attempt.job, effects);
         }
     }
 }
@@ -1400,61 +1045,6 @@ impl Origin {
     }
 }
 
-/// Invariants, for tests and the simulator.
-impl Origin {
-    /// Checks what must hold between two inputs.
-    pub(crate) fn validate(&self, shared: &Shared) {
-        self.journal.validate();
-        self.archive.validate();
-        self.growth.validate(shared, &self.jobs);
-        assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
-        let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
-        assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
-        assert_eq!(self.bytes, self.jobs.values().map(|job| job.bytes()).sum::<usize>(), "their bytes are counted");
-        let mut leased = BTreeMap::new();
-        for (name, peer) in &self.peers {
-            let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));
-            assert!(watched || !shared.connected, "the leases of {name} are looked after");
-            for attempt in peer.leases.keys() {
-                assert_eq!(leased.insert(*attempt, *name), None, "an attempt is leased once");
-            }
-        }
-        let queued: Vec<(u64, u32)> = self.queue.iter().map(|(_, key)| key).collect();
-        assert_eq!(queued.len(), self.queue.len(), "queued tasks are counted");
-        let mut waiting: BTreeMap<(u64, u32), u32> = BTreeMap::new();
-        queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
-        for (number, job) in &self.jobs {
-            job.plan.validate();
-            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
-            assert!(expires, "what may expire has its timer");
-            for (step, task) in job.tasks() {
-                let attempt = Attempt { job: *number, step, number: task.attempt };
-                let is_leased = leased.remove(&attempt).is_some();
-                assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
-                let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
-                assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
-                let due = job.due(step);
-                assert_eq!(due.is_some(), task.phase == Phase::Delayed, "a delayed task waits for something");
-                let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
-                let at = due.and_then(|due| due.at(&shared.wall));
-                assert_eq!(delayed, at.is_some(), "a delayed task has its timer");
-            }
-        }
-        assert!(leased.is_empty(), "leases of no task: {leased:?}");
-        let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
-        assert!(hungry, "help is called for as long as tasks wait");
-        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
-        assert!(permits, "permits that are waited for have their timer");
-    }
-
-    /// Checks that nothing is under way.
-    pub(crate) fn validate_idle(&self) {
-        assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
-        assert!(self.queue.is_empty(), "no task is queued");
-        assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
-    }
-}
-
 /// Sets the timer of a delayed task. Without the time of day there is none: that sets it later.
 fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
     if let Some(at) = due.at(&shared.wall) {
@@ -1471,25 +1061,10 @@ fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
     }
 }
 
-fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
-    Write { key: RecordKey { job, number }, value: Some(record.encode()) }
-}
-
 /// A result comes from outside: what is not one item must not get into a list or a call.
 fn well_formed(value: Cbor) -> Result<Cbor, Failure> {
     match broccoli_abi::validate_item(value.as_bytes()) {
         Ok(_) => Ok(value),
         Err(_) => Err(Failure::new(Cause::Unfit, "the result is not one CBOR item")),
-    }
-}
-
-impl Session {
-    fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
-        self.answers.insert(number, answer);
-        if self.answers.len() > ANSWERS_MAX
-            && let Some((number, _)) = self.answers.pop_first()
-        {
-            self.forgotten = number;
-        }
     }
 }

@@ -65,23 +65,26 @@ impl Marks {
         self.0.len() - self.0.iter().map(|run| run.task).collect::<BTreeSet<_>>().len()
     }
 
-    /// Seconds from `since_us` until the last task that was held up then has started: one that starts again, or later
-    /// than tasks behind it. 0 if none was. What runs once more after that is a repetition, but nobody waits for it.
-    pub(crate) fn recovered_after(&self, since_us: u64) -> f64 {
-        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    /// Seconds from `since_us` until the last task that the fault of `victim` held up has started: one that another
+    /// worker starts again, or that starts later than tasks behind it. 0 if there was none. What the victim repeats
+    /// when it is back, nobody waits for.
+    pub(crate) fn recovered_after(&self, victim: &str, since_us: u64) -> f64 {
+        let (mut of_victim, mut of_others) = (BTreeMap::new(), BTreeMap::new());
         // In reverse, so that the earliest start of each task stays.
         for run in self.0.iter().rev() {
-            let starts = if run.start_us < since_us { &mut before } else { &mut after };
+            let starts = if run.worker == victim { &mut of_victim } else { &mut of_others };
             starts.insert(run.task, run.start_us);
         }
-        let mut behind_us = u64::MAX;
-        let mut recovered_us = since_us;
-        let tasks: BTreeSet<usize> = before.keys().chain(after.keys()).copied().collect();
+        let tasks: BTreeSet<usize> = of_victim.keys().chain(of_others.keys()).copied().collect();
+        let (mut behind_us, mut recovered_us) = (u64::MAX, since_us);
         for task in tasks.into_iter().rev() {
-            let (early_us, late_us) = (before.get(&task).copied(), after.get(&task).copied());
-            let held_up = |late_us: &u64| early_us.is_some() || *late_us > behind_us.saturating_add(HELD_UP_US);
-            recovered_us = recovered_us.max(late_us.filter(held_up).unwrap_or_default());
-            behind_us = behind_us.min(early_us.or(late_us).unwrap_or(u64::MAX));
+            let (torn_us, other_us) = (of_victim.get(&task).copied(), of_others.get(&task).copied());
+            let starts_us = other_us.or(torn_us).unwrap_or(u64::MAX);
+            let again = torn_us.zip(other_us).is_some_and(|(torn_us, other_us)| torn_us < other_us);
+            if starts_us >= since_us && (again || starts_us > behind_us.saturating_add(HELD_UP_US)) {
+                recovered_us = recovered_us.max(starts_us);
+            }
+            behind_us = behind_us.min(torn_us.unwrap_or(u64::MAX)).min(starts_us);
         }
         seconds(since_us, recovered_us)
     }
@@ -158,7 +161,7 @@ mod tests {
             ("b", "S 1 1000\nE 1 2000\nS 3 2000000\nE 3 2100000\nS 2 2500000\nE 2 2600000\n"),
         ]);
         assert_eq!((marks.done(0..4), marks.repeated()), (4, 1));
-        assert_eq!(marks.recovered_after(500_000), 2.0);
+        assert_eq!(marks.recovered_after("a", 500_000), 2.0);
         assert_eq!(marks.longest_pause(&["b".into()], 500_000), 1.999);
         assert_eq!(marks.all_work_after(&["b".into()], 500_000), Some(1.5));
         assert_eq!(marks.all_work_after(&["a".into()], 500_000), None);
@@ -166,17 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_after_the_recovery_holds_nobody_up() {
+    fn what_the_victim_repeats_holds_nobody_up() {
         let marks = marks(&[
             ("a", "S 1 9000000\nE 1 9000001\n"),
             ("b", "S 1 2000000\nE 1 2000001\nS 2 1000000\nE 2 1000001\n"),
         ]);
-        assert_eq!((marks.repeated(), marks.recovered_after(500_000)), (1, 1.5));
+        assert_eq!((marks.repeated(), marks.recovered_after("a", 500_000)), (1, 1.5));
     }
 
     #[test]
     fn a_task_that_later_ones_overtook_was_held_up() {
         let marks = marks(&[("a", "S 5 1000\nE 5 1001\nS 6 1002\nE 6 1003\nS 4 3001000\nE 4 3001001\n")]);
-        assert_eq!((marks.repeated(), marks.recovered_after(1_000)), (0, 3.0));
+        assert_eq!((marks.repeated(), marks.recovered_after("b", 1_000)), (0, 3.0));
     }
 }

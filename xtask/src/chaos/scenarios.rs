@@ -301,7 +301,7 @@ fn play_worker(
     fault(&mut stage.workers[0])?;
     let mut row = observe(&stage.cluster, 0..scenario.tasks, client)?;
     let marks = stage.cluster.marks()?;
-    row.recovered_s = scenario.bars.recovered_s_max.map(|_| marks.recovered_after(fault_us));
+    row.recovered_s = scenario.bars.recovered_s_max.map(|_| marks.recovered_after(WORKERS[0], fault_us));
     row.pause_s = Some(marks.longest_pause(&[WORKERS[1].to_owned()], fault_us));
     row.note = share(&marks);
     Ok(row)

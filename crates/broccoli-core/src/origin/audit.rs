@@ -1,5 +1,8 @@
 //! The origin as the simulator sees it.
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
 use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
@@ -8,6 +11,8 @@ use super::{ANSWERS_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
 use crate::canvas::StepId;
 use crate::config::Limits;
+use crate::shared::Shared;
+use crate::timers::Timer;
 
 impl Origin {
     pub(crate) fn audit_tasks(&self, see: &mut dyn FnMut(u64, u32, TaskState, u32)) {
@@ -73,5 +78,60 @@ fn state(phase: Phase) -> TaskState {
         Phase::Ready => TaskState::Ready,
         Phase::Leased => TaskState::Leased,
         Phase::Ended => TaskState::Ended,
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Origin {
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self, shared: &Shared) {
+        self.journal.validate();
+        self.archive.validate();
+        self.growth.validate(shared, &self.jobs);
+        assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
+        let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
+        assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
+        assert_eq!(self.bytes, self.jobs.values().map(|job| job.bytes()).sum::<usize>(), "their bytes are counted");
+        let mut leased = BTreeMap::new();
+        for (name, peer) in &self.peers {
+            let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));
+            assert!(watched || !shared.connected, "the leases of {name} are looked after");
+            for attempt in peer.leases.keys() {
+                assert_eq!(leased.insert(*attempt, *name), None, "an attempt is leased once");
+            }
+        }
+        let queued: Vec<(u64, u32)> = self.queue.iter().map(|(_, key)| key).collect();
+        assert_eq!(queued.len(), self.queue.len(), "queued tasks are counted");
+        let mut waiting: BTreeMap<(u64, u32), u32> = BTreeMap::new();
+        queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
+        for (number, job) in &self.jobs {
+            job.plan.validate();
+            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            assert!(expires, "what may expire has its timer");
+            for (step, task) in job.tasks() {
+                let attempt = Attempt { job: *number, step, number: task.attempt };
+                let is_leased = leased.remove(&attempt).is_some();
+                assert_eq!(is_leased, task.phase == Phase::Leased, "{attempt:?} is {:?}", task.phase);
+                let entries = waiting.get(&(*number, step)).copied().unwrap_or(0);
+                assert!(task.phase != Phase::Ready || entries == 1, "a ready task is queued once, not {entries} times");
+                let due = job.due(step);
+                assert_eq!(due.is_some(), task.phase == Phase::Delayed, "a delayed task waits for something");
+                let delayed = shared.timers.is_set(Timer::Countdown { job: *number, step });
+                let at = due.and_then(|due| due.at(&shared.wall));
+                assert_eq!(delayed, at.is_some(), "a delayed task has its timer");
+            }
+        }
+        assert!(leased.is_empty(), "leases of no task: {leased:?}");
+        let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
+        assert!(hungry, "help is called for as long as tasks wait");
+        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
+        assert!(permits, "permits that are waited for have their timer");
+    }
+
+    /// Checks that nothing is under way.
+    pub(crate) fn validate_idle(&self) {
+        assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
+        assert!(self.queue.is_empty(), "no task is queued");
+        assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
     }
 }

@@ -1,0 +1,183 @@
+//! Clients of other nodes: their tokens, their submits, and what they ask.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+
+use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
+use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
+
+use super::jobs::{Client, ended_news};
+use super::journal::{Submitted, Submitter};
+use super::recovery::damaged;
+use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request};
+use crate::blobs;
+use crate::blobs::Want;
+use crate::modules::Modules;
+use crate::shared::Shared;
+use crate::time::Instant;
+use crate::timers::Timer;
+
+/// A client that has said hello.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) epoch: Epoch,
+    pub(super) token: u64,
+    pub(super) used: Instant,
+    /// Answers to submits, so that a repeated submit does nothing again.
+    pub(super) answers: BTreeMap<u32, Result<JobId, Refusal>>,
+    /// Submits up to this number are too old to be answered.
+    pub(super) forgotten: u32,
+}
+
+/// Clients of other nodes.
+impl Origin {
+    /// A client asks for a token.
+    pub(crate) fn on_hello(&mut self, shared: &mut Shared, modules: &Modules, from: NodeId, epoch: Epoch) {
+        if !shared.config.resident {
+            return;
+        }
+        if self.sessions.get(&from).is_none_or(|session| session.epoch != epoch) {
+            if self.sessions.len() >= shared.config.limits.nodes_max {
+                let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used).map(|(node, _)| *node);
+                oldest.map(|node| self.sessions.remove(&node));
+            }
+            let token = shared.rng.next();
+            let mut session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
+            for (number, job) in self.recovered.remove(&(from, epoch)).unwrap_or_default() {
+                session.remember(number, Ok(JobId { origin: shared.me(), number: job }));
+            }
+            self.sessions.insert(from, session);
+        }
+        let Some(session) = self.sessions.get(&from) else {
+            return;
+        };
+        let welcome = Welcome { token: session.token, modules: modules.digest() };
+        shared.outbox.send(from, Message::Welcome(welcome));
+    }
+
+    /// A client hands in a canvas.
+    pub(crate) fn on_submit(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        submit: &Submit,
+    ) {
+        let number = submit.number;
+        let known = |session: &&mut Session| session.epoch == epoch && session.token == submit.token;
+        let Some(session) = self.sessions.get_mut(&from).filter(known) else {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number, reason }));
+            return;
+        };
+        session.used = shared.now;
+        if number <= session.forgotten {
+            return;
+        }
+        let bytes_max = shared.config.limits.canvas.args_bytes_max;
+        let answer = match (session.answers.get(&number), submit.blob) {
+            (Some(answer), _) => answer.clone(),
+            (None, Some(blob)) if blob.bytes as usize <= bytes_max => {
+                blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
+                return;
+            }
+            (None, Some(blob)) => Err(Refusal::BadCanvas(format!(
+                "the canvas has {} bytes, this node takes {bytes_max}: submit it in parts",
+                blob.bytes
+            ))),
+            (None, None) => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
+        };
+        if let Some(session) = self.sessions.get_mut(&from) {
+            session.remember(number, answer.clone());
+        }
+        match answer {
+            Ok(job) => {
+                self.accept(shared, job, Submitted::Remote { node: from, number });
+                if submit.key.is_some() {
+                    // It may be an old one, of which the client would hear only when it asks.
+                    self.on_query(shared, from, job);
+                }
+            }
+            Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
+        }
+    }
+
+    pub(super) fn take_submit(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        submitter: Submitter,
+        submit: &Submit,
+    ) -> Result<JobId, Refusal> {
+        let key = submit.key.clone();
+        if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            return Err(Refusal::BadCanvas(format!("a key has 1 to {KEY_BYTES_MAX} bytes")));
+        }
+        let canvas =
+            Canvas::from_wire(submit.canvas.as_bytes()).map_err(|error| Refusal::BadCanvas(error.to_string()))?;
+        let waits = submit.detached != Some(true);
+        let client = if waits { Client::Remote(submitter.node) } else { Client::Detached };
+        let encoded = submit.canvas.clone();
+        let request = Request { canvas: &canvas, encoded, client, submitter: Some(submitter), key };
+        self.submit(shared, around, request).map_err(Refusal::from)
+    }
+
+    /// A client ends a job.
+    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
+        if !self.has_session(from, epoch, revoke.token) {
+            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
+            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
+        } else if revoke.job.origin == shared.me() {
+            self.revoke(shared, revoke.job.number);
+        }
+    }
+
+    /// Somebody asks how a job is, and hears of it from now on.
+    pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id.number) {
+            job.watch(from);
+        }
+        let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
+        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
+    }
+
+    /// How a job is, as far as that is safe to tell.
+    pub(super) fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
+        if let Some(job) = self.jobs.get(&number) {
+            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+            return outcome.map_or_else(|| job.progress_news(), |outcome| ended_news(&outcome, bytes_max));
+        }
+        if let Some(ended) = self.archive.get(number) {
+            return match self.journal.is_safe(ended.ended_in) {
+                true => ended_news(&ended.outcome, bytes_max),
+                false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
+            };
+        }
+        match self.damaged.get(&number) {
+            Some(reason) => JobNews::Ended(Err(damaged(reason))),
+            None => JobNews::Unknown,
+        }
+    }
+
+    /// Somebody has seen how a job ended.
+    pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, id: JobId) {
+        match self.jobs.get_mut(&id.number) {
+            Some(job) => job.seen |= job.ended,
+            None => self.archive.see(id.number),
+        }
+        shared.timers.cancel(Timer::JobEnded(id.number));
+    }
+}
+
+impl Session {
+    pub(super) fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
+        self.answers.insert(number, answer);
+        if self.answers.len() > ANSWERS_MAX
+            && let Some((number, _)) = self.answers.pop_first()
+        {
+            self.forgotten = number;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What is told only when it is safe: the journal is written, and promises are kept.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_proto::JobId;
+use broccoli_proto::message::{Accepted, JobNews, Message};
+use broccoli_proto::packet::Address;
+
+use super::Origin;
+use super::jobs::{Client, ended_news};
+use super::journal::{ChangesRecord, Promise, Record, Submitted};
+use super::peers::Acknowledged;
+use crate::io::{Action, Event, RecordKey, Write};
+use crate::shared::Shared;
+use crate::timers::Timer;
+
+impl Origin {
+    /// Asks the shell to write what has changed, unless it is writing.
+    pub(crate) fn write_journal(&mut self, shared: &mut Shared) {
+        let Some((number, node, unwritten)) = self.journal.next_write() else {
+            return;
+        };
+        let mut writes = Vec::new();
+        let unix_ms = shared.unix_ms();
+        if let Some(node) = node {
+            writes.push(put(0, 0, &Record::Node(node)));
+        }
+        for (job, mut unwritten) in unwritten {
+            let key = |number| RecordKey { job, number };
+            let delete = |number| Write { key: key(number), value: None };
+            if let Some(running) = self.jobs.get_mut(&job) {
+                if let Some(accepted) = unwritten.accepted {
+                    writes.push(Write { key: key(0), value: Some(accepted) });
+                    running.records = 1;
+                }
+                if !unwritten.changes.is_empty() {
+                    let changes = core::mem::take(&mut unwritten.changes);
+                    writes.push(put(job, running.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
+                    running.records += 1;
+                }
+            } else if let Some(ended) = self.archive.get_mut(job) {
+                writes.push(put(job, 0, &Record::Over(ended.record())));
+                writes.extend((1..ended.records).map(delete));
+                ended.records = 1;
+            } else {
+                writes.extend((0..unwritten.records).map(delete));
+            }
+        }
+        shared.actions.push_back(Action::Persist { number, writes });
+    }
+
+    /// A write is safe: what waited for it is told.
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
+        self.journal.on_persisted(number);
+        while let Some(promise) = self.journal.due() {
+            self.keep(shared, promise);
+        }
+    }
+
+    /// The journal cannot be written, or can again.
+    pub(crate) fn on_stalled(&mut self, reason: Option<String>) {
+        self.stalled = reason;
+    }
+
+    /// Tells something as soon as all that has happened so far is safe.
+    pub(super) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
+        if let Some(promise) = self.journal.promise(promise) {
+            self.keep(shared, promise);
+        }
+    }
+
+    pub(super) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
+        match promise {
+            Promise::Accepted { job: number, to } => {
+                let job = JobId { origin: shared.me(), number };
+                match to {
+                    Submitted::Local(id) => shared.event(Event::Accepted(id, job)),
+                    Submitted::Remote { node, number } => {
+                        shared.outbox.send(node, Message::Accepted(Accepted { number, job }));
+                    }
+                    Submitted::ByTask => {}
+                }
+            }
+            Promise::Ended(number) => self.tell_ended(shared, number),
+            Promise::Results { worker, epoch, number } => {
+                let Some(peer) = self.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
+                    return;
+                };
+                match peer.acknowledge(number, shared.now) {
+                    Acknowledged::Later(at) => shared.timers.set_earlier(Timer::Leases(worker), at),
+                    Acknowledged::Now => shared.outbox.mark(Address::Node(worker)),
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits for a job how it ended.
+    pub(super) fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
+        let local = |client| if let Client::Local(id) = client { Some(id) } else { None };
+        let (client, outcome) = match (self.jobs.get(&number), self.archive.get(number)) {
+            (Some(job), _) => (job.client, job.outcome()),
+            (None, Some(ended)) => (ended.client, Some(ended.outcome.clone())),
+            (None, None) => return,
+        };
+        let Some(outcome) = outcome else { return };
+        match local(client) {
+            Some(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
+            None => {
+                let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
+                self.tell(shared, number, news);
+            }
+        }
+    }
+}
+
+fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
+    Write { key: RecordKey { job, number }, value: Some(record.encode()) }
+}
