@@ -109,7 +109,8 @@ fn config(name: &str, slots: u16, durable: bool) -> Result<Config, Error> {
         durable,
         holds_code: true,
         version: String::new(),
-        limits: Limits::host(),
+        // A million jobs of one task each are more than a node takes unless told otherwise.
+        limits: Limits { queue_bytes_max: usize::MAX, ..Limits::host() },
     })
 }
 

@@ -24,8 +24,8 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn add(&mut self, (wall, cpu): (Duration, Cpu)) {
-        self.walls.push(wall);
+    pub(crate) fn add(&mut self, walls: impl IntoIterator<Item = Duration>, cpu: Cpu) {
+        self.walls.extend(walls);
         self.cpu += cpu;
     }
 }
