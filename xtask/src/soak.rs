@@ -383,6 +383,9 @@ compares every outcome with what it must be. At the end it asks for each job tha
 one outcome, and it does not change. It fails if one is wrong, missing or unknown, or if a process takes more memory in the
 last quarter than in the second (by more than a tenth and 2 MiB). `node-1` is never killed.
 
+An origin keeps the results of jobs that are over (for a day, and up to a size), so its memory rises by some KiB for each job
+until that size is reached.
+
 ![resident memory of each process](soak.svg)
 ";
 

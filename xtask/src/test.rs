@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, dist, fuzz, tools};
+use crate::{Result, chaos, dist, fuzz, tools};
 
 /// Runs all steps and says how many tests ran.
 ///
@@ -30,6 +30,7 @@ pub(crate) fn run() -> Result {
     steps.run("2,000 seeds of the simulator", || {
         run_command(&mut cargo("run --release --locked -p broccoli-sim -- --seeds 2000"))
     })?;
+    steps.run("chaos on real processes, the short run", chaos::run_short)?;
     steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
     steps.run("fuzzing, a short run", fuzz::check)?;
     let mut program = None;

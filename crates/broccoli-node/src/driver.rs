@@ -45,7 +45,7 @@ const INPUTS_MAX: usize = 256;
 const BURST: Duration = Duration::from_millis(5);
 /// Pause before a new connection, doubled up to the maximum.
 pub(crate) const RECONNECT: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(2);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// What a leaving node hands back has this long to be sent.
