@@ -73,6 +73,8 @@ const LEASE_TASKS_MAX: usize = 128;
 const LEASES: Duration = ms(100);
 /// Runs of a task that started and were lost before it fails.
 const LOSSES_MAX: u8 = 3;
+/// News of a job that wait until its acceptance is told; those after them are dropped.
+const EARLY_MAX: usize = 64;
 /// Clients hear of progress this often.
 const NEWS: Duration = ms(250);
 /// How a job ended is repeated after this time, doubled each time …
@@ -159,6 +161,8 @@ pub(crate) struct Origin {
     archive: Archive,
     /// Submits that their clients have named, running and over.
     keys: BTreeMap<String, u64>,
+    /// News of jobs whose acceptance is not safe yet.
+    early: BTreeMap<u64, Vec<JobNews>>,
     journal: Journal,
     /// Why the journal cannot be written, if it cannot.
     stalled: Option<String>,
@@ -997,6 +1001,10 @@ impl Origin {
         };
         if !self.journal.is_safe(accepted_in) {
             // Nobody knows the job yet.
+            let early = self.early.entry(number).or_default();
+            if early.len() < EARLY_MAX {
+                early.push(news);
+            }
             return;
         }
         let job = JobId { origin: shared.me(), number };

@@ -7,7 +7,7 @@ use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
 use super::jobs::{Phase, Task};
-use super::{ANSWERS_MAX, Origin};
+use super::{ANSWERS_MAX, EARLY_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
 use crate::canvas::StepId;
 use crate::config::Limits;
@@ -88,6 +88,7 @@ impl Origin {
         self.journal.validate();
         self.archive.validate();
         self.growth.validate(shared, &self.jobs);
+        assert!(self.early.values().all(|early| early.len() <= EARLY_MAX), "early news are bounded");
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");

@@ -81,6 +81,9 @@ impl Origin {
                     }
                     Submitted::ByTask => {}
                 }
+                for news in self.early.remove(&job.number).unwrap_or_default() {
+                    self.tell(shared, job.number, news);
+                }
             }
             Promise::Ended(number) => self.tell_ended(shared, number),
             Promise::Results { worker, epoch, number } => {
