@@ -7,9 +7,14 @@ mod support;
 
 use std::time::Duration;
 
+use broccoli_node::core::Limits;
 use broccoli_node::proto::{Cause, TaskError};
 use broccoli_node::{NodeHandle, RunLimits};
+use support::PACKET_BYTES_MAX;
 use support::cluster::*;
+
+/// Of the worker, in bytes.
+const RESULT_BYTES_MAX: u32 = 258_048;
 
 /// Memory starts with the header of a byte string of 1 MiB.
 const EXTRA: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))
@@ -30,7 +35,9 @@ const TASKS: [(&str, &str, &str); 8] = [
 /// An origin, and one worker that has the hostile module and the examples.
 async fn pair(cluster: &TestCluster, limits: RunLimits) -> (NodeHandle, NodeHandle) {
     let origin = cluster.node("origin").start().unwrap();
-    let worker = cluster.node("w1").slots(1).run_limits(limits).start().unwrap();
+    let packet_bytes_max = PACKET_BYTES_MAX as u32;
+    let results = Limits { packet_bytes_max, result_bytes_max: RESULT_BYTES_MAX, ..Limits::host() };
+    let worker = cluster.node("w1").slots(1).limits(results).run_limits(limits).start().unwrap();
     until_workers(&origin, 1).await;
     cluster.deploy_examples(&origin).await;
     let wasm = hand_written(EXTRA, 20, &TASKS);
