@@ -16,83 +16,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, Room, StepId, lower, pinned_to};
 use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, Task, TaskError};
-use minicbor::data::Type as CborType;
-use minicbor::{Decoder, Encoder};
+use broccoli_sim::oracle::{Failure, PARAMETERS, VALUE_LEN_MAX, Value, falsy, joined, list, padded, split_into};
 
 const CASES: u64 = 20_000;
-
-// --- Values ---
-
-#[derive(Clone, Debug, PartialEq)]
-enum Value {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Str(String),
-    List(Vec<Value>),
-    Map(Vec<(String, Value)>),
-}
-
-fn read(d: &mut Decoder<'_>) -> Value {
-    match d.datatype().expect("an item") {
-        CborType::Null => {
-            d.null().expect("null");
-            Value::Null
-        }
-        CborType::Bool => Value::Bool(d.bool().expect("a bool")),
-        CborType::String => Value::Str(d.str().expect("a text").into()),
-        CborType::Array => {
-            let len = d.array().expect("an array").expect("a definite length");
-            Value::List((0..len).map(|_| read(d)).collect())
-        }
-        CborType::Map => {
-            let len = d.map().expect("a map").expect("a definite length");
-            Value::Map((0..len).map(|_| (d.str().expect("a key").into(), read(d))).collect())
-        }
-        _ => Value::Int(d.i64().expect("an integer")),
-    }
-}
-
-fn write(value: &Value, e: &mut Encoder<Vec<u8>>) {
-    const VEC: &str = "writing to a Vec cannot fail";
-    match value {
-        Value::Null => drop(e.null().expect(VEC)),
-        Value::Bool(b) => drop(e.bool(*b).expect(VEC)),
-        Value::Int(n) => drop(e.i64(*n).expect(VEC)),
-        Value::Str(text) => drop(e.str(text).expect(VEC)),
-        Value::List(items) => {
-            e.array(items.len() as u64).expect(VEC);
-            items.iter().for_each(|item| write(item, e));
-        }
-        Value::Map(pairs) => {
-            e.map(pairs.len() as u64).expect(VEC);
-            for (key, value) in pairs {
-                e.str(key).expect(VEC);
-                write(value, e);
-            }
-        }
-    }
-}
-
-fn decoded(bytes: &[u8]) -> Value {
-    let mut decoder = Decoder::new(bytes);
-    let value = read(&mut decoder);
-    assert_eq!(decoder.position(), bytes.len(), "one item");
-    value
-}
-
-fn encoded(value: &Value) -> Cbor {
-    let mut encoder = Encoder::new(Vec::new());
-    write(value, &mut encoder);
-    Cbor::from_encoded(encoder.into_writer())
-}
-
-fn list(value: &Cbor) -> Vec<Value> {
-    match decoded(value.as_bytes()) {
-        Value::List(items) => items,
-        other => panic!("not a list: {other:?}"),
-    }
-}
 
 fn is_falsy(value: &Value) -> bool {
     match value {
@@ -106,9 +32,6 @@ fn is_falsy(value: &Value) -> bool {
 // --- The world: what the functions do, for the oracle and for the worker alike ---
 
 const FUNCTIONS: [&str; 7] = ["list", "first", "falsy", "risky", "fail", "number", "become"];
-const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
-/// A list that prints longer than this becomes a number, so that values stay small.
-const VALUE_LEN_MAX: usize = 300;
 
 /// What a function gives: a value, or a canvas that replaces its task.
 enum Given {
@@ -139,7 +62,7 @@ fn apply(function: &str, args: &[Value], node: &str) -> Result<Given, String> {
 /// A small canvas for each number. Few of them hold a task that replaces itself again, so that there is an end.
 fn replacement(hash: u32) -> Canvas {
     let value = |n: u32| Value::List(vec![Value::Int(i64::from(hash / 7 % n))]);
-    let task = |function: &str| Canvas::task(function, encoded(&value(1_000)));
+    let task = |function: &str| Canvas::task(function, value(1_000).encode());
     let mut canvas = match hash % 7 {
         0 => task("become"),
         1 => Canvas::group(vec![]),
@@ -170,24 +93,7 @@ fn nodes(on: &str) -> Vec<String> {
     (1..=count).map(|n| format!("pi-{n}")).collect()
 }
 
-fn falsy(pick: u32) -> Value {
-    match pick % 5 {
-        0 => Value::Null,
-        1 => Value::Bool(false),
-        2 => Value::Int(0),
-        3 => Value::Str(String::new()),
-        _ => Value::List(Vec::new()),
-    }
-}
-
 // --- The oracle ---
-
-#[derive(Clone, Debug, PartialEq)]
-struct Failure {
-    function: String,
-    text: String,
-    members: Vec<u32>,
-}
 
 /// What a run comes to. Calls and failed callbacks are sorted: their order is free.
 #[derive(Debug, PartialEq)]
@@ -261,7 +167,7 @@ impl Oracle {
                 self.each(function, calls, chosen)
             }
             Form::Starmap { function, items } => {
-                let calls = list(items).into_iter().map(|item| list(&encoded(&item)));
+                let calls = list(items).into_iter().map(|item| list(&item.encode()));
                 self.each(function, calls, chosen)
             }
             Form::Chunks { function, items, split } => {
@@ -341,7 +247,7 @@ impl Oracle {
             return Ok(Value::List(Vec::new()));
         }
         let name = format!("w.{function}");
-        let calls: Vec<_> = items.iter().map(|item| padded(list(&encoded(item)), &[])).collect();
+        let calls: Vec<_> = items.iter().map(|item| padded(list(&item.encode()), &[])).collect();
         let args = Value::List(calls.iter().cloned().map(Value::List).collect());
         self.calls.push(call_text(&name, Mode::Bin, &args, chosen));
         let results: Result<Vec<_>, _> = calls.iter().map(|args| apply_in_bin(&name, args)).collect();
@@ -361,29 +267,6 @@ fn failing(name: &str, result: Result<Value, String>) -> Result<Value, Failure> 
     result.map_err(|text| Failure { function: name.into(), text, members: Vec::new() })
 }
 
-fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
-    let mut values = Vec::new();
-    for (index, result) in results.into_iter().enumerate() {
-        match result {
-            Ok(value) => values.push(value),
-            Err(mut failure) => {
-                failure.members.insert(0, index as u32);
-                return Err(failure);
-            }
-        }
-    }
-    Ok(Value::List(values))
-}
-
-fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
-    while args.len() < PARAMETERS.len() {
-        let name = PARAMETERS[args.len()];
-        let value = named.iter().find(|(n, _)| n == name).map(|(_, v)| decoded(v.as_bytes()));
-        args.push(value.unwrap_or(Value::Null));
-    }
-    args
-}
-
 fn chosen(own: &Options, around: &Chosen) -> Chosen {
     let mut merged = around.clone();
     let on = (!own.on.is_empty()).then(|| own.on.join(" "));
@@ -398,19 +281,6 @@ fn chosen(own: &Options, around: &Chosen) -> Chosen {
     ];
     merged.extend(set.into_iter().filter_map(|(name, value)| Some((name, value?))));
     merged
-}
-
-fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
-    match split {
-        Split::Size(size) => items.chunks(size as usize).map(<[Value]>::to_vec).collect(),
-        Split::Bins(n) => {
-            // Dealing out one by one says how many each bin gets.
-            let mut sizes = vec![0; n as usize];
-            (0..items.len()).for_each(|i| sizes[i % n as usize] += 1);
-            let mut rest = items.iter().cloned();
-            sizes.into_iter().map(|size| rest.by_ref().take(size).collect()).collect()
-        }
-    }
 }
 
 /// Tasks in a canvas, whether they will run or not.
@@ -541,13 +411,13 @@ fn run_revoked(canvas: &Canvas, rng: &mut Rng) {
 
 fn work(plan: &Plan, step: StepId) -> (String, Result<Cbor, TaskError>) {
     let call = plan.call(step);
-    let args = decoded(&plan.args(step));
+    let args = Value::decode(&plan.args(step));
     let text = call_text(call.name, call.mode, &args, &chosen(call.options, &Chosen::new()));
     let Value::List(args) = args else { panic!("arguments are a list") };
     let result = match call.mode {
         Mode::Single => apply(call.name, &args, pinned_to(&call.options.on).unwrap_or_default()),
         Mode::Bin => {
-            let results = args.iter().map(|item| apply_in_bin(call.name, &list(&encoded(item))));
+            let results = args.iter().map(|item| apply_in_bin(call.name, &list(&item.encode())));
             results.collect::<Result<Vec<_>, _>>().map(|values| Given::Value(Value::List(values)))
         }
     };
@@ -561,14 +431,14 @@ fn work(plan: &Plan, step: StepId) -> (String, Result<Cbor, TaskError>) {
         members: Vec::new(),
     };
     let given = |given| match given {
-        Given::Value(value) => encoded(&value),
+        Given::Value(value) => value.encode(),
         Given::Canvas(canvas) => canvas.to_replacement(),
     };
     (text, result.map(given).map_err(error))
 }
 
 fn outcome_of(plan: &Plan) -> Option<Result<Value, Failure>> {
-    plan.result().map(|result| result.map(|value| decoded(value.as_bytes())).map_err(failure))
+    plan.result().map(|result| result.map(|value| Value::decode(value.as_bytes())).map_err(failure))
 }
 
 fn failure(error: &TaskError) -> Failure {
@@ -668,7 +538,7 @@ impl Generator {
         let first_free = list(&args).len() + 1;
         let named = if self.rng.one_in(3) { PARAMETERS.get(first_free..) } else { None };
         let named = named.and_then(|names| names.get(self.rng.below(names.len())).copied());
-        let kwargs = named.map(|name| (name.to_owned(), encoded(&self.value())));
+        let kwargs = named.map(|name| (name.to_owned(), self.value().encode()));
         let (function, kwargs) = (self.function(), kwargs.into_iter().collect());
         Form::Task(Task { function, args, kwargs, immutable: self.rng.one_in(5) })
     }
@@ -681,13 +551,13 @@ impl Generator {
 
     fn values(&mut self, max: usize) -> Cbor {
         let len = self.rng.below(max + 1);
-        encoded(&Value::List((0..len).map(|_| self.value()).collect()))
+        Value::List((0..len).map(|_| self.value()).collect()).encode()
     }
 
     fn items(&mut self) -> Cbor {
         let len = self.rng.below(7);
         let item = |_| Value::List((0..self.rng.below(4)).map(|_| self.value()).collect());
-        encoded(&Value::List((0..len).map(item).collect()))
+        Value::List((0..len).map(item).collect()).encode()
     }
 
     fn value(&mut self) -> Value {

@@ -124,7 +124,7 @@ pub const FUNCTIONS: [&str; 8] = ["list", "first", "falsy", "risky", "fail", "nu
 /// Parameters of each function; all of them may be left out.
 pub const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
 /// A list that prints longer than this becomes a number, so that values stay small.
-const VALUE_LEN_MAX: usize = 300;
+pub const VALUE_LEN_MAX: usize = 300;
 
 /// What a function gives in the run with this number. Nothing but a stamp depends on the run.
 ///
@@ -166,7 +166,8 @@ fn hash(args: &[Value]) -> (String, u32) {
     (text, hash)
 }
 
-fn falsy(pick: u32) -> Value {
+/// One of the values that Python takes for false.
+pub fn falsy(pick: u32) -> Value {
     match pick % 5 {
         0 => Value::Null,
         1 => Value::Bool(false),
@@ -247,7 +248,8 @@ fn failing(function: &str, result: Result<Value, String>) -> Result<Value, Failu
     result.map_err(|text| Failure { function: format!("w.{function}"), text, members: Vec::new() })
 }
 
-fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
+/// The list of a group, or the failure of its lowest member.
+pub fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
     let mut values = Vec::new();
     for (index, result) in results.into_iter().enumerate() {
         match result {
@@ -261,7 +263,8 @@ fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
     Ok(Value::List(values))
 }
 
-fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
+/// All arguments of a call in order: what is not given is null.
+pub fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
     while args.len() < PARAMETERS.len() {
         let name = PARAMETERS[args.len()];
         let value = named.iter().find(|(n, _)| n == name).map(|(_, v)| Value::decode(v.as_bytes()));
@@ -270,7 +273,8 @@ fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
     args
 }
 
-fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
+/// The bins of `chunks`.
+pub fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
     match split {
         Split::Size(size) => items.chunks(size as usize).map(<[Value]>::to_vec).collect(),
         Split::Bins(n) => {

@@ -100,16 +100,15 @@ impl Origin {
 
     /// Tells everybody who waits for a job how it ended.
     pub(super) fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
-        let local = |client| if let Client::Local(id) = client { Some(id) } else { None };
         let (client, outcome) = match (self.jobs.get(&number), self.archive.get(number)) {
             (Some(job), _) => (job.client, job.outcome()),
             (None, Some(ended)) => (ended.client, Some(ended.outcome.clone())),
             (None, None) => return,
         };
         let Some(outcome) = outcome else { return };
-        match local(client) {
-            Some(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
-            None => {
+        match client {
+            Client::Local(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
+            Client::Remote(_) | Client::Detached => {
                 let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
                 self.tell(shared, number, news);
             }
