@@ -247,8 +247,7 @@ impl Worker {
                 // Handed back, it would be leased again at once, here or to another node with this module.
                 let text = format!("its module has no function {:?}", function.name);
                 let outcome = Err(Failure::new(Cause::Unfit, text));
-                link.held.insert(task.attempt, Held::Done);
-                link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome, blob: None }));
+                link.keep_result(epoch, task.attempt, outcome);
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
                 continue;
@@ -262,9 +261,7 @@ impl Worker {
                 let len = blob.bytes as usize;
                 if len > args_max {
                     let text = format!("the arguments have {len} bytes, this node takes {args_max}");
-                    link.held.insert(task.attempt, Held::Done);
-                    let outcome = Err(Failure::new(Cause::Unfit, text));
-                    link.done.push_back((epoch, TaskResult { attempt: task.attempt, outcome, blob: None }));
+                    link.keep_result(epoch, task.attempt, Err(Failure::new(Cause::Unfit, text)));
                     shared.outbox.mark(Address::Node(from));
                     continue;
                 }
@@ -583,8 +580,7 @@ impl Worker {
         };
         let epoch = *epoch;
         let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
-        link.held.insert(attempt, Held::Done);
-        link.done.push_back((epoch, TaskResult { attempt, outcome, blob: None }));
+        link.keep_result(epoch, attempt, outcome);
         link.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
     }
@@ -762,6 +758,12 @@ impl Link {
             result_bytes_max: u32::MAX,
             heard: shared.now,
         }
+    }
+
+    /// Keeps what an attempt came to until the origin has it.
+    fn keep_result(&mut self, epoch: Epoch, attempt: Attempt, outcome: Result<Cbor, Failure>) {
+        self.held.insert(attempt, Held::Done);
+        self.done.push_back((epoch, TaskResult { attempt, outcome, blob: None }));
     }
 
     /// Whether a batch comes for the first time; notes that it has come.

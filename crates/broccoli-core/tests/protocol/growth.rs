@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, Write};
-use broccoli_proto::module::DeployPublic;
-use broccoli_proto::{Canvas, Cause, Cbor, Epoch, Form, Options, Split};
+use broccoli_core::{Action, Input, Instant, Node, RecordKey};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, Options, Split};
 use minicbor::bytes::ByteVec;
 
-use crate::cluster::{self, Cluster, Faults, Id, Spec, functions};
+use crate::cluster::{Cluster, Faults, Id, Spec, functions};
 use crate::{add, none, one, sleep};
 
 /// An origin without slots, and workers `w1` to `w5` in the kitchen.
@@ -371,20 +370,7 @@ impl Durable {
     }
 
     fn boot(now: Instant, boots: u8, disk: &BTreeMap<RecordKey, Vec<u8>>) -> Node {
-        let config = Config {
-            name: "pi-1".parse().expect("a name"),
-            keys: vec![cluster::cluster_key()],
-            deploy_public: DeployPublic([0; 32]),
-            slots: 2,
-            features: vec![],
-            natives: vec![functions::natives()],
-            resident: true,
-            durable: true,
-            holds_code: true,
-            version: "test".into(),
-            limits: Limits::host(),
-        };
-        let mut node = Node::new(config, Epoch([boots; 16]), 1, now);
+        let mut node = crate::durable_node(boots, now);
         let recovery = node.recover(now, disk.clone().into_iter()).expect("the same version");
         assert_eq!(recovery.damaged, []);
         node.handle_input(now, Input::Connected);
@@ -402,12 +388,7 @@ impl Durable {
                     running.push((execute.run, outcome));
                 }
                 Some(Action::Persist { number, writes }) => {
-                    for Write { key, value } in writes {
-                        match value {
-                            Some(value) => self.disk.insert(key, value),
-                            None => self.disk.remove(&key),
-                        };
-                    }
+                    crate::write_to(&mut self.disk, writes);
                     self.writes += 1;
                     if crash_after == Some(self.writes) {
                         self.boots += 1;

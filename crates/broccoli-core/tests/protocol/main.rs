@@ -18,8 +18,11 @@ mod restart;
 mod spread;
 mod time;
 
-use broccoli_core::Event;
-use broccoli_proto::{Canvas, Cbor};
+use std::collections::BTreeMap;
+
+use broccoli_core::{Config, Event, Instant, Limits, Node, RecordKey, Write};
+use broccoli_proto::module::DeployPublic;
+use broccoli_proto::{Canvas, Cbor, Epoch};
 use broccoli_sim::cluster::{self, Cluster, Id};
 
 fn add(x: i64, y: i64) -> Canvas {
@@ -55,4 +58,32 @@ fn attach(c: &mut Cluster, client: Id) {
     c.attach(client);
     let attached = c.run_until(300_000, |c| c.events(client).any(|event| matches!(event, Event::Attached(_))));
     assert!(attached, "no origin was found");
+}
+
+/// A node of its own that keeps a journal, in one of its incarnations.
+fn durable_node(boots: u8, now: Instant) -> Node {
+    let config = Config {
+        name: "pi-1".parse().expect("a name"),
+        keys: vec![cluster::cluster_key()],
+        deploy_public: DeployPublic([0; 32]),
+        slots: 2,
+        features: vec![],
+        natives: vec![cluster::functions::natives()],
+        resident: true,
+        durable: true,
+        holds_code: true,
+        version: "test".into(),
+        limits: Limits::host(),
+    };
+    Node::new(config, Epoch([boots; 16]), 1, now)
+}
+
+/// Does what a journal is asked for.
+fn write_to(disk: &mut BTreeMap<RecordKey, Vec<u8>>, writes: Vec<Write>) {
+    for Write { key, value } in writes {
+        match value {
+            Some(value) => disk.insert(key, value),
+            None => disk.remove(&key),
+        };
+    }
 }

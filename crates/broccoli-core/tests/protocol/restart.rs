@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, RunId, Write};
+use broccoli_core::{Action, Input, Instant, Node, RecordKey, RunId};
 use broccoli_proto::message::Failure;
-use broccoli_proto::module::DeployPublic;
-use broccoli_proto::{Canvas, Cbor, Epoch, Options};
-use broccoli_sim::cluster::{Cluster, Spec, cluster_key, functions};
+use broccoli_proto::{Canvas, Cbor, Options};
+use broccoli_sim::cluster::{Cluster, Spec, functions};
 
-use crate::{add, one, sleep};
+use crate::{add, durable_node, one, sleep};
 
 const NOON: u64 = 1_800_000_000_000;
 /// After a restart, what workers still hold is waited for so long at most.
@@ -33,8 +32,16 @@ struct Durable {
 impl Durable {
     fn new(knows_time: bool) -> Durable {
         let (disk, running, starts) = Default::default();
-        let mut durable =
-            Durable { node: boot(1), knows_time, clock: NOON, now_ms: 0, boots: 0, disk, running, starts };
+        let mut durable = Durable {
+            node: durable_node(1, Instant(0)),
+            knows_time,
+            clock: NOON,
+            now_ms: 0,
+            boots: 0,
+            disk,
+            running,
+            starts,
+        };
         durable.restart(0);
         durable
     }
@@ -43,7 +50,7 @@ impl Durable {
     fn restart(&mut self, off_ms: u64) {
         self.now_ms += off_ms;
         self.boots += 1;
-        self.node = boot(self.boots);
+        self.node = durable_node(self.boots, Instant(0));
         self.running.clear();
         self.tell_time();
         let records = self.disk.clone().into_iter();
@@ -86,12 +93,7 @@ impl Durable {
             match self.node.poll_action() {
                 None => break,
                 Some(Action::Persist { number, writes }) => {
-                    for Write { key, value } in writes {
-                        match value {
-                            Some(value) => self.disk.insert(key, value),
-                            None => self.disk.remove(&key),
-                        };
-                    }
+                    crate::write_to(&mut self.disk, writes);
                     self.node.handle_input(self.now(), Input::Persisted(number));
                 }
                 Some(Action::Execute(execute)) => {
@@ -120,23 +122,6 @@ impl Durable {
     fn is_over(&self) -> bool {
         self.node.vitals().jobs == 0
     }
-}
-
-fn boot(boots: u8) -> Node {
-    let config = Config {
-        name: "pi-1".parse().expect("a name"),
-        keys: vec![cluster_key()],
-        deploy_public: DeployPublic([0; 32]),
-        slots: 2,
-        features: vec![],
-        natives: vec![functions::natives()],
-        resident: true,
-        durable: true,
-        holds_code: true,
-        version: "test".into(),
-        limits: Limits::host(),
-    };
-    Node::new(config, Epoch([boots; 16]), 1, Instant(0))
 }
 
 fn with(mut canvas: Canvas, options: Options) -> Canvas {
