@@ -617,6 +617,7 @@ impl Node {
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
             Timer::Forget => self.origin.on_forget_timer(shared),
             Timer::Adopt => self.origin.on_adopt_timer(shared),
+            Timer::Journal => self.origin.on_journal_timer(),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),

@@ -172,8 +172,6 @@ pub(crate) struct Origin {
     recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
-    /// The write after which this node may leave.
-    leaves_after: u64,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,

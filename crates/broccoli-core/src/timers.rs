@@ -33,6 +33,8 @@ pub(crate) enum Timer {
     Forget,
     /// Origin: lease again after a restart.
     Adopt,
+    /// Origin: write what has changed.
+    Journal,
     /// Worker: confirm or renew what is held for this origin.
     Renew(NodeId),
     /// Worker: send results again to this origin.

@@ -75,7 +75,17 @@ impl std::error::Error for JournalError {}
 /// An opened journal.
 pub(crate) struct Journal {
     log: Log,
-    lock: File,
+    lock: Lock,
+}
+
+/// The directory is this node's as long as this lives.
+struct Lock(File);
+
+/// Closing the file would not do: a process that was forked a moment ago may still hold a copy of it.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// The thread that writes.
@@ -104,7 +114,7 @@ impl Journal {
         })?;
         own(&dir, &format!("{cluster} {node}"))?;
         let (log, damaged) = Log::open(&dir)?;
-        Ok((Journal { log, lock }, damaged))
+        Ok((Journal { log, lock: Lock(lock) }, damaged))
     }
 
     /// All records, in order of their keys.

@@ -5,37 +5,19 @@
 
 mod support;
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use broccoli_node::core::{Limits, Node};
 use broccoli_node::proto::message::{JobState, Refusal};
 use broccoli_node::proto::{Cause, Cbor, JobId};
 use broccoli_node::{Job, JobError, JobHandle, JobStatus, JobUpdate, NodeEvent, NodeHandle, SubmitOptions};
+use support::TempDir;
 use support::cluster::*;
 use support::proxy::Proxy;
 use tokio::time::timeout;
 
 /// Longest time that anybody waits because a node leaves.
 const WAIT_MAX: Duration = Duration::from_millis(300);
-
-/// A directory that is gone when its test is over.
-struct Data(PathBuf);
-
-impl Data {
-    fn new(name: &str) -> Data {
-        let dir = std::env::temp_dir().join(format!("broccoli-jobs-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        Data(dir)
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A resident node with functions, and a gate that one of them waits at.
 fn resident(cluster: &TestCluster, name: &str, gate: &Gate) -> NodeHandle {
@@ -169,7 +151,7 @@ on_both_servers! {
     }
 
     async fn a_revoke_survives_a_restart(server: TestServer) {
-        let (cluster, data) = (TestCluster::new(&server), Data::new(&format!("revoke-{}", server.url())));
+        let (cluster, data) = (TestCluster::new(&server), TempDir::new());
         let gate = Gate::default();
         let origin = || {
             let node = cluster.node("origin").resident(true).slots(1).data(data.0.clone());

@@ -5,33 +5,15 @@
 
 mod support;
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use broccoli_node::{Builder, JournalError, NodeEvent, NodeHandle, StartError};
+use support::TempDir;
 use support::cluster::*;
 use tokio::task::JoinHandle;
 
 /// How long a task of these tests takes.
 const TAKES: Duration = Duration::from_millis(20);
-
-/// A directory that is gone when its test is over.
-struct Data(PathBuf);
-
-impl Data {
-    fn new(name: &str) -> Data {
-        let dir = std::env::temp_dir().join(format!("broccoli-journal-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        Data(dir)
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn doubled(count: u32) -> Vec<u32> {
     (0..count).map(|number| number * 2).collect()
@@ -51,7 +33,7 @@ async fn vanish(life: JoinHandle<()>) {
 
 on_both_servers! {
     async fn an_origin_that_vanishes_goes_on_from_its_journal(server: TestServer) {
-        let (cluster, data) = (TestCluster::new(&server), Data::new(&format!("vanishes-{}", server.url())));
+        let (cluster, data) = (TestCluster::new(&server), TempDir::new());
         let diary = Diary::default();
         let worker = |name: &str| {
             cluster.node(name).slots(2).function("double", diary.task(name, TAKES)).start().unwrap()
@@ -71,7 +53,7 @@ on_both_servers! {
     }
 
     async fn a_result_is_there_after_a_restart(server: TestServer) {
-        let (cluster, data) = (TestCluster::new(&server), Data::new(&format!("result-{}", server.url())));
+        let (cluster, data) = (TestCluster::new(&server), TempDir::new());
         let origin = || {
             let node = cluster.node("origin").resident(true).slots(1).data(data.0.clone());
             mortal(node.function("double", |x: u32| x * 2))
@@ -88,7 +70,7 @@ on_both_servers! {
     }
 
     async fn a_directory_belongs_to_one_node(server: TestServer) {
-        let (cluster, data) = (TestCluster::new(&server), Data::new(&format!("owner-{}", server.url())));
+        let (cluster, data) = (TestCluster::new(&server), TempDir::new());
         let (_first, life) = mortal(cluster.node("first").data(data.0.clone()));
         let in_use = cluster.node("first").data(data.0.clone()).build().map(|_| ()).unwrap_err();
         assert!(matches!(in_use, StartError::Journal(JournalError::InUse(_))), "{in_use}");

@@ -32,10 +32,8 @@ impl Origin {
         let told = |ended: &Ended| {
             ended.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.client, Client::Remote(_))
         };
-        if shared.config.durable {
-            return self.journal.is_safe(self.leaves_after);
-        }
-        self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended))
+        // What a journal does not have yet, its worker still has.
+        shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
     }
 
     /// Calls for help soon, however long the next call would have waited.

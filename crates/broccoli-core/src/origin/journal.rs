@@ -12,6 +12,10 @@
 //! one record. Whoever is told that something is safe is told after its write: [`Promise`]. Nothing
 //! else waits: tasks are leased and run before the disk knows of their job.
 //!
+//! A write begins at once if a client waits for it. The results of other nodes can wait: their
+//! worker keeps them until it hears that they are safe. So a chain costs two writes, not one for
+//! each of its tasks.
+//!
 //! A new incarnation replays the changes of a job on the plan of its canvas: the plan is a pure
 //! computation, so that it comes to the same state.
 
@@ -275,6 +279,8 @@ pub(super) struct Journal {
     on: bool,
     node: Option<NodeRecord>,
     unwritten: BTreeMap<u64, Unwritten>,
+    /// What is unwritten is to be written at once.
+    urgent: bool,
     /// The last write that was handed to the shell.
     handed: u64,
     /// The last write that is safe.
@@ -298,6 +304,7 @@ impl Journal {
     pub(super) fn begin(&mut self, boots: u32) {
         if self.on {
             self.node = Some(NodeRecord { version: VERSION, boots });
+            self.urgent = true;
         }
     }
 
@@ -324,11 +331,24 @@ impl Journal {
         number <= self.safe
     }
 
+    /// Whether there is something to write, and nothing sees to it yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.handed == self.safe && self.now() > self.handed && !self.urgent
+    }
+
+    /// What waits has waited long enough.
+    pub(super) fn hurry(&mut self) {
+        self.urgent = self.now() > self.handed;
+    }
+
     /// Keeps a promise until everything that has happened so far is safe; gives it back if it is.
-    pub(super) fn promise(&mut self, promise: Promise) -> Option<Promise> {
+    pub(super) fn promise(&mut self, promise: Promise, urgent: bool) -> Option<Promise> {
         let number = self.now();
         if self.is_safe(number) {
             return Some(promise);
+        }
+        if urgent {
+            self.hurry();
         }
         // One that was given before has an earlier write, which is enough.
         if self.given.insert(promise) {
@@ -339,10 +359,11 @@ impl Journal {
 
     /// What is to be written next, if nothing is being written.
     pub(super) fn next_write(&mut self) -> Option<(u64, Option<NodeRecord>, BTreeMap<u64, Unwritten>)> {
-        if self.handed > self.safe || self.now() == self.handed {
+        if self.handed > self.safe || !self.urgent {
             return None;
         }
         self.handed += 1;
+        self.urgent = false;
         Some((self.handed, self.node.take(), core::mem::take(&mut self.unwritten)))
     }
 
@@ -363,6 +384,7 @@ impl Journal {
     pub(super) fn validate(&self) {
         assert!(self.on || (self.handed == 0 && self.unwritten.is_empty()), "nothing is written without a disk");
         assert!(self.handed <= self.safe + 1, "one write at a time");
+        assert!(!self.urgent || self.now() > self.handed, "there is something to write");
         let ordered = self.promises.iter().zip(self.promises.iter().skip(1)).all(|((a, _), (b, _))| a <= b);
         assert!(ordered, "promises are kept in order");
         let given = self.promises.len() == self.given.len()

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use broccoli_proto::JobId;
 use broccoli_proto::message::{Accepted, JobNews, Message};
@@ -13,14 +14,22 @@ use super::journal::{ChangesRecord, Promise, Record, Submitted};
 use super::peers::Acknowledged;
 use crate::io::{Action, Event, RecordKey, Write};
 use crate::shared::Shared;
+use crate::time::ms;
 use crate::timers::Timer;
 
+/// What nobody waits for is written within this time: workers do not repeat their results earlier.
+const WRITE: Duration = ms(100);
+
 impl Origin {
-    /// Asks the shell to write what has changed, unless it is writing.
+    /// Asks the shell to write what has changed, unless it is writing or that can wait.
     pub(crate) fn write_journal(&mut self, shared: &mut Shared) {
+        if self.journal.is_waiting() {
+            shared.timers.set_earlier(Timer::Journal, shared.now + WRITE);
+        }
         let Some((number, node, unwritten)) = self.journal.next_write() else {
             return;
         };
+        shared.timers.cancel(Timer::Journal);
         let mut writes = Vec::new();
         let unix_ms = shared.unix_ms();
         if let Some(node) = node {
@@ -50,6 +59,11 @@ impl Origin {
         shared.actions.push_back(Action::Persist { number, writes });
     }
 
+    /// What waits for a write has waited long enough.
+    pub(crate) fn on_journal_timer(&mut self) {
+        self.journal.hurry();
+    }
+
     /// A write is safe: what waited for it is told.
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
         self.journal.on_persisted(number);
@@ -65,7 +79,8 @@ impl Origin {
 
     /// Tells something as soon as all that has happened so far is safe.
     pub(super) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
-        if let Some(promise) = self.journal.promise(promise) {
+        let can_wait = matches!(promise, Promise::Results { worker, .. } if worker != shared.me());
+        if let Some(promise) = self.journal.promise(promise, !can_wait) {
             self.keep(shared, promise);
         }
     }
