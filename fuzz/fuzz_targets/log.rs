@@ -91,6 +91,7 @@ impl<'a> Case<'a> {
     fn commit(&mut self, log: &mut Log, count: usize) {
         let writes: Vec<Write> = (0..count).map(|_| self.write()).collect();
         log.commit(&writes).expect("there is room");
+        log.make_room().expect("there is room");
         for Write { key, value } in writes {
             match value {
                 Some(value) => {

@@ -950,7 +950,7 @@ impl Origin {
 
     /// Puts a job that is over into the archive.
     fn close(&mut self, shared: &mut Shared, number: u64) {
-        let Some(mut job) = self.jobs.remove(&number) else {
+        let Some(mut job) = self.jobs.remove(&number).map(|job| *job) else {
             return;
         };
         let tasks = job.plan.progress().total;
@@ -961,7 +961,8 @@ impl Origin {
         shared.timers.cancel(Timer::Expires(number));
         shared.timers.cancel(Timer::JobDeadline(number));
         self.growth.forget(shared, number);
-        let Some(outcome) = job.outcome() else {
+        let listeners = job.listeners().collect();
+        let Some(outcome) = job.plan.into_outcome() else {
             return;
         };
         if let Some(unwritten) = self.journal.of(number) {
@@ -973,7 +974,7 @@ impl Origin {
         }
         let ended = Ended {
             client: job.client,
-            listeners: job.listeners().collect(),
+            listeners,
             canvas: outcome.is_err().then_some(job.canvas),
             about: job.about,
             outcome,

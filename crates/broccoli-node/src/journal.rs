@@ -133,8 +133,8 @@ impl Journal {
             // Held until the last write is done.
             let _lock = lock;
             while let Ok((number, batch)) = writes.recv() {
-                let safe = write_until_safe(&mut log, &batch, &reports);
-                if !safe || reports.send(Report::Persisted(number)).is_err() {
+                let safe = insist(&reports, || log.commit(&batch)) && reports.send(Report::Persisted(number)).is_ok();
+                if !(safe && insist(&reports, || log.make_room())) {
                     break;
                 }
             }
@@ -165,10 +165,10 @@ impl Drop for Writer {
 }
 
 /// Tries until it works, or nobody listens any more. Returns whether it worked.
-fn write_until_safe(log: &mut Log, batch: &[Write], reports: &UnboundedSender<Report>) -> bool {
+fn insist(reports: &UnboundedSender<Report>, mut work: impl FnMut() -> io::Result<()>) -> bool {
     let mut failed = false;
     loop {
-        match log.commit(batch) {
+        match work() {
             Ok(()) if failed => return reports.send(Report::Stalled(None)).is_ok(),
             Ok(()) => return true,
             Err(error) if !failed && reports.send(Report::Stalled(Some(error.to_string()))).is_err() => return false,

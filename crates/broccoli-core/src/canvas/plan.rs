@@ -367,6 +367,19 @@ impl Plan {
         self.outcome(StepId(0))
     }
 
+    /// What [`Plan::result`] gives, owned.
+    pub fn into_outcome(mut self) -> Option<Outcome> {
+        let mut step = 0;
+        loop {
+            match core::mem::replace(&mut self.steps.get_mut(step)?.state, State::Skipped) {
+                State::Done(result) => return Some(Ok(result)),
+                State::Failed(error) => return Some(Err(*error)),
+                State::Same(last) => step = last as usize,
+                _ => return None,
+            }
+        }
+    }
+
     /// The result or the error of one step, if it has ended. None for a member of a group once
     /// the list of its group is there, and for what never ran.
     pub fn outcome(&self, step: StepId) -> Option<Result<&Cbor, &TaskError>> {

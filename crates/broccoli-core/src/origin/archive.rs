@@ -7,6 +7,7 @@
 //!
 //! Kept for a time and up to a size. What somebody has seen makes room first.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -61,13 +62,13 @@ pub(super) struct Archive {
 
 impl Ended {
     /// What the journal keeps of it.
-    pub(super) fn record(&self) -> OverRecord {
+    pub(super) fn record(&self) -> OverRecord<'_> {
         OverRecord {
-            about: self.about.clone(),
-            outcome: self.outcome.clone(),
+            about: Cow::Borrowed(&self.about),
+            outcome: Cow::Borrowed(&self.outcome),
             tasks: self.tasks,
             ended_unix_ms: self.ended_unix_ms,
-            canvas: self.canvas.clone(),
+            canvas: self.canvas.as_ref().map(Cow::Borrowed),
         }
     }
 

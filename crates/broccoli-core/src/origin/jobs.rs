@@ -1,5 +1,6 @@
 //! One accepted job: its plan and where each of its tasks is.
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -302,7 +303,7 @@ impl Job {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
         self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));
-        let (about, canvas) = (self.about.clone(), self.canvas.clone());
+        let (about, canvas) = (Cow::Borrowed(&self.about), Cow::Borrowed(&self.canvas));
         Record::Accepted(AcceptedRecord { order, about, canvas, bindings: Bindings(&bindings) }).encode()
     }
 

@@ -19,6 +19,7 @@
 //! A new incarnation replays the changes of a job on the plan of its canvas: the plan is a pure
 //! computation, so that it comes to the same state.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,6 +32,8 @@ use crate::io::SubmitId;
 
 /// Version of the format. Another one is refused.
 pub(super) const VERSION: u32 = 1;
+/// About what a record takes beside what can be large in it.
+const SMALL_BYTES: usize = 64;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
@@ -42,7 +45,7 @@ pub(super) enum Record<'b> {
     #[n(2)]
     Changes(#[n(0)] ChangesRecord),
     #[n(3)]
-    Over(#[n(0)] OverRecord),
+    Over(#[b(0)] OverRecord<'b>),
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]
@@ -61,10 +64,10 @@ pub(super) struct AcceptedRecord<'b> {
     #[n(0)]
     pub(super) order: u64,
     #[n(1)]
-    pub(super) about: About,
+    pub(super) about: Cow<'b, About>,
     /// As it came over the wire.
     #[n(2)]
-    pub(super) canvas: Cbor,
+    pub(super) canvas: Cow<'b, Cbor>,
     #[b(3)]
     pub(super) bindings: Bindings<'b>,
 }
@@ -227,18 +230,29 @@ pub(super) enum Change {
 
 /// How a job ended.
 #[derive(Debug, Encode, Decode)]
-pub(super) struct OverRecord {
+pub(super) struct OverRecord<'b> {
     #[n(0)]
-    pub(super) about: About,
+    pub(super) about: Cow<'b, About>,
     #[n(1)]
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Cow<'b, Outcome>,
     #[n(2)]
     pub(super) tasks: u32,
     #[n(3)]
     pub(super) ended_unix_ms: Option<u64>,
     /// Of a job that failed, so that it can be tried again.
     #[n(4)]
-    pub(super) canvas: Option<Cbor>,
+    pub(super) canvas: Option<Cow<'b, Cbor>>,
+}
+
+impl OverRecord<'_> {
+    pub(super) fn into_owned(self) -> OverRecord<'static> {
+        OverRecord {
+            about: Cow::Owned(self.about.into_owned()),
+            outcome: Cow::Owned(self.outcome.into_owned()),
+            canvas: self.canvas.map(|canvas| Cow::Owned(canvas.into_owned())),
+            ..self
+        }
+    }
 }
 
 /// Who has handed in a canvas.
@@ -397,7 +411,14 @@ impl Journal {
 
 impl<'b> Record<'b> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        Cbor::encode(self).into_bytes()
+        let large = match self {
+            Record::Accepted(accepted) => accepted.canvas.as_bytes().len() + accepted.bindings.0.len(),
+            Record::Over(over) => over.outcome.as_ref().as_ref().map_or(0, |value| value.as_bytes().len()),
+            Record::Node(_) | Record::Changes(_) => 0,
+        };
+        let mut bytes = Vec::with_capacity(large + SMALL_BYTES);
+        minicbor::encode(self, &mut bytes).expect("writing to a Vec cannot fail");
+        bytes
     }
 
     pub(super) fn decode(bytes: &'b [u8]) -> Option<Record<'b>> {

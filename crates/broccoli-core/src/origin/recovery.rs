@@ -8,6 +8,7 @@
 //! not run again. A job whose records cannot be used is left as it is on the disk, and whoever asks
 //! after it is told so.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -40,7 +41,7 @@ enum Found {
         order: u64,
         job: Box<Job>,
     },
-    Over(Box<OverRecord>),
+    Over(Box<OverRecord<'static>>),
 }
 
 /// How an asker is told that the records of a job are damaged.
@@ -142,16 +143,16 @@ impl Origin {
         }
     }
 
-    fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord) {
+    fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord<'_>) {
         self.remember(number, &over.about);
         let age_ms = shared.unix_ms().zip(over.ended_unix_ms).map_or(0, |(now, ended)| now.saturating_sub(ended));
         let ended = Ended {
             client: Client::Detached,
             listeners: Vec::new(),
-            about: over.about,
-            outcome: over.outcome,
+            about: over.about.into_owned(),
+            outcome: over.outcome.into_owned(),
             tasks: over.tasks,
-            canvas: over.canvas,
+            canvas: over.canvas.map(Cow::into_owned),
             ended_unix_ms: over.ended_unix_ms,
             until: shared.now + ms(shared.config.limits.archive_ms.saturating_sub(age_ms)),
             tries: 0,
@@ -198,7 +199,7 @@ impl Reader {
     ) -> Result<Found, String> {
         let first = value(records, 0)?.ok_or("it has no records")?;
         let accepted = match decode(&first, 0)? {
-            Record::Over(over) => return Ok(Found::Over(Box::new(over))),
+            Record::Over(over) => return Ok(Found::Over(Box::new(over.into_owned()))),
             Record::Accepted(accepted) => accepted,
             _ => return Err("record 0 says nothing of a job".into()),
         };
@@ -222,7 +223,8 @@ impl Reader {
 
     /// The job as it was when it was accepted.
     fn accepted_again(&mut self, functions: &mut Functions, accepted: AcceptedRecord<'_>) -> Result<Job, String> {
-        let AcceptedRecord { mut about, canvas, bindings, .. } = accepted;
+        let AcceptedRecord { about, canvas, bindings, .. } = accepted;
+        let (mut about, canvas) = (about.into_owned(), canvas.into_owned());
         let bound = self.bound(functions, bindings)?;
         let resolve = |name: &str| {
             let key = bound.iter().position(|bound| bound.asked == name);

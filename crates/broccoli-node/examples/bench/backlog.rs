@@ -165,6 +165,7 @@ impl Wired {
             while let Some(action) = self.origin.poll_action() {
                 if let (Action::Persist { number, writes }, Some(log)) = (action, log.as_deref_mut()) {
                     log.commit(&writes)?;
+                    log.make_room()?;
                     self.origin.handle_input(self.now, Input::Persisted(number));
                 }
             }

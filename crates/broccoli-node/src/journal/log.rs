@@ -1,7 +1,7 @@
 //! A log of batches of changes. Each batch is synced before the next one; what is dead makes room.
 //!
 //! ```text
-//! segment = head | batches | zeros up to SEGMENT_LEN
+//! segment = head | batches, the last of them over SEGMENT_LEN or zeros up to it
 //! head    = "BRJL" | version (u32) | CRC of both (u32)
 //! batch   = length of the body (u32) | CRC of the length (u32) | CRC of the body (u32) | body
 //! body    = changes: job (u64) | number (u32) | length of the value (u32), all ones to delete | value
@@ -22,6 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use broccoli_core::{RecordKey, Write};
+use crc32fast::Hasher;
 
 use super::JournalError;
 
@@ -35,6 +36,8 @@ const SEGMENT_HEAD_LEN: usize = 12;
 const BATCH_HEAD_LEN: usize = 12;
 const CHANGE_HEAD_LEN: usize = 16;
 const DELETE: u32 = u32::MAX;
+/// Values from this length on go to the file as they are; shorter ones are written together.
+const LARGE_LEN: usize = 64 << 10;
 /// Segments that are held in memory while the records are read.
 const READ_AHEAD: usize = 4;
 
@@ -115,7 +118,8 @@ impl Log {
         Ok(())
     }
 
-    /// Applies changes, all or none of them. They are safe when this returns.
+    /// Applies changes, all or none of them. They are safe when this returns. Call [`Log::make_room`]
+    /// after it.
     ///
     /// # Errors
     /// If they could not be written. Nothing has changed then, and it may be tried again.
@@ -123,9 +127,26 @@ impl Log {
         if writes.is_empty() {
             return Ok(());
         }
-        let changes = writes.iter().map(|write| (write.key, write.value.as_deref()));
-        self.append(changes)?;
-        self.reclaim()
+        self.append(writes.iter().map(|write| (write.key, write.value.as_deref())))
+    }
+
+    /// Begins the next segment when the last one is full. Deletes the oldest ones as far as they are
+    /// dead, or as more than half of the log is.
+    ///
+    /// # Errors
+    /// If a file could not be read, written or deleted. Nothing is lost then, and it may be tried again.
+    pub fn make_room(&mut self) -> io::Result<()> {
+        self.leave_full()?;
+        while let Some((&oldest, &live)) = self.index.live.first_key_value()
+            && oldest != self.segment
+        {
+            let (segments, all) = (self.index.live.len(), self.index.live.values().sum::<usize>());
+            if live > 0 && (segments <= SEGMENTS_MIN || all * 2 > segments * SEGMENT_LEN) {
+                break;
+            }
+            self.remove(oldest)?;
+        }
+        Ok(())
     }
 
     /// All records, in order of their keys. One that cannot be read any more is left out.
@@ -143,19 +164,27 @@ impl Log {
         })
     }
 
-    fn append<'a>(&mut self, changes: impl Iterator<Item = (RecordKey, Option<&'a [u8]>)>) -> io::Result<()> {
-        let mut bytes = vec![0; BATCH_HEAD_LEN];
-        changes.for_each(|(key, value)| put(&mut bytes, key, value));
-        seal(&mut bytes);
-        if self.at > SEGMENT_HEAD_LEN && self.at + bytes.len() > SEGMENT_LEN {
-            self.next_segment()?;
-        }
-        self.file.write_all_at(&bytes, self.at as u64)?;
+    fn append<'a>(&mut self, changes: impl Iterator<Item = (RecordKey, Option<&'a [u8]>)> + Clone) -> io::Result<()> {
+        let lens = changes.clone().map(|(_, value)| CHANGE_HEAD_LEN + value.map_or(0, <[u8]>::len));
+        let len = BATCH_HEAD_LEN + lens.sum::<usize>();
+        let body = self.at + BATCH_HEAD_LEN;
+        let mut writer = BodyWriter { file: &self.file, at: body, small: Vec::new(), crc: Hasher::new() };
+        changes.clone().try_for_each(|(key, value)| writer.change(key, value))?;
+        let crc = writer.finish()?;
+        self.file.write_all_at(&batch_head(len - BATCH_HEAD_LEN, crc), self.at as u64)?;
         self.file.sync_data()?;
-        let (segment, at) = (self.segment, self.at);
-        each_change(&bytes[BATCH_HEAD_LEN..], at + BATCH_HEAD_LEN, &mut |change| self.index.note(segment, &change));
-        self.at += bytes.len();
+        let mut at = body;
+        for (key, value) in changes {
+            at += CHANGE_HEAD_LEN;
+            self.index.note(self.segment, &Change { key, value, at: at as u32 });
+            at += value.map_or(0, <[u8]>::len);
+        }
+        self.at += len;
         Ok(())
+    }
+
+    fn leave_full(&mut self) -> io::Result<()> {
+        if self.at >= SEGMENT_LEN { self.next_segment() } else { Ok(()) }
     }
 
     fn next_segment(&mut self) -> io::Result<()> {
@@ -168,22 +197,9 @@ impl Log {
         Ok(())
     }
 
-    /// Deletes the oldest segments as far as they are dead, or as more than half of the log is.
-    fn reclaim(&mut self) -> io::Result<()> {
-        while let Some((&oldest, &live)) = self.index.live.first_key_value()
-            && oldest != self.segment
-        {
-            let (segments, all) = (self.index.live.len(), self.index.live.values().sum::<usize>());
-            if live > 0 && (segments <= SEGMENTS_MIN || all * 2 > segments * SEGMENT_LEN) {
-                break;
-            }
-            self.remove(oldest)?;
-        }
-        Ok(())
-    }
-
     /// Deletes the oldest segment, after what is alive in it has been moved.
     fn remove(&mut self, oldest: u32) -> io::Result<()> {
+        self.leave_full()?;
         if self.index.live.get(&oldest).is_some_and(|live| *live > 0) {
             self.copy(oldest)?;
         }
@@ -309,20 +325,59 @@ fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) ->
     true
 }
 
-fn put(bytes: &mut Vec<u8>, key: RecordKey, value: Option<&[u8]>) {
-    bytes.extend_from_slice(&key.job.to_be_bytes());
-    bytes.extend_from_slice(&key.number.to_be_bytes());
-    bytes.extend_from_slice(&value.map_or(DELETE, |value| value.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(value.unwrap_or_default());
+/// Writes the body of a batch.
+struct BodyWriter<'a> {
+    file: &'a File,
+    /// Where the next bytes go.
+    at: usize,
+    /// Changes that are written together.
+    small: Vec<u8>,
+    crc: Hasher,
 }
 
-/// Writes the head of a batch.
-fn seal(bytes: &mut [u8]) {
-    let (head, body) = bytes.split_at_mut(BATCH_HEAD_LEN);
-    let len = (body.len() as u32).to_be_bytes();
+impl BodyWriter<'_> {
+    fn change(&mut self, key: RecordKey, value: Option<&[u8]>) -> io::Result<()> {
+        self.small.extend_from_slice(&key.job.to_be_bytes());
+        self.small.extend_from_slice(&key.number.to_be_bytes());
+        self.small.extend_from_slice(&value.map_or(DELETE, |value| value.len() as u32).to_be_bytes());
+        let value = value.unwrap_or_default();
+        if value.len() < LARGE_LEN {
+            self.small.extend_from_slice(value);
+            return Ok(());
+        }
+        self.flush()?;
+        self.write(value)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut small = std::mem::take(&mut self.small);
+        self.write(&small)?;
+        small.clear();
+        self.small = small;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.crc.update(bytes);
+        self.file.write_all_at(bytes, self.at as u64)?;
+        self.at += bytes.len();
+        Ok(())
+    }
+
+    /// The CRC of what was written.
+    fn finish(mut self) -> io::Result<u32> {
+        self.flush()?;
+        Ok(self.crc.finalize())
+    }
+}
+
+fn batch_head(len: usize, crc: u32) -> [u8; BATCH_HEAD_LEN] {
+    let len = (len as u32).to_be_bytes();
+    let mut head = [0; BATCH_HEAD_LEN];
     head[..4].copy_from_slice(&len);
     head[4..8].copy_from_slice(&crc32fast::hash(&len).to_be_bytes());
-    head[8..].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
+    head[8..].copy_from_slice(&crc.to_be_bytes());
+    head
 }
 
 /// What a record takes of its segment.

@@ -165,6 +165,7 @@ fn dead_records_make_room_and_living_ones_stay() {
     for job in 2..100 {
         log.commit(&[write(job, 0, &value), delete(job - 1, 1)]).expect("written");
         log.commit(&[delete(job, 0)]).expect("written");
+        log.make_room().expect("made");
     }
     assert!(dir.bytes() <= (SEGMENTS_MIN as u64 + 1) * SEGMENT_LEN as u64, "{} bytes", dir.bytes());
     assert_eq!(records(&log), [(1, 0, b"old but alive".to_vec())]);
@@ -179,7 +180,9 @@ fn a_batch_longer_than_a_segment_is_kept() {
     let value = vec![9; SEGMENT_LEN + 5];
     log.commit(&[write(1, 0, b"before")]).expect("written");
     log.commit(&[write(2, 0, &value)]).expect("written");
+    log.make_room().expect("made");
     log.commit(&[write(3, 0, b"after")]).expect("written");
+    assert_eq!(segments(&dir.0).expect("listed"), [1, 2], "it goes on in another segment");
     drop(log);
     let expected = [(1, 0, b"before".to_vec()), (2, 0, value), (3, 0, b"after".to_vec())];
     assert_eq!(records(&dir.sound()), expected);
