@@ -38,6 +38,8 @@ BC_IMPORT("sleep_ms") void bc_sleep_ms(uint32_t ms);
 BC_IMPORT("progress") void bc_progress(uint32_t done, uint32_t total);
 /* Puts a canvas into the queue of this node: 0, or one of BC_QUEUE_FULL and so on. See bc_submit. */
 BC_IMPORT("submit") int64_t bc_import_submit(const void *canvas, size_t len);
+/* Has the board of this node do something. See bc_led and so on. */
+BC_IMPORT("board") int64_t bc_import_board(uint32_t code, uint32_t a, uint32_t b, void *room, size_t room_len);
 
 #define BC_PANIC(text) bc_panic(text, sizeof(text) - 1, __LINE__)
 
@@ -234,6 +236,41 @@ __attribute__((unused)) static bc_result bc_retry(const char *text, size_t len, 
     return bc_pack(&w, true);
 }
 #define BC_RETRY(text, after_ms) bc_retry(text, sizeof(text) - 1, after_ms)
+
+/* ---- The board of this node: its LED, its pins, what it measures. ---- */
+
+enum { BC_BOARD_TEXT_MAX = 160 };
+
+/* What a board answers: value if it is ok, else the reason, not terminated by 0. */
+typedef struct {
+    bool ok;
+    int32_t value;
+    size_t len;
+    char text[BC_BOARD_TEXT_MAX];
+} bc_board;
+
+__attribute__((unused)) static bc_board bc_board_call(uint32_t code, uint32_t a, uint32_t b) {
+    bc_board answer = {0};
+    int64_t packed = bc_import_board(code, a, b, answer.text, sizeof answer.text);
+    answer.ok = (packed >> 32 & 1) == 0;
+    if (answer.ok) answer.value = (int32_t)packed;
+    else answer.len = (uint32_t)packed;
+    return answer;
+}
+
+/* Switches the LED. */
+__attribute__((unused)) static bc_board bc_led(bool on) { return bc_board_call(1, on, 0); }
+/* value 1: the pin is high. It stays what it is, input or output. */
+__attribute__((unused)) static bc_board bc_gpio_read(uint16_t pin) { return bc_board_call(2, pin, 0); }
+/* Makes a pin an output, and high or low. */
+__attribute__((unused)) static bc_board bc_gpio_write(uint16_t pin, bool high) { return bc_board_call(3, pin, high); }
+/* value: millivolts. */
+__attribute__((unused)) static bc_board bc_adc_read(uint8_t channel) { return bc_board_call(4, channel, 0); }
+/* value: thousandths of a degree Celsius. */
+__attribute__((unused)) static bc_board bc_temperature(void) { return bc_board_call(5, 0, 0); }
+
+/* Fails the task with the reason of the board: if (!answer.ok) return BC_BOARD_ERROR(answer); */
+#define BC_BOARD_ERROR(answer) bc_error((answer).text, (answer).len)
 
 /* ---- Canvases: what a task submits, or returns to be replaced by it. ---- */
 

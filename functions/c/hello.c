@@ -74,3 +74,14 @@ static bc_result wave(bc_reader *args) {
     return bc_ok(&out);
 }
 BROCCOLI_TASK_1(wave, "name", "str", "!null", "Submits a greeting that nobody waits for.")
+
+static bc_result pressed(bc_reader *args) {
+    bc_board level = bc_gpio_read((uint16_t)bc_read_int(args));
+    if (!level.ok) return BC_BOARD_ERROR(level);
+    bc_board shone = bc_led(level.value == 1);
+    if (!shone.ok) return BC_BOARD_ERROR(shone);
+    bc_writer out = bc_result_begin();
+    bc_write_bool(&out, level.value == 1);
+    return bc_ok(&out);
+}
+BROCCOLI_TASK_1(pressed, "pin", "u16", "!bool", "Whether a pin is high; the LED shows it.")

@@ -19,10 +19,14 @@
 #[cfg(feature = "describe")]
 extern crate alloc;
 
+mod board;
+#[cfg(feature = "describe")]
+pub mod builtin;
 pub mod cbor;
 #[cfg(feature = "describe")]
 mod describe;
 
+pub use board::{BadHostCall, HOST_TEXT_LEN_MAX, HostAnswer, HostCall};
 pub use cbor::{CborError, validate_item};
 #[cfg(feature = "describe")]
 pub use describe::{Arg, ArgsError, DescribeError, Function, Mismatch, Type, TypeError};
@@ -52,6 +56,9 @@ pub const IMPORT_PROGRESS: &str = "progress";
 /// `submit(ptr: i32, len: i32) -> i64`: puts a canvas, encoded as on the wire, into the queue of the
 /// node that runs the task; the answer is a [`SubmitAnswer`].
 pub const IMPORT_SUBMIT: &str = "submit";
+/// `board(code: i32, a: i32, b: i32, room: i32, room_len: i32) -> i64`: has the board of the node do a
+/// [`HostCall`]; the answer is a [`HostAnswer`], whose text goes into the room, as far as it fits.
+pub const IMPORT_BOARD: &str = "board";
 
 /// The linear memory, exported by every module.
 pub const EXPORT_MEMORY: &str = "memory";

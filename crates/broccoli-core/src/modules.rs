@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_abi::Function;
+use broccoli_abi::builtin::is_builtin;
 use broccoli_proto::message::{
     Chunk, ChunkRequest, ManifestRequest, Manifests, Message, ModuleRefused, ModuleVersion, Want,
 };
@@ -177,6 +178,11 @@ impl Modules {
             let same = entry.functions().iter().find(|f| f.name == function);
             found.extend(same.map(|function| Found { module: entry.id(), module_name: entry.name(), function }));
         }
+        // What somebody has deployed is meant before what every node has by itself.
+        let is_deployed = |found: &Found<'_>| !is_builtin(found.module_name);
+        if found.iter().any(is_deployed) {
+            found.retain(is_deployed);
+        }
         match found.len() {
             1 => found.pop().ok_or_else(String::new),
             0 => Err(unknown(name, &usable)),
@@ -187,10 +193,11 @@ impl Modules {
         }
     }
 
-    /// Newest version of each module held.
+    /// Newest version of each module held, but for those that every node has by itself.
     pub(crate) fn versions(&self) -> Vec<ModuleVersion> {
         let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
-        for entry in self.held.iter().filter_map(|id| self.catalog.get(id)) {
+        let held = self.held.iter().filter_map(|id| self.catalog.get(id));
+        for entry in held.filter(|entry| !is_builtin(entry.name())) {
             let version = newest.entry(entry.name()).or_default();
             *version = entry.version().max(*version);
         }
@@ -510,8 +517,9 @@ impl Modules {
 }
 
 fn unknown(name: &str, usable: &BTreeMap<&str, &ModuleEntry>) -> String {
+    let deployed = usable.iter().filter(|(module, _)| !is_builtin(module));
     let all =
-        usable.iter().flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));
+        deployed.flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));
     let mut all: Vec<String> = all.collect();
     if all.is_empty() {
         return format!("no function {name}: nothing is deployed yet (broccoli deploy --examples)");

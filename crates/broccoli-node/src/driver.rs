@@ -93,6 +93,9 @@ pub enum NodeEvent {
     Step(StepNews),
     /// This node takes nothing new and leaves when it has finished; named is who asked for it.
     Draining(Option<NodeId>),
+    /// A task wants this machine to reboot, and may: the node drains and ends, then it is up to whoever runs
+    /// it.
+    Reboot,
     /// Something could not be kept on disk, or is damaged there, or was too large to be sent; the
     /// text says what.
     Storage(String),
@@ -375,6 +378,10 @@ impl Driver {
             Report::Finished(run, outcome) => {
                 self.executor.ended(run);
                 self.feed(Input::Executed { run, outcome });
+            }
+            Report::Reboot => {
+                self.tell(&NodeEvent::Reboot);
+                self.node.drain(self.now());
             }
             Report::Persisted(number) => self.feed(Input::Persisted(number)),
             Report::Stalled(reason) => {

@@ -7,7 +7,8 @@
 //!               a slot's thread: slice, abort?, slice, … ──► finished channel
 //! ```
 //!
-//! A task that submits a canvas waits on its slot's thread until the loop has answered.
+//! A task that submits a canvas waits on its slot's thread until the loop has answered. What a task asks of the
+//! board is done on that thread, so that no pin keeps the loop waiting.
 //!
 //! It never decides what runs: the core gives it at most as many runs as there are slots.
 
@@ -26,10 +27,11 @@ use broccoli_core::{Execute, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
-use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
+use broccoli_wasm::{Host, HostCall, Module, Run, Step, SubmitAnswer};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::progress::Progress;
+use crate::board::Board;
 use crate::native::Native;
 use crate::store::Installed;
 
@@ -67,6 +69,8 @@ pub(crate) enum Report {
     Progress(RunId, u32, u32),
     /// A running task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
     Submit(RunId, Vec<u8>),
+    /// A task, which may, wants the machine to reboot.
+    Reboot,
     /// The journal holds everything up to this write.
     Persisted(u64),
     /// The journal cannot be written, with the reason; or it can again.
@@ -81,6 +85,7 @@ pub(crate) struct Executor {
     result_bytes_max: usize,
     natives: HashMap<ModuleHash, HashMap<String, Native>>,
     modules: HashMap<ModuleHash, Module>,
+    board: Arc<Board>,
     reports: UnboundedSender<Report>,
     /// One for each slot that was needed so far.
     threads: Vec<Slot>,
@@ -134,6 +139,7 @@ struct Execution {
     items: Items,
     call: Option<Run<TaskHost>>,
     host: TaskHost,
+    board: Arc<Board>,
     fuel_used: u64,
     wait: Wait,
     started: Instant,
@@ -146,6 +152,8 @@ enum Wait {
     /// A canvas that has not been handed to the loop yet.
     Submit(Vec<u8>),
     Answer,
+    /// The board, on the thread of a slot.
+    Board(HostCall),
 }
 
 enum Stepped {
@@ -194,6 +202,7 @@ impl Executor {
         limits: RunLimits,
         result_bytes_max: usize,
         seed: u64,
+        board: Arc<Board>,
         reports: UnboundedSender<Report>,
     ) -> Executor {
         Executor {
@@ -201,6 +210,7 @@ impl Executor {
             result_bytes_max,
             natives: HashMap::new(),
             modules: HashMap::new(),
+            board,
             reports,
             threads: Vec::new(),
             idle: Vec::new(),
@@ -237,8 +247,9 @@ impl Executor {
             let progress = Progress::new(run, self.reports.clone(), started);
             let host = TaskHost { run, reports: self.reports.clone(), random: self.seed, progress };
             let (module, function) = (module.clone(), function.name.clone());
-            let wait = Wait::Nothing;
-            let mut execution = Execution { module, function, items, call: None, host, fuel_used: 0, wait, started };
+            let (wait, board) = (Wait::Nothing, self.board.clone());
+            let mut execution =
+                Execution { module, function, items, call: None, host, board, fuel_used: 0, wait, started };
             return match execution.step(INLINE_FUEL.min(self.limits.fuel_max), &self.limits) {
                 Stepped::Done(outcome) => Some(outcome),
                 Stepped::More => self.hand_over(Work { run, job: Job::Wasm(Box::new(execution)), started }),
@@ -456,6 +467,11 @@ impl Execution {
                     latest
                 }
             },
+            Wait::Board(call) => {
+                let answer = self.board.perform(call).map_err(|error| error.to_string());
+                self.call.iter_mut().for_each(|run| run.answer_call(answer.as_ref().copied().map_err(String::as_str)));
+                return None;
+            }
         };
         Some(tell_at.unwrap_or(until).min(until).min(latest))
     }
@@ -492,6 +508,7 @@ impl Execution {
                 }
                 Step::Sleep { ms } => self.wait = Wait::Time(Instant::now() + Duration::from_millis(u64::from(ms))),
                 Step::Submit { canvas } => self.wait = Wait::Submit(canvas),
+                Step::Call(call) => self.wait = Wait::Board(call),
                 Step::Yielded if self.fuel_used >= limits.fuel_max => {
                     self.host = call.into_host();
                     let text = format!("out of fuel: used {} of {}", self.fuel_used, limits.fuel_max);

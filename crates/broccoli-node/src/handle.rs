@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use broccoli_abi::Function;
+use broccoli_abi::{Function, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
 use broccoli_core::{Config, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
@@ -18,6 +19,8 @@ use broccoli_wasm::Engine;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
+use crate::board::Board;
+use crate::builtin;
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
 use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
 use crate::executor::{Executor, RunLimits};
@@ -39,6 +42,8 @@ pub enum StartError {
     NoServer,
     /// Too many labels, or one that is too long.
     BadLabel(String),
+    /// A function was given in a module that every node has by itself.
+    Builtin(String),
     /// Secrets could not be made.
     Cluster(ClusterError),
     /// The data directory cannot be used.
@@ -60,6 +65,9 @@ impl fmt::Display for StartError {
                     f,
                     "bad label {label:?}: at most {FEATURES_MAX} of at most 64 bytes, such as led or room=kitchen"
                 )
+            }
+            StartError::Builtin(module) => {
+                write!(f, "the module {module} is part of every node: choose another name for functions of your own")
             }
             StartError::Cluster(error) => error.fmt(f),
             StartError::Data(path, error) => write!(f, "cannot use {} for data: {error}", path.display()),
@@ -138,6 +146,8 @@ pub struct Builder {
     wasm_limits: broccoli_wasm::Limits,
     keep_alive_s: u16,
     drain_limit: Duration,
+    board: Board,
+    allows_reboot: bool,
     /// By module, then by function: equal programs describe themselves equally.
     natives: BTreeMap<String, BTreeMap<String, Native>>,
 }
@@ -223,6 +233,19 @@ impl Builder {
         self
     }
 
+    /// What tasks may switch, read and measure. Its capabilities become labels of the node. Default none.
+    pub fn board(mut self, board: Board) -> Self {
+        self.board = board;
+        self
+    }
+
+    /// Whether tasks may call `sys.reboot`. The node then drains, leaves and ends; who runs it is told by
+    /// [`NodeEvent::Reboot`] and reboots the machine. Default no.
+    pub fn allow_reboot(mut self, allow: bool) -> Self {
+        self.allows_reboot = allow;
+        self
+    }
+
     /// A function written in Rust, as `function` or `module.function`:
     ///
     /// ```
@@ -231,7 +254,8 @@ impl Builder {
     /// ```
     ///
     /// A module is all that a program declares under one name (`native` if a function has none):
-    /// give programs with other functions other module names, or only one of them is found.
+    /// give programs with other functions other module names, or only one of them is found. The names
+    /// `sys` and `board` are taken: nodes with slots have these modules by themselves.
     pub fn function<Args: 'static, F: NativeFunction<Args>>(mut self, name: &str, function: F) -> Self {
         let (module, name) = name.rsplit_once('.').unwrap_or((NATIVE_MODULE, name));
         self.natives.entry(module.into()).or_default().insert(name.into(), Native::new(name, function));
@@ -243,12 +267,20 @@ impl Builder {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn build(self) -> Result<(NodeHandle, Driver), StartError> {
+    pub fn build(mut self) -> Result<(NodeHandle, Driver), StartError> {
         let cluster = self.cluster.ok_or_else(|| StartError::Cluster(ClusterError::Missing("cluster file".into())))?;
         let server = self.server.or_else(|| cluster.server.clone()).ok_or(StartError::NoServer)?;
+        for capability in self.board.capabilities() {
+            if !self.features.iter().any(|feature| feature == capability) {
+                self.features.push(capability.into());
+            }
+        }
         let too_long = |label: &&String| label.is_empty() || label.len() > 64;
         if let Some(bad) = self.features.iter().find(too_long).or_else(|| self.features.get(FEATURES_MAX)) {
             return Err(StartError::BadLabel(bad.clone()));
+        }
+        if let Some(module) = self.natives.keys().find(|module| is_builtin(module)) {
+            return Err(StartError::Builtin(module.clone()));
         }
         let epoch = Epoch(random().map_err(StartError::Cluster)?);
         let seed = u64::from_le_bytes(random().map_err(StartError::Cluster)?);
@@ -260,7 +292,19 @@ impl Builder {
             let functions = natives.values().map(|native| (*native.description).clone()).collect();
             (NativeModule { name, functions }, natives.into_iter().collect::<HashMap<_, _>>())
         };
-        let natives: Vec<_> = self.natives.into_iter().map(describe).collect();
+        let mut natives: Vec<_> = self.natives.into_iter().map(describe).collect();
+        let (report_sender, reports) = mpsc::unbounded_channel();
+        let board = Arc::new(self.board);
+        if self.slots > 0 {
+            natives.extend(builtin::modules(builtin::Context {
+                name,
+                slots: self.slots,
+                features: self.features.clone(),
+                board: board.clone(),
+                reboots: self.allows_reboot,
+                reports: report_sender.clone(),
+            }));
+        }
         let config = Config {
             name,
             keys: vec![cluster.key.clone()],
@@ -286,11 +330,10 @@ impl Builder {
             .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
         let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
         let (journal, unreadable) = self.data.as_ref().map(open).transpose()?.unzip();
-        let (report_sender, reports) = mpsc::unbounded_channel();
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         let result_bytes_max = self.limits.result_bytes_max as usize;
-        let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, report_sender.clone());
+        let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, board, report_sender.clone());
         natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
         for damage in damaged.into_iter().chain(unreadable.unwrap_or_default()) {
             // More than fit would say nothing new.
@@ -387,6 +430,8 @@ impl NodeHandle {
             wasm_limits: broccoli_wasm::Limits::host(),
             keep_alive_s: 5,
             drain_limit: Duration::from_secs(30),
+            board: Board::None,
+            allows_reboot: false,
             natives: BTreeMap::new(),
         }
     }

@@ -18,6 +18,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod board;
+mod builtin;
 pub mod cluster;
 mod driver;
 mod executor;
@@ -35,6 +37,7 @@ pub use broccoli_core as core;
 pub use broccoli_proto as proto;
 pub use broccoli_wasm as wasm;
 
+pub use board::Board;
 pub use cluster::{Cluster, DeployKey};
 pub use driver::{Driver, JobUpdate, NodeEvent};
 pub use executor::RunLimits;

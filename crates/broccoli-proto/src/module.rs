@@ -12,6 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use broccoli_abi::builtin::is_builtin;
 use broccoli_abi::{FUNCTIONS_MAX, Function, NAME_LEN_MAX};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use minicbor::{Decode, Encode};
@@ -125,6 +126,8 @@ pub enum ManifestError {
     Malformed,
     /// Made for a newer task ABI.
     Abi(u8),
+    /// Named like a module that every node has by itself.
+    Builtin,
     /// Over a limit of this version; the text names it.
     OverLimit(&'static str),
 }
@@ -137,6 +140,7 @@ impl fmt::Display for ManifestError {
             ManifestError::Abi(abi) => {
                 write!(f, "made for task ABI {abi}, this node knows {}", broccoli_abi::ABI_VERSION)
             }
+            ManifestError::Builtin => f.write_str("every node has a module of this name by itself; choose another"),
             ManifestError::OverLimit(what) => write!(f, "over a limit: {what}"),
         }
     }
@@ -181,6 +185,9 @@ impl Manifest {
         }
         if !name_fits(&self.name) || !self.functions.iter().all(|f| name_fits(&f.name)) {
             return Err(ManifestError::OverLimit("length of a name"));
+        }
+        if is_builtin(&self.name) {
+            return Err(ManifestError::Builtin);
         }
         if self.functions.len() > FUNCTIONS_MAX {
             return Err(ManifestError::OverLimit("number of functions"));
@@ -289,6 +296,14 @@ mod tests {
         let mut changed = good.clone();
         changed.bytes[2] ^= 1;
         assert_eq!(changed.verify(&public), Err(ManifestError::BadSignature));
+    }
+
+    #[test]
+    fn the_names_of_built_in_modules_are_taken() {
+        let named = |name: &str| Manifest::new(name, 1, &[], vec![]);
+        assert_eq!(named("sys"), Err(ManifestError::Builtin));
+        assert_eq!(named("board"), Err(ManifestError::Builtin));
+        assert!(named("boards").is_ok());
     }
 
     #[test]

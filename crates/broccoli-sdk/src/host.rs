@@ -1,6 +1,8 @@
 //! The calls to the node; on other targets, stand-ins with the same effect for tests.
 
-use broccoli_abi::SubmitAnswer;
+use broccoli_abi::{HostCall, SubmitAnswer};
+
+use crate::board::BoardError;
 
 #[cfg(target_arch = "wasm32")]
 mod imports {
@@ -13,6 +15,7 @@ mod imports {
         pub(crate) safe fn sleep_ms(ms: u32);
         pub(crate) safe fn progress(done: u32, total: u32);
         pub(crate) fn submit(ptr: *const u8, len: usize) -> i64;
+        pub(crate) fn board(code: u32, a: u32, b: u32, room: *mut u8, room_len: usize) -> i64;
     }
 }
 
@@ -103,6 +106,30 @@ pub(crate) fn submit(canvas: &[u8]) -> SubmitAnswer {
         std::eprintln!("submits a canvas of {} bytes", canvas.len());
         SubmitAnswer::Accepted
     }
+}
+
+/// Has the board do something.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn board(call: HostCall) -> Result<i32, BoardError> {
+    use alloc::borrow::ToOwned;
+    use broccoli_abi::{HOST_TEXT_LEN_MAX, HostAnswer};
+
+    let ([code, a, b], mut room) = (call.to_raw(), [0; HOST_TEXT_LEN_MAX]);
+    // SAFETY: pointer and length are those of `room`, where the host writes before this returns.
+    let answer = unsafe { imports::board(code, a, b, room.as_mut_ptr(), room.len()) };
+    match HostAnswer::unpack(answer) {
+        HostAnswer::Value(value) => Ok(value),
+        HostAnswer::Refused { text_len } => {
+            let text = room.get(..text_len as usize).and_then(|text| core::str::from_utf8(text).ok());
+            Err(BoardError(text.unwrap_or("the board has refused").to_owned().into()))
+        }
+    }
+}
+
+/// Says that there is none.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn board(_: HostCall) -> Result<i32, BoardError> {
+    Err(BoardError("there is no board outside of a node".into()))
 }
 
 /// Ends the task with a text, without formatting.

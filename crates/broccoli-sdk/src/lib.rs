@@ -40,6 +40,7 @@ extern crate std;
 
 #[cfg(target_arch = "wasm32")]
 mod arena;
+pub mod board;
 pub mod canvas;
 mod codec;
 mod failure;

@@ -4,16 +4,16 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
 use broccoli_abi::{
-    EXPORT_MEMORY, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC, IMPORT_PROGRESS, IMPORT_RANDOM, IMPORT_SLEEP_MS,
-    IMPORT_SUBMIT, SubmitAnswer,
+    EXPORT_MEMORY, HOST_TEXT_LEN_MAX, HostAnswer, HostCall, IMPORT_BOARD, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC,
+    IMPORT_PROGRESS, IMPORT_RANDOM, IMPORT_SLEEP_MS, IMPORT_SUBMIT, SubmitAnswer,
 };
 use wasmi::errors::{HostError, MemoryError, TableError};
-use wasmi::{Caller, Error, Extern, Func, FuncType, ResourceLimiter, Store, ValType};
+use wasmi::{AsContextMut, Caller, Error, Extern, Func, FuncType, Memory, ResourceLimiter, Store, ValType};
 use wasmi_core::LimiterError;
 
 use crate::Limits;
@@ -51,6 +51,7 @@ pub(crate) enum Import {
     SleepMs,
     Progress,
     Submit,
+    Board,
 }
 
 impl Import {
@@ -63,6 +64,7 @@ impl Import {
             IMPORT_SLEEP_MS => Some(Self::SleepMs),
             IMPORT_PROGRESS => Some(Self::Progress),
             IMPORT_SUBMIT => Some(Self::Submit),
+            IMPORT_BOARD => Some(Self::Board),
             _ => None,
         }
     }
@@ -73,6 +75,7 @@ impl Import {
             Self::Panic => FuncType::new([I32, I32, I32], []),
             Self::Log | Self::Progress => FuncType::new([I32, I32], []),
             Self::Submit => FuncType::new([I32, I32], [I64]),
+            Self::Board => FuncType::new([I32; 5], [I64]),
             Self::NowMs | Self::Random => FuncType::new([], [I64]),
             Self::SleepMs => FuncType::new([I32], []),
         }
@@ -91,6 +94,7 @@ impl Import {
             }
             Self::Progress => Func::wrap(store, progress::<H>),
             Self::Submit => Func::wrap(store, submit::<H>),
+            Self::Board => Func::wrap(store, board::<H>),
         }
     }
 }
@@ -100,6 +104,7 @@ impl Import {
 pub(crate) enum Suspend {
     Sleep { ms: u32 },
     Submit { canvas: Vec<u8> },
+    Call { call: HostCall, room: Room },
     Panic { text: String, line: u32 },
     BadRange { import: &'static str },
 }
@@ -109,6 +114,7 @@ impl fmt::Display for Suspend {
         match self {
             Self::Sleep { ms } => write!(f, "sleeps for {ms} ms"),
             Self::Submit { canvas } => write!(f, "submits {} bytes", canvas.len()),
+            Self::Call { call, .. } => write!(f, "asks the board for {call:?}"),
             Self::Panic { text, line } => write!(f, "{text} (line {line})"),
             Self::BadRange { import } => write!(f, "{import}: bytes out of bounds"),
         }
@@ -183,6 +189,44 @@ fn submit<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Resu
     let canvas = bytes_of(&caller, IMPORT_SUBMIT, ptr, len)?.to_vec();
     charge(&mut caller, bytes)?;
     Err(Error::host(Suspend::Submit { canvas }))
+}
+
+/// Ends the step with the call; the answer comes with [`crate::Run::answer_call`]. What is no call is answered here.
+fn board<H: Host>(
+    mut caller: Caller<'_, State<H>>,
+    code: i32,
+    a: i32,
+    b: i32,
+    room: i32,
+    room_len: i32,
+) -> Result<i64, Error> {
+    bytes_of(&caller, IMPORT_BOARD, room, room_len)?;
+    let room = Room { start: room as u32, len: room_len as u32 };
+    charge(&mut caller, 0)?;
+    match HostCall::from_raw(code as u32, a as u32, b as u32) {
+        Ok(call) => Err(Error::host(Suspend::Call { call, room })),
+        Err(bad) => {
+            let memory = caller.get_export(EXPORT_MEMORY).and_then(Extern::into_memory);
+            let memory = memory.ok_or_else(|| Error::host(Suspend::BadRange { import: IMPORT_BOARD }))?;
+            Ok(room.refuse(memory, caller, &bad.to_string()).pack())
+        }
+    }
+}
+
+/// Where a guest wants the text of an error; lies in its memory, which never shrinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    start: u32,
+    len: u32,
+}
+
+impl Room {
+    /// Writes as much of the text as there is room for, in whole characters.
+    pub(crate) fn refuse(self, memory: Memory, mut store: impl AsContextMut, text: &str) -> HostAnswer {
+        let end = text.floor_char_boundary(HOST_TEXT_LEN_MAX.min(self.len as usize));
+        let written = memory.write(&mut store, self.start as usize, &text.as_bytes()[..end]);
+        HostAnswer::Refused { text_len: if written.is_ok() { end as u32 } else { 0 } }
+    }
 }
 
 /// Copies a text of the guest, cut to `max` bytes; what is not UTF-8 is replaced.

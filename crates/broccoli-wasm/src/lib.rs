@@ -1,11 +1,11 @@
 //! Runs task modules (ABI v1, see `broccoli-abi`) in steps that the caller bounds.
 //!
 //! Owns the checks at load, the limits of an instance, the imports, and the suspension of a run
-//! when its fuel is used up, it sleeps or submits. Never reads a clock, waits, starts a thread or touches
+//! when its fuel is used up, it sleeps, submits or calls the board. Never reads a clock, waits, starts a thread or touches
 //! a device: the shell's [`Host`] answers the imports, and the shell decides when to step again.
 //!
 //! ```text
-//! Engine ──load──► Module ──start──► Run ──step──► Done | Yielded | Sleep | Submit
+//! Engine ──load──► Module ──start──► Run ──step──► Done | Yielded | Sleep | Submit | Call
 //! (limits)         (checked, shared)  (one task, fresh instance)
 //! ```
 #![no_std]
@@ -19,7 +19,7 @@ mod load;
 mod run;
 mod section;
 
-pub use broccoli_abi::{Arg, Function, SubmitAnswer, Type};
+pub use broccoli_abi::{Arg, Function, HostCall, SubmitAnswer, Type};
 pub use imports::Host;
 pub use limits::Limits;
 pub use load::{Engine, LoadError, Module};

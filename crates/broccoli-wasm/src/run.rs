@@ -11,15 +11,15 @@ use core::{fmt, mem};
 
 use broccoli_abi::cbor::{Head, Reader, is_canvas};
 use broccoli_abi::{
-    ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, PackedResult, RETRY_AFTER_MS_MAX, SubmitAnswer,
-    validate_item,
+    ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, HostAnswer, HostCall, PackedResult, RETRY_AFTER_MS_MAX,
+    SubmitAnswer, validate_item,
 };
 use wasmi::{
     Error, Instance, Memory, Store, TrapCode, TypedFunc, TypedResumableCall, TypedResumableCallHostTrap,
     TypedResumableCallOutOfFuel, Val, WasmParams, WasmResults,
 };
 
-use crate::imports::{State, Suspend};
+use crate::imports::{Room, State, Suspend};
 use crate::{Host, Module};
 
 /// A task that has been started. [`Run::step`] advances it until it is done.
@@ -33,8 +33,10 @@ pub struct Run<H> {
     instance: Instance,
     memory: Memory,
     at: Stage,
-    /// For the next step, if the task has submitted something.
-    answer: SubmitAnswer,
+    /// For the next step, if the task has asked something.
+    answer: i64,
+    /// Where the task wants to read why its board has refused.
+    room: Room,
     fuel_used: u64,
 }
 
@@ -56,6 +58,8 @@ pub enum Step {
         /// What the task says is a canvas as on the wire; nothing of it was checked.
         canvas: Vec<u8>,
     },
+    /// The task asks something of the board; give it the [`Run::answer_call`], then step again.
+    Call(HostCall),
 }
 
 /// Where the next step goes on.
@@ -70,7 +74,8 @@ enum Entry<R> {
     Call,
     OutOfFuel(TypedResumableCallOutOfFuel<R>),
     Asleep(TypedResumableCallHostTrap<R>),
-    Submitted(TypedResumableCallHostTrap<R>),
+    /// It has submitted something, or called the board.
+    Asked(TypedResumableCallHostTrap<R>),
 }
 
 /// How a call into the guest came out.
@@ -79,6 +84,7 @@ enum Outcome<R> {
     Yielded(Entry<R>),
     Asleep(Entry<R>, u32),
     Submitted(Entry<R>, Vec<u8>),
+    Called(Entry<R>, HostCall),
     Failed(Failure),
 }
 
@@ -110,8 +116,8 @@ impl<H: Host + 'static> Run<H> {
         let max = u32::MAX as usize;
         let args_len = u32::try_from(args.len()).map_err(|_| Failure::ArgsTooLarge { bytes: args.len(), max })?;
         let args = args.into();
-        let answer = SubmitAnswer::NoJobs;
-        Ok(Self { module, function, args, args_len, store, instance, memory, at, answer, fuel_used: 0 })
+        let room = Room::default();
+        Ok(Self { module, function, args, args_len, store, instance, memory, at, answer: 0, room, fuel_used: 0 })
     }
 
     /// Fuel burnt so far, in the engine's units (about one per Wasm instruction).
@@ -134,10 +140,20 @@ impl<H: Host + 'static> Run<H> {
     /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs. Why it
     /// was refused goes to the log of the task, within its limit; nothing if `why` is empty.
     pub fn answer(&mut self, answer: SubmitAnswer, why: &str) {
-        self.answer = answer;
+        self.answer = answer.code();
         if !why.is_empty() {
             self.store.data_mut().log(&format!("submit: {why}"));
         }
+    }
+
+    /// Answers [`Step::Call`]: with what the call says that it answers, or with why it cannot be done. Without
+    /// an answer the task gets an error without a text.
+    pub fn answer_call(&mut self, answer: Result<i32, &str>) {
+        let answer = match answer {
+            Ok(value) => HostAnswer::Value(value),
+            Err(why) => self.room.refuse(self.memory, &mut self.store, why),
+        };
+        self.answer = answer.pack();
     }
 
     /// Ends the run and gives the host back.
@@ -146,7 +162,7 @@ impl<H: Host + 'static> Run<H> {
         self.store.into_data().host
     }
 
-    /// Runs until the task is done, sleeps, submits, or has burnt `fuel`. A single instruction that needs
+    /// Runs until the task is done, sleeps, submits, calls the board, or has burnt `fuel`. A single instruction that needs
     /// more (a large copy) gets what it needs.
     pub fn step(&mut self, fuel: u64) -> Step {
         let fuel = fuel.max(self.at.required_fuel());
@@ -205,6 +221,10 @@ impl<H: Host + 'static> Run<H> {
                 self.at = stage(entry);
                 Step::Submit { canvas }
             }
+            Outcome::Called(entry, call) => {
+                self.at = stage(entry);
+                Step::Call(call)
+            }
             Outcome::Failed(failure) => Step::Done(Err(failure)),
             Outcome::Returned(_) => Step::Done(Err(Failure::Ended)),
         }
@@ -220,10 +240,7 @@ impl<H: Host + 'static> Run<H> {
                 .and_then(|func: TypedFunc<P, R>| func.call_resumable(store, params)),
             Entry::OutOfFuel(call) => call.resume(store),
             Entry::Asleep(call) => call.resume(store, &[]),
-            Entry::Submitted(call) => {
-                let answer = mem::replace(&mut self.answer, SubmitAnswer::NoJobs);
-                call.resume(store, &[Val::I64(answer.code())])
-            }
+            Entry::Asked(call) => call.resume(store, &[Val::I64(self.answer)]),
         };
         match call {
             Ok(TypedResumableCall::Finished(value)) => Outcome::Returned(value),
@@ -232,7 +249,13 @@ impl<H: Host + 'static> Run<H> {
                 Some(&Suspend::Sleep { ms }) => Outcome::Asleep(Entry::Asleep(call), ms),
                 Some(Suspend::Submit { canvas }) => {
                     let canvas = canvas.clone();
-                    Outcome::Submitted(Entry::Submitted(call), canvas)
+                    self.answer = SubmitAnswer::NoJobs.code();
+                    Outcome::Submitted(Entry::Asked(call), canvas)
+                }
+                Some(&Suspend::Call { call: asked, room }) => {
+                    self.answer = HostAnswer::Refused { text_len: 0 }.pack();
+                    self.room = room;
+                    Outcome::Called(Entry::Asked(call), asked)
                 }
                 Some(Suspend::Panic { text, line }) => {
                     Outcome::Failed(Failure::Panic { text: text.clone(), line: *line })

@@ -2,7 +2,7 @@
 
 mod common;
 
-use broccoli_wasm::{Engine, Failure, Limits, Module, Step, SubmitAnswer};
+use broccoli_wasm::{Engine, Failure, HostCall, Limits, Module, Step, SubmitAnswer};
 use common::Quiet;
 
 const FUEL_MAX: u64 = 100_000_000;
@@ -217,6 +217,7 @@ fn c_modules_describe_themselves() {
             "knock(open: bool) -> !null",
             "relay(name: str) -> !str",
             "wave(name: str) -> !null",
+            "pressed(pin: u16) -> !bool",
         ]
     );
     assert_eq!(module.functions()[1].doc, "Quotient and remainder.");
@@ -348,6 +349,48 @@ fn a_rust_task_submits_and_learns_the_answer() {
     let refused = "the submitted canvas was refused: see the log of the task";
     assert_eq!(ended(SubmitAnswer::BadCanvas), Step::Done(task_error(refused)));
     assert_eq!(ended(SubmitAnswer::NoJobs), Step::Done(task_error("this node takes no jobs")));
+}
+
+/// Runs a function to its end with a board that answers these calls so, in this order.
+fn with_board(
+    module: &Module,
+    function: &str,
+    args: &[u8],
+    answers: &[(HostCall, Result<i32, &str>)],
+) -> Result<Vec<u8>, Failure> {
+    let mut run = module.start(function, args, Quiet::default()).expect("starts");
+    for (call, answer) in answers {
+        assert_eq!(run.step(FUEL_MAX), Step::Call(*call));
+        run.answer_call(*answer);
+    }
+    match run.step(FUEL_MAX) {
+        Step::Done(result) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_c_task_uses_the_board() {
+    let (read, shine) = (HostCall::GpioRead { pin: 4 }, HostCall::LedSet { on: true });
+    let pressed = |answers: &[_]| with_board(&hello(), "pressed", b"\x81\x04", answers);
+    assert_eq!(pressed(&[(read, Ok(1)), (shine, Ok(0))]), Ok(vec![0xf5]));
+    assert_eq!(pressed(&[(read, Ok(0)), (HostCall::LedSet { on: false }, Ok(0))]), Ok(vec![0xf4]));
+    assert_eq!(pressed(&[(read, Err("no pin 4"))]), task_error("no pin 4"));
+    assert_eq!(pressed(&[(read, Ok(1)), (shine, Err("no LED, größtes Pech"))]), task_error("no LED, größtes Pech"));
+}
+
+#[test]
+fn a_rust_task_uses_the_board() {
+    let wasm = include_bytes!("../../../functions/lights.wasm");
+    let lights = Engine::new(Limits::host()).load(wasm).expect("loads");
+    let copy = |answers: &[_]| with_board(&lights, "copy_pin", b"\x82\x04\x11", answers);
+    let (read, write) = (HostCall::GpioRead { pin: 4 }, HostCall::GpioWrite { pin: 17, high: true });
+    assert_eq!(copy(&[(read, Ok(1)), (write, Ok(0))]), Ok(vec![0xf5]));
+    assert_eq!(copy(&[(read, Ok(1)), (write, Err("pin 17 is taken"))]), task_error("pin 17 is taken"));
+    let long = "x".repeat(200);
+    assert_eq!(copy(&[(read, Err(&long))]), task_error(&long[..160]));
+    let answers = [(HostCall::AdcRead { channel: 3 }, Ok(1_650)), (HostCall::TemperatureRead, Ok(-4_250))];
+    assert_eq!(with_board(&lights, "measure", b"\x81\x03", &answers), Ok(b"\x82\x19\x06\x72\x39\x10\x99".to_vec()));
 }
 
 #[test]

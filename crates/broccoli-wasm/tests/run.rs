@@ -2,7 +2,7 @@
 
 mod common;
 
-use broccoli_wasm::{Engine, Failure, Host, Limits, Module, Run, Step, SubmitAnswer};
+use broccoli_wasm::{Engine, Failure, Host, HostCall, Limits, Module, Run, Step, SubmitAnswer};
 use common::{Quiet, load, module, task};
 
 #[test]
@@ -127,6 +127,62 @@ fn a_canvas_too_large_or_out_of_bounds_is_no_canvas() {
     let mut run = submitting("65536").start("t", &[0x80], Quiet::default()).unwrap();
     let trap = Step::Done(Err(Failure::Trap("submit: bytes out of bounds".into())));
     assert_eq!(run.step(10_000), trap);
+}
+
+/// Calls the board with these arguments, and gives the answer if that is below 24, or fails with the text.
+fn calling(args: &str) -> Module {
+    let body = format!(
+        "(local $answer i64)
+         (local.set $answer (call $board {args}))
+         (if (result i64) (i64.eqz (i64.and (local.get $answer) (i64.const 0x1_00000000)))
+             (then (i64.store8 (i32.const 100) (local.get $answer)) (i64.const 0x00000064_00000001))
+             (else (i64.store8 (i32.const 100) (i64.add (i64.const 0x60) (local.get $answer)))
+                   (i64.add (i64.const 0x00000064_80000001) (i64.and (local.get $answer) (i64.const 0xffff)))))"
+    );
+    load(&module(common::IMPORT_BOARD, &body)).expect("loads")
+}
+
+const WRITE_17: &str = "(i32.const 3) (i32.const 17) (i32.const 1) (i32.const 101) (i32.const 16)";
+
+#[test]
+fn a_call_of_the_board_suspends_until_it_is_answered() {
+    let module = calling(WRITE_17);
+    let called = || Step::Call(HostCall::GpioWrite { pin: 17, high: true });
+    let answers: [(Option<Result<i32, &str>>, Result<Vec<u8>, &str>); 4] = [
+        (Some(Ok(21)), Ok(vec![21])),
+        (Some(Err("no pin 17")), Err("no pin 17")),
+        (Some(Err("twelve bytes, ä")), Err("twelve bytes, ä")),
+        (None, Err("")),
+    ];
+    for (answer, ends) in answers {
+        let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+        assert_eq!(run.step(10_000), called());
+        answer.into_iter().for_each(|answer| run.answer_call(answer));
+        let ends = ends.map_err(|text| Failure::TaskError(text.into()));
+        assert_eq!(run.step(10_000), Step::Done(ends), "{answer:?}");
+        assert!(run.fuel_used() > 100, "calls cost fuel");
+    }
+}
+
+#[test]
+fn a_text_is_cut_to_the_room_of_the_guest_in_whole_characters() {
+    let mut run = calling(WRITE_17).start("t", &[0x80], Quiet::default()).unwrap();
+    assert!(matches!(run.step(10_000), Step::Call(_)));
+    run.answer_call(Err("fifteen bytes: ä and more"));
+    assert_eq!(run.step(10_000), Step::Done(Err(Failure::TaskError("fifteen bytes: ".into()))));
+}
+
+#[test]
+fn what_is_no_call_is_refused_without_the_node() {
+    let ended = |args: &str| calling(args).start("t", &[0x80], Quiet::default()).unwrap().step(10_000);
+    let refused = |text: &str| Step::Done(Err(Failure::TaskError(text.into())));
+    let room = "(i32.const 101) (i32.const 23)";
+    let text = "this node does not know"; // the board call 9
+    assert_eq!(ended(&format!("(i32.const 9) (i32.const 0) (i32.const 0) {room}")), refused(text));
+    let text = "a level must be 0 to 1,";
+    assert_eq!(ended(&format!("(i32.const 3) (i32.const 4) (i32.const -1) {room}")), refused(text));
+    let outside = "(i32.const 5) (i32.const 0) (i32.const 0) (i32.const 65530) (i32.const 7)";
+    assert_eq!(ended(outside), Step::Done(Err(Failure::Trap("board: bytes out of bounds".into()))));
 }
 
 /// A module whose task returns these bytes, as an error or not.

@@ -7,6 +7,7 @@ pub const IMPORT_LOG: &str = r#"(import "broccoli" "log" (func $log (param i32 i
 pub const IMPORT_PANIC: &str = r#"(import "broccoli" "panic" (func $panic (param i32 i32 i32)))"#;
 pub const IMPORT_PROGRESS: &str = r#"(import "broccoli" "progress" (func $progress (param i32 i32)))"#;
 pub const IMPORT_SUBMIT: &str = r#"(import "broccoli" "submit" (func $submit (param i32 i32) (result i64)))"#;
+pub const IMPORT_BOARD: &str = r#"(import "broccoli" "board" (func $board (param i32 i32 i32 i32 i32) (result i64)))"#;
 pub const IMPORT_SLEEP: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))"#;
 
 /// Remembers log lines and progress; its clock and randomness count up.

@@ -1,0 +1,83 @@
+//! The functions that every node has without a deployment: their names, types and documentation.
+//!
+//! Owns the descriptions, since all nodes of a cluster must describe them equally, whatever they run
+//! on: a module with other descriptions is another module, and a call finds one of them. What the functions
+//! do is the shell's.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{Arg, Function, Type};
+
+/// Module of what concerns a node: ping, info, vitals, reboot.
+pub const MODULE_SYS: &str = "sys";
+/// Module of what concerns its board: LED and pins.
+pub const MODULE_BOARD: &str = "board";
+
+/// Most times of one [`board`] blink.
+pub const BLINK_TIMES_MAX: u32 = 1_000;
+/// Longest blink as a whole, in milliseconds.
+pub const BLINK_MS_MAX: u64 = 60_000;
+
+/// Whether functions of this module are part of every node, so that nobody may deploy one of this name.
+#[must_use]
+pub fn is_builtin(module: &str) -> bool {
+    matches!(module, MODULE_SYS | MODULE_BOARD)
+}
+
+/// The functions of the module [`MODULE_SYS`].
+#[must_use]
+pub fn sys() -> Vec<Function> {
+    [
+        function("info", &[], map(), "What this node is: name, version, platform, board."),
+        function("ping", &[], Type::Str, "Answers pong."),
+        function("reboot", &[], fallible(Type::Null), "Answers, finishes what runs, and reboots; where it is allowed."),
+        function("vitals", &[], map(), "How this node is: uptime_s, memory, load, temperature_c."),
+    ]
+    .into()
+}
+
+/// The functions of the module [`MODULE_BOARD`].
+#[must_use]
+pub fn board() -> Vec<Function> {
+    let blink = [("times", Type::U32), ("period_ms", Type::U32)];
+    [
+        function("blink", &blink, fallible(Type::Null), "Blinks with the LED: on for half of each period."),
+        function("gpio_read", &[("pin", Type::U16)], fallible(Type::Bool), "Level of a pin: true is high."),
+        function(
+            "gpio_write",
+            &[("pin", Type::U16), ("high", Type::Bool)],
+            fallible(Type::Null),
+            "Makes a pin an output and sets its level.",
+        ),
+    ]
+    .into()
+}
+
+fn function(name: &str, args: &[(&str, Type)], ret: Type, doc: &str) -> Function {
+    let args = args.iter().map(|(name, ty)| Arg { name: (*name).into(), ty: ty.clone() }).collect();
+    Function { name: name.into(), args, ret, doc: String::from(doc) }
+}
+
+fn map() -> Type {
+    Type::Map(Type::Any.into())
+}
+
+fn fallible(ty: Type) -> Type {
+    Type::Fallible(ty.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_valid_and_in_the_order_of_names() {
+        for functions in [sys(), board()] {
+            functions.iter().for_each(|function| assert_eq!(function.validate(), Ok(())));
+            assert!(functions.is_sorted_by_key(|function| function.name.clone()));
+        }
+        assert_eq!(alloc::format!("{}", board()[0]), "blink(times: u32, period_ms: u32) -> !null");
+        assert!(is_builtin("sys") && is_builtin("board") && !is_builtin("tasks"));
+    }
+}
