@@ -141,7 +141,7 @@ impl Gpio {
             Some(held) => held.value(offset),
             None => self.builder(pin).as_is().request().and_then(|held| held.value(offset)),
         };
-        value.map(|value| value == Value::Active).map_err(|error| refused("read", pin, &error))
+        value.map(|value| value == Value::Active).map_err(|error| self.refused("read", pin, &error))
     }
 
     fn write(&self, pin: u16, high: bool) -> Result<(), BoardError> {
@@ -152,7 +152,16 @@ impl Gpio {
             Some(held) => held.set_value(pin.into(), value),
             None => self.builder(pin).as_output(value).request().map(|held| drop(outputs.insert(pin, held))),
         };
-        written.map_err(|error| refused("write", pin, &error))
+        written.map_err(|error| self.refused("write", pin, &error))
+    }
+
+    /// Most often because somebody else has the pin.
+    fn refused(&self, what: &str, pin: u16, error: &gpiocdev::Error) -> BoardError {
+        let line = Chip::from_path(&self.chip).and_then(|chip| chip.line_info(pin.into()));
+        BoardError::Refused(match line {
+            Ok(line) if line.used => format!("cannot {what} pin {pin}: it is used by {:?}", line.consumer),
+            _ => format!("cannot {what} pin {pin}: {error}"),
+        })
     }
 
     fn builder(&self, pin: u16) -> gpiocdev::request::Builder {
@@ -187,10 +196,6 @@ impl Led {
 
 fn missing(what: &str) -> BoardError {
     BoardError::Missing(what.into())
-}
-
-fn refused(what: &str, pin: u16, error: &gpiocdev::Error) -> BoardError {
-    BoardError::Refused(format!("cannot {what} pin {pin}: {error}"))
 }
 
 fn label(chip: &Path) -> Option<String> {

@@ -1,6 +1,5 @@
 //! A board in memory: what tasks write can be watched, what they read can be set.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broccoli_abi::HostCall;
@@ -9,9 +8,9 @@ use tokio::sync::broadcast;
 use super::BoardError;
 
 /// Its pins are 0 to 27, as on the header of a Raspberry Pi.
-const PINS: u32 = 28;
+const PINS: usize = 28;
 /// Its voltages are 0 to 3.
-const CHANNELS: u8 = 4;
+const CHANNELS: usize = 4;
 /// Its temperature at first, in thousandths of a degree Celsius.
 const TEMPERATURE: i32 = 21_500;
 /// Changes that are kept for who watches; older ones are lost to a slow reader.
@@ -46,9 +45,9 @@ pub struct SimulatedBoard {
 #[derive(Debug)]
 struct State {
     led: bool,
-    /// Those that are not low.
-    high: BTreeMap<u16, bool>,
-    millivolts: [i32; CHANNELS as usize],
+    /// Whether each is high.
+    pins: [bool; PINS],
+    millivolts: [i32; CHANNELS],
     temperature: i32,
 }
 
@@ -61,8 +60,7 @@ impl Default for SimulatedBoard {
 impl SimulatedBoard {
     /// LED off, all pins low, no voltage, 21.5 °C.
     pub fn new() -> SimulatedBoard {
-        let millivolts = [0; CHANNELS as usize];
-        let state = State { led: false, high: BTreeMap::new(), millivolts, temperature: TEMPERATURE };
+        let state = State { led: false, pins: [false; PINS], millivolts: [0; CHANNELS], temperature: TEMPERATURE };
         SimulatedBoard { state: Arc::new(Mutex::new(state)), changes: broadcast::Sender::new(CHANGES_MAX) }
     }
 
@@ -76,14 +74,16 @@ impl SimulatedBoard {
         self.state().led
     }
 
-    /// Whether a pin is high.
+    /// Whether a pin is there and high.
     pub fn pin(&self, pin: u16) -> bool {
-        self.state().high.get(&pin).copied().unwrap_or(false)
+        self.state().pins.get(usize::from(pin)).is_some_and(|high| *high)
     }
 
-    /// Sets a pin from outside.
+    /// Sets a pin from outside; nothing happens if the board does not have it.
     pub fn set_pin(&self, pin: u16, high: bool) {
-        self.state().high.insert(pin, high);
+        if let Some(at) = self.state().pins.get_mut(usize::from(pin)) {
+            *at = high;
+        }
     }
 
     /// Puts a voltage on a channel; nothing happens if the board does not have it.
@@ -107,12 +107,11 @@ impl SimulatedBoard {
                 Ok(0)
             }
             HostCall::GpioRead { pin } => {
-                check_pin(pin)?;
-                Ok(state.high.get(&pin).copied().unwrap_or(false).into())
+                let level = state.pins.get(usize::from(pin));
+                level.map(|high| i32::from(*high)).ok_or(no_pin(pin))
             }
             HostCall::GpioWrite { pin, high } => {
-                check_pin(pin)?;
-                state.high.insert(pin, high);
+                *state.pins.get_mut(usize::from(pin)).ok_or(no_pin(pin))? = high;
                 self.tell(BoardChange::Pin(pin, high));
                 Ok(0)
             }
@@ -135,6 +134,6 @@ impl SimulatedBoard {
     }
 }
 
-fn check_pin(pin: u16) -> Result<(), BoardError> {
-    if u32::from(pin) < PINS { Ok(()) } else { Err(BoardError::NoPin { pin, count: PINS }) }
+fn no_pin(pin: u16) -> BoardError {
+    BoardError::NoPin { pin, count: PINS as u32 }
 }
