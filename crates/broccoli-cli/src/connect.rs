@@ -254,6 +254,7 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::Storage(text) => output::note(format_args!("[storage] {text}")),
         NodeEvent::Draining(Some(by)) => output::note(format_args!("[draining] asked by {by}")),
         NodeEvent::Draining(None) => output::note("[draining]"),
+        NodeEvent::Reboot => output::note("[reboot]"),
         NodeEvent::Jobs(node, jobs) => {
             output::note(format_args!("[jobs] {} of {node}", output::count(jobs.jobs.len(), "job")));
         }

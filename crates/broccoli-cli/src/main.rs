@@ -4,6 +4,7 @@
 //! `commands`. Decides nothing about tasks: that is the node's matter.
 #![forbid(unsafe_code)]
 
+mod board;
 mod commands;
 mod connect;
 mod duration;

@@ -1,8 +1,9 @@
 //! A node in the foreground, as `up` and `node` run it.
 //!
-//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM and `broccoli drain` it finishes
-//! what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
+//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, `broccoli drain` and `sys.reboot` it
+//! finishes what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use broccoli_node::core::{Limits, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::proto::NodeId;
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::board::{self, BoardChoice};
 use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
@@ -39,6 +42,13 @@ pub(crate) struct NodeOptions {
     /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
+    /// What tasks may switch and read: simulated, linux[:CHIP] (a GPIO character device such as gpiochip0) or none;
+    /// default: linux where there is such a device, else none
+    #[arg(long, value_name = "BOARD")]
+    board: Option<BoardChoice>,
+    /// Lets tasks call sys.reboot: the node finishes what runs, leaves, and runs this command; default: reboot
+    #[arg(long, value_name = "COMMAND", num_args = 0..=1, require_equals = true, default_missing_value = "reboot")]
+    allow_reboot: Option<String>,
     /// Directory for the journal and for deployed modules: with it, jobs and modules outlive the program
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -97,6 +107,10 @@ pub(crate) struct Resident {
     foreign_key_told: bool,
     /// It is about to leave.
     drains: bool,
+    /// What reboots the machine, if tasks may.
+    reboot_command: Option<String>,
+    /// A task wants that.
+    reboots: bool,
 }
 
 impl Resident {
@@ -116,6 +130,7 @@ impl Resident {
         let builder = NodeHandle::builder().cluster(cluster).server(server.clone()).name(name).resident(true);
         let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits()).limits(options.limits());
         let builder = options.labels.into_iter().fold(builder, broccoli_node::Builder::label);
+        let builder = builder.board(board::open(options.board)?).allow_reboot(options.allow_reboot.is_some());
         let builder = options.data.into_iter().fold(builder, broccoli_node::Builder::data);
         let (mut node, driver) = builder.build().map_err(connect::start_failure)?;
         tokio::spawn(driver.run());
@@ -131,6 +146,8 @@ impl Resident {
             told: None,
             foreign_key_told: false,
             drains: false,
+            reboot_command: options.allow_reboot,
+            reboots: false,
         })
     }
 
@@ -155,7 +172,10 @@ impl Resident {
         };
         // If it takes too long, the server tells the others by our Will.
         let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
-        lived
+        match self.reboot_command {
+            Some(command) if self.reboots && lived.is_ok() => reboot(&command).await,
+            _ => lived,
+        }
     }
 
     async fn live(&mut self, after_ready: Option<String>) -> Result<(), Failure> {
@@ -257,9 +277,22 @@ impl Resident {
                 output::note(format_args!("refused a module: {reason}"));
             }
             NodeEvent::Storage(text) => output::note(text),
+            NodeEvent::Reboot => {
+                (self.drains, self.reboots) = (true, true);
+                output::note("draining, to reboot as a task asked");
+            }
             _ => {}
         }
     }
+}
+
+/// Runs the command that reboots the machine.
+async fn reboot(command: &str) -> Result<(), Failure> {
+    let mut words = command.split_whitespace();
+    let failed = |why: &dyn Display| Failure::failed(format_args!("cannot reboot by `{command}`: {why}"));
+    let program = words.next().ok_or_else(|| failed(&"there is no command"))?;
+    let status = Command::new(program).args(words).status().await.map_err(|error| failed(&error))?;
+    if status.success() { Ok(()) } else { Err(failed(&status)) }
 }
 
 /// Until Ctrl-C or SIGTERM.

@@ -2,6 +2,7 @@
 
 use broccoli_node::JobError;
 use broccoli_node::abi::Function;
+use broccoli_node::abi::builtin::is_builtin;
 use serde_json::{Value, json};
 
 use crate::connect::Common;
@@ -38,13 +39,16 @@ pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Fail
     });
     let modules = modules.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
     session.close().await;
-    match (args.json, modules.is_empty()) {
-        (true, _) => output::print(as_json(&modules)),
-        (false, true) => {
-            output::print("no functions: deploy some with `broccoli deploy --examples` or `broccoli deploy DIR`")
-        }
-        (false, false) => output::print(as_table(&modules)),
+    if args.json {
+        return output::print(as_json(&modules));
     }
+    if !modules.is_empty() {
+        output::print(as_table(&modules))?;
+    }
+    if modules.iter().all(|module| is_builtin(&module.name)) {
+        output::note("nothing is deployed: try `broccoli deploy --examples` or `broccoli deploy DIR`");
+    }
+    Ok(())
 }
 
 fn as_json(modules: &[Module]) -> Value {

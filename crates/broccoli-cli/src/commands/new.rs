@@ -194,9 +194,9 @@ macro_rules! sdk {
 
 /// The SDK: its sources, with manifests that stand alone.
 const SDK: &[(&str, &str)] = sdk! {
-    "broccoli-abi": "cbor.rs" "lib.rs";
+    "broccoli-abi": "board.rs" "cbor.rs" "lib.rs";
     "broccoli-macros": "lib.rs";
-    "broccoli-sdk": "arena.rs" "canvas.rs" "codec.rs" "failure.rs" "host.rs" "lib.rs" "num.rs" "rt.rs" "types.rs" "value.rs";
+    "broccoli-sdk": "arena.rs" "board.rs" "canvas.rs" "codec.rs" "failure.rs" "host.rs" "lib.rs" "num.rs" "rt.rs" "types.rs" "value.rs";
 };
 
 #[cfg(test)]
@@ -213,8 +213,9 @@ mod tests {
                 expected.insert(format!("{name}/src/{}", entry.unwrap().file_name().display()));
             }
         }
-        // The description of functions is for hosts.
+        // The description of functions is for hosts, and so are the functions of every node.
         assert!(expected.remove("broccoli-abi/src/describe.rs"));
+        assert!(expected.remove("broccoli-abi/src/builtin.rs"));
         let embedded: BTreeSet<String> = SDK.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(embedded, expected);
     }
