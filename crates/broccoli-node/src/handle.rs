@@ -268,20 +268,10 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub fn build(mut self) -> Result<(NodeHandle, Driver), StartError> {
+        self.add_capabilities();
+        self.check_names()?;
         let cluster = self.cluster.ok_or_else(|| StartError::Cluster(ClusterError::Missing("cluster file".into())))?;
         let server = self.server.or_else(|| cluster.server.clone()).ok_or(StartError::NoServer)?;
-        for capability in self.board.capabilities() {
-            if !self.features.iter().any(|feature| feature == capability) {
-                self.features.push(capability.into());
-            }
-        }
-        let too_long = |label: &&String| label.is_empty() || label.len() > 64;
-        if let Some(bad) = self.features.iter().find(too_long).or_else(|| self.features.get(FEATURES_MAX)) {
-            return Err(StartError::BadLabel(bad.clone()));
-        }
-        if let Some(module) = self.natives.keys().find(|module| is_builtin(module)) {
-            return Err(StartError::Builtin(module.clone()));
-        }
         let epoch = Epoch(random().map_err(StartError::Cluster)?);
         let seed = u64::from_le_bytes(random().map_err(StartError::Cluster)?);
         let name = match self.name {
@@ -373,6 +363,26 @@ impl Builder {
         }
         driver.install_stored(stored);
         Ok((NodeHandle { name, commands, events: Some(events) }, driver))
+    }
+
+    /// What the board can do becomes labels; the operator may have said so already.
+    fn add_capabilities(&mut self) {
+        for capability in self.board.capabilities() {
+            if !self.features.iter().any(|feature| feature == capability) {
+                self.features.push(capability.into());
+            }
+        }
+    }
+
+    fn check_names(&self) -> Result<(), StartError> {
+        let is_bad = |label: &&String| label.is_empty() || label.len() > 64;
+        if let Some(bad) = self.features.iter().find(is_bad).or_else(|| self.features.get(FEATURES_MAX)) {
+            return Err(StartError::BadLabel(bad.clone()));
+        }
+        match self.natives.keys().find(|module| is_builtin(module)) {
+            Some(module) => Err(StartError::Builtin(module.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Starts the node on a thread of its own.

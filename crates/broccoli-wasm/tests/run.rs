@@ -148,17 +148,17 @@ const WRITE_17: &str = "(i32.const 3) (i32.const 17) (i32.const 1) (i32.const 10
 fn a_call_of_the_board_suspends_until_it_is_answered() {
     let module = calling(WRITE_17);
     let called = || Step::Call(HostCall::GpioWrite { pin: 17, high: true });
-    let answers: [(Option<Result<i32, &str>>, Result<Vec<u8>, &str>); 4] = [
+    let failed = |text: &str| Err(Failure::TaskError(text.into()));
+    let answers = [
         (Some(Ok(21)), Ok(vec![21])),
-        (Some(Err("no pin 17")), Err("no pin 17")),
-        (Some(Err("twelve bytes, ä")), Err("twelve bytes, ä")),
-        (None, Err("")),
+        (Some(Err("no pin 17")), failed("no pin 17")),
+        (Some(Err("twelve bytes, ä")), failed("twelve bytes, ä")),
+        (None, failed("")),
     ];
     for (answer, ends) in answers {
         let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
         assert_eq!(run.step(10_000), called());
         answer.into_iter().for_each(|answer| run.answer_call(answer));
-        let ends = ends.map_err(|text| Failure::TaskError(text.into()));
         assert_eq!(run.step(10_000), Step::Done(ends), "{answer:?}");
         assert!(run.fuel_used() > 100, "calls cost fuel");
     }
