@@ -21,11 +21,11 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId};
+use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId, SubmitError};
 use broccoli_proto::message::{Failure, Message};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use self::clock::Clock;
 use self::disk::Disk;
@@ -96,6 +96,17 @@ pub struct Run {
     pub aborted: bool,
     /// Whether it has ended.
     pub ended: bool,
+}
+
+/// A canvas that a task has put into the queue of its node.
+#[derive(Debug)]
+pub struct Pushed {
+    /// Where.
+    pub node: Id,
+    /// What.
+    pub canvas: Canvas,
+    /// The job, which is not safe yet, or why there is none.
+    pub job: Result<JobId, SubmitError>,
 }
 
 /// A published packet.
@@ -194,6 +205,8 @@ pub struct Cluster {
     pub ticks: bool,
     /// The functions of the simulator, in place of those of the tests.
     pub workload: Option<Workload>,
+    /// What tasks have submitted since that was last looked at.
+    pub pushed: Vec<Pushed>,
     /// Nodes that something went into since they were last looked at.
     pub touched: BTreeSet<Id>,
     /// The last lines of what happened, if they are wanted.
@@ -232,6 +245,7 @@ impl Cluster {
             tells_time: false,
             ticks: true,
             workload: None,
+            pushed: Vec::new(),
             touched: BTreeSet::new(),
             trace: None,
             trace_max: 0,
@@ -492,10 +506,7 @@ impl Cluster {
                 if self.slots[node].epoch_count != epoch {
                     return None;
                 }
-                let slot = &mut self.slots[node];
-                let node_there = slot.node.as_mut()?;
-                slot.disk.sync(number);
-                node_there.handle_input(now, Input::Persisted(number));
+                self.synced(node, epoch, number);
                 Some(node)
             }
             Work::WallClock { node, epoch } => {

@@ -7,6 +7,7 @@
 //! Each step is checked; what a seed comes to depends on nothing but the seed.
 
 mod judge;
+mod leaving;
 mod topology;
 mod trouble;
 mod users;
@@ -18,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use broccoli_core::{Event, SubmitId, TaskState};
 use broccoli_proto::{Canvas, JobId, Outcome};
 
+use self::leaving::Leaving;
 use self::trouble::{TROUBLES, Trouble};
 use crate::check::Checker;
 use crate::cluster::faults::Counts;
@@ -75,12 +77,23 @@ struct Submitted {
     by: Id,
     /// Incarnation of the node that handed it in.
     start: u8,
-    submit: SubmitId,
+    /// None if a task has submitted it, for which nobody waits.
+    submit: Option<SubmitId>,
     key: Option<String>,
+    /// The failed job that is tried again by it.
+    again: Option<usize>,
     /// The job, and the incarnation of its origin that accepted it.
     job: Option<(JobId, Id, u8)>,
     revoked: bool,
     state: State,
+}
+
+impl Submitted {
+    /// By a node in one of its incarnations.
+    fn new(canvas: Canvas, by: Id, start: u8) -> Submitted {
+        let (revoked, state) = (false, State::Open);
+        Submitted { canvas, by, start, submit: None, key: None, again: None, job: None, revoked, state }
+    }
 }
 
 impl fmt::Display for Submitted {
@@ -124,6 +137,12 @@ pub struct Scenario {
     /// Jobs with records that were damaged.
     damaged: BTreeSet<(Id, u64)>,
     paused_at: BTreeMap<Id, u64>,
+    /// Nodes that are about to leave.
+    leaving: BTreeMap<Id, Leaving>,
+    /// Requests to leave, and who has made them.
+    drains: BTreeSet<(Id, u8, SubmitId)>,
+    /// Jobs of tasks that their origin, which has a disk, may still lose: nobody was told of them.
+    unsafe_jobs: BTreeSet<JobId>,
     packet_faults: Faults,
     /// Whether a node has small capacities.
     is_small: bool,
@@ -177,7 +196,10 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = Vec::new();
         let intensity = 1 + rng.below(4);
         troubles.extend(TROUBLES.iter().filter(|_| rng.below(8) < intensity));
-        let generator = Generator { rng: Rng(rng.bits()), budget: 0, places: Vec::new(), tags: 0, unix_ms: 0 };
+        let mut generator = Generator::new(Rng(rng.bits()));
+        generator.large = rng.one_in(4);
+        let rare = [("large", generator.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
+        generator.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
         let trouble_ms = 1_000 + rng.below(15_000) as u64;
         let mut scenario = Scenario {
             rng,
@@ -195,6 +217,9 @@ impl Scenario {
             wiped: BTreeMap::new(),
             damaged: BTreeSet::new(),
             paused_at: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            drains: BTreeSet::new(),
+            unsafe_jobs: BTreeSet::new(),
             packet_faults: Faults::default(),
             is_small: false,
             versions: 0,
@@ -241,7 +266,9 @@ impl Scenario {
 
     fn look(&mut self) {
         let mut stopped = Vec::new();
-        for id in self.cluster.touched.clone() {
+        let touched = self.cluster.touched.clone();
+        self.checker.check(&mut self.cluster);
+        for id in touched {
             for (_, event) in self.cluster.take_events(id) {
                 match event {
                     Event::NameTaken => stopped.push(id),
@@ -249,7 +276,8 @@ impl Scenario {
                 }
             }
         }
-        self.checker.check(&mut self.cluster);
+        self.note_pushed();
+        self.see_off();
         // What a shell does when its name is taken.
         stopped.retain(|id| self.cluster.is_up(*id));
         for id in stopped {

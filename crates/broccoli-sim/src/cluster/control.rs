@@ -166,6 +166,49 @@ impl Cluster {
         self.slots[id].crash_after = None;
     }
 
+    /// Lets the disk of a node take no writes for a while.
+    pub fn stall(&mut self, id: Id, stalled: bool) {
+        self.slots[id].disk.stalled = stalled;
+        self.note(|| format!("the disk of node {id} is {}", if stalled { "full" } else { "well" }));
+    }
+
+    /// A node finishes what it has and says goodbye: [`Event::Drained`].
+    pub fn begin_drain(&mut self, id: Id) {
+        let now = self.at(id);
+        self.node(id).drain(now);
+        self.drain(id);
+    }
+
+    /// A node asks another one to finish and leave.
+    pub fn ask_to_drain(&mut self, id: Id, name: NodeId) -> SubmitId {
+        let now = self.at(id);
+        let asked = self.node(id).drain_node(now, name);
+        self.drain(id);
+        asked
+    }
+
+    /// A node that is to leave waits no more, and gives back what it has.
+    pub fn hand_back(&mut self, id: Id) {
+        let now = self.at(id);
+        self.node(id).hand_back(now);
+        self.drain(id);
+    }
+
+    /// Has a failed job run again.
+    pub fn retry_job(&mut self, id: Id, job: JobId) -> SubmitId {
+        let now = self.at(id);
+        let submitted = self.node(id).retry_job(now, job);
+        self.drain(id);
+        submitted
+    }
+
+    /// A node wants to hear no more of what it has asked for.
+    pub fn forget(&mut self, id: Id, asked: SubmitId) {
+        let now = self.at(id);
+        self.node(id).forget(now, asked);
+        self.drain(id);
+    }
+
     /// Lets a node lose its journal. It must be dead.
     pub fn wipe(&mut self, id: Id) {
         let slot = &mut self.slots[id];

@@ -54,6 +54,11 @@ impl Cluster {
         self.slots[id].runs.len()
     }
 
+    /// Whether a run is under way on a node that it was not told to stop.
+    pub fn is_working(&self, id: Id) -> bool {
+        self.slots[id].runs.values().any(|index| !self.runs[*index].aborted)
+    }
+
     /// Whether a module is installed on a node.
     pub fn holds(&self, id: Id, module: ModuleHash) -> bool {
         self.slots[id].installed.contains_key(&module)

@@ -9,7 +9,10 @@ use broccoli_proto::module::{SignedManifest, hash};
 
 use super::faults::Fault;
 use super::wire::{brief, cropped};
-use super::{Cluster, HOP_US, Id, Published, Run, Work, fnv, functions};
+use super::{Cluster, HOP_US, Id, Published, Pushed, Run, Work, fnv, functions};
+
+/// A write that could not be made is tried again after this time.
+const WRITE_AGAIN_US: u64 = 200_000;
 
 impl Cluster {
     pub(super) fn drain(&mut self, id: Id) {
@@ -123,6 +126,25 @@ impl Cluster {
         }
     }
 
+    /// A write has come to its end: it is safe, or it is tried again.
+    pub(super) fn synced(&mut self, id: Id, epoch: u8, number: u64) {
+        let now = self.at(id);
+        let slot = &mut self.slots[id];
+        let (Some(node), disk) = (&mut slot.node, &mut slot.disk) else {
+            return;
+        };
+        if disk.stalled != disk.told {
+            disk.told = disk.stalled;
+            node.handle_input(now, Input::Stalled(disk.stalled.then(|| "no space left".into())));
+        }
+        if disk.stalled {
+            self.push(self.now_us + WRITE_AGAIN_US, Work::Synced { node: id, epoch, number });
+        } else {
+            disk.sync(number);
+            node.handle_input(now, Input::Persisted(number));
+        }
+    }
+
     pub(super) fn feed(&mut self, id: Id, input: Input<'_>) {
         let now = self.at(id);
         self.node(id).handle_input(now, input);
@@ -154,10 +176,18 @@ impl Cluster {
                 if workload.trapped > traps {
                     self.counts.add(Fault::Trap);
                 }
+                if started.1.as_ref().is_err_and(|failure| failure.retry_after_ms.is_some()) {
+                    self.counts.add(Fault::RetryAfter);
+                }
                 started
             }
             None => functions::call(execute, version, before),
         };
+        if let Some(canvas) = self.workload.as_mut().and_then(|workload| workload.pushed(execute)) {
+            let now = self.at(id);
+            let job = self.node(id).submit_detached(now, &canvas);
+            self.pushed.push(Pushed { node: id, canvas, job });
+        }
         let function = execute.function.name.clone();
         let at_ms = self.now_us / 1_000;
         let ended = took == Duration::ZERO;

@@ -1,9 +1,10 @@
 //! What nodes tell their users, and whether that is right.
 
-use broccoli_core::Event;
+use broccoli_core::{Event, RecordKey};
 use broccoli_proto::message::{JobNews, Refusal};
-use broccoli_proto::{Canvas, Cause, Form, Options, Outcome};
+use broccoli_proto::{Canvas, Cause, Form, JobId, Options, Outcome};
 
+use super::trouble::Trouble;
 use super::{Scenario, State, Submitted};
 use crate::cluster::faults::Fault;
 use crate::cluster::{Faults, Id, Spec};
@@ -14,12 +15,16 @@ impl Scenario {
         let start = self.cluster.starts(id);
         let find = |submit| self.by_submit.get(&(id, start, submit)).copied();
         match event {
+            Event::Draining(_) => self.begin_leave(id),
+            Event::Drained => self.on_drained(id),
             Event::Accepted(submit, job) => {
                 let at = find(submit).expect("only what was submitted is accepted");
                 let (origin, start) = self.makers[&((job.number >> 32) as u32)];
                 assert_eq!(self.cluster.name(origin), job.origin, "the origin numbers its jobs");
                 assert_eq!(self.jobs[at].job, None, "accepted once");
                 self.jobs[at].job = Some((job, origin, start));
+                let is_kept = self.is_on_disk(origin, job) || self.is_lost(at);
+                assert!(is_kept || !self.cluster.spec(origin).durable, "{job} was accepted, but is on no disk");
                 if let Some(key) = self.jobs[at].key.clone().filter(|_| self.cluster.spec(origin).durable)
                     && !self.is_lost(at)
                 {
@@ -30,10 +35,7 @@ impl Scenario {
             Event::QueueFull(..) => self.cluster.counts.add(Fault::QueueFull),
             Event::Refused(submit, refusal) => {
                 let at = find(submit).expect("only what was submitted is refused");
-                let too_large = matches!(&refusal, Refusal::BadCanvas(why) if why.contains("split it"));
-                // One that waits for room ends with that when it is revoked.
-                let gave_up = refusal == Refusal::QueueFull && self.jobs[at].revoked;
-                assert!(gave_up || (too_large && self.is_small), "refused: {refusal:?}");
+                assert!(self.is_refused_well(at, &refusal), "refused: {refusal:?}");
                 self.jobs[at].state = State::Refused;
             }
             Event::Job(submit, JobNews::Ended(outcome)) => {
@@ -54,10 +56,30 @@ impl Scenario {
         }
     }
 
+    /// Whether there is a reason to refuse a canvas, or to try a job again.
+    fn is_refused_well(&mut self, at: usize, refusal: &Refusal) -> bool {
+        let again = self.jobs[at].again;
+        match refusal {
+            Refusal::BadCanvas(why) => why.contains("split it") && self.is_small,
+            // One that waits for room ends with that when it is revoked.
+            Refusal::QueueFull => self.jobs[at].revoked,
+            Refusal::Storage(_) => {
+                self.cluster.counts.add(Fault::StallRefusal);
+                self.troubles.contains(&Trouble::Stall)
+            }
+            // Only its origin can try a job again.
+            Refusal::Draining => again.is_some() && self.troubles.contains(&Trouble::Drain),
+            Refusal::NotRetriable(_) => again.is_some_and(|of| self.is_lost(of) || self.has_twin(of)),
+            _ => false,
+        }
+    }
+
     fn on_ended(&mut self, at: usize, outcome: Outcome) {
         assert_eq!(self.jobs[at].state, State::Open, "a job ends once");
         self.judge(at, &outcome);
-        if let Some((job, origin, _)) = self.jobs[at].job.filter(|_| !self.is_lost(at)) {
+        // That a client cannot take the result is told to it alone.
+        let is_unfit = matches!(&outcome, Err(error) if error.cause == Cause::Unfit && error.function == "result");
+        if let Some((job, origin, _)) = self.jobs[at].job.filter(|_| !is_unfit && !self.is_lost(at)) {
             let told = self.told.entry(job).or_insert_with(|| outcome.clone());
             assert_eq!(*told, outcome, "all are told the same");
             let known = self.checker.result((origin, self.cluster.starts(origin)), job.number);
@@ -83,7 +105,8 @@ impl Scenario {
         }
         let expected = match &job.canvas.form {
             Form::Task(task) if task.function == "app.version" => None,
-            _ => Some(oracle::evaluate(&job.canvas, None)),
+            // What a task has submitted may have such numbers in its arguments.
+            _ => Some(oracle::evaluate(&job.canvas, None).map(|value| oracle::normal(&value))),
         };
         let found = match outcome {
             Ok(value) => Ok(oracle::normal(&Value::decode(value.as_bytes()))),
@@ -105,7 +128,12 @@ impl Scenario {
             Cause::Lost => !self.troubles.is_empty(),
             Cause::Unfit => self.is_small,
             Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
-            Cause::Returned => false,
+            // A trap before it, or an author who wants few retries.
+            Cause::Returned => {
+                let gave_up = error.text.starts_with("asks (run ") && error.text.contains("; gave up after");
+                let few = any_task(&job.canvas, &|options| options.retries.is_some());
+                gave_up && (few || self.cluster.workload.as_ref().is_some_and(|workload| workload.trapped > 0))
+            }
         };
         assert!(explained, "the oracle says {expected:?}, but it failed: {error}");
         self.tally.broken += 1;
@@ -158,7 +186,14 @@ impl Scenario {
         let gone = self.cluster.starts(origin) != start || !self.cluster.is_up(origin);
         let forgotten = self.wiped.get(&origin).is_some_and(|wiped| *wiped >= start);
         let damaged = self.damaged.contains(&(origin, job.number));
-        if self.cluster.spec(origin).durable { forgotten || damaged } else { gone }
+        let untold = gone && self.unsafe_jobs.contains(&job);
+        if self.cluster.spec(origin).durable { forgotten || damaged || untold } else { gone }
+    }
+
+    /// Whether the disk of an origin has a job.
+    pub(super) fn is_on_disk(&self, origin: Id, job: JobId) -> bool {
+        let key = |number| RecordKey { job: job.number, number };
+        self.cluster.disk(origin).records().range(key(0)..=key(u32::MAX)).next().is_some()
     }
 
     /// Whether the origin of a job had a twin: that one knows nothing of it, and says so.
@@ -170,7 +205,8 @@ impl Scenario {
     /// Whether the one who handed a job in still waits for it.
     pub(super) fn is_waited_for(&self, at: usize) -> bool {
         let job = &self.jobs[at];
-        job.state == State::Open && self.cluster.starts(job.by) == job.start && self.cluster.is_up(job.by)
+        let is_asked = job.submit.is_some() && job.state == State::Open;
+        is_asked && self.cluster.starts(job.by) == job.start && self.cluster.is_up(job.by)
     }
 
     /// Whether there is something to wait for.

@@ -26,6 +26,10 @@ impl Scenario {
                 spec = spec.limits(|limits| small(limits, rng));
                 self.is_small = true;
             }
+            if self.generator.large && self.rng.one_in(2) {
+                let rng = &mut self.rng;
+                spec = spec.limits(|limits| small_packets(limits, rng));
+            }
             if slots > 0 {
                 self.generator.places.extend(spec.features.iter().cloned());
                 self.generator.places.push(spec.name.clone());
@@ -33,7 +37,12 @@ impl Scenario {
             self.add(spec);
         }
         for at in 0..self.rng.below(3) {
-            let id = self.add(Spec::client(&format!("c{at}")));
+            let mut spec = Spec::client(&format!("c{at}"));
+            if self.generator.large && self.rng.one_in(2) {
+                let rng = &mut self.rng;
+                spec = spec.limits(|limits| small_packets(limits, rng));
+            }
+            let id = self.add(spec);
             self.clients.push(id);
             self.cluster.attach(id);
         }
@@ -75,4 +84,12 @@ fn small(limits: &mut Limits, rng: &mut Rng) {
     limits.packet_bytes_max = 40_000 + rng.below(60_000) as u32;
     limits.result_bytes_max = limits.packet_bytes_max - 4_096;
     limits.credit_bytes = 1_000 + rng.below(100_000) as u32;
+}
+
+/// Packets of a chip, and little room for what fits into none.
+fn small_packets(limits: &mut Limits, rng: &mut Rng) {
+    limits.packet_bytes_max = 4_096 + rng.below(8_192) as u32;
+    if rng.one_in(3) {
+        limits.blob_bytes_max = rng.below(60_000);
+    }
 }

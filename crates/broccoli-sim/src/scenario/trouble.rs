@@ -22,9 +22,11 @@ pub(super) enum Trouble {
     Clock,
     Damage,
     Module,
+    Drain,
+    Stall,
 }
 
-pub(super) const TROUBLES: [Trouble; 13] = [
+pub(super) const TROUBLES: [Trouble; 15] = [
     Trouble::Crash,
     Trouble::CrashSoon,
     Trouble::Wipe,
@@ -38,6 +40,8 @@ pub(super) const TROUBLES: [Trouble; 13] = [
     Trouble::Clock,
     Trouble::Damage,
     Trouble::Module,
+    Trouble::Drain,
+    Trouble::Stall,
 ];
 
 impl Scenario {
@@ -105,6 +109,11 @@ impl Scenario {
                 self.cluster.spoil_chunks(id, corrupts, lacks);
                 self.deploy(id);
             }
+            Trouble::Drain if up && !paused && !self.clients.contains(&id) => self.drain_one(id),
+            Trouble::Stall if up && self.cluster.spec(id).durable && !self.cluster.disk(id).is_stalled() => {
+                self.cluster.counts.add(Fault::Stall);
+                self.cluster.stall(id, true);
+            }
             _ => {}
         }
         self.look();
@@ -148,6 +157,8 @@ impl Scenario {
             if self.cluster.now_us - since > LONG_PAUSE_US || self.rng.one_in(2) {
                 self.resume(id);
             }
+        } else if self.cluster.disk(id).is_stalled() && self.rng.one_in(2) {
+            self.cluster.stall(id, false);
         } else if !self.cluster.blocked.is_empty() && self.rng.one_in(2) {
             self.cluster.blocked.clear();
         } else {
@@ -197,6 +208,7 @@ impl Scenario {
             self.cluster.silence(id, false, false);
             self.cluster.spoil_chunks(id, 0, 0);
             self.cluster.set_wall_clock(id, 0);
+            self.cluster.stall(id, false);
             if self.cluster.is_up(id) && !self.cluster.is_paused(id) {
                 self.cluster.tell_time(id, self.cluster.unix_ms());
             }
@@ -204,6 +216,7 @@ impl Scenario {
                 continue;
             }
             self.cluster.kill_never(id);
+            self.forget_drains(id);
             if self.cluster.is_paused(id) {
                 self.resume(id);
             }

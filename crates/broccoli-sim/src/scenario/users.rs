@@ -2,11 +2,11 @@
 
 use broccoli_core::canvas::CanvasError;
 use broccoli_core::{Submission, SubmitError, SubmitId};
-use broccoli_proto::{Canvas, Cbor};
+use broccoli_proto::{Canvas, Cbor, Form};
 
 use super::{JOBS_MAX, Scenario, State, Submitted, VERSIONS_MAX};
 use crate::cluster::faults::Fault;
-use crate::cluster::{Id, module};
+use crate::cluster::{Id, Pushed, module};
 
 impl Scenario {
     pub(super) fn submit_some(&mut self) {
@@ -40,6 +40,9 @@ impl Scenario {
         if self.rng.one_in(4) && self.cluster.is_up(id) && !self.cluster.is_paused(id) {
             self.follow_one(id);
         }
+        if self.rng.one_in(4) && self.cluster.is_up(id) && !self.cluster.is_paused(id) {
+            self.retry_one(id);
+        }
     }
 
     /// A task for each node, or each with a label.
@@ -56,7 +59,10 @@ impl Scenario {
     fn submit_remote(&mut self, id: Id, canvas: Canvas) {
         let repeated = self.rng.below(self.jobs.len().max(1));
         let (canvas, key) = match self.jobs.get(repeated) {
-            Some(Submitted { canvas, key: Some(key), .. }) => (canvas.clone(), Some(key.clone())),
+            Some(Submitted { canvas, key: Some(key), .. }) => {
+                self.cluster.counts.add(Fault::KeyAgain);
+                (canvas.clone(), Some(key.clone()))
+            }
             _ => (canvas, self.rng.one_in(3).then(|| format!("key {}", self.jobs.len()))),
         };
         let detached = self.rng.one_in(4);
@@ -79,36 +85,93 @@ impl Scenario {
             self.cluster.follow(id, job)
         };
         let (canvas, revoked) = (self.jobs[at].canvas.clone(), self.jobs[at].revoked);
-        self.note_submitted(Submitted {
-            canvas,
-            by: id,
-            start: self.cluster.starts(id),
-            submit,
-            key: None,
-            job: Some((job, origin, start)),
-            revoked,
-            state: State::Open,
-        });
+        let (submit, job) = (Some(submit), Some((job, origin, start)));
+        let followed = Submitted::new(canvas, id, self.cluster.starts(id));
+        self.note_submitted(Submitted { submit, job, revoked, ..followed });
     }
 
     fn submit(&mut self, id: Id, canvas: Canvas) {
+        let stalls = self.cluster.disk(id).is_known_to_stall();
         match self.cluster.try_submit(id, &canvas) {
-            Ok(submit) => self.submitted(id, submit, canvas, None),
-            Err(SubmitError::QueueFull) => self.cluster.counts.add(Fault::QueueFull),
-            Err(SubmitError::Canvas(CanvasError::TooManySteps { .. })) if self.is_small => {}
-            Err(error) => panic!("refused: {error}"),
+            Ok(submit) => {
+                assert!(!stalls, "accepted by a node that cannot write its journal");
+                self.submitted(id, submit, canvas, None);
+            }
+            Err(SubmitError::Draining) => assert!(self.leaving.contains_key(&id), "refused by a node that stays"),
+            Err(error) => self.refused(id, &error),
         }
     }
 
+    /// A canvas was refused at once: there must be a reason.
+    fn refused(&mut self, id: Id, error: &SubmitError) {
+        match error {
+            SubmitError::QueueFull => self.cluster.counts.add(Fault::QueueFull),
+            SubmitError::Canvas(CanvasError::TooManySteps { .. }) if self.is_small => {}
+            SubmitError::Storage(_) if self.cluster.disk(id).is_known_to_stall() => {
+                self.cluster.counts.add(Fault::StallRefusal);
+            }
+            error => panic!("refused: {error}"),
+        }
+    }
+
+    /// What tasks have put into the queues of their nodes: jobs like others, which must come to the
+    /// right thing though nobody asks.
+    pub(super) fn note_pushed(&mut self) {
+        for Pushed { node, canvas, job } in std::mem::take(&mut self.cluster.pushed) {
+            let start = self.cluster.starts(node);
+            match job {
+                Ok(job) => {
+                    self.cluster.counts.add(Fault::TaskSubmit);
+                    self.unsafe_jobs.insert(job);
+                    self.tally.submitted += 1;
+                    let job = Some((job, node, start));
+                    self.jobs.push(Submitted { job, ..Submitted::new(canvas, node, start) });
+                }
+                Err(error) => self.refused(node, &error),
+            }
+        }
+        let mut unsafe_jobs = std::mem::take(&mut self.unsafe_jobs);
+        unsafe_jobs.retain(|job| {
+            let (origin, _) = self.makers[&((job.number >> 32) as u32)];
+            !self.is_on_disk(origin, *job)
+        });
+        self.unsafe_jobs = unsafe_jobs;
+    }
+
+    /// Somebody has a failed job run again.
+    fn retry_one(&mut self, id: Id) {
+        let failed = |job: &Submitted| {
+            let resident = job.job.is_some_and(|(_, origin, _)| self.cluster.spec(origin).resident);
+            // Whether there is a version of a module at the origin is a matter of chance.
+            let plain = !matches!(&job.canvas.form, Form::Task(task) if task.function == "app.version");
+            resident && plain && matches!(job.state, State::Ended(Err(_)))
+        };
+        let failed: Vec<usize> = (0..self.jobs.len()).filter(|at| failed(&self.jobs[*at])).collect();
+        if failed.is_empty() {
+            return;
+        }
+        let at = *self.rng.pick(&failed);
+        let Submitted { canvas, job: Some((job, ..)), .. } = &self.jobs[at] else {
+            return;
+        };
+        let (canvas, job) = (canvas.clone(), *job);
+        self.cluster.counts.add(Fault::Retry);
+        let submit = self.cluster.retry_job(id, job);
+        let (submit, again) = (Some(submit), Some(at));
+        let retried = Submitted::new(canvas, id, self.cluster.starts(id));
+        self.tally.submitted += 1;
+        self.note_submitted(Submitted { submit, again, ..retried });
+    }
+
     fn submitted(&mut self, by: Id, submit: SubmitId, canvas: Canvas, key: Option<String>) {
-        let start = self.cluster.starts(by);
-        let (job, revoked, state) = (None, false, State::Open);
-        self.note_submitted(Submitted { canvas, by, start, submit, key, job, revoked, state });
+        let submitted = Submitted::new(canvas, by, self.cluster.starts(by));
+        self.note_submitted(Submitted { submit: Some(submit), key, ..submitted });
         self.tally.submitted += 1;
     }
 
     fn note_submitted(&mut self, submitted: Submitted) {
-        self.by_submit.insert((submitted.by, submitted.start, submitted.submit), self.jobs.len());
+        let of_submit = submitted.submit.map(|submit| (submitted.by, submitted.start, submit));
+        self.by_submit.extend(of_submit.map(|submit| (submit, self.jobs.len())));
         self.jobs.push(submitted);
         self.look();
     }
@@ -120,7 +183,9 @@ impl Scenario {
         }
         self.cluster.counts.add(Fault::Revoke);
         self.jobs[at].revoked = true;
-        self.cluster.revoke(self.jobs[at].by, self.jobs[at].submit);
+        if let Some(submit) = self.jobs[at].submit {
+            self.cluster.revoke(self.jobs[at].by, submit);
+        }
         self.look();
     }
 
