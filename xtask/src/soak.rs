@@ -8,6 +8,7 @@ mod memory;
 mod random;
 mod work;
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,12 @@ const DEAD_MS: (u64, u64) = (100, 1_500);
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for the outcome of a job, in seconds; a dead node is back long before.
 const OUTCOME_MAX_S: &str = "90";
+/// Nodes keep results for this long: their memory is flat once results are forgotten as fast as they come.
+const KEEP_RESULTS: &str = "5m";
+/// For the outcome of a job that was handed over is asked once more after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Jobs of the last minutes that are looked for in the list of jobs.
+const LISTED: usize = 100;
 /// Tries to reach a cluster in which something is dead.
 const TRIES_MAX: u32 = 60;
 /// Exit codes of the command: no way through, a failed job, wrong use.
@@ -114,7 +121,8 @@ const CAST: &[Member] = &[
 /// A durable node that is origin and worker.
 fn start_node(cluster: &Cluster, name: &str) -> Result<Background> {
     let url = cluster.url(cluster.addr);
-    let node = ["node", "--slots", "1", "--name", name, "--data", name, "--server", &url];
+    let node =
+        ["node", "--slots", "1", "--name", name, "--data", name, "--keep-results", KEEP_RESULTS, "--server", &url];
     cluster.start_node(name, cluster.broccoli(&node))
 }
 
@@ -196,7 +204,7 @@ impl Soak {
             }
             kills
         })?;
-        self.ask_again()?;
+        self.find_in_list()?;
         Ok(self.tell(&kills))
     }
 
@@ -242,8 +250,14 @@ impl Soak {
     /// One job after another until the time is over.
     fn submit_jobs(&self, lane: u64) {
         let mut random = Random::new(self.options.seed, lane);
+        let mut again = VecDeque::new();
         for count in 0.. {
-            if self.over.load(Ordering::Relaxed) {
+            let over = self.over.load(Ordering::Relaxed);
+            let is_due = |(since, _): &mut (Instant, usize)| over || since.elapsed() >= AGAIN_AFTER;
+            while let Some((_, at)) = again.pop_front_if(is_due) {
+                self.ask_again(at);
+            }
+            if over {
                 return;
             }
             let number = lane + LANES * count;
@@ -252,7 +266,10 @@ impl Soak {
             if let Some(wrong) = &record.wrong {
                 println!("{:>6} s: {}: {wrong}", self.started.elapsed().as_secs(), record.work.canvas);
             }
-            self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+            let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            again.push_back((Instant::now(), records.len()));
+            records.push(record);
+            drop(records);
             sleep(PAUSE);
         }
     }
@@ -275,18 +292,27 @@ impl Soak {
         Record { wrong: compare(&work.outcome, &ended), work, id: Some(id) }
     }
 
-    /// Asks for the outcome of each job that was handed over once more: it must be the same, and listed once.
-    fn ask_again(&self) -> Result {
+    /// Asks for the outcome of a job that was handed over once more: it must be the same.
+    fn ask_again(&self, at: usize) {
+        let records = || self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(id) = records()[at].id.clone() else { return };
+        let ended = self.reach(&["result", &id, "--wait"]);
+        let record = &mut records()[at];
+        if record.wrong.is_none() {
+            record.wrong = compare(&record.work.outcome, &ended).map(|wrong| format!("asked again: {wrong}"));
+        }
+    }
+
+    /// Looks for each job that was handed over last in the list of jobs: it must be there once.
+    fn find_in_list(&self) -> Result {
         let listing = self.client(&["jobs", "--json"])?.stdout;
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records.iter_mut().filter(|record| record.wrong.is_none()) {
-            let Some(id) = &record.id else { continue };
-            let ended = self.client(&["result", id])?;
+        let handed_over = records.iter_mut().rev().filter_map(|record| Some((record.id.clone()?, record)));
+        for (id, record) in handed_over.take(LISTED) {
             let listed = listing.matches(&format!("\"id\":\"{id}\"")).count();
-            record.wrong = match compare(&record.work.outcome, &Ok(ended)) {
-                Some(wrong) => Some(format!("asked again: {wrong}")),
-                None => (listed != 1).then(|| format!("is listed {listed} times by `broccoli jobs`")),
-            };
+            if record.wrong.is_none() && listed != 1 {
+                record.wrong = Some(format!("is listed {listed} times by `broccoli jobs`"));
+            }
         }
         Ok(())
     }
@@ -379,12 +405,12 @@ const REPORT_HEAD: &str = "
 
 `cargo xtask soak` runs jobs of every form against a cluster of real processes (the embedded MQTT server, three durable nodes that
 are origins and workers, two workers with native functions), kills one of them with SIGKILL every few seconds and starts it again, and
-compares every outcome with what it must be. At the end it asks for each job that was handed over once more: every accepted job has exactly
+compares every outcome with what it must be. It asks for each job that was handed over once more a minute later: every accepted job has exactly
 one outcome, and it does not change. It fails if one is wrong, missing or unknown, or if a process takes more memory in the
 last quarter than in the second (by more than a tenth and 2 MiB). `node-1` is never killed.
 
-An origin keeps the results of jobs that are over (for a day, and up to a size), so its memory rises by some KiB for each job
-until that size is reached.
+An origin keeps the results of jobs that are over, so its memory rises by some KiB for each job until it forgets them as fast as they come.
+Here the nodes run with `--keep-results 5m`, and do so after five minutes.
 
 ![resident memory of each process](soak.svg)
 ";

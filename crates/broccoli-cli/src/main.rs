@@ -13,6 +13,7 @@ mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
+mod size;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use broccoli_node::core::Node;
+use broccoli_node::core::{Limits, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::proto::NodeId;
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
-use crate::{duration, output};
+use crate::{duration, output, size};
 
 /// Within this time an older node of the same name has answered.
 const TWIN_ANSWERS: Duration = Duration::from_millis(100);
@@ -48,6 +48,15 @@ pub(crate) struct NodeOptions {
     /// Longest run of a task, such as 30s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     time_limit: Option<Duration>,
+    /// Memory for jobs that wait or run; over it the node answers `queue full`
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
+    queue_memory: usize,
+    /// Memory for the results of ended jobs; over it the oldest go, first those that somebody has seen
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "32M")]
+    results_memory: usize,
+    /// How long results of ended jobs are kept
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "24h")]
+    keep_results: Duration,
 }
 
 impl NodeOptions {
@@ -62,6 +71,15 @@ impl NodeOptions {
         RunLimits {
             fuel_max: self.fuel_limit.unwrap_or(default.fuel_max),
             time_max: self.time_limit.unwrap_or(default.time_max),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            queue_bytes_max: self.queue_memory,
+            archive_bytes_max: self.results_memory,
+            archive_ms: self.keep_results.as_millis() as u64,
+            ..Limits::host()
         }
     }
 }
@@ -96,7 +114,7 @@ impl Resident {
         let name = options.name.unwrap_or_else(machine_name);
         let slots = options.slots();
         let builder = NodeHandle::builder().cluster(cluster).server(server.clone()).name(name).resident(true);
-        let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits());
+        let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits()).limits(options.limits());
         let builder = options.labels.into_iter().fold(builder, broccoli_node::Builder::label);
         let builder = options.data.into_iter().fold(builder, broccoli_node::Builder::data);
         let (mut node, driver) = builder.build().map_err(connect::start_failure)?;

@@ -6,7 +6,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Cluster, Process};
+use support::{Cluster, Home, Process, finish, start_open_mosquitto};
 
 /// Detaches a job and gives its id.
 async fn detach(cluster: &Cluster, expression: &str) -> String {
@@ -204,4 +204,32 @@ async fn a_job_at_a_node_without_a_journal_is_announced_as_such() {
         "pi-2 keeps no journal: the job is lost if that node restarts; start one that does with \
          `broccoli node --data DIR`\n"
     );
+}
+
+#[tokio::test]
+async fn a_node_keeps_jobs_and_results_within_its_settings() {
+    let home = Home::new();
+    home.run(&["init"]).await.ok();
+    let (_server, url) = start_open_mosquitto(&home);
+    let settings = ["--name", "pi-1", "--slots", "1", "--queue-memory", "1K", "--keep-results", "3s", "--data", "data"];
+    let mut node = Process::start(home.command(&["node"]).args(settings).env("BROCCOLI_SERVER", &url));
+    node.line("ready  ").await;
+    let command = |args: &[&str]| {
+        let mut command = home.command(args);
+        command.env("BROCCOLI_SERVER", &url);
+        command
+    };
+    finish(command(&["deploy", "--examples"])).await.ok();
+
+    let first = finish(command(&["run", "--detach", "sleep_ms.s(60000, 1)"])).await.ok();
+    let mut second = Process::start(&mut command(&["run", "add.s(20, 22)"]));
+    second.note("queue full at pi-1: waiting for room").await;
+    finish(command(&["revoke", first.trim()])).await.ok();
+    assert_eq!(second.end().await.ok(), "42\n");
+
+    // It is forgotten soon after it is old.
+    let id = finish(command(&["run", "--detach", "add.s(1, 2)"])).await.ok();
+    while finish(command(&["result", id.trim(), "--timeout", "10s"])).await.code == Some(0) {}
+    let unknown = finish(command(&["result", id.trim(), "--json"])).await;
+    assert_eq!(unknown.code, Some(6), "{unknown:?}");
 }

@@ -32,8 +32,11 @@ use crate::timers::Timer;
 
 /// Manifests and chunks are asked for again after this time …
 const AGAIN: Duration = ms(300);
-/// … and after so many times, of another node.
+/// … and after so many times, of another node. If nobody has them, the time is doubled after as many
+/// tries again …
 const TRIES_MAX: u32 = 4;
+/// … and so often.
+const AGAIN_DOUBLED_MAX: u32 = 4;
 /// After so many times without an answer about manifests, the next digest that is heard decides.
 const ASKED_MAX: u32 = 16;
 /// Chunks asked for at once.
@@ -365,7 +368,8 @@ impl Modules {
         pull.asked_to = last;
         let request = ChunkRequest { module: id, first, count: (last - first) as u16 };
         shared.outbox.send(pull.from, Message::ChunkRequest(request));
-        shared.timers.set(Timer::Pull(id), shared.now + AGAIN);
+        let again = AGAIN * (1 << (pull.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
+        shared.timers.set(Timer::Pull(id), shared.now + again);
     }
 
     /// Chunks have not come: asks again, sooner or later another node.
@@ -390,7 +394,6 @@ impl Modules {
         let Some(pull) = self.pulls.get_mut(&id) else {
             return;
         };
-        pull.tries = 0;
         let from = pull.from;
         let others = |name: &&NodeId| **name != from && !pull.excluded.contains(name);
         let fresh: Vec<NodeId> = providers.iter().filter(others).copied().collect();

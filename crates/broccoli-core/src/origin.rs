@@ -28,6 +28,8 @@ mod promises;
 mod queue;
 mod rates;
 mod recovery;
+mod ticket;
+mod timeouts;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -38,8 +40,7 @@ use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Attempt, Available, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Renew, Return,
-    TaskResults,
+    Attempt, BlobRef, Failure, Fetch, JobEvent, JobNews, Log, Message, Progress, Refusal, Renew, Return, TaskResults,
 };
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
@@ -50,13 +51,15 @@ use self::clients::Session;
 use self::delays::{Announced, Due};
 use self::functions::Functions;
 use self::growth::Growth;
-pub(crate) use self::jobs::{Client, too_large};
+pub(crate) use self::jobs::too_large;
 use self::jobs::{Job, Phase, Task};
 use self::journal::{About, Change, Journal, Key, Promise};
 pub(crate) use self::journal::{Submitted, Submitter};
 use self::peers::Peer;
 use self::queue::Queue;
 use self::rates::Arbiter;
+pub(crate) use self::ticket::Client;
+use self::ticket::Ticket;
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Event, SubmitId};
@@ -77,26 +80,14 @@ const LOSSES_MAX: u8 = 3;
 const EARLY_MAX: usize = 64;
 /// Clients hear of progress this often.
 const NEWS: Duration = ms(250);
-/// How a job ended is repeated after this time, doubled each time …
+/// How a job ended is repeated after this time, doubled each time.
 const ENDED_AGAIN: Duration = ms(500);
-/// … so often, then it is kept for who asks.
-const ENDED_TRIES_MAX: u32 = 8;
-/// Old results are looked for at most this often.
-const FORGET: Duration = ms(1_000);
 /// After a restart, workers have this long from the first connection to say what they hold …
 const ADOPT: Duration = ms(800);
 /// … and the node waits this long for a connection.
 const ADOPT_UNCONNECTED: Duration = ms(2_000);
-/// The call for help is repeated after this time, doubled up to the maximum.
-const ANNOUNCE: Duration = ms(50);
-const ANNOUNCE_MAX: Duration = ms(2_000);
-/// Clients hear of tasks that no node fits after this time, and again.
-const NO_NODE: Duration = ms(2_000);
-const NO_NODE_AGAIN: Duration = ms(10_000);
 /// A node that has come hears what waits within this time.
 const ANNOUNCE_TO_NEW: Duration = ms(10);
-/// Nodes that answer a call for help at first; more are asked each time.
-const ANSWERS_WANTED: u32 = 16;
 /// Longest key of a submit.
 const KEY_BYTES_MAX: usize = 128;
 /// Submits of one client whose answers are remembered.
@@ -268,7 +259,7 @@ impl Origin {
             submitted_unix_ms: shared.unix_ms(),
             name: String::new(),
         };
-        let mut job = Job::new(plan, request.client, about, request.encoded, bound);
+        let mut job = Job::new(plan, Ticket::new(request.client, about), request.encoded, bound);
         let bytes = self.bytes + job.bytes();
         if bytes > limits.queue_bytes_max && !self.jobs.is_empty() {
             return Err(SubmitError::QueueFull);
@@ -278,14 +269,14 @@ impl Origin {
         self.last_job += 1;
         self.accepted += 1;
         let id = JobId::new(shared.me(), shared.epoch, self.last_job);
-        if let Some(key) = &job.about.key {
+        if let Some(key) = &job.ticket.about.key {
             self.keys.insert(key.text.clone(), id.number);
         }
         if let Some(unwritten) = self.journal.of(id.number) {
             unwritten.accepted = Some(job.record(self.accepted));
         }
         job.accepted = shared.now;
-        job.accepted_in = self.journal.now();
+        job.ticket.accepted_in = self.journal.now();
         set_deadline(shared, id.number, &job);
         self.jobs.insert(id.number, Box::new(job));
         Ok(id)
@@ -293,9 +284,7 @@ impl Origin {
 
     /// The job that a key stands for already.
     fn known(&self, shared: &Shared, number: u64, key: Option<&Key>) -> Result<JobId, SubmitError> {
-        let about = self.jobs.get(&number).map(|job| &job.about);
-        let about = about.or_else(|| self.archive.get(number).map(|ended| &ended.about));
-        if about.is_some_and(|about| about.key.as_ref() != key) {
+        if self.ticket(number).is_some_and(|ticket| ticket.about.key.as_ref() != key) {
             return Err(SubmitError::KeyTaken);
         }
         Ok(JobId { origin: shared.me(), number })
@@ -545,7 +534,7 @@ impl Origin {
 
     /// The job of a canvas that this node itself has submitted.
     pub(crate) fn job_of(&self, id: SubmitId) -> Option<u64> {
-        self.jobs.iter().find(|(_, job)| job.client == Client::Local(id)).map(|(number, _)| *number)
+        self.jobs.iter().find(|(_, job)| job.ticket.client == Client::Local(id)).map(|(number, _)| *number)
     }
 
     /// Something has changed that may let tasks fit workers that did not fit before.
@@ -591,177 +580,6 @@ impl Origin {
     /// Whether a client has this token.
     pub(crate) fn is_session(&self, client: NodeId, epoch: Epoch, token: u64) -> bool {
         self.sessions.get(&client).is_some_and(|session| session.epoch == epoch && session.token == token)
-    }
-}
-
-/// Time.
-impl Origin {
-    /// Looks after the leases of a worker.
-    pub(crate) fn on_leases_timer(&mut self, shared: &mut Shared, node: NodeId) {
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        if !shared.connected && node != shared.me() {
-            // Nothing could be heard: judged again once the link is back.
-            return;
-        }
-        let (lost, send) = peer.look_after(shared.now);
-        if send {
-            shared.outbox.mark(Address::Node(node));
-        }
-        if let Some(at) = peer.look_again_at(shared.now, shared.now + LEASES) {
-            shared.timers.set(Timer::Leases(node), at);
-        }
-        self.give_up(shared, lost);
-    }
-
-    /// Calls for help as long as tasks of a class wait without credit.
-    pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
-        let jobs = &mut self.jobs;
-        self.queue.drop_stale(class, |job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
-        if self.queue.awaits_permits(class) {
-            shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
-            return;
-        }
-        let Some((want, round)) = self.queue.hungry(class) else {
-            return;
-        };
-        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
-        if let Some(node) = self.queue.pinned_to(class) {
-            // Nobody else can help; whether the node is there at all is looked after by `growth`.
-            let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
-            shared.outbox.send(node, Message::Available(available));
-            shared.timers.set(Timer::Announce(class), again);
-            return;
-        }
-        let fitting = around.members.count(|name, birth| {
-            birth.slots > 0
-                && around.modules.peer_holds(birth.modules, &want.module)
-                && crate::members::matches(&want.on, name, &birth.features)
-        });
-        let everybody = u32::from(u16::MAX);
-        let chance = (everybody / fitting.div_ceil(ANSWERS_WANTED).max(1)) << round.min(16);
-        let available = Available {
-            wants: alloc::vec![want],
-            chance: chance.min(everybody) as u16,
-            modules: around.modules.digest(),
-        };
-        shared.outbox.broadcast(Message::Available(available));
-        let unfit =
-            fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
-        self.tell_without_node(shared, around, class, unfit);
-        let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
-        shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
-    }
-
-    /// Tells the clients whose tasks no node has fitted for long.
-    fn tell_without_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
-        let Some((tasks, on)) = self.queue.long_without_node(class, unfit, shared.now, NO_NODE, NO_NODE_AGAIN) else {
-            return;
-        };
-        let nodes = around.members.count(|_, birth| birth.slots > 0);
-        for (number, step) in tasks {
-            let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {
-                continue;
-            };
-            let news = JobNews::NoNode { function: function.to_string(), on: on.clone(), nodes };
-            self.tell(shared, number, news);
-        }
-    }
-
-    /// The wait of a delayed task is over, unless the clock says otherwise by now.
-    pub(crate) fn on_countdown(&mut self, shared: &mut Shared, number: u64, step: u32) {
-        let Some(job) = self.jobs.get_mut(&number) else {
-            return;
-        };
-        match job.due(step).and_then(|due| due.at(&shared.wall)) {
-            Some(at) if at > shared.now => shared.timers.set(Timer::Countdown { job: number, step }, at),
-            _ => job.delay_over(number, step, &mut self.queue),
-        }
-        self.dispatch_due = true;
-    }
-
-    /// The time of day is known, or was set: what waits for it waits until another moment.
-    pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
-        for (number, job) in &self.jobs {
-            for (step, due) in job.etas() {
-                set_countdown(shared, *number, step, due);
-            }
-        }
-    }
-
-    /// Ends the tasks of a job that have waited for too long.
-    pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
-        // What waits may run: that shows when it is adopted.
-        let Some(job) = self.jobs.get_mut(&number).filter(|_| !self.adopting) else {
-            return;
-        };
-        let mut effects = core::mem::take(&mut self.effects);
-        for step in job.take_expired(shared.now) {
-            self.expire(shared, number, step, None, &mut effects);
-        }
-        self.effects = self.follow(shared, number, effects);
-    }
-
-    /// Tells a client how far its job is.
-    pub(crate) fn on_news_timer(&mut self, shared: &mut Shared, number: u64) {
-        let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.ended) else {
-            return;
-        };
-        if let Some(news) = job.progress_if_changed() {
-            self.tell(shared, number, news);
-        }
-    }
-
-    /// Tells a client again how its job ended.
-    pub(crate) fn on_ended_timer(&mut self, shared: &mut Shared, number: u64) {
-        let Some(ended) = self.archive.get_mut(number).filter(|ended| !ended.seen) else {
-            return;
-        };
-        if !self.journal.is_safe(ended.ended_in) {
-            // The first time is still to come.
-            shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
-            return;
-        }
-        ended.tries += 1;
-        if ended.tries <= ENDED_TRIES_MAX {
-            let again = ENDED_AGAIN * (1 << ended.tries);
-            shared.timers.set(Timer::JobEnded(number), shared.now + again);
-            self.tell_ended(shared, number);
-        }
-    }
-
-    /// Forgets results that are too old, or too many.
-    pub(crate) fn on_forget_timer(&mut self, shared: &mut Shared) {
-        let bytes_max = shared.config.limits.archive_bytes_max;
-        for (number, ended) in self.archive.forget(shared.now, bytes_max) {
-            shared.timers.cancel(Timer::JobEnded(number));
-            if let Some(key) = &ended.about.key {
-                self.keys.remove(&key.text);
-            }
-            if let Some(unwritten) = self.journal.of(number) {
-                unwritten.records = ended.records;
-            }
-        }
-        if let Some(until) = self.archive.next_until() {
-            shared.timers.set(Timer::Forget, until.max(shared.now + FORGET));
-        }
-    }
-
-    /// Whoever held tasks of an earlier incarnation has said so by now.
-    pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
-        if !self.journal.has_begun() {
-            // The next incarnation would give the numbers of this one's attempts again.
-            shared.timers.set(Timer::Adopt, shared.now + ADOPT);
-            return;
-        }
-        self.adopting = false;
-        self.dispatch_due = true;
-        for (number, job) in &self.jobs {
-            if let Some(at) = job.next_expiry() {
-                shared.timers.set(Timer::Expires(*number), at);
-            }
-        }
     }
 }
 
@@ -949,10 +767,8 @@ impl Origin {
         }
         if has_ended {
             let now = self.journal.now();
-            if let Some(job) = self.jobs.get_mut(&number) {
-                job.ended_in = now;
-            } else if let Some(ended) = self.archive.get_mut(number) {
-                ended.ended_in = now;
+            if let Some(ticket) = self.ticket_mut(number) {
+                ticket.ended_in = now;
             }
             self.promise(shared, Promise::Ended(number));
         }
@@ -966,36 +782,29 @@ impl Origin {
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
         self.bytes -= job.bytes();
-        job.about.name = job.plan.name().into();
+        job.ticket.about.name = job.plan.name().into();
         shared.timers.cancel(Timer::JobNews(number));
         shared.timers.cancel(Timer::Expires(number));
         shared.timers.cancel(Timer::JobDeadline(number));
         self.growth.forget(shared, number);
-        let listeners = job.listeners().collect();
         let Some(outcome) = job.plan.into_outcome() else {
             return;
         };
         if let Some(unwritten) = self.journal.of(number) {
             unwritten.changes.clear();
         }
-        let seen = job.seen || matches!(job.client, Client::Local(_));
-        if matches!(job.client, Client::Remote(_)) && !seen {
+        job.ticket.seen |= matches!(job.ticket.client, Client::Local(_));
+        if matches!(job.ticket.client, Client::Remote(_)) && !job.ticket.seen {
             shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
         }
         let ended = Ended {
-            client: job.client,
-            listeners,
+            ticket: job.ticket,
             canvas: outcome.is_err().then_some(job.canvas),
-            about: job.about,
             outcome,
             tasks,
             ended_unix_ms: shared.unix_ms(),
             until: shared.now + ms(shared.config.limits.archive_ms),
             tries: 0,
-            seen,
-            accepted_in: job.accepted_in,
-            ended_in: job.ended_in,
-            records: job.records,
         };
         self.archive.insert(number, ended);
         self.on_forget_timer(shared);
@@ -1003,12 +812,10 @@ impl Origin {
 
     /// Tells whoever waits for a job something.
     fn tell(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
-        let (client, accepted_in, listeners) = match (self.jobs.get(&number), self.archive.get(number)) {
-            (Some(job), _) => (job.client, job.accepted_in, job.listeners().collect::<Vec<_>>()),
-            (None, Some(ended)) => (ended.client, ended.accepted_in, ended.listeners.clone()),
-            (None, None) => return,
+        let Some(ticket) = self.ticket(number) else {
+            return;
         };
-        if !self.journal.is_safe(accepted_in) {
+        if !self.journal.is_safe(ticket.accepted_in) {
             // Nobody knows the job yet.
             let early = self.early.entry(number).or_default();
             if early.len() < EARLY_MAX {
@@ -1017,10 +824,10 @@ impl Origin {
             return;
         }
         let job = JobId { origin: shared.me(), number };
-        for node in listeners {
+        for node in ticket.listeners() {
             shared.outbox.send(node, Message::JobEvent(JobEvent { job, news: news.clone(), blob: None }));
         }
-        if let Client::Local(id) = client {
+        if let Client::Local(id) = ticket.client {
             shared.event(Event::Job(id, news));
         }
     }
@@ -1073,7 +880,7 @@ fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
 fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
     if let Some(deadline_ms) = job.plan.deadline_ms() {
         let age_ms =
-            shared.unix_ms().zip(job.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
+            shared.unix_ms().zip(job.ticket.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
         shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms.saturating_sub(age_ms)));
     }
 }

@@ -133,6 +133,18 @@ enum Held {
     Done,
 }
 
+/// What becomes of a leased task.
+enum Fate {
+    /// It had come before.
+    Known,
+    Queued,
+    /// Its arguments are being pulled.
+    Pulled,
+    HandedBack,
+    /// No try here or elsewhere would do better; why.
+    Failed(String),
+}
+
 #[derive(Debug)]
 struct Waiting {
     origin: NodeId,
@@ -208,8 +220,6 @@ impl Worker {
         if shared.config.slots == 0 {
             return;
         }
-        let held: usize = self.queue.len() + self.pulling.len() + self.running.len();
-        let mut large = lease.tasks.iter().any(|task| task.blob.is_some()).then(|| self.args_bytes());
         let Some(link) = self.link(shared, from) else {
             return;
         };
@@ -222,79 +232,99 @@ impl Worker {
             link.epoch = Some(epoch);
             (link.seen, link.seen_before) = (0, 0);
         }
+        shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
         if !link.is_new(lease.batch) {
             // Repeated on the way: what has come of it is said again if it is still held.
             link.renew_due = true;
-            shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
             return;
         }
         link.result_bytes_max = lease.result_bytes_max;
         link.credit = link.credit.saturating_sub(lease.tasks.len() as u32);
-        let runs = |function: &LeasedFunction| modules.runs(&function.module, &function.name);
-        let functions: Vec<_> = lease.functions.into_iter().map(|f| (runs(&f), Arc::new(f))).collect();
-        let mut room = shared.config.limits.held_max.saturating_sub(held);
-        let (mut waiting, mut pulling, mut crowded) = (Vec::new(), Vec::new(), false);
-        let args_max = args_bytes_max(&shared.config.limits);
+        let functions: Vec<_> = lease.functions.into_iter().map(Arc::new).collect();
         for task in lease.tasks {
-            let Some((runs, function)) = functions.get(usize::from(task.function)) else {
-                continue;
-            };
-            if link.held.contains_key(&task.attempt) {
-                link.renew_due = true;
-                continue;
+            if let Some(function) = functions.get(usize::from(task.function)) {
+                self.take(shared, modules, (from, epoch), function, task);
             }
-            if !runs && modules.holds(&function.module) {
-                // Handed back, it would be leased again at once, here or to another node with this module.
-                let text = format!("its module has no function {:?}", function.name);
-                let outcome = Err(Failure::new(Cause::Unfit, text));
-                link.keep_result(epoch, task.attempt, outcome);
-                link.fetch_due = true;
-                shared.outbox.mark(Address::Node(from));
-                continue;
-            }
-            if room == 0 || !runs || shared.draining {
-                link.returns.push(task.attempt);
-                link.fetch_due = true;
-                continue;
-            }
-            if let Some((blob, bytes)) = task.blob.zip(large.as_mut()) {
-                let len = blob.bytes as usize;
-                if len > args_max {
-                    let text = format!("the arguments have {len} bytes, this node takes {args_max}");
-                    link.keep_result(epoch, task.attempt, Err(Failure::new(Cause::Unfit, text)));
-                    shared.outbox.mark(Address::Node(from));
-                    continue;
-                }
-                let is_full = *bytes > 0 && *bytes + len > shared.config.limits.blob_bytes_max;
-                if is_full || !blobs::want(shared, from, blob, Want::Args(task.attempt)) {
-                    link.returns.push(task.attempt);
-                    link.fetch_due = true;
-                    crowded = true;
-                    continue;
-                }
-                *bytes += len;
-                room -= 1;
-                link.held.insert(task.attempt, Held::Pulling(epoch));
-                let attempt = task.attempt;
-                let waiting = Waiting { origin: from, function: function.clone(), task, since: shared.now };
-                pulling.push(((from, attempt), waiting));
-                continue;
-            }
-            room -= 1;
-            link.held.insert(task.attempt, Held::Queued(epoch));
-            waiting.push(Waiting { origin: from, function: function.clone(), task, since: shared.now });
         }
-        if !link.returns.is_empty() {
-            shared.outbox.mark(Address::Node(from));
-        }
-        shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
-        self.queue.extend(waiting);
-        self.pulling.extend(pulling);
-        self.crowded |= crowded;
         self.start_runs(shared);
         if !self.queue.is_empty() {
             shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
         }
+    }
+
+    /// Takes a leased task, if that is what becomes of it.
+    fn take(
+        &mut self,
+        shared: &mut Shared,
+        modules: &Modules,
+        (from, epoch): (NodeId, Epoch),
+        function: &Arc<LeasedFunction>,
+        task: LeasedTask,
+    ) {
+        let fate = self.fate_of(shared, modules, from, function, &task);
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        let attempt = task.attempt;
+        let waiting = Waiting { origin: from, function: function.clone(), task, since: shared.now };
+        match fate {
+            Fate::Known => link.renew_due = true,
+            Fate::Queued => {
+                link.held.insert(attempt, Held::Queued(epoch));
+                self.queue.push_back(waiting);
+            }
+            Fate::Pulled => {
+                link.held.insert(attempt, Held::Pulling(epoch));
+                self.pulling.insert((from, attempt), waiting);
+            }
+            Fate::HandedBack => {
+                link.returns.push(attempt);
+                link.fetch_due = true;
+                shared.outbox.mark(Address::Node(from));
+            }
+            Fate::Failed(text) => {
+                link.keep_result(epoch, attempt, Err(Failure::new(Cause::Unfit, text)));
+                link.fetch_due = true;
+                shared.outbox.mark(Address::Node(from));
+            }
+        }
+    }
+
+    /// What becomes of a leased task. One whose arguments are elsewhere is asked for.
+    fn fate_of(
+        &mut self,
+        shared: &mut Shared,
+        modules: &Modules,
+        from: NodeId,
+        function: &LeasedFunction,
+        task: &LeasedTask,
+    ) -> Fate {
+        if is_held(&self.links, from, task.attempt) {
+            return Fate::Known;
+        }
+        let runs = modules.runs(&function.module, &function.name);
+        if !runs && modules.holds(&function.module) {
+            // Handed back, it would be leased again at once, here or to another node with this module.
+            return Fate::Failed(format!("its module has no function {:?}", function.name));
+        }
+        let held = self.queue.len() + self.pulling.len() + self.running.len();
+        if !runs || held >= shared.config.limits.held_max || shared.draining {
+            return Fate::HandedBack;
+        }
+        let Some(blob) = task.blob else {
+            return Fate::Queued;
+        };
+        let (len, len_max) = (blob.bytes as usize, args_bytes_max(&shared.config.limits));
+        if len > len_max {
+            return Fate::Failed(format!("the arguments have {len} bytes, this node takes {len_max}"));
+        }
+        let before = self.args_bytes();
+        let is_full = before > 0 && before + len > shared.config.limits.blob_bytes_max;
+        if is_full || !blobs::want(shared, from, blob, Want::Args(task.attempt)) {
+            self.crowded = true;
+            return Fate::HandedBack;
+        }
+        Fate::Pulled
     }
 
     /// The arguments of a task are here, or cannot be had: then the task goes back.

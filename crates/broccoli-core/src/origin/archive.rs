@@ -11,10 +11,10 @@ use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use broccoli_proto::{Cbor, NodeId, Outcome};
+use broccoli_proto::{Cbor, Outcome};
 
-use super::jobs::Client;
-use super::journal::{About, OverRecord};
+use super::journal::OverRecord;
+use super::ticket::Ticket;
 use crate::time::Instant;
 
 /// About what an entry takes beside its result and its canvas.
@@ -26,10 +26,7 @@ const STALE_MAX: usize = 64;
 /// How a job ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) client: Client,
-    /// The other nodes that wait for news.
-    pub(super) listeners: Vec<NodeId>,
-    pub(super) about: About,
+    pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
     /// All of its tasks.
     pub(super) tasks: u32,
@@ -40,14 +37,6 @@ pub(super) struct Ended {
     pub(super) until: Instant,
     /// How often its client was told.
     pub(super) tries: u32,
-    /// Somebody knows how the job ended.
-    pub(super) seen: bool,
-    /// The write that makes its acceptance safe.
-    pub(super) accepted_in: u64,
-    /// The write that makes its end safe.
-    pub(super) ended_in: u64,
-    /// Records that the journal has of it.
-    pub(super) records: u32,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +53,7 @@ impl Ended {
     /// What the journal keeps of it.
     pub(super) fn record(&self) -> OverRecord<'_> {
         OverRecord {
-            about: Cow::Borrowed(&self.about),
+            about: Cow::Borrowed(&self.ticket.about),
             outcome: Cow::Borrowed(&self.outcome),
             tasks: self.tasks,
             ended_unix_ms: self.ended_unix_ms,
@@ -77,7 +66,7 @@ impl Ended {
             Ok(value) => value.as_bytes().len(),
             Err(error) => error.text.len(),
         };
-        let key = self.about.key.as_ref().map_or(0, |key| key.text.len());
+        let key = self.ticket.about.key.as_ref().map_or(0, |key| key.text.len());
         ENTRY_BYTES + outcome + key + self.canvas.as_ref().map_or(0, |canvas| canvas.as_bytes().len())
     }
 }
@@ -104,7 +93,7 @@ impl Archive {
     pub(super) fn insert(&mut self, number: u64, ended: Ended) {
         self.bytes += ended.bytes();
         self.by_age.push_back(number);
-        if ended.seen {
+        if ended.ticket.seen {
             self.seen.push_back(number);
         }
         self.jobs.insert(number, ended);
@@ -118,8 +107,8 @@ impl Archive {
 
     /// Somebody has seen how a job ended.
     pub(super) fn see(&mut self, number: u64) {
-        if let Some(ended) = self.jobs.get_mut(&number).filter(|ended| !ended.seen) {
-            ended.seen = true;
+        if let Some(ended) = self.jobs.get_mut(&number).filter(|ended| !ended.ticket.seen) {
+            ended.ticket.seen = true;
             self.seen.push_back(number);
         }
     }

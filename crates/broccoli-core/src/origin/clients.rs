@@ -7,9 +7,10 @@ use alloc::string::ToString;
 use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
 use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 
-use super::jobs::{Client, ended_news};
+use super::jobs::ended_news;
 use super::journal::{Submitted, Submitter};
 use super::recovery::damaged;
+use super::ticket::Client;
 use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request};
 use crate::blobs;
 use crate::blobs::Want;
@@ -137,7 +138,7 @@ impl Origin {
     /// Somebody asks how a job is, and hears of it from now on.
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id.number) {
-            job.watch(from);
+            job.ticket.watch(from);
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
         shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
@@ -146,11 +147,11 @@ impl Origin {
     /// How a job is, as far as that is safe to tell.
     pub(super) fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
         if let Some(job) = self.jobs.get(&number) {
-            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
             return outcome.map_or_else(|| job.progress_news(), |outcome| ended_news(&outcome, bytes_max));
         }
         if let Some(ended) = self.archive.get(number) {
-            return match self.journal.is_safe(ended.ended_in) {
+            return match self.journal.is_safe(ended.ticket.ended_in) {
                 true => ended_news(&ended.outcome, bytes_max),
                 false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
             };
@@ -164,7 +165,7 @@ impl Origin {
     /// Somebody has seen how a job ended.
     pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, id: JobId) {
         match self.jobs.get_mut(&id.number) {
-            Some(job) => job.seen |= job.ended,
+            Some(job) => job.ticket.seen |= job.ended,
             None => self.archive.see(id.number),
         }
         shared.timers.cancel(Timer::JobEnded(id.number));

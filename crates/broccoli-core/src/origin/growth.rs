@@ -22,7 +22,8 @@ use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
 use super::jobs::{Job, Phase};
 use super::journal::{Binding, Change};
-use super::{Around, NO_NODE, Origin};
+use super::timeouts::NO_NODE;
+use super::{Around, Origin};
 use crate::canvas::{Effects, Mode, Room, StepId};
 use crate::config::Limits;
 use crate::members::matches;

@@ -12,7 +12,8 @@ use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
 use super::archive::Ended;
-use super::jobs::{Client, Job, ended_news};
+use super::jobs::{Job, ended_news};
+use super::ticket::Client;
 use super::{ANNOUNCE_TO_NEW, Around, Origin};
 use crate::canvas;
 use crate::shared::Shared;
@@ -30,7 +31,7 @@ impl Origin {
     /// Whether no job is lost if this node goes now.
     pub(crate) fn is_drained(&self, shared: &Shared) -> bool {
         let told = |ended: &Ended| {
-            ended.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.client, Client::Remote(_))
+            ended.ticket.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.ticket.client, Client::Remote(_))
         };
         // What a journal does not have yet, its worker still has.
         shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
@@ -86,7 +87,7 @@ impl Origin {
 
     fn summary_of(&self, number: u64, job: &Job) -> JobSummary {
         let progress = job.plan.progress();
-        let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ended_in));
+        let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
         let going = if job.was_leased() { JobState::Running } else { JobState::Queued };
         JobSummary {
             number,
@@ -94,9 +95,9 @@ impl Origin {
             name: short(job.plan.name()),
             done: progress.done,
             total: progress.total,
-            submitted_unix_ms: job.about.submitted_unix_ms,
+            submitted_unix_ms: job.ticket.about.submitted_unix_ms,
             ended_unix_ms: None,
-            key: job.about.key.as_ref().map(|key| key.text.clone()),
+            key: job.ticket.about.key.as_ref().map(|key| key.text.clone()),
         }
     }
 
@@ -114,7 +115,7 @@ impl Origin {
 
     fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {
         let view = job.plan.step_at(path)?;
-        let is_told = !job.ended || self.journal.is_safe(job.ended_in);
+        let is_told = !job.ended || self.journal.is_safe(job.ticket.ended_in);
         let state = match view.state {
             canvas::StepState::Waiting => StepState::Waiting,
             canvas::StepState::Succeeded | canvas::StepState::Failed if !is_told => StepState::Running,
@@ -154,7 +155,7 @@ impl Origin {
     fn canvas_of_failed(&self, job: JobId) -> Result<Cbor, String> {
         let canvas = if let Some(running) = self.jobs.get(&job.number) {
             // Its callbacks may go on after its end was told.
-            let outcome = running.outcome().filter(|_| self.journal.is_safe(running.ended_in));
+            let outcome = running.outcome().filter(|_| self.journal.is_safe(running.ticket.ended_in));
             let outcome = outcome.ok_or_else(|| format!("job {job} has not ended"))?;
             outcome.is_err().then(|| running.canvas.clone())
         } else {
@@ -169,12 +170,12 @@ fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
     JobSummary {
         number,
         state: state_of(&ended.outcome),
-        name: short(&ended.about.name),
+        name: short(&ended.ticket.about.name),
         done: ended.tasks,
         total: ended.tasks,
-        submitted_unix_ms: ended.about.submitted_unix_ms,
+        submitted_unix_ms: ended.ticket.about.submitted_unix_ms,
         ended_unix_ms: ended.ended_unix_ms,
-        key: ended.about.key.as_ref().map(|key| key.text.clone()),
+        key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
     }
 }
 

@@ -14,15 +14,13 @@ use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, 
 
 use super::delays::Due;
 use super::functions::{Bound, Functions};
-use super::journal::{About, AcceptedRecord, Bindings, Change, Record};
+use super::journal::{AcceptedRecord, Bindings, Change, Record};
 use super::queue::{Need, Queue};
 use super::rates::Limit;
+use super::ticket::{Client, Ticket};
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
-use crate::io::SubmitId;
 use crate::time::Instant;
 
-/// Nodes beside its client that hear of a job.
-const WATCHERS_MAX: usize = 8;
 /// About what a job takes beside its steps and what is encoded in it, …
 const JOB_BYTES: usize = 832;
 /// … and what each step takes: in the plan, as a task, and in the queue.
@@ -30,22 +28,10 @@ const STEP_BYTES: usize = 144;
 /// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
-/// Who waits for a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Client {
-    /// The program that this node is part of.
-    Local(SubmitId),
-    /// Another node.
-    Remote(NodeId),
-    /// Nobody: whoever wants to know asks.
-    Detached,
-}
-
 #[derive(Debug)]
 pub(super) struct Job {
+    pub(super) ticket: Ticket,
     pub(super) plan: Plan,
-    pub(super) client: Client,
-    pub(super) about: About,
     /// As it came over the wire.
     pub(super) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
@@ -54,14 +40,6 @@ pub(super) struct Job {
     outcome_bytes: usize,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
-    /// The write of the journal that makes its acceptance safe.
-    pub(super) accepted_in: u64,
-    /// The write that makes its outcome safe, once it has ended.
-    pub(super) ended_in: u64,
-    /// Records that the journal has of it.
-    pub(super) records: u32,
-    /// Other nodes that have asked after it.
-    watchers: Vec<NodeId>,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
@@ -82,8 +60,6 @@ pub(super) struct Job {
     news_due: bool,
     /// Its outcome is known; callbacks may still run.
     pub(super) ended: bool,
-    /// Somebody knows how the job ended.
-    pub(super) seen: bool,
 }
 
 /// Where a task is.
@@ -119,19 +95,14 @@ pub(super) enum Phase {
 }
 
 impl Job {
-    pub(super) fn new(plan: Plan, client: Client, about: About, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
+    pub(super) fn new(plan: Plan, ticket: Ticket, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
         Job {
+            ticket,
             plan,
-            client,
-            about,
             canvas,
             functions,
             outcome_bytes: 0,
             attempts_before: 0,
-            accepted_in: 0,
-            ended_in: 0,
-            records: 0,
-            watchers: Vec::new(),
             tasks: Vec::new(),
             due: BTreeMap::new(),
             expiries: BTreeMap::new(),
@@ -142,29 +113,14 @@ impl Job {
             told: 0,
             news_due: false,
             ended: false,
-            seen: false,
         }
     }
 
     /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
     /// may be anywhere.
     pub(super) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
-        (self.attempts_before, self.records) = (attempts_before, records);
+        (self.attempts_before, self.ticket.records) = (attempts_before, records);
         self
-    }
-
-    /// Notes that a node wants to hear of the job.
-    pub(super) fn watch(&mut self, node: NodeId) {
-        let is_client = self.client == Client::Remote(node);
-        if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
-            self.watchers.push(node);
-        }
-    }
-
-    /// The other nodes that hear of the job.
-    pub(super) fn listeners(&self) -> impl Iterator<Item = NodeId> {
-        let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
-        client.into_iter().chain(self.watchers.iter().copied())
     }
 
     /// A task of the plan, noted here when it was not yet.
@@ -303,7 +259,7 @@ impl Job {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
         self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));
-        let (about, canvas) = (Cow::Borrowed(&self.about), Cow::Borrowed(&self.canvas));
+        let (about, canvas) = (Cow::Borrowed(&self.ticket.about), Cow::Borrowed(&self.canvas));
         Record::Accepted(AcceptedRecord { order, about, canvas, bindings: Bindings(&bindings) }).encode()
     }
 
@@ -471,7 +427,7 @@ impl Job {
 
     /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
     pub(super) fn news_to_come(&mut self) -> bool {
-        let heard = matches!(self.client, Client::Local(_)) || self.listeners().next().is_some();
+        let heard = matches!(self.ticket.client, Client::Local(_)) || self.ticket.listeners().next().is_some();
         let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
         self.news_due |= come;
         come

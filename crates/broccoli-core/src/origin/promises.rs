@@ -9,9 +9,10 @@ use broccoli_proto::message::{Accepted, JobNews, Message};
 use broccoli_proto::packet::Address;
 
 use super::Origin;
-use super::jobs::{Client, ended_news};
+use super::jobs::ended_news;
 use super::journal::{ChangesRecord, Promise, Record, Submitted};
 use super::peers::Acknowledged;
+use super::ticket::Client;
 use crate::io::{Action, Event, RecordKey, Write};
 use crate::shared::Shared;
 use crate::time::ms;
@@ -41,17 +42,17 @@ impl Origin {
             if let Some(running) = self.jobs.get_mut(&job) {
                 if let Some(accepted) = unwritten.accepted {
                     writes.push(Write { key: key(0), value: Some(accepted) });
-                    running.records = 1;
+                    running.ticket.records = 1;
                 }
                 if !unwritten.changes.is_empty() {
                     let changes = core::mem::take(&mut unwritten.changes);
-                    writes.push(put(job, running.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
-                    running.records += 1;
+                    writes.push(put(job, running.ticket.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
+                    running.ticket.records += 1;
                 }
             } else if let Some(ended) = self.archive.get_mut(job) {
                 writes.push(put(job, 0, &Record::Over(ended.record())));
-                writes.extend((1..ended.records).map(delete));
-                ended.records = 1;
+                writes.extend((1..ended.ticket.records).map(delete));
+                ended.ticket.records = 1;
             } else {
                 writes.extend((0..unwritten.records).map(delete));
             }
@@ -115,11 +116,9 @@ impl Origin {
 
     /// Tells everybody who waits for a job how it ended.
     pub(super) fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
-        let (client, outcome) = match (self.jobs.get(&number), self.archive.get(number)) {
-            (Some(job), _) => (job.client, job.outcome()),
-            (None, Some(ended)) => (ended.client, Some(ended.outcome.clone())),
-            (None, None) => return,
-        };
+        let running = self.jobs.get(&number).map(|job| (job.ticket.client, job.outcome()));
+        let over = || self.archive.get(number).map(|ended| (ended.ticket.client, Some(ended.outcome.clone())));
+        let Some((client, outcome)) = running.or_else(over) else { return };
         let Some(outcome) = outcome else { return };
         match client {
             Client::Local(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),

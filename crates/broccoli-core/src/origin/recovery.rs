@@ -21,8 +21,9 @@ use broccoli_proto::{Canvas, Cause, TaskError};
 
 use super::archive::Ended;
 use super::functions::{Bound, Functions};
-use super::jobs::{Client, Job, attempts_before};
+use super::jobs::{Job, attempts_before};
 use super::journal::{About, AcceptedRecord, Binding, Bindings, ChangesRecord, OverRecord, Record, VERSION};
+use super::ticket::{Client, Ticket};
 use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin, set_deadline};
 use crate::canvas::{Effects, Limits, lower};
 use crate::io::RecordKey;
@@ -123,12 +124,13 @@ impl Origin {
     }
 
     fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
-        let age_ms = shared.unix_ms().zip(job.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
+        let age_ms =
+            shared.unix_ms().zip(job.ticket.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
         (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
         self.bytes += job.bytes();
-        self.remember(number, &job.about);
+        self.remember(number, &job.ticket.about);
         self.jobs.insert(number, job);
     }
 
@@ -146,20 +148,16 @@ impl Origin {
     fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord<'_>) {
         self.remember(number, &over.about);
         let age_ms = shared.unix_ms().zip(over.ended_unix_ms).map_or(0, |(now, ended)| now.saturating_sub(ended));
+        let mut ticket = Ticket::new(Client::Detached, over.about.into_owned());
+        ticket.records = 1;
         let ended = Ended {
-            client: Client::Detached,
-            listeners: Vec::new(),
-            about: over.about.into_owned(),
+            ticket,
             outcome: over.outcome.into_owned(),
             tasks: over.tasks,
             canvas: over.canvas.map(Cow::into_owned),
             ended_unix_ms: over.ended_unix_ms,
             until: shared.now + ms(shared.config.limits.archive_ms.saturating_sub(age_ms)),
             tries: 0,
-            seen: false,
-            accepted_in: 0,
-            ended_in: 0,
-            records: 1,
         };
         self.archive.insert(number, ended);
     }
@@ -238,7 +236,7 @@ impl Reader {
             None => Client::Detached,
         };
         about.name = String::new();
-        Ok(Job::new(plan, client, about, canvas, bound))
+        Ok(Job::new(plan, Ticket::new(client, about), canvas, bound))
     }
 
     fn bound(&mut self, functions: &mut Functions, bindings: Bindings<'_>) -> Result<Vec<Arc<Bound>>, String> {

@@ -1,6 +1,7 @@
 //! Functions that travel.
 
 use broccoli_core::Event;
+use broccoli_proto::message::Message;
 use broccoli_proto::{Canvas, Cbor};
 
 use crate::cluster::{Cluster, Id, Spec, module};
@@ -202,4 +203,22 @@ impl Immutable for Canvas {
             task.immutable = true;
         }
     }
+}
+
+#[test]
+fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_can() {
+    let mut c = cluster(61, 2);
+    let (signed, code) = module(1, true);
+    c.pause(2);
+    c.deploy(0, &signed, &code);
+    assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
+    c.count_from_here();
+    c.resume(2);
+    let asked = |c: &Cluster| c.packets_with(|message| matches!(message, Message::ChunkRequest(_)));
+    assert!(c.run_until(2_000, |c| asked(c) > 0));
+    [0, 1].into_iter().for_each(|id| c.pause(id));
+    c.run_for(60_000);
+    assert!((10..40).contains(&asked(&c)), "asked {} times in a minute", asked(&c));
+    [0, 1].into_iter().for_each(|id| c.resume(id));
+    assert!(c.run_until(10_000, |c| c.holds(2, signed.id)));
 }

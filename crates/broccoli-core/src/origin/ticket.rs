@@ -1,0 +1,73 @@
+//! What an origin keeps of a job as long as it knows it, running or over.
+
+use alloc::vec::Vec;
+
+use broccoli_proto::NodeId;
+
+use super::Origin;
+use super::journal::About;
+use crate::io::SubmitId;
+
+/// Nodes beside its client that hear of a job.
+const WATCHERS_MAX: usize = 8;
+
+/// Who waits for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// The program that this node is part of.
+    Local(SubmitId),
+    /// Another node.
+    Remote(NodeId),
+    /// Nobody: whoever wants to know asks.
+    Detached,
+}
+
+/// Who hears of a job, and how far the journal has it.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) client: Client,
+    pub(super) about: About,
+    /// Other nodes that have asked after it.
+    watchers: Vec<NodeId>,
+    /// The write of the journal that makes its acceptance safe.
+    pub(super) accepted_in: u64,
+    /// The write that makes its outcome safe, once it has ended.
+    pub(super) ended_in: u64,
+    /// Records that the journal has of it.
+    pub(super) records: u32,
+    /// Somebody knows how the job ended.
+    pub(super) seen: bool,
+}
+
+impl Ticket {
+    /// Of a job that the journal does not have yet.
+    pub(super) fn new(client: Client, about: About) -> Ticket {
+        Ticket { client, about, watchers: Vec::new(), accepted_in: 0, ended_in: 0, records: 0, seen: false }
+    }
+
+    /// Notes that a node wants to hear of the job.
+    pub(super) fn watch(&mut self, node: NodeId) {
+        let is_client = self.client == Client::Remote(node);
+        if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
+            self.watchers.push(node);
+        }
+    }
+
+    /// The other nodes that hear of the job.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = NodeId> {
+        let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
+        client.into_iter().chain(self.watchers.iter().copied())
+    }
+}
+
+impl Origin {
+    pub(super) fn ticket(&self, number: u64) -> Option<&Ticket> {
+        let running = self.jobs.get(&number).map(|job| &job.ticket);
+        running.or_else(|| self.archive.get(number).map(|ended| &ended.ticket))
+    }
+
+    pub(super) fn ticket_mut(&mut self, number: u64) -> Option<&mut Ticket> {
+        let running = self.jobs.get_mut(&number).map(|job| &mut job.ticket);
+        running.or_else(|| self.archive.get_mut(number).map(|ended| &mut ended.ticket))
+    }
+}
