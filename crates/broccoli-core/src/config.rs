@@ -101,4 +101,31 @@ impl Limits {
             outbox_max: 1_024,
         }
     }
+
+    /// For a microcontroller with some 300 KB of RAM, most of which is for the network and for
+    /// modules.
+    pub fn chip() -> Limits {
+        const KIB: u32 = 1 << 10;
+        Limits {
+            packet_bytes_max: 4 * KIB,
+            jobs_max: 16,
+            archive_bytes_max: 4 << 10,
+            archive_ms: 10 * 60_000,
+            tasks_max: 128,
+            queue_bytes_max: 16 << 10,
+            canvas: canvas::Limits {
+                steps_max: 128,
+                depth_max: 8,
+                args_bytes_max: 8 << 10,
+                result_bytes_max: 8 << 10,
+            },
+            held_max: 32,
+            credit_bytes: 4 * KIB,
+            result_bytes_max: 16 * KIB,
+            blob_bytes_max: 16 << 10,
+            nodes_max: 32,
+            modules_max: 4,
+            outbox_max: 16,
+        }
+    }
 }
