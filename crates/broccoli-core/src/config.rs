@@ -59,6 +59,9 @@ pub struct Limits {
     pub canvas: canvas::Limits,
     /// Leased tasks held as worker.
     pub held_max: usize,
+    /// Results kept as worker until their origins have them; with more it takes no tasks. An origin with
+    /// a journal answers up to 100 ms later.
+    pub results_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
     /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
@@ -93,6 +96,7 @@ impl Limits {
                 result_bytes_max: 64 << 20,
             },
             held_max: 4_096,
+            results_max: 65_536,
             credit_bytes: MIB,
             result_bytes_max: 64 * MIB,
             blob_bytes_max: 256 << 20,
@@ -120,6 +124,7 @@ impl Limits {
                 result_bytes_max: 8 << 10,
             },
             held_max: 32,
+            results_max: 64,
             credit_bytes: 4 * KIB,
             result_bytes_max: 16 * KIB,
             blob_bytes_max: 16 << 10,

@@ -117,7 +117,9 @@ fn on_interrupt() {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    let heap = crate::memory::heap();
     let _ = writeln!(Uart, "{info}");
+    let _ = writeln!(Uart, "heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
     let end = Instant::now().as_micros() + PANIC_PAUSE_US;
     while Instant::now().as_micros() < end {}
     // SAFETY: a register that is always there.
