@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub(crate) fn run(args: &[String]) -> Result {
 /// Shows what a guest prints until it ends.
 fn watch(name: &str, mut guest: Guest) -> Result {
     while let Some(line) = guest.process.line(Instant::now() + PATIENCE) {
+        // It has read them, and this program may be killed.
+        guest.remove_settings();
         println!("[{name}] {line}");
     }
     match guest.process.succeeds(Instant::now() + PATIENCE) {
@@ -157,7 +160,9 @@ impl Guest {
         if text.len() > SETTINGS_BYTES_MAX {
             return Err(format!("settings of more than {SETTINGS_BYTES_MAX} bytes"));
         }
-        let settings = target_dir()?.join(format!("{}-{name}.settings", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let file = format!("guest-{}-{}.settings", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let settings = target_dir()?.join(file);
         write_private(&settings, &text).map_err(|error| format!("cannot write {}: {error}", settings.display()))?;
         // Whatever ends this program ends its guests.
         let mut qemu = command("setpriv");
@@ -171,9 +176,17 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// QEMU keeps what it has read, over restarts of the machine, too.
+    fn remove_settings(&self) {
+        // It may be gone already.
+        let _ = fs::remove_file(&self.settings);
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.settings);
+        self.remove_settings();
     }
 }
 
