@@ -337,7 +337,7 @@ impl Execution {
             Wasm::Retry { after_ms, .. } => Some(*after_ms),
             _ => None,
         };
-        let failure = Failure { retry_after_ms, ..Failure::new(cause, &error.to_string()) };
+        let failure = Failure { retry_after_ms, ..Failure::new(cause, error.to_string()) };
         Stepped::Done(Err(self.items.name(failure)))
     }
 }

@@ -4,7 +4,7 @@ use broccoli_core::{Event, Limits, SubmitError};
 use broccoli_proto::Cause;
 
 use crate::cluster::{Cluster, Spec};
-use crate::{add, sleep, sleeps};
+use crate::{add, adds, sleep, sleeps};
 
 #[test]
 fn a_full_queue_refuses_and_loses_nothing_that_it_accepted() {

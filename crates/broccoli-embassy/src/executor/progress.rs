@@ -36,12 +36,13 @@ impl Progress {
 
     /// What is to be told now, if anything.
     pub(super) fn tell(&mut self, now: Instant, is_over: bool) -> Option<(u32, u32)> {
-        let is_due = self.due().is_some_and(|due| due <= now);
-        if !is_due && !(is_over && now >= self.started + PAUSE) {
+        let from = if is_over { self.started } else { self.told };
+        if now < from + PAUSE {
             return None;
         }
-        self.told = now;
-        self.untold.take()
+        let told = self.untold.take();
+        self.told = if told.is_some() { now } else { self.told };
+        told
     }
 }
 
