@@ -410,7 +410,8 @@ one outcome, and it does not change. It fails if one is wrong, missing or unknow
 last quarter than in the second (by more than a tenth and 2 MiB). `node-1` is never killed.
 
 An origin keeps the results of jobs that are over, so its memory rises by some KiB for each job until it forgets them as fast as they come.
-Here the nodes run with `--keep-results 5m`, and do so after five minutes.
+Here the nodes run with `--keep-results 5m`, and do so after five minutes. A node also remembers others, up to 10,000: each client of a soak is
+one, so a node that lives through all of it still rises a little.
 
 ![resident memory of each process](soak.svg)
 ";

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use broccoli_proto::message::Attempt;
-use broccoli_proto::{Cbor, ModuleHash, NodeId, TaskError};
+use broccoli_proto::{BlobId, Cbor, ModuleHash, NodeId, TaskError};
 
 use crate::io::RunId;
 use crate::node::Node;
@@ -47,6 +47,19 @@ pub struct TaskView<'a> {
     pub outcome: Known<'a>,
 }
 
+/// What a large value is that is pulled in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Large {
+    /// The arguments of a task, pulled by its worker.
+    Args,
+    /// The result of a task, pulled by its origin.
+    Result,
+    /// A canvas, pulled by its origin.
+    Canvas,
+    /// What a job or a step of it came to, pulled by a client.
+    News,
+}
+
 /// How full a collection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -78,6 +91,11 @@ impl Node {
     /// Which attempt of which origin a run is.
     pub fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
         self.worker().attempt_of(run)
+    }
+
+    /// Shows from whom this node pulls which large values, and for what.
+    pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, BlobId, Large)) {
+        self.shared().blobs.audit_pulls(see);
     }
 
     /// How full each collection is that strangers can fill.

@@ -22,6 +22,7 @@ use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
 
+use crate::audit::Large;
 use crate::config::Limits;
 use crate::shared::{Room, Shared};
 use crate::time::{Instant, ms};
@@ -92,6 +93,17 @@ pub(crate) enum Want {
     Ended(JobId),
     /// Client: what a step came to.
     Step(StepNews),
+}
+
+impl Want {
+    fn large(&self) -> Large {
+        match self {
+            Want::Args(_) => Large::Args,
+            Want::Result { .. } => Large::Result,
+            Want::Canvas { .. } => Large::Canvas,
+            Want::Ended(_) | Want::Step(_) => Large::News,
+        }
+    }
 }
 
 /// Why a value has not come.
@@ -628,6 +640,13 @@ impl Blobs {
         assert!(self.holders.is_empty(), "no large value is held: {:?}", self.holders.keys());
         assert!(self.pulls.is_empty(), "no large value is pulled");
         assert_eq!((self.outgoing_bytes, self.incoming_bytes), (0, 0));
+    }
+
+    /// Shows what is pulled.
+    pub(crate) fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, BlobId, Large)) {
+        for ((from, id), pull) in &self.pulls {
+            pull.wants.iter().for_each(|want| see(*from, *id, want.large()));
+        }
     }
 
     /// How full each collection is.

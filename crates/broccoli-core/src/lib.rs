@@ -22,7 +22,7 @@ mod time;
 mod timers;
 mod worker;
 
-pub use audit::{Known, Size, TaskState, TaskView};
+pub use audit::{Known, Large, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
 pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};

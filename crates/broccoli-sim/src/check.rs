@@ -3,12 +3,13 @@
 //!
 //! The inner invariants of a node are its own: [`broccoli_core::Node::validate`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use broccoli_core::{Node, TaskState, TaskView};
+use broccoli_core::{Large, Node, TaskState, TaskView};
 use broccoli_proto::message::Attempt;
-use broccoli_proto::{Canvas, Cause, NodeId, Outcome};
+use broccoli_proto::{BlobId, Canvas, Cause, NodeId, Outcome};
 
+use crate::cluster::faults::Fault;
 use crate::cluster::{Cluster, Id, Spec, fnv};
 use crate::workload::{Run, Workload};
 
@@ -38,6 +39,8 @@ pub struct Checker {
     /// A hash of the arguments of each task. An origin that lost what it had not written may come
     /// to others in its next incarnation: the numbers of attempts tell them apart.
     args: BTreeMap<(NodeId, u64, u32, u32), u64>,
+    /// Large values that a node was pulling when it was last looked at.
+    pulls: BTreeMap<Id, BTreeSet<(NodeId, BlobId, Large)>>,
     /// Attempts that ran again on the node that had run them.
     pub repeats: u64,
     /// Tasks that have ended.
@@ -55,6 +58,7 @@ impl Checker {
             if cluster.is_up(id) && !cluster.is_paused(id) {
                 let me = (id, cluster.starts(id));
                 self.check_node(cluster, me);
+                self.count_pulls(cluster, id);
             }
         }
     }
@@ -89,6 +93,24 @@ impl Checker {
         for size in cluster.peek(me.0).sizes() {
             assert!(size.len <= size.max, "node {}: {} {} of at most {}", me.0, size.len, size.name, size.max);
         }
+    }
+
+    /// Counts the large values that were not pulled when the node was last looked at.
+    fn count_pulls(&mut self, cluster: &mut Cluster, id: Id) {
+        let mut now = BTreeSet::new();
+        cluster.peek(id).audit_pulls(&mut |from, blob, what| {
+            now.insert((from, blob, what));
+        });
+        let before = self.pulls.entry(id).or_default();
+        for (.., what) in now.difference(before) {
+            cluster.counts.add(match what {
+                Large::Args => Fault::LargeArgs,
+                Large::Result => Fault::LargeResult,
+                Large::Canvas => Fault::LargeCanvas,
+                Large::News => Fault::LargeNews,
+            });
+        }
+        *before = now;
     }
 
     fn check_results(&mut self, node: &Node, me: Incarnation) {
@@ -161,7 +183,8 @@ fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeI
         }
         Err(error) => error,
     };
-    let named = |run: &Run| run.outcome.as_ref().err().is_some_and(|failure| failure.text == error.text);
+    let text = error.text.split_once("; gave up after").map_or(error.text.as_str(), |(text, _)| text);
+    let named = |run: &Run| run.outcome.as_ref().err().is_some_and(|failure| failure.text == text);
     match error.cause {
         Cause::Returned | Cause::Crashed => {
             assert_eq!(

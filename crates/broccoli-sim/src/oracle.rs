@@ -120,7 +120,12 @@ pub fn normal_text(text: &str) -> String {
 }
 
 /// The functions, by name without the module's.
-pub const FUNCTIONS: [&str; 8] = ["list", "first", "falsy", "risky", "fail", "number", "stamp", "grow"];
+pub const FUNCTIONS: [&str; 11] =
+    ["list", "first", "falsy", "risky", "fail", "number", "stamp", "grow", "large", "asks", "push"];
+/// Those that are in every seed.
+pub const COMMON: &[&str] = FUNCTIONS.split_at(8).0;
+/// Longest text that `large` gives, in bytes: some nodes have packets of a sixth of that.
+const LARGE_BYTES_MAX: u32 = 24_000;
 /// Parameters of each function; all of them may be left out.
 pub const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
 /// A list that prints longer than this becomes a number, so that values stay small.
@@ -136,7 +141,9 @@ pub fn apply(function: &str, args: &[Value], run: u64) -> Result<Value, String> 
     let number = Value::Int(i64::from(hash % 1000));
     match function {
         "list" if text.len() <= VALUE_LEN_MAX => Ok(Value::List(args.to_vec())),
-        "list" | "number" => Ok(number),
+        // What else these two do is no part of their result.
+        "list" | "number" | "asks" | "push" => Ok(number),
+        "large" => Ok(large(hash)),
         "first" => Ok(args[0].clone()),
         "falsy" => Ok(falsy(hash)),
         "stamp" => Ok(Value::Map(vec![("tag".into(), args[3].clone()), ("run".into(), Value::Int(run as i64))])),
@@ -164,6 +171,12 @@ fn hash(args: &[Value]) -> (String, u32) {
     let text = format!("{same:?}");
     let hash = text.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     (text, hash)
+}
+
+/// A text that fits into no packet of some nodes.
+pub fn large(pick: u32) -> Value {
+    let bytes = (1 + pick % LARGE_BYTES_MAX) as usize;
+    Value::Str(format!("{pick:08x}").repeat(bytes.div_ceil(8)))
 }
 
 /// One of the values that Python takes for false.
@@ -319,6 +332,10 @@ impl Rng {
 pub struct Generator {
     /// Where chance comes from.
     pub rng: Rng,
+    /// What is called.
+    pub functions: Vec<&'static str>,
+    /// Whether some arguments are large.
+    pub large: bool,
     /// Canvases that may still be made.
     pub budget: u32,
     /// What tasks may be routed to.
@@ -330,6 +347,11 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// One that calls what is in every seed.
+    pub fn new(rng: Rng) -> Generator {
+        Generator { rng, functions: COMMON.into(), large: false, budget: 0, places: Vec::new(), tags: 0, unix_ms: 0 }
+    }
+
     /// A canvas of at most this depth.
     pub fn canvas(&mut self, depth: u32) -> Canvas {
         self.budget = self.budget.saturating_sub(1);
@@ -389,7 +411,7 @@ impl Generator {
 
     fn function(&mut self) -> String {
         // Failures are rarer than the rest, or hardly anything would succeed.
-        let name = match *self.rng.pick(&FUNCTIONS) {
+        let name = match *self.rng.pick(&self.functions) {
             "fail" if !self.rng.one_in(8) => "stamp",
             "risky" if !self.rng.one_in(2) => "list",
             name => name,
@@ -410,6 +432,7 @@ impl Generator {
 
     fn value(&mut self) -> Value {
         match self.rng.below(4) {
+            _ if self.large && self.rng.one_in(12) => large(self.rng.bits() as u32),
             0 => falsy(self.rng.bits() as u32),
             1 => Value::Str("text".into()),
             2 => Value::List(vec![Value::Int(self.rng.below(9) as i64)]),

@@ -1,16 +1,21 @@
 //! The functions of the simulator, and a ledger of each run of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::{Execute, RunId};
 use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::module::NativeModule;
-use broccoli_proto::{Cause, Cbor, NodeId};
+use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
 use crate::cluster::Id;
 use crate::oracle::{self, FUNCTIONS, PARAMETERS, Rng, Value};
+
+/// Canvases that the tasks of one seed submit.
+const PUSHES_MAX: usize = 12;
+/// Longest time after which a task asks to be tried again.
+const PAUSE_MS_MAX: usize = 2_000;
 
 /// The built-in module `w` of every node.
 pub fn natives() -> NativeModule {
@@ -54,12 +59,25 @@ pub struct Workload {
     /// Every run, in order of starts.
     pub runs: Vec<Run>,
     under_way: BTreeMap<(Id, u8, RunId), usize>,
+    /// Tasks that have asked to be tried again: each does so once.
+    pub asked: BTreeSet<(NodeId, u64, u32)>,
+    /// So many canvases may still be submitted by tasks.
+    pub pushes_left: usize,
 }
 
 impl Workload {
     /// Nothing was run yet.
     pub fn new(seed: u64) -> Workload {
-        Workload { rng: Rng(seed), traps: 0, long: 0, trapped: 0, runs: Vec::new(), under_way: BTreeMap::new() }
+        Workload {
+            rng: Rng(seed),
+            traps: 0,
+            long: 0,
+            trapped: 0,
+            runs: Vec::new(),
+            under_way: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            pushes_left: PUSHES_MAX,
+        }
     }
 
     /// A run starts: how long it takes, and what it comes to.
@@ -78,6 +96,10 @@ impl Workload {
         if self.rng.below(1_000) < self.traps {
             self.trapped += 1;
             outcome = Err(Failure::new(Cause::Crashed, format!("trap (run {number})")));
+        } else if execute.function.name == "asks" && self.asked.insert((origin, attempt.job, attempt.step)) {
+            let failure = Failure::new(Cause::Returned, format!("asks (run {number})"));
+            let pause_ms = 1 + self.rng.below(PAUSE_MS_MAX) as u64;
+            outcome = Err(Failure { retry_after_ms: Some(pause_ms), ..failure });
         }
         let us = match self.rng.below(1_000) {
             n if n < self.long => 1_000_000 + self.rng.below(7_000_000),
@@ -89,6 +111,13 @@ impl Workload {
         self.under_way.insert((node, start, execute.run), self.runs.len());
         self.runs.push(Run { node, start, origin, attempt, args, outcome: outcome.clone(), at_us, ended: false });
         (Duration::from_micros(us as u64), outcome)
+    }
+
+    /// The canvas that a run submits to the queue of its node, if it is one that does.
+    pub fn pushed(&mut self, execute: &Execute) -> Option<Canvas> {
+        let pushes = execute.function.name == "push" && !execute.bin && self.pushes_left > 0;
+        self.pushes_left -= usize::from(pushes);
+        pushes.then(|| oracle::grown(&oracle::list(&execute.args)))
     }
 
     /// A run has ended.

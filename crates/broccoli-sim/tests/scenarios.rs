@@ -1,9 +1,9 @@
 //! What seeds of the simulator have found, as the smallest script that shows it, named for what
 //! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
 
-use broccoli_core::Event;
+use broccoli_core::{Event, SubmitId};
 use broccoli_proto::message::{Message, Refusal};
-use broccoli_proto::{Canvas, Cbor};
+use broccoli_proto::{Canvas, Cbor, Form, Task};
 use broccoli_sim::cluster::{Cluster, Faults, Spec};
 use broccoli_sim::scenario;
 
@@ -86,6 +86,67 @@ fn a_client_whose_revoke_was_refused_says_hello_again() {
     c.run_for(5_000);
     let next = c.submit_remote(1, &sleep(1));
     assert!(c.wait(1, next, 5_000).is_ok());
+}
+
+/// The end of a failed job was told while its callback still ran; trying it again was refused
+/// because it had not ended.
+#[test]
+fn a_failed_job_is_tried_again_while_its_callback_still_runs() {
+    let mut c = started(253, vec![Spec::new("origin", 2).durable()]);
+    c.attach(0);
+    let mut canvas = Canvas::task("fail", Cbor::encode(&["no"]));
+    let callback = Task { function: "sleep".into(), args: Cbor::encode(&[10_000]), kwargs: vec![], immutable: true };
+    canvas.on_error = vec![Form::Task(callback).into()];
+    let job = c.submit(0, &canvas);
+    assert!(c.wait(0, job, 1_000).is_err());
+    let accepted = |c: &Cluster, id: SubmitId| {
+        c.events(0).find_map(|event| match event {
+            Event::Accepted(submit, job) if *submit == id => Some(*job),
+            _ => None,
+        })
+    };
+    let job = accepted(&c, job).expect("a job");
+    let again = c.retry_job(0, job);
+    assert!(c.run_until(1_000, |c| accepted(c, again).is_some()), "{:?}", c.events(0).last());
+    assert_ne!(accepted(&c, again), Some(job));
+}
+
+/// An origin restarted twice with a disk that took no writes: both times its first lease of a task had
+/// the same number, so that a late failure of the one would have counted for the other.
+#[test]
+fn no_attempt_number_is_given_twice_though_the_disk_takes_no_writes() {
+    let mut c = started(902, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1)]);
+    c.submit(0, &sleep(20_000));
+    assert!(c.run_until(5_000, |c| c.running_on(1) == 1));
+    c.kill(1, true);
+    for _ in 0..2 {
+        c.kill(0, true);
+        c.stall(0, true);
+        c.restart(0);
+        c.restart(1);
+        c.run_for(10_000);
+        assert_eq!(c.running_on(1), 0, "nothing is leased before its number is safe");
+        c.kill(1, true);
+    }
+    c.restart(1);
+    c.stall(0, false);
+    assert!(c.run_until(5_000, |c| c.running_on(1) == 1));
+}
+
+/// The end of a job was told again before it was told: when its write took longer than that. The origin
+/// crashed, the job ran again, and its client heard of two ends.
+#[test]
+fn the_end_of_a_job_is_not_told_while_the_disk_takes_no_writes() {
+    let mut c = started(1431, vec![Spec::new("origin", 1).durable(), Spec::client("client")]);
+    c.attach(1);
+    let job = c.submit_remote(1, &sleep(1_000));
+    assert!(c.run_until(5_000, |c| c.events(1).any(|event| matches!(event, Event::Accepted(..)))));
+    c.stall(0, true);
+    c.run_for(10_000);
+    assert_eq!(c.runs.iter().filter(|run| run.ended).count(), 1, "the job is over");
+    assert_eq!(c.ended(1, job), None, "its end is not safe");
+    c.stall(0, false);
+    assert!(c.wait(1, job, 1_000).is_ok());
 }
 
 /// What goes on at a worker while its origin restarts is not run again.

@@ -153,12 +153,16 @@ impl Origin {
     }
 
     fn canvas_of_failed(&self, job: JobId) -> Result<Cbor, String> {
-        if self.jobs.contains_key(&job.number) {
-            return Err(format!("job {job} has not ended"));
-        }
-        let ended = self.archive.get(job.number);
-        let ended = ended.ok_or_else(|| format!("no job {job}: unknown, or forgotten since it ended"))?;
-        ended.canvas.clone().ok_or_else(|| format!("job {job} has succeeded"))
+        let canvas = if let Some(running) = self.jobs.get(&job.number) {
+            // Its callbacks may go on after its end was told.
+            let outcome = running.outcome().filter(|_| self.journal.is_safe(running.ticket.ended_in));
+            let outcome = outcome.ok_or_else(|| format!("job {job} has not ended"))?;
+            outcome.is_err().then(|| running.canvas.clone())
+        } else {
+            let ended = self.archive.get(job.number);
+            ended.ok_or_else(|| format!("no job {job}: unknown, or forgotten since it ended"))?.canvas.clone()
+        };
+        canvas.ok_or_else(|| format!("job {job} has succeeded"))
     }
 }
 

@@ -322,6 +322,11 @@ impl Journal {
         }
     }
 
+    /// Whether the next incarnation will know of this one.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.on || self.safe > 0
+    }
+
     /// What has not been written of a job; `None` without a disk.
     pub(super) fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
         self.on.then(|| self.unwritten.entry(job).or_default())

@@ -8,7 +8,7 @@ use broccoli_proto::NodeId;
 use broccoli_proto::message::{Available, JobNews, Message};
 use broccoli_proto::packet::Address;
 
-use super::{Around, ENDED_AGAIN, LEASES, Origin, set_countdown};
+use super::{ADOPT, Around, ENDED_AGAIN, LEASES, Origin, set_countdown};
 use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
@@ -149,6 +149,11 @@ impl Origin {
         let Some(ended) = self.archive.get_mut(number).filter(|ended| !ended.ticket.seen) else {
             return;
         };
+        if !self.journal.is_safe(ended.ticket.ended_in) {
+            // The first time is still to come.
+            shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
+            return;
+        }
         ended.tries += 1;
         if ended.tries <= ENDED_TRIES_MAX {
             let again = ENDED_AGAIN * (1 << ended.tries);
@@ -176,6 +181,11 @@ impl Origin {
 
     /// Whoever held tasks of an earlier incarnation has said so by now.
     pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
+        if !self.journal.has_begun() {
+            // The next incarnation would give the numbers of this one's attempts again.
+            shared.timers.set(Timer::Adopt, shared.now + ADOPT);
+            return;
+        }
         self.adopting = false;
         self.dispatch_due = true;
         for (number, job) in &self.jobs {

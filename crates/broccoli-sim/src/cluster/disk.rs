@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Persist ──► under way ──► safe (told by Persisted)
+//!                   ├── stalled: tried again until it works, which the node is told of
 //!                   └── crash: the first few may be safe, the others are gone; none in part
 //! ```
 
@@ -16,6 +17,10 @@ pub struct Disk {
     under_way: VecDeque<(u64, Vec<Write>)>,
     /// When the last write under way will be safe.
     pub(super) busy_until_us: u64,
+    /// It cannot be written.
+    pub(super) stalled: bool,
+    /// Its node knows that, from a write that could not be made.
+    pub(super) told: bool,
 }
 
 impl Disk {
@@ -33,11 +38,22 @@ impl Disk {
 
     /// A crash: `kept` of the writes under way were safe after all. Returns how many were not.
     pub(super) fn tear(&mut self, kept: usize) -> usize {
+        let kept = if self.stalled { 0 } else { kept };
         (0..kept).for_each(|_| self.keep_first());
         let torn = self.under_way.len();
         self.under_way.clear();
-        self.busy_until_us = 0;
+        (self.busy_until_us, self.told) = (0, false);
         torn
+    }
+
+    /// Whether it cannot be written.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether its node has been told that it cannot be written.
+    pub fn is_known_to_stall(&self) -> bool {
+        self.told
     }
 
     /// Writes under way.

@@ -56,11 +56,35 @@ pub enum Fault {
     Leave,
     /// A client ended its job.
     Revoke,
+    /// Arguments of a task were pulled in pieces.
+    LargeArgs,
+    /// The result of a task was pulled in pieces.
+    LargeResult,
+    /// A canvas was pulled in pieces.
+    LargeCanvas,
+    /// What a job came to was pulled in pieces.
+    LargeNews,
+    /// A node was told to finish and leave.
+    Drain,
+    /// A node that was to finish left before it had.
+    HandBack,
+    /// A disk could not be written for a while.
+    Stall,
+    /// A canvas was refused because the disk could not be written.
+    StallRefusal,
+    /// A failed job was run again.
+    Retry,
+    /// A canvas was handed in again with its key.
+    KeyAgain,
+    /// A task put a canvas into the queue of its node.
+    TaskSubmit,
+    /// A task asked to be tried again later.
+    RetryAfter,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 37] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -86,6 +110,18 @@ impl Fault {
         Fault::Twin,
         Fault::Leave,
         Fault::Revoke,
+        Fault::LargeArgs,
+        Fault::LargeResult,
+        Fault::LargeCanvas,
+        Fault::LargeNews,
+        Fault::Drain,
+        Fault::HandBack,
+        Fault::Stall,
+        Fault::StallRefusal,
+        Fault::Retry,
+        Fault::KeyAgain,
+        Fault::TaskSubmit,
+        Fault::RetryAfter,
     ];
 
     /// Its name in reports.
@@ -116,6 +152,18 @@ impl Fault {
             Fault::Twin => "twins with one name",
             Fault::Leave => "nodes that left",
             Fault::Revoke => "jobs revoked",
+            Fault::LargeArgs => "large arguments pulled",
+            Fault::LargeResult => "large results pulled",
+            Fault::LargeCanvas => "large canvases pulled",
+            Fault::LargeNews => "large results of jobs pulled",
+            Fault::Drain => "nodes drained",
+            Fault::HandBack => "nodes that handed back",
+            Fault::Stall => "disks stalled",
+            Fault::StallRefusal => "canvases refused by a stalled disk",
+            Fault::Retry => "failed jobs tried again",
+            Fault::KeyAgain => "keys handed in again",
+            Fault::TaskSubmit => "canvases submitted by tasks",
+            Fault::RetryAfter => "tasks that asked for another try",
         }
     }
 }
@@ -127,8 +175,14 @@ impl fmt::Display for Fault {
 }
 
 /// How often each kind has happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts([u64; Fault::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts([0; Fault::ALL.len()])
+    }
+}
 
 impl Counts {
     /// Counts one.

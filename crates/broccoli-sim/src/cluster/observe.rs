@@ -1,0 +1,92 @@
+//! What a test sees of the cluster.
+
+use broccoli_core::{Event, SubmitId};
+use broccoli_proto::message::{JobNews, Message};
+use broccoli_proto::{ModuleHash, Outcome};
+
+use super::wire::open;
+use super::{Cluster, Id};
+
+impl Cluster {
+    /// What a node has told its user.
+    pub fn events(&self, id: Id) -> impl Iterator<Item = &Event> {
+        self.slots[id].events.iter().map(|(_, event)| event)
+    }
+
+    /// The same, with the time in milliseconds.
+    pub fn timed_events(&self, id: Id) -> &[(u64, Event)] {
+        &self.slots[id].events
+    }
+
+    /// News of a job.
+    pub fn news(&self, id: Id, job: SubmitId) -> impl Iterator<Item = &JobNews> {
+        self.events(id).filter_map(move |event| match event {
+            Event::Job(submit, news) if *submit == job => Some(news),
+            _ => None,
+        })
+    }
+
+    /// How a job ended; a job that has ended twice is a bug.
+    pub fn ended(&self, id: Id, job: SubmitId) -> Option<Outcome> {
+        let mut ends = self.news(id, job).filter_map(|news| match news {
+            JobNews::Ended(outcome) => Some(outcome.clone()),
+            _ => None,
+        });
+        let first = ends.next();
+        assert_eq!(ends.next(), None, "the job ended twice");
+        first
+    }
+
+    /// Waits for the end of a job, at most this long.
+    pub fn wait(&mut self, id: Id, job: SubmitId, ms: u64) -> Outcome {
+        let came = self.run_until(ms, |cluster| cluster.ended(id, job).is_some());
+        assert!(came, "no end after {ms} ms: {:?}", self.news(id, job).collect::<Vec<_>>());
+        self.ended(id, job).expect("just seen")
+    }
+
+    /// How many runs were started on a node.
+    pub fn runs_on(&self, id: Id) -> usize {
+        self.runs.iter().filter(|run| run.node == id).count()
+    }
+
+    /// How many runs are under way on a node.
+    pub fn running_on(&self, id: Id) -> usize {
+        self.slots[id].runs.len()
+    }
+
+    /// Whether a run is under way on a node that it was not told to stop.
+    pub fn is_working(&self, id: Id) -> bool {
+        self.slots[id].runs.values().any(|index| !self.runs[*index].aborted)
+    }
+
+    /// Whether a module is installed on a node.
+    pub fn holds(&self, id: Id, module: ModuleHash) -> bool {
+        self.slots[id].installed.contains_key(&module)
+    }
+
+    /// Virtual time in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    /// Nothing is under way on any node.
+    pub fn assert_idle(&mut self) {
+        for id in 0..self.slots.len() {
+            self.note(|| format!("node {id} must be idle"));
+            if let Some(node) = &self.slots[id].node {
+                node.validate_idle();
+            }
+        }
+        assert!(self.slots.iter().all(|slot| slot.runs.is_empty()), "nothing runs");
+    }
+
+    /// Forgets what was published so far.
+    pub fn count_from_here(&mut self) {
+        self.published.clear();
+    }
+
+    /// Published packets with a message of this kind.
+    pub fn packets_with(&self, kind: impl Fn(&Message) -> bool) -> usize {
+        self.published.iter().filter(|p| open(&p.bytes).1.iter().any(&kind)).count()
+    }
+}

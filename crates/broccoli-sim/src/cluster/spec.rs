@@ -1,0 +1,67 @@
+//! What a node of the cluster is to be.
+
+use broccoli_core::Limits;
+
+/// What a node is to be.
+#[derive(Clone)]
+pub struct Spec {
+    /// Its name; two nodes with one name are twins.
+    pub name: String,
+    /// Tasks it runs side by side.
+    pub slots: u16,
+    /// Labels and capabilities.
+    pub features: Vec<String>,
+    /// Whether it takes jobs of others.
+    pub resident: bool,
+    /// Whether it has a disk.
+    pub durable: bool,
+    /// Whether it has the functions of the tests built in.
+    pub native: bool,
+    /// Whether it pulls the code of modules.
+    pub holds_code: bool,
+    /// Its capacities.
+    pub limits: Limits,
+}
+
+impl Spec {
+    /// A node that takes jobs of others and runs tasks.
+    pub fn new(name: &str, slots: u16) -> Spec {
+        Spec {
+            name: name.into(),
+            slots,
+            features: vec![],
+            resident: true,
+            durable: false,
+            native: true,
+            holds_code: true,
+            limits: Limits::host(),
+        }
+    }
+
+    /// A node that takes no jobs of others.
+    pub fn worker(name: &str, slots: u16) -> Spec {
+        Spec { resident: false, ..Spec::new(name, slots) }
+    }
+
+    /// With one more label.
+    pub fn label(mut self, label: &str) -> Spec {
+        self.features.push(label.into());
+        self
+    }
+
+    /// With a disk.
+    pub fn durable(self) -> Spec {
+        Spec { durable: true, ..self }
+    }
+
+    /// A program that only submits.
+    pub fn client(name: &str) -> Spec {
+        Spec { resident: false, native: false, holds_code: false, ..Spec::new(name, 0) }
+    }
+
+    /// With other capacities.
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Spec {
+        change(&mut self.limits);
+        self
+    }
+}
