@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|test|dist|mutants|fuzz|bench|chaos|soak`.
+//! Developer commands: `cargo xtask demo|qemu|test|dist|mutants|fuzz|bench|chaos|soak`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
@@ -7,8 +7,10 @@
 mod chaos;
 mod dist;
 mod fuzz;
+mod guests;
 mod mutants;
 mod process;
+mod qemu;
 mod soak;
 mod test;
 mod tools;
@@ -24,6 +26,10 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
+  qemu [--nodes N]     build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
+                       the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults: as
+                       for `broccoli`); they end with this program
+  guests               test such nodes beside one on this machine, on both servers
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
     };
     let done = match (command, rest) {
         ("demo", args) => demo(args),
+        ("qemu", args) => qemu::run(args),
+        ("guests", []) => guests::run(),
         ("test", []) => test::run(),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),

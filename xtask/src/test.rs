@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, chaos, dist, fuzz, tools};
+use crate::{Result, chaos, dist, fuzz, guests, qemu, tools};
 
 /// Runs all steps and says how many tests ran.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result {
     })?;
     steps.run("builds without std", || {
         let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm";
-        run_command(&mut cargo(&format!("build --locked --target riscv32imac-unknown-none-elf {chip}")))?;
+        run_command(&mut cargo(&format!("build --locked --target {} {chip}", qemu::TARGET)))?;
         run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core"))
     })?;
     steps.run("build of the tests", || run_command(&mut cargo("test --workspace --locked --no-run")))?;
@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result {
         run_command(&mut cargo("run --release --locked -p broccoli-sim -- --seeds 2000"))
     })?;
     steps.run("chaos on real processes, the short run", chaos::run_short)?;
+    steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
     steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
     steps.run("fuzzing, a short run", fuzz::check)?;
     let mut program = None;
@@ -51,6 +52,7 @@ fn format() -> Result {
     run_command(&mut cargo("fmt --all --check"))?;
     run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-virt/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
 }
 

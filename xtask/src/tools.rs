@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::process::{command, output, run};
-use crate::{Result, dist, in_root};
+use crate::{Result, dist, in_root, qemu};
 
 /// The target of task modules.
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Targets of the builds without std, of task modules and of the program for Raspberry Pis.
-const TARGETS: &[&str] = &["riscv32imac-unknown-none-elf", WASM, dist::TARGET];
+const TARGETS: &[&str] = &[qemu::TARGET, WASM, dist::TARGET];
 
 /// Asks rustc where the libraries for a target are, which follows; they may not be there.
 const LIBDIR: &[&str] = &["--print", "target-libdir", "--target"];
@@ -26,6 +26,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mosquitto_passwd", "mosquitto"),
     ("clang-19", "clang-19"),
     ("qemu-aarch64", "qemu-user"),
+    (qemu::PROGRAM, "qemu-system-misc"),
+    ("setpriv", "util-linux"),
     ("git", "git"),
     ("c++", "g++"),
 ];

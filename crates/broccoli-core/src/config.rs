@@ -59,6 +59,9 @@ pub struct Limits {
     pub canvas: canvas::Limits,
     /// Leased tasks held as worker.
     pub held_max: usize,
+    /// Results kept as worker until their origins have them; with more it takes no tasks. An origin with
+    /// a journal answers up to 100 ms later.
+    pub results_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
     /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
@@ -93,12 +96,41 @@ impl Limits {
                 result_bytes_max: 64 << 20,
             },
             held_max: 4_096,
+            results_max: 65_536,
             credit_bytes: MIB,
             result_bytes_max: 64 * MIB,
             blob_bytes_max: 256 << 20,
             nodes_max: 10_000,
             modules_max: 64,
             outbox_max: 1_024,
+        }
+    }
+
+    /// For a microcontroller with some 300 KB of RAM, most of which is for the network and for
+    /// modules.
+    pub fn chip() -> Limits {
+        const KIB: u32 = 1 << 10;
+        Limits {
+            packet_bytes_max: 4 * KIB,
+            jobs_max: 16,
+            archive_bytes_max: 4 << 10,
+            archive_ms: 10 * 60_000,
+            tasks_max: 128,
+            queue_bytes_max: 16 << 10,
+            canvas: canvas::Limits {
+                steps_max: 128,
+                depth_max: 8,
+                args_bytes_max: 8 << 10,
+                result_bytes_max: 8 << 10,
+            },
+            held_max: 32,
+            results_max: 64,
+            credit_bytes: 4 * KIB,
+            result_bytes_max: 16 * KIB,
+            blob_bytes_max: 16 << 10,
+            nodes_max: 32,
+            modules_max: 4,
+            outbox_max: 16,
         }
     }
 }

@@ -308,7 +308,8 @@ impl Worker {
             return Fate::Failed(format!("its module has no function {:?}", function.name));
         }
         let held = self.queue.len() + self.pulling.len() + self.running.len();
-        if !runs || held >= shared.config.limits.held_max || shared.draining {
+        let is_full = held >= shared.config.limits.held_max || self.results_room(shared) == 0;
+        if !runs || is_full || shared.draining {
             return Fate::HandedBack;
         }
         let Some(blob) = task.blob else {
@@ -384,7 +385,8 @@ impl Worker {
     }
 
     /// The origin holds these results.
-    pub(crate) fn on_result_ack(&mut self, shared: &Shared, from: NodeId, ack: &ResultAck) {
+    pub(crate) fn on_result_ack(&mut self, shared: &mut Shared, from: NodeId, ack: &ResultAck) {
+        let was_full = self.results_room(shared) == 0;
         let Some(link) = self.links.get_mut(&from).filter(|_| ack.worker_epoch == shared.epoch) else {
             return;
         };
@@ -395,6 +397,9 @@ impl Worker {
                     link.held.remove(&result.attempt);
                 });
             }
+        }
+        if was_full {
+            self.offer(shared);
         }
     }
 
@@ -632,7 +637,14 @@ impl Worker {
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
         let held = self.queue.len() + self.pulling.len() + self.running.len();
         let room = shared.config.limits.held_max.saturating_sub(held);
-        tasks.saturating_sub(held - long).min(room) as u32
+        tasks.saturating_sub(held - long).min(room).min(self.results_room(shared)) as u32
+    }
+
+    /// How many more tasks there is room for until origins have acknowledged results: what is held will
+    /// be a result, too.
+    fn results_room(&self, shared: &Shared) -> usize {
+        let held: usize = self.links.values().map(|link| link.held.len()).sum();
+        shared.config.limits.results_max.saturating_sub(held)
     }
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
@@ -695,6 +707,11 @@ impl Worker {
 
     /// Capacity that was offered may not be wanted: now it is offered to all.
     pub(crate) fn on_offer_timer(&mut self, shared: &mut Shared) {
+        self.offer(shared);
+    }
+
+    /// Offers capacity to all origins without credit.
+    fn offer(&mut self, shared: &mut Shared) {
         if self.window(shared) == 0 {
             return;
         }
@@ -738,6 +755,8 @@ impl Worker {
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("origins", self.links.len(), limits.nodes_max);
         see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
+        let results: usize = self.links.values().map(|link| link.held.len()).sum();
+        see("results", results, limits.results_max);
     }
 
     /// Checks that nothing is under way.

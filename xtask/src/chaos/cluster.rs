@@ -220,7 +220,8 @@ impl Cluster {
         command
     }
 
-    fn file(&self) -> String {
+    /// The cluster file.
+    pub(crate) fn file(&self) -> String {
         self.dir.join("cluster.json").to_string_lossy().into_owned()
     }
 

@@ -4,7 +4,7 @@ use broccoli_core::{Event, Limits, SubmitError};
 use broccoli_proto::Cause;
 
 use crate::cluster::{Cluster, Spec};
-use crate::{add, sleep, sleeps};
+use crate::{add, adds, sleep, sleeps};
 
 #[test]
 fn a_full_queue_refuses_and_loses_nothing_that_it_accepted() {
@@ -148,4 +148,14 @@ fn a_worker_that_may_hold_less_than_its_slots_asks_for_no_more() {
         assert_eq!(c.wait(0, job, 5_000), Ok(expected));
         assert!(c.published.len() < 60, "{} packets for 6 tasks", c.published.len());
     }
+}
+
+#[test]
+fn a_worker_with_room_for_few_results_takes_no_more_tasks_and_goes_on() {
+    let few = |limits: &mut Limits| limits.results_max = 4;
+    let specs = vec![Spec::new("origin", 0), Spec::worker("w", 2).limits(few)];
+    let mut c = Cluster::started(47, specs);
+    let (canvas, expected) = adds(200);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 10_000), Ok(expected));
 }

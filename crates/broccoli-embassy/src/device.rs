@@ -1,0 +1,30 @@
+//! What a node needs to know of the chip that it runs on.
+
+use broccoli_abi::HostCall;
+
+/// The chip, as the firmware hands it over.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// From a true random source, new at each start: half of every packet's nonce. A chip without
+    /// one must not start a node.
+    pub epoch: [u8; 16],
+    /// From the same source.
+    pub seed: u64,
+    /// The time of day in milliseconds since 1970, if the chip knows it.
+    pub unix_ms: fn() -> Option<u64>,
+    /// How its heap is.
+    pub memory: fn() -> Memory,
+    /// Does what a task asks of the board, at once; an error says why it cannot be done.
+    pub board: fn(HostCall) -> Result<i32, &'static str>,
+}
+
+/// State of a heap, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Taken now.
+    pub used: usize,
+    /// Most that was taken at a time.
+    pub peak: usize,
+    /// Not taken.
+    pub free: usize,
+}

@@ -1,0 +1,401 @@
+//! The loop of a node: feeds the state machine with everything that is ready, then drains it.
+//!
+//! ```text
+//!   loop {
+//!       drain: send and do what the state machine wants, run tasks, for a bounded time
+//!       wait:  link | timer | at once, if there is more to do
+//!       feed:  that, and whatever else is ready by now
+//!   }
+//! ```
+//!
+//! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection
+//! the same loop runs on, while another future dials.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::future::pending;
+
+use broccoli_core::{Action, Config, Event, Input, Limits, Node, RunId};
+use broccoli_proto::message::Refusal;
+use broccoli_proto::module::SignedManifest;
+use broccoli_proto::packet::{Address, PacketError};
+use broccoli_proto::topic::Topics;
+use broccoli_proto::{Canvas, Epoch, NodeId};
+use broccoli_wasm::{Engine, SubmitAnswer};
+use embassy_futures::poll_once;
+use embassy_futures::select::{Either, Either3, select, select3};
+use embassy_futures::yield_now;
+use embassy_net::Stack;
+use embassy_net::tcp::TcpSocket;
+use embassy_time::{Duration, Instant, Timer};
+
+use crate::device::Device;
+use crate::executor::{Executor, Report};
+use crate::link::{Down, Link, LinkConfig, Packet, Will};
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// Tasks that run side by side: there is one core, and little memory for instances.
+const SLOTS: u16 = 1;
+/// Packets that are taken before the state machine is drained.
+const PACKETS_MAX: usize = 16;
+/// Tasks run for about this long before everything else is looked after again.
+const BURST: Duration = Duration::from_millis(5);
+/// Pause before a new connection, doubled up to the maximum.
+const RECONNECT: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long a leaving node waits for what runs.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// The state machine is told the time of day this often.
+const WALL_CLOCK: Duration = Duration::from_secs(1);
+/// Buffers of the socket, in bytes: a packet each way.
+const SOCKET_BYTES: usize = 4_096;
+
+/// Why a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to leave, has finished and has said goodbye.
+    Drained,
+    /// An older node has its name.
+    NameTaken,
+}
+
+/// Runs a node until it is told to leave, or its name turns out to be taken.
+pub async fn run(settings: Settings, device: Device, stack: Stack<'_>) -> End {
+    let (mut rx, mut tx) = (alloc::vec![0; SOCKET_BYTES], alloc::vec![0; SOCKET_BYTES]);
+    let config = link_config(&settings, &device);
+    let mut driver = Driver::new(settings, device);
+    let mut pause = RECONNECT;
+    loop {
+        let will = driver.will();
+        let socket = TcpSocket::new(stack, &mut rx, &mut tx);
+        let down = match select(Link::open(stack, socket, &config, &will), driver.run_offline()).await {
+            Either::First(Ok(mut link)) => {
+                pause = RECONNECT;
+                match driver.run_online(&mut link).await {
+                    Ok(end) => {
+                        link.disconnect().await;
+                        return end;
+                    }
+                    Err(down) => {
+                        driver.feed(Input::Disconnected);
+                        down
+                    }
+                }
+            }
+            Either::First(Err(down)) => down,
+            Either::Second(end) => return end,
+        };
+        log::warn!("{down}; the next try is in {} ms", pause.as_millis());
+        if let Either::Second(end) = select(Timer::after(pause), driver.run_offline()).await {
+            return end;
+        }
+        pause = (pause * 2).min(RECONNECT_MAX);
+    }
+}
+
+fn link_config(settings: &Settings, device: &Device) -> LinkConfig {
+    LinkConfig {
+        host: settings.host.clone(),
+        port: settings.port,
+        client_id: format!("{}-{}", settings.name, Epoch(device.epoch)),
+        credentials: settings.credentials.clone(),
+        // Only a node with memory for it watches all births.
+        subscriptions: Topics::new(settings.cluster).subscriptions(settings.name, false),
+        packet_bytes_max: Limits::chip().packet_bytes_max,
+    }
+}
+
+struct Driver {
+    node: Node,
+    topics: Topics,
+    name: NodeId,
+    executor: Executor,
+    store: Store,
+    engine: Engine,
+    device: Device,
+    /// When the time of day is told again.
+    wall_clock_at: Instant,
+    /// When a leaving node hands back what runs.
+    hand_back_at: Option<Instant>,
+    end: Option<End>,
+    /// The next packet is sealed into this.
+    buf: Vec<u8>,
+    /// What the last slice has led to.
+    reports: Vec<Report>,
+    foreign_key_told: bool,
+}
+
+impl Driver {
+    fn new(settings: Settings, device: Device) -> Driver {
+        let limits = Limits::chip();
+        let wasm = broccoli_wasm::Limits::chip();
+        let config = Config {
+            name: settings.name,
+            keys: alloc::vec![settings.key],
+            deploy_public: settings.deploy_public,
+            slots: SLOTS,
+            features: settings.features,
+            natives: Vec::new(),
+            resident: settings.resident,
+            durable: false,
+            holds_code: true,
+            version: env!("CARGO_PKG_VERSION").into(),
+            limits,
+        };
+        let mut driver = Driver {
+            node: Node::new(config, Epoch(device.epoch), device.seed, now()),
+            topics: Topics::new(settings.cluster),
+            name: settings.name,
+            executor: Executor::new(limits.result_bytes_max as usize, &device),
+            store: Store::new(wasm.module_bytes_max),
+            engine: Engine::new(wasm),
+            device,
+            wall_clock_at: Instant::now(),
+            hand_back_at: None,
+            end: None,
+            buf: Vec::new(),
+            reports: Vec::new(),
+            foreign_key_told: false,
+        };
+        driver.tell_time();
+        driver
+    }
+
+    fn will(&mut self) -> Will {
+        let mut payload = Vec::new();
+        self.node.write_will(&mut payload);
+        let topic = self.topics.topic(Address::Birth(self.name));
+        Will { topic, payload, retain: self.node.is_presence_retained() }
+    }
+
+    /// Runs on a connection until it is gone, or the node has ended.
+    async fn run_online(&mut self, link: &mut Link<'_>) -> Result<End, Down> {
+        self.feed(Input::PacketLimit(link.packet_bytes_max()));
+        self.feed(Input::Connected);
+        log::info!("ready  {}", self.name);
+        loop {
+            let is_busy = self.drain(link).await?;
+            if let Some(end) = self.end {
+                return Ok(end);
+            }
+            let due = self.due().min(link.check_at());
+            // The network moves on only while this waits, were it for a moment.
+            match select3(link.header(), Timer::at(due), at_once(is_busy)).await {
+                Either3::First(header) => {
+                    if let Some(packet) = link.packet(header?).await? {
+                        self.on_packet(&packet);
+                    }
+                    self.take_what_is_ready(link).await?;
+                }
+                Either3::Second(()) if link.check_at() <= Instant::now() => link.check().await?,
+                Either3::Second(()) | Either3::Third(()) => {}
+            }
+            self.on_time();
+        }
+    }
+
+    /// Runs without a connection until the node has ended. Cancel-safe.
+    async fn run_offline(&mut self) -> End {
+        loop {
+            let is_busy = self.work();
+            // What would be sent is lost, and repeated by the protocol.
+            while self.node.poll_transmit(now(), &mut self.buf).is_some() {}
+            if let Some(end) = self.end {
+                return end;
+            }
+            select(Timer::at(self.due()), at_once(is_busy)).await;
+            self.on_time();
+        }
+    }
+
+    /// When there is something to do without a packet.
+    fn due(&self) -> Instant {
+        let timer = self.node.poll_timeout().map(|at| Instant::from_micros(at.0));
+        let due = [timer, self.executor.due(), self.hand_back_at].into_iter().flatten();
+        due.fold(self.wall_clock_at, Instant::min)
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        self.node.handle_input(now(), input);
+    }
+}
+
+/// Coming in.
+impl Driver {
+    async fn take_what_is_ready(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
+        for _ in 0..PACKETS_MAX {
+            let core::task::Poll::Ready(header) = poll_once(link.header()) else { break };
+            if let Some(packet) = link.packet(header?).await? {
+                self.on_packet(&packet);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_packet(&mut self, packet: &Packet) {
+        match self.topics.address(packet.topic()) {
+            Some(to) => self.feed(Input::Packet { to, packet: packet.payload() }),
+            None => log::warn!("a packet came to a topic of others"),
+        }
+    }
+
+    fn on_time(&mut self) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        if is_due(self.hand_back_at) {
+            self.hand_back_at = None;
+            self.node.hand_back(now());
+        }
+        if is_due(Some(self.wall_clock_at)) {
+            self.tell_time();
+        }
+        self.feed(Input::Timeout);
+    }
+
+    fn tell_time(&mut self) {
+        self.wall_clock_at = Instant::now() + WALL_CLOCK;
+        if let Some(unix_ms) = (self.device.unix_ms)() {
+            self.feed(Input::WallClock { unix_ms });
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Finished(run, outcome) => self.feed(Input::Executed { run, outcome }),
+            Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
+            Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
+        }
+    }
+
+    /// A running task puts a canvas into this node's queue.
+    fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
+        let submitted = match Canvas::from_wire(canvas) {
+            Ok(canvas) => self.node.submit_detached(now(), &canvas).map_err(|error| (error.to_string(), error.into())),
+            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
+        };
+        let (answer, why) = match submitted {
+            Ok(_) => (SubmitAnswer::Accepted, String::new()),
+            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
+            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
+            Err((why, _)) => (SubmitAnswer::NoJobs, why),
+        };
+        self.executor.answer(run, answer, &why);
+    }
+}
+
+/// Going out.
+impl Driver {
+    /// Sends and does what the state machine wants, for a bounded time. Returns whether there may be
+    /// more to do.
+    async fn drain(&mut self, link: &mut Link<'_>) -> Result<bool, Down> {
+        self.transmit(link).await?;
+        let is_busy = self.work();
+        self.transmit(link).await?;
+        Ok(is_busy)
+    }
+
+    async fn transmit(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
+        while let Some(transmit) = self.node.poll_transmit(now(), &mut self.buf) {
+            link.publish(&self.topics.topic(transmit.to), &self.buf, transmit.retain).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done and runs tasks, for a bounded time. Returns whether there may be more.
+    fn work(&mut self) -> bool {
+        let end = Instant::now() + BURST;
+        loop {
+            if let Some(action) = self.node.poll_action() {
+                self.act(action);
+            } else if !self.run_tasks() {
+                return false;
+            }
+            if Instant::now() >= end {
+                return true;
+            }
+        }
+    }
+
+    /// Gives a slice to a task. Returns whether there was one.
+    fn run_tasks(&mut self) -> bool {
+        let mut reports = core::mem::take(&mut self.reports);
+        let ran = self.executor.step(&mut reports);
+        reports.drain(..).for_each(|report| self.on_report(report));
+        self.reports = reports;
+        ran
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Execute(execute) => {
+                let run = execute.run;
+                if let Err(failure) = self.executor.start(Instant::now(), execute) {
+                    self.feed(Input::Executed { run, outcome: Err(failure) });
+                }
+            }
+            Action::Abort(run) => self.executor.abort(run),
+            Action::StoreChunk { module, index, bytes } => self.store.put_chunk(module, index, &bytes),
+            Action::LoadChunk { module, index, to } => {
+                let bytes = self.store.chunk(&module, index);
+                self.feed(Input::ChunkLoaded { module, index, to, bytes });
+            }
+            Action::Install(manifest) => self.install(manifest),
+            Action::Remove(module) => {
+                self.executor.remove_module(&module);
+                self.store.remove(&module);
+            }
+            // Only for a node with a journal, which this one says it is not.
+            Action::Persist { .. } => {}
+            Action::Event(event) => self.on_event(event),
+        }
+    }
+
+    fn install(&mut self, signed: SignedManifest) {
+        let installed = self.store.install(&signed, &self.engine, (self.device.memory)().free);
+        let (name, memory) = (&signed.manifest.name, (self.device.memory)());
+        let outcome = match installed {
+            Ok(module) => {
+                log::info!("module {name} is installed; heap: {} bytes used, {} free", memory.used, memory.free);
+                self.executor.add_module(signed.id, module);
+                Ok(())
+            }
+            Err(reason) => {
+                log::warn!("module {name} is refused: {reason}");
+                Err(reason)
+            }
+        };
+        self.feed(Input::Installed { manifest: signed, outcome });
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Drained => self.end = Some(End::Drained),
+            Event::NameTaken => {
+                log::error!("an older node has the name {}", self.name);
+                self.end = Some(End::NameTaken);
+            }
+            Event::Draining(_) => {
+                log::info!("leaving");
+                self.hand_back_at = Some(Instant::now() + DRAIN_MAX);
+            }
+            Event::Rejected { error: PacketError::CannotOpen, .. } if !self.foreign_key_told => {
+                self.foreign_key_told = true;
+                log::error!("a packet is sealed with another key: is this the key of the cluster?");
+            }
+            Event::Rejected { error, .. } => log::debug!("a packet was dropped: {error:?}"),
+            // For those who submit or watch through this node: there are none.
+            _ => {}
+        }
+    }
+}
+
+fn now() -> broccoli_core::Instant {
+    broccoli_core::Instant(Instant::now().as_micros())
+}
+
+/// Ready after the network had its turn, or never.
+async fn at_once(is_busy: bool) {
+    if is_busy { yield_now().await } else { pending().await }
+}

@@ -1,0 +1,398 @@
+//! Runs what the core asks for: Wasm in slices of about 5 ms, with everything else in between.
+//!
+//! ```text
+//!   Execute ──► a slice now ──► done
+//!                 │ not done      ▲
+//!                 ▼               │
+//!               packets, timers, a slice of the next run …
+//! ```
+//!
+//! It never decides what runs: the core gives it at most as many runs as there are slots. One
+//! slice holds up the loop; an abort counts between slices.
+
+mod progress;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use broccoli_abi::HostCall;
+use broccoli_core::{Execute, RunId};
+use broccoli_proto::message::Failure;
+use broccoli_proto::{Cause, Cbor, ModuleHash};
+use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
+use embassy_time::{Duration, Instant};
+
+use self::progress::Progress;
+use crate::device::Device;
+
+/// Fuel of the first slices, until their time was measured.
+const FUEL_AT_FIRST: u64 = 10_000;
+/// Bounds of what is made of the measurements.
+const FUEL_MIN: u64 = 1_000;
+const FUEL_MAX: u64 = 10_000_000;
+/// How long a slice is to take.
+const SLICE: Duration = Duration::from_millis(5);
+/// Longest run, waiting included. Fuel needs no limit of its own: each slice looks at the clock.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+/// Longest line that a task may log, in bytes.
+const LOG_BYTES_MAX: usize = 1_024;
+
+/// Does what a task asks of the board.
+type Board = fn(HostCall) -> Result<i32, &'static str>;
+
+/// What a step of a run has led to.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The task has ended.
+    Finished(RunId, Result<Cbor, Failure>),
+    /// The task logged a line.
+    Logged(RunId, String),
+    /// The task has done so much of so much.
+    Progress(RunId, u32, u32),
+    /// The task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
+    Submit(RunId, Vec<u8>),
+}
+
+/// The executor of one node.
+pub(crate) struct Executor {
+    result_bytes_max: usize,
+    unix_ms: fn() -> Option<u64>,
+    board: Board,
+    modules: BTreeMap<ModuleHash, Module>,
+    /// In the order of their next slices.
+    running: VecDeque<Execution>,
+    slice_fuel: u64,
+    seed: u64,
+}
+
+/// The argument lists of a run: one, or those of a bin.
+struct Items {
+    lists: alloc::vec::IntoIter<Cbor>,
+    bin: bool,
+    at: usize,
+    results: Vec<Cbor>,
+    /// Bytes of the results so far, and their limit.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// A run, which may be a bin of several calls.
+struct Execution {
+    run: RunId,
+    module: Module,
+    function: String,
+    items: Items,
+    call: Option<Run<TaskHost>>,
+    host: TaskHost,
+    /// Until when it sleeps.
+    asleep: Option<Instant>,
+    started: Instant,
+    aborted: bool,
+}
+
+enum Stepped {
+    Done(Result<Cbor, Failure>),
+    Submit(Vec<u8>),
+    More,
+}
+
+/// Answers the imports of a module, and keeps what the task says until the end of the slice.
+#[derive(Clone)]
+struct TaskHost {
+    unix_ms: fn() -> Option<u64>,
+    random: u64,
+    progress: Progress,
+    lines: Vec<String>,
+}
+
+impl Host for TaskHost {
+    fn log(&mut self, text: &str) {
+        self.lines.push(text[..text.floor_char_boundary(LOG_BYTES_MAX)].into());
+    }
+
+    fn now_ms(&mut self) -> i64 {
+        let unix_ms = (self.unix_ms)().unwrap_or_else(|| Instant::now().as_millis());
+        i64::try_from(unix_ms).unwrap_or(i64::MAX)
+    }
+
+    /// SplitMix64, as in the core; not for secrets.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn progress(&mut self, done: u32, total: u32) {
+        self.progress.say(done, total);
+    }
+}
+
+impl Executor {
+    /// An executor whose runs give at most `result_bytes_max` each.
+    pub(crate) fn new(result_bytes_max: usize, device: &Device) -> Executor {
+        Executor {
+            result_bytes_max,
+            unix_ms: device.unix_ms,
+            board: device.board,
+            modules: BTreeMap::new(),
+            running: VecDeque::new(),
+            slice_fuel: FUEL_AT_FIRST,
+            seed: device.seed,
+        }
+    }
+
+    /// Makes a module callable.
+    pub(crate) fn add_module(&mut self, id: ModuleHash, module: Module) {
+        self.modules.insert(id, module);
+    }
+
+    /// Forgets a module. Runs of it go on.
+    pub(crate) fn remove_module(&mut self, id: &ModuleHash) {
+        self.modules.remove(id);
+    }
+
+    /// Takes a run; [`Executor::step`] advances it.
+    ///
+    /// # Errors
+    /// It ends at once.
+    pub(crate) fn start(&mut self, now: Instant, execute: Execute) -> Result<(), Failure> {
+        let Execute { run, function, args, bin } = execute;
+        let items = Items::new(args, bin, self.result_bytes_max)?;
+        let Some(module) = self.modules.get(&function.module) else {
+            return Err(Failure::new(Cause::Unfit, "this node does not have the function any more"));
+        };
+        self.seed = self.seed.wrapping_add(1);
+        let host =
+            TaskHost { unix_ms: self.unix_ms, random: self.seed, progress: Progress::new(now), lines: Vec::new() };
+        // The next to run: a short task does not wait for the slices of long ones.
+        self.running.push_front(Execution {
+            run,
+            module: module.clone(),
+            function: function.name.clone(),
+            items,
+            call: None,
+            host,
+            asleep: None,
+            started: now,
+            aborted: false,
+        });
+        Ok(())
+    }
+
+    /// Ends a run at its next step.
+    pub(crate) fn abort(&mut self, run: RunId) {
+        if let Some(execution) = self.running.iter_mut().find(|execution| execution.run == run) {
+            execution.aborted = true;
+        }
+    }
+
+    /// Answers a run that submits a canvas. The reason is for the log of the task.
+    pub(crate) fn answer(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
+        let execution = self.running.iter_mut().find(|execution| execution.run == run);
+        if let Some(call) = execution.and_then(|execution| execution.call.as_mut()) {
+            call.answer(answer, why);
+        }
+    }
+
+    /// When there is something to do for [`Executor::step`]; a moment of the past if there is now.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.running.iter().map(Execution::due).min()
+    }
+
+    /// Gives a slice to the next run that can use it. What came of it goes to `reports`. Returns
+    /// whether there was one.
+    pub(crate) fn step(&mut self, reports: &mut Vec<Report>) -> bool {
+        let now = Instant::now();
+        let Some(at) = self.running.iter().position(|execution| execution.due() <= now) else { return false };
+        let Some(mut execution) = self.running.remove(at) else { return false };
+        let run = execution.run;
+        let stepped = match execution.check(now) {
+            Err(failure) => Stepped::Done(Err(failure)),
+            Ok(()) if execution.asleep.is_some_and(|until| until > now) => Stepped::More,
+            Ok(()) => self.slice(&mut execution),
+        };
+        let now = Instant::now();
+        let is_over = matches!(stepped, Stepped::Done(_));
+        execution.say(now, is_over, reports);
+        match stepped {
+            Stepped::Done(outcome) => reports.push(Report::Finished(run, outcome)),
+            Stepped::Submit(canvas) => {
+                reports.push(Report::Submit(run, canvas));
+                self.running.push_back(execution);
+            }
+            Stepped::More => self.running.push_back(execution),
+        }
+        true
+    }
+
+    /// Runs one slice, and learns from its time how much fuel the next may have.
+    fn slice(&mut self, execution: &mut Execution) -> Stepped {
+        let (start, fuel) = (Instant::now(), self.slice_fuel);
+        let (stepped, used) = execution.step(fuel, self.board);
+        let took_us = start.elapsed().as_micros().max(1);
+        // Of a slice that was not used up, most of the time may have gone elsewhere.
+        if used >= fuel {
+            let fitting = used.saturating_mul(SLICE.as_micros()) / took_us;
+            self.slice_fuel = fitting.clamp(fuel / 2, fuel.saturating_mul(2)).clamp(FUEL_MIN, FUEL_MAX);
+        }
+        stepped
+    }
+}
+
+impl Execution {
+    fn due(&self) -> Instant {
+        if self.aborted {
+            return self.started;
+        }
+        let asleep = self.asleep.unwrap_or(self.started).min(self.started + RUN_MAX);
+        self.progress().due().map_or(asleep, |due| due.min(asleep))
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.call.as_ref().map_or(&self.host, Run::host).progress
+    }
+
+    fn host_mut(&mut self) -> &mut TaskHost {
+        match &mut self.call {
+            Some(call) => call.host_mut(),
+            None => &mut self.host,
+        }
+    }
+
+    /// Whether it may go on.
+    fn check(&self, now: Instant) -> Result<(), Failure> {
+        if self.aborted {
+            return Err(Failure::new(Cause::Revoked, "stopped"));
+        }
+        if now >= self.started + RUN_MAX {
+            let text = format!("ran longer than this node's limit of {} s", RUN_MAX.as_secs());
+            return Err(Failure::new(Cause::TimedOut, &text));
+        }
+        Ok(())
+    }
+
+    /// Hands on what the task has said.
+    fn say(&mut self, now: Instant, is_over: bool, reports: &mut Vec<Report>) {
+        let run = self.run;
+        let host = self.host_mut();
+        reports.extend(host.lines.drain(..).map(|line| Report::Logged(run, line)));
+        if let Some((done, total)) = host.progress.tell(now, is_over) {
+            reports.push(Report::Progress(run, done, total));
+        }
+    }
+
+    /// Runs for about `fuel`; several calls of a bin may end in one step. Also returns the fuel that
+    /// was used.
+    fn step(&mut self, fuel: u64, board: Board) -> (Stepped, u64) {
+        self.asleep = None;
+        let mut used = 0;
+        loop {
+            let mut call = match self.call.take() {
+                Some(call) => call,
+                None => match self.items.next() {
+                    None => return (Stepped::Done(Ok(self.items.take_result())), used),
+                    Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
+                        Ok(call) => call,
+                        Err(error) => return (self.failed(&error), used),
+                    },
+                },
+            };
+            let before = call.fuel_used();
+            let step = call.step(fuel.saturating_sub(used).max(1));
+            used += call.fuel_used() - before;
+            let stepped = match step {
+                Step::Done(result) => {
+                    self.host = call.into_host();
+                    match result.map(|value| self.items.push(Cbor::from_encoded(value))) {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(failure)) => Stepped::Done(Err(self.items.name(failure))),
+                        Err(error) => self.failed(&error),
+                    }
+                }
+                Step::Sleep { ms } => {
+                    self.asleep = Some(Instant::now() + Duration::from_millis(ms.into()));
+                    self.call = Some(call);
+                    Stepped::More
+                }
+                Step::Submit { canvas } => {
+                    self.call = Some(call);
+                    Stepped::Submit(canvas)
+                }
+                Step::Call(asked) => {
+                    call.answer_call(board(asked));
+                    self.call = Some(call);
+                    Stepped::More
+                }
+                Step::Yielded => {
+                    self.call = Some(call);
+                    Stepped::More
+                }
+            };
+            return (stepped, used);
+        }
+    }
+
+    fn failed(&self, error: &broccoli_wasm::Failure) -> Stepped {
+        use broccoli_wasm::Failure as Wasm;
+        let cause = match error {
+            Wasm::TaskError(_) | Wasm::Retry { .. } => Cause::Returned,
+            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => {
+                Cause::Unfit
+            }
+            _ => Cause::Crashed,
+        };
+        let retry_after_ms = match error {
+            Wasm::Retry { after_ms, .. } => Some(*after_ms),
+            _ => None,
+        };
+        let failure = Failure { retry_after_ms, ..Failure::new(cause, error.to_string()) };
+        Stepped::Done(Err(self.items.name(failure)))
+    }
+}
+
+impl Items {
+    fn new(args: Cbor, bin: bool, bytes_max: usize) -> Result<Items, Failure> {
+        let lists = if bin {
+            let lists = args.elements().ok_or_else(|| Failure::new(Cause::Unfit, "the bin is not a list"))?;
+            lists.into_iter().map(|list| Cbor::from_encoded(list.to_vec())).collect()
+        } else {
+            alloc::vec![args]
+        };
+        let results = Vec::with_capacity(lists.len());
+        Ok(Items { lists: lists.into_iter(), bin, at: 0, results, bytes: 0, bytes_max })
+    }
+
+    fn next(&mut self) -> Option<Cbor> {
+        self.at += 1;
+        self.lists.next()
+    }
+
+    fn push(&mut self, value: Cbor) -> Result<(), Failure> {
+        self.bytes += value.as_bytes().len();
+        if self.bytes > self.bytes_max {
+            let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);
+            return Err(Failure::new(Cause::Unfit, &text));
+        }
+        self.results.push(value);
+        Ok(())
+    }
+
+    /// Says which item of a bin has failed.
+    fn name(&self, failure: Failure) -> Failure {
+        match self.bin {
+            true => Failure { text: format!("item {}: {}", self.at - 1, failure.text), ..failure },
+            false => failure,
+        }
+    }
+
+    fn take_result(&mut self) -> Cbor {
+        match self.bin {
+            true => Cbor::array(self.results.iter().map(Cbor::as_bytes)),
+            false => self.results.pop().unwrap_or_else(Cbor::null),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The embassy shell of a Broccoli node, for microcontrollers: the same state machine as on a PC,
+//! with an MQTT link over embassy-net and a Wasm executor of one thread.
+//!
+//! ```text
+//!  firmware: pins, radio or virtio, random numbers, settings, reset
+//!     │ Settings, Device, Stack                    │ embassy-net
+//!  ┌──▼───────────┐   packets, actions   ┌─────────▼───┐
+//!  │ driver       │ ◄──────────────────► │ link (MQTT) │
+//!  │ executor     │                      └─────────────┘
+//!  │ store        │ ── broccoli-core, broccoli-wasm
+//!  └──────────────┘
+//! ```
+//!
+//! It mirrors the tokio shell (`broccoli-node`) file by file and has no protocol of its own. It knows
+//! no chip and no pins: what differs between boards comes in as a [`Device`], a network stack and
+//! [`Settings`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod device;
+mod driver;
+mod executor;
+mod link;
+mod settings;
+mod store;
+
+pub use broccoli_abi::HostCall;
+pub use device::{Device, Memory};
+pub use driver::{End, run};
+pub use settings::{Settings, SettingsError};

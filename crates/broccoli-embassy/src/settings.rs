@@ -1,0 +1,214 @@
+//! Who a node is, and where: written beside the firmware, never compiled into it.
+//!
+//! ```text
+//! broccoli settings 1
+//! name=guest-1
+//! server=192.168.1.10:1883
+//! cluster=c1a2b3c4
+//! key=64 hex digits
+//! deploy_public=64 hex digits
+//! label=room=kitchen          as often as needed
+//! user=…, password=…          if the MQTT server wants others than a member of the cluster has
+//! resident=yes                if it takes jobs of others
+//! ```
+//!
+//! A partition or region of memory: the text ends at its first zero or erased (0xff) byte.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use broccoli_proto::NodeId;
+use broccoli_proto::module::DeployPublic;
+use broccoli_proto::seal::ClusterKey;
+
+const FIRST_LINE: &str = "broccoli settings 1";
+/// Most labels and capabilities of a node, and the longest.
+const FEATURES_MAX: usize = 16;
+const FEATURE_BYTES_MAX: usize = 64;
+
+/// Settings of a node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name, unique in the cluster.
+    pub name: NodeId,
+    /// Address or name of the MQTT server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The cluster's id.
+    pub cluster: NodeId,
+    /// The cluster's key.
+    pub key: ClusterKey,
+    /// Whose signature a module needs.
+    pub deploy_public: DeployPublic,
+    /// Labels and capabilities.
+    pub features: Vec<String>,
+    /// User and password for the MQTT server.
+    pub credentials: (String, String),
+    /// Whether it takes jobs of others. Not unless told: its queue is small.
+    pub resident: bool,
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingsError {
+    /// There are none: the first line is another.
+    Missing,
+    /// This one is missing, or its value cannot be used.
+    Bad(&'static str),
+    /// There is something that is not known.
+    Unknown,
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettingsError::Missing => write!(f, "no settings: they begin with {FIRST_LINE:?}"),
+            SettingsError::Bad(name) => write!(f, "settings: {name} is missing, or its value cannot be used"),
+            SettingsError::Unknown => write!(f, "settings: there is a line that is not known"),
+        }
+    }
+}
+
+impl core::error::Error for SettingsError {}
+
+impl Settings {
+    /// Reads the settings in a region of memory.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn parse(region: &[u8]) -> Result<Settings, SettingsError> {
+        let end = region.iter().position(|byte| matches!(byte, 0 | 0xff)).unwrap_or(region.len());
+        let text = core::str::from_utf8(&region[..end]).map_err(|_| SettingsError::Missing)?;
+        let lines = text.strip_prefix(FIRST_LINE).ok_or(SettingsError::Missing)?;
+        let mut read = Lines::default();
+        for line in lines.lines().filter(|line| !line.is_empty()) {
+            read.line(line)?;
+        }
+        read.settings()
+    }
+}
+
+#[derive(Default)]
+struct Lines<'t> {
+    name: Option<&'t str>,
+    server: Option<&'t str>,
+    cluster: Option<&'t str>,
+    key: Option<&'t str>,
+    deploy_public: Option<&'t str>,
+    user: Option<&'t str>,
+    password: Option<&'t str>,
+    resident: Option<&'t str>,
+    features: Vec<String>,
+}
+
+impl<'t> Lines<'t> {
+    fn line(&mut self, line: &'t str) -> Result<(), SettingsError> {
+        let (name, value) = line.split_once('=').ok_or(SettingsError::Unknown)?;
+        let place = match name {
+            "name" => &mut self.name,
+            "server" => &mut self.server,
+            "cluster" => &mut self.cluster,
+            "key" => &mut self.key,
+            "deploy_public" => &mut self.deploy_public,
+            "user" => &mut self.user,
+            "password" => &mut self.password,
+            "resident" => &mut self.resident,
+            "label" => return self.label(value),
+            _ => return Err(SettingsError::Unknown),
+        };
+        *place = Some(value);
+        Ok(())
+    }
+
+    fn label(&mut self, label: &str) -> Result<(), SettingsError> {
+        if label.is_empty() || label.len() > FEATURE_BYTES_MAX || self.features.len() == FEATURES_MAX {
+            return Err(SettingsError::Bad("label"));
+        }
+        self.features.push(label.into());
+        Ok(())
+    }
+
+    fn settings(self) -> Result<Settings, SettingsError> {
+        use SettingsError::Bad;
+        let cluster: NodeId = self.cluster.and_then(|id| id.parse().ok()).ok_or(Bad("cluster"))?;
+        let key = ClusterKey::new(self.key.and_then(unhex).ok_or(Bad("key"))?);
+        let (host, port) = self.server.and_then(|server| server.rsplit_once(':')).ok_or(Bad("server"))?;
+        let credentials = match (self.user, self.password) {
+            (Some(user), Some(password)) => (user.into(), password.into()),
+            (None, None) => (cluster.as_str().into(), key.mqtt_password()),
+            _ => return Err(Bad("user or password")),
+        };
+        Ok(Settings {
+            name: self.name.and_then(|name| name.parse().ok()).ok_or(Bad("name"))?,
+            host: host.into(),
+            port: port.parse().map_err(|_| Bad("server"))?,
+            cluster,
+            key,
+            deploy_public: DeployPublic(self.deploy_public.and_then(unhex).ok_or(Bad("deploy_public"))?),
+            features: self.features,
+            credentials,
+            resident: match self.resident {
+                None | Some("no") => false,
+                Some("yes") => true,
+                Some(_) => return Err(Bad("resident")),
+            },
+        })
+    }
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    fn text(lines: &str) -> String {
+        let hex = "0f".repeat(32);
+        format!("{FIRST_LINE}\nname=g1\nserver=10.0.2.2:1883\ncluster=c1\nkey={hex}\ndeploy_public={hex}\n{lines}")
+    }
+
+    #[test]
+    fn settings_end_where_the_region_is_empty() {
+        for rest in [0, 0xff] {
+            let mut region = text("label=room=kitchen\nlabel=led\n").into_bytes();
+            region.resize(4096, rest);
+            let settings = Settings::parse(&region).expect("settings");
+            assert_eq!((settings.name.as_str(), settings.host.as_str(), settings.port), ("g1", "10.0.2.2", 1883));
+            assert_eq!((settings.key.to_bytes(), settings.features.len()), ([15; 32], 2));
+            let member = ("c1".into(), settings.key.mqtt_password());
+            assert_eq!((settings.credentials, settings.resident), (member, false));
+        }
+    }
+
+    #[test]
+    fn what_the_server_wants_goes_before_what_a_member_has() {
+        let settings = Settings::parse(text("user=u\npassword=p=1\nresident=yes\n").as_bytes()).expect("settings");
+        assert_eq!((settings.credentials, settings.resident), (("u".into(), "p=1".into()), true));
+    }
+
+    #[test]
+    fn other_settings_are_refused() {
+        let error = |text: &str| Settings::parse(text.as_bytes()).expect_err("no settings");
+        assert_eq!(error(""), SettingsError::Missing);
+        assert_eq!(error("broccoli settings 1"), SettingsError::Bad("cluster"));
+        assert_eq!(error(&text("colour=red")), SettingsError::Unknown);
+        assert_eq!(error(&text("name=a b")), SettingsError::Bad("name"));
+        assert_eq!(error(&text("key=0f")), SettingsError::Bad("key"));
+        assert_eq!(error(&text("server=here")), SettingsError::Bad("server"));
+        assert_eq!(error(&text("user=u")), SettingsError::Bad("user or password"));
+        assert_eq!(error(&text("resident=maybe")), SettingsError::Bad("resident"));
+        assert_eq!(error(&text(&"label=x\n".repeat(17))), SettingsError::Bad("label"));
+    }
+}

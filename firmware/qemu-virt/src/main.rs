@@ -1,0 +1,87 @@
+//! A Broccoli node on QEMU's RISC-V machine `virt`, with the memory of a small ESP32: 320 KB of RAM.
+//!
+//! It only wires: memory, UART, clock, virtio network and random numbers. The node itself is
+//! `broccoli-embassy`. Start it with `cargo xtask qemu`.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod board;
+mod clock;
+mod machine;
+mod memory;
+mod net;
+mod virtio;
+
+use broccoli_embassy::{Device, End, Settings};
+use embassy_executor::{Executor, Spawner};
+use embassy_net::{Config, StackResources};
+use log::{error, info};
+use static_cell::StaticCell;
+
+use net::Net;
+
+/// Sockets of the network stack: DHCP, DNS, and the link.
+const SOCKETS: usize = 3;
+
+#[riscv_rt::entry]
+fn main() -> ! {
+    memory::init();
+    machine::init_log();
+    clock::init();
+    static EXECUTOR: StaticCell<Executor> = StaticCell::new();
+    EXECUTOR.init(Executor::new()).run(|spawner| {
+        if let Err(reason) = start(spawner) {
+            error!("{reason}");
+            machine::exit(1);
+        }
+    })
+}
+
+/// Starts the network and the node.
+fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
+    use alloc::string::ToString;
+    let settings = Settings::parse(memory::settings()).map_err(|error| error.to_string())?;
+    let devices = virtio::find();
+    let mut random = devices.random.ok_or("there is no random source: start QEMU with -device virtio-rng-device")?;
+    let network = devices.network.ok_or("there is no network: start QEMU with -device virtio-net-device")?;
+    let device = Device {
+        epoch: virtio::random(&mut random)?,
+        seed: u64::from_le_bytes(virtio::random(&mut random)?),
+        unix_ms: || Some(machine::unix_ms()),
+        memory: memory::heap,
+        board: board::perform,
+    };
+    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
+    let seed = u64::from_le_bytes(virtio::random(&mut random)?);
+    let interrupt = network.interrupt;
+    let net = Net::new(network)?;
+    let (stack, runner) =
+        embassy_net::new(net, Config::dhcpv4(Default::default()), RESOURCES.init(StackResources::new()), seed);
+    machine::enable_interrupt(interrupt);
+    spawner.spawn(network_task(runner).map_err(|_| "no room for the network")?);
+    spawner.spawn(node_task(settings, device, stack).map_err(|_| "no room for the node")?);
+    Ok(())
+}
+
+#[embassy_executor::task]
+async fn network_task(mut runner: embassy_net::Runner<'static, Net>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::task]
+async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack<'static>) {
+    let end = broccoli_embassy::run(settings, device, stack).await;
+    let heap = memory::heap();
+    info!(
+        "peak of the heap: {} bytes of {}; of the stack: {} bytes",
+        heap.peak,
+        heap.used + heap.free,
+        memory::stack_peak()
+    );
+    match end {
+        End::Drained => machine::exit(0),
+        End::NameTaken => machine::exit(2),
+    }
+}

@@ -1,0 +1,258 @@
+//! `cargo xtask qemu`: nodes on QEMU's RISC-V machine, as members of a real cluster.
+//!
+//! Owns the build of the firmware, the settings that a guest is started with, and the command line of
+//! QEMU. One image serves all: what differs lies in memory beside it.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::{Background, command, run as run_command, target_dir};
+use crate::{Result, in_root, tools};
+
+/// What the firmware is built for.
+pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
+/// Runs it.
+pub(crate) const PROGRAM: &str = "qemu-system-riscv32";
+/// A label of all guests.
+pub(crate) const LABEL: &str = "qemu";
+
+/// Most guests at a time; each takes about 50 MB.
+const NODES_MAX: usize = 64;
+/// How a guest reaches 127.0.0.1 of this machine.
+const LOOPBACK: &str = "10.0.2.2";
+/// Where the firmware looks for its settings: see its `memory.x`.
+const SETTINGS_ADDRESS: &str = "0x803ff000";
+const SETTINGS_BYTES_MAX: usize = 4_096;
+/// Between two lines of a guest.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Builds the firmware, starts guests, shows what they print and waits until all have ended.
+///
+/// # Errors
+/// A setting is missing, the firmware does not build, or a guest fails.
+pub(crate) fn run(args: &[String]) -> Result {
+    let nodes = match args {
+        [] => 1,
+        [flag, number] if flag == "--nodes" => number.parse().unwrap_or(0),
+        _ => 0,
+    };
+    if !(1..=NODES_MAX).contains(&nodes) {
+        return Err(format!("usage: cargo xtask qemu [--nodes N], N from 1 to {NODES_MAX}"));
+    }
+    let place = Place::of_environment()?;
+    let firmware = build()?;
+    let start = |number| {
+        let name = format!("guest-{number}");
+        Guest::start(&firmware, &place, &name, "").map(|guest| (name, guest))
+    };
+    let guests = (1..=nodes).map(start).collect::<Result<Vec<_>>>()?;
+    // Started from this thread: guests end with it.
+    let watch = |(name, guest): (String, Guest)| thread::spawn(move || watch(&name, guest));
+    let watches: Vec<_> = guests.into_iter().map(watch).collect();
+    let ends = watches.into_iter().map(|watch| watch.join().unwrap_or(Err("a guest was lost".into())));
+    ends.fold(Ok(()), Result::and)
+}
+
+/// Shows what a guest prints until it ends.
+fn watch(name: &str, mut guest: Guest) -> Result {
+    while let Some(line) = guest.process.line(Instant::now() + PATIENCE) {
+        // It has read them, and this program may be killed.
+        guest.remove_settings();
+        println!("[{name}] {line}");
+    }
+    match guest.process.succeeds(Instant::now() + PATIENCE) {
+        Some(true) => Ok(()),
+        _ => Err(format!("{name} has failed")),
+    }
+}
+
+/// Builds the firmware; gives its place.
+///
+/// # Errors
+/// Something is missing, or it does not compile.
+pub(crate) fn build() -> Result<PathBuf> {
+    tools::rust_targets(&[TARGET])?;
+    let target = target_dir()?;
+    let mut cargo = command("cargo");
+    cargo.current_dir(in_root("firmware/qemu-virt"));
+    run_command(cargo.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&target))?;
+    Ok(target.join(TARGET).join("release/qemu-virt"))
+}
+
+/// The cluster that guests join, and where.
+pub(crate) struct Place {
+    cluster: String,
+    key: String,
+    deploy_public: String,
+    /// As a guest reaches it, with its port.
+    server: String,
+    credentials: Option<(String, String)>,
+}
+
+impl Place {
+    /// From a cluster file and the URL of a server; without, that in the file, or this machine.
+    ///
+    /// # Errors
+    /// The file cannot be read or is another, or the URL is none.
+    pub(crate) fn new(file: &Path, url: Option<&str>) -> Result<Place> {
+        let text = fs::read_to_string(file).map_err(|error| {
+            format!(
+                "{}: {error}; make a cluster with `broccoli up`, or name its file in BROCCOLI_CLUSTER",
+                file.display()
+            )
+        })?;
+        let field = |name| field(&text, name).map(str::to_owned);
+        let needed = |name| field(name).ok_or_else(|| format!("{} is not a cluster file: no {name:?}", file.display()));
+        let in_file = field("server");
+        let url = url.or(in_file.as_deref()).unwrap_or("mqtt://127.0.0.1");
+        let (server, credentials) =
+            server(url).ok_or_else(|| format!("{url:?} is not mqtt://user:password@host:port"))?;
+        Ok(Place {
+            cluster: needed("cluster")?,
+            key: needed("key")?,
+            deploy_public: needed("deploy_public")?,
+            server,
+            credentials,
+        })
+    }
+
+    fn of_environment() -> Result<Place> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let folder = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+        let folder = folder.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")));
+        let default = || folder.map(|folder| folder.join("broccoli/cluster.json"));
+        let file = variable("BROCCOLI_CLUSTER").map(PathBuf::from).or_else(default);
+        let file = file.ok_or("there is no home directory: name the cluster file in BROCCOLI_CLUSTER")?;
+        Place::new(&file, variable("BROCCOLI_SERVER").as_deref())
+    }
+
+    /// What a guest reads at its start: see `settings.rs` of broccoli-embassy.
+    fn settings(&self, name: &str, more: &str) -> String {
+        let Place { cluster, key, deploy_public, server, credentials } = self;
+        let credentials = credentials.as_ref();
+        let credentials = credentials.map(|(user, password)| format!("user={user}\npassword={password}\n"));
+        format!(
+            "broccoli settings 1\nname={name}\nserver={server}\ncluster={cluster}\nkey={key}\n\
+             deploy_public={deploy_public}\nlabel={LABEL}\n{}{more}",
+            credentials.unwrap_or_default()
+        )
+    }
+}
+
+/// One machine that runs a node. It ends with the value, and with this program.
+pub(crate) struct Guest {
+    pub(crate) process: Background,
+    settings: PathBuf,
+}
+
+impl Guest {
+    /// Starts the firmware as the node `name`. `more` are lines of its settings.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(firmware: &Path, place: &Place, name: &str, more: &str) -> Result<Guest> {
+        let text = place.settings(name, more);
+        if text.len() > SETTINGS_BYTES_MAX {
+            return Err(format!("settings of more than {SETTINGS_BYTES_MAX} bytes"));
+        }
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let file = format!("guest-{}-{}.settings", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let settings = target_dir()?.join(file);
+        write_private(&settings, &text).map_err(|error| format!("cannot write {}: {error}", settings.display()))?;
+        // Whatever ends this program ends its guests.
+        let mut qemu = command("setpriv");
+        qemu.args(["--pdeathsig", "KILL", PROGRAM, "-M", "virt", "-m", "8M", "-bios", "none"]);
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-rng-device"]);
+        qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-device"]);
+        qemu.arg(format!("loader,file={},addr={SETTINGS_ADDRESS},force-raw=on", settings.display()));
+        let process = Background::start(qemu.arg("-kernel").arg(firmware))?;
+        Ok(Guest { process, settings })
+    }
+}
+
+impl Guest {
+    /// QEMU keeps what it has read, over restarts of the machine, too.
+    fn remove_settings(&self) {
+        // It may be gone already.
+        let _ = fs::remove_file(&self.settings);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.remove_settings();
+    }
+}
+
+/// Writes a file that only its owner may read: it holds the key of the cluster.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    // What an earlier process with this id may have left.
+    let _ = fs::remove_file(path);
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+}
+
+/// A text field of the flat JSON object that a cluster file is.
+fn field<'t>(json: &'t str, name: &str) -> Option<&'t str> {
+    let (_, rest) = json.split_once(&format!("\"{name}\""))?;
+    rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split('"').next()
+}
+
+/// Host and port of an MQTT URL as a guest reaches them, and user and password.
+fn server(url: &str) -> Option<(String, Option<(String, String)>)> {
+    let rest = url.strip_prefix("mqtt://")?.trim_end_matches('/');
+    let (credentials, address) = match rest.rsplit_once('@') {
+        Some((credentials, address)) => (Some(credentials.split_once(':')?), address),
+        None => (None, rest),
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().ok()?),
+        _ => (address, 1883),
+    };
+    let host = if ["localhost", "127.0.0.1", "[::1]"].contains(&host) { LOOPBACK } else { host };
+    let decoded = match credentials {
+        Some((user, password)) => Some((percent_decoded(user)?, percent_decoded(password)?)),
+        None => None,
+    };
+    Some((format!("{host}:{port}"), decoded))
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend(part[2..].bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_as_guests_reach_them() {
+        let plain = |url| server(url).map(|(server, _)| server);
+        assert_eq!(plain("mqtt://127.0.0.1:1884").as_deref(), Some("10.0.2.2:1884"));
+        assert_eq!(plain("mqtt://localhost/").as_deref(), Some("10.0.2.2:1883"));
+        assert_eq!(plain("mqtt://[::1]:7").as_deref(), Some("10.0.2.2:7"));
+        assert_eq!(plain("mqtt://pi.local:7").as_deref(), Some("pi.local:7"));
+        assert_eq!(plain("http://pi.local"), None);
+        assert_eq!(plain("mqtt://pi.local:x"), None);
+        let credentials = Some(("a b".to_owned(), "p@:".to_owned()));
+        assert_eq!(server("mqtt://a%20b:p%40%3a@h:1"), Some(("h:1".to_owned(), credentials)));
+    }
+
+    #[test]
+    fn fields_of_a_cluster_file_are_found() {
+        let json = "{\n  \"cluster\": \"c1\",\n  \"deploy_public\" : \"0f\"\n}\n";
+        assert_eq!((field(json, "cluster"), field(json, "deploy_public")), (Some("c1"), Some("0f")));
+        assert_eq!(field(json, "server"), None);
+    }
+}
