@@ -8,7 +8,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
-use support::Cluster;
+use support::{Cluster, Process};
 
 on_both_servers! {
     async fn one_command_blinks_on_every_simulated_board(cluster: Cluster) {
@@ -63,6 +63,23 @@ on_both_servers! {
         let said = std::fs::read_to_string(cluster.home.0.join("rebooted")).unwrap();
         assert_eq!(said, format!("{reboot} -f now\n"));
     }
+}
+
+#[tokio::test]
+async fn an_origin_reboots_once_and_its_client_gets_the_result() {
+    let cluster = Cluster::mosquitto().await;
+    let args = ["--slots", "1", "--data", "pi-2", "--allow-reboot=true"];
+    let node = cluster.node("pi-2", &args).await;
+    cluster.run(&["drain", "pi-1"]).await.ok();
+    let run = Process::start(&mut cluster.command(&["run", "sys.reboot.s().set(each=True)"]));
+    let ended = node.end().await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "draining, to reboot as a task asked\n"));
+    let again = cluster.node("pi-2", &args).await;
+    assert_eq!(run.end().await.ok(), "{\"pi-2\": null}\n");
+    assert_eq!(cluster.run(&["run", "sys.ping()"]).await.ok(), "\"pong\"\n");
+    again.signal("TERM").await;
+    let stderr = again.end().await.stderr;
+    assert!(!stderr.contains("reboot"), "{stderr}");
 }
 
 #[tokio::test]
