@@ -42,7 +42,7 @@ pub(crate) struct NodeOptions {
     /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
-    /// What tasks may switch and read: simulated, linux[:CHIP] (a GPIO character device such as gpiochip0) or none;
+    /// What tasks may switch and read: simulated, linux, linux:CHIP (a GPIO character device such as gpiochip0) or none;
     /// default: linux where there is such a device, else none
     #[arg(long, value_name = "BOARD")]
     board: Option<BoardChoice>,
