@@ -1,6 +1,6 @@
 //! Nodes on a microcontroller, beside one on this machine, in one cluster: on both servers.
 //!
-//! Three guests of QEMU and a PC run the seed's examples and a word count; a guest is killed in the middle
+//! Three guests of QEMU and a PC blink, run the seed's examples and a word count; a guest is killed in the middle
 //! of a chord and comes back; a task that never ends is stopped; a long one keeps nobody waiting; a guest
 //! leaves well, and says how much memory it needed.
 
@@ -57,6 +57,7 @@ fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
         // It gets the module when the first task wants it, from the PC or from another guest.
         guest.process.line_with("module tasks is installed", PATIENCE)?;
     }
+    blink(cluster, &guests)?;
     examples(cluster)?;
     if answer(cluster, &["wordcount", &text])? != words {
         return Err("guests count other words".into());
@@ -85,6 +86,18 @@ fn was_calm(guest: &Guest) -> Result {
             let reason = guest.process.line(Instant::now() + PATIENCE).unwrap_or_default();
             return Err(format!("a guest {line} {reason}"));
         }
+    }
+    Ok(())
+}
+
+/// One command blinks on the board of each guest.
+fn blink(cluster: &Cluster, guests: &[Guest]) -> Result {
+    answer(cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
+    let all = "{\"guest-1\": null, \"guest-2\": null, \"guest-3\": null}";
+    gives(cluster, &format!("lights.morse.s('E').set(each=True, on=\"{LABEL}\")"), all)?;
+    for guest in guests {
+        guest.process.line_with("board: led on", PATIENCE)?;
+        guest.process.line_with("board: led off", PATIENCE)?;
     }
     Ok(())
 }
