@@ -200,7 +200,7 @@ fn recover(dir: &Path) -> Result<Vec<f64>, Error> {
     let now = Instant(0);
     let mut node = Node::new(config("origin", 1, true)?, Epoch([3; 16]), 3, now);
     let empty_mb = process::rss_of_self_mb();
-    let (log, damaged) = Log::open(dir)?;
+    let (mut log, damaged) = Log::open(dir)?;
     let open_s = start.elapsed().as_secs_f64();
     node.handle_input(now, Input::WallClock { unix_ms: NOON_UNIX_MS + 1_000 });
     let recovery = node.recover(now, log.records())?;
@@ -208,6 +208,13 @@ fn recover(dir: &Path) -> Result<Vec<f64>, Error> {
         return Err(format!("{} tasks, {} damaged", recovery.tasks, recovery.damaged.len()).into());
     }
     node.handle_input(now, Input::Connected);
+    // Nothing is leased before the start itself is on the disk.
+    while let Some(action) = node.poll_action() {
+        if let Action::Persist { number, writes } = action {
+            log.commit(&writes)?;
+            node.handle_input(now, Input::Persisted(number));
+        }
+    }
     // The time that other workers have to say what they hold passes at once.
     let later = now + ADOPTED;
     node.handle_input(later, Input::Timeout);
