@@ -14,11 +14,11 @@ mod drain;
 mod handles;
 
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use broccoli_abi::Function;
+use broccoli_abi::{Function, SubmitAnswer};
 use broccoli_proto::message::{
     Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
     Vitals,
@@ -200,6 +200,24 @@ impl Node {
         let job = self.origin.submit(&mut self.shared, &around, request)?;
         self.origin.accept(&mut self.shared, job, Submitted::ByTask);
         Ok(job)
+    }
+
+    /// The same for the bytes that a running task says are a canvas; nothing of them was checked. Gives
+    /// the answer for the task, and why it was refused.
+    pub fn submit_for_task(&mut self, now: Instant, canvas: &[u8]) -> (SubmitAnswer, String) {
+        let canvas = match Canvas::from_wire(canvas) {
+            Ok(canvas) => canvas,
+            Err(error) => return (SubmitAnswer::BadCanvas, error.to_string()),
+        };
+        let Err(error) = self.submit_detached(now, &canvas) else {
+            return (SubmitAnswer::Accepted, String::new());
+        };
+        let answer = match &error {
+            SubmitError::QueueFull => SubmitAnswer::QueueFull,
+            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => SubmitAnswer::BadCanvas,
+            SubmitError::Draining | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
+        };
+        (answer, error.to_string())
     }
 
     /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found

@@ -12,17 +12,15 @@
 //! the same loop runs on, while another future dials.
 
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::future::pending;
 
 use broccoli_core::{Action, Config, Event, Input, Limits, Node, RunId};
-use broccoli_proto::message::Refusal;
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
-use broccoli_proto::{Canvas, Epoch, NodeId};
-use broccoli_wasm::{Engine, SubmitAnswer};
+use broccoli_proto::{Epoch, NodeId};
+use broccoli_wasm::Engine;
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either3, select, select3};
 use embassy_futures::yield_now;
@@ -271,16 +269,7 @@ impl Driver {
 
     /// A running task puts a canvas into this node's queue.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
-        let submitted = match Canvas::from_wire(canvas) {
-            Ok(canvas) => self.node.submit_detached(now(), &canvas).map_err(|error| (error.to_string(), error.into())),
-            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
-        };
-        let (answer, why) = match submitted {
-            Ok(_) => (SubmitAnswer::Accepted, String::new()),
-            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
-            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
-            Err((why, _)) => (SubmitAnswer::NoJobs, why),
-        };
+        let (answer, why) = self.node.submit_for_task(now(), canvas);
         self.executor.answer(run, answer, &why);
     }
 }

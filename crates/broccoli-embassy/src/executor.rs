@@ -18,7 +18,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use broccoli_abi::HostCall;
-use broccoli_core::{Execute, RunId};
+use broccoli_core::{Execute, Items, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
 use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
@@ -65,17 +65,6 @@ pub(crate) struct Executor {
     running: VecDeque<Execution>,
     slice_fuel: u64,
     seed: u64,
-}
-
-/// The argument lists of a run: one, or those of a bin.
-struct Items {
-    lists: alloc::vec::IntoIter<Cbor>,
-    bin: bool,
-    at: usize,
-    results: Vec<Cbor>,
-    /// Bytes of the results so far, and their limit.
-    bytes: usize,
-    bytes_max: usize,
 }
 
 /// A run, which may be a bin of several calls.
@@ -293,7 +282,7 @@ impl Execution {
         loop {
             let mut call = match self.call.take() {
                 Some(call) => call,
-                None => match self.items.next() {
+                None => match self.items.next_args() {
                     None => return (Stepped::Done(Ok(self.items.take_result())), used),
                     Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
                         Ok(call) => call,
@@ -351,48 +340,5 @@ impl Execution {
         };
         let failure = Failure { retry_after_ms, ..Failure::new(cause, error.to_string()) };
         Stepped::Done(Err(self.items.name(failure)))
-    }
-}
-
-impl Items {
-    fn new(args: Cbor, bin: bool, bytes_max: usize) -> Result<Items, Failure> {
-        let lists = if bin {
-            let lists = args.elements().ok_or_else(|| Failure::new(Cause::Unfit, "the bin is not a list"))?;
-            lists.into_iter().map(|list| Cbor::from_encoded(list.to_vec())).collect()
-        } else {
-            alloc::vec![args]
-        };
-        let results = Vec::with_capacity(lists.len());
-        Ok(Items { lists: lists.into_iter(), bin, at: 0, results, bytes: 0, bytes_max })
-    }
-
-    fn next(&mut self) -> Option<Cbor> {
-        self.at += 1;
-        self.lists.next()
-    }
-
-    fn push(&mut self, value: Cbor) -> Result<(), Failure> {
-        self.bytes += value.as_bytes().len();
-        if self.bytes > self.bytes_max {
-            let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);
-            return Err(Failure::new(Cause::Unfit, &text));
-        }
-        self.results.push(value);
-        Ok(())
-    }
-
-    /// Says which item of a bin has failed.
-    fn name(&self, failure: Failure) -> Failure {
-        match self.bin {
-            true => Failure { text: format!("item {}: {}", self.at - 1, failure.text), ..failure },
-            false => failure,
-        }
-    }
-
-    fn take_result(&mut self) -> Cbor {
-        match self.bin {
-            true => Cbor::array(self.results.iter().map(Cbor::as_bytes)),
-            false => self.results.pop().unwrap_or_else(Cbor::null),
-        }
     }
 }

@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use broccoli_proto::NodeId;
+use broccoli_proto::id::unhex;
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
@@ -156,17 +157,6 @@ impl<'t> Lines<'t> {
             },
         })
     }
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

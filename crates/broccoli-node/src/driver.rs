@@ -26,7 +26,7 @@ use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
-use broccoli_wasm::{Engine, SubmitAnswer};
+use broccoli_wasm::Engine;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -401,17 +401,7 @@ impl Driver {
 
     /// A running task puts a canvas into this node's queue.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
-        let now = self.now();
-        let submitted = match Canvas::from_wire(canvas) {
-            Ok(canvas) => self.node.submit_detached(now, &canvas).map_err(|error| (error.to_string(), error.into())),
-            Err(error) => Err((error.to_string(), Refusal::BadCanvas(String::new()))),
-        };
-        let (answer, why) = match submitted {
-            Ok(_) => (SubmitAnswer::Accepted, String::new()),
-            Err((why, Refusal::QueueFull)) => (SubmitAnswer::QueueFull, why),
-            Err((why, Refusal::BadCanvas(_))) => (SubmitAnswer::BadCanvas, why),
-            Err((why, _)) => (SubmitAnswer::NoJobs, why),
-        };
+        let (answer, why) = self.node.submit_for_task(self.now(), canvas);
         self.executor.answer(run, answer, why);
     }
 

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use broccoli_core::{Execute, RunId};
+use broccoli_core::{Execute, Items, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
@@ -119,17 +119,6 @@ struct Work {
 enum Job {
     Wasm(Box<Execution>),
     Native { function: Native, items: Items },
-}
-
-/// The argument lists of a run: one, or those of a bin.
-struct Items {
-    lists: std::vec::IntoIter<Cbor>,
-    bin: bool,
-    at: usize,
-    results: Vec<Cbor>,
-    /// Bytes of the results so far, and their limit.
-    bytes: usize,
-    bytes_max: usize,
 }
 
 /// A run of Wasm, which may be a bin of several calls.
@@ -395,7 +384,7 @@ fn run_native(
     let deadline = started + limits.time_max;
     PROGRESS.set(Some(progress));
     let mut run = || {
-        while let Some(args) = items.next() {
+        while let Some(args) = items.next_args() {
             check_time(Instant::now(), deadline, limits, word)?;
             let outcome = call_native(function, &args).and_then(|value| items.push(value));
             outcome.map_err(|failure| items.name(failure))?;
@@ -482,7 +471,7 @@ impl Execution {
         loop {
             let mut call = match self.call.take() {
                 Some(call) => call,
-                None => match self.items.next() {
+                None => match self.items.next_args() {
                     None => return self.done(),
                     Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
                         Ok(call) => call,
@@ -548,49 +537,6 @@ impl Execution {
         };
         let failure = Failure { retry_after_ms, ..failure(cause, &error.to_string()) };
         self.end(Err(self.items.name(failure)))
-    }
-}
-
-impl Items {
-    fn new(args: Cbor, bin: bool, bytes_max: usize) -> Result<Items, Failure> {
-        let lists = if bin {
-            let lists = args.elements().ok_or_else(|| failure(Cause::Unfit, "the bin is not a list"))?;
-            lists.into_iter().map(|list| Cbor::from_encoded(list.to_vec())).collect()
-        } else {
-            vec![args]
-        };
-        let results = Vec::with_capacity(lists.len());
-        Ok(Items { lists: lists.into_iter(), bin, at: 0, results, bytes: 0, bytes_max })
-    }
-
-    fn next(&mut self) -> Option<Cbor> {
-        self.at += 1;
-        self.lists.next()
-    }
-
-    fn push(&mut self, value: Cbor) -> Result<(), Failure> {
-        self.bytes += value.as_bytes().len();
-        if self.bytes > self.bytes_max {
-            let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);
-            return Err(failure(Cause::Unfit, &text));
-        }
-        self.results.push(value);
-        Ok(())
-    }
-
-    /// Says which item of a bin has failed.
-    fn name(&self, failure: Failure) -> Failure {
-        match self.bin {
-            true => Failure { text: format!("item {}: {}", self.at - 1, failure.text), ..failure },
-            false => failure,
-        }
-    }
-
-    fn take_result(&mut self) -> Cbor {
-        match self.bin {
-            true => Cbor::array(self.results.iter().map(Cbor::as_bytes)),
-            false => self.results.pop().unwrap_or_else(Cbor::null),
-        }
     }
 }
 
