@@ -22,7 +22,9 @@ use process::{Cpu, Process};
 use report::{Item, Report, Rounds};
 
 /// Rounds of each item; the median counts.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 30;
+/// Rounds before them: processes that are new to a load, and to its size, take longer.
+const WARM_UP: usize = 5;
 /// Round trips at one origin before those at the other.
 const TURN: u32 = 20;
 /// Rounds of groups at each origin.
@@ -166,7 +168,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs a canvas of `tasks` tasks several times at each origin in turn, after one to warm up.
+    /// Runs a canvas of `tasks` tasks several times at each origin in turn, after some to warm up.
     async fn item(
         &self,
         tasks: u32,
@@ -174,11 +176,11 @@ impl Bench {
         is_right: impl Fn(&Cbor) -> bool,
     ) -> Result<[Item; 2], Error> {
         let mut rounds = [Rounds::default(), Rounds::default()];
-        for round in 0..=ROUNDS {
+        for round in 0..WARM_UP + ROUNDS {
             for (rounds, origin) in rounds.iter_mut().zip(&self.origins) {
                 let before = self.cpu();
                 let wall = self.once(origin, canvas(), &is_right).await?;
-                if round > 0 {
+                if round >= WARM_UP {
                     rounds.add([wall], self.cpu() - before);
                 }
             }
