@@ -25,6 +25,11 @@ use report::{Item, Report, Rounds};
 const ROUNDS: usize = 30;
 /// Rounds before them: processes that are new to a load, and to its size, take longer.
 const WARM_UP: usize = 5;
+/// Commits of one record, one after the other.
+const SYNCS: u64 = 200;
+/// Commits with a pause before each, about as long as a chain takes.
+const RARE_SYNCS: u64 = 50;
+const RARE: Duration = Duration::from_millis(10);
 /// Round trips at one origin before those at the other.
 const TURN: u32 = 20;
 /// Rounds of groups at each origin.
@@ -79,7 +84,8 @@ async fn bench(broccoli: &str, text: &str, json: Option<PathBuf>) -> Result<(), 
     let bench = Bench { origins: [volatile, durable], server, workers };
     report.idle = process::idle(&bench.workers[0])?;
 
-    report.syncs = durable::syncs(dir.path())?;
+    report.syncs = durable::syncs(dir.path(), SYNCS, Duration::ZERO)?;
+    report.rare_syncs = durable::syncs(dir.path(), RARE_SYNCS, RARE)?;
     report.pingpong_us = pingpong::median_us(&url, &cluster, &file)?;
     bench.items(&mut report, &text).await?;
     report.pingpong_after_us = pingpong::median_us(&url, &cluster, &file)?;
@@ -89,7 +95,7 @@ async fn bench(broccoli: &str, text: &str, json: Option<PathBuf>) -> Result<(), 
             rates.push(durable::groups(&bench, origin).await?);
         }
     }
-    report.syncs.extend(durable::syncs(dir.path())?);
+    report.syncs.extend(durable::syncs(dir.path(), SYNCS, Duration::ZERO)?);
     tokio::task::LocalSet::new().run_until(bench.durable_submits(&mut report, &cluster, &url)).await?;
     report.print();
     report.backlogs = backlog::measure()?;

@@ -23,7 +23,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use broccoli_core::{RecordKey, Write};
+use broccoli_core::{RecordBytes, RecordKey, Write};
 use crc32fast::Hasher;
 
 use super::JournalError;
@@ -82,7 +82,7 @@ struct Change<'a> {
     /// None deletes.
     value: Option<&'a [u8]>,
     /// Where the value begins.
-    at: u32,
+    at: usize,
 }
 
 impl Log {
@@ -100,8 +100,9 @@ impl Log {
             let path = path_of(dir, number);
             let bytes = fs::read(&path).map_err(failed(path.clone()))?;
             index.live.insert(number, 0);
-            let walked = walk(&bytes, number, |change| index.note(number, &change))
-                .map_err(|version| JournalError::Version(path, version, VERSION))?;
+            let walked =
+                walk(&bytes, number, |change| index.note(number, change.key, change.at, change.value.map(<[u8]>::len)))
+                    .map_err(|version| JournalError::Version(path, version, VERSION))?;
             at = walked.end;
             if let Some(what) = walked.damage {
                 let aside = put_aside(dir, number).map_err(failed(dir.join("damaged")))?;
@@ -138,7 +139,7 @@ impl Log {
         if writes.is_empty() {
             return Ok(());
         }
-        self.append(writes.iter().map(|write| (write.key, write.value.as_deref())))
+        self.append(writes.iter().map(|write| (write.key, write.value.as_ref().map(RecordBytes::pieces))))
     }
 
     /// Begins the next segment when the last one is full. Deletes the oldest ones as far as they are
@@ -175,22 +176,25 @@ impl Log {
         })
     }
 
-    fn append<'a>(&mut self, changes: impl Iterator<Item = (RecordKey, Option<&'a [u8]>)> + Clone) -> io::Result<()> {
-        let lens = changes.clone().map(|(_, value)| CHANGE_HEAD_LEN + value.map_or(0, <[u8]>::len));
-        let len = BATCH_HEAD_LEN + lens.sum::<usize>();
+    /// Appends a batch of changes: what each record is from now on, in pieces.
+    fn append<'a, const N: usize>(
+        &mut self,
+        changes: impl Iterator<Item = (RecordKey, Option<[&'a [u8]; N]>)> + Clone,
+    ) -> io::Result<()> {
         let body = self.at + BATCH_HEAD_LEN;
         let mut writer = BodyWriter { file: &self.file, at: body, small: Vec::new(), crc: Hasher::new() };
-        changes.clone().try_for_each(|(key, value)| writer.change(key, value))?;
-        let crc = writer.finish()?;
-        self.file.write_all_at(&batch_head(self.segment, len - BATCH_HEAD_LEN, crc), self.at as u64)?;
+        changes.clone().try_for_each(|(key, value)| writer.change(key, value.as_ref().map(|pieces| &pieces[..])))?;
+        let (end, crc) = writer.finish()?;
+        self.file.write_all_at(&batch_head(self.segment, end - body, crc), self.at as u64)?;
         self.file.sync_data()?;
         let mut at = body;
         for (key, value) in changes {
             at += CHANGE_HEAD_LEN;
-            self.index.note(self.segment, &Change { key, value, at: at as u32 });
-            at += value.map_or(0, <[u8]>::len);
+            let len = value.map(|pieces| len_of(&pieces));
+            self.index.note(self.segment, key, at, len);
+            at += len.unwrap_or(0);
         }
-        self.at += len;
+        self.at = end;
         Ok(())
     }
 
@@ -234,21 +238,21 @@ impl Log {
         // Its version was checked when it was opened.
         let _ = walk(&bytes, segment, |change| {
             let home = self.index.homes.get(&change.key);
-            if home.is_some_and(|home| home.segment == segment && home.at == change.at) {
+            if home.is_some_and(|home| home.segment == segment && home.at as usize == change.at) {
                 alive.push((change.key, change.value.map(<[u8]>::to_vec)));
             }
         });
-        self.append(alive.iter().map(|(key, value)| (*key, value.as_deref())))
+        self.append(alive.iter().map(|(key, value)| (*key, value.as_ref().map(|value| [value.as_slice()]))))
     }
 }
 
 impl Index {
-    /// Follows a change that is on the disk.
-    fn note(&mut self, segment: u32, change: &Change<'_>) {
-        let home = change.value.map(|value| Home { segment, at: change.at, len: value.len() as u32 });
+    /// Follows a change that is on the disk: the record has this length, or is deleted.
+    fn note(&mut self, segment: u32, key: RecordKey, at: usize, len: Option<usize>) {
+        let home = len.map(|len| Home { segment, at: at as u32, len: len as u32 });
         let before = match home {
-            Some(home) => self.homes.insert(change.key, home),
-            None => self.homes.remove(&change.key),
+            Some(home) => self.homes.insert(key, home),
+            None => self.homes.remove(&key),
         };
         if let Some(before) = before
             && let Some(live) = self.live.get_mut(&before.segment)
@@ -330,14 +334,14 @@ fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) ->
         let len = number(head, 12);
         at += CHANGE_HEAD_LEN;
         if len == DELETE {
-            each(Change { key, value: None, at: at as u32 });
+            each(Change { key, value: None, at });
             rest = after;
             continue;
         }
         let Some((value, after)) = after.split_at_checked(len as usize) else {
             return false;
         };
-        each(Change { key, value: Some(value), at: at as u32 });
+        each(Change { key, value: Some(value), at });
         at += value.len();
         rest = after;
     }
@@ -355,17 +359,19 @@ struct BodyWriter<'a> {
 }
 
 impl BodyWriter<'_> {
-    fn change(&mut self, key: RecordKey, value: Option<&[u8]>) -> io::Result<()> {
+    fn change(&mut self, key: RecordKey, value: Option<&[&[u8]]>) -> io::Result<()> {
         self.small.extend_from_slice(&key.job.to_be_bytes());
         self.small.extend_from_slice(&key.number.to_be_bytes());
-        self.small.extend_from_slice(&value.map_or(DELETE, |value| value.len() as u32).to_be_bytes());
-        let value = value.unwrap_or_default();
-        if value.len() < LARGE_LEN {
-            self.small.extend_from_slice(value);
-            return Ok(());
+        self.small.extend_from_slice(&value.map_or(DELETE, |pieces| len_of(pieces) as u32).to_be_bytes());
+        for piece in value.unwrap_or_default() {
+            if piece.len() < LARGE_LEN {
+                self.small.extend_from_slice(piece);
+            } else {
+                self.flush()?;
+                self.write(piece)?;
+            }
         }
-        self.flush()?;
-        self.write(value)
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -383,12 +389,13 @@ impl BodyWriter<'_> {
         Ok(())
     }
 
-    /// The CRC of what was written. Where the next batch will begin, zeros say that there is none.
-    fn finish(mut self) -> io::Result<u32> {
+    /// Where the body ends, and its CRC. Zeros there say that no batch follows.
+    fn finish(mut self) -> io::Result<(usize, u32)> {
         self.crc.update(&self.small);
+        let end = self.at + self.small.len();
         self.small.extend_from_slice(&[0; BATCH_HEAD_LEN]);
         self.file.write_all_at(&self.small, self.at as u64)?;
-        Ok(self.crc.finalize())
+        Ok((end, self.crc.finalize()))
     }
 }
 
@@ -404,6 +411,10 @@ fn batch_head(segment: u32, len: usize, crc: u32) -> [u8; BATCH_HEAD_LEN] {
 /// Tells a batch of this segment from one that its file held before.
 fn len_crc(segment: u32, len: u32) -> u32 {
     crc32fast::hash(&(u64::from(segment) << 32 | u64::from(len)).to_be_bytes())
+}
+
+fn len_of(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 /// What a record takes of its segment.

@@ -39,7 +39,7 @@ impl Drop for Dir {
 }
 
 fn write(job: u64, number: u32, value: &[u8]) -> Write {
-    Write { key: RecordKey { job, number }, value: Some(value.to_vec()) }
+    Write { key: RecordKey { job, number }, value: Some(value.to_vec().into()) }
 }
 
 fn delete(job: u64, number: u32) -> Write {
