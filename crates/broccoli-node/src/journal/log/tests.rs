@@ -253,3 +253,87 @@ fn a_torn_batch_over_older_ones_takes_nothing_with_it() {
         assert!(is_damaged || lost == at || last, "byte {lost} is noticed unless nothing says that there was a batch");
     }
 }
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What is left in a copy of the directory after some sectors of the last batch were lost.
+fn after_losing(
+    log: &Log,
+    (segment, at): (u32, usize),
+    before: &[u8],
+    lost: impl Fn(usize) -> bool,
+) -> Vec<(u64, u32, Vec<u8>)> {
+    const SECTOR: usize = 512;
+    let copy = Dir::new();
+    for number in segments(&log.dir).expect("listed") {
+        let mut bytes = fs::read(path_of(&log.dir, number)).expect("read");
+        if number == segment {
+            for sector in (at / SECTOR..=log.at / SECTOR).filter(|sector| lost(*sector)) {
+                let end = ((sector + 1) * SECTOR).min(bytes.len());
+                for i in (sector * SECTOR).max(at)..end {
+                    bytes[i] = before.get(i).copied().unwrap_or(0);
+                }
+            }
+        }
+        fs::write(path_of(&copy.0, number), bytes).expect("written");
+    }
+    records(&copy.open().0)
+}
+
+#[test]
+fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let (mut state, mut reused, mut torn) = (1, 0, 0);
+    let mut model: BTreeMap<(u64, u32), Vec<u8>> = BTreeMap::new();
+    let flat = |model: &BTreeMap<(u64, u32), Vec<u8>>| -> Vec<_> {
+        model.iter().map(|((job, number), value)| (*job, *number, value.clone())).collect()
+    };
+    for round in 0..150_u64 {
+        let expected = flat(&model);
+        let mut writes = Vec::new();
+        for _ in 0..1 + random(&mut state) % 4 {
+            let (job, number) = (random(&mut state) % 12, random(&mut state) as u32 % 2);
+            if random(&mut state).is_multiple_of(3) {
+                model.remove(&(job, number));
+                writes.push(delete(job, number));
+            } else {
+                let value = vec![round as u8; 1 + random(&mut state) as usize % 400_000];
+                writes.push(write(job, number, &value));
+                model.insert((job, number), value);
+            }
+        }
+        let (segment, at) = (log.segment, log.at);
+        let before = fs::read(path_of(&dir.0, segment)).expect("read");
+        log.commit(&writes).expect("written");
+        if round.is_multiple_of(5) {
+            let all = |_| true;
+            let seed = random(&mut state);
+            let some = |sector: usize| random(&mut (seed ^ sector as u64)).is_multiple_of(2);
+            assert_eq!(
+                after_losing(&log, (segment, at), &before, |_| false),
+                flat(&model),
+                "round {round}: nothing is lost"
+            );
+            assert_eq!(
+                after_losing(&log, (segment, at), &before, all),
+                expected,
+                "round {round}: all of the batch is lost"
+            );
+            let left = after_losing(&log, (segment, at), &before, some);
+            torn += u32::from(left != flat(&model));
+            assert!(left == expected || left == flat(&model), "round {round}: some of the batch is lost");
+        }
+        let spares = log.spares.len();
+        log.make_room().expect("made");
+        reused += u32::from(log.segment > segment && spares > 0);
+    }
+    assert!(reused > 5 && torn > 10, "{reused} files used again, {torn} torn batches");
+}
