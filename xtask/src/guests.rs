@@ -1,8 +1,7 @@
 //! Nodes on a microcontroller, beside one on this machine, in one cluster: on both servers.
 //!
-//! Three guests of QEMU and a PC blink, run the seed's examples and a word count; a guest is killed in the middle
-//! of a chord and comes back; a task that never ends is stopped; a long one keeps nobody waiting; a guest
-//! leaves well, and says how much memory it needed.
+//! Owns the list of what must hold, and in which order it is looked at. First there are a PC and three guests of QEMU;
+//! then the guests are alone, and what they know comes from their flash or from each other.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,7 +20,35 @@ const GUESTS: usize = 3;
 /// How long anything may take: QEMU interprets, maybe on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds what is needed and runs everything on one server after the other.
+/// What must hold, one after the other.
+const CHECKS: [(&str, Check); 10] = [
+    ("three guests join, and get a module when they need it", join),
+    ("one command blinks on the board of each guest", blink),
+    ("the examples of the first Broccoli, and the word count", examples),
+    ("a guest is killed in the middle of a chord, and comes back", kill_in_a_chord),
+    ("a task that never ends is stopped, a long one disturbs nobody", stop_and_go_on),
+    ("more results than there is memory for", many_results),
+    ("the third version of a module works as the first", versions),
+    ("alone after a restart, a guest has its modules from flash", from_flash),
+    ("a late guest gets a module from another guest", late),
+    ("a guest that is asked to leave does", leave),
+];
+
+type Check = fn(&mut Stage<'_>) -> Result;
+
+/// A cluster and its guests.
+struct Stage<'c> {
+    cluster: &'c Cluster,
+    firmware: &'c Path,
+    place: Place,
+    /// None once it is gone.
+    pc: Option<Background>,
+    guests: Vec<Guest>,
+    /// What the PC alone has counted.
+    words: String,
+}
+
+/// Builds what is needed and looks at everything on one server after the other.
 ///
 /// # Errors
 /// The first thing that is not as it must be.
@@ -29,10 +56,8 @@ pub(crate) fn run() -> Result {
     let programs = Programs::build(false)?;
     let firmware = qemu::build()?;
     for server in Server::ALL {
-        let start = Instant::now();
         let cluster = Cluster::new(&programs, server, "guests")?;
         on_a_cluster(&cluster, &firmware).map_err(|error| format!("{}: {error}", server.name()))?;
-        println!("{}: {:.1} s", server.name(), start.elapsed().as_secs_f32());
     }
     Ok(())
 }
@@ -40,36 +65,82 @@ pub(crate) fn run() -> Result {
 fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
     let _server = cluster.start_server()?;
     let url = cluster.url(cluster.addr);
-    let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--server", &url];
-    let _pc = cluster.start_node("pc", cluster.broccoli(&pc))?;
-    answer(cluster, &["deploy", "--examples"])?;
-    let text = in_root(BENCH_TEXT).to_string_lossy().into_owned();
-    let words = answer(cluster, &["wordcount", &text])?;
-
     let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
+    let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--board", "simulated", "--server", &url];
+    let pc = Some(cluster.start_node("pc", cluster.broccoli(&pc))?);
+    let mut stage = Stage { cluster, firmware, place, pc, guests: Vec::new(), words: String::new() };
+    println!("{}", url.rsplit_once('@').map_or(&*url, |(_, address)| address));
+    for (what, check) in CHECKS {
+        let start = Instant::now();
+        check(&mut stage).map_err(|error| format!("{what}: {error}"))?;
+        stage.guests.iter().try_for_each(was_calm).map_err(|error| format!("{what}: {error}"))?;
+        println!("{:>7.1} s  {what}", start.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
+
+impl Stage<'_> {
+    /// Starts a guest on the flash that it had before, if it was there.
+    fn start(&self, number: usize, more: &str) -> Result<Guest> {
+        let name = format!("guest-{number}");
+        let flash = self.cluster.dir().join(format!("{name}.flash"));
+        Guest::start(self.firmware, &self.place, &name, more, Some(&flash))
+    }
+}
+
+fn join(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", "--examples"])?;
+    stage.words = words(stage.cluster)?;
     // The last one takes jobs of others, so that it can be asked to leave. Clients prefer the PC, which has a disk.
     let more = |number| if number == GUESTS { "resident=yes\n" } else { "" };
-    let start = |number| Guest::start(firmware, &place, &format!("guest-{number}"), more(number));
-    let mut guests = (1..=GUESTS).map(start).collect::<Result<Vec<_>>>()?;
-    for (number, guest) in (1..).zip(&guests) {
+    stage.guests = (1..=GUESTS).map(|number| stage.start(number, more(number))).collect::<Result<_>>()?;
+    for (number, guest) in (1..).zip(&stage.guests) {
         guest.process.line_with("ready", PATIENCE)?;
-        sums(cluster, &format!("guest-{number}"), 100)?;
-        // It gets the module when the first task wants it, from the PC or from another guest.
+        sums(stage.cluster, &format!("guest-{number}"), 100)?;
+        // From the PC or from another guest.
         guest.process.line_with("module tasks is installed", PATIENCE)?;
     }
-    blink(cluster, &guests)?;
-    examples(cluster)?;
-    if answer(cluster, &["wordcount", &text])? != words {
-        return Err("guests count other words".into());
+    Ok(())
+}
+
+fn many_results(stage: &mut Stage<'_>) -> Result {
+    // Of tasks that end faster than they are acknowledged.
+    sums(stage.cluster, "guest-1", 2_000)
+}
+
+/// Each version has the memory to itself once the ones before are not called any more.
+fn versions(stage: &mut Stage<'_>) -> Result {
+    for _ in 0..3 {
+        answer(stage.cluster, &["deploy", "--examples"])?;
+        sums(stage.cluster, "guest-1", 100)?;
+        stage.guests[0].process.line_with("module tasks is installed", PATIENCE)?;
     }
-    kill_in_a_chord(cluster, &mut guests[1])?;
-    guests[1] = start(2)?;
-    gives(cluster, "add.s(1, 1).set(on=\"guest-2\")", "2")?;
-    stop_and_go_on(cluster)?;
-    // More results than there is memory for, of tasks that end faster than they are acknowledged.
-    sums(cluster, "guest-1", 2_000)?;
-    guests.iter().try_for_each(was_calm)?;
-    leave(cluster, &mut guests[GUESTS - 1])
+    Ok(())
+}
+
+/// Nobody else is there who has the module.
+fn from_flash(stage: &mut Stage<'_>) -> Result {
+    stage.guests.iter_mut().try_for_each(|guest| guest.process.kill())?;
+    stage.pc.take().map_or(Ok(()), |mut pc| pc.kill())?;
+    let guest = stage.start(1, "resident=yes\n")?;
+    guest.process.line_with("module tasks is there, from flash", PATIENCE)?;
+    guest.process.line_with("ready", PATIENCE)?;
+    stage.guests = vec![guest];
+    gives(stage.cluster, "add.s(1, 2).set(on=\"guest-1\")", "3")?;
+    while let Some(line) = stage.guests[0].process.line(Instant::now()) {
+        if line.contains("is installed") {
+            return Err(format!("from somewhere else: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Only the guest that has just started again has it.
+fn late(stage: &mut Stage<'_>) -> Result {
+    let guest = stage.start(GUESTS + 1, "")?;
+    guest.process.line_with("module tasks is installed", PATIENCE)?;
+    stage.guests.push(guest);
+    sums(stage.cluster, &format!("guest-{}", GUESTS + 1), 100)
 }
 
 /// A node adds many numbers.
@@ -90,39 +161,45 @@ fn was_calm(guest: &Guest) -> Result {
     Ok(())
 }
 
-/// One command blinks on the board of each guest.
-fn blink(cluster: &Cluster, guests: &[Guest]) -> Result {
-    answer(cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
+/// By a module that was deployed.
+fn blink(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
     let all = "{\"guest-1\": null, \"guest-2\": null, \"guest-3\": null}";
-    gives(cluster, &format!("lights.morse.s('E').set(each=True, on=\"{LABEL}\")"), all)?;
-    for guest in guests {
+    gives(stage.cluster, &format!("lights.morse.s('E').set(each=True, on=\"{LABEL}\")"), all)?;
+    for guest in &stage.guests {
         guest.process.line_with("board: led on", PATIENCE)?;
         guest.process.line_with("board: led off", PATIENCE)?;
     }
     Ok(())
 }
 
-/// The examples of the document that Broccoli began with, on whichever nodes.
-fn examples(cluster: &Cluster) -> Result {
+/// On whichever nodes.
+fn examples(stage: &mut Stage<'_>) -> Result {
     for example in seed::examples().iter().filter(|example| !example.name.contains("only built")) {
-        gives(cluster, example.source, example.result)?;
+        gives(stage.cluster, example.source, example.result)?;
     }
-    Ok(())
+    if words(stage.cluster)? == stage.words { Ok(()) } else { Err("guests count other words".into()) }
+}
+
+fn words(cluster: &Cluster) -> Result<String> {
+    answer(cluster, &["wordcount", &in_root(BENCH_TEXT).to_string_lossy()])
 }
 
 /// What ran on the killed guest runs again elsewhere; the sum is exact.
-fn kill_in_a_chord(cluster: &Cluster, guest: &mut Guest) -> Result {
+fn kill_in_a_chord(stage: &mut Stage<'_>) -> Result {
     let chord = format!("chord(sleep_ms.s(100, i).set(on=\"{LABEL}\") for i in range(60))(tsum.s())");
-    let job = cluster.start_as("chord", cluster.client(&["run", &chord]))?;
-    until("a run on guest-2", PATIENCE, || Ok(is_running(cluster, "guest-2").then_some(())))?;
-    guest.process.kill()?;
+    let job = stage.cluster.start_as("chord", stage.cluster.client(&["run", &chord]))?;
+    until("a run on guest-2", PATIENCE, || Ok(is_running(stage.cluster, "guest-2").then_some(())))?;
+    stage.guests[1].process.kill()?;
     let sum = (0..60).sum::<u32>().to_string();
-    expect(&chord, job, &sum)
+    expect(&chord, job, &sum)?;
+    stage.guests[1] = stage.start(2, "")?;
+    gives(stage.cluster, "add.s(1, 1).set(on=\"guest-2\")", "2")
 }
 
-/// A task that does not end is stopped in time, its slot goes on; and one that takes longer than the
-/// server's patience with a silent client disturbs nobody.
-fn stop_and_go_on(cluster: &Cluster) -> Result {
+/// Neither in time, nor for the server's patience with a silent client.
+fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
+    let cluster = stage.cluster;
     let endless = "spin.s(10 ** 15).set(on=\"guest-2\", timeout=1)";
     let job = cluster.start_as("endless", cluster.client(&["run", endless]))?;
     if job.answer(PATIENCE).is_ok() {
@@ -135,14 +212,15 @@ fn stop_and_go_on(cluster: &Cluster) -> Result {
     expect(long, job, "9227465")
 }
 
-/// A guest that is asked to leave does, with a status that says so, and tells what memory it needed.
-fn leave(cluster: &Cluster, guest: &mut Guest) -> Result {
-    answer(cluster, &["drain", "guest-3"])?;
-    println!("guest-3: {}", guest.process.line_with("peak of the heap", PATIENCE)?);
-    match guest.process.succeeds(Instant::now() + PATIENCE) {
+/// With a status that says so; and it tells what memory it needed.
+fn leave(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["drain", "guest-1"])?;
+    let process = &mut stage.guests[0].process;
+    println!("           guest-1: {}", process.line_with("peak of the heap", PATIENCE)?);
+    match process.succeeds(Instant::now() + PATIENCE) {
         Some(true) => Ok(()),
-        Some(false) => Err("guest-3 did not leave well".into()),
-        None => Err("guest-3 does not end".into()),
+        Some(false) => Err("guest-1 did not leave well".into()),
+        None => Err("guest-1 does not end".into()),
     }
 }
 

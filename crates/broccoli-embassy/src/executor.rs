@@ -134,6 +134,16 @@ impl Executor {
         }
     }
 
+    /// Whether nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether a module is callable.
+    pub(crate) fn has_module(&self, id: &ModuleHash) -> bool {
+        self.modules.contains_key(id)
+    }
+
     /// Makes a module callable.
     pub(crate) fn add_module(&mut self, id: ModuleHash, module: Module) {
         self.modules.insert(id, module);
@@ -142,6 +152,11 @@ impl Executor {
     /// Forgets a module. Runs of it go on.
     pub(crate) fn remove_module(&mut self, id: &ModuleHash) {
         self.modules.remove(id);
+    }
+
+    /// Forgets all modules, so that there is memory. Runs of them go on.
+    pub(crate) fn forget_modules(&mut self) {
+        self.modules.clear();
     }
 
     /// Takes a run; [`Executor::step`] advances it.

@@ -29,4 +29,6 @@ mod store;
 pub use broccoli_abi::HostCall;
 pub use device::{Device, Memory};
 pub use driver::{End, run};
+pub use embedded_storage::nor_flash;
 pub use settings::{Settings, SettingsError};
+pub use store::Flash;

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod board;
 mod clock;
+mod flash;
 mod machine;
 mod memory;
 mod net;
@@ -72,7 +73,7 @@ async fn network_task(mut runner: embassy_net::Runner<'static, Net>) -> ! {
 
 #[embassy_executor::task]
 async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack<'static>) {
-    let end = broccoli_embassy::run(settings, device, stack).await;
+    let end = broccoli_embassy::run(settings, device, flash::Bank::new(), stack).await;
     let heap = memory::heap();
     info!(
         "peak of the heap: {} bytes of {}; of the stack: {} bytes",
