@@ -3,6 +3,7 @@
 //! Owns the list of what must hold, and in which order it is looked at. First there are a PC and three guests of QEMU;
 //! then the guests are alone, and what they know comes from their flash or from each other.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,20 +18,30 @@ use crate::{BENCH_TEXT, Result, in_root};
 mod seed;
 
 const GUESTS: usize = 3;
+/// A crowd of them, and what it has to do.
+const MANY: usize = 16;
+const MANY_TASKS: usize = 2_000;
+/// Calls that are measured, one after the other.
+const CALLS: usize = 200;
 /// How long anything may take: QEMU interprets, maybe on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must hold, one after the other.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 15] = [
     ("three guests join, and get a module when they need it", join),
-    ("one command blinks on the board of each guest", blink),
+    ("one broadcast blinks on the board of each node", blink),
+    ("a deployed module blinks, too", morse),
+    ("the roll call names all nodes, and pins are set and read", roll_call),
+    ("a task reboots a guest where that is allowed", reboot),
     ("the examples of the first Broccoli, and the word count", examples),
     ("a guest is killed in the middle of a chord, and comes back", kill_in_a_chord),
     ("a task that never ends is stopped, a long one disturbs nobody", stop_and_go_on),
     ("more results than there is memory for", many_results),
+    ("one call after the other", calls),
     ("the third version of a module works as the first", versions),
     ("alone after a restart, a guest has its modules from flash", from_flash),
     ("a late guest gets a module from another guest", late),
+    ("a task on a guest submits a canvas, which guests alone finish", submitted_by_a_task),
     ("a guest that is asked to leave does", leave),
 ];
 
@@ -62,13 +73,55 @@ pub(crate) fn run() -> Result {
     Ok(())
 }
 
+/// Has a crowd of guests run one group, in which each of them has to take part, and measures calls to one of them.
+///
+/// # Errors
+/// A guest takes no part, or what else is not as it must be.
+pub(crate) fn run_many() -> Result {
+    let programs = Programs::build(false)?;
+    let firmware = qemu::build()?;
+    let cluster = Cluster::new(&programs, Server::Mosquitto, "many")?;
+    let _server = cluster.start_server()?;
+    // It holds the jobs and runs nothing.
+    let mut stage = Stage::new(&cluster, &firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
+    answer(&cluster, &["deploy", "--examples"])?;
+    stage.guests = (1..=MANY).map(|number| stage.start(number, "")).collect::<Result<_>>()?;
+    for guest in &stage.guests {
+        guest.process.line_with("ready", PATIENCE)?;
+    }
+    for number in 1..=MANY {
+        sums(&cluster, &format!("guest-{number}"), 1)?;
+    }
+    let before = tasks_run(&cluster)?;
+    let start = Instant::now();
+    sums(&cluster, LABEL, MANY_TASKS)?;
+    let took = start.elapsed();
+    let shares: Vec<u64> = tasks_run(&cluster)?.iter().zip(&before).map(|(after, before)| after - before).collect();
+    println!("{MANY_TASKS} tasks on {MANY} guests: {:.2} s; tasks of each: {shares:?}", took.as_secs_f32());
+    if shares.len() != MANY || shares.contains(&0) {
+        return Err("not every guest has taken part".into());
+    }
+    calls(&mut stage)?;
+    stage.guests.iter().try_for_each(was_calm)
+}
+
+/// Of each guest, in the order of their names.
+fn tasks_run(cluster: &Cluster) -> Result<Vec<u64>> {
+    let nodes = answer(cluster, &["nodes", "--json"])?;
+    // Each node's own name comes before this number of its.
+    let guests = nodes.split("\"name\":\"guest-").skip(1);
+    let number = |guest: &str| {
+        let (_, rest) = guest.split_once("\"tasks_run\":")?;
+        rest.split(|end: char| !end.is_ascii_digit()).next()?.parse().ok()
+    };
+    guests.map(number).collect::<Option<_>>().ok_or_else(|| format!("a guest is silent: {nodes}"))
+}
+
 fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
     let _server = cluster.start_server()?;
     let url = cluster.url(cluster.addr);
-    let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
     let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--board", "simulated", "--server", &url];
-    let pc = Some(cluster.start_node("pc", cluster.broccoli(&pc))?);
-    let mut stage = Stage { cluster, firmware, place, pc, guests: Vec::new(), words: String::new() };
+    let mut stage = Stage::new(cluster, firmware, cluster.start_node("pc", cluster.broccoli(&pc))?)?;
     println!("{}", url.rsplit_once('@').map_or(&*url, |(_, address)| address));
     for (what, check) in CHECKS {
         let start = Instant::now();
@@ -79,7 +132,13 @@ fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
     Ok(())
 }
 
-impl Stage<'_> {
+impl<'c> Stage<'c> {
+    fn new(cluster: &'c Cluster, firmware: &'c Path, pc: Background) -> Result<Stage<'c>> {
+        let url = cluster.url(cluster.addr);
+        let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
+        Ok(Stage { cluster, firmware, place, pc: Some(pc), guests: Vec::new(), words: String::new() })
+    }
+
     /// Starts a guest on the flash that it had before, if it was there.
     fn start(&self, number: usize, more: &str) -> Result<Guest> {
         let name = format!("guest-{number}");
@@ -92,7 +151,7 @@ fn join(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["deploy", "--examples"])?;
     stage.words = words(stage.cluster)?;
     // The last one takes jobs of others, so that it can be asked to leave. Clients prefer the PC, which has a disk.
-    let more = |number| if number == GUESTS { "resident=yes\n" } else { "" };
+    let more = |number| if number == GUESTS { "resident=yes\nreboot=yes\n" } else { "" };
     stage.guests = (1..=GUESTS).map(|number| stage.start(number, more(number))).collect::<Result<_>>()?;
     for (number, guest) in (1..).zip(&stage.guests) {
         guest.process.line_with("ready", PATIENCE)?;
@@ -106,6 +165,13 @@ fn join(stage: &mut Stage<'_>) -> Result {
 fn many_results(stage: &mut Stage<'_>) -> Result {
     // Of tasks that end faster than they are acknowledged.
     sums(stage.cluster, "guest-1", 2_000)
+}
+
+/// Measured, not judged: the machine may be busy.
+fn calls(stage: &mut Stage<'_>) -> Result {
+    let measured = stage.cluster.start_as("calls", stage.cluster.round_trips("guest-1", CALLS))?;
+    println!("           {}", measured.answer(PATIENCE)?);
+    Ok(())
 }
 
 /// Each version has the memory to itself once the ones before are not called any more.
@@ -138,9 +204,9 @@ fn from_flash(stage: &mut Stage<'_>) -> Result {
 /// Only the guest that has just started again has it.
 fn late(stage: &mut Stage<'_>) -> Result {
     let guest = stage.start(GUESTS + 1, "")?;
-    guest.process.line_with("module tasks is installed", PATIENCE)?;
     stage.guests.push(guest);
-    sums(stage.cluster, &format!("guest-{}", GUESTS + 1), 100)
+    sums(stage.cluster, &format!("guest-{}", GUESTS + 1), 100)?;
+    stage.guests[1].process.line_with("module tasks is installed", PATIENCE).map(drop)
 }
 
 /// A node adds many numbers.
@@ -161,16 +227,54 @@ fn was_calm(guest: &Guest) -> Result {
     Ok(())
 }
 
-/// By a module that was deployed.
+/// By a function that every node has.
 fn blink(stage: &mut Stage<'_>) -> Result {
+    gives(stage.cluster, "board.blink.s(2, 20).set(each=True, on=\"led\")", &each(&["null"; GUESTS + 1]))?;
+    let log = stage.cluster.dir().join("logs/pc");
+    until("a blink of the PC", PATIENCE, || {
+        let said = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        Ok((said.matches("board: LED on").count() == 2 && said.matches("board: LED off").count() == 2).then_some(()))
+    })?;
+    stage.guests.iter().try_for_each(|guest| {
+        let expected = ["board: LED on", "board: LED off"].repeat(2);
+        expected.iter().try_for_each(|line| guest.process.line_with(line, PATIENCE).map(drop))
+    })
+}
+
+fn morse(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
-    let all = "{\"guest-1\": null, \"guest-2\": null, \"guest-3\": null}";
-    gives(stage.cluster, &format!("lights.morse.s('E').set(each=True, on=\"{LABEL}\")"), all)?;
-    for guest in &stage.guests {
-        guest.process.line_with("board: led on", PATIENCE)?;
-        guest.process.line_with("board: led off", PATIENCE)?;
+    gives(stage.cluster, "lights.morse.s('E').set(on=\"guest-1\")", "null")?;
+    let process = &stage.guests[0].process;
+    process.line_with("board: LED on", PATIENCE)?;
+    process.line_with("board: LED off", PATIENCE).map(drop)
+}
+
+fn roll_call(stage: &mut Stage<'_>) -> Result {
+    gives(stage.cluster, "sys.ping.s().set(each=True)", &each(&["\"pong\""; GUESTS + 1]))?;
+    let vitals = answer(stage.cluster, &["run", &format!("sys.vitals.s().set(each=True, on=\"{LABEL}\")")])?;
+    if vitals.matches("\"memory_free_bytes\"").count() != GUESTS {
+        return Err(format!("the vitals are {vitals}"));
     }
-    Ok(())
+    gives(stage.cluster, "board.gpio_write.s(5, True).set(on=\"guest-1\")", "null")?;
+    gives(stage.cluster, "board.gpio_read.map([4, 5]).set(on=\"guest-1\")", "[false, true]")
+}
+
+fn reboot(stage: &mut Stage<'_>) -> Result {
+    if answer(stage.cluster, &["run", "sys.reboot.s().set(on=\"guest-1\")"]).is_ok() {
+        return Err("guest-1 may be rebooted".into());
+    }
+    gives(stage.cluster, "sys.reboot.s().set(on=\"guest-3\")", "null")?;
+    let process = &stage.guests[GUESTS - 1].process;
+    process.line_with("module tasks is there, from flash", PATIENCE)?;
+    process.line_with("ready", PATIENCE)?;
+    gives(stage.cluster, "add.s(3, 3).set(on=\"guest-3\")", "6")
+}
+
+/// A map from each node at the beginning to its result.
+fn each(results: &[&str]) -> String {
+    let guests = (1..=GUESTS).map(|number| format!("guest-{number}"));
+    let items = guests.chain(["pc".to_owned()]).zip(results).map(|(node, result)| format!("\"{node}\": {result}"));
+    format!("{{{}}}", items.collect::<Vec<_>>().join(", "))
 }
 
 /// On whichever nodes.
@@ -210,6 +314,13 @@ fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
     let job = cluster.start_as("long", cluster.client(&["run", long]))?;
     until("the run of fib", PATIENCE, || Ok(is_running(cluster, "guest-1").then_some(())))?;
     expect(long, job, "9227465")
+}
+
+/// Whoever has started it has gone, as has the PC: there are two guests and the server.
+fn submitted_by_a_task(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", &in_root("functions/flow.wasm").to_string_lossy()])?;
+    gives(stage.cluster, "flow.squares.s(10, \"guest-1\", 1000).set(on=\"guest-1\")", "null")?;
+    stage.guests[0].process.line_with("task: 285", PATIENCE).map(drop)
 }
 
 /// With a status that says so; and it tells what memory it needed.

@@ -207,7 +207,9 @@ impl Guest {
         qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-drive"]);
         qemu.arg(format!("if=pflash,unit=1,format=raw,file={}", flash.display())).arg("-device");
         qemu.arg(format!("loader,file={},addr={SETTINGS_ADDRESS},force-raw=on", settings.display()));
-        let process = Background::start(qemu.arg("-kernel").arg(firmware))?;
+        // Not as a kernel: with a flash, QEMU would start what is there.
+        qemu.arg("-device").arg(format!("loader,file={},cpu-num=0", firmware.display()));
+        let process = Background::start(&mut qemu)?;
         Ok(Guest { process, files })
     }
 }

@@ -30,6 +30,7 @@ use embassy_net::Stack;
 use embassy_net::tcp::TcpSocket;
 use embassy_time::{Duration, Instant, Timer};
 
+use crate::builtin::Builtins;
 use crate::device::Device;
 use crate::executor::{Executor, Report};
 use crate::link::{Down, Link, LinkConfig, Packet, Will};
@@ -59,6 +60,8 @@ const HEAP_PER_BYTE: usize = 6;
 pub enum End {
     /// It was told to leave, has finished and has said goodbye.
     Drained,
+    /// A task that may has asked for a reboot: it has left as above, and the chip is to start again.
+    Reboot,
     /// An older node has its name.
     NameTaken,
 }
@@ -126,6 +129,8 @@ struct Driver<F> {
     /// When a leaving node hands back what runs.
     hand_back_at: Option<Instant>,
     end: Option<End>,
+    /// A task has asked for a reboot.
+    reboots: bool,
     /// The next packet is sealed into this.
     buf: Vec<u8>,
     /// What the last slice has led to.
@@ -138,13 +143,17 @@ impl<F: Flash> Driver<F> {
         let limits = Limits::chip();
         let wasm = broccoli_wasm::Limits::chip();
         let deploy_public = settings.deploy_public;
+        let mut features = settings.features.clone();
+        let of_board = device.capabilities.iter().map(|capability| String::from(*capability));
+        features.extend(of_board.filter(|capability| !settings.features.contains(capability)));
+        let builtins = Builtins::new(&settings, &features, SLOTS, &device);
         let config = Config {
             name: settings.name,
             keys: alloc::vec![settings.key],
             deploy_public,
             slots: SLOTS,
-            features: settings.features,
-            natives: Vec::new(),
+            features,
+            natives: builtins.natives(),
             resident: settings.resident,
             durable: false,
             holds_code: true,
@@ -158,7 +167,7 @@ impl<F: Flash> Driver<F> {
             node,
             topics: Topics::new(settings.cluster),
             name: settings.name,
-            executor: Executor::new(limits.result_bytes_max as usize, &device),
+            executor: Executor::new(limits.result_bytes_max as usize, &device, builtins),
             store,
             engine: Engine::new(wasm),
             device,
@@ -167,6 +176,7 @@ impl<F: Flash> Driver<F> {
             wall_clock_at: Instant::now(),
             hand_back_at: None,
             end: None,
+            reboots: false,
             buf: Vec::new(),
             reports: Vec::new(),
             foreign_key_told: false,
@@ -280,7 +290,14 @@ impl<F: Flash> Driver<F> {
                 }
                 self.feed(Input::Executed { run, outcome });
             }
-            Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Reboot => {
+                self.reboots = true;
+                self.node.drain(now());
+            }
+            Report::Logged(run, text) => {
+                log::info!("task: {text}");
+                self.feed(Input::Logged { run, text });
+            }
             Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
             Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
         }
@@ -365,7 +382,7 @@ impl<F: Flash> Driver<F> {
     fn execute(&mut self, execute: Execute) {
         let (run, module) = (execute.run, execute.function.module);
         let callable = if self.executor.has_module(&module) { Ok(()) } else { self.compile(&module).map(drop) };
-        let started = callable.map_err(|reason| Failure::new(Cause::Crashed, &reason));
+        let started = callable.map_err(|reason| Failure::new(Cause::Crashed, reason));
         if let Err(failure) = started.and_then(|()| self.executor.start(Instant::now(), execute)) {
             self.feed(Input::Executed { run, outcome: Err(failure) });
         }
@@ -373,7 +390,7 @@ impl<F: Flash> Driver<F> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Drained => self.end = Some(End::Drained),
+            Event::Drained => self.end = Some(if self.reboots { End::Reboot } else { End::Drained }),
             Event::NameTaken => {
                 log::error!("an older node has the name {}", self.name);
                 self.end = Some(End::NameTaken);

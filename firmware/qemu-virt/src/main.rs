@@ -15,7 +15,7 @@ mod memory;
 mod net;
 mod virtio;
 
-use broccoli_embassy::{Device, End, Settings};
+use broccoli_embassy::{Device, End, Settings, capability};
 use embassy_executor::{Executor, Spawner};
 use embassy_net::{Config, StackResources};
 use log::{error, info};
@@ -53,6 +53,8 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
         unix_ms: || Some(machine::unix_ms()),
         memory: memory::heap,
         board: board::perform,
+        board_kind: "qemu-virt",
+        capabilities: &[capability::LED, capability::GPIO],
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
     let seed = u64::from_le_bytes(virtio::random(&mut random)?);
@@ -83,6 +85,7 @@ async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack
     );
     match end {
         End::Drained => machine::exit(0),
+        End::Reboot => machine::reset(),
         End::NameTaken => machine::exit(2),
     }
 }
