@@ -26,10 +26,12 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
-  qemu [--nodes N]     build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
+  qemu [--nodes N] [--flash DIR]
+                       build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
                        the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults: as
-                       for `broccoli`); they end with this program
+                       for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests               test such nodes beside one on this machine, on both servers
+  guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ("demo", args) => demo(args),
         ("qemu", args) => qemu::run(args),
         ("guests", []) => guests::run(),
+        ("guests", [flag]) if flag == "--many" => guests::run_many(),
         ("test", []) => test::run(),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),

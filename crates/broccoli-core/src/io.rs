@@ -74,7 +74,7 @@ pub enum Input<'a> {
         /// Milliseconds since 1970-01-01 00:00 UTC.
         unix_ms: u64,
     },
-    /// The answer to [`Action::Install`], or a module that was in the store at the start, or one
+    /// The answer to [`Action::Install`], a refusal after [`Action::Reserve`], or a module that was in the store at the start, or one
     /// that is deployed from here.
     Installed {
         /// The module.
@@ -139,6 +139,9 @@ pub enum Action {
     Execute(Execute),
     /// Stop a run as soon as possible; it still answers with [`Input::Executed`].
     Abort(RunId),
+    /// Make room for a module that is about to be pulled. Is there none, answer at once with
+    /// [`Input::Installed`] and why; then no chunk of it comes.
+    Reserve(SignedManifest),
     /// Keep a chunk of a module that is being pulled.
     StoreChunk {
         /// The module.

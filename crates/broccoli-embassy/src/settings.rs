@@ -10,6 +10,7 @@
 //! label=room=kitchen          as often as needed
 //! user=…, password=…          if the MQTT server wants others than a member of the cluster has
 //! resident=yes                if it takes jobs of others
+//! reboot=yes                  if tasks may reboot it
 //! ```
 //!
 //! A partition or region of memory: the text ends at its first zero or erased (0xff) byte.
@@ -24,8 +25,8 @@ use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
 const FIRST_LINE: &str = "broccoli settings 1";
-/// Most labels and capabilities of a node, and the longest.
-const FEATURES_MAX: usize = 16;
+/// Most labels of a node, and the longest. Together with what its board has they are at most 16.
+const FEATURES_MAX: usize = 12;
 const FEATURE_BYTES_MAX: usize = 64;
 
 /// Settings of a node.
@@ -49,6 +50,8 @@ pub struct Settings {
     pub credentials: (String, String),
     /// Whether it takes jobs of others. Not unless told: its queue is small.
     pub resident: bool,
+    /// Whether tasks may reboot it. Not unless told.
+    pub reboots: bool,
 }
 
 /// Why settings cannot be used.
@@ -101,6 +104,7 @@ struct Lines<'t> {
     user: Option<&'t str>,
     password: Option<&'t str>,
     resident: Option<&'t str>,
+    reboot: Option<&'t str>,
     features: Vec<String>,
 }
 
@@ -116,6 +120,7 @@ impl<'t> Lines<'t> {
             "user" => &mut self.user,
             "password" => &mut self.password,
             "resident" => &mut self.resident,
+            "reboot" => &mut self.reboot,
             "label" => return self.label(value),
             _ => return Err(SettingsError::Unknown),
         };
@@ -150,12 +155,17 @@ impl<'t> Lines<'t> {
             deploy_public: DeployPublic(self.deploy_public.and_then(unhex).ok_or(Bad("deploy_public"))?),
             features: self.features,
             credentials,
-            resident: match self.resident {
-                None | Some("no") => false,
-                Some("yes") => true,
-                Some(_) => return Err(Bad("resident")),
-            },
+            resident: yes_or_no(self.resident).ok_or(Bad("resident"))?,
+            reboots: yes_or_no(self.reboot).ok_or(Bad("reboot"))?,
         })
+    }
+}
+
+fn yes_or_no(value: Option<&str>) -> Option<bool> {
+    match value {
+        None | Some("no") => Some(false),
+        Some("yes") => Some(true),
+        Some(_) => None,
     }
 }
 
@@ -178,14 +188,16 @@ mod tests {
             assert_eq!((settings.name.as_str(), settings.host.as_str(), settings.port), ("g1", "10.0.2.2", 1883));
             assert_eq!((settings.key.to_bytes(), settings.features.len()), ([15; 32], 2));
             let member = ("c1".into(), settings.key.mqtt_password());
-            assert_eq!((settings.credentials, settings.resident), (member, false));
+            assert_eq!((settings.credentials, settings.resident, settings.reboots), (member, false, false));
         }
     }
 
     #[test]
     fn what_the_server_wants_goes_before_what_a_member_has() {
-        let settings = Settings::parse(text("user=u\npassword=p=1\nresident=yes\n").as_bytes()).expect("settings");
-        assert_eq!((settings.credentials, settings.resident), (("u".into(), "p=1".into()), true));
+        let lines = "user=u\npassword=p=1\nresident=yes\nreboot=yes\n";
+        let settings = Settings::parse(text(lines).as_bytes()).expect("settings");
+        assert_eq!(settings.credentials, ("u".into(), "p=1".into()));
+        assert_eq!((settings.resident, settings.reboots), (true, true));
     }
 
     #[test]
@@ -199,6 +211,7 @@ mod tests {
         assert_eq!(error(&text("server=here")), SettingsError::Bad("server"));
         assert_eq!(error(&text("user=u")), SettingsError::Bad("user or password"));
         assert_eq!(error(&text("resident=maybe")), SettingsError::Bad("resident"));
-        assert_eq!(error(&text(&"label=x\n".repeat(17))), SettingsError::Bad("label"));
+        assert_eq!(error(&text("reboot=maybe")), SettingsError::Bad("reboot"));
+        assert_eq!(error(&text(&"label=x\n".repeat(13))), SettingsError::Bad("label"));
     }
 }
