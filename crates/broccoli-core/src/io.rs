@@ -94,12 +94,38 @@ pub struct RecordKey {
 }
 
 /// One change of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Write {
     /// Which record.
     pub key: RecordKey,
     /// What it is from now on; none deletes it.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<RecordBytes>,
+}
+
+/// The bytes of a record. A large value in it is shared with who else holds it.
+#[derive(Clone, Debug, Default)]
+pub struct RecordBytes {
+    pub(crate) head: Vec<u8>,
+    pub(crate) large: Option<Cbor>,
+    pub(crate) tail: Vec<u8>,
+}
+
+impl RecordBytes {
+    /// The record is these one after the other.
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        [&self.head, self.large.as_ref().map_or(&[], Cbor::as_bytes), &self.tail]
+    }
+
+    /// The record as one.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.pieces().concat()
+    }
+}
+
+impl From<Vec<u8>> for RecordBytes {
+    fn from(bytes: Vec<u8>) -> RecordBytes {
+        RecordBytes { head: bytes, ..RecordBytes::default() }
+    }
 }
 
 /// One execution on this node, unique in its epoch.

@@ -40,7 +40,8 @@ fn main() -> ! {
     })
 }
 
-/// Starts the network and the node.
+/// Starts the network and the node. What it needs of the stack is free again after it: not inlined.
+#[inline(never)]
 fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
     use alloc::string::ToString;
     let settings = Settings::parse(memory::settings()).map_err(|error| error.to_string())?;
