@@ -156,7 +156,7 @@ impl<F: Flash> Driver<F> {
             deploy_public,
             slots: SLOTS,
             features,
-            natives: builtins.natives(),
+            natives: Builtins::natives(),
             resident: settings.resident,
             durable: false,
             holds_code: true,
@@ -199,7 +199,8 @@ impl<F: Flash> Driver<F> {
     async fn run_online(&mut self, link: &mut Link<'_>) -> Result<End, Down> {
         self.feed(Input::PacketLimit(link.packet_bytes_max()));
         self.feed(Input::Connected);
-        log::info!("ready  {}", self.name);
+        let memory = (self.device.memory)();
+        log::info!("ready  {}; heap: {} bytes used, {} free", self.name, memory.used, memory.free);
         loop {
             let is_busy = self.drain(link).await?;
             if let Some(end) = self.end {
@@ -417,8 +418,11 @@ impl<F: Flash> Driver<F> {
 impl<F: Flash> Driver<F> {
     /// A module is about to come: refuses it before it has cost anything, or keeps room for it.
     fn reserve(&mut self, signed: SignedManifest) {
-        let (need, max) = (self.heap_bytes(signed.manifest.size), self.heap_bytes_max);
-        let fits = if need > max { Err(no_memory(need, max)) } else { Ok(()) };
+        let need = self.heap_bytes(signed.manifest.size);
+        self.make_room(need);
+        // What a run has now will be free.
+        let free = if self.executor.is_idle() { (self.device.memory)().free } else { self.heap_bytes_max };
+        let fits = if need > free { Err(no_memory(need, free)) } else { Ok(()) };
         let reserved = fits.and_then(|()| self.store.reserve(&signed).map_err(|error| error.to_string()));
         if let Err(reason) = reserved {
             log::warn!("module {} is refused: {reason}", signed.manifest.name);
