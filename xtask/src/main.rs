@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|qemu|test|dist|mutants|fuzz|bench|chaos|soak`.
+//! Developer commands: `cargo xtask demo|qemu|sizes|test|dist|mutants|fuzz|bench|chaos|soak`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
@@ -11,6 +11,7 @@ mod guests;
 mod mutants;
 mod process;
 mod qemu;
+mod sizes;
 mod soak;
 mod test;
 mod tools;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests               test such nodes beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
+  sizes                check what the firmware for QEMU takes of flash, memory and instructions
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ("qemu", args) => qemu::run(args),
         ("guests", []) => guests::run(),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
+        ("sizes", []) => sizes::run(),
         ("test", []) => test::run(),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
