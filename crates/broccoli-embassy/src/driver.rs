@@ -11,6 +11,7 @@
 //! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection
 //! the same loop runs on, while another future dials.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -140,7 +141,9 @@ struct Driver<F> {
 }
 
 impl<F: Flash> Driver<F> {
-    fn new(settings: Settings, device: Device, flash: F) -> Driver<F> {
+    /// On the heap, and not inlined: what it takes to make it must not stay on the stack.
+    #[inline(never)]
+    fn new(settings: Settings, device: Device, flash: F) -> Box<Driver<F>> {
         let limits = Limits::chip();
         let wasm = broccoli_wasm::Limits::chip();
         let deploy_public = settings.deploy_public;
@@ -164,7 +167,7 @@ impl<F: Flash> Driver<F> {
         let heap_bytes_max = (device.memory)().free;
         let mut node = Node::new(config, Epoch(device.epoch), device.seed, now());
         let store = open_store(flash, &wasm, &deploy_public, &mut node);
-        let mut driver = Driver {
+        let mut driver = Box::new(Driver {
             node,
             topics: Topics::new(settings.cluster),
             name: settings.name,
@@ -181,7 +184,7 @@ impl<F: Flash> Driver<F> {
             buf: Vec::new(),
             reports: Vec::new(),
             foreign_key_told: false,
-        };
+        });
         driver.tell_time();
         driver
     }
