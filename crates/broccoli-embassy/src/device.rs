@@ -16,6 +16,8 @@ pub struct Device {
     pub memory: fn() -> Memory,
     /// Does what a task asks of the board, at once; an error says why it cannot be done.
     pub board: fn(HostCall) -> Result<i32, &'static str>,
+    /// Told when the node is connected to its MQTT server, and when it is no longer: for a lamp.
+    pub connected: fn(bool),
 }
 
 /// State of a heap, in bytes.

@@ -77,6 +77,7 @@ pub async fn run(settings: Settings, device: Device, stack: Stack<'_>) -> End {
                         return end;
                     }
                     Err(down) => {
+                        (driver.device.connected)(false);
                         driver.feed(Input::Disconnected);
                         down
                     }
@@ -172,6 +173,7 @@ impl Driver {
     async fn run_online(&mut self, link: &mut Link<'_>) -> Result<End, Down> {
         self.feed(Input::PacketLimit(link.packet_bytes_max()));
         self.feed(Input::Connected);
+        (self.device.connected)(true);
         log::info!("ready  {}", self.name);
         loop {
             let is_busy = self.drain(link).await?;

@@ -29,4 +29,4 @@ mod store;
 pub use broccoli_abi::HostCall;
 pub use device::{Device, Memory};
 pub use driver::{End, run};
-pub use settings::{Settings, SettingsError};
+pub use settings::{Settings, SettingsError, Wifi};

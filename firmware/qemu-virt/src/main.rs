@@ -52,6 +52,7 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
         unix_ms: || Some(machine::unix_ms()),
         memory: memory::heap,
         board: board::perform,
+        connected: |_| {},
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
     let seed = u64::from_le_bytes(virtio::random(&mut random)?);
