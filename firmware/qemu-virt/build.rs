@@ -10,6 +10,8 @@ fn main() {
     // In this order. Not in a configuration of Cargo, which an environment with flags of its own would replace.
     println!("cargo:rustc-link-arg=-Tmemory.x");
     println!("cargo:rustc-link-arg=-Tlink.x");
+    // Code that is there twice, once. No function is compared with another one here.
+    println!("cargo:rustc-link-arg=--icf=all");
     println!("cargo:rerun-if-changed=memory.x");
     println!("cargo:rerun-if-changed=build.rs");
 }

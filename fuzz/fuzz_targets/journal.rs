@@ -71,7 +71,7 @@ fn live(node: &mut Node, journal: &mut Journal, random: &mut Random, actions_max
                 Action::Persist { number, writes } => {
                     for write in writes {
                         match write.value {
-                            Some(value) => journal.insert(write.key, value),
+                            Some(value) => journal.insert(write.key, value.to_vec()),
                             None => journal.remove(&write.key),
                         };
                     }

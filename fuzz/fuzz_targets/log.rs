@@ -95,6 +95,7 @@ impl<'a> Case<'a> {
         for Write { key, value } in writes {
             match value {
                 Some(value) => {
+                    let value = value.to_vec();
                     self.written.insert((key, value.clone()));
                     self.model.insert(key, value);
                 }
@@ -107,7 +108,7 @@ impl<'a> Case<'a> {
         let (key, len) = (self.byte(), self.byte());
         let key = RecordKey { job: u64::from(key % 4), number: u32::from(key / 4 % 4) };
         let fill = self.written.len() as u8;
-        Write { key, value: (len < 255).then(|| vec![fill; usize::from(len)]) }
+        Write { key, value: (len < 255).then(|| vec![fill; usize::from(len)].into()) }
     }
 
     /// The log, after what it holds was compared with what it should.

@@ -1,9 +1,9 @@
 //! Nodes on a microcontroller, beside one on this machine, in one cluster: on both servers.
 //!
-//! Three guests of QEMU and a PC blink, run the seed's examples and a word count; a guest is killed in the middle
-//! of a chord and comes back; a task that never ends is stopped; a long one keeps nobody waiting; a guest
-//! leaves well, and says how much memory it needed.
+//! Owns the list of what must hold, and in which order it is looked at. First there are a PC and three guests of QEMU;
+//! then the guests are alone, and what they know comes from their flash or from each other.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,48 @@ use crate::{BENCH_TEXT, Result, in_root};
 mod seed;
 
 const GUESTS: usize = 3;
+/// A crowd of them, and what it has to do.
+const MANY: usize = 16;
+const MANY_TASKS: usize = 2_000;
+/// Calls that are measured, one after the other.
+const CALLS: usize = 200;
 /// How long anything may take: QEMU interprets, maybe on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds what is needed and runs everything on one server after the other.
+/// What must hold, one after the other.
+const CHECKS: [(&str, Check); 15] = [
+    ("three guests join, and get a module when they need it", join),
+    ("one broadcast blinks on the board of each node", blink),
+    ("a deployed module blinks, too", morse),
+    ("the roll call names all nodes, and pins are set and read", roll_call),
+    ("a task reboots a guest where that is allowed", reboot),
+    ("the examples of the first Broccoli, and the word count", examples),
+    ("a guest is killed in the middle of a chord, and comes back", kill_in_a_chord),
+    ("a task that never ends is stopped, a long one disturbs nobody", stop_and_go_on),
+    ("more results than there is memory for", many_results),
+    ("one call after the other", calls),
+    ("the third version of a module works as the first", versions),
+    ("alone after a restart, a guest has its modules from flash", from_flash),
+    ("a late guest gets a module from another guest", late),
+    ("a task on a guest submits a canvas, which guests alone finish", submitted_by_a_task),
+    ("a guest that is asked to leave does", leave),
+];
+
+type Check = fn(&mut Stage<'_>) -> Result;
+
+/// A cluster and its guests.
+struct Stage<'c> {
+    cluster: &'c Cluster,
+    firmware: &'c Path,
+    place: Place,
+    /// None once it is gone.
+    pc: Option<Background>,
+    guests: Vec<Guest>,
+    /// What the PC alone has counted.
+    words: String,
+}
+
+/// Builds what is needed and looks at everything on one server after the other.
 ///
 /// # Errors
 /// The first thing that is not as it must be.
@@ -29,47 +67,146 @@ pub(crate) fn run() -> Result {
     let programs = Programs::build(false)?;
     let firmware = qemu::build()?;
     for server in Server::ALL {
-        let start = Instant::now();
         let cluster = Cluster::new(&programs, server, "guests")?;
         on_a_cluster(&cluster, &firmware).map_err(|error| format!("{}: {error}", server.name()))?;
-        println!("{}: {:.1} s", server.name(), start.elapsed().as_secs_f32());
     }
     Ok(())
+}
+
+/// Has a crowd of guests run one group, in which each of them has to take part, and measures calls to one of them.
+///
+/// # Errors
+/// A guest takes no part, or what else is not as it must be.
+pub(crate) fn run_many() -> Result {
+    let programs = Programs::build(false)?;
+    let firmware = qemu::build()?;
+    let cluster = Cluster::new(&programs, Server::Mosquitto, "many")?;
+    let _server = cluster.start_server()?;
+    // It holds the jobs and runs nothing.
+    let mut stage = Stage::new(&cluster, &firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
+    answer(&cluster, &["deploy", "--examples"])?;
+    stage.guests = (1..=MANY).map(|number| stage.start(number, "")).collect::<Result<_>>()?;
+    for guest in &stage.guests {
+        guest.process.line_with("ready", PATIENCE)?;
+    }
+    for number in 1..=MANY {
+        sums(&cluster, &format!("guest-{number}"), 1)?;
+    }
+    let before = tasks_run(&cluster)?;
+    let start = Instant::now();
+    sums(&cluster, LABEL, MANY_TASKS)?;
+    let took = start.elapsed();
+    let shares: Vec<u64> = tasks_run(&cluster)?.iter().zip(&before).map(|(after, before)| after - before).collect();
+    println!("{MANY_TASKS} tasks on {MANY} guests: {:.2} s; tasks of each: {shares:?}", took.as_secs_f32());
+    if shares.len() != MANY || shares.contains(&0) {
+        return Err("not every guest has taken part".into());
+    }
+    calls(&mut stage)?;
+    stage.guests.iter().try_for_each(was_calm)
+}
+
+/// Of each guest, in the order of their names.
+fn tasks_run(cluster: &Cluster) -> Result<Vec<u64>> {
+    let nodes = answer(cluster, &["nodes", "--json"])?;
+    // Each node's own name comes before this number of its.
+    let guests = nodes.split("\"name\":\"guest-").skip(1);
+    let number = |guest: &str| {
+        let (_, rest) = guest.split_once("\"tasks_run\":")?;
+        rest.split(|end: char| !end.is_ascii_digit()).next()?.parse().ok()
+    };
+    guests.map(number).collect::<Option<_>>().ok_or_else(|| format!("a guest is silent: {nodes}"))
 }
 
 fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
     let _server = cluster.start_server()?;
     let url = cluster.url(cluster.addr);
-    let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--server", &url];
-    let _pc = cluster.start_node("pc", cluster.broccoli(&pc))?;
-    answer(cluster, &["deploy", "--examples"])?;
-    let text = in_root(BENCH_TEXT).to_string_lossy().into_owned();
-    let words = answer(cluster, &["wordcount", &text])?;
+    let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--board", "simulated", "--server", &url];
+    let mut stage = Stage::new(cluster, firmware, cluster.start_node("pc", cluster.broccoli(&pc))?)?;
+    println!("{}", url.rsplit_once('@').map_or(&*url, |(_, address)| address));
+    for (what, check) in CHECKS {
+        let start = Instant::now();
+        check(&mut stage).map_err(|error| format!("{what}: {error}"))?;
+        stage.guests.iter().try_for_each(was_calm).map_err(|error| format!("{what}: {error}"))?;
+        println!("{:>7.1} s  {what}", start.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
 
-    let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
+impl<'c> Stage<'c> {
+    fn new(cluster: &'c Cluster, firmware: &'c Path, pc: Background) -> Result<Stage<'c>> {
+        let url = cluster.url(cluster.addr);
+        let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
+        Ok(Stage { cluster, firmware, place, pc: Some(pc), guests: Vec::new(), words: String::new() })
+    }
+
+    /// Starts a guest on the flash that it had before, if it was there.
+    fn start(&self, number: usize, more: &str) -> Result<Guest> {
+        let name = format!("guest-{number}");
+        let flash = self.cluster.dir().join(format!("{name}.flash"));
+        Guest::start(self.firmware, &self.place, &name, more, Some(&flash))
+    }
+}
+
+fn join(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", "--examples"])?;
+    stage.words = words(stage.cluster)?;
     // The last one takes jobs of others, so that it can be asked to leave. Clients prefer the PC, which has a disk.
-    let more = |number| if number == GUESTS { "resident=yes\n" } else { "" };
-    let start = |number| Guest::start(firmware, &place, &format!("guest-{number}"), more(number));
-    let mut guests = (1..=GUESTS).map(start).collect::<Result<Vec<_>>>()?;
-    for (number, guest) in (1..).zip(&guests) {
+    let more = |number| if number == GUESTS { "resident=yes\nreboot=yes\n" } else { "" };
+    stage.guests = (1..=GUESTS).map(|number| stage.start(number, more(number))).collect::<Result<_>>()?;
+    for (number, guest) in (1..).zip(&stage.guests) {
         guest.process.line_with("ready", PATIENCE)?;
-        sums(cluster, &format!("guest-{number}"), 100)?;
-        // It gets the module when the first task wants it, from the PC or from another guest.
+        sums(stage.cluster, &format!("guest-{number}"), 100)?;
+        // From the PC or from another guest.
         guest.process.line_with("module tasks is installed", PATIENCE)?;
     }
-    blink(cluster, &guests)?;
-    examples(cluster)?;
-    if answer(cluster, &["wordcount", &text])? != words {
-        return Err("guests count other words".into());
+    Ok(())
+}
+
+fn many_results(stage: &mut Stage<'_>) -> Result {
+    // Of tasks that end faster than they are acknowledged.
+    sums(stage.cluster, "guest-1", 2_000)
+}
+
+/// Measured, not judged: the machine may be busy.
+fn calls(stage: &mut Stage<'_>) -> Result {
+    let measured = stage.cluster.start_as("calls", stage.cluster.round_trips("guest-1", CALLS))?;
+    println!("           {}", measured.answer(PATIENCE)?);
+    Ok(())
+}
+
+/// Each version has the memory to itself once the ones before are not called any more.
+fn versions(stage: &mut Stage<'_>) -> Result {
+    for _ in 0..3 {
+        answer(stage.cluster, &["deploy", "--examples"])?;
+        sums(stage.cluster, "guest-1", 100)?;
+        stage.guests[0].process.line_with("module tasks is installed", PATIENCE)?;
     }
-    kill_in_a_chord(cluster, &mut guests[1])?;
-    guests[1] = start(2)?;
-    gives(cluster, "add.s(1, 1).set(on=\"guest-2\")", "2")?;
-    stop_and_go_on(cluster)?;
-    // More results than there is memory for, of tasks that end faster than they are acknowledged.
-    sums(cluster, "guest-1", 2_000)?;
-    guests.iter().try_for_each(was_calm)?;
-    leave(cluster, &mut guests[GUESTS - 1])
+    Ok(())
+}
+
+/// Nobody else is there who has the module.
+fn from_flash(stage: &mut Stage<'_>) -> Result {
+    stage.guests.iter_mut().try_for_each(|guest| guest.process.kill())?;
+    stage.pc.take().map_or(Ok(()), |mut pc| pc.kill())?;
+    let guest = stage.start(1, "resident=yes\n")?;
+    guest.process.line_with("module tasks is there, from flash", PATIENCE)?;
+    guest.process.line_with("ready", PATIENCE)?;
+    stage.guests = vec![guest];
+    gives(stage.cluster, "add.s(1, 2).set(on=\"guest-1\")", "3")?;
+    while let Some(line) = stage.guests[0].process.line(Instant::now()) {
+        if line.contains("is installed") {
+            return Err(format!("from somewhere else: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Only the guest that has just started again has it.
+fn late(stage: &mut Stage<'_>) -> Result {
+    let guest = stage.start(GUESTS + 1, "")?;
+    stage.guests.push(guest);
+    sums(stage.cluster, &format!("guest-{}", GUESTS + 1), 100)?;
+    stage.guests[1].process.line_with("module tasks is installed", PATIENCE).map(drop)
 }
 
 /// A node adds many numbers.
@@ -90,39 +227,83 @@ fn was_calm(guest: &Guest) -> Result {
     Ok(())
 }
 
-/// One command blinks on the board of each guest.
-fn blink(cluster: &Cluster, guests: &[Guest]) -> Result {
-    answer(cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
-    let all = "{\"guest-1\": null, \"guest-2\": null, \"guest-3\": null}";
-    gives(cluster, &format!("lights.morse.s('E').set(each=True, on=\"{LABEL}\")"), all)?;
-    for guest in guests {
-        guest.process.line_with("board: led on", PATIENCE)?;
-        guest.process.line_with("board: led off", PATIENCE)?;
-    }
-    Ok(())
+/// By a function that every node has.
+fn blink(stage: &mut Stage<'_>) -> Result {
+    gives(stage.cluster, "board.blink.s(2, 20).set(each=True, on=\"led\")", &each(&["null"; GUESTS + 1]))?;
+    let log = stage.cluster.dir().join("logs/pc");
+    until("a blink of the PC", PATIENCE, || {
+        let said = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        Ok((said.matches("board: LED on").count() == 2 && said.matches("board: LED off").count() == 2).then_some(()))
+    })?;
+    stage.guests.iter().try_for_each(|guest| {
+        let expected = ["board: LED on", "board: LED off"].repeat(2);
+        expected.iter().try_for_each(|line| guest.process.line_with(line, PATIENCE).map(drop))
+    })
 }
 
-/// The examples of the document that Broccoli began with, on whichever nodes.
-fn examples(cluster: &Cluster) -> Result {
-    for example in seed::examples().iter().filter(|example| !example.name.contains("only built")) {
-        gives(cluster, example.source, example.result)?;
+fn morse(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", &in_root("functions/lights.wasm").to_string_lossy()])?;
+    gives(stage.cluster, "lights.morse.s('E').set(on=\"guest-1\")", "null")?;
+    let process = &stage.guests[0].process;
+    process.line_with("board: LED on", PATIENCE)?;
+    process.line_with("board: LED off", PATIENCE).map(drop)
+}
+
+fn roll_call(stage: &mut Stage<'_>) -> Result {
+    gives(stage.cluster, "sys.ping.s().set(each=True)", &each(&["\"pong\""; GUESTS + 1]))?;
+    let vitals = answer(stage.cluster, &["run", &format!("sys.vitals.s().set(each=True, on=\"{LABEL}\")")])?;
+    if vitals.matches("\"memory_free_bytes\"").count() != GUESTS {
+        return Err(format!("the vitals are {vitals}"));
     }
-    Ok(())
+    gives(stage.cluster, "board.gpio_write.s(5, True).set(on=\"guest-1\")", "null")?;
+    gives(stage.cluster, "board.gpio_read.map([4, 5]).set(on=\"guest-1\")", "[false, true]")
+}
+
+fn reboot(stage: &mut Stage<'_>) -> Result {
+    if answer(stage.cluster, &["run", "sys.reboot.s().set(on=\"guest-1\")"]).is_ok() {
+        return Err("guest-1 may be rebooted".into());
+    }
+    gives(stage.cluster, "sys.reboot.s().set(on=\"guest-3\")", "null")?;
+    let process = &stage.guests[GUESTS - 1].process;
+    process.line_with("module tasks is there, from flash", PATIENCE)?;
+    process.line_with("ready", PATIENCE)?;
+    gives(stage.cluster, "add.s(3, 3).set(on=\"guest-3\")", "6")
+}
+
+/// A map from each node at the beginning to its result.
+fn each(results: &[&str]) -> String {
+    let guests = (1..=GUESTS).map(|number| format!("guest-{number}"));
+    let items = guests.chain(["pc".to_owned()]).zip(results).map(|(node, result)| format!("\"{node}\": {result}"));
+    format!("{{{}}}", items.collect::<Vec<_>>().join(", "))
+}
+
+/// On whichever nodes.
+fn examples(stage: &mut Stage<'_>) -> Result {
+    for example in seed::examples().iter().filter(|example| !example.name.contains("only built")) {
+        gives(stage.cluster, example.source, example.result)?;
+    }
+    if words(stage.cluster)? == stage.words { Ok(()) } else { Err("guests count other words".into()) }
+}
+
+fn words(cluster: &Cluster) -> Result<String> {
+    answer(cluster, &["wordcount", &in_root(BENCH_TEXT).to_string_lossy()])
 }
 
 /// What ran on the killed guest runs again elsewhere; the sum is exact.
-fn kill_in_a_chord(cluster: &Cluster, guest: &mut Guest) -> Result {
+fn kill_in_a_chord(stage: &mut Stage<'_>) -> Result {
     let chord = format!("chord(sleep_ms.s(100, i).set(on=\"{LABEL}\") for i in range(60))(tsum.s())");
-    let job = cluster.start_as("chord", cluster.client(&["run", &chord]))?;
-    until("a run on guest-2", PATIENCE, || Ok(is_running(cluster, "guest-2").then_some(())))?;
-    guest.process.kill()?;
+    let job = stage.cluster.start_as("chord", stage.cluster.client(&["run", &chord]))?;
+    until("a run on guest-2", PATIENCE, || Ok(is_running(stage.cluster, "guest-2").then_some(())))?;
+    stage.guests[1].process.kill()?;
     let sum = (0..60).sum::<u32>().to_string();
-    expect(&chord, job, &sum)
+    expect(&chord, job, &sum)?;
+    stage.guests[1] = stage.start(2, "")?;
+    gives(stage.cluster, "add.s(1, 1).set(on=\"guest-2\")", "2")
 }
 
-/// A task that does not end is stopped in time, its slot goes on; and one that takes longer than the
-/// server's patience with a silent client disturbs nobody.
-fn stop_and_go_on(cluster: &Cluster) -> Result {
+/// Neither in time, nor for the server's patience with a silent client.
+fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
+    let cluster = stage.cluster;
     let endless = "spin.s(10 ** 15).set(on=\"guest-2\", timeout=1)";
     let job = cluster.start_as("endless", cluster.client(&["run", endless]))?;
     if job.answer(PATIENCE).is_ok() {
@@ -135,14 +316,22 @@ fn stop_and_go_on(cluster: &Cluster) -> Result {
     expect(long, job, "9227465")
 }
 
-/// A guest that is asked to leave does, with a status that says so, and tells what memory it needed.
-fn leave(cluster: &Cluster, guest: &mut Guest) -> Result {
-    answer(cluster, &["drain", "guest-3"])?;
-    println!("guest-3: {}", guest.process.line_with("peak of the heap", PATIENCE)?);
-    match guest.process.succeeds(Instant::now() + PATIENCE) {
+/// Whoever has started it has gone, as has the PC: there are two guests and the server.
+fn submitted_by_a_task(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["deploy", &in_root("functions/flow.wasm").to_string_lossy()])?;
+    gives(stage.cluster, "flow.squares.s(10, \"guest-1\", 1000).set(on=\"guest-1\")", "null")?;
+    stage.guests[0].process.line_with("task: 285", PATIENCE).map(drop)
+}
+
+/// With a status that says so; and it tells what memory it needed.
+fn leave(stage: &mut Stage<'_>) -> Result {
+    answer(stage.cluster, &["drain", "guest-1"])?;
+    let process = &mut stage.guests[0].process;
+    println!("           guest-1: {}", process.line_with("peak of the heap", PATIENCE)?);
+    match process.succeeds(Instant::now() + PATIENCE) {
         Some(true) => Ok(()),
-        Some(false) => Err("guest-3 did not leave well".into()),
-        None => Err("guest-3 does not end".into()),
+        Some(false) => Err("guest-1 did not leave well".into()),
+        None => Err("guest-1 does not end".into()),
     }
 }
 

@@ -27,10 +27,12 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
-  qemu [--nodes N]     build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
+  qemu [--nodes N] [--flash DIR]
+                       build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
                        the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults: as
-                       for `broccoli`); they end with this program
+                       for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests               test such nodes beside one on this machine, on both servers
+  guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   firmware --chip esp32c6
                        build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin
   test                 install what tests need, then check and test everything
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         ("qemu", args) => qemu::run(args),
         ("firmware", args) => firmware::run(args),
         ("guests", []) => guests::run(),
+        ("guests", [flag]) if flag == "--many" => guests::run_many(),
         ("test", []) => test::run(),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use crate::process::{Background, command, run as run_command, target_dir};
 use crate::{Result, in_root, tools};
 
+/// How it is called.
+const USAGE: &str = "usage: cargo xtask qemu [--nodes N] [--flash DIR]";
+
 /// What the firmware is built for.
 pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
 /// Runs it.
@@ -28,6 +31,8 @@ const LOOPBACK: &str = "10.0.2.2";
 /// Where the firmware looks for its settings: see its `memory.x`.
 const SETTINGS_ADDRESS: &str = "0x803ff000";
 const SETTINGS_BYTES_MAX: usize = 4_096;
+/// What QEMU wants its bank of flash to have.
+const FLASH_BYTES: u64 = 32 << 20;
 /// Between two lines of a guest.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
@@ -36,19 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// # Errors
 /// A setting is missing, the firmware does not build, or a guest fails.
 pub(crate) fn run(args: &[String]) -> Result {
-    let nodes = match args {
-        [] => 1,
-        [flag, number] if flag == "--nodes" => number.parse().unwrap_or(0),
-        _ => 0,
-    };
-    if !(1..=NODES_MAX).contains(&nodes) {
-        return Err(format!("usage: cargo xtask qemu [--nodes N], N from 1 to {NODES_MAX}"));
-    }
+    let (nodes, folder) = options(args)?;
     let place = Place::of_environment()?;
     let firmware = build()?;
+    if let Some(folder) = &folder {
+        fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    }
     let start = |number| {
         let name = format!("guest-{number}");
-        Guest::start(&firmware, &place, &name, "").map(|guest| (name, guest))
+        let flash = folder.as_ref().map(|folder| folder.join(format!("{name}.flash")));
+        Guest::start(&firmware, &place, &name, "", flash.as_deref()).map(|guest| (name, guest))
     };
     let guests = (1..=nodes).map(start).collect::<Result<Vec<_>>>()?;
     // Started from this thread: guests end with it.
@@ -58,11 +60,29 @@ pub(crate) fn run(args: &[String]) -> Result {
     ends.fold(Ok(()), Result::and)
 }
 
+/// How many guests, and where their flash is kept.
+fn options(args: &[String]) -> Result<(usize, Option<PathBuf>)> {
+    let (mut nodes, mut folder) = (1, None);
+    for option in args.chunks(2) {
+        match option {
+            [flag, number] if flag == "--nodes" => nodes = number.parse().unwrap_or(0),
+            // QEMU runs in another folder.
+            [flag, path] if flag == "--flash" => folder = std::path::absolute(path).ok(),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    if (1..=NODES_MAX).contains(&nodes) {
+        Ok((nodes, folder))
+    } else {
+        Err(format!("{USAGE}, N from 1 to {NODES_MAX}"))
+    }
+}
+
 /// Shows what a guest prints until it ends.
 fn watch(name: &str, mut guest: Guest) -> Result {
     while let Some(line) = guest.process.line(Instant::now() + PATIENCE) {
         // It has read them, and this program may be killed.
-        guest.remove_settings();
+        guest.remove_files();
         println!("[{name}] {line}");
     }
     match guest.process.succeeds(Instant::now() + PATIENCE) {
@@ -147,47 +167,72 @@ impl Place {
 /// One machine that runs a node. It ends with the value, and with this program.
 pub(crate) struct Guest {
     pub(crate) process: Background,
-    settings: PathBuf,
+    /// Not needed any more once they are open.
+    files: Vec<PathBuf>,
 }
 
 impl Guest {
-    /// Starts the firmware as the node `name`. `more` are lines of its settings.
+    /// Starts the firmware as the node `name`. `more` are lines of its settings. Its flash is in the file `flash`,
+    /// which is made if it is not there; without, it has an empty one that is gone with it.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(crate) fn start(firmware: &Path, place: &Place, name: &str, more: &str) -> Result<Guest> {
+    pub(crate) fn start(firmware: &Path, place: &Place, name: &str, more: &str, flash: Option<&Path>) -> Result<Guest> {
         let text = place.settings(name, more);
         if text.len() > SETTINGS_BYTES_MAX {
             return Err(format!("settings of more than {SETTINGS_BYTES_MAX} bytes"));
         }
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let file = format!("guest-{}-{}.settings", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let settings = target_dir()?.join(file);
-        write_private(&settings, &text).map_err(|error| format!("cannot write {}: {error}", settings.display()))?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = |kind: &str| -> Result<PathBuf> {
+            Ok(target_dir()?.join(format!("guest-{}-{number}.{kind}", std::process::id())))
+        };
+        let settings = file("settings")?;
+        let mut files = vec![settings.clone()];
+        let flash = match flash {
+            Some(flash) => flash.to_owned(),
+            None => {
+                files.push(file("flash")?);
+                file("flash")?
+            }
+        };
+        let cannot = |path: &Path, error| format!("cannot write {}: {error}", path.display());
+        write_private(&settings, &text).map_err(|error| cannot(&settings, error))?;
+        make_flash(&flash).map_err(|error| cannot(&flash, error))?;
         // Whatever ends this program ends its guests.
         let mut qemu = command("setpriv");
         qemu.args(["--pdeathsig", "KILL", PROGRAM, "-M", "virt", "-m", "8M", "-bios", "none"]);
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
         qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-rng-device"]);
-        qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-device"]);
+        qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-drive"]);
+        qemu.arg(format!("if=pflash,unit=1,format=raw,file={}", flash.display())).arg("-device");
         qemu.arg(format!("loader,file={},addr={SETTINGS_ADDRESS},force-raw=on", settings.display()));
-        let process = Background::start(qemu.arg("-kernel").arg(firmware))?;
-        Ok(Guest { process, settings })
+        // Not as a kernel: with a flash, QEMU would start what is there.
+        qemu.arg("-device").arg(format!("loader,file={},cpu-num=0", firmware.display()));
+        let process = Background::start(&mut qemu)?;
+        Ok(Guest { process, files })
     }
 }
 
 impl Guest {
-    /// QEMU keeps what it has read, over restarts of the machine, too.
-    fn remove_settings(&self) {
-        // It may be gone already.
-        let _ = fs::remove_file(&self.settings);
+    /// QEMU has read or opened them once it prints something, over restarts of the machine, too.
+    fn remove_files(&mut self) {
+        for file in self.files.drain(..) {
+            // It may be gone already.
+            let _ = fs::remove_file(file);
+        }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.remove_settings();
+        self.remove_files();
     }
+}
+
+/// Makes a file that is as long as a bank of flash. It takes the disk's room only where it is written.
+fn make_flash(path: &Path) -> std::io::Result<()> {
+    fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_len(FLASH_BYTES)
 }
 
 /// Writes a file that only its owner may read: it holds the key of the cluster.
@@ -247,6 +292,16 @@ mod tests {
         assert_eq!(plain("mqtt://pi.local:x"), None);
         let credentials = Some(("a b".to_owned(), "p@:".to_owned()));
         assert_eq!(server("mqtt://a%20b:p%40%3a@h:1"), Some(("h:1".to_owned(), credentials)));
+    }
+
+    #[test]
+    fn options_of_the_command_are_read() {
+        let read = |line: &str| options(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(read(""), Ok((1, None)));
+        assert_eq!(read("--flash /tmp/x --nodes 3"), Ok((3, Some("/tmp/x".into()))));
+        for wrong in ["--nodes", "--nodes 0", "--nodes 65", "--nodes x", "--flash", "3"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

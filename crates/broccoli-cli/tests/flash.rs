@@ -30,7 +30,8 @@ const SERVER: [&str; 2] = ["--server", "mqtt://192.168.1.10"];
 #[tokio::test]
 async fn an_image_holds_the_firmware_and_who_the_node_is() {
     let home = home().await;
-    let args = ["--name", "c6-1", "--label", "room=kitchen", "--led", "15", "--image-only", "out.bin"];
+    let args =
+        ["--name", "c6-1", "--label", "room=kitchen", "--allow-reboot", "--led", "15", "--image-only", "out.bin"];
     let told = home.run(&[&WIFI[..], &SERVER, &args].concat()).await.ok();
     let cluster = home.cluster_file();
     let field = |name: &str| cluster[name].as_str().unwrap().to_owned();
@@ -40,7 +41,7 @@ async fn an_image_holds_the_firmware_and_who_the_node_is() {
     let image = Image::parse(Chip::Esp32c6, bytes.clone()).unwrap();
     let settings = format!(
         "broccoli settings 1\nname=c6-1\nssid=our net\nserver=192.168.1.10:1883\ncluster={id}\nkey={key}\n\
-         deploy_public={deploy_public}\nwifi_password=secret=42\nlabel=room=kitchen\nled=15\n"
+         deploy_public={deploy_public}\nwifi_password=secret=42\nlabel=room=kitchen\nreboot=yes\nled=15\n"
     );
     assert_eq!(String::from_utf8_lossy(image.settings()), settings);
     // Everything else is the firmware's.
@@ -75,41 +76,40 @@ async fn what_is_not_told_is_found_elsewhere() {
     assert!(!String::from_utf8_lossy(image.settings()).contains("wifi_password"));
 }
 
+/// What a command says that is refused before anything is written.
+async fn refused(home: &Home, parts: &[&[&str]]) -> String {
+    let args = parts.concat();
+    let ended = home.run(&args).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {}", ended.stderr);
+    assert!(!home.0.join("out.bin").exists(), "{args:?}");
+    ended.stderr
+}
+
 #[tokio::test]
 async fn wrong_use_is_found_before_anything_is_written() {
     let home = home().await;
     let out = ["--image-only", "out.bin"];
-    let refused = |parts: &[&[&str]]| {
-        let args = parts.concat();
-        let home = &home;
-        async move {
-            let ended = home.run(&args).await;
-            assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {}", ended.stderr);
-            assert!(!home.0.join("out.bin").exists(), "{args:?}");
-            ended.stderr
-        }
-    };
     let with_ssid = |ssid: &'static str| ["flash", "--chip", "esp32c6", "--ssid", ssid, "--password", "secret=42"];
-    let told = refused(&[&with_ssid("a name of more than thirty-two bytes"), &SERVER, &out]).await;
+    let told = refused(&home, &[&with_ssid("a name of more than thirty-two bytes"), &SERVER, &out]).await;
     assert_eq!(told, "error: the name of a Wi-Fi network has 1 to 32 bytes, this one has 36\n");
-    let told = refused(&[&["flash", "--chip", "esp32c3", "--ssid", "n", "--password", ""], &out]).await;
+    let told = refused(&home, &[&["flash", "--chip", "esp32c3", "--ssid", "n", "--password", ""], &out]).await;
     assert!(told.starts_with("error: there is no firmware for esp32c3 yet: "), "{told}");
-    let told = refused(&[&WIFI, &SERVER, &out, &["--image", "none.bin"]]).await;
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "none.bin"]]).await;
     assert!(told.starts_with("error: cannot read the firmware none.bin: No such file"), "{told}");
     assert!(told.contains("cargo xtask firmware --chip esp32c6"), "{told}");
     home.write("other.bin", b"not an image");
-    let told = refused(&[&WIFI, &SERVER, &out, &["--image", "other.bin"]]).await;
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "other.bin"]]).await;
     assert_eq!(told, "error: other.bin: this is no firmware image; `cargo xtask firmware` makes one\n");
     // The chip must find the server, and the cluster file names none.
-    let told = refused(&[&WIFI, &out]).await;
+    let told = refused(&home, &[&WIFI, &out]).await;
     assert!(told.starts_with("error: a chip cannot reach 127.0.0.1: name the server"), "{told}");
-    let told = refused(&[&with_ssid("n")[..5], &SERVER, &out]).await;
+    let told = refused(&home, &[&with_ssid("n")[..5], &SERVER, &out]).await;
     assert!(told.starts_with("error: the password of the Wi-Fi network is missing"), "{told}");
-    let told = refused(&[&WIFI, &SERVER, &["--port", "/dev/ttyNone7"]]).await;
+    let told = refused(&home, &[&WIFI, &SERVER, &["--port", "/dev/ttyNone7"]]).await;
     assert_eq!(told, "error: there is no serial port /dev/ttyNone7: is the board plugged in?\n");
     // Neither a port nor a file; and both.
-    refused(&[&WIFI, &SERVER]).await;
-    refused(&[&WIFI, &SERVER, &out, &["--port", "/dev/ttyNone7"]]).await;
+    refused(&home, &[&WIFI, &SERVER]).await;
+    refused(&home, &[&WIFI, &SERVER, &out, &["--port", "/dev/ttyNone7"]]).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ pub struct Limits {
     pub nodes_max: usize,
     /// Modules held, and manifests known of others times four.
     pub modules_max: usize,
+    /// Versions of a module that are kept beside those in use here: accepted jobs stay on theirs.
+    pub versions_kept: usize,
     /// Messages waiting for one address.
     pub outbox_max: usize,
 }
@@ -102,6 +104,7 @@ impl Limits {
             blob_bytes_max: 256 << 20,
             nodes_max: 10_000,
             modules_max: 64,
+            versions_kept: 4,
             outbox_max: 1_024,
         }
     }
@@ -125,6 +128,7 @@ impl Limits {
             blob_bytes_max: 16 << 10,
             nodes_max: 32,
             modules_max: 4,
+            versions_kept: 2,
             outbox_max: 16,
         }
     }

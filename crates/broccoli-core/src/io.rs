@@ -74,7 +74,7 @@ pub enum Input<'a> {
         /// Milliseconds since 1970-01-01 00:00 UTC.
         unix_ms: u64,
     },
-    /// The answer to [`Action::Install`], or a module that was in the store at the start, or one
+    /// The answer to [`Action::Install`], a refusal after [`Action::Reserve`], or a module that was in the store at the start, or one
     /// that is deployed from here.
     Installed {
         /// The module.
@@ -94,12 +94,38 @@ pub struct RecordKey {
 }
 
 /// One change of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Write {
     /// Which record.
     pub key: RecordKey,
     /// What it is from now on; none deletes it.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<RecordBytes>,
+}
+
+/// The bytes of a record. A large value in it is shared with who else holds it.
+#[derive(Clone, Debug, Default)]
+pub struct RecordBytes {
+    pub(crate) head: Vec<u8>,
+    pub(crate) large: Option<Cbor>,
+    pub(crate) tail: Vec<u8>,
+}
+
+impl RecordBytes {
+    /// The record is these one after the other.
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        [&self.head, self.large.as_ref().map_or(&[], Cbor::as_bytes), &self.tail]
+    }
+
+    /// The record as one.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.pieces().concat()
+    }
+}
+
+impl From<Vec<u8>> for RecordBytes {
+    fn from(bytes: Vec<u8>) -> RecordBytes {
+        RecordBytes { head: bytes, ..RecordBytes::default() }
+    }
 }
 
 /// One execution on this node, unique in its epoch.
@@ -113,6 +139,9 @@ pub enum Action {
     Execute(Execute),
     /// Stop a run as soon as possible; it still answers with [`Input::Executed`].
     Abort(RunId),
+    /// Make room for a module that is about to be pulled. Is there none, answer at once with
+    /// [`Input::Installed`] and why; then no chunk of it comes.
+    Reserve(SignedManifest),
     /// Keep a chunk of a module that is being pulled.
     StoreChunk {
         /// The module.

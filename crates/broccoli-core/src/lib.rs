@@ -26,7 +26,7 @@ mod worker;
 pub use audit::{Known, Large, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
-pub use io::{Action, Event, Execute, Input, RecordKey, RunId, SubmitId, Transmit, Write};
+pub use io::{Action, Event, Execute, Input, RecordBytes, RecordKey, RunId, SubmitId, Transmit, Write};
 pub use items::Items;
 pub use members::Member;
 pub use node::{Damage, Node, OtherVersion, Recovery};

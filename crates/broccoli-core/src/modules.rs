@@ -3,10 +3,10 @@
 //! ```text
 //!   Birth, Fetch, Welcome, Available carry the digest of a node's set of modules
 //!     unknown digest ──► ManifestRequest ──► Manifests ──► catalog, set
-//!     newer version  ──► ChunkRequest … Chunk … ──► StoreChunk … ──► Install ──► Installed
+//!     newer version  ──► Reserve, ChunkRequest … Chunk … ──► StoreChunk … ──► Install ──► Installed
 //! ```
 //!
-//! A module is pulled from any node that holds it. It counts once its signature, the hash of
+//! A module is pulled from any node that holds it, unless the shell has no room for it. It counts once its signature, the hash of
 //! every chunk and its code have been checked; until then, and if it is refused, the version
 //! before keeps working. The bytes are the shell's; here are only manifests.
 
@@ -42,8 +42,6 @@ const AGAIN_DOUBLED_MAX: u32 = 4;
 const ASKED_MAX: u32 = 16;
 /// Chunks asked for at once.
 const CHUNKS_AT_ONCE: u32 = 16;
-/// Versions of a module that are kept: accepted jobs stay on theirs.
-const VERSIONS_KEPT: usize = 4;
 /// Sets of other nodes that are remembered.
 const SETS_MAX: usize = 256;
 /// Functions that an error message lists.
@@ -355,6 +353,7 @@ impl Modules {
         {
             return;
         }
+        shared.actions.push_back(Action::Reserve(signed.clone()));
         let have = alloc::vec![false; signed.manifest.chunks.len()];
         self.pulls.insert(id, Pull { signed, from, excluded: Vec::new(), have, asked_to: 0, tries: 0 });
         self.ask_for_chunks(shared, id);
@@ -483,7 +482,7 @@ impl Modules {
         let mut versions: Vec<(u64, ModuleHash)> = held.map(|entry| (entry.version(), entry.id())).collect();
         versions.sort_unstable();
         versions.reverse();
-        for (_, id) in versions.into_iter().skip(VERSIONS_KEPT).filter(|(_, id)| !in_use(id)) {
+        for (_, id) in versions.into_iter().skip(shared.config.limits.versions_kept).filter(|(_, id)| !in_use(id)) {
             self.held.remove(&id);
             self.catalog.remove(&id);
             shared.actions.push_back(Action::Remove(id));

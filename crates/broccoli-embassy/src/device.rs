@@ -18,6 +18,22 @@ pub struct Device {
     pub board: fn(HostCall) -> Result<i32, &'static str>,
     /// Told when the node is connected to its MQTT server, and when it is no longer: for a lamp.
     pub connected: fn(bool),
+    /// What kind of board it is, for people: `esp32c6`.
+    pub board_kind: &'static str,
+    /// What the board has, for `.set(on="led")`: see [`crate::capability`].
+    pub capabilities: &'static [&'static str],
+}
+
+/// What jobs can ask a board for.
+pub mod capability {
+    /// It has an LED.
+    pub const LED: &str = "led";
+    /// It has pins.
+    pub const GPIO: &str = "gpio";
+    /// It measures voltages.
+    pub const ADC: &str = "adc";
+    /// It measures its temperature.
+    pub const TEMP: &str = "temp";
 }
 
 /// State of a heap, in bytes.

@@ -11,16 +11,19 @@
 //! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection
 //! the same loop runs on, while another future dials.
 
+use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::future::pending;
 
-use broccoli_core::{Action, Config, Event, Input, Limits, Node, RunId};
-use broccoli_proto::module::SignedManifest;
+use broccoli_core::{Action, Config, Event, Execute, Input, Limits, Node, RunId};
+use broccoli_proto::message::Failure;
+use broccoli_proto::module::{DeployPublic, SignedManifest};
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
-use broccoli_proto::{Epoch, NodeId};
-use broccoli_wasm::Engine;
+use broccoli_proto::{Cause, Epoch, ModuleHash, NodeId};
+use broccoli_wasm::{Engine, Module};
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either3, select, select3};
 use embassy_futures::yield_now;
@@ -28,11 +31,12 @@ use embassy_net::Stack;
 use embassy_net::tcp::TcpSocket;
 use embassy_time::{Duration, Instant, Timer};
 
+use crate::builtin::Builtins;
 use crate::device::Device;
 use crate::executor::{Executor, Report};
 use crate::link::{Down, Link, LinkConfig, Packet, Will};
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{Flash, Store};
 
 /// Tasks that run side by side: there is one core, and little memory for instances.
 const SLOTS: u16 = 1;
@@ -49,21 +53,25 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Buffers of the socket, in bytes: a packet each way.
 const SOCKET_BYTES: usize = 4_096;
+/// Memory that a module takes for each byte of its code while it is compiled, and about half of it from then on.
+const HEAP_PER_BYTE: usize = 6;
 
 /// Why a node has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// It was told to leave, has finished and has said goodbye.
     Drained,
+    /// A task that may has asked for a reboot: it has left as above, and the chip is to start again.
+    Reboot,
     /// An older node has its name.
     NameTaken,
 }
 
 /// Runs a node until it is told to leave, or its name turns out to be taken.
-pub async fn run(settings: Settings, device: Device, stack: Stack<'_>) -> End {
+pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: Stack<'_>) -> End {
     let (mut rx, mut tx) = (alloc::vec![0; SOCKET_BYTES], alloc::vec![0; SOCKET_BYTES]);
     let config = link_config(&settings, &device);
-    let mut driver = Driver::new(settings, device);
+    let mut driver = Driver::new(settings, device, flash);
     let mut pause = RECONNECT;
     loop {
         let will = driver.will();
@@ -106,19 +114,25 @@ fn link_config(settings: &Settings, device: &Device) -> LinkConfig {
     }
 }
 
-struct Driver {
+struct Driver<F> {
     node: Node,
     topics: Topics,
     name: NodeId,
     executor: Executor,
-    store: Store,
+    store: Store<F>,
     engine: Engine,
     device: Device,
+    /// Free at the start: no module can have more.
+    heap_bytes_max: usize,
+    /// Modules that wait for the memory that a run has.
+    installs: Vec<SignedManifest>,
     /// When the time of day is told again.
     wall_clock_at: Instant,
     /// When a leaving node hands back what runs.
     hand_back_at: Option<Instant>,
     end: Option<End>,
+    /// A task has asked for a reboot.
+    reboots: bool,
     /// The next packet is sealed into this.
     buf: Vec<u8>,
     /// What the last slice has led to.
@@ -126,38 +140,51 @@ struct Driver {
     foreign_key_told: bool,
 }
 
-impl Driver {
-    fn new(settings: Settings, device: Device) -> Driver {
+impl<F: Flash> Driver<F> {
+    /// On the heap, and not inlined: what it takes to make it must not stay on the stack.
+    #[inline(never)]
+    fn new(settings: Settings, device: Device, flash: F) -> Box<Driver<F>> {
         let limits = Limits::chip();
         let wasm = broccoli_wasm::Limits::chip();
+        let deploy_public = settings.deploy_public;
+        let mut features = settings.features.clone();
+        let of_board = device.capabilities.iter().map(|capability| String::from(*capability));
+        features.extend(of_board.filter(|capability| !settings.features.contains(capability)));
+        let builtins = Builtins::new(&settings, &features, SLOTS, &device);
         let config = Config {
             name: settings.name,
             keys: alloc::vec![settings.key],
-            deploy_public: settings.deploy_public,
+            deploy_public,
             slots: SLOTS,
-            features: settings.features,
-            natives: Vec::new(),
+            features,
+            natives: builtins.natives(),
             resident: settings.resident,
             durable: false,
             holds_code: true,
             version: env!("CARGO_PKG_VERSION").into(),
             limits,
         };
-        let mut driver = Driver {
-            node: Node::new(config, Epoch(device.epoch), device.seed, now()),
+        let heap_bytes_max = (device.memory)().free;
+        let mut node = Node::new(config, Epoch(device.epoch), device.seed, now());
+        let store = open_store(flash, &wasm, &deploy_public, &mut node);
+        let mut driver = Box::new(Driver {
+            node,
             topics: Topics::new(settings.cluster),
             name: settings.name,
-            executor: Executor::new(limits.result_bytes_max as usize, &device),
-            store: Store::new(wasm.module_bytes_max),
+            executor: Executor::new(limits.result_bytes_max as usize, &device, builtins),
+            store,
             engine: Engine::new(wasm),
             device,
+            heap_bytes_max,
+            installs: Vec::new(),
             wall_clock_at: Instant::now(),
             hand_back_at: None,
             end: None,
+            reboots: false,
             buf: Vec::new(),
             reports: Vec::new(),
             foreign_key_told: false,
-        };
+        });
         driver.tell_time();
         driver
     }
@@ -223,7 +250,7 @@ impl Driver {
 }
 
 /// Coming in.
-impl Driver {
+impl<F: Flash> Driver<F> {
     async fn take_what_is_ready(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
         for _ in 0..PACKETS_MAX {
             let core::task::Poll::Ready(header) = poll_once(link.header()) else { break };
@@ -262,8 +289,20 @@ impl Driver {
 
     fn on_report(&mut self, report: Report) {
         match report {
-            Report::Finished(run, outcome) => self.feed(Input::Executed { run, outcome }),
-            Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
+            Report::Finished(run, outcome) => {
+                for manifest in core::mem::take(&mut self.installs) {
+                    self.install(manifest);
+                }
+                self.feed(Input::Executed { run, outcome });
+            }
+            Report::Reboot => {
+                self.reboots = true;
+                self.node.drain(now());
+            }
+            Report::Logged(run, text) => {
+                log::info!("task: {text}");
+                self.feed(Input::Logged { run, text });
+            }
             Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
             Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
         }
@@ -277,7 +316,7 @@ impl Driver {
 }
 
 /// Going out.
-impl Driver {
+impl<F: Flash> Driver<F> {
     /// Sends and does what the state machine wants, for a bounded time. Returns whether there may be
     /// more to do.
     async fn drain(&mut self, link: &mut Link<'_>) -> Result<bool, Down> {
@@ -320,14 +359,14 @@ impl Driver {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Execute(execute) => {
-                let run = execute.run;
-                if let Err(failure) = self.executor.start(Instant::now(), execute) {
-                    self.feed(Input::Executed { run, outcome: Err(failure) });
+            Action::Execute(execute) => self.execute(execute),
+            Action::Abort(run) => self.executor.abort(run),
+            Action::Reserve(manifest) => self.reserve(manifest),
+            Action::StoreChunk { module, index, bytes } => {
+                if let Err(error) = self.store.put_chunk(module, index, bytes) {
+                    log::error!("chunk {index} of a module: {error}");
                 }
             }
-            Action::Abort(run) => self.executor.abort(run),
-            Action::StoreChunk { module, index, bytes } => self.store.put_chunk(module, index, &bytes),
             Action::LoadChunk { module, index, to } => {
                 let bytes = self.store.chunk(&module, index);
                 self.feed(Input::ChunkLoaded { module, index, to, bytes });
@@ -335,7 +374,9 @@ impl Driver {
             Action::Install(manifest) => self.install(manifest),
             Action::Remove(module) => {
                 self.executor.remove_module(&module);
-                self.store.remove(&module);
+                if let Err(error) = self.store.remove(&module) {
+                    log::error!("a module is not removed: {error}");
+                }
             }
             // Only for a node with a journal, which this one says it is not.
             Action::Persist { .. } => {}
@@ -343,26 +384,18 @@ impl Driver {
         }
     }
 
-    fn install(&mut self, signed: SignedManifest) {
-        let installed = self.store.install(&signed, &self.engine, (self.device.memory)().free);
-        let (name, memory) = (&signed.manifest.name, (self.device.memory)());
-        let outcome = match installed {
-            Ok(module) => {
-                log::info!("module {name} is installed; heap: {} bytes used, {} free", memory.used, memory.free);
-                self.executor.add_module(signed.id, module);
-                Ok(())
-            }
-            Err(reason) => {
-                log::warn!("module {name} is refused: {reason}");
-                Err(reason)
-            }
-        };
-        self.feed(Input::Installed { manifest: signed, outcome });
+    fn execute(&mut self, execute: Execute) {
+        let (run, module) = (execute.run, execute.function.module);
+        let callable = if self.executor.has_module(&module) { Ok(()) } else { self.compile(&module).map(drop) };
+        let started = callable.map_err(|reason| Failure::new(Cause::Crashed, reason));
+        if let Err(failure) = started.and_then(|()| self.executor.start(Instant::now(), execute)) {
+            self.feed(Input::Executed { run, outcome: Err(failure) });
+        }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Drained => self.end = Some(End::Drained),
+            Event::Drained => self.end = Some(if self.reboots { End::Reboot } else { End::Drained }),
             Event::NameTaken => {
                 log::error!("an older node has the name {}", self.name);
                 self.end = Some(End::NameTaken);
@@ -380,6 +413,88 @@ impl Driver {
             _ => {}
         }
     }
+}
+
+/// Modules.
+impl<F: Flash> Driver<F> {
+    /// A module is about to come: refuses it before it has cost anything, or keeps room for it.
+    fn reserve(&mut self, signed: SignedManifest) {
+        let (need, max) = (self.heap_bytes(signed.manifest.size), self.heap_bytes_max);
+        let fits = if need > max { Err(no_memory(need, max)) } else { Ok(()) };
+        let reserved = fits.and_then(|()| self.store.reserve(&signed).map_err(|error| error.to_string()));
+        if let Err(reason) = reserved {
+            log::warn!("module {} is refused: {reason}", signed.manifest.name);
+            self.feed(Input::Installed { manifest: signed, outcome: Err(reason) });
+        }
+    }
+
+    /// The chunks of a module have all come.
+    fn install(&mut self, signed: SignedManifest) {
+        self.make_room(self.heap_bytes(signed.manifest.size));
+        if self.heap_bytes(signed.manifest.size) > (self.device.memory)().free && !self.executor.is_idle() {
+            // The run that has the memory ends.
+            self.installs.push(signed);
+            return;
+        }
+        let outcome = self.check(&signed);
+        let (name, memory) = (&signed.manifest.name, (self.device.memory)());
+        match &outcome {
+            Ok(()) => log::info!("module {name} is installed; heap: {} bytes used, {} free", memory.used, memory.free),
+            Err(reason) => log::warn!("module {name} is refused: {reason}"),
+        }
+        self.feed(Input::Installed { manifest: signed, outcome });
+    }
+
+    /// Keeps a module if it is what its manifest promises.
+    fn check(&mut self, signed: &SignedManifest) -> Result<(), String> {
+        self.store.check(signed).map_err(|error| error.to_string())?;
+        let module = self.compile(&signed.id)?;
+        if module.functions() != signed.manifest.functions {
+            return Err("its functions are not those that its manifest names".into());
+        }
+        self.store.keep(signed).map_err(|error| error.to_string())
+    }
+
+    /// Makes a module callable, if there is memory for it.
+    fn compile(&mut self, id: &ModuleHash) -> Result<Module, String> {
+        let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
+        self.make_room(need);
+        let free = (self.device.memory)().free;
+        if need > free {
+            return Err(no_memory(need, free));
+        }
+        let code = self.store.code(id).map_err(|error| error.to_string())?;
+        let module = self.engine.load(&code).map_err(|error| error.to_string())?;
+        self.executor.add_module(*id, module.clone());
+        Ok(module)
+    }
+
+    /// Has other modules make room, if that is needed: they are compiled again when they are called.
+    fn make_room(&mut self, need: usize) {
+        if need > (self.device.memory)().free {
+            self.executor.forget_modules();
+        }
+    }
+
+    /// Memory that it takes to compile a module of so many bytes, and to run it.
+    fn heap_bytes(&self, code_bytes: u32) -> usize {
+        code_bytes as usize * HEAP_PER_BYTE + self.engine.limits().stack_bytes_max
+    }
+}
+
+fn no_memory(need: usize, free: usize) -> String {
+    format!("the module needs about {need} bytes of memory, there are {free}")
+}
+
+/// Tells the state machine of the modules that are in flash.
+fn open_store<F: Flash>(flash: F, limits: &broccoli_wasm::Limits, key: &DeployPublic, node: &mut Node) -> Store<F> {
+    Store::open(flash, limits.module_bytes_max as u32, key, |found| match found {
+        Ok(manifest) => {
+            log::info!("module {} is there, from flash", manifest.manifest.name);
+            node.handle_input(now(), Input::Installed { manifest, outcome: Ok(()) });
+        }
+        Err(error) => log::warn!("a module in flash cannot be used: {error}"),
+    })
 }
 
 fn now() -> broccoli_core::Instant {

@@ -12,6 +12,7 @@
 
 mod progress;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -25,6 +26,7 @@ use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
 use embassy_time::{Duration, Instant};
 
 use self::progress::Progress;
+use crate::builtin::{Answer, Blink, Builtins};
 use crate::device::Device;
 
 /// Fuel of the first slices, until their time was measured.
@@ -36,6 +38,8 @@ const FUEL_MAX: u64 = 10_000_000;
 const SLICE: Duration = Duration::from_millis(5);
 /// Longest run, waiting included. Fuel needs no limit of its own: each slice looks at the clock.
 const RUN_MAX: Duration = Duration::from_secs(3600);
+/// What a call of a function of the node's own costs a slice.
+const BUILTIN_FUEL: u64 = 500;
 /// Longest line that a task may log, in bytes.
 const LOG_BYTES_MAX: usize = 1_024;
 
@@ -53,6 +57,8 @@ pub(crate) enum Report {
     Progress(RunId, u32, u32),
     /// The task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
     Submit(RunId, Vec<u8>),
+    /// A task, which may, wants the chip to start again.
+    Reboot,
 }
 
 /// The executor of one node.
@@ -60,6 +66,7 @@ pub(crate) struct Executor {
     result_bytes_max: usize,
     unix_ms: fn() -> Option<u64>,
     board: Board,
+    builtins: Builtins,
     modules: BTreeMap<ModuleHash, Module>,
     /// In the order of their next slices.
     running: VecDeque<Execution>,
@@ -70,15 +77,28 @@ pub(crate) struct Executor {
 /// A run, which may be a bin of several calls.
 struct Execution {
     run: RunId,
-    module: Module,
+    code: Code,
     function: String,
     items: Items,
-    call: Option<Run<TaskHost>>,
+    call: Option<Call>,
     host: TaskHost,
     /// Until when it sleeps.
     asleep: Option<Instant>,
     started: Instant,
     aborted: bool,
+}
+
+/// What a run calls a function of.
+enum Code {
+    Wasm(Module),
+    /// A module that every node has by itself.
+    Builtin(ModuleHash),
+}
+
+/// A call that takes more than one step.
+enum Call {
+    Wasm(Box<Run<TaskHost>>),
+    Blink(Blink),
 }
 
 enum Stepped {
@@ -94,6 +114,7 @@ struct TaskHost {
     random: u64,
     progress: Progress,
     lines: Vec<String>,
+    reboots: bool,
 }
 
 impl Host for TaskHost {
@@ -122,16 +143,27 @@ impl Host for TaskHost {
 
 impl Executor {
     /// An executor whose runs give at most `result_bytes_max` each.
-    pub(crate) fn new(result_bytes_max: usize, device: &Device) -> Executor {
+    pub(crate) fn new(result_bytes_max: usize, device: &Device, builtins: Builtins) -> Executor {
         Executor {
             result_bytes_max,
             unix_ms: device.unix_ms,
             board: device.board,
+            builtins,
             modules: BTreeMap::new(),
             running: VecDeque::new(),
             slice_fuel: FUEL_AT_FIRST,
             seed: device.seed,
         }
+    }
+
+    /// Whether nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether a module is callable.
+    pub(crate) fn has_module(&self, id: &ModuleHash) -> bool {
+        self.builtins.has(id) || self.modules.contains_key(id)
     }
 
     /// Makes a module callable.
@@ -144,6 +176,11 @@ impl Executor {
         self.modules.remove(id);
     }
 
+    /// Forgets all modules, so that there is memory. Runs of them go on.
+    pub(crate) fn forget_modules(&mut self) {
+        self.modules.clear();
+    }
+
     /// Takes a run; [`Executor::step`] advances it.
     ///
     /// # Errors
@@ -151,16 +188,23 @@ impl Executor {
     pub(crate) fn start(&mut self, now: Instant, execute: Execute) -> Result<(), Failure> {
         let Execute { run, function, args, bin } = execute;
         let items = Items::new(args, bin, self.result_bytes_max)?;
-        let Some(module) = self.modules.get(&function.module) else {
-            return Err(Failure::new(Cause::Unfit, "this node does not have the function any more"));
+        let code = match self.modules.get(&function.module) {
+            Some(module) => Code::Wasm(module.clone()),
+            None if self.builtins.has(&function.module) => Code::Builtin(function.module),
+            None => return Err(Failure::new(Cause::Unfit, "this node does not have the function any more")),
         };
         self.seed = self.seed.wrapping_add(1);
-        let host =
-            TaskHost { unix_ms: self.unix_ms, random: self.seed, progress: Progress::new(now), lines: Vec::new() };
+        let host = TaskHost {
+            unix_ms: self.unix_ms,
+            random: self.seed,
+            progress: Progress::new(now),
+            lines: Vec::new(),
+            reboots: false,
+        };
         // The next to run: a short task does not wait for the slices of long ones.
         self.running.push_front(Execution {
             run,
-            module: module.clone(),
+            code,
             function: function.name.clone(),
             items,
             call: None,
@@ -182,7 +226,7 @@ impl Executor {
     /// Answers a run that submits a canvas. The reason is for the log of the task.
     pub(crate) fn answer(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
         let execution = self.running.iter_mut().find(|execution| execution.run == run);
-        if let Some(call) = execution.and_then(|execution| execution.call.as_mut()) {
+        if let Some(Call::Wasm(call)) = execution.and_then(|execution| execution.call.as_mut()) {
             call.answer(answer, why);
         }
     }
@@ -221,7 +265,7 @@ impl Executor {
     /// Runs one slice, and learns from its time how much fuel the next may have.
     fn slice(&mut self, execution: &mut Execution) -> Stepped {
         let (start, fuel) = (Instant::now(), self.slice_fuel);
-        let (stepped, used) = execution.step(fuel, self.board);
+        let (stepped, used) = execution.step(fuel, self.board, &self.builtins);
         let took_us = start.elapsed().as_micros().max(1);
         // Of a slice that was not used up, most of the time may have gone elsewhere.
         if used >= fuel {
@@ -242,13 +286,16 @@ impl Execution {
     }
 
     fn progress(&self) -> &Progress {
-        &self.call.as_ref().map_or(&self.host, Run::host).progress
+        match &self.call {
+            Some(Call::Wasm(call)) => &call.host().progress,
+            _ => &self.host.progress,
+        }
     }
 
     fn host_mut(&mut self) -> &mut TaskHost {
         match &mut self.call {
-            Some(call) => call.host_mut(),
-            None => &mut self.host,
+            Some(Call::Wasm(call)) => call.host_mut(),
+            _ => &mut self.host,
         }
     }
 
@@ -269,6 +316,9 @@ impl Execution {
         let run = self.run;
         let host = self.host_mut();
         reports.extend(host.lines.drain(..).map(|line| Report::Logged(run, line)));
+        if core::mem::take(&mut host.reboots) {
+            reports.push(Report::Reboot);
+        }
         if let Some((done, total)) = host.progress.tell(now, is_over) {
             reports.push(Report::Progress(run, done, total));
         }
@@ -276,52 +326,93 @@ impl Execution {
 
     /// Runs for about `fuel`; several calls of a bin may end in one step. Also returns the fuel that
     /// was used.
-    fn step(&mut self, fuel: u64, board: Board) -> (Stepped, u64) {
+    fn step(&mut self, fuel: u64, board: Board, builtins: &Builtins) -> (Stepped, u64) {
         self.asleep = None;
         let mut used = 0;
         loop {
-            let mut call = match self.call.take() {
-                Some(call) => call,
+            let stepped = match self.call.take() {
+                Some(Call::Wasm(call)) => self.step_wasm(call, fuel, &mut used, board),
+                Some(Call::Blink(blink)) => self.step_blink(blink, builtins),
+                None if used >= fuel => Some(Stepped::More),
                 None => match self.items.next_args() {
-                    None => return (Stepped::Done(Ok(self.items.take_result())), used),
-                    Some(args) => match self.module.start(&self.function, args.as_bytes(), self.host.clone()) {
-                        Ok(call) => call,
-                        Err(error) => return (self.failed(&error), used),
-                    },
+                    None => Some(Stepped::Done(Ok(self.items.take_result()))),
+                    Some(args) => self.call(&args, &mut used, builtins),
                 },
             };
-            let before = call.fuel_used();
-            let step = call.step(fuel.saturating_sub(used).max(1));
-            used += call.fuel_used() - before;
-            let stepped = match step {
-                Step::Done(result) => {
-                    self.host = call.into_host();
-                    match result.map(|value| self.items.push(Cbor::from_encoded(value))) {
-                        Ok(Ok(())) => continue,
-                        Ok(Err(failure)) => Stepped::Done(Err(self.items.name(failure))),
-                        Err(error) => self.failed(&error),
-                    }
+            if let Some(stepped) = stepped {
+                return (stepped, used);
+            }
+        }
+    }
+
+    /// Begins the call for the next item, which may end at once.
+    fn call(&mut self, args: &Cbor, used: &mut u64, builtins: &Builtins) -> Option<Stepped> {
+        let module = match &self.code {
+            Code::Wasm(module) => match module.start(&self.function, args.as_bytes(), self.host.clone()) {
+                Ok(call) => {
+                    self.call = Some(Call::Wasm(Box::new(call)));
+                    return None;
                 }
-                Step::Sleep { ms } => {
-                    self.asleep = Some(Instant::now() + Duration::from_millis(ms.into()));
-                    self.call = Some(call);
-                    Stepped::More
-                }
-                Step::Submit { canvas } => {
-                    self.call = Some(call);
-                    Stepped::Submit(canvas)
-                }
-                Step::Call(asked) => {
-                    call.answer_call(board(asked));
-                    self.call = Some(call);
-                    Stepped::More
-                }
-                Step::Yielded => {
-                    self.call = Some(call);
-                    Stepped::More
-                }
-            };
-            return (stepped, used);
+                Err(error) => return Some(self.failed(&error)),
+            },
+            Code::Builtin(module) => module,
+        };
+        *used += BUILTIN_FUEL;
+        match builtins.call(module, &self.function, args) {
+            Ok(Answer::Value(value)) => self.push(value),
+            Ok(Answer::Reboot) => {
+                self.host.reboots = true;
+                self.push(Cbor::null())
+            }
+            Ok(Answer::Blink(blink)) => {
+                self.call = Some(Call::Blink(blink));
+                None
+            }
+            Err(failure) => Some(Stepped::Done(Err(self.items.name(failure)))),
+        }
+    }
+
+    /// Keeps what a call has given; there may be more items.
+    fn push(&mut self, value: Cbor) -> Option<Stepped> {
+        self.items.push(value).err().map(|failure| Stepped::Done(Err(self.items.name(failure))))
+    }
+
+    fn step_wasm(&mut self, mut call: Box<Run<TaskHost>>, fuel: u64, used: &mut u64, board: Board) -> Option<Stepped> {
+        let before = call.fuel_used();
+        let step = call.step(fuel.saturating_sub(*used).max(1));
+        *used += call.fuel_used() - before;
+        let stepped = match step {
+            Step::Done(result) => {
+                self.host = call.into_host();
+                return match result {
+                    Ok(value) => self.push(Cbor::from_encoded(value)),
+                    Err(error) => Some(self.failed(&error)),
+                };
+            }
+            Step::Sleep { ms } => {
+                self.asleep = Some(Instant::now() + Duration::from_millis(ms.into()));
+                Stepped::More
+            }
+            Step::Submit { canvas } => Stepped::Submit(canvas),
+            Step::Call(asked) => {
+                call.answer_call(board(asked));
+                Stepped::More
+            }
+            Step::Yielded => Stepped::More,
+        };
+        self.call = Some(Call::Wasm(call));
+        Some(stepped)
+    }
+
+    fn step_blink(&mut self, mut blink: Blink, builtins: &Builtins) -> Option<Stepped> {
+        match builtins.switch(&mut blink) {
+            Ok(Some(pause)) => {
+                self.asleep = Some(Instant::now() + pause);
+                self.call = Some(Call::Blink(blink));
+                Some(Stepped::More)
+            }
+            Ok(None) => self.push(Cbor::null()),
+            Err(failure) => Some(Stepped::Done(Err(self.items.name(failure)))),
         }
     }
 

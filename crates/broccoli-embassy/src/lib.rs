@@ -19,6 +19,7 @@
 
 extern crate alloc;
 
+mod builtin;
 mod device;
 mod driver;
 mod executor;
@@ -27,6 +28,8 @@ mod settings;
 mod store;
 
 pub use broccoli_abi::HostCall;
-pub use device::{Device, Memory};
+pub use device::{Device, Memory, capability};
 pub use driver::{End, run};
+pub use embedded_storage::nor_flash;
 pub use settings::{Settings, SettingsError, Wifi};
+pub use store::Flash;

@@ -10,6 +10,7 @@
 //! label=room=kitchen          as often as needed
 //! user=…, password=…          if the MQTT server wants others than a member of the cluster has
 //! resident=yes                if it takes jobs of others
+//! reboot=yes                  if tasks may reboot it
 //! ssid=…, wifi_password=…     the network of a chip with a radio; no password if it is open
 //! led=15                      the pin of the LED, if it is not the one of the chip's usual board
 //! ```
@@ -26,8 +27,8 @@ use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
 const FIRST_LINE: &str = "broccoli settings 1";
-/// Most labels and capabilities of a node, and the longest.
-const FEATURES_MAX: usize = 16;
+/// Most labels of a node, and the longest. Together with what its board has they are at most 16.
+const FEATURES_MAX: usize = 12;
 const FEATURE_BYTES_MAX: usize = 64;
 
 /// Settings of a node.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub credentials: (String, String),
     /// Whether it takes jobs of others. Not unless told: its queue is small.
     pub resident: bool,
+    /// Whether tasks may reboot it. Not unless told.
+    pub reboots: bool,
     /// The network of a chip with a radio.
     pub wifi: Option<Wifi>,
     /// The pin of the LED, if it is not where the firmware knows one.
@@ -122,6 +125,7 @@ struct Lines<'t> {
     user: Option<&'t str>,
     password: Option<&'t str>,
     resident: Option<&'t str>,
+    reboot: Option<&'t str>,
     ssid: Option<&'t str>,
     wifi_password: Option<&'t str>,
     led: Option<&'t str>,
@@ -140,6 +144,7 @@ impl<'t> Lines<'t> {
             "user" => &mut self.user,
             "password" => &mut self.password,
             "resident" => &mut self.resident,
+            "reboot" => &mut self.reboot,
             "ssid" => &mut self.ssid,
             "wifi_password" => &mut self.wifi_password,
             "led" => &mut self.led,
@@ -182,14 +187,19 @@ impl<'t> Lines<'t> {
             deploy_public: DeployPublic(self.deploy_public.and_then(unhex).ok_or(Bad("deploy_public"))?),
             features: self.features,
             credentials,
-            resident: match self.resident {
-                None | Some("no") => false,
-                Some("yes") => true,
-                Some(_) => return Err(Bad("resident")),
-            },
+            resident: yes_or_no(self.resident).ok_or(Bad("resident"))?,
+            reboots: yes_or_no(self.reboot).ok_or(Bad("reboot"))?,
             wifi,
             led: self.led.map(str::parse).transpose().map_err(|_| Bad("led"))?,
         })
+    }
+}
+
+fn yes_or_no(value: Option<&str>) -> Option<bool> {
+    match value {
+        None | Some("no") => Some(false),
+        Some("yes") => Some(true),
+        Some(_) => None,
     }
 }
 
@@ -212,14 +222,16 @@ mod tests {
             assert_eq!((settings.name.as_str(), settings.host.as_str(), settings.port), ("g1", "10.0.2.2", 1883));
             assert_eq!((settings.key.to_bytes(), settings.features.len()), ([15; 32], 2));
             let member = ("c1".into(), settings.key.mqtt_password());
-            assert_eq!((settings.credentials, settings.resident), (member, false));
+            assert_eq!((settings.credentials, settings.resident, settings.reboots), (member, false, false));
         }
     }
 
     #[test]
     fn what_the_server_wants_goes_before_what_a_member_has() {
-        let settings = Settings::parse(text("user=u\npassword=p=1\nresident=yes\n").as_bytes()).expect("settings");
-        assert_eq!((settings.credentials, settings.resident), (("u".into(), "p=1".into()), true));
+        let lines = "user=u\npassword=p=1\nresident=yes\nreboot=yes\n";
+        let settings = Settings::parse(text(lines).as_bytes()).expect("settings");
+        assert_eq!(settings.credentials, ("u".into(), "p=1".into()));
+        assert_eq!((settings.resident, settings.reboots), (true, true));
     }
 
     #[test]
@@ -245,6 +257,7 @@ mod tests {
         assert_eq!(error(&text("resident=maybe")), SettingsError::Bad("resident"));
         assert_eq!(error(&text("wifi_password=x")), SettingsError::Bad("ssid"));
         assert_eq!(error(&text("led=red")), SettingsError::Bad("led"));
-        assert_eq!(error(&text(&"label=x\n".repeat(17))), SettingsError::Bad("label"));
+        assert_eq!(error(&text("reboot=maybe")), SettingsError::Bad("reboot"));
+        assert_eq!(error(&text(&"label=x\n".repeat(13))), SettingsError::Bad("label"));
     }
 }

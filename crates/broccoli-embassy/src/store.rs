@@ -1,84 +1,340 @@
-//! Where a node keeps the code of modules: in memory.
+//! Where a node keeps the code of modules: in flash, each in a row of sectors of its own.
 //!
-//! Chunks are put in place as they come, so that a module is never there twice.
+//! ```text
+//!   0      mark: erased as long as the module is there, anything else once it was removed
+//!   32     magic, length of the manifest, its complement
+//!   64     the signed manifest, CBOR
+//!   then   the code, in the order of its chunks
+//! ```
+//!
+//! Each part begins at a multiple of 32 bytes, the whole at a sector. Chunks are written as they come; a sector is
+//! erased before the first byte goes into it. The magic is written last, when the code in flash has been checked: a
+//! module is there whole or not at all, whenever the power is cut. What is found at the start counts once
+//! its signature and the hash of its code have been checked; everything else is room.
+//!
+//! Places are taken from the start of the flash: it bears far more deployments than a cluster sees.
 
-use alloc::collections::BTreeMap;
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::fmt;
 
-use broccoli_proto::ModuleHash;
-use broccoli_proto::module::{CHUNK_BYTES, SignedManifest, hash};
-use broccoli_wasm::{Engine, Module};
+use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, Hasher, SignedManifest};
+use broccoli_proto::{Cbor, ModuleHash};
+use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 
-/// Measured: a module takes five and a half times its size while it is compiled, four when it is.
-const HEAP_PER_BYTE: usize = 6;
+/// Each part of a module begins at a multiple of it; reads and writes of a flash must fit into it.
+const UNIT: u32 = 32;
+const HEADER_AT: u32 = UNIT;
+const MANIFEST_AT: u32 = 2 * UNIT;
+const MAGIC: [u8; 8] = *b"broccol1";
+/// A manifest has to fit into a packet, or it would not have come here.
+const MANIFEST_BYTES_MAX: u32 = 4_096;
+/// Code is checked in pieces of this size.
+const PIECE_BYTES: usize = 256;
+
+/// The flash that modules are kept in: a part of the chip's own, or another. Calls may block: where the program runs
+/// from the same flash, everything stands still meanwhile anyhow.
+pub trait Flash: NorFlash {
+    /// All of its bytes, where the chip has them in its address space. Code is then compiled from
+    /// where it is, and never lies in memory.
+    fn mapped(&self) -> Option<&[u8]> {
+        None
+    }
+}
 
 /// The modules of one node.
 #[derive(Debug)]
-pub(crate) struct Store {
-    module_bytes_max: usize,
-    whole: BTreeMap<ModuleHash, Vec<u8>>,
-    /// Modules that are being pulled.
-    partial: BTreeMap<ModuleHash, Vec<u8>>,
+pub(crate) struct Store<F> {
+    flash: F,
+    module_bytes_max: u32,
+    whole: Vec<Place>,
+    /// Of modules that are being pulled.
+    partial: Vec<Partial>,
 }
 
-impl Store {
-    pub(crate) fn new(module_bytes_max: usize) -> Store {
-        Store { module_bytes_max, whole: BTreeMap::new(), partial: BTreeMap::new() }
+/// Where a module is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    id: ModuleHash,
+    /// A multiple of the sector's size, as `len` is.
+    start: u32,
+    len: u32,
+    code_at: u32,
+    code_len: u32,
+}
+
+#[derive(Debug)]
+struct Partial {
+    place: Place,
+    /// Which of its sectors have been erased.
+    erased: Vec<bool>,
+}
+
+/// Why a module is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreError {
+    /// The code is larger than the limit.
+    TooLarge { bytes: u32, max: u32 },
+    /// The flash is too full.
+    Full { bytes: u32, free: u32 },
+    /// The module is not there.
+    Missing,
+    /// Not signed with the cluster's key, or not a manifest.
+    BadManifest,
+    /// Another hash than in the manifest.
+    BadCode,
+    /// The flash does not do what it should.
+    Flash(NorFlashErrorKind),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::TooLarge { bytes, max } => write!(f, "the module has {bytes} bytes, the limit is {max}"),
+            StoreError::Full { bytes, free } => {
+                write!(f, "the module needs {bytes} bytes of flash in a row, there are {free}")
+            }
+            StoreError::Missing => f.write_str("this node does not have the module any more"),
+            StoreError::BadManifest => f.write_str("its manifest is not signed with this cluster's deploy key"),
+            StoreError::BadCode => f.write_str("the code does not match the hash in its manifest"),
+            StoreError::Flash(kind) => write!(f, "the flash fails: {kind}"),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {}
+
+fn flash_error(error: impl NorFlashError) -> StoreError {
+    StoreError::Flash(error.kind())
+}
+
+impl Place {
+    fn new<F: NorFlash>(id: ModuleHash, start: u32, manifest_len: u32, code_len: u32) -> Place {
+        let code_at = start + MANIFEST_AT + manifest_len.next_multiple_of(UNIT);
+        let len = (code_at + code_len - start).next_multiple_of(F::ERASE_SIZE as u32);
+        Place { id, start, len, code_at, code_len }
     }
 
-    /// Keeps a chunk of a module that is being pulled. One beyond the limit is dropped: its module is
-    /// refused when it is to be installed.
-    pub(crate) fn put_chunk(&mut self, module: ModuleHash, index: u32, bytes: &[u8]) {
-        let start = index as usize * CHUNK_BYTES as usize;
-        let end = start + bytes.len();
-        if end > self.module_bytes_max {
-            return;
+    fn end(&self) -> u32 {
+        self.start + self.len
+    }
+}
+
+/// Storing.
+impl<F: Flash> Store<F> {
+    /// Looks for modules in flash. Each goes to `found` at once, or why it cannot be used: together they may be large.
+    pub(crate) fn open(
+        flash: F,
+        module_bytes_max: u32,
+        key: &DeployPublic,
+        mut found: impl FnMut(Result<SignedManifest, StoreError>),
+    ) -> Store<F> {
+        const {
+            assert!(UNIT.is_multiple_of(F::READ_SIZE as u32) && UNIT.is_multiple_of(F::WRITE_SIZE as u32));
+            assert!((F::ERASE_SIZE as u32).is_multiple_of(UNIT));
         }
-        let code = self.partial.entry(module).or_default();
-        if code.len() < end {
-            code.reserve_exact(end - code.len());
-            code.resize(end, 0);
+        let mut store = Store { flash, module_bytes_max, whole: Vec::new(), partial: Vec::new() };
+        let (mut at, end) = (0, store.capacity());
+        while at < end {
+            let looked = store.look(at, key);
+            at += F::ERASE_SIZE as u32;
+            match looked {
+                Ok(None) => {}
+                Ok(Some((place, manifest))) => {
+                    at = place.end();
+                    store.whole.push(place);
+                    found(Ok(manifest));
+                }
+                Err(error) => {
+                    found(Err(error));
+                    if matches!(error, StoreError::Flash(_)) {
+                        break;
+                    }
+                }
+            }
         }
-        code[start..end].copy_from_slice(bytes);
+        store
     }
 
-    /// Checks and compiles a module whose chunks have all come, if `free` bytes of heap are enough.
+    /// Finds room for a module that is about to come. Nothing is written.
     ///
     /// # Errors
-    /// Why it cannot be used.
-    pub(crate) fn install(&mut self, signed: &SignedManifest, engine: &Engine, free: usize) -> Result<Module, String> {
-        let manifest = &signed.manifest;
-        let wasm = self.partial.remove(&signed.id).unwrap_or_default();
-        let (size, max) = (manifest.size as usize, self.module_bytes_max);
-        if size > max {
-            return Err(format!("the module has {size} bytes, the limit is {max}"));
+    /// There is none; the error says how much is wanted.
+    pub(crate) fn reserve(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
+        let (bytes, max) = (signed.manifest.size, self.module_bytes_max);
+        let manifest_len = Cbor::encode(signed).as_bytes().len() as u32;
+        if bytes > max || manifest_len > MANIFEST_BYTES_MAX {
+            return Err(StoreError::TooLarge { bytes: bytes.max(manifest_len), max });
         }
-        let need = size * HEAP_PER_BYTE + engine.limits().stack_bytes_max;
-        if need > free {
-            return Err(format!("the module needs about {need} bytes of memory, {free} are free"));
+        self.partial.retain(|partial| partial.place.id != signed.id);
+        let place = self.room(Place::new::<F>(signed.id, 0, manifest_len, bytes))?;
+        let erased = alloc::vec![false; place.len as usize / F::ERASE_SIZE];
+        self.partial.push(Partial { place, erased });
+        Ok(())
+    }
+
+    /// Writes a chunk of a module for which there is room.
+    ///
+    /// # Errors
+    /// The flash fails.
+    pub(crate) fn put_chunk(&mut self, module: ModuleHash, index: u32, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let at = self.partial.iter().position(|partial| partial.place.id == module).ok_or(StoreError::Missing)?;
+        let (place, offset) = (self.partial[at].place, index.saturating_mul(CHUNK_BYTES));
+        if offset.saturating_add(bytes.len() as u32) > place.code_len {
+            return Err(StoreError::BadCode);
         }
-        if hash(&wasm) != manifest.hash {
-            return Err("the code does not match the hash in its manifest".into());
-        }
-        let module = engine.load(&wasm).map_err(|error| error.to_string())?;
-        if module.functions() != manifest.functions {
-            return Err("its functions are not those that its manifest names".into());
-        }
-        self.whole.insert(signed.id, wasm);
-        Ok(module)
+        self.write(at, place.code_at + offset, bytes)
+    }
+
+    /// Checks the code of a module whose chunks have all come, as it is in flash.
+    ///
+    /// # Errors
+    /// It is not what the manifest promises.
+    pub(crate) fn check(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
+        let partial = self.partial.iter().find(|partial| partial.place.id == signed.id);
+        let place = partial.ok_or(StoreError::Missing)?.place;
+        if self.hash(&place)? == signed.manifest.hash { Ok(()) } else { Err(StoreError::BadCode) }
+    }
+
+    /// Keeps a module, which has been checked, for good.
+    ///
+    /// # Errors
+    /// The flash fails.
+    pub(crate) fn keep(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
+        let at = self.partial.iter().position(|partial| partial.place.id == signed.id).ok_or(StoreError::Missing)?;
+        let place = self.partial[at].place;
+        let manifest = Cbor::encode(signed).into_bytes();
+        let len = manifest.len() as u32;
+        self.write(at, place.start + MANIFEST_AT, manifest)?;
+        let header = [&MAGIC[..], &len.to_le_bytes(), &(!len).to_le_bytes()].concat();
+        self.write(at, place.start + HEADER_AT, header)?;
+        self.partial.remove(at);
+        self.whole.push(place);
+        Ok(())
+    }
+
+    /// Forgets a module. Its room is used again.
+    ///
+    /// # Errors
+    /// The flash fails.
+    pub(crate) fn remove(&mut self, module: &ModuleHash) -> Result<(), StoreError> {
+        self.partial.retain(|partial| partial.place.id != *module);
+        let Some(at) = self.whole.iter().position(|place| place.id == *module) else { return Ok(()) };
+        let place = self.whole.remove(at);
+        self.flash.write(place.start, &[0; UNIT as usize]).map_err(flash_error)
     }
 
     /// A chunk of a whole module.
-    pub(crate) fn chunk(&self, module: &ModuleHash, index: u32) -> Option<Vec<u8>> {
-        let wasm = self.whole.get(module)?;
-        wasm.chunks(CHUNK_BYTES as usize).nth(index as usize).map(<[u8]>::to_vec)
+    pub(crate) fn chunk(&mut self, module: &ModuleHash, index: u32) -> Option<Vec<u8>> {
+        let place = *self.whole.iter().find(|place| place.id == *module)?;
+        let offset = index.saturating_mul(CHUNK_BYTES);
+        let len = place.code_len.checked_sub(offset).filter(|left| *left > 0)?.min(CHUNK_BYTES);
+        self.read(place.code_at + offset, len).ok()
     }
 
-    /// Forgets a module.
-    pub(crate) fn remove(&mut self, module: &ModuleHash) {
-        self.partial.remove(module);
-        self.whole.remove(module);
+    /// Length of the code of a module, whole or not.
+    pub(crate) fn code_len(&self, module: &ModuleHash) -> Option<u32> {
+        self.place(module).map(|place| place.code_len)
+    }
+
+    /// The code of a module all of whose chunks are there.
+    ///
+    /// # Errors
+    /// It is not there, or the flash fails.
+    pub(crate) fn code(&mut self, module: &ModuleHash) -> Result<Cow<'_, [u8]>, StoreError> {
+        let Place { code_at, code_len, .. } = *self.place(module).ok_or(StoreError::Missing)?;
+        if self.flash.mapped().is_none() {
+            return self.read(code_at, code_len).map(Cow::Owned);
+        }
+        let range = code_at as usize..(code_at + code_len) as usize;
+        self.flash.mapped().and_then(|bytes| bytes.get(range)).map(Cow::Borrowed).ok_or(StoreError::Missing)
     }
 }
+
+/// Places.
+impl<F: Flash> Store<F> {
+    /// Whole sectors only.
+    fn capacity(&self) -> u32 {
+        (self.flash.capacity() / F::ERASE_SIZE * F::ERASE_SIZE) as u32
+    }
+
+    fn place(&self, module: &ModuleHash) -> Option<&Place> {
+        let places = self.whole.iter().chain(self.partial.iter().map(|partial| &partial.place));
+        places.into_iter().find(|place| place.id == *module)
+    }
+
+    /// Moves a place to the first gap that is large enough.
+    fn room(&self, place: Place) -> Result<Place, StoreError> {
+        let mut taken: Vec<(u32, u32)> = self.whole.iter().map(|place| (place.start, place.end())).collect();
+        taken.extend(self.partial.iter().map(|partial| (partial.place.start, partial.place.end())));
+        taken.push((self.capacity(), self.capacity()));
+        taken.sort_unstable();
+        let (mut start, mut largest) = (0, 0);
+        for (from, to) in taken {
+            if from - start >= place.len {
+                return Ok(Place { start, code_at: start + place.code_at - place.start, ..place });
+            }
+            largest = largest.max(from - start);
+            start = to;
+        }
+        Err(StoreError::Full { bytes: place.len, free: largest })
+    }
+
+    /// The module that begins at a sector, if one does.
+    fn look(&mut self, start: u32, key: &DeployPublic) -> Result<Option<(Place, SignedManifest)>, StoreError> {
+        let head = self.read(start, MANIFEST_AT)?;
+        let (mark, header) = head.split_at(UNIT as usize);
+        let word = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let (len, complement) = (word(MAGIC.len()), word(MAGIC.len() + 4));
+        let is_header = header.starts_with(&MAGIC) && complement == !len && len <= MANIFEST_BYTES_MAX;
+        if !is_header || mark.iter().any(|byte| *byte != 0xff) || start + MANIFEST_AT + len > self.capacity() {
+            return Ok(None);
+        }
+        let signed = Cbor::from_encoded(self.read(start + MANIFEST_AT, len)?).decode::<SignedManifest>();
+        let signed = signed.filter(|signed| signed.verify(key).is_ok()).ok_or(StoreError::BadManifest)?;
+        let place = Place::new::<F>(signed.id, start, len, signed.manifest.size);
+        if place.end() > self.capacity() || self.hash(&place)? != signed.manifest.hash {
+            return Err(StoreError::BadCode);
+        }
+        Ok(self.place(&signed.id).is_none().then_some((place, signed)))
+    }
+}
+
+/// Bytes.
+impl<F: Flash> Store<F> {
+    /// Writes into the place of a module that is being pulled; its sectors are erased before.
+    fn write(&mut self, partial: usize, at: u32, mut bytes: Vec<u8>) -> Result<(), StoreError> {
+        let Partial { place, erased } = &mut self.partial[partial];
+        bytes.resize(bytes.len().next_multiple_of(F::WRITE_SIZE), 0xff);
+        let sector = F::ERASE_SIZE as u32;
+        let (first, end) = ((at - place.start) / sector, (at - place.start + bytes.len() as u32).div_ceil(sector));
+        for (number, erased) in (first..end).zip(&mut erased[first as usize..]).filter(|(_, erased)| !**erased) {
+            let from = place.start + number * sector;
+            self.flash.erase(from, from + sector).map_err(flash_error)?;
+            *erased = true;
+        }
+        self.flash.write(at, &bytes).map_err(flash_error)
+    }
+
+    fn read(&mut self, at: u32, len: u32) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = alloc::vec![0; (len as usize).next_multiple_of(F::READ_SIZE)];
+        self.flash.read(at, &mut bytes).map_err(flash_error)?;
+        bytes.truncate(len as usize);
+        Ok(bytes)
+    }
+
+    fn hash(&mut self, place: &Place) -> Result<ModuleHash, StoreError> {
+        let (mut hasher, mut piece) = (Hasher::default(), [0; PIECE_BYTES]);
+        let (mut at, end) = (place.code_at, place.code_at + place.code_len);
+        while at < end {
+            let len = PIECE_BYTES.min((end - at) as usize);
+            self.flash.read(at, &mut piece[..len.next_multiple_of(F::READ_SIZE)]).map_err(flash_error)?;
+            hasher.update(&piece[..len]);
+            at += len as u32;
+        }
+        Ok(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use broccoli_proto::seal::ClusterKey;
 const SSID_BYTES_MAX: usize = 32;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 /// What a chip reads.
-const LABELS_MAX: usize = 16;
+const LABELS_MAX: usize = 12;
 const LABEL_BYTES_MAX: usize = 64;
 
 /// Who a node is, on which network, and in which cluster. Secrets: without `Debug`.
@@ -35,6 +35,8 @@ pub struct Settings {
     pub deploy_public: DeployPublic,
     /// Labels and capabilities.
     pub labels: Vec<String>,
+    /// Whether tasks may reboot it.
+    pub reboots: bool,
     /// The pin of the LED, if it is not the one of the chip's usual board.
     pub led: Option<u8>,
 }
@@ -106,6 +108,9 @@ impl Settings {
             line("password", password);
         }
         self.labels.iter().for_each(|label| line("label", label));
+        if self.reboots {
+            line("reboot", "yes");
+        }
         if let Some(pin) = self.led {
             line("led", &pin.to_string());
         }

@@ -27,6 +27,7 @@ fn settings() -> Settings {
         key: ClusterKey::new([7; 32]),
         deploy_public: DeployPublic([9; 32]),
         labels: vec!["room=kitchen".into()],
+        reboots: false,
         led: None,
     }
 }
@@ -55,7 +56,7 @@ fn a_chip_reads_the_settings_that_were_written() {
     let packed = image.bytes().to_vec();
     let mut settings = settings();
     settings.credentials = Some(("me".into(), "p=w".into()));
-    settings.led = Some(15);
+    (settings.led, settings.reboots) = (Some(15), true);
     let text = settings.text().expect("settings");
     image.set_settings(&text).expect("room");
     assert_eq!(image.settings(), text.as_bytes());
@@ -63,7 +64,7 @@ fn a_chip_reads_the_settings_that_were_written() {
     assert_eq!((read.name, read.cluster), (settings.name, settings.cluster));
     assert_eq!((read.host.as_str(), read.port), ("192.168.1.10", 1884));
     assert_eq!((read.key.to_bytes(), read.deploy_public), ([7; 32], DeployPublic([9; 32])));
-    assert_eq!((read.features, read.led), (settings.labels, Some(15)));
+    assert_eq!((read.features, read.led, read.reboots), (settings.labels, Some(15), true));
     assert_eq!(read.credentials, ("me".into(), "p=w".into()));
     let wifi = read.wifi.expect("a network");
     assert_eq!((wifi.ssid.as_str(), wifi.password.as_str()), ("our net", "secret=42"));
@@ -82,10 +83,10 @@ fn the_longest_settings_fit() {
     longest.wifi_password = "p".repeat(64);
     longest.server.0 = "h".repeat(253);
     longest.credentials = Some(("u".repeat(400), "p".repeat(400)));
-    longest.labels = vec!["l".repeat(64); 16];
+    longest.labels = vec!["l".repeat(64); 12];
     let text = longest.text().expect("settings");
     image().set_settings(&text).expect("room");
-    assert_eq!(Read::parse(text.as_bytes()).expect("settings").features.len(), 16);
+    assert_eq!(Read::parse(text.as_bytes()).expect("settings").features.len(), 12);
     let error = image().set_settings(&"x".repeat(4_096)).expect_err("too long");
     assert_eq!(error, ImageError::SettingsTooLong { settings: 4_096, room: 4_095 });
 }
@@ -103,7 +104,7 @@ fn what_a_chip_could_not_use_is_refused() {
     assert_eq!(error(|s| s.wifi_password = "x".repeat(65)), SettingsError::WifiPassword(65));
     assert_eq!(error(|s| s.server.0 = "fe80::1".into()), SettingsError::Ipv6);
     assert_eq!(error(|s| s.server.0 = "127.0.0.1".into()), SettingsError::Loopback("127.0.0.1".into()));
-    assert_eq!(error(|s| s.labels = vec!["l".into(); 17]), SettingsError::Labels);
+    assert_eq!(error(|s| s.labels = vec!["l".into(); 13]), SettingsError::Labels);
     assert_eq!(error(|s| s.labels = vec!["l".repeat(65)]), SettingsError::Label("l".repeat(65)));
     let control = SettingsError::Control("the password of the Wi-Fi network");
     assert_eq!(error(|s| s.wifi_password = "12345678\nkey=0".into()), control);

@@ -537,6 +537,8 @@ impl Driver {
                 }
             }
             Action::Abort(run) => self.executor.abort(run),
+            // Memory and disk are large for a module: whether one fits shows when it is installed.
+            Action::Reserve(_) => {}
             Action::StoreChunk { module, index, bytes } => self.store.put_chunk(module, index, bytes),
             Action::LoadChunk { module, index, to } => {
                 let bytes = self.store.chunk(&module, index);

@@ -258,6 +258,22 @@ pub fn hash(bytes: &[u8]) -> ModuleHash {
     ModuleHash(Sha256::digest(bytes).into())
 }
 
+/// [`hash`] of what comes in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all pieces.
+    pub fn finish(self) -> ModuleHash {
+        ModuleHash(self.0.finalize().into())
+    }
+}
+
 /// Digest of a set of modules: the first 8 bytes of SHA-256 over the sorted hashes.
 pub fn digest<'a>(sorted_hashes: impl Iterator<Item = &'a ModuleHash>) -> u64 {
     let mut sha = Sha256::new();
@@ -304,6 +320,13 @@ mod tests {
         assert_eq!(named("sys"), Err(ManifestError::Builtin));
         assert_eq!(named("board"), Err(ManifestError::Builtin));
         assert!(named("boards").is_ok());
+    }
+
+    #[test]
+    fn pieces_have_the_hash_of_the_whole() {
+        let mut hasher = Hasher::default();
+        [&b"bro"[..], b"", b"ccoli"].iter().for_each(|piece| hasher.update(piece));
+        assert_eq!(hasher.finish(), hash(b"broccoli"));
     }
 
     #[test]

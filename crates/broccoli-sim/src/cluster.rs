@@ -147,6 +147,7 @@ struct Slot {
     corrupts: u64,
     lacks: u64,
     install_error: Option<String>,
+    full_error: Option<String>,
     runs: BTreeMap<RunId, usize>,
     events: Vec<(u64, Event)>,
 }
@@ -293,6 +294,7 @@ impl Cluster {
             corrupts: 0,
             lacks: 0,
             install_error: None,
+            full_error: None,
             runs: BTreeMap::new(),
             events: Vec::new(),
         });

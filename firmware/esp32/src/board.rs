@@ -19,8 +19,6 @@ use crate::led;
 
 /// Where boards of Espressif have their LED, one that takes a colour.
 const COLOURED_LED_PIN: u8 = 8;
-/// What a job can ask for with `on`, beside the labels in the settings.
-pub(crate) const LABELS: [&str; 5] = ["esp32", "led", "gpio", "adc", "temp"];
 /// Voltages up to about 3.1 V.
 const RANGE: Attenuation = Attenuation::_11dB;
 /// How bright it is, of 255: enough to be seen, not to blind.

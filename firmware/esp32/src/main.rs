@@ -23,7 +23,7 @@ mod wifi;
 use alloc::format;
 use alloc::string::String;
 
-use broccoli_embassy::{Device, End, Settings};
+use broccoli_embassy::{Device, End, Settings, capability};
 use embassy_executor::{SpawnError, SpawnToken, Spawner};
 use embassy_net::{Config, Runner, Stack, StackResources};
 use embassy_time::{Duration, Timer};
@@ -99,11 +99,11 @@ fn start(
     storage: FLASH<'static>,
     radio: WIFI<'static>,
 ) -> Result<(), String> {
-    let settings = settings(storage);
+    let contents = flash::open(storage)?;
+    let settings = Settings::parse(&contents.settings);
     // First the board: its LED shows what is wrong with the settings.
     board::init(hardware, settings.as_ref().ok().and_then(|settings| settings.led))?;
-    let mut settings = settings?;
-    settings.features.extend(board::LABELS.map(String::from));
+    let settings = settings.map_err(|error| format!("{error}; write them with `broccoli flash`"))?;
     let access = settings.wifi.as_ref().ok_or("settings: ssid is missing")?;
     let controller = WifiController::new(radio, wifi::config(access)?).map_err(|error| format!("Wi-Fi: {error}"))?;
     // Random only while the radio is on, which it is from here.
@@ -115,6 +115,8 @@ fn start(
         unix_ms: || None,
         memory: machine::heap,
         board: board::perform,
+        board_kind: "esp32c6",
+        capabilities: &[capability::LED, capability::GPIO, capability::ADC, capability::TEMP],
         connected: led::tell_server,
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
@@ -123,14 +125,8 @@ fn start(
     let (stack, runner) = embassy_net::new(Interface::station(), Config::dhcpv4(Default::default()), resources, seed);
     spawn(spawner, radio_task(controller));
     spawn(spawner, network_task(runner));
-    spawn(spawner, node_task(settings, device, stack));
+    spawn(spawner, node_task(settings, device, contents.modules, stack));
     Ok(())
-}
-
-/// Who this node is.
-fn settings(storage: FLASH<'static>) -> Result<Settings, String> {
-    let region = flash::settings(storage)?;
-    Settings::parse(&region).map_err(|error| format!("{error}; write them with `broccoli flash`"))
 }
 
 /// Starts a task.
@@ -169,12 +165,13 @@ async fn complaint_task(reason: String) {
 }
 
 #[embassy_executor::task]
-async fn node_task(settings: Settings, device: Device, stack: Stack<'static>) {
-    let end = broccoli_embassy::run(settings, device, stack).await;
+async fn node_task(settings: Settings, device: Device, modules: flash::Modules, stack: Stack<'static>) {
+    let end = broccoli_embassy::run(settings, device, modules, stack).await;
     let heap = machine::heap();
     info!("peak of the heap: {} bytes of {}", heap.peak, heap.used + heap.free);
     match end {
         End::Drained => info!("left the cluster; a reset starts the node again"),
+        End::Reboot => machine::reset(),
         End::NameTaken => {
             led::tell_failure();
             Timer::after(COMPLAINT_PAUSE * COMPLAINTS as u32).await;

@@ -90,6 +90,13 @@ pub(crate) fn exit(status: u16) -> ! {
     }
 }
 
+/// Starts the machine again.
+pub(crate) fn reset() -> ! {
+    // SAFETY: a register that is always there.
+    unsafe { TEST.write_volatile(TEST_RESET) };
+    loop {}
+}
+
 /// Has the interrupt of the network come through, and all others that are enabled.
 pub(crate) fn enable_interrupt(number: usize) {
     // SAFETY: registers that are always there, for a number below 32; the handler is there.
@@ -122,7 +129,5 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let _ = writeln!(Uart, "heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
     let end = Instant::now().as_micros() + PANIC_PAUSE_US;
     while Instant::now().as_micros() < end {}
-    // SAFETY: a register that is always there.
-    unsafe { TEST.write_volatile(TEST_RESET) };
-    loop {}
+    reset()
 }

@@ -9,12 +9,13 @@ extern crate alloc;
 
 mod board;
 mod clock;
+mod flash;
 mod machine;
 mod memory;
 mod net;
 mod virtio;
 
-use broccoli_embassy::{Device, End, Settings};
+use broccoli_embassy::{Device, End, Settings, capability};
 use embassy_executor::{Executor, Spawner};
 use embassy_net::{Config, StackResources};
 use log::{error, info};
@@ -39,7 +40,8 @@ fn main() -> ! {
     })
 }
 
-/// Starts the network and the node.
+/// Starts the network and the node. What it needs of the stack is free again after it: not inlined.
+#[inline(never)]
 fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
     use alloc::string::ToString;
     let settings = Settings::parse(memory::settings()).map_err(|error| error.to_string())?;
@@ -52,6 +54,8 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
         unix_ms: || Some(machine::unix_ms()),
         memory: memory::heap,
         board: board::perform,
+        board_kind: "qemu-virt",
+        capabilities: &[capability::LED, capability::GPIO],
         connected: |_| {},
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
@@ -73,7 +77,7 @@ async fn network_task(mut runner: embassy_net::Runner<'static, Net>) -> ! {
 
 #[embassy_executor::task]
 async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack<'static>) {
-    let end = broccoli_embassy::run(settings, device, stack).await;
+    let end = broccoli_embassy::run(settings, device, flash::Bank::new(), stack).await;
     let heap = memory::heap();
     info!(
         "peak of the heap: {} bytes of {}; of the stack: {} bytes",
@@ -83,6 +87,7 @@ async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack
     );
     match end {
         End::Drained => machine::exit(0),
+        End::Reboot => machine::reset(),
         End::NameTaken => machine::exit(2),
     }
 }

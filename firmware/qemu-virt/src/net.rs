@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::Context;
 
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
-use static_cell::StaticCell;
+use static_cell::ConstStaticCell;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::mmio::MmioTransport;
 
@@ -51,8 +51,9 @@ impl Net {
     /// If the device cannot be used.
     pub(crate) fn new(network: Network) -> Result<Net, &'static str> {
         let Network { transport, address, .. } = network;
-        static MEMORY: StaticCell<[Buffer; 2 * BUFFERS]> = StaticCell::new();
-        let mut buffers = MEMORY.init([[0; BUFFER_BYTES]; 2 * BUFFERS]).iter_mut();
+        // Zeros from the start: they never lie on the stack.
+        static MEMORY: ConstStaticCell<[Buffer; 2 * BUFFERS]> = ConstStaticCell::new([[0; BUFFER_BYTES]; 2 * BUFFERS]);
+        let mut buffers = MEMORY.take().iter_mut();
         let device = Device::new(transport).map_err(|_| "the network cannot be used")?;
         let none = || [const { None }; BUFFERS];
         let mut inner = Inner { device, receiving: none(), sending: none(), free: none() };

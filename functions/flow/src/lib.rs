@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 
-use broccoli_sdk::canvas::{Replace, SetOptions, SubmitError, chord, sig, submit};
+use broccoli_sdk::canvas::{Replace, SetOptions, SubmitError, chain, chord, sig, submit};
 use broccoli_sdk::prelude::*;
 
 /// Lists up to this length are sorted where they are.
@@ -67,4 +67,20 @@ fn around(parts: (Vec<i64>, Vec<i64>), pivot: i64) -> Vec<i64> {
 #[task]
 fn later(function: &str, value: Value, ms: u32) -> Result<(), SubmitError> {
     submit(sig(function).arg(&value).set_countdown(Duration::from_millis(ms.into())))
+}
+
+/// Has the cluster sum the squares of the numbers below n, a little later and for nobody who waits: the node `home`
+/// logs the sum.
+#[task]
+fn squares(n: u32, home: &str, ms: u32) -> Result<(), SubmitError> {
+    let square = |number: u32| sig("tasks.mul").arg(&number).arg(&number).set_countdown(Duration::from_millis(ms.into()));
+    let sum = chord((0..n).map(square), sig("tasks.tsum"));
+    submit(chain([sum, sig("flow.tell").set_on(home)]))
+}
+
+/// Logs a number and gives it back.
+#[task]
+fn tell(number: i64) -> i64 {
+    log(&number.to_string());
+    number
 }

@@ -51,6 +51,7 @@ impl Server {
 pub(crate) struct Programs {
     broccoli: PathBuf,
     worker: PathBuf,
+    round_trips: PathBuf,
 }
 
 impl Programs {
@@ -60,7 +61,7 @@ impl Programs {
     /// They do not build.
     pub(crate) fn build(release: bool) -> Result<Programs> {
         let profile = if release { "--release " } else { "" };
-        let what = "-p broccoli-cli -p broccoli-node --bin broccoli --example chaos_worker";
+        let what = "-p broccoli-cli -p broccoli-node --bin broccoli --example chaos_worker --example round_trips";
         run(&mut cargo(&format!("build --quiet {profile}--locked {what}")))?;
         Programs::built(release)
     }
@@ -71,7 +72,12 @@ impl Programs {
     /// This program was moved.
     pub(crate) fn built(release: bool) -> Result<Programs> {
         let built = target_dir()?.join(if release { "release" } else { "debug" });
-        Ok(Programs { broccoli: built.join("broccoli"), worker: built.join("examples/chaos_worker") })
+        let example = |name| built.join("examples").join(name);
+        Ok(Programs {
+            broccoli: built.join("broccoli"),
+            worker: example("chaos_worker"),
+            round_trips: example("round_trips"),
+        })
     }
 }
 
@@ -179,6 +185,13 @@ impl Cluster {
     pub(crate) fn client(&self, args: &[&str]) -> Command {
         let mut command = self.broccoli(args);
         command.env("BROCCOLI_SERVER", self.url(self.addr));
+        command
+    }
+
+    /// Measures so many calls to a node, one after the other.
+    pub(crate) fn round_trips(&self, node: &str, count: usize) -> Command {
+        let mut command = self.command(&self.programs.round_trips);
+        command.args([&self.file(), &self.url(self.addr), node, &count.to_string()]);
         command
     }
 

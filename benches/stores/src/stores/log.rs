@@ -34,7 +34,7 @@ impl Store for Log {
 fn writes_of(op: &Op) -> Vec<Write> {
     let key = |job, number| RecordKey { job, number };
     match op {
-        Op::Put { job, no, value } => vec![Write { key: key(*job, *no), value: Some(value.clone()) }],
+        Op::Put { job, no, value } => vec![Write { key: key(*job, *no), value: Some(value.clone().into()) }],
         Op::Forget { job, records } => (0..*records).map(|no| Write { key: key(*job, no), value: None }).collect(),
     }
 }

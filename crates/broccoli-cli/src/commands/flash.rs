@@ -36,6 +36,9 @@ pub(crate) struct FlashArgs {
     /// A label (room=kitchen) or capability that jobs can ask for with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
+    /// Lets tasks call sys.reboot
+    #[arg(long)]
+    allow_reboot: bool,
     /// Pin of a LED; default: the coloured one of Espressif's boards
     #[arg(long, value_name = "PIN")]
     led: Option<u8>,
@@ -101,6 +104,7 @@ fn settings(common: &Common, cluster: &Cluster, chip: Chip, args: &FlashArgs) ->
         key: cluster.key.clone(),
         deploy_public: cluster.deploy_public,
         labels: args.labels.clone(),
+        reboots: args.allow_reboot,
         led: args.led,
     })
 }

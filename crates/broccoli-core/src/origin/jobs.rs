@@ -19,6 +19,7 @@ use super::queue::{Need, Queue};
 use super::rates::Limit;
 use super::ticket::{Client, Ticket};
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
+use crate::io::RecordBytes;
 use crate::time::Instant;
 
 /// About what a job takes beside its steps and what is encoded in it, …
@@ -255,7 +256,7 @@ impl Job {
     }
 
     /// What the journal keeps of its acceptance; `order` is its place among all jobs.
-    pub(super) fn record(&self, order: u64) -> Vec<u8> {
+    pub(super) fn record(&self, order: u64) -> RecordBytes {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
         self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));

@@ -23,17 +23,18 @@ use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
 use broccoli_abi::Function;
 use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId, Outcome};
 use minicbor::{Decode, Encode};
 
-use crate::io::SubmitId;
+use crate::io::{RecordBytes, SubmitId};
 
 /// Version of the format. Another one is refused.
 pub(super) const VERSION: u32 = 1;
-/// About what a record takes beside what can be large in it.
-const SMALL_BYTES: usize = 64;
+/// From this length on a value in a record is not copied.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
@@ -280,7 +281,7 @@ pub(super) enum Promise {
 /// What has not been written yet of one job.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
-    pub(super) accepted: Option<Vec<u8>>,
+    pub(super) accepted: Option<RecordBytes>,
     pub(super) changes: Vec<Change>,
     /// Records of a forgotten job that are still there.
     pub(super) records: u32,
@@ -414,21 +415,65 @@ impl Journal {
     }
 }
 
+/// Takes what is encoded; the bytes of a large value as they are.
+struct PieceWriter<'a> {
+    large: Option<&'a Cbor>,
+    bytes: RecordBytes,
+}
+
+impl minicbor::encode::Write for &mut PieceWriter<'_> {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        match self.large.take_if(|large| bytes.len() >= LARGE_BYTES && core::ptr::eq(large.as_bytes(), bytes)) {
+            Some(large) => self.bytes.large = Some(large.clone()),
+            None if self.bytes.large.is_some() => self.bytes.tail.extend_from_slice(bytes),
+            None => self.bytes.head.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+}
+
 impl<'b> Record<'b> {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> RecordBytes {
         let large = match self {
-            Record::Accepted(accepted) => accepted.canvas.as_bytes().len() + accepted.bindings.0.len(),
-            Record::Over(over) => over.outcome.as_ref().as_ref().map_or(0, |value| value.as_bytes().len()),
-            Record::Node(_) | Record::Changes(_) => 0,
+            Record::Accepted(accepted) => Some(accepted.canvas.as_ref()),
+            Record::Over(over) => over.outcome.as_ref().as_ref().ok(),
+            Record::Node(_) | Record::Changes(_) => None,
         };
-        let mut bytes = Vec::with_capacity(large + SMALL_BYTES);
-        minicbor::encode(self, &mut bytes).expect("writing to a Vec cannot fail");
-        bytes
+        let mut writer = PieceWriter { large, bytes: RecordBytes::default() };
+        let Ok(()) = minicbor::encode(self, &mut writer).map_err(drop) else {
+            unreachable!("writing to memory cannot fail");
+        };
+        writer.bytes
     }
 
     pub(super) fn decode(bytes: &'b [u8]) -> Option<Record<'b>> {
         let mut decoder = minicbor::Decoder::new(bytes);
         let record = decoder.decode().ok()?;
         (decoder.position() == bytes.len()).then_some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_value_is_shared_and_the_record_is_the_same() {
+        let about = About { name: "f".into(), ..About::default() };
+        for len in [LARGE_BYTES - 100, LARGE_BYTES] {
+            let canvas = Cbor::encode(&"x".repeat(len));
+            let record = Record::Accepted(AcceptedRecord {
+                order: 7,
+                about: Cow::Borrowed(&about),
+                canvas: Cow::Borrowed(&canvas),
+                bindings: Bindings(&[0x80]),
+            });
+            let bytes = record.encode();
+            assert_eq!(bytes.to_vec(), minicbor::to_vec(&record).expect("encodes"));
+            let is_shared = bytes.pieces().iter().any(|piece| core::ptr::eq(*piece, canvas.as_bytes()));
+            assert_eq!(is_shared, len == LARGE_BYTES);
+        }
     }
 }

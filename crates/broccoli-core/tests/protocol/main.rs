@@ -82,7 +82,7 @@ fn durable_node(boots: u8, now: Instant) -> Node {
 fn write_to(disk: &mut BTreeMap<RecordKey, Vec<u8>>, writes: Vec<Write>) {
     for Write { key, value } in writes {
         match value {
-            Some(value) => disk.insert(key, value),
+            Some(value) => disk.insert(key, value.to_vec()),
             None => disk.remove(&key),
         };
     }

@@ -156,6 +156,23 @@ fn a_failed_install_is_reported_and_the_old_version_stays() {
 }
 
 #[test]
+fn a_node_without_room_refuses_before_it_has_stored_anything() {
+    let mut c = cluster(62, 2);
+    let (signed, code) = module(1, true);
+    c.deploy(0, &signed, &code);
+    c.run_for(1_000);
+    c.fill_store(1, "40000 bytes are needed, 100 are free");
+    let (newer, code) = module(2, true);
+    c.deploy(0, &newer, &code);
+    c.run_for(1_000);
+    assert_eq!(refusals(&c, 0), [("w1".to_string(), "40000 bytes are needed, 100 are free".to_string())]);
+    assert_eq!((c.chunks_of(1, newer.id), c.chunks_of(1, signed.id)), (0, 20));
+    assert!(!c.holds(1, newer.id) && c.holds(1, signed.id) && c.holds(2, newer.id));
+    c.run_for(10_000);
+    c.assert_idle();
+}
+
+#[test]
 fn new_jobs_use_a_new_version_and_accepted_ones_stay_on_theirs() {
     let mut c = cluster(58, 2);
     let (signed, code) = module(1, true);

@@ -22,8 +22,7 @@ const SUBMITTING: Duration = Duration::from_secs(4);
 const GROUPS: u32 = 100;
 const GROUP: i64 = 1_000;
 const GROUPS_AT_ONCE: usize = 8;
-/// Commits of which the median is taken, and the bytes of each: about those of a small job.
-const SYNCS: usize = 200;
+/// Bytes of a commit that is measured: about those of a small job.
 const SYNC_BYTES: usize = 200;
 
 /// A number of jobs or tasks in some time.
@@ -52,17 +51,18 @@ pub(crate) enum Until {
     Result,
 }
 
-/// The times of commits to a journal in this directory, one after the other.
-pub(crate) fn syncs(dir: &Path) -> Result<Vec<Duration>, Error> {
+/// The times of commits to a journal in this directory, one after the other with pauses in between.
+pub(crate) fn syncs(dir: &Path, count: u64, pause: Duration) -> Result<Vec<Duration>, Error> {
     let dir = dir.join("syncs");
     std::fs::create_dir_all(&dir)?;
     let (mut log, _) = Log::open(&dir)?;
     let mut times = Vec::new();
-    for job in 1..=SYNCS as u64 {
-        let write = Write { key: RecordKey { job, number: 0 }, value: Some(vec![0x55; SYNC_BYTES]) };
+    for job in 1..=count {
+        let write = Write { key: RecordKey { job, number: 0 }, value: Some(vec![0x55; SYNC_BYTES].into()) };
         let start = Instant::now();
         log.commit(&[write])?;
         times.push(start.elapsed());
+        std::thread::sleep(pause);
     }
     Ok(times)
 }

@@ -22,7 +22,14 @@ use process::{Cpu, Process};
 use report::{Item, Report, Rounds};
 
 /// Rounds of each item; the median counts.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 30;
+/// Rounds before them: processes that are new to a load, and to its size, take longer.
+const WARM_UP: usize = 5;
+/// Commits of one record, one after the other.
+const SYNCS: u64 = 200;
+/// Commits with a pause before each, about as long as a chain takes.
+const RARE_SYNCS: u64 = 50;
+const RARE: Duration = Duration::from_millis(10);
 /// Round trips at one origin before those at the other.
 const TURN: u32 = 20;
 /// Rounds of groups at each origin.
@@ -77,7 +84,8 @@ async fn bench(broccoli: &str, text: &str, json: Option<PathBuf>) -> Result<(), 
     let bench = Bench { origins: [volatile, durable], server, workers };
     report.idle = process::idle(&bench.workers[0])?;
 
-    report.syncs = durable::syncs(dir.path())?;
+    report.syncs = durable::syncs(dir.path(), SYNCS, Duration::ZERO)?;
+    report.rare_syncs = durable::syncs(dir.path(), RARE_SYNCS, RARE)?;
     report.pingpong_us = pingpong::median_us(&url, &cluster, &file)?;
     bench.items(&mut report, &text).await?;
     report.pingpong_after_us = pingpong::median_us(&url, &cluster, &file)?;
@@ -87,7 +95,7 @@ async fn bench(broccoli: &str, text: &str, json: Option<PathBuf>) -> Result<(), 
             rates.push(durable::groups(&bench, origin).await?);
         }
     }
-    report.syncs.extend(durable::syncs(dir.path())?);
+    report.syncs.extend(durable::syncs(dir.path(), SYNCS, Duration::ZERO)?);
     tokio::task::LocalSet::new().run_until(bench.durable_submits(&mut report, &cluster, &url)).await?;
     report.print();
     report.backlogs = backlog::measure()?;
@@ -166,7 +174,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs a canvas of `tasks` tasks several times at each origin in turn, after one to warm up.
+    /// Runs a canvas of `tasks` tasks several times at each origin in turn, after some to warm up.
     async fn item(
         &self,
         tasks: u32,
@@ -174,11 +182,11 @@ impl Bench {
         is_right: impl Fn(&Cbor) -> bool,
     ) -> Result<[Item; 2], Error> {
         let mut rounds = [Rounds::default(), Rounds::default()];
-        for round in 0..=ROUNDS {
+        for round in 0..WARM_UP + ROUNDS {
             for (rounds, origin) in rounds.iter_mut().zip(&self.origins) {
                 let before = self.cpu();
                 let wall = self.once(origin, canvas(), &is_right).await?;
-                if round > 0 {
+                if round >= WARM_UP {
                     rounds.add([wall], self.cpu() - before);
                 }
             }

@@ -45,6 +45,8 @@ pub(crate) struct Report {
     items: Vec<(&'static str, [Item; 2])>,
     /// Of the disk, one after the other.
     pub(crate) syncs: Vec<Duration>,
+    /// The same with a pause before each.
+    pub(crate) rare_syncs: Vec<Duration>,
     /// Groups of tasks: without a journal, and with one.
     pub(crate) groups: [Vec<Rate>; 2],
     /// Clients, what they wait for, and how many they get.
@@ -121,18 +123,25 @@ impl Report {
     }
 
     fn print_journal(&self) {
-        let sync = median(&self.syncs);
-        println!("\nwith the journal: a sync takes {:.3} ms (median of {})", sync * 1e3, self.syncs.len());
-        println!("item   wall without   wall with   ratio   CPU ratio   (with - without) / sync");
+        let (sync, rare) = (median(&self.syncs), median(&self.rare_syncs));
+        println!(
+            "\nwith the journal: a sync takes {:.3} ms (median of {}), after a pause {:.3} ms (median of {})",
+            sync * 1e3,
+            self.syncs.len(),
+            rare * 1e3,
+            self.rare_syncs.len()
+        );
+        println!("item   wall without   wall with   ratio   CPU ratio   more, in syncs   in syncs after a pause");
         for (name, [off, on]) in &self.items {
             let (before, after) = (off.quantile(0.5), on.quantile(0.5));
             println!(
-                "{name:4} {:11.2} ms {:8.2} ms {:7.2} {:11.2} {:15.1}",
+                "{name:4} {:11.2} ms {:8.2} ms {:7.2} {:11.2} {:16.1} {:24.1}",
                 before * 1e3,
                 after * 1e3,
                 after / before,
                 on.cpu_ms_all() / off.cpu_ms_all(),
                 (after - before) / sync,
+                (after - before) / rare,
             );
         }
         for (name, what, rate) in &self.submits {
@@ -180,6 +189,7 @@ impl Report {
         let rates = |rates: &[Rate]| rates.iter().map(Rate::per_s).collect::<Vec<_>>();
         serde_json::json!({
             "sync_s": median(&self.syncs),
+            "sync_after_pause_s": median(&self.rare_syncs),
             "items": items.collect::<serde_json::Map<_, _>>(),
             "submits": submits.collect::<Vec<_>>(),
             "groups_tasks_per_s": { "without": rates(&self.groups[0]), "with": rates(&self.groups[1]) },

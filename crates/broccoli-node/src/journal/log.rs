@@ -1,9 +1,10 @@
 //! A log of batches of changes. Each batch is synced before the next one; what is dead makes room.
 //!
 //! ```text
-//! segment = head | batches, the last of them over SEGMENT_LEN or zeros up to it
+//! segment = head | batches | 12 zeros | what a segment that was there before has left
 //! head    = "BRJL" | version (u32) | CRC of both (u32)
-//! batch   = length of the body (u32) | CRC of the length (u32) | CRC of the body (u32) | body
+//! batch   = length of the body (u32) | CRC of the segment's number and the length (u32) |
+//!           CRC of the body (u32) | body
 //! body    = changes: job (u64) | number (u32) | length of the value (u32), all ones to delete | value
 //! ```
 //!
@@ -12,8 +13,9 @@
 //! into `damaged/`, what can still be read of it is used, and somebody is told.
 //!
 //! The oldest segment goes first, so that no deletion goes before what it deletes; what is alive in
-//! it is appended again, as long as more than half of the log is dead. docs/stores.md says why this
-//! is no database.
+//! it is appended again, as long as more than half of the log is dead. Its file becomes the next
+//! segment, as in PostgreSQL's log: the file system need not find room, and the disk is told of the
+//! bytes alone. docs/stores.md says why this is no database.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -21,21 +23,27 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use broccoli_core::{RecordKey, Write};
+use broccoli_core::{RecordBytes, RecordKey, Write};
 use crc32fast::Hasher;
 
 use super::JournalError;
 
 const MAGIC: [u8; 4] = *b"BRJL";
 /// Version of this format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SEGMENT_LEN: usize = 4 << 20;
 /// Below this number of segments nothing is copied to make room.
 const SEGMENTS_MIN: usize = 4;
+/// Files of dead segments that are kept for the next ones.
+const SPARES_MAX: usize = 2;
+/// A longer file is not kept: a large batch was in it.
+const SPARE_LEN_MAX: u64 = 4 * SEGMENT_LEN as u64;
 const SEGMENT_HEAD_LEN: usize = 12;
 const BATCH_HEAD_LEN: usize = 12;
 const CHANGE_HEAD_LEN: usize = 16;
 const DELETE: u32 = u32::MAX;
+/// What the names of files of dead segments end with.
+const SPARE: &str = "spare";
 /// Values from this length on go to the file as they are; shorter ones are written together.
 const LARGE_LEN: usize = 64 << 10;
 /// Segments that are held in memory while the records are read.
@@ -49,6 +57,8 @@ pub struct Log {
     /// Where the next batch goes in the last segment.
     at: usize,
     index: Index,
+    /// Files of dead segments.
+    spares: Vec<PathBuf>,
 }
 
 /// What is alive, and where.
@@ -72,7 +82,7 @@ struct Change<'a> {
     /// None deletes.
     value: Option<&'a [u8]>,
     /// Where the value begins.
-    at: u32,
+    at: usize,
 }
 
 impl Log {
@@ -82,6 +92,7 @@ impl Log {
     /// If a file cannot be made, read or written, or has another version.
     pub fn open(dir: &Path) -> Result<(Log, Vec<String>), JournalError> {
         let failed = |path: PathBuf| move |error| JournalError::Io(path, error);
+        remove_spares(dir).map_err(failed(dir.to_owned()))?;
         let found = segments(dir).map_err(failed(dir.to_owned()))?;
         let segment = found.last().copied().unwrap_or(1);
         let (mut index, mut damaged, mut last_damaged, mut at) = (Index::default(), Vec::new(), None, SEGMENT_HEAD_LEN);
@@ -89,8 +100,9 @@ impl Log {
             let path = path_of(dir, number);
             let bytes = fs::read(&path).map_err(failed(path.clone()))?;
             index.live.insert(number, 0);
-            let walked = walk(&bytes, |change| index.note(number, &change))
-                .map_err(|version| JournalError::Version(path, version, VERSION))?;
+            let walked =
+                walk(&bytes, number, |change| index.note(number, change.key, change.at, change.value.map(<[u8]>::len)))
+                    .map_err(|version| JournalError::Version(path, version, VERSION))?;
             at = walked.end;
             if let Some(what) = walked.damage {
                 let aside = put_aside(dir, number).map_err(failed(dir.join("damaged")))?;
@@ -100,7 +112,7 @@ impl Log {
         }
         index.live.entry(segment).or_default();
         let file = start(dir, segment, at).map_err(failed(path_of(dir, segment)))?;
-        let mut log = Log { dir: dir.into(), file, segment, at, index };
+        let mut log = Log { dir: dir.into(), file, segment, at, index, spares: Vec::new() };
         if let Some(last) = last_damaged {
             log.leave_behind(last).map_err(failed(dir.to_owned()))?;
         }
@@ -127,7 +139,7 @@ impl Log {
         if writes.is_empty() {
             return Ok(());
         }
-        self.append(writes.iter().map(|write| (write.key, write.value.as_deref())))
+        self.append(writes.iter().map(|write| (write.key, write.value.as_ref().map(RecordBytes::pieces))))
     }
 
     /// Begins the next segment when the last one is full. Deletes the oldest ones as far as they are
@@ -164,22 +176,25 @@ impl Log {
         })
     }
 
-    fn append<'a>(&mut self, changes: impl Iterator<Item = (RecordKey, Option<&'a [u8]>)> + Clone) -> io::Result<()> {
-        let lens = changes.clone().map(|(_, value)| CHANGE_HEAD_LEN + value.map_or(0, <[u8]>::len));
-        let len = BATCH_HEAD_LEN + lens.sum::<usize>();
+    /// Appends a batch of changes: what each record is from now on, in pieces.
+    fn append<'a, const N: usize>(
+        &mut self,
+        changes: impl Iterator<Item = (RecordKey, Option<[&'a [u8]; N]>)> + Clone,
+    ) -> io::Result<()> {
         let body = self.at + BATCH_HEAD_LEN;
         let mut writer = BodyWriter { file: &self.file, at: body, small: Vec::new(), crc: Hasher::new() };
-        changes.clone().try_for_each(|(key, value)| writer.change(key, value))?;
-        let crc = writer.finish()?;
-        self.file.write_all_at(&batch_head(len - BATCH_HEAD_LEN, crc), self.at as u64)?;
+        changes.clone().try_for_each(|(key, value)| writer.change(key, value.as_ref().map(|pieces| &pieces[..])))?;
+        let (end, crc) = writer.finish()?;
+        self.file.write_all_at(&batch_head(self.segment, end - body, crc), self.at as u64)?;
         self.file.sync_data()?;
         let mut at = body;
         for (key, value) in changes {
             at += CHANGE_HEAD_LEN;
-            self.index.note(self.segment, &Change { key, value, at: at as u32 });
-            at += value.map_or(0, <[u8]>::len);
+            let len = value.map(|pieces| len_of(&pieces));
+            self.index.note(self.segment, key, at, len);
+            at += len.unwrap_or(0);
         }
-        self.at += len;
+        self.at = end;
         Ok(())
     }
 
@@ -188,22 +203,30 @@ impl Log {
     }
 
     fn next_segment(&mut self) -> io::Result<()> {
-        let file = start(&self.dir, self.segment + 1, SEGMENT_HEAD_LEN)?;
-        self.file.set_len(self.at as u64)?;
-        self.file.sync_all()?;
-        self.segment += 1;
-        (self.file, self.at) = (file, SEGMENT_HEAD_LEN);
+        let next = self.segment + 1;
+        self.file = match self.spares.pop() {
+            Some(spare) => reuse(&self.dir, &spare, next)?,
+            None => start(&self.dir, next, SEGMENT_HEAD_LEN)?,
+        };
+        (self.segment, self.at) = (next, SEGMENT_HEAD_LEN);
         self.index.live.insert(self.segment, 0);
         Ok(())
     }
 
-    /// Deletes the oldest segment, after what is alive in it has been moved.
+    /// Gives up the oldest segment, after what is alive in it has been moved.
     fn remove(&mut self, oldest: u32) -> io::Result<()> {
         self.leave_full()?;
         if self.index.live.get(&oldest).is_some_and(|live| *live > 0) {
             self.copy(oldest)?;
         }
-        fs::remove_file(path_of(&self.dir, oldest))?;
+        let path = path_of(&self.dir, oldest);
+        if self.spares.len() < SPARES_MAX && path.metadata()?.len() <= SPARE_LEN_MAX {
+            let spare = path.with_extension(SPARE);
+            fs::rename(&path, &spare)?;
+            self.spares.push(spare);
+        } else {
+            fs::remove_file(path)?;
+        }
         self.index.live.remove(&oldest);
         Ok(())
     }
@@ -213,23 +236,23 @@ impl Log {
         let bytes = fs::read(path_of(&self.dir, segment))?;
         let mut alive = Vec::new();
         // Its version was checked when it was opened.
-        let _ = walk(&bytes, |change| {
+        let _ = walk(&bytes, segment, |change| {
             let home = self.index.homes.get(&change.key);
-            if home.is_some_and(|home| home.segment == segment && home.at == change.at) {
+            if home.is_some_and(|home| home.segment == segment && home.at as usize == change.at) {
                 alive.push((change.key, change.value.map(<[u8]>::to_vec)));
             }
         });
-        self.append(alive.iter().map(|(key, value)| (*key, value.as_deref())))
+        self.append(alive.iter().map(|(key, value)| (*key, value.as_ref().map(|value| [value.as_slice()]))))
     }
 }
 
 impl Index {
-    /// Follows a change that is on the disk.
-    fn note(&mut self, segment: u32, change: &Change<'_>) {
-        let home = change.value.map(|value| Home { segment, at: change.at, len: value.len() as u32 });
+    /// Follows a change that is on the disk: the record has this length, or is deleted.
+    fn note(&mut self, segment: u32, key: RecordKey, at: usize, len: Option<usize>) {
+        let home = len.map(|len| Home { segment, at: at as u32, len: len as u32 });
         let before = match home {
-            Some(home) => self.homes.insert(change.key, home),
-            None => self.homes.remove(&change.key),
+            Some(home) => self.homes.insert(key, home),
+            None => self.homes.remove(&key),
         };
         if let Some(before) = before
             && let Some(live) = self.live.get_mut(&before.segment)
@@ -251,7 +274,7 @@ struct Walked {
 }
 
 /// Gives each change of a segment that can be read. An error is its other version.
-fn walk(bytes: &[u8], mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
+fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
     let mut damage = None;
     match head_version(bytes) {
         Some(VERSION) => {}
@@ -261,9 +284,8 @@ fn walk(bytes: &[u8], mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
     }
     let mut at = SEGMENT_HEAD_LEN.min(bytes.len());
     let mut end = at;
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    while at < used {
-        if let Some(body) = batch(bytes, at) {
+    loop {
+        if let Some(body) = batch(bytes, segment, at) {
             if !each_change(body, at + BATCH_HEAD_LEN, &mut each) {
                 damage = Some(format!("the batch at byte {at} is not made of changes"));
             }
@@ -271,15 +293,16 @@ fn walk(bytes: &[u8], mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
             end = at;
             continue;
         }
-        let next = (at + 1..used).find(|later| batch(bytes, *later).is_some());
-        damage = Some(match next {
-            Some(next) => format!("{} bytes at byte {at} cannot be read", next - at),
-            None => format!("its last batch, at byte {at}, was not written as a whole"),
-        });
-        let Some(next) = next else { break };
-        at = next;
+        if let Some(next) = (at + 1..bytes.len()).find(|later| batch(bytes, segment, *later).is_some()) {
+            damage = Some(format!("{} bytes at byte {at} cannot be read", next - at));
+            at = next;
+            continue;
+        }
+        if bytes[at..].iter().take(BATCH_HEAD_LEN).any(|byte| *byte != 0) {
+            damage = Some(format!("its last batch, at byte {at}, was not written as a whole"));
+        }
+        return Ok(Walked { end, damage });
     }
-    Ok(Walked { end, damage })
 }
 
 /// The version that the head of a segment says, if it can be read.
@@ -290,12 +313,12 @@ fn head_version(bytes: &[u8]) -> Option<u32> {
 }
 
 /// The body of the batch at `at`, if all of it is there and right.
-fn batch(bytes: &[u8], at: usize) -> Option<&[u8]> {
+fn batch(bytes: &[u8], segment: u32, at: usize) -> Option<&[u8]> {
     let (head, rest) = bytes[at..].split_at_checked(BATCH_HEAD_LEN)?;
     let len = number(head, 0);
-    let right = len > 0 && crc32fast::hash(&head[..4]) == number(head, 4);
-    let body = right.then(|| rest.get(..len as usize)).flatten()?;
-    (crc32fast::hash(body) == number(head, 8)).then_some(body)
+    let body = rest.get(..len as usize).filter(|body| !body.is_empty())?;
+    let right = len_crc(segment, len) == number(head, 4) && crc32fast::hash(body) == number(head, 8);
+    right.then_some(body)
 }
 
 /// Gives each change of a batch, whose body begins at `at` in its segment. Returns whether it is
@@ -311,14 +334,14 @@ fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) ->
         let len = number(head, 12);
         at += CHANGE_HEAD_LEN;
         if len == DELETE {
-            each(Change { key, value: None, at: at as u32 });
+            each(Change { key, value: None, at });
             rest = after;
             continue;
         }
         let Some((value, after)) = after.split_at_checked(len as usize) else {
             return false;
         };
-        each(Change { key, value: Some(value), at: at as u32 });
+        each(Change { key, value: Some(value), at });
         at += value.len();
         rest = after;
     }
@@ -336,17 +359,19 @@ struct BodyWriter<'a> {
 }
 
 impl BodyWriter<'_> {
-    fn change(&mut self, key: RecordKey, value: Option<&[u8]>) -> io::Result<()> {
+    fn change(&mut self, key: RecordKey, value: Option<&[&[u8]]>) -> io::Result<()> {
         self.small.extend_from_slice(&key.job.to_be_bytes());
         self.small.extend_from_slice(&key.number.to_be_bytes());
-        self.small.extend_from_slice(&value.map_or(DELETE, |value| value.len() as u32).to_be_bytes());
-        let value = value.unwrap_or_default();
-        if value.len() < LARGE_LEN {
-            self.small.extend_from_slice(value);
-            return Ok(());
+        self.small.extend_from_slice(&value.map_or(DELETE, |pieces| len_of(pieces) as u32).to_be_bytes());
+        for piece in value.unwrap_or_default() {
+            if piece.len() < LARGE_LEN {
+                self.small.extend_from_slice(piece);
+            } else {
+                self.flush()?;
+                self.write(piece)?;
+            }
         }
-        self.flush()?;
-        self.write(value)
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -364,20 +389,32 @@ impl BodyWriter<'_> {
         Ok(())
     }
 
-    /// The CRC of what was written.
-    fn finish(mut self) -> io::Result<u32> {
-        self.flush()?;
-        Ok(self.crc.finalize())
+    /// Where the body ends, and its CRC. Zeros there say that no batch follows.
+    fn finish(mut self) -> io::Result<(usize, u32)> {
+        self.crc.update(&self.small);
+        let end = self.at + self.small.len();
+        self.small.extend_from_slice(&[0; BATCH_HEAD_LEN]);
+        self.file.write_all_at(&self.small, self.at as u64)?;
+        Ok((end, self.crc.finalize()))
     }
 }
 
-fn batch_head(len: usize, crc: u32) -> [u8; BATCH_HEAD_LEN] {
-    let len = (len as u32).to_be_bytes();
+fn batch_head(segment: u32, len: usize, crc: u32) -> [u8; BATCH_HEAD_LEN] {
+    let len = len as u32;
     let mut head = [0; BATCH_HEAD_LEN];
-    head[..4].copy_from_slice(&len);
-    head[4..8].copy_from_slice(&crc32fast::hash(&len).to_be_bytes());
+    head[..4].copy_from_slice(&len.to_be_bytes());
+    head[4..8].copy_from_slice(&len_crc(segment, len).to_be_bytes());
     head[8..].copy_from_slice(&crc.to_be_bytes());
     head
+}
+
+/// Tells a batch of this segment from one that its file held before.
+fn len_crc(segment: u32, len: u32) -> u32 {
+    crc32fast::hash(&(u64::from(segment) << 32 | u64::from(len)).to_be_bytes())
+}
+
+fn len_of(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 /// What a record takes of its segment.
@@ -423,6 +460,28 @@ fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
     file.sync_all()?;
     File::open(dir)?.sync_all()?;
     Ok(file)
+}
+
+/// Makes the file of a dead segment the next one.
+fn reuse(dir: &Path, spare: &Path, segment: u32) -> io::Result<File> {
+    // The segment must be gone for good before its batches are.
+    File::open(dir)?.sync_all()?;
+    let file = OpenOptions::new().write(true).open(spare)?;
+    file.write_all_at(&[0; BATCH_HEAD_LEN], SEGMENT_HEAD_LEN as u64)?;
+    file.sync_data()?;
+    fs::rename(spare, path_of(dir, segment))?;
+    File::open(dir)?.sync_all()?;
+    Ok(file)
+}
+
+fn remove_spares(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == SPARE) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps a damaged segment as it was found.

@@ -115,6 +115,11 @@ impl Cluster {
         self.slots[id].install_error = Some(error.into());
     }
 
+    /// A node has no room for any module.
+    pub fn fill_store(&mut self, id: Id, error: &str) {
+        self.slots[id].full_error = Some(error.into());
+    }
+
     /// Sends what a node has to say.
     pub fn flush(&mut self, id: Id) {
         self.drain(id);

@@ -84,7 +84,7 @@ impl Disk {
         };
         for Write { key, value } in writes {
             match value {
-                Some(value) => drop(self.records.insert(key, value)),
+                Some(value) => drop(self.records.insert(key, value.to_vec())),
                 None => drop(self.records.remove(&key)),
             }
         }

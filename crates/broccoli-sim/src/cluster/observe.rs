@@ -64,6 +64,11 @@ impl Cluster {
         self.slots[id].installed.contains_key(&module)
     }
 
+    /// How many chunks of a module are stored on a node.
+    pub fn chunks_of(&self, id: Id, module: ModuleHash) -> usize {
+        self.slots[id].chunks.keys().filter(|(of, _)| *of == module).count()
+    }
+
     /// Virtual time in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.now_us / 1_000

@@ -88,6 +88,11 @@ impl Cluster {
                     self.push(now, Work::RunEnds { node: id, epoch, run, outcome: Err(failure) });
                 }
             }
+            Action::Reserve(manifest) => {
+                if let Some(error) = self.slots[id].full_error.clone() {
+                    self.feed(id, Input::Installed { manifest, outcome: Err(error) });
+                }
+            }
             Action::StoreChunk { module, index, bytes } => {
                 self.slots[id].chunks.insert((module, index), bytes);
             }

@@ -39,7 +39,7 @@ impl Drop for Dir {
 }
 
 fn write(job: u64, number: u32, value: &[u8]) -> Write {
-    Write { key: RecordKey { job, number }, value: Some(value.to_vec()) }
+    Write { key: RecordKey { job, number }, value: Some(value.to_vec().into()) }
 }
 
 fn delete(job: u64, number: u32) -> Write {
@@ -110,7 +110,7 @@ fn every_flipped_bit_is_noticed_and_takes_no_other_batch_with_it() {
         let mut flipped = bytes[..end + 64].to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let mut found = Vec::new();
-        let walked = walk(&flipped, |change| found.push(change.value.map(<[u8]>::to_vec))).expect("this version");
+        let walked = walk(&flipped, 1, |change| found.push(change.value.map(<[u8]>::to_vec))).expect("this version");
         assert!(walked.damage.is_some(), "bit {bit} is noticed");
         let expected = if bit / 8 < SEGMENT_HEAD_LEN { 3 } else { 2 };
         assert_eq!(found, vec![Some(b"a record of some length".to_vec()); expected], "bit {bit} damages one batch");
@@ -153,7 +153,7 @@ fn another_version_is_refused_with_both() {
     bytes[8..12].copy_from_slice(&crc.to_be_bytes());
     fs::write(path_of(&dir.0, 1), &bytes).expect("written");
     let error = Log::open(&dir.0).err().expect("refused");
-    assert!(matches!(error, JournalError::Version(_, 7, 1)), "{error}");
+    assert!(matches!(error, JournalError::Version(_, 7, VERSION)), "{error}");
 }
 
 #[test]
@@ -186,4 +186,154 @@ fn a_batch_longer_than_a_segment_is_kept() {
     drop(log);
     let expected = [(1, 0, b"before".to_vec()), (2, 0, value), (3, 0, b"after".to_vec())];
     assert_eq!(records(&dir.sound()), expected);
+}
+
+/// A log whose last segment is a file that was full of other batches before; job 1 is alive.
+fn used_again() -> (Dir, Log) {
+    use std::os::unix::fs::MetadataExt;
+
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let file = |log: &Log| path_of(&dir.0, log.segment).metadata().expect("there").ino();
+    let mut files = vec![file(&log)];
+    for job in 2.. {
+        // Of a length that puts heads of batches everywhere.
+        for number in 0..8 {
+            log.commit(&[write(job, number, &vec![7; (1 << 19) + 12 * job as usize])]).expect("written");
+        }
+        log.commit(&(0..8).map(|number| delete(job, number)).collect::<Vec<_>>()).expect("written");
+        log.make_room().expect("made");
+        if files.contains(&file(&log)) {
+            break;
+        }
+        assert!(job < 20, "a file is used again");
+        files.push(file(&log));
+    }
+    log.commit(&[write(1, 0, b"alive")]).expect("written");
+    (dir, log)
+}
+
+#[test]
+fn the_file_of_a_dead_segment_is_used_again_and_what_was_in_it_is_not_read() {
+    let (dir, mut log) = used_again();
+    assert!(path_of(&dir.0, log.segment).metadata().expect("there").len() >= SEGMENT_LEN as u64);
+    assert_eq!(records(&log), [(1, 0, b"alive".to_vec())]);
+    drop(log);
+    log = dir.sound();
+    assert_eq!(records(&log), [(1, 0, b"alive".to_vec())]);
+    log.commit(&[write(1, 1, b"too")]).expect("written");
+    drop(log);
+    assert_eq!(records(&dir.sound()), [(1, 0, b"alive".to_vec()), (1, 1, b"too".to_vec())]);
+    let is_spare =
+        |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|e| e.path().extension().is_some_and(|e| e == SPARE));
+    assert!(!fs::read_dir(&dir.0).expect("listed").any(is_spare), "spares are for one run");
+}
+
+#[test]
+fn a_torn_batch_over_older_ones_takes_nothing_with_it() {
+    let (dir, mut log) = used_again();
+    let path = path_of(&dir.0, log.segment);
+    let (segment, at) = (log.segment, log.at);
+    let before = fs::read(&path).expect("read");
+    log.commit(&[write(2, 0, &[5; 3000])]).expect("written");
+    let whole = fs::read(&path).expect("read");
+    let walked = |bytes: &[u8]| {
+        let mut jobs = Vec::new();
+        let walked = walk(bytes, segment, |change| jobs.push(change.key.job)).expect("this version");
+        (jobs, walked.damage.is_some())
+    };
+    assert_eq!(walked(&whole), (vec![1, 2], false));
+    // Any one of its parts did not come to the disk.
+    for lost in (at..log.at + BATCH_HEAD_LEN).step_by(BATCH_HEAD_LEN) {
+        let mut torn = whole.clone();
+        torn[lost..lost + BATCH_HEAD_LEN].copy_from_slice(&before[lost..lost + BATCH_HEAD_LEN]);
+        let (jobs, is_damaged) = walked(&torn);
+        let last = lost >= log.at;
+        assert_eq!(jobs, if last { vec![1, 2] } else { vec![1] }, "byte {lost}");
+        assert!(is_damaged || lost == at || last, "byte {lost} is noticed unless nothing says that there was a batch");
+    }
+}
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What is left in a copy of the directory after some sectors of the last batch were lost.
+fn after_losing(
+    log: &Log,
+    (segment, at): (u32, usize),
+    before: &[u8],
+    lost: impl Fn(usize) -> bool,
+) -> Vec<(u64, u32, Vec<u8>)> {
+    const SECTOR: usize = 512;
+    let copy = Dir::new();
+    for number in segments(&log.dir).expect("listed") {
+        let mut bytes = fs::read(path_of(&log.dir, number)).expect("read");
+        if number == segment {
+            for sector in (at / SECTOR..=log.at / SECTOR).filter(|sector| lost(*sector)) {
+                let end = ((sector + 1) * SECTOR).min(bytes.len());
+                for i in (sector * SECTOR).max(at)..end {
+                    bytes[i] = before.get(i).copied().unwrap_or(0);
+                }
+            }
+        }
+        fs::write(path_of(&copy.0, number), bytes).expect("written");
+    }
+    records(&copy.open().0)
+}
+
+#[test]
+fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let (mut state, mut reused, mut torn) = (1, 0, 0);
+    let mut model: BTreeMap<(u64, u32), Vec<u8>> = BTreeMap::new();
+    let flat = |model: &BTreeMap<(u64, u32), Vec<u8>>| -> Vec<_> {
+        model.iter().map(|((job, number), value)| (*job, *number, value.clone())).collect()
+    };
+    for round in 0..150_u64 {
+        let expected = flat(&model);
+        let mut writes = Vec::new();
+        for _ in 0..1 + random(&mut state) % 4 {
+            let (job, number) = (random(&mut state) % 12, random(&mut state) as u32 % 2);
+            if random(&mut state).is_multiple_of(3) {
+                model.remove(&(job, number));
+                writes.push(delete(job, number));
+            } else {
+                let value = vec![round as u8; 1 + random(&mut state) as usize % 400_000];
+                writes.push(write(job, number, &value));
+                model.insert((job, number), value);
+            }
+        }
+        let (segment, at) = (log.segment, log.at);
+        let before = fs::read(path_of(&dir.0, segment)).expect("read");
+        log.commit(&writes).expect("written");
+        if round.is_multiple_of(5) {
+            let all = |_| true;
+            let seed = random(&mut state);
+            let some = |sector: usize| random(&mut (seed ^ sector as u64)).is_multiple_of(2);
+            assert_eq!(
+                after_losing(&log, (segment, at), &before, |_| false),
+                flat(&model),
+                "round {round}: nothing is lost"
+            );
+            assert_eq!(
+                after_losing(&log, (segment, at), &before, all),
+                expected,
+                "round {round}: all of the batch is lost"
+            );
+            let left = after_losing(&log, (segment, at), &before, some);
+            torn += u32::from(left != flat(&model));
+            assert!(left == expected || left == flat(&model), "round {round}: some of the batch is lost");
+        }
+        let spares = log.spares.len();
+        log.make_room().expect("made");
+        reused += u32::from(log.segment > segment && spares > 0);
+    }
+    assert!(reused > 5 && torn > 10, "{reused} files used again, {torn} torn batches");
 }

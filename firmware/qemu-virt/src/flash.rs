@@ -1,0 +1,102 @@
+//! The second of the machine's two banks of NOR flash, for modules: CFI command set 1 (Intel's).
+//!
+//! What is read lies in memory, but for the time of a command. QEMU keeps it in a file, `-drive if=pflash,unit=1`.
+
+use core::slice;
+
+use broccoli_embassy::Flash;
+use broccoli_embassy::nor_flash::{
+    ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
+};
+
+const BANK: usize = 0x2200_0000;
+const BANK_BYTES: usize = 32 << 20;
+const SECTOR_BYTES: usize = 256 << 10;
+const WORD_BYTES: usize = 4;
+
+/// Commands, for both of the 16-bit chips that make a word.
+const ERASE: u32 = 0x0020_0020;
+const ERASE_CONFIRM: u32 = 0x00d0_00d0;
+const PROGRAM: u32 = 0x0040_0040;
+const READ: u32 = 0x00ff_00ff;
+/// In the status of each.
+const IS_READY: u32 = 0x0080_0080;
+
+/// The bank. There is one value at most.
+pub(crate) struct Bank(());
+
+impl Bank {
+    /// Call it once.
+    pub(crate) fn new() -> Bank {
+        let mut bank = Bank(());
+        // QEMU starts it so; a machine that has started again may have left a command.
+        bank.word(0, READ);
+        bank
+    }
+
+    /// Writes a word: a command, or what belongs to one.
+    fn word(&mut self, offset: usize, word: u32) {
+        assert!(offset.is_multiple_of(WORD_BYTES) && offset < BANK_BYTES);
+        // SAFETY: aligned and in the bank, which nobody reads at the moment: it is borrowed mutably.
+        unsafe { ((BANK + offset) as *mut u32).write_volatile(word) };
+    }
+
+    /// Waits for the end of a command, and has the bank read from again.
+    fn finish(&mut self, offset: usize) {
+        // SAFETY: of a command, at an offset that `word` has checked.
+        while unsafe { ((BANK + offset) as *const u32).read_volatile() } & IS_READY != IS_READY {}
+        self.word(offset, READ);
+    }
+}
+
+impl Flash for Bank {
+    fn mapped(&self) -> Option<&[u8]> {
+        // SAFETY: the machine has the bank there, which can be read between two commands; those need a mutable bank.
+        Some(unsafe { slice::from_raw_parts(BANK as *const u8, BANK_BYTES) })
+    }
+}
+
+impl ErrorType for Bank {
+    type Error = NorFlashErrorKind;
+}
+
+impl ReadNorFlash for Bank {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+        check_read(self, offset, bytes.len())?;
+        let bank = self.mapped().unwrap_or_default();
+        bytes.copy_from_slice(&bank[offset as usize..][..bytes.len()]);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        BANK_BYTES
+    }
+}
+
+impl NorFlash for Bank {
+    const WRITE_SIZE: usize = WORD_BYTES;
+    const ERASE_SIZE: usize = SECTOR_BYTES;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
+        check_erase(self, from, to)?;
+        for offset in (from as usize..to as usize).step_by(SECTOR_BYTES) {
+            self.word(offset, ERASE);
+            self.word(offset, ERASE_CONFIRM);
+            self.finish(offset);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
+        check_write(self, offset, bytes.len())?;
+        let words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        for (offset, word) in (offset as usize..).step_by(WORD_BYTES).zip(words) {
+            self.word(offset, PROGRAM);
+            self.word(offset, word);
+            self.finish(offset);
+        }
+        Ok(())
+    }
+}
