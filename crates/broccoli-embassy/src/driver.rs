@@ -86,6 +86,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
                         return end;
                     }
                     Err(down) => {
+                        (driver.device.connected)(false);
                         driver.feed(Input::Disconnected);
                         down
                     }
@@ -200,6 +201,7 @@ impl<F: Flash> Driver<F> {
     async fn run_online(&mut self, link: &mut Link<'_>) -> Result<End, Down> {
         self.feed(Input::PacketLimit(link.packet_bytes_max()));
         self.feed(Input::Connected);
+        (self.device.connected)(true);
         let memory = (self.device.memory)();
         log::info!("ready  {}; heap: {memory}", self.name);
         loop {
