@@ -60,10 +60,10 @@ pub(crate) fn test(program: &Path) -> Result {
 }
 
 /// An empty home, which goes with the value.
-struct Home(PathBuf);
+pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Home {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let home = Self(std::env::temp_dir().join(format!("broccoli-dist-{}", std::process::id())));
         fs::create_dir_all(&home.0).map_err(|error| format!("cannot make {}: {error}", home.0.display()))?;
         Ok(home)
@@ -78,8 +78,8 @@ impl Home {
         command
     }
 
-    /// The program for this machine.
-    fn broccoli(&self) -> Result<Command> {
+    /// The program for this machine, which tests have built.
+    pub(crate) fn broccoli(&self) -> Result<Command> {
         Ok(self.command(target_dir()?.join("debug/broccoli")))
     }
 }

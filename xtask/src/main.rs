@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|qemu|sizes|test|dist|mutants|fuzz|bench|chaos|soak`.
+//! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
@@ -6,6 +6,7 @@
 
 mod chaos;
 mod dist;
+mod firmware;
 mod fuzz;
 mod guests;
 mod mutants;
@@ -34,6 +35,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   guests               test such nodes beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
+  firmware --chip esp32c6
+                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let done = match (command, rest) {
         ("demo", args) => demo(args),
         ("qemu", args) => qemu::run(args),
+        ("firmware", args) => firmware::run(args),
         ("guests", []) => guests::run(),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
         ("sizes", []) => sizes::run(),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, chaos, dist, fuzz, guests, qemu, tools};
+use crate::{Result, chaos, dist, firmware, fuzz, guests, qemu, tools};
 
 /// Runs all steps and says how many tests ran.
 ///
@@ -32,6 +32,16 @@ pub(crate) fn run() -> Result {
     })?;
     steps.run("chaos on real processes, the short run", chaos::run_short)?;
     steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
+    let mut image = None;
+    steps.run("firmware for the ESP32-C6", || {
+        image = Some(firmware::build()?);
+        Ok(())
+    })?;
+    steps.run("that firmware with settings, short of the chip", || {
+        firmware::test(&image.unwrap_or_default())?;
+        tally.passed += 1;
+        Ok(())
+    })?;
     steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
     steps.run("fuzzing, a short run", fuzz::check)?;
     let mut program = None;
@@ -53,6 +63,7 @@ fn format() -> Result {
     run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-virt/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/esp32/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
 }
 

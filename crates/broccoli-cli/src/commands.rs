@@ -6,6 +6,8 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod drain;
+#[cfg(feature = "flash")]
+pub(crate) mod flash;
 pub(crate) mod functions;
 pub(crate) mod init;
 pub(crate) mod jobs;

@@ -20,6 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "flash")]
+use crate::commands::flash;
 use crate::commands::{
     build, call, completions, demo, deploy, drain, functions, init, jobs as listing, new, node, nodes, result, retry,
     revoke, run, up, wordcount,
@@ -74,6 +76,9 @@ enum Command {
     Deploy(deploy::DeployArgs),
     /// Count the words of texts on the cluster
     Wordcount(wordcount::WordcountArgs),
+    /// Make a microcontroller a node of the cluster
+    #[cfg(feature = "flash")]
+    Flash(flash::FlashArgs),
     /// See it work: a server, three nodes, functions, canvases and a word count on this machine
     Demo,
     /// Make the keys of a new cluster
@@ -113,6 +118,8 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Build(args) => build::run(args),
         Command::Deploy(args) => in_runtime(interruptible(deploy::run(common, args))),
         Command::Wordcount(args) => in_runtime(wordcount::run(common, args)),
+        #[cfg(feature = "flash")]
+        Command::Flash(args) => flash::run(common, args),
         Command::Demo => in_runtime(demo::run(common)),
         Command::Init(args) => init::run(common, args),
         Command::Completions(args) => completions::run(&args),

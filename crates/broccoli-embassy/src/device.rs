@@ -1,5 +1,7 @@
 //! What a node needs to know of the chip that it runs on.
 
+use core::fmt;
+
 use broccoli_abi::HostCall;
 
 /// The chip, as the firmware hands it over.
@@ -16,6 +18,8 @@ pub struct Device {
     pub memory: fn() -> Memory,
     /// Does what a task asks of the board, at once; an error says why it cannot be done.
     pub board: fn(HostCall) -> Result<i32, &'static str>,
+    /// Told when the node is connected to its MQTT server, and when it is no longer: for a lamp.
+    pub connected: fn(bool),
     /// What kind of board it is, for people: `esp32c6`.
     pub board_kind: &'static str,
     /// What the board has, for `.set(on="led")`: see [`crate::capability`].
@@ -43,4 +47,10 @@ pub struct Memory {
     pub peak: usize,
     /// Not taken.
     pub free: usize,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes used, {} at most, {} free", self.used, self.peak, self.free)
+    }
 }

@@ -31,5 +31,5 @@ pub use broccoli_abi::HostCall;
 pub use device::{Device, Memory, capability};
 pub use driver::{End, run};
 pub use embedded_storage::nor_flash;
-pub use settings::{Settings, SettingsError};
+pub use settings::{Settings, SettingsError, Wifi};
 pub use store::Flash;

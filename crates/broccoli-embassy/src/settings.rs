@@ -11,6 +11,8 @@
 //! user=…, password=…          if the MQTT server wants others than a member of the cluster has
 //! resident=yes                if it takes jobs of others
 //! reboot=yes                  if tasks may reboot it
+//! ssid=…, wifi_password=…     the network of a chip with a radio; no password if it is open
+//! led=15                      the pin of the LED, if it is not the one of the chip's usual board
 //! ```
 //!
 //! A partition or region of memory: the text ends at its first zero or erased (0xff) byte.
@@ -52,6 +54,25 @@ pub struct Settings {
     pub resident: bool,
     /// Whether tasks may reboot it. Not unless told.
     pub reboots: bool,
+    /// The network of a chip with a radio.
+    pub wifi: Option<Wifi>,
+    /// The pin of the LED, if it is not where the firmware knows one.
+    pub led: Option<u8>,
+}
+
+/// A Wi-Fi network.
+#[derive(Clone)]
+pub struct Wifi {
+    /// Its name.
+    pub ssid: String,
+    /// Its password; empty if it is open.
+    pub password: String,
+}
+
+impl fmt::Debug for Wifi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wifi").field("ssid", &self.ssid).finish_non_exhaustive()
+    }
 }
 
 /// Why settings cannot be used.
@@ -105,6 +126,9 @@ struct Lines<'t> {
     password: Option<&'t str>,
     resident: Option<&'t str>,
     reboot: Option<&'t str>,
+    ssid: Option<&'t str>,
+    wifi_password: Option<&'t str>,
+    led: Option<&'t str>,
     features: Vec<String>,
 }
 
@@ -121,6 +145,9 @@ impl<'t> Lines<'t> {
             "password" => &mut self.password,
             "resident" => &mut self.resident,
             "reboot" => &mut self.reboot,
+            "ssid" => &mut self.ssid,
+            "wifi_password" => &mut self.wifi_password,
+            "led" => &mut self.led,
             "label" => return self.label(value),
             _ => return Err(SettingsError::Unknown),
         };
@@ -146,6 +173,11 @@ impl<'t> Lines<'t> {
             (None, None) => (cluster.as_str().into(), key.mqtt_password()),
             _ => return Err(Bad("user or password")),
         };
+        let wifi = match (self.ssid, self.wifi_password) {
+            (Some(ssid), password) => Some(Wifi { ssid: ssid.into(), password: password.unwrap_or_default().into() }),
+            (None, None) => None,
+            (None, Some(_)) => return Err(Bad("ssid")),
+        };
         Ok(Settings {
             name: self.name.and_then(|name| name.parse().ok()).ok_or(Bad("name"))?,
             host: host.into(),
@@ -157,6 +189,8 @@ impl<'t> Lines<'t> {
             credentials,
             resident: yes_or_no(self.resident).ok_or(Bad("resident"))?,
             reboots: yes_or_no(self.reboot).ok_or(Bad("reboot"))?,
+            wifi,
+            led: self.led.map(str::parse).transpose().map_err(|_| Bad("led"))?,
         })
     }
 }
@@ -201,6 +235,16 @@ mod tests {
     }
 
     #[test]
+    fn a_network_may_be_open() {
+        let settings = |lines: &str| Settings::parse(text(lines).as_bytes()).expect("settings");
+        let wifi = |lines: &str| settings(lines).wifi.map(|wifi| (wifi.ssid, wifi.password));
+        assert_eq!(wifi(""), None);
+        assert_eq!(wifi("ssid=my net\n"), Some(("my net".into(), "".into())));
+        assert_eq!(wifi("ssid=n\nwifi_password=a=b \nled=15\n"), Some(("n".into(), "a=b ".into())));
+        assert_eq!(settings("led=15\n").led, Some(15));
+    }
+
+    #[test]
     fn other_settings_are_refused() {
         let error = |text: &str| Settings::parse(text.as_bytes()).expect_err("no settings");
         assert_eq!(error(""), SettingsError::Missing);
@@ -211,6 +255,8 @@ mod tests {
         assert_eq!(error(&text("server=here")), SettingsError::Bad("server"));
         assert_eq!(error(&text("user=u")), SettingsError::Bad("user or password"));
         assert_eq!(error(&text("resident=maybe")), SettingsError::Bad("resident"));
+        assert_eq!(error(&text("wifi_password=x")), SettingsError::Bad("ssid"));
+        assert_eq!(error(&text("led=red")), SettingsError::Bad("led"));
         assert_eq!(error(&text("reboot=maybe")), SettingsError::Bad("reboot"));
         assert_eq!(error(&text(&"label=x\n".repeat(13))), SettingsError::Bad("label"));
     }

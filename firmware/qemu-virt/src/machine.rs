@@ -88,7 +88,7 @@ pub(crate) fn reset() -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let heap = crate::memory::heap();
     let _ = writeln!(Uart, "{info}");
-    let _ = writeln!(Uart, "heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
+    let _ = writeln!(Uart, "heap: {heap}");
     let end = unix_ms() + PANIC_PAUSE_MS;
     while unix_ms() < end {}
     reset()

@@ -57,6 +57,7 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
         board: board::perform,
         board_kind: "qemu-virt",
         capabilities: &[capability::LED, capability::GPIO],
+        connected: |_| {},
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
     let seed = u64::from_le_bytes(virtio::random(&mut random)?);

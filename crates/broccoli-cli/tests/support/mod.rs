@@ -93,7 +93,9 @@ impl Home {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broccoli"));
         command.args(args).current_dir(&self.0).env("HOME", &self.0);
-        for name in ["BROCCOLI_CLUSTER", "BROCCOLI_SERVER", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+        for name in
+            ["BROCCOLI_CLUSTER", "BROCCOLI_SERVER", "BROCCOLI_WIFI_PASSWORD", "XDG_CONFIG_HOME", "XDG_DATA_HOME"]
+        {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

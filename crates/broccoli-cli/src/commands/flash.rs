@@ -1,0 +1,154 @@
+//! `broccoli flash`: makes a microcontroller a node of the cluster.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use broccoli_flash::port::{self, PortError};
+use broccoli_flash::{Chip, Image, Settings};
+use broccoli_node::Cluster;
+use broccoli_node::cluster::random;
+use broccoli_node::proto::NodeId;
+
+use crate::connect::Common;
+use crate::exit::Failure;
+use crate::output::{self, Progress};
+
+/// Which chip, where, and what it is to be.
+#[derive(clap::Args)]
+pub(crate) struct FlashArgs {
+    /// The chip: esp32c6
+    #[arg(long)]
+    chip: String,
+    /// Serial port that the board is at, such as /dev/ttyUSB0 or /dev/ttyACM0
+    #[arg(long, required_unless_present = "image_only")]
+    port: Option<String>,
+    /// Name of the Wi-Fi network
+    #[arg(long)]
+    ssid: String,
+    /// Password of the Wi-Fi network, "" for an open one; asked for if it is not told
+    #[arg(long, env = "BROCCOLI_WIFI_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+    /// Name of the node, unique in its cluster; default: the chip and a random number
+    #[arg(long)]
+    name: Option<NodeId>,
+    /// A label (room=kitchen) or capability that jobs can ask for with .set(on=…); repeatable
+    #[arg(long = "label", value_name = "K=V")]
+    labels: Vec<String>,
+    /// Lets tasks call sys.reboot
+    #[arg(long)]
+    allow_reboot: bool,
+    /// Pin of a LED; default: the coloured one of Espressif's boards
+    #[arg(long, value_name = "PIN")]
+    led: Option<u8>,
+    /// Firmware to write; default: dist/broccoli-CHIP.bin, which `cargo xtask firmware --chip CHIP` makes
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Write the image with the settings into a file instead, for other tools: it begins at address 0, and
+    /// holds the key of the cluster
+    #[arg(long, value_name = "FILE", conflicts_with = "port")]
+    image_only: Option<PathBuf>,
+}
+
+/// Writes the firmware and the settings of a node to a chip, or into a file.
+///
+/// # Errors
+/// With exit code 2 for what is found before anything is written.
+pub(crate) fn run(common: &Common, args: FlashArgs) -> Result<(), Failure> {
+    let chip: Chip = args.chip.parse().map_err(Failure::usage)?;
+    let cluster = common.cluster()?;
+    let mut image = read(chip, args.image.as_deref())?;
+    let settings = settings(common, &cluster, chip, &args)?;
+    let text = settings.text().map_err(Failure::usage)?;
+    image.set_settings(&text).map_err(Failure::usage)?;
+    let (host, port) = &settings.server;
+    let what = format!("{}  {chip}  cluster {}  mqtt://{host}:{port}", settings.name, settings.cluster);
+    match (args.image_only, args.port) {
+        (Some(file), _) => {
+            write_private(&file, image.bytes())
+                .map_err(|error| Failure::usage(format_args!("cannot write {}: {error}", file.display())))?;
+            output::print(format_args!("{what}  in {}, for address 0", file.display()))
+        }
+        (None, port) => {
+            let port = port.unwrap_or_default();
+            write_chip(&image, &port)?;
+            output::print(format_args!("{what}  on {port}; `broccoli nodes` shows it in a few seconds"))
+        }
+    }
+}
+
+/// Reads the firmware.
+fn read(chip: Chip, file: Option<&Path>) -> Result<Image, Failure> {
+    let default = || PathBuf::from(format!("dist/broccoli-{chip}.bin"));
+    let path = file.map_or_else(default, PathBuf::from);
+    let bytes = fs::read(&path).map_err(|error| {
+        Failure::usage(format_args!(
+            "cannot read the firmware {}: {error}; `cargo xtask firmware --chip {chip}` makes it, --image FILE names another",
+            path.display()
+        ))
+    })?;
+    Image::parse(chip, bytes).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+}
+
+fn settings(common: &Common, cluster: &Cluster, chip: Chip, args: &FlashArgs) -> Result<Settings, Failure> {
+    let server = common.server(cluster);
+    let owned = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
+    Ok(Settings {
+        name: args.name.map_or_else(|| new_name(chip), Ok)?,
+        ssid: args.ssid.clone(),
+        wifi_password: args.password.clone().map_or_else(|| ask_password(&args.ssid), Ok)?,
+        server: (server.host().to_owned(), server.port()),
+        credentials: server.credentials().map(owned),
+        cluster: cluster.id,
+        key: cluster.key.clone(),
+        deploy_public: cluster.deploy_public,
+        labels: args.labels.clone(),
+        reboots: args.allow_reboot,
+        led: args.led,
+    })
+}
+
+/// A name that hardly two chips of a cluster get.
+fn new_name(chip: Chip) -> Result<NodeId, Failure> {
+    let [a, b, c] = random().map_err(Failure::failed)?;
+    let name = format!("{chip}-{a:02x}{b:02x}{c:02x}");
+    name.parse().map_err(|_| Failure::failed(format_args!("{name} is no name for a node: choose one with --name")))
+}
+
+fn ask_password(ssid: &str) -> Result<String, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "the password of the Wi-Fi network is missing: --password, or BROCCOLI_WIFI_PASSWORD; \"\" for an open one",
+        ));
+    }
+    let asked = rpassword::prompt_password(format!("password of {ssid} (nothing if it is open): "));
+    asked.map_err(|error| Failure::usage(format_args!("cannot read the password: {error}")))
+}
+
+fn write_chip(image: &Image, port: &str) -> Result<(), Failure> {
+    let (start, mut progress) = (Instant::now(), Progress::new());
+    let written = port::write(image, port, &mut |done, total| {
+        let count = |pieces| u32::try_from(pieces).unwrap_or(u32::MAX);
+        progress.set(count(done), count(total));
+        progress.draw(start.elapsed());
+    });
+    progress.clear();
+    written.map_err(|error| match error {
+        PortError::Missing(_) | PortError::Refused(..) => Failure::usage(error),
+        PortError::NoChip(..) | PortError::SmallFlash { .. } | PortError::Write(_) => Failure::failed(error),
+    })
+}
+
+/// Writes a file that only its owner may read, in place of one that may be there.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(bytes)
+}

@@ -1,0 +1,120 @@
+//! `broccoli flash`, but for the port itself: what the image holds, and what is refused before anything is written.
+#![cfg(feature = "flash")]
+// The lint does not know that a macro makes these functions tests.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+#[path = "../../broccoli-flash/tests/support/mod.rs"]
+mod esp;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use broccoli_flash::{Chip, Image, pack};
+use support::{Home, finish};
+
+/// A home with a cluster and a firmware where the command looks for it.
+async fn home() -> Home {
+    let home = Home::new();
+    home.run(&["init"]).await.ok();
+    let image = pack(Chip::Esp32c6, &esp::program(5_000), &esp::partitions()).unwrap();
+    fs::create_dir(home.0.join("dist")).unwrap();
+    home.write("dist/broccoli-esp32c6.bin", image.bytes());
+    home
+}
+
+const WIFI: [&str; 7] = ["flash", "--chip", "esp32c6", "--ssid", "our net", "--password", "secret=42"];
+const SERVER: [&str; 2] = ["--server", "mqtt://192.168.1.10"];
+
+#[tokio::test]
+async fn an_image_holds_the_firmware_and_who_the_node_is() {
+    let home = home().await;
+    let args =
+        ["--name", "c6-1", "--label", "room=kitchen", "--allow-reboot", "--led", "15", "--image-only", "out.bin"];
+    let told = home.run(&[&WIFI[..], &SERVER, &args].concat()).await.ok();
+    let cluster = home.cluster_file();
+    let field = |name: &str| cluster[name].as_str().unwrap().to_owned();
+    let (id, key, deploy_public) = (field("cluster"), field("key"), field("deploy_public"));
+    assert_eq!(told, format!("c6-1  esp32c6  cluster {id}  mqtt://192.168.1.10:1883  in out.bin, for address 0\n"));
+    let bytes = fs::read(home.0.join("out.bin")).unwrap();
+    let image = Image::parse(Chip::Esp32c6, bytes.clone()).unwrap();
+    let settings = format!(
+        "broccoli settings 1\nname=c6-1\nssid=our net\nserver=192.168.1.10:1883\ncluster={id}\nkey={key}\n\
+         deploy_public={deploy_public}\nwifi_password=secret=42\nlabel=room=kitchen\nreboot=yes\nled=15\n"
+    );
+    assert_eq!(String::from_utf8_lossy(image.settings()), settings);
+    // Everything else is the firmware's.
+    let mut rest = image;
+    rest.set_settings("").unwrap();
+    assert!(rest.bytes() == fs::read(home.0.join("dist/broccoli-esp32c6.bin")).unwrap());
+    // It holds the key of the cluster.
+    assert_eq!(fs::metadata(home.0.join("out.bin")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_is_not_told_is_found_elsewhere() {
+    let home = home().await;
+    let image = fs::read(home.0.join("dist/broccoli-esp32c6.bin")).unwrap();
+    home.write("mine.bin", image);
+    let args = ["flash", "--chip", "ESP32-C6", "--ssid", "net", "--image", "mine.bin", "--image-only", "out.bin"];
+    let mut command = home.command(&args);
+    command.env("BROCCOLI_WIFI_PASSWORD", "from outside").env("BROCCOLI_SERVER", "mqtt://me:p%3Dw@pi.local:7");
+    let told = finish(command).await.ok();
+    let (name, _) = told.split_once("  esp32c6  ").unwrap();
+    assert!(name.starts_with("esp32c6-") && name.len() == "esp32c6-012345".len(), "{told}");
+    let image = Image::parse(Chip::Esp32c6, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
+    let settings = String::from_utf8_lossy(image.settings()).into_owned();
+    for line in ["wifi_password=from outside", "server=pi.local:7", "user=me", "password=p=w", &format!("name={name}")]
+    {
+        assert!(settings.lines().any(|known| known == line), "no {line} in {settings}");
+    }
+    // An open network.
+    let args = ["flash", "--chip", "esp32c6", "--ssid", "net", "--password", "", "--image-only", "out.bin"];
+    home.run(&[&args[..], &SERVER].concat()).await.ok();
+    let image = Image::parse(Chip::Esp32c6, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
+    assert!(!String::from_utf8_lossy(image.settings()).contains("wifi_password"));
+}
+
+/// What a command says that is refused before anything is written.
+async fn refused(home: &Home, parts: &[&[&str]]) -> String {
+    let args = parts.concat();
+    let ended = home.run(&args).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {}", ended.stderr);
+    assert!(!home.0.join("out.bin").exists(), "{args:?}");
+    ended.stderr
+}
+
+#[tokio::test]
+async fn wrong_use_is_found_before_anything_is_written() {
+    let home = home().await;
+    let out = ["--image-only", "out.bin"];
+    let with_ssid = |ssid: &'static str| ["flash", "--chip", "esp32c6", "--ssid", ssid, "--password", "secret=42"];
+    let told = refused(&home, &[&with_ssid("a name of more than thirty-two bytes"), &SERVER, &out]).await;
+    assert_eq!(told, "error: the name of a Wi-Fi network has 1 to 32 bytes, this one has 36\n");
+    let told = refused(&home, &[&["flash", "--chip", "esp32c3", "--ssid", "n", "--password", ""], &out]).await;
+    assert!(told.starts_with("error: there is no firmware for esp32c3 yet: "), "{told}");
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "none.bin"]]).await;
+    assert!(told.starts_with("error: cannot read the firmware none.bin: No such file"), "{told}");
+    assert!(told.contains("cargo xtask firmware --chip esp32c6"), "{told}");
+    home.write("other.bin", b"not an image");
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "other.bin"]]).await;
+    assert_eq!(told, "error: other.bin: this is no firmware image; `cargo xtask firmware` makes one\n");
+    // The chip must find the server, and the cluster file names none.
+    let told = refused(&home, &[&WIFI, &out]).await;
+    assert!(told.starts_with("error: a chip cannot reach 127.0.0.1: name the server"), "{told}");
+    let told = refused(&home, &[&with_ssid("n")[..5], &SERVER, &out]).await;
+    assert!(told.starts_with("error: the password of the Wi-Fi network is missing"), "{told}");
+    let told = refused(&home, &[&WIFI, &SERVER, &["--port", "/dev/ttyNone7"]]).await;
+    assert_eq!(told, "error: there is no serial port /dev/ttyNone7: is the board plugged in?\n");
+    // Neither a port nor a file; and both.
+    refused(&home, &[&WIFI, &SERVER]).await;
+    refused(&home, &[&WIFI, &SERVER, &out, &["--port", "/dev/ttyNone7"]]).await;
+}
+
+#[tokio::test]
+async fn without_a_cluster_there_is_nothing_to_join() {
+    let ended = Home::new().run(&[&WIFI[..], &["--image-only", "out.bin"]].concat()).await;
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("make a cluster with `broccoli init`"), "{}", ended.stderr);
+}

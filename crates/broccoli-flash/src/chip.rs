@@ -1,0 +1,89 @@
+//! The chips that firmware is built for.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A chip that firmware is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chip {
+    /// ESP32-C6: RISC-V, Wi-Fi 6 on 2.4 GHz.
+    Esp32c6,
+}
+
+/// Why there is no firmware for a chip of this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnknownChip {
+    /// It has no compare-and-swap, which the interpreter of modules needs.
+    NoAtomics(&'static str),
+    /// Its cores need a compiler that is not Rust's own.
+    Xtensa(&'static str),
+    /// Nobody has thought of it.
+    Other(String),
+}
+
+impl Chip {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Chip::Esp32c6 => "esp32c6",
+        }
+    }
+
+    pub(crate) fn espflash(self) -> espflash::target::Chip {
+        match self {
+            Chip::Esp32c6 => espflash::target::Chip::Esp32c6,
+        }
+    }
+}
+
+impl fmt::Display for Chip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Chip {
+    type Err = UnknownChip;
+
+    fn from_str(name: &str) -> Result<Chip, UnknownChip> {
+        match name.to_ascii_lowercase().replace('-', "").as_str() {
+            "esp32c6" => Ok(Chip::Esp32c6),
+            "esp32c3" => Err(UnknownChip::NoAtomics("esp32c3")),
+            "esp32" => Err(UnknownChip::Xtensa("esp32")),
+            "esp32s3" => Err(UnknownChip::Xtensa("esp32s3")),
+            _ => Err(UnknownChip::Other(name.into())),
+        }
+    }
+}
+
+impl fmt::Display for UnknownChip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnknownChip::NoAtomics(name) => {
+                write!(f, "there is no firmware for {name} yet: it lacks an instruction that running modules needs")?;
+            }
+            UnknownChip::Xtensa(name) => {
+                write!(f, "there is no firmware for {name} yet: it needs Espressif's own Rust compiler")?;
+            }
+            UnknownChip::Other(name) => write!(f, "there is no firmware for {name:?}")?,
+        }
+        write!(f, "; there is for esp32c6")
+    }
+}
+
+impl std::error::Error for UnknownChip {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chips_are_known_as_people_write_them() {
+        assert_eq!("esp32c6".parse(), Ok(Chip::Esp32c6));
+        assert_eq!("ESP32-C6".parse(), Ok(Chip::Esp32c6));
+        let error = |name: &str| name.parse::<Chip>().expect_err("no chip").to_string();
+        assert!(error("esp32c3").contains("lacks an instruction"), "{}", error("esp32c3"));
+        assert!(error("esp32").contains("Espressif's own Rust compiler"), "{}", error("esp32"));
+        assert_eq!(error("pico"), "there is no firmware for \"pico\"; there is for esp32c6");
+    }
+}

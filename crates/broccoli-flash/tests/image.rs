@@ -1,0 +1,148 @@
+//! What is in an image, where, and what is refused.
+
+mod support;
+
+use broccoli_embassy::Settings as Read;
+use broccoli_flash::{Chip, Image, ImageError, Settings, SettingsError, pack};
+use broccoli_proto::module::DeployPublic;
+use broccoli_proto::seal::ClusterKey;
+use support::{partitions, program};
+
+const SETTINGS_AT: usize = 0xb000;
+const PROGRAM_AT: usize = 0x1_0000;
+const SLOT_BYTES: u32 = 1920 * 1024;
+
+fn image() -> Image {
+    pack(Chip::Esp32c6, &program(5_000), &partitions()).expect("an image")
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "c6".parse().expect("a name"),
+        ssid: "our net".into(),
+        wifi_password: "secret=42".into(),
+        server: ("192.168.1.10".into(), 1884),
+        credentials: None,
+        cluster: "c1".parse().expect("a name"),
+        key: ClusterKey::new([7; 32]),
+        deploy_public: DeployPublic([9; 32]),
+        labels: vec!["room=kitchen".into()],
+        reboots: false,
+        led: None,
+    }
+}
+
+#[test]
+fn everything_is_where_the_chip_looks_for_it() {
+    let image = image();
+    let bytes = image.bytes();
+    // Magic, and the number of the chip.
+    for start in [0, PROGRAM_AT] {
+        assert_eq!((bytes[start], bytes[start + 12]), (0xe9, 13), "at {start:#x}");
+    }
+    assert_eq!(bytes[0x8000..0x8002], [0xaa, 0x50]);
+    // Nothing is selected: the chip starts the first slot.
+    assert!(bytes[0x9000..0xb000].iter().all(|byte| *byte == 0xff));
+    assert_eq!(image.settings(), b"");
+    let code: Vec<u8> = (0..5_000).map(|at| at as u8).collect();
+    assert!(bytes[PROGRAM_AT..].windows(code.len()).any(|window| window == code));
+    let (program, slot) = image.program_and_slot();
+    assert_eq!((bytes.len(), slot), (PROGRAM_AT + program, SLOT_BYTES as usize));
+}
+
+#[test]
+fn a_chip_reads_the_settings_that_were_written() {
+    let mut image = image();
+    let packed = image.bytes().to_vec();
+    let mut settings = settings();
+    settings.credentials = Some(("me".into(), "p=w".into()));
+    (settings.led, settings.reboots) = (Some(15), true);
+    let text = settings.text().expect("settings");
+    image.set_settings(&text).expect("room");
+    assert_eq!(image.settings(), text.as_bytes());
+    let read = Read::parse(&image.bytes()[SETTINGS_AT..SETTINGS_AT + 0x1000]).expect("settings");
+    assert_eq!((read.name, read.cluster), (settings.name, settings.cluster));
+    assert_eq!((read.host.as_str(), read.port), ("192.168.1.10", 1884));
+    assert_eq!((read.key.to_bytes(), read.deploy_public), ([7; 32], DeployPublic([9; 32])));
+    assert_eq!((read.features, read.led, read.reboots), (settings.labels, Some(15), true));
+    assert_eq!(read.credentials, ("me".into(), "p=w".into()));
+    let wifi = read.wifi.expect("a network");
+    assert_eq!((wifi.ssid.as_str(), wifi.password.as_str()), ("our net", "secret=42"));
+    // The rest is as it was, and shorter settings leave nothing of longer ones.
+    let rest = |bytes: &[u8]| [&bytes[..SETTINGS_AT], &bytes[SETTINGS_AT + 0x1000..]].concat();
+    assert!(rest(image.bytes()) == rest(&packed));
+    image.set_settings("").expect("room");
+    assert!(image.bytes() == packed);
+    Image::parse(Chip::Esp32c6, image.bytes().to_vec()).expect("an image");
+}
+
+#[test]
+fn the_longest_settings_fit() {
+    let mut longest = settings();
+    longest.ssid = "s".repeat(32);
+    longest.wifi_password = "p".repeat(64);
+    longest.server.0 = "h".repeat(253);
+    longest.credentials = Some(("u".repeat(400), "p".repeat(400)));
+    longest.labels = vec!["l".repeat(64); 12];
+    let text = longest.text().expect("settings");
+    image().set_settings(&text).expect("room");
+    assert_eq!(Read::parse(text.as_bytes()).expect("settings").features.len(), 12);
+    let error = image().set_settings(&"x".repeat(4_096)).expect_err("too long");
+    assert_eq!(error, ImageError::SettingsTooLong { settings: 4_096, room: 4_095 });
+}
+
+#[test]
+fn what_a_chip_could_not_use_is_refused() {
+    let error = |change: fn(&mut Settings)| {
+        let mut settings = settings();
+        change(&mut settings);
+        settings.text().expect_err("refused")
+    };
+    assert_eq!(error(|s| s.ssid = "ä".repeat(17)), SettingsError::Ssid(34));
+    assert_eq!(error(|s| s.ssid.clear()), SettingsError::Ssid(0));
+    assert_eq!(error(|s| s.wifi_password = "1234567".into()), SettingsError::WifiPassword(7));
+    assert_eq!(error(|s| s.wifi_password = "x".repeat(65)), SettingsError::WifiPassword(65));
+    assert_eq!(error(|s| s.server.0 = "fe80::1".into()), SettingsError::Ipv6);
+    assert_eq!(error(|s| s.server.0 = "127.0.0.1".into()), SettingsError::Loopback("127.0.0.1".into()));
+    assert_eq!(error(|s| s.labels = vec!["l".into(); 13]), SettingsError::Labels);
+    assert_eq!(error(|s| s.labels = vec!["l".repeat(65)]), SettingsError::Label("l".repeat(65)));
+    let control = SettingsError::Control("the password of the Wi-Fi network");
+    assert_eq!(error(|s| s.wifi_password = "12345678\nkey=0".into()), control);
+    assert_eq!(error(|s| s.labels = vec!["a\nresident=yes".into()]), SettingsError::Control("a label"));
+}
+
+#[test]
+fn damage_is_noticed() {
+    let parse = |bytes: Vec<u8>| Image::parse(Chip::Esp32c6, bytes).map(drop);
+    let whole = image().bytes().to_vec();
+    let with = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        parse(bytes)
+    };
+    assert_eq!(parse(Vec::new()), Err(ImageError::NotAnImage));
+    assert_eq!(parse(b"\x7fELF".repeat(100)), Err(ImageError::NotAnImage));
+    assert_eq!(with(0), Err(ImageError::NotAnImage));
+    assert_eq!(with(100), Err(ImageError::Damaged("the bootloader")));
+    assert!(matches!(with(0x8004), Err(ImageError::Table(_))), "{:?}", with(0x8004));
+    assert_eq!(with(PROGRAM_AT + 1_000), Err(ImageError::Damaged("the program")));
+    for length in [PROGRAM_AT - 1, PROGRAM_AT + 30, whole.len() - 1] {
+        let error = parse(whole[..length].to_vec()).expect_err("cut off");
+        assert!(matches!(error, ImageError::Damaged("the program") | ImageError::NotAnImage), "{length}: {error:?}");
+    }
+    assert_eq!(parse(whole[..0x8000].to_vec()), Err(ImageError::Damaged("the partition table")));
+    // The number of the ESP32-C3.
+    let mut other = whole.clone();
+    other[12] = 5;
+    assert_eq!(parse(other), Err(ImageError::WrongChip { asked: Chip::Esp32c6, is: "esp32c3".into() }));
+}
+
+#[test]
+fn programs_that_are_none_or_too_large_are_not_packed() {
+    let error = |program: &[u8]| pack(Chip::Esp32c6, program, &partitions()).map(drop).expect_err("no image");
+    assert!(matches!(error(b"#!/bin/sh"), ImageError::Pack(_)));
+    let ImageError::TooLarge { program: bytes, slot } = error(&program(SLOT_BYTES)) else { panic!("not too large") };
+    assert!(bytes > slot && slot == SLOT_BYTES, "{bytes} {slot}");
+    let text = error(&program(SLOT_BYTES)).to_string();
+    assert_eq!(text, format!("the program has {bytes} bytes, its slot {slot}: {} too many", bytes - slot));
+}

@@ -1,0 +1,205 @@
+//! The board as tasks see it: its LED, pins that are read and set, voltages, and the chip's temperature.
+//!
+//! Pins and channels have the numbers of the chip: GPIO0 to GPIO6 measure voltages, as channels 0 to 6; the
+//! others are read and set. None belongs to flash, USB or UART.
+
+use core::cell::RefCell;
+
+use broccoli_embassy::HostCall;
+use critical_section::Mutex;
+use esp_hal::Blocking;
+use esp_hal::analog::adc::{Adc, AdcCalCurve, AdcConfig, AdcPin, Attenuation};
+use esp_hal::gpio::{AnyPin, Flex, Level};
+use esp_hal::peripherals::{ADC1, GPIO0, GPIO1, GPIO2, GPIO3, GPIO4, GPIO5, GPIO6, RMT, TSENS};
+use esp_hal::rmt::{Channel, PulseCode, Rmt, Tx, TxChannelConfig, TxChannelCreator};
+use esp_hal::time::Rate;
+use esp_hal::tsens::{self, TemperatureSensor};
+
+use crate::led;
+
+/// Where boards of Espressif have their LED, one that takes a colour.
+const COLOURED_LED_PIN: u8 = 8;
+/// Voltages up to about 3.1 V.
+const RANGE: Attenuation = Attenuation::_11dB;
+/// How bright it is, of 255: enough to be seen, not to blind.
+const BRIGHTNESS: u8 = 32;
+/// Three colours of eight bits, as pulses in ticks of this clock.
+const PULSES: usize = 24;
+const LIGHTS_MHZ: u32 = 80;
+const ZERO: PulseCode = PulseCode::new(Level::High, 32, Level::Low, 68);
+const ONE: PulseCode = PulseCode::new(Level::High, 64, Level::Low, 36);
+
+/// Pins that are read and set.
+const NUMBERS: [u8; PINS] = [7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23];
+const PINS: usize = 12;
+
+static BOARD: Mutex<RefCell<Option<Board>>> = Mutex::new(RefCell::new(None));
+
+/// What of the chip belongs to the board.
+pub(crate) struct Hardware {
+    pub(crate) adc: ADC1<'static>,
+    pub(crate) temperature: TSENS<'static>,
+    pub(crate) lights: RMT<'static>,
+    /// Channels 0 to 6.
+    pub(crate) channels: Channels,
+    /// In the order of [`NUMBERS`].
+    pub(crate) pins: [AnyPin<'static>; PINS],
+}
+
+struct Board {
+    led: Led,
+    /// Without the LED's.
+    pins: [Option<Flex<'static>>; PINS],
+    voltages: Voltages,
+    temperature: TemperatureSensor<'static>,
+}
+
+/// Takes the hardware. `led` is the pin of a LED that shines when it is high; without, there is one that
+/// takes a colour.
+///
+/// # Errors
+/// The chip has no such pin, or something does not start.
+pub(crate) fn init(hardware: Hardware, led: Option<u8>) -> Result<(), &'static str> {
+    let mut pins = hardware.pins.map(|pin| Some(open(pin)));
+    let number = led.unwrap_or(COLOURED_LED_PIN);
+    let place = NUMBERS.iter().position(|pin| *pin == number);
+    let pin = place.and_then(|place| pins[place].take()).ok_or("settings: led is no pin that can be set")?;
+    let led = if led.is_some() { Led::plain(pin) } else { Led::coloured(hardware.lights, pin)? };
+    let temperature = TemperatureSensor::new(hardware.temperature, tsens::Config::default());
+    let temperature = temperature.map_err(|_| "the temperature sensor does not start")?;
+    let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.channels), temperature };
+    critical_section::with(|cs| BOARD.replace(cs, Some(board)));
+    Ok(())
+}
+
+/// Does what a task asks.
+pub(crate) fn perform(call: HostCall) -> Result<i32, &'static str> {
+    match call {
+        HostCall::LedSet { on } => led::set(on).map(|()| 0),
+        HostCall::GpioRead { pin } => with(|board| Ok(board.pin(pin)?.is_high().into())),
+        HostCall::GpioWrite { pin, high } => with(|board| {
+            let pin = board.pin(pin)?;
+            pin.set_level(high.into());
+            pin.set_output_enable(true);
+            Ok(0)
+        }),
+        HostCall::AdcRead { channel } => with(|board| board.voltages.millivolts(channel)),
+        HostCall::TemperatureRead => {
+            with(|board| Ok((board.temperature.get_temperature().to_celsius() * 1_000.0) as i32))
+        }
+    }
+}
+
+/// Switches the LED.
+pub(crate) fn light(on: bool) -> Result<(), &'static str> {
+    with(|board| board.led.set(on))
+}
+
+fn with<T>(act: impl FnOnce(&mut Board) -> Result<T, &'static str>) -> Result<T, &'static str> {
+    critical_section::with(|cs| BOARD.borrow_ref_mut(cs).as_mut().map_or(Err("this board has not started"), act))
+}
+
+/// A pin that can be read, and nothing more yet.
+fn open(pin: AnyPin<'static>) -> Flex<'static> {
+    let mut pin = Flex::new(pin);
+    pin.set_input_enable(true);
+    pin
+}
+
+impl Board {
+    fn pin(&mut self, number: u16) -> Result<&mut Flex<'static>, &'static str> {
+        let place = NUMBERS.iter().position(|pin| u16::from(*pin) == number);
+        let pin = place.and_then(|place| self.pins[place].as_mut());
+        pin.ok_or("no such pin: this board has 7, 9 to 11, 15 and 18 to 23, and 8 if it is not the LED's")
+    }
+}
+
+/// A LED.
+enum Led {
+    Plain(Flex<'static>),
+    /// One that is told its colour by a train of pulses.
+    Coloured(Channel<'static, Blocking, Tx>),
+}
+
+impl Led {
+    fn plain(mut pin: Flex<'static>) -> Led {
+        pin.set_low();
+        pin.set_output_enable(true);
+        Led::Plain(pin)
+    }
+
+    fn coloured(lights: RMT<'static>, pin: Flex<'static>) -> Result<Led, &'static str> {
+        let start = || {
+            let lights = Rmt::new(lights, Rate::from_mhz(LIGHTS_MHZ))?;
+            lights.channel0.configure_tx(&TxChannelConfig::default().with_clk_divider(1).with_idle_output(true))
+        };
+        let channel = start().map_err(|_| "the LED cannot be used")?;
+        Ok(Led::Coloured(channel.with_pin(pin.into_peripheral_output())))
+    }
+
+    fn set(&mut self, on: bool) -> Result<(), &'static str> {
+        match self {
+            Led::Plain(pin) => {
+                pin.set_level(on.into());
+                Ok(())
+            }
+            Led::Coloured(channel) => {
+                let train = white(if on { BRIGHTNESS } else { 0 });
+                let sent = channel.reborrow().transmit(&train).and_then(|train| train.wait());
+                sent.map(drop).map_err(|_| "the LED does not take its colour")
+            }
+        }
+    }
+}
+
+/// The pulses that set all three colours to this brightness: a byte for each, the highest bit first.
+fn white(brightness: u8) -> [PulseCode; PULSES + 1] {
+    let mut train = [PulseCode::end_marker(); PULSES + 1];
+    for (bit, pulse) in (0..PULSES).zip(&mut train) {
+        *pulse = if brightness << (bit % 8) & 0x80 == 0 { ZERO } else { ONE };
+    }
+    train
+}
+
+/// The channels of the converter and their pins: each has a type of its own.
+macro_rules! channels {
+    ($($number:literal $field:ident $pin:ident,)*) => {
+        /// Pins whose voltage is measured.
+        pub(crate) struct Channels {
+            $(pub(crate) $field: $pin<'static>,)*
+        }
+
+        /// Voltages between pins and ground.
+        struct Voltages {
+            converter: Adc<'static, ADC1<'static>, Blocking>,
+            $($field: AdcPin<$pin<'static>, ADC1<'static>, AdcCalCurve<ADC1<'static>>>,)*
+        }
+
+        impl Voltages {
+            fn new(converter: ADC1<'static>, channels: Channels) -> Voltages {
+                let mut config = AdcConfig::new();
+                $(let $field = config.enable_pin_with_cal(channels.$field, RANGE);)*
+                Voltages { converter: Adc::new(converter, config), $($field,)* }
+            }
+
+            fn millivolts(&mut self, channel: u8) -> Result<i32, &'static str> {
+                // It takes some microseconds.
+                let measured = match channel {
+                    $($number => nb::block!(self.converter.read_oneshot(&mut self.$field)),)*
+                    _ => return Err("no such channel: this board has 0 to 6"),
+                };
+                measured.map(i32::from).map_err(|()| "the voltage cannot be measured")
+            }
+        }
+    };
+}
+
+channels! {
+    0 gpio0 GPIO0,
+    1 gpio1 GPIO1,
+    2 gpio2 GPIO2,
+    3 gpio3 GPIO3,
+    4 gpio4 GPIO4,
+    5 gpio5 GPIO5,
+    6 gpio6 GPIO6,
+}

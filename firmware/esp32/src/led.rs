@@ -1,0 +1,70 @@
+//! The LED: what tasks set it to; or, while the node is not connected, how many times it blinks
+//! says what is missing.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use embassy_time::{Duration, Timer};
+
+use crate::board;
+
+/// The node cannot start, or may not stay.
+static FAILED: AtomicBool = AtomicBool::new(false);
+static HAS_WIFI: AtomicBool = AtomicBool::new(false);
+static HAS_SERVER: AtomicBool = AtomicBool::new(false);
+/// What a task has set the LED to.
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+const BLINKS_WIFI: usize = 2;
+const BLINKS_SERVER: usize = 3;
+const BLINKS_FAILED: usize = 4;
+const BLINK: Duration = Duration::from_millis(150);
+const PAUSE: Duration = Duration::from_millis(1_200);
+
+/// The node cannot start, or may not stay.
+pub(crate) fn tell_failure() {
+    FAILED.store(true, Ordering::Relaxed);
+}
+
+/// Whether there is Wi-Fi.
+pub(crate) fn tell_wifi(connected: bool) {
+    HAS_WIFI.store(connected, Ordering::Relaxed);
+}
+
+/// Whether the MQTT server has taken the node.
+pub(crate) fn tell_server(connected: bool) {
+    HAS_SERVER.store(connected, Ordering::Relaxed);
+}
+
+/// A task sets the LED. Seen when nothing is missing.
+pub(crate) fn set(on: bool) -> Result<(), &'static str> {
+    IS_ON.store(on, Ordering::Relaxed);
+    if blinks() == 0 { board::light(on) } else { Ok(()) }
+}
+
+/// Blinks as long as something is missing.
+pub(crate) async fn blink() {
+    loop {
+        let blinks = blinks();
+        for _ in 0..blinks {
+            for on in [true, false] {
+                // A board whose LED cannot be used shows nothing.
+                let _ = board::light(on);
+                Timer::after(BLINK).await;
+            }
+        }
+        if blinks > 0 {
+            let _ = set(IS_ON.load(Ordering::Relaxed));
+        }
+        Timer::after(PAUSE).await;
+    }
+}
+
+fn blinks() -> usize {
+    let is = |state: &AtomicBool| state.load(Ordering::Relaxed);
+    match (is(&FAILED), is(&HAS_WIFI), is(&HAS_SERVER)) {
+        (true, ..) => BLINKS_FAILED,
+        (false, false, _) => BLINKS_WIFI,
+        (false, true, false) => BLINKS_SERVER,
+        (false, true, true) => 0,
+    }
+}

@@ -1,0 +1,98 @@
+//! What else there is on the chip: heap, log, watchdog, random numbers; and what happens on a panic.
+
+use core::panic::PanicInfo;
+
+use broccoli_embassy::Memory;
+use embassy_time::{Duration, Timer};
+use esp_hal::delay::Delay;
+use esp_hal::peripherals::RTC_TIMER;
+use esp_hal::ram;
+use esp_hal::rng::Trng;
+use esp_hal::rtc_cntl::{Rtc, RwdtStage};
+use esp_println::println;
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Memory that only the bootloader needed.
+const HEAP_RECLAIMED_BYTES: usize = 64 * 1024;
+/// For the node and the radio; what remains of the RAM is the stack.
+const HEAP_BYTES: usize = 272 * 1024;
+/// A node that looks after nothing for so long hangs.
+const WATCHDOG_S: u64 = 10;
+const FEED_PAUSE: Duration = Duration::from_secs(1);
+/// Time to read what a panic said, before the chip starts again.
+const PANIC_PAUSE_MS: u32 = 1_000;
+
+/// Makes the heap usable. Call it once, before anything else.
+pub(crate) fn init_heap() {
+    esp_alloc::heap_allocator!(#[ram(reclaimed)] size: HEAP_RECLAIMED_BYTES);
+    esp_alloc::heap_allocator!(size: HEAP_BYTES);
+}
+
+/// How the heap is.
+pub(crate) fn heap() -> Memory {
+    let stats = esp_alloc::HEAP.stats();
+    Memory { used: stats.current_usage, peak: stats.max_usage, free: stats.size - stats.current_usage }
+}
+
+struct Lines;
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("broccoli")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            match record.level() {
+                log::Level::Info => println!("{}", record.args()),
+                level => println!("{level}: {}", record.args()),
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends what is logged to the UART, or to the USB port if somebody listens there.
+pub(crate) fn init_log() {
+    // Fails only if there is a log already.
+    let _ = log::set_logger(&Lines);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Bytes from the chip's true random source.
+pub(crate) fn random<const N: usize>(source: &Trng) -> [u8; N] {
+    let mut bytes = [0; N];
+    source.read(&mut bytes);
+    bytes
+}
+
+/// Starts the watchdog, which resets the chip unless [`feed`] runs.
+pub(crate) fn watchdog(clock: RTC_TIMER<'static>) -> Rtc<'static> {
+    let mut clock = Rtc::new(clock);
+    clock.rwdt.set_timeout(RwdtStage::Stage0, esp_hal::time::Duration::from_secs(WATCHDOG_S));
+    clock.rwdt.enable();
+    clock
+}
+
+/// Keeps the watchdog calm for as long as tasks have their turn.
+pub(crate) async fn feed(mut clock: Rtc<'static>) {
+    loop {
+        clock.rwdt.feed();
+        Timer::after(FEED_PAUSE).await;
+    }
+}
+
+/// Starts the chip again.
+pub(crate) fn reset() -> ! {
+    esp_hal::system::software_reset()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    println!("{info}");
+    let heap = heap();
+    println!("heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
+    Delay::new().delay_millis(PANIC_PAUSE_MS);
+    reset()
+}

@@ -1,0 +1,181 @@
+//! A Broccoli node on a chip of the ESP32 family.
+//!
+//! It only wires: heap, radio, log, watchdog, settings in flash, and the board. The node itself is
+//! `broccoli-embassy`. Built by `cargo xtask firmware`, written to a chip by `broccoli flash`.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+#[cfg(feature = "esp32c3")]
+compile_error!("the ESP32-C3 has no compare-and-swap, which the interpreter of modules needs: see README.md");
+#[cfg(any(feature = "esp32", feature = "esp32s3"))]
+compile_error!("nobody has built this for chips with Xtensa cores, which need a compiler of their own: see README.md");
+#[cfg(not(any(feature = "esp32c6", feature = "esp32c3", feature = "esp32", feature = "esp32s3")))]
+compile_error!("name the chip: cargo xtask firmware --chip esp32c6");
+
+mod board;
+mod flash;
+mod led;
+mod machine;
+mod wifi;
+
+use alloc::format;
+use alloc::string::String;
+
+use broccoli_embassy::{Device, End, Settings, capability};
+use embassy_executor::{SpawnError, SpawnToken, Spawner};
+use embassy_net::{Config, Runner, Stack, StackResources};
+use embassy_time::{Duration, Timer};
+use esp_hal::clock::CpuClock;
+use esp_hal::gpio::Pin as _;
+use esp_hal::peripherals::{FLASH, WIFI};
+use esp_hal::rng::Trng;
+use esp_hal::rtc_cntl::Rtc;
+use esp_hal::timer::timg::TimerGroup;
+use esp_radio::wifi::{Interface, WifiController};
+use esp_rtos::embassy::Executor;
+use log::{error, info};
+use static_cell::StaticCell;
+
+esp_bootloader_esp_idf::esp_app_desc!();
+
+/// Sockets of the network stack: DHCP, DNS, and the link.
+const SOCKETS: usize = 3;
+/// Why a node does not start is said this often, before the chip starts again.
+const COMPLAINTS: usize = 6;
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+#[esp_hal::main]
+fn main() -> ! {
+    machine::init_log();
+    let chip = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
+    machine::init_heap();
+    esp_rtos::start(TimerGroup::new(chip.TIMG0).timer0, chip.FROM_CPU_INTR0);
+    let hardware = board::Hardware {
+        adc: chip.ADC1,
+        temperature: chip.TSENS,
+        lights: chip.RMT,
+        channels: board::Channels {
+            gpio0: chip.GPIO0,
+            gpio1: chip.GPIO1,
+            gpio2: chip.GPIO2,
+            gpio3: chip.GPIO3,
+            gpio4: chip.GPIO4,
+            gpio5: chip.GPIO5,
+            gpio6: chip.GPIO6,
+        },
+        pins: [
+            chip.GPIO7.degrade(),
+            chip.GPIO8.degrade(),
+            chip.GPIO9.degrade(),
+            chip.GPIO10.degrade(),
+            chip.GPIO11.degrade(),
+            chip.GPIO15.degrade(),
+            chip.GPIO18.degrade(),
+            chip.GPIO19.degrade(),
+            chip.GPIO20.degrade(),
+            chip.GPIO21.degrade(),
+            chip.GPIO22.degrade(),
+            chip.GPIO23.degrade(),
+        ],
+    };
+    let (watchdog, storage, radio) = (machine::watchdog(chip.RTC_TIMER), chip.FLASH, chip.WIFI);
+    static EXECUTOR: StaticCell<Executor> = StaticCell::new();
+    EXECUTOR.init(Executor::new()).run(|spawner| {
+        spawn(spawner, watchdog_task(watchdog));
+        spawn(spawner, led_task());
+        if let Err(reason) = start(spawner, hardware, storage, radio) {
+            led::tell_failure();
+            spawn(spawner, complaint_task(reason));
+        }
+    })
+}
+
+/// Starts the board, the radio, the network and the node.
+fn start(
+    spawner: Spawner,
+    hardware: board::Hardware,
+    storage: FLASH<'static>,
+    radio: WIFI<'static>,
+) -> Result<(), String> {
+    let contents = flash::open(storage)?;
+    let settings = Settings::parse(&contents.settings);
+    // First the board: its LED shows what is wrong with the settings.
+    board::init(hardware, settings.as_ref().ok().and_then(|settings| settings.led))?;
+    let settings = settings.map_err(|error| format!("{error}; write them with `broccoli flash`"))?;
+    let access = settings.wifi.as_ref().ok_or("settings: ssid is missing")?;
+    let controller = WifiController::new(radio, wifi::config(access)?).map_err(|error| format!("Wi-Fi: {error}"))?;
+    // Random only while the radio is on, which it is from here.
+    let random = Trng::try_new().map_err(|_| "there is no source of random numbers")?;
+    let device = Device {
+        epoch: machine::random(&random),
+        seed: u64::from_le_bytes(machine::random(&random)),
+        // Nobody has told this chip the time of day.
+        unix_ms: || None,
+        memory: machine::heap,
+        board: board::perform,
+        board_kind: "esp32c6",
+        capabilities: &[capability::LED, capability::GPIO, capability::ADC, capability::TEMP],
+        connected: led::tell_server,
+    };
+    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
+    let seed = u64::from_le_bytes(machine::random(&random));
+    let resources = RESOURCES.init(StackResources::new());
+    let (stack, runner) = embassy_net::new(Interface::station(), Config::dhcpv4(Default::default()), resources, seed);
+    spawn(spawner, radio_task(controller));
+    spawn(spawner, network_task(runner));
+    spawn(spawner, node_task(settings, device, contents.modules, stack));
+    Ok(())
+}
+
+/// Starts a task.
+fn spawn<S>(spawner: Spawner, task: Result<SpawnToken<S>, SpawnError>) {
+    spawner.spawn(task.expect("each task is started once"));
+}
+
+#[embassy_executor::task]
+async fn watchdog_task(watchdog: Rtc<'static>) {
+    machine::feed(watchdog).await;
+}
+
+#[embassy_executor::task]
+async fn led_task() {
+    led::blink().await;
+}
+
+#[embassy_executor::task]
+async fn radio_task(controller: WifiController<'static>) {
+    wifi::keep_connected(controller).await;
+}
+
+#[embassy_executor::task]
+async fn network_task(mut runner: Runner<'static, Interface>) {
+    runner.run().await;
+}
+
+/// Says why there is no node: again and again, since who wants to know may come later.
+#[embassy_executor::task]
+async fn complaint_task(reason: String) {
+    for _ in 0..COMPLAINTS {
+        error!("{reason}");
+        Timer::after(COMPLAINT_PAUSE).await;
+    }
+    machine::reset();
+}
+
+#[embassy_executor::task]
+async fn node_task(settings: Settings, device: Device, modules: flash::Modules, stack: Stack<'static>) {
+    let end = broccoli_embassy::run(settings, device, modules, stack).await;
+    let heap = machine::heap();
+    info!("peak of the heap: {} bytes of {}", heap.peak, heap.used + heap.free);
+    match end {
+        End::Drained => info!("left the cluster; a reset starts the node again"),
+        End::Reboot => machine::reset(),
+        End::NameTaken => {
+            led::tell_failure();
+            Timer::after(COMPLAINT_PAUSE * COMPLAINTS as u32).await;
+            machine::reset();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask firmware`: firmware for real chips, built and packed into one image that `broccoli flash` writes.
+//!
+//! Nothing here ran on hardware: it is compiled, linked, packed and checked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::dist::Home;
+use crate::process::{cargo, command, run as run_command, target_dir};
+use crate::{Result, in_root, qemu, tools};
+
+/// The only chip that there is firmware for.
+const CHIP: &str = "esp32c6";
+/// Where the settings are: see `firmware/esp32/partitions.csv`.
+const SETTINGS: std::ops::Range<usize> = 0xb000..0xc000;
+const USAGE: &str = "usage: cargo xtask firmware --chip esp32c6; see firmware/esp32/README.md for other chips";
+
+/// Builds and packs what the command line asks for.
+///
+/// # Errors
+/// The chip is another, or as for [`build`].
+pub(crate) fn run(args: &[String]) -> Result {
+    match args {
+        [flag, chip] if flag == "--chip" && chip == CHIP => build().map(drop),
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// Builds the firmware and packs it; gives the place of the image.
+///
+/// # Errors
+/// Something is missing, it does not compile, or the program does not fit its slot.
+pub(crate) fn build() -> Result<PathBuf> {
+    tools::rust_targets(&[qemu::TARGET])?;
+    let target = target_dir()?;
+    let mut build = command("cargo");
+    build.current_dir(in_root("firmware/esp32"));
+    build.args(["build", "--quiet", "--release", "--locked", "--features", CHIP, "--target-dir"]).arg(&target);
+    if let Some(home) = cargo_home() {
+        // Panics name files: no image tells where it was built.
+        let flag = format!("--remap-path-prefix={}/=", home.join("registry/src").display());
+        build.args(["--config", &format!("target.{}.rustflags=[{flag:?}]", qemu::TARGET)]);
+    }
+    run_command(&mut build)?;
+    let program = target.join(qemu::TARGET).join("release/broccoli-esp32");
+    let image = in_root("dist").join(format!("broccoli-{CHIP}.bin"));
+    fs::create_dir_all(in_root("dist")).map_err(|error| format!("cannot make dist: {error}"))?;
+    let mut pack = cargo("run --quiet --locked -p broccoli-flash --bin broccoli-pack --");
+    run_command(pack.arg(CHIP).arg(program).arg(in_root("firmware/esp32/partitions.csv")).arg(&image))?;
+    Ok(image)
+}
+
+/// Where Cargo keeps the sources of other crates.
+fn cargo_home() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    variable("CARGO_HOME").or_else(|| Some(variable("HOME")?.join(".cargo")))
+}
+
+/// Writes the settings of a node of a new cluster into the image with `broccoli flash`, everything short of the port.
+///
+/// # Errors
+/// It fails, or the new image is not the old one with these settings.
+pub(crate) fn test(image: &Path) -> Result {
+    // As for the other tests, so that it is not built once more with other features.
+    run_command(&mut cargo("test --workspace --locked --no-run"))?;
+    let home = Home::new()?;
+    run_command(home.broccoli()?.arg("init"))?;
+    let mut flash = home.broccoli()?;
+    flash.args(["flash", "--chip", CHIP, "--name", "c6", "--ssid", "net", "--password", "password"]);
+    flash.args(["--server", "mqtt://192.168.1.10", "--image-only", "flashed.bin", "--image"]);
+    run_command(flash.arg(image))?;
+    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let (packed, flashed) = (read(image)?, read(&home.0.join("flashed.bin"))?);
+    let settings = flashed.get(SETTINGS).unwrap_or_default();
+    if !settings.starts_with(b"broccoli settings 1\nname=c6\nssid=net\nserver=192.168.1.10:1883\n") {
+        return Err("the image has no settings where the chip looks for them".into());
+    }
+    let rest = |bytes: &[u8]| Some([bytes.get(..SETTINGS.start)?, bytes.get(SETTINGS.end..)?].concat());
+    if rest(&packed) == rest(&flashed) { Ok(()) } else { Err("the settings have changed the firmware".into()) }
+}
