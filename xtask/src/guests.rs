@@ -23,11 +23,14 @@ const MANY: usize = 16;
 const MANY_TASKS: usize = 2_000;
 /// Calls that are measured, one after the other.
 const CALLS: usize = 200;
+/// Size of a module that has no room beside a running task, and of one that has none at all.
+const PATIENT_BYTES: usize = 24_400;
+const HUGE_BYTES: usize = 40_000;
 /// How long anything may take: QEMU interprets, maybe on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must hold, one after the other.
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("three guests join, and get a module when they need it", join),
     ("one broadcast blinks on the board of each node", blink),
     ("a deployed module blinks, too", morse),
@@ -38,6 +41,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("a task that never ends is stopped, a long one disturbs nobody", stop_and_go_on),
     ("more results than there is memory for", many_results),
     ("one call after the other", calls),
+    ("a module that needs too much memory is refused with the sizes", too_large),
     ("the third version of a module works as the first", versions),
     ("alone after a restart, a guest has its modules from flash", from_flash),
     ("a late guest gets a module from another guest", late),
@@ -174,6 +178,31 @@ fn calls(stage: &mut Stage<'_>) -> Result {
     Ok(())
 }
 
+fn too_large(stage: &mut Stage<'_>) -> Result {
+    if answer(stage.cluster, &["deploy", &padded(stage.cluster, "huge", HUGE_BYTES)?]).is_ok() {
+        return Err("it is taken".into());
+    }
+    let line = stage.guests[0].process.line_with("module huge is refused", PATIENCE)?;
+    // Five times its size, and a stack.
+    let need = format!("the module needs about {} bytes of memory, there are ", HUGE_BYTES * 5 + 8_192);
+    if line.contains(&need) { sums(stage.cluster, "guest-1", 10) } else { Err(line) }
+}
+
+/// The file of a module with the functions of `lights`, made larger by a section that nobody reads.
+fn padded(cluster: &Cluster, name: &str, len: usize) -> Result<String> {
+    let wasm = in_root("functions/lights.wasm");
+    let file = cluster.dir().join(format!("{name}.wasm"));
+    let cannot = |error| format!("{}: {error}", file.display());
+    let mut bytes = fs::read(&wasm).map_err(cannot)?;
+    // A custom section: 0, its length in three bytes of LEB128, the length of its name, its name, anything.
+    let content = len - bytes.len() - 4;
+    let leb = [content & 0x7f | 0x80, content >> 7 & 0x7f | 0x80, content >> 14].map(|byte| byte as u8);
+    bytes.extend([&[0][..], &leb, b"\x03pad"].concat());
+    bytes.resize(len, 0);
+    fs::write(&file, bytes).map_err(cannot)?;
+    Ok(file.to_string_lossy().into_owned())
+}
+
 /// Each version has the memory to itself once the ones before are not called any more.
 fn versions(stage: &mut Stage<'_>) -> Result {
     for _ in 0..3 {
@@ -252,7 +281,7 @@ fn morse(stage: &mut Stage<'_>) -> Result {
 fn roll_call(stage: &mut Stage<'_>) -> Result {
     gives(stage.cluster, "sys.ping.s().set(each=True)", &each(&["\"pong\""; GUESTS + 1]))?;
     let vitals = answer(stage.cluster, &["run", &format!("sys.vitals.s().set(each=True, on=\"{LABEL}\")")])?;
-    if vitals.matches("\"memory_free_bytes\"").count() != GUESTS {
+    if vitals.matches("\"memory_bytes\": 212992").count() != GUESTS {
         return Err(format!("the vitals are {vitals}"));
     }
     gives(stage.cluster, "board.gpio_write.s(5, True).set(on=\"guest-1\")", "null")?;
@@ -310,10 +339,13 @@ fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
         return Err(format!("{endless} gave a result"));
     }
     gives(cluster, "add.s(2, 2).set(on=\"guest-2\")", "4")?;
-    let long = "fib.s(35).set(on=\"guest-1\")";
+    let long = "fib.s(34).set(on=\"guest-1\")";
     let job = cluster.start_as("long", cluster.client(&["run", long]))?;
     until("the run of fib", PATIENCE, || Ok(is_running(cluster, "guest-1").then_some(())))?;
-    expect(long, job, "9227465")
+    // It waits for the memory that the run has.
+    answer(cluster, &["deploy", &padded(cluster, "patient", PATIENT_BYTES)?])?;
+    expect(long, job, "5702887")?;
+    stage.guests[0].process.line_with("module patient is installed", PATIENCE).map(drop)
 }
 
 /// Whoever has started it has gone, as has the PC: there are two guests and the server.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use broccoli_abi::builtin::{self, BLINK_MS_MAX, BLINK_TIMES_MAX, MODULE_BOARD, MODULE_SYS};
 use broccoli_abi::{Function, HostCall};
+use broccoli_proto::cbor::{put_map_header, put_text};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
@@ -29,13 +30,17 @@ const ARCH: &str = if cfg!(target_arch = "riscv32") {
 /// Both modules, as this node has them.
 #[derive(Debug)]
 pub(crate) struct Builtins {
-    modules: BTreeMap<ModuleHash, NativeModule>,
+    /// How each is described: made anew when it is needed, which is seldom.
+    modules: [(ModuleHash, Describe); 2],
     device: Device,
     info: Cbor,
     /// Whether its settings let tasks reboot it.
     reboots: bool,
     started: Instant,
 }
+
+/// Describes the functions of a module.
+type Describe = fn() -> Vec<Function>;
 
 /// What a call has led to.
 #[derive(Debug)]
@@ -58,8 +63,6 @@ pub(crate) struct Blink {
 
 impl Builtins {
     pub(crate) fn new(settings: &Settings, features: &[String], slots: u16, device: &Device) -> Builtins {
-        let natives = [(MODULE_SYS, builtin::sys()), (MODULE_BOARD, builtin::board())];
-        let natives = natives.map(|(name, functions)| NativeModule { name: name.into(), functions });
         let info = [
             ("arch", Cbor::encode(&ARCH)),
             ("board", Cbor::encode(&device.board_kind)),
@@ -70,22 +73,25 @@ impl Builtins {
             ("version", Cbor::encode(&env!("CARGO_PKG_VERSION"))),
         ];
         Builtins {
-            modules: natives.into_iter().map(|native| (native.id(), native)).collect(),
+            modules: [
+                (native(MODULE_SYS, builtin::sys).id(), builtin::sys),
+                (native(MODULE_BOARD, builtin::board).id(), builtin::board),
+            ],
             device: device.clone(),
-            info: Cbor::encode(&BTreeMap::from(info)),
+            info: map(&BTreeMap::from(info)),
             reboots: settings.reboots,
             started: Instant::now(),
         }
     }
 
-    /// For the state machine.
-    pub(crate) fn natives(&self) -> Vec<NativeModule> {
-        self.modules.values().cloned().collect()
+    /// Both modules, for the state machine.
+    pub(crate) fn natives() -> Vec<NativeModule> {
+        [native(MODULE_SYS, builtin::sys), native(MODULE_BOARD, builtin::board)].into()
     }
 
     /// Whether this is one of the modules.
     pub(crate) fn has(&self, module: &ModuleHash) -> bool {
-        self.modules.contains_key(module)
+        self.modules.iter().any(|(id, _)| id == module)
     }
 
     /// Calls a function.
@@ -94,11 +100,11 @@ impl Builtins {
     /// The function's own, or what is wrong with the call.
     pub(crate) fn call(&self, module: &ModuleHash, function: &str, args: &Cbor) -> Result<Answer, Failure> {
         let unfit = |text: &str| Failure::new(Cause::Unfit, text);
-        let native = self.modules.get(module).ok_or_else(|| unfit("no such module"))?;
-        let known = native.functions.iter().find(|known| known.name == function);
+        let functions = self.modules.iter().find(|(id, _)| id == module).map(|(_, functions)| functions());
+        let known = functions.unwrap_or_default().into_iter().find(|known| known.name == function);
         let description = known.ok_or_else(|| unfit("no such function"))?;
         description.check_args(args.as_bytes()).map_err(|error| unfit(&error.to_string()))?;
-        self.answer(description, args).map_err(|text| Failure::new(Cause::Returned, text))
+        self.answer(&description, args).map_err(|text| Failure::new(Cause::Returned, text))
     }
 
     /// What a function gives whose arguments have been checked.
@@ -135,7 +141,7 @@ impl Builtins {
         if let Ok(thousandths) = (self.device.board)(HostCall::TemperatureRead) {
             vitals.insert("temperature_c", Cbor::encode(&(f64::from(thousandths) / 1_000.0)));
         }
-        Cbor::encode(&vitals)
+        map(&vitals)
     }
 
     /// Switches the LED once.
@@ -149,6 +155,21 @@ impl Builtins {
         blink.left = left;
         Ok(Some(blink.half))
     }
+}
+
+fn native(name: &str, functions: Describe) -> NativeModule {
+    NativeModule { name: name.into(), functions: functions() }
+}
+
+/// A map of values that are encoded already.
+fn map(items: &BTreeMap<&str, Cbor>) -> Cbor {
+    let mut map = Vec::new();
+    put_map_header(&mut map, items.len());
+    for (key, value) in items {
+        put_text(&mut map, key);
+        map.extend_from_slice(value.as_bytes());
+    }
+    Cbor::from_encoded(map)
 }
 
 impl Blink {
@@ -200,7 +221,7 @@ mod tests {
     }
 
     fn call<A: minicbor::Encode<()>>(builtins: &Builtins, name: &str, args: A) -> Result<Answer, String> {
-        let modules = builtins.natives();
+        let modules = Builtins::natives();
         let module = modules.iter().find(|module| module.functions.iter().any(|f| f.name == name)).expect("is there");
         builtins.call(&module.id(), name, &Cbor::encode(&args)).map_err(|failure| failure.text)
     }
@@ -220,12 +241,16 @@ mod tests {
         assert_eq!(value("gpio_read", [8]), Err("not on this board".into()));
         assert_eq!(value("gpio_write", (9, true)), Ok(Cbor::null()));
         assert_eq!(PIN.load(Ordering::Relaxed), 9);
-        let number = |value: u32| Cbor::encode(&value);
-        let temperature = ("temperature_c", Cbor::encode(&21.5));
-        let vitals =
-            [("memory_bytes", number(4)), ("memory_free_bytes", number(3)), ("uptime_s", number(0)), temperature];
-        assert_eq!(value("vitals", none), Ok(Cbor::encode(&BTreeMap::from(vitals))));
-        assert_eq!(value("info", none).map(|info| info.as_bytes()[0]), Ok(0xa7), "a map of seven");
+        let vitals = value("vitals", none).expect("a map");
+        let mut vitals = minicbor::Decoder::new(vitals.as_bytes());
+        assert_eq!(vitals.map().ok(), Some(Some(4)));
+        for (name, value) in [("memory_bytes", 4), ("memory_free_bytes", 3)] {
+            assert_eq!((vitals.str().ok(), vitals.u32().ok()), (Some(name), Some(value)));
+        }
+        assert_eq!((vitals.str().ok(), vitals.f64().ok()), (Some("temperature_c"), Some(21.5)));
+        assert_eq!((vitals.str().ok(), vitals.u64().ok()), (Some("uptime_s"), Some(0)));
+        let info = value("info", none).expect("a map");
+        assert!(info.as_bytes().starts_with(b"\xa7\x64arch") && info.as_bytes().ends_with(b"\x650.1.0"), "{info:?}");
         assert_eq!(value("ping", [1]).expect_err("one argument too many"), "ping() -> str takes 0 arguments, got 1");
     }
 

@@ -1,5 +1,7 @@
 //! What a node needs to know of the chip that it runs on.
 
+use core::fmt;
+
 use broccoli_abi::HostCall;
 
 /// The chip, as the firmware hands it over.
@@ -45,4 +47,10 @@ pub struct Memory {
     pub peak: usize,
     /// Not taken.
     pub free: usize,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes used, {} at most, {} free", self.used, self.peak, self.free)
+    }
 }

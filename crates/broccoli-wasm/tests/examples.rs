@@ -301,7 +301,9 @@ fn tasks_that_steer_their_own_way_describe_themselves() {
             "not_before(unix_ms: i64, value: any) -> !any",
             "quicksort(numbers: [i64]) -> [i64]",
             "refuse(msg: str, again_ms: ?u32) -> !null",
+            "squares(n: u32, home: str, ms: u32) -> !null",
             "steps(count: u32, ms: u32) -> u32",
+            "tell(number: i64) -> i64",
         ]
     );
 }
@@ -328,6 +330,15 @@ fn a_rust_task_says_how_far_it_is() {
     assert_eq!(run.step(FUEL_MAX), Step::Sleep { ms: 30 });
     assert_eq!(run.step(FUEL_MAX), Step::Done(Ok(int(2))));
     assert_eq!(run.into_host().progress, [(0, 2), (1, 2), (2, 2)]);
+}
+
+#[test]
+fn a_rust_task_logs_a_number() {
+    for number in [0, -1, i64::MIN, i64::MAX] {
+        let mut run = flow().start("tell", &list(&[int(number)]), Quiet::default()).unwrap();
+        assert_eq!(run.step(FUEL_MAX), Step::Done(Ok(int(number))));
+        assert_eq!(run.into_host().lines, [number.to_string()]);
+    }
 }
 
 #[test]

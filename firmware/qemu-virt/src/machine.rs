@@ -126,7 +126,7 @@ fn on_interrupt() {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let heap = crate::memory::heap();
     let _ = writeln!(Uart, "{info}");
-    let _ = writeln!(Uart, "heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
+    let _ = writeln!(Uart, "heap: {heap}");
     let end = Instant::now().as_micros() + PANIC_PAUSE_US;
     while Instant::now().as_micros() < end {}
     reset()
