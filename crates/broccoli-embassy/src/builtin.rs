@@ -214,6 +214,7 @@ mod tests {
             unix_ms: || None,
             memory: || Memory { used: 1, peak: 2, free: 3 },
             board,
+            connected: |_| {},
             board_kind: "test",
             capabilities: &[],
         };

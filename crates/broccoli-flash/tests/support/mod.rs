@@ -7,7 +7,7 @@ const HEADER_BYTES: u32 = 52;
 const NAMES: &[u8] = b"\0.text\0.shstrtab\0";
 
 /// An ELF file with one section of code of this length.
-pub fn program(code_bytes: u32) -> Vec<u8> {
+pub(crate) fn program(code_bytes: u32) -> Vec<u8> {
     let names_at = HEADER_BYTES + code_bytes;
     let sections_at = (names_at + NAMES.len() as u32).next_multiple_of(4);
     let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
@@ -26,6 +26,6 @@ pub fn program(code_bytes: u32) -> Vec<u8> {
 }
 
 /// The partitions of the firmware.
-pub fn partitions() -> std::path::PathBuf {
+pub(crate) fn partitions() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../firmware/esp32/partitions.csv")
 }
