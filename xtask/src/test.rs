@@ -32,6 +32,7 @@ pub(crate) fn run() -> Result {
     })?;
     steps.run("chaos on real processes, the short run", chaos::run_short)?;
     steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
+    steps.run("16 guests at once", guests::run_many)?;
     let mut image = None;
     steps.run("firmware for the ESP32-C6", || {
         image = Some(firmware::build()?);
