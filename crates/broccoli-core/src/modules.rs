@@ -59,6 +59,7 @@ pub(crate) struct Modules {
     sets: BTreeMap<u64, Set>,
     /// Nodes that were asked for their manifests, and how often.
     asked: BTreeMap<NodeId, (u64, u32)>,
+    /// Of what is in the catalog.
     pulls: BTreeMap<ModuleHash, Pull>,
     /// Modules that this node cannot use.
     refused: BTreeSet<ModuleHash>,
@@ -74,7 +75,6 @@ struct Set {
 
 #[derive(Debug)]
 struct Pull {
-    signed: SignedManifest,
     from: NodeId,
     /// Nodes that have sent something wrong.
     excluded: Vec<NodeId>,
@@ -353,9 +353,9 @@ impl Modules {
         {
             return;
         }
-        shared.actions.push_back(Action::Reserve(signed.clone()));
         let have = alloc::vec![false; signed.manifest.chunks.len()];
-        self.pulls.insert(id, Pull { signed, from, excluded: Vec::new(), have, asked_to: 0, tries: 0 });
+        shared.actions.push_back(Action::Reserve(signed));
+        self.pulls.insert(id, Pull { from, excluded: Vec::new(), have, asked_to: 0, tries: 0 });
         self.ask_for_chunks(shared, id);
     }
 
@@ -366,7 +366,9 @@ impl Modules {
         };
         let Some(first) = pull.have.iter().position(|have| !have) else {
             shared.timers.cancel(Timer::Pull(id));
-            shared.actions.push_back(Action::Install(pull.signed.clone()));
+            if let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(&id) {
+                shared.actions.push_back(Action::Install(signed.clone()));
+            }
             return;
         };
         let first = first as u32;
@@ -422,11 +424,13 @@ impl Modules {
 
     /// A chunk has come.
     pub(crate) fn on_chunk(&mut self, shared: &mut Shared, members: &Members, from: NodeId, chunk: Chunk) {
-        let Some(pull) = self.pulls.get_mut(&chunk.module) else {
+        let (Some(pull), Some(ModuleEntry::Wasm(signed))) =
+            (self.pulls.get_mut(&chunk.module), self.catalog.get(&chunk.module))
+        else {
             return;
         };
         let at = chunk.index as usize;
-        let Some(expected) = pull.signed.manifest.chunks.get(at) else {
+        let Some(expected) = signed.manifest.chunks.get(at) else {
             return;
         };
         if pull.have.get(at) != Some(&false) {
@@ -495,6 +499,7 @@ impl Modules {
         assert_eq!(self.digest, digest(self.held.iter()), "the digest is that of what is held");
         for (id, pull) in &self.pulls {
             assert!(!self.held.contains(id), "what is held is not pulled");
+            assert!(matches!(self.catalog.get(id), Some(ModuleEntry::Wasm(_))), "what is pulled is known");
             let missing = pull.have.iter().any(|have| !have);
             assert!(!missing || shared.timers.is_set(Timer::Pull(*id)), "a pull is looked after");
         }
