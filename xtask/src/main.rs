@@ -33,8 +33,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests               test such nodes beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
-  firmware --chip esp32c6
-                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin
+  firmware --chip esp32c6 [--test]
+                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin; --test
+                       writes settings into it
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
