@@ -109,6 +109,24 @@ pub(crate) fn run_many() -> Result {
     stage.guests.iter().try_for_each(was_calm)
 }
 
+/// One guest gets a module, runs a batch and the word count, and leaves. Gives its last line: what memory it needed.
+///
+/// # Errors
+/// What is not as it must be.
+pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Path) -> Result<String> {
+    let _server = cluster.start_server()?;
+    // It holds the jobs and runs nothing.
+    let mut stage = Stage::new(cluster, firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
+    answer(cluster, &["deploy", "--examples"])?;
+    stage.guests = vec![stage.start(1, "resident=yes\n")?];
+    let guest = &stage.guests[0];
+    guest.process.line_with("ready", PATIENCE)?;
+    sums(cluster, "guest-1", 100)?;
+    words(cluster)?;
+    answer(cluster, &["drain", "guest-1"])?;
+    guest.process.line_with("peak of the heap", PATIENCE)
+}
+
 /// Of each guest, in the order of their names.
 fn tasks_run(cluster: &Cluster) -> Result<Vec<u64>> {
     let nodes = answer(cluster, &["nodes", "--json"])?;

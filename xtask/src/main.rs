@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|qemu|firmware|test|dist|mutants|fuzz|bench|chaos|soak`.
+//! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
@@ -12,6 +12,7 @@ mod guests;
 mod mutants;
 mod process;
 mod qemu;
+mod sizes;
 mod soak;
 mod test;
 mod tools;
@@ -33,6 +34,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests               test such nodes beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
+  sizes                check what the firmware for QEMU takes of flash, memory and instructions
   firmware --chip esp32c6 [--test]
                        build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin; --test
                        writes settings into it
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         ("firmware", args) => firmware::run(args),
         ("guests", []) => guests::run(),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
+        ("sizes", []) => sizes::run(),
         ("test", []) => test::run(),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),

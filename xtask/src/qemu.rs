@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::process::{Background, command, run as run_command, target_dir};
+use crate::process::{Background, command, output, run as run_command, target_dir};
 use crate::{Result, in_root, tools};
 
 /// How it is called.
@@ -102,6 +102,17 @@ pub(crate) fn build() -> Result<PathBuf> {
     cargo.current_dir(in_root("firmware/qemu-virt"));
     run_command(cargo.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&target))?;
     Ok(target.join(TARGET).join("release/qemu-virt"))
+}
+
+/// What a program prints that runs on the machine alone until it ends it. Each instruction takes one nanosecond there.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn counted(program: &Path) -> Result<String> {
+    let mut qemu = command("timeout");
+    qemu.args(["60", PROGRAM, "-M", "virt", "-m", "8M", "-bios", "none", "-icount", "shift=0"]);
+    qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-kernel"]).arg(program);
+    output(&mut qemu).ok_or_else(|| format!("{} fails, or takes more than a minute", program.display()))
 }
 
 /// The cluster that guests join, and where.

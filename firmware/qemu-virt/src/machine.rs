@@ -1,13 +1,9 @@
-//! What else there is on the machine: UART, test device, clock of the host, interrupts; and what happens on a panic.
+//! What else there is on the machine: UART, test device, clock of the host; and what happens on a panic.
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use embassy_sync::waitqueue::AtomicWaker;
-use embassy_time::Instant;
 use log::{LevelFilter, Log, Metadata, Record};
-use riscv::interrupt::Interrupt;
-use riscv::register::{mie, mstatus};
 
 const UART: *mut u8 = 0x1000_0000 as *mut u8;
 const UART_STATUS: *const u8 = 0x1000_0005 as *const u8;
@@ -19,17 +15,8 @@ const TEST_FAIL: u32 = 0x3333;
 const TEST_RESET: u32 = 0x7777;
 /// Nanoseconds since 1970; reading the low half keeps the high half of the same moment.
 const RTC: *const u32 = 0x0010_1000 as *const u32;
-/// The interrupt controller (PLIC) and the registers of its context 0: machine mode of the one core.
-const PLIC_PRIORITY: *mut u32 = 0x0c00_0000 as *mut u32;
-const PLIC_ENABLE: *mut u32 = 0x0c00_2000 as *mut u32;
-const PLIC_THRESHOLD: *mut u32 = 0x0c20_0000 as *mut u32;
-const PLIC_CLAIM: *mut u32 = 0x0c20_0004 as *mut u32;
-
 /// Time to read what a panic said, before the machine starts again.
-const PANIC_PAUSE_US: u64 = 1_000_000;
-
-/// Woken by the interrupt of the network.
-pub(crate) static NETWORK: AtomicWaker = AtomicWaker::new();
+const PANIC_PAUSE_MS: u64 = 1_000;
 
 struct Uart;
 
@@ -50,7 +37,7 @@ struct Lines;
 
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("broccoli") || metadata.target().starts_with("qemu")
+        ["broccoli", "qemu_virt", "count"].iter().any(|ours| metadata.target().starts_with(ours))
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -97,37 +84,12 @@ pub(crate) fn reset() -> ! {
     loop {}
 }
 
-/// Has the interrupt of the network come through, and all others that are enabled.
-pub(crate) fn enable_interrupt(number: usize) {
-    // SAFETY: registers that are always there, for a number below 32; the handler is there.
-    unsafe {
-        PLIC_PRIORITY.add(number).write_volatile(1);
-        PLIC_ENABLE.write_volatile(1 << number);
-        PLIC_THRESHOLD.write_volatile(0);
-        mie::set_mext();
-        mstatus::set_mie();
-    }
-}
-
-#[riscv_rt::core_interrupt(Interrupt::MachineExternal)]
-fn on_interrupt() {
-    // SAFETY: a register that is always there.
-    let number = unsafe { PLIC_CLAIM.read_volatile() };
-    if number == 0 {
-        return;
-    }
-    crate::net::acknowledge();
-    NETWORK.wake();
-    // SAFETY: as above.
-    unsafe { PLIC_CLAIM.write_volatile(number) };
-}
-
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let heap = crate::memory::heap();
     let _ = writeln!(Uart, "{info}");
     let _ = writeln!(Uart, "heap: {heap}");
-    let end = Instant::now().as_micros() + PANIC_PAUSE_US;
-    while Instant::now().as_micros() < end {}
+    let end = unix_ms() + PANIC_PAUSE_MS;
+    while unix_ms() < end {}
     reset()
 }

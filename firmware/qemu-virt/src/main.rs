@@ -10,6 +10,7 @@ extern crate alloc;
 mod board;
 mod clock;
 mod flash;
+mod interrupts;
 mod machine;
 mod memory;
 mod net;
@@ -64,7 +65,7 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
     let net = Net::new(network)?;
     let (stack, runner) =
         embassy_net::new(net, Config::dhcpv4(Default::default()), RESOURCES.init(StackResources::new()), seed);
-    machine::enable_interrupt(interrupt);
+    interrupts::enable(interrupt);
     spawner.spawn(network_task(runner).map_err(|_| "no room for the network")?);
     spawner.spawn(node_task(settings, device, stack).map_err(|_| "no room for the node")?);
     Ok(())

@@ -9,7 +9,7 @@ use static_cell::ConstStaticCell;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::mmio::MmioTransport;
 
-use crate::machine::NETWORK;
+use crate::interrupts::NETWORK;
 use crate::virtio::{Network, Pages};
 
 /// Buffers each way: a full TCP window and a little more.

@@ -73,7 +73,8 @@ fn later(function: &str, value: Value, ms: u32) -> Result<(), SubmitError> {
 /// logs the sum.
 #[task]
 fn squares(n: u32, home: &str, ms: u32) -> Result<(), SubmitError> {
-    let square = |number: u32| sig("tasks.mul").arg(&number).arg(&number).set_countdown(Duration::from_millis(ms.into()));
+    let square =
+        |number: u32| sig("tasks.mul").arg(&number).arg(&number).set_countdown(Duration::from_millis(ms.into()));
     let sum = chord((0..n).map(square), sig("tasks.tsum"));
     submit(chain([sum, sig("flow.tell").set_on(home)]))
 }

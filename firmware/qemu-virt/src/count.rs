@@ -1,0 +1,79 @@
+//! Counts instructions: of loading the example module, and of runs of two of its tasks. `cargo xtask sizes` starts it,
+//! with a QEMU whose counter of instructions counts exactly.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+// The node needs more of both.
+#[allow(dead_code)]
+mod machine;
+#[allow(dead_code)]
+mod memory;
+
+use broccoli_wasm::{Engine, Host, Limits, Module, Step};
+use log::{error, info};
+use riscv::register::minstret;
+
+const WASM: &[u8] = include_bytes!("../../../functions/tasks.wasm");
+/// More than any of the runs needs.
+const FUEL: u64 = 1_000_000;
+
+/// What the tasks here never ask for.
+struct NoHost;
+
+impl Host for NoHost {
+    fn log(&mut self, _: &str) {}
+
+    fn now_ms(&mut self) -> i64 {
+        0
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn progress(&mut self, _: u32, _: u32) {}
+}
+
+#[riscv_rt::entry]
+fn main() -> ! {
+    memory::init();
+    machine::init_log();
+    let (instructions, module) = count(|| Engine::new(Limits::chip()).load(WASM));
+    let module = match module {
+        Ok(module) => module,
+        Err(reason) => {
+            error!("the module is refused: {reason}");
+            machine::exit(1);
+        }
+    };
+    info!("load of the example module: {instructions} instructions");
+    let heap = memory::heap();
+    info!("heap: {} bytes for it, {} at most", heap.used, heap.peak);
+    // Each twice: the first run finds no stack from a run before.
+    for (name, function, args) in
+        [("a task that does nothing", "identity", &b"\x81\xf6"[..]), ("mapper", "mapper", b"\x81\x65green")]
+    {
+        let runs = [count(|| run(&module, function, args)), count(|| run(&module, function, args))];
+        match runs {
+            [(first, true), (later, true)] => info!("{name}: {first} instructions, later {later}"),
+            _ => {
+                error!("{name} fails");
+                machine::exit(1);
+            }
+        }
+    }
+    machine::exit(0)
+}
+
+fn run(module: &Module, function: &str, args: &[u8]) -> bool {
+    module.start(function, args, NoHost).is_ok_and(|mut run| matches!(run.step(FUEL), Step::Done(Ok(_))))
+}
+
+/// Does something; also says how many instructions that took.
+fn count<T>(what: impl FnOnce() -> T) -> (u64, T) {
+    let before = minstret::read64();
+    let value = what();
+    (minstret::read64() - before, value)
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask sizes`: what the firmware for QEMU takes, and the most that it may take.
+//!
+//! Sections are those of the program; the heap and the stack are told by a guest that has run a batch and a word count;
+//! instructions are counted by a program of its own (`count.rs` of the firmware), twice, and must be the same.
+
+use std::fs;
+use std::path::Path;
+
+use object::read::elf::ElfFile32;
+use object::{Object as _, ObjectSection as _};
+
+use crate::chaos::cluster::{Cluster, Programs, Server};
+use crate::guests;
+use crate::{Result, qemu};
+
+/// Most bytes and instructions: a little over what was seen. Raise one only with a reason.
+const CODE_MAX: u64 = 1_780_000;
+const STATICS_MAX: u64 = 46_000;
+const HEAP_MAX: u64 = 100_000;
+const STACK_MAX: u64 = 24_000;
+const LOAD_MAX: u64 = 30_000_000;
+const NOTHING_MAX: u64 = 1_000_000;
+const MAPPER_MAX: u64 = 1_000_000;
+
+/// What is measured, how much it is, and its limit.
+type Row = (&'static str, u64, u64);
+
+/// Builds the firmware, measures and prints it.
+///
+/// # Errors
+/// Something takes more than its limit, or other numbers of instructions in a second run.
+pub(crate) fn run() -> Result {
+    let programs = Programs::build(false)?;
+    let firmware = qemu::build()?;
+    let mut rows = sections(&firmware)?.to_vec();
+    rows.extend(memory(&programs, &firmware)?);
+    rows.extend(instructions(&firmware.with_file_name("count"))?);
+    println!("{:34} {:>12} {:>12}", "", "seen", "at most");
+    for (what, seen, max) in &rows {
+        println!("{what:34} {seen:>12} {max:>12}");
+    }
+    let over: Vec<&str> = rows.iter().filter(|(_, seen, max)| seen > max).map(|(what, ..)| *what).collect();
+    if over.is_empty() { Ok(()) } else { Err(format!("over the limit: {}", over.join(", "))) }
+}
+
+/// Bytes in flash and in memory, of the sections of a program.
+fn sections(program: &Path) -> Result<[Row; 2]> {
+    let cannot = |error: &dyn std::fmt::Display| format!("{}: {error}", program.display());
+    let bytes = fs::read(program).map_err(|error| cannot(&error))?;
+    let file = ElfFile32::<object::Endianness>::parse(&*bytes).map_err(|error| cannot(&error))?;
+    let size = |names: &[&str]| -> u64 {
+        let sections = file.sections().filter(|section| section.name().is_ok_and(|name| names.contains(&name)));
+        sections.map(|section| section.size()).sum()
+    };
+    Ok([
+        ("code and constants, bytes", size(&[".text", ".init.rust", ".rodata"]), CODE_MAX),
+        ("statics, bytes", size(&[".data", ".bss"]), STATICS_MAX),
+    ])
+}
+
+/// Most bytes of the heap and of the stack in a guest's life.
+fn memory(programs: &Programs, firmware: &Path) -> Result<[Row; 2]> {
+    let cluster = Cluster::new(programs, Server::Mosquitto, "sizes")?;
+    let line = guests::life_of_one(&cluster, firmware)?;
+    let number = |what: &str| numbers_after(&line, what).first().copied();
+    let (heap, stack) = number("peak of the heap: ").zip(number("of the stack: ")).ok_or("the guest tells no peaks")?;
+    Ok([("heap at most, bytes", heap, HEAP_MAX), ("stack at most, bytes", stack, STACK_MAX)])
+}
+
+/// Instructions, where each is counted.
+fn instructions(program: &Path) -> Result<[Row; 3]> {
+    let said = qemu::counted(program)?;
+    if qemu::counted(program)? != said {
+        return Err(format!("a second run counts other instructions than the first, which said: {said}"));
+    }
+    // Of a task, the later run: the first one finds no stack from a run before.
+    let row = |what: &'static str, before: &str, max: u64| {
+        let counted = numbers_after(&said, before).last().copied();
+        counted.map(|seen| (what, seen, max)).ok_or_else(|| format!("no {before:?} in {said}"))
+    };
+    Ok([
+        row("loading a module, instructions", "load of the example module: ", LOAD_MAX)?,
+        row("a task of nothing, instructions", "a task that does nothing: ", NOTHING_MAX)?,
+        row("mapper, instructions", "mapper: ", MAPPER_MAX)?,
+    ])
+}
+
+/// The whole numbers of the line that has `before`, from there on.
+fn numbers_after(text: &str, before: &str) -> Vec<u64> {
+    let line = text.split_once(before).map_or("", |(_, rest)| rest.lines().next().unwrap_or_default());
+    line.split(|end: char| !end.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers_after;
+
+    #[test]
+    fn numbers_are_read_from_what_a_guest_says() {
+        let said = "load: 17 instructions\nmapper: 5 instructions, later 4\npeak of the heap: 9 bytes of 10; of the stack: 8 bytes\n";
+        assert_eq!(numbers_after(said, "mapper: "), [5, 4]);
+        assert_eq!(numbers_after(said, "peak of the heap: ").first(), Some(&9));
+        assert_eq!(numbers_after(said, "of the stack: "), [8]);
+        assert!(numbers_after(said, "load of: ").is_empty());
+    }
+}
