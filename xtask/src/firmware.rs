@@ -13,7 +13,7 @@ use crate::{Result, in_root, qemu, tools};
 const CHIP: &str = "esp32c6";
 /// Where the settings are: see `firmware/esp32/partitions.csv`.
 const SETTINGS: std::ops::Range<usize> = 0xb000..0xc000;
-const USAGE: &str = "usage: cargo xtask firmware --chip esp32c6; see firmware/esp32/README.md for other chips";
+const USAGE: &str = "usage: cargo xtask firmware --chip esp32c6 [--test]; see firmware/esp32/README.md for other chips";
 
 /// Builds and packs what the command line asks for.
 ///
@@ -22,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask firmware --chip esp32c6; see firmware/es
 pub(crate) fn run(args: &[String]) -> Result {
     match args {
         [flag, chip] if flag == "--chip" && chip == CHIP => build().map(drop),
+        [flag, chip, and] if flag == "--chip" && chip == CHIP && and == "--test" => test(&build()?),
         _ => Err(USAGE.into()),
     }
 }
@@ -36,9 +37,10 @@ pub(crate) fn build() -> Result<PathBuf> {
     let mut build = command("cargo");
     build.current_dir(in_root("firmware/esp32"));
     build.args(["build", "--quiet", "--release", "--locked", "--features", CHIP, "--target-dir"]).arg(&target);
-    if let Some(home) = cargo_home() {
-        // Panics name files: no image tells where it was built.
-        let flag = format!("--remap-path-prefix={}/=", home.join("registry/src").display());
+    // Panics name files: no image tells where it was built.
+    let sources = cargo_home().map(|home| home.join("registry/src/"));
+    for folder in sources.into_iter().chain([in_root("")]) {
+        let flag = format!("--remap-path-prefix={}=", folder.display());
         build.args(["--config", &format!("target.{}.rustflags=[{flag:?}]", qemu::TARGET)]);
     }
     run_command(&mut build)?;

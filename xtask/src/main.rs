@@ -35,8 +35,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   guests               test such nodes beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
-  firmware --chip esp32c6
-                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin
+  firmware --chip esp32c6 [--test]
+                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin; --test
+                       writes settings into it
   test                 install what tests need, then check and test everything
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it

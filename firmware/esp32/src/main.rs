@@ -99,11 +99,10 @@ fn start(
     storage: FLASH<'static>,
     radio: WIFI<'static>,
 ) -> Result<(), String> {
-    let contents = flash::open(storage)?;
-    let settings = Settings::parse(&contents.settings);
+    let found = read(storage);
     // First the board: its LED shows what is wrong with the settings.
-    board::init(hardware, settings.as_ref().ok().and_then(|settings| settings.led))?;
-    let settings = settings.map_err(|error| format!("{error}; write them with `broccoli flash`"))?;
+    board::init(hardware, found.as_ref().ok().and_then(|(settings, _)| settings.led))?;
+    let (settings, modules) = found?;
     let access = settings.wifi.as_ref().ok_or("settings: ssid is missing")?;
     let controller = WifiController::new(radio, wifi::config(access)?).map_err(|error| format!("Wi-Fi: {error}"))?;
     // Random only while the radio is on, which it is from here.
@@ -125,8 +124,16 @@ fn start(
     let (stack, runner) = embassy_net::new(Interface::station(), Config::dhcpv4(Default::default()), resources, seed);
     spawn(spawner, radio_task(controller));
     spawn(spawner, network_task(runner));
-    spawn(spawner, node_task(settings, device, contents.modules, stack));
+    spawn(spawner, node_task(settings, device, modules, stack));
     Ok(())
+}
+
+/// Who this node is, and where its modules are.
+fn read(storage: FLASH<'static>) -> Result<(Settings, flash::Modules), String> {
+    let flash::Contents { settings, modules } = flash::open(storage)?;
+    let settings = Settings::parse(&settings);
+    let settings = settings.map_err(|error| format!("{error}; write them with `broccoli flash`"))?;
+    Ok((settings, modules))
 }
 
 /// Starts a task.

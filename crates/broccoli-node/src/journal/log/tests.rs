@@ -277,9 +277,9 @@ fn after_losing(
         if number == segment {
             for sector in (at / SECTOR..=log.at / SECTOR).filter(|sector| lost(*sector)) {
                 let end = ((sector + 1) * SECTOR).min(bytes.len());
-                for i in (sector * SECTOR).max(at)..end {
-                    bytes[i] = before.get(i).copied().unwrap_or(0);
-                }
+                let from = (sector * SECTOR).max(at);
+                let older = before.iter().skip(from).copied().chain(std::iter::repeat(0));
+                bytes[from..end].iter_mut().zip(older).for_each(|(byte, older)| *byte = older);
             }
         }
         fs::write(path_of(&copy.0, number), bytes).expect("written");
