@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, chaos, dist, firmware, fuzz, guests, qemu, tools};
+use crate::{Result, chaos, dist, firmware, fuzz, guests, qemu, sizes, tools};
 
 /// Runs all steps and says how many tests ran.
 ///
@@ -33,6 +33,7 @@ pub(crate) fn run() -> Result {
     steps.run("chaos on real processes, the short run", chaos::run_short)?;
     steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
     steps.run("16 guests at once", guests::run_many)?;
+    steps.run("sizes of the firmware for QEMU", sizes::run)?;
     let mut image = None;
     steps.run("firmware for the ESP32-C6", || {
         image = Some(firmware::build()?);

@@ -237,6 +237,11 @@ impl<F: Flash> Store<F> {
         self.place(module).map(|place| place.code_len)
     }
 
+    /// Whether [`Store::code`] takes no memory.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.flash.mapped().is_some()
+    }
+
     /// The code of a module all of whose chunks are there.
     ///
     /// # Errors
