@@ -284,6 +284,7 @@ fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<
     }
     let mut at = SEGMENT_HEAD_LEN.min(bytes.len());
     let mut end = at;
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     loop {
         if let Some(body) = batch(bytes, segment, at) {
             if !each_change(body, at + BATCH_HEAD_LEN, &mut each) {
@@ -293,7 +294,7 @@ fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<
             end = at;
             continue;
         }
-        if let Some(next) = (at + 1..bytes.len()).find(|later| batch(bytes, segment, *later).is_some()) {
+        if let Some(next) = (at + 1..used).find(|later| batch(bytes, segment, *later).is_some()) {
             damage = Some(format!("{} bytes at byte {at} cannot be read", next - at));
             at = next;
             continue;
