@@ -4,23 +4,7 @@
 
 use std::time::Instant;
 
-use broccoli_wasm::{Engine, Host, Limits, Module, Step};
-
-struct NoHost;
-
-impl Host for NoHost {
-    fn log(&mut self, _: &str) {}
-
-    fn now_ms(&mut self) -> i64 {
-        0
-    }
-
-    fn random(&mut self) -> u64 {
-        0
-    }
-
-    fn progress(&mut self, _: u32, _: u32) {}
-}
+use broccoli_wasm::{Engine, Limits, Module, NoHost, Step};
 
 fn main() {
     let wasm = include_bytes!("../../../functions/tasks.wasm");

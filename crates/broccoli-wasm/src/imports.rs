@@ -41,6 +41,24 @@ pub trait Host {
     fn progress(&mut self, done: u32, total: u32);
 }
 
+/// A host without a clock or randomness, to which nobody listens: for measurements, and for a trial.
+#[derive(Clone, Copy, Debug)]
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn log(&mut self, _: &str) {}
+
+    fn now_ms(&mut self) -> i64 {
+        0
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn progress(&mut self, _: u32, _: u32) {}
+}
+
 /// The functions of the import module `broccoli`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Import {

@@ -20,7 +20,7 @@ mod run;
 mod section;
 
 pub use broccoli_abi::{Arg, Function, HostCall, SubmitAnswer, Type};
-pub use imports::Host;
+pub use imports::{Host, NoHost};
 pub use limits::Limits;
 pub use load::{Engine, LoadError, Module};
 pub use run::{Failure, Run, Step};

@@ -17,7 +17,7 @@ use broccoli_abi::{
 use wasmi::errors::{ErrorKind, InstantiationError};
 use wasmi::{CompilationMode, Config, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType};
 
-use crate::imports::{Import, State};
+use crate::imports::{Import, NoHost, State};
 use crate::section::Sections;
 use crate::{Failure, Host, Limits, Run};
 
@@ -157,23 +157,6 @@ impl Inner {
         let instance = Instance::new(&mut store, &self.wasm, &imports)?;
         Ok((store, instance))
     }
-}
-
-/// The host of a trial instance, which runs nothing.
-struct NoHost;
-
-impl Host for NoHost {
-    fn log(&mut self, _: &str) {}
-
-    fn now_ms(&mut self) -> i64 {
-        0
-    }
-
-    fn random(&mut self) -> u64 {
-        0
-    }
-
-    fn progress(&mut self, _: u32, _: u32) {}
 }
 
 fn export_name(function: &Function) -> Box<str> {

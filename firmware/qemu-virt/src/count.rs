@@ -11,30 +11,13 @@ mod machine;
 #[allow(dead_code)]
 mod memory;
 
-use broccoli_wasm::{Engine, Host, Limits, Module, Step};
+use broccoli_wasm::{Engine, Limits, Module, NoHost, Step};
 use log::{error, info};
 use riscv::register::minstret;
 
 const WASM: &[u8] = include_bytes!("../../../functions/tasks.wasm");
 /// More than any of the runs needs.
 const FUEL: u64 = 1_000_000;
-
-/// What the tasks here never ask for.
-struct NoHost;
-
-impl Host for NoHost {
-    fn log(&mut self, _: &str) {}
-
-    fn now_ms(&mut self) -> i64 {
-        0
-    }
-
-    fn random(&mut self) -> u64 {
-        0
-    }
-
-    fn progress(&mut self, _: u32, _: u32) {}
-}
 
 #[riscv_rt::entry]
 fn main() -> ! {
