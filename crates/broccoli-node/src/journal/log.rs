@@ -459,20 +459,25 @@ fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
     file.set_len(at.max(SEGMENT_HEAD_LEN) as u64)?;
     file.set_len(SEGMENT_LEN.max(at) as u64)?;
     file.sync_all()?;
-    File::open(dir)?.sync_all()?;
+    sync_dir(dir)?;
     Ok(file)
 }
 
 /// Makes the file of a dead segment the next one.
 fn reuse(dir: &Path, spare: &Path, segment: u32) -> io::Result<File> {
     // The segment must be gone for good before its batches are.
-    File::open(dir)?.sync_all()?;
+    sync_dir(dir)?;
     let file = OpenOptions::new().write(true).open(spare)?;
     file.write_all_at(&[0; BATCH_HEAD_LEN], SEGMENT_HEAD_LEN as u64)?;
     file.sync_data()?;
     fs::rename(spare, path_of(dir, segment))?;
-    File::open(dir)?.sync_all()?;
+    sync_dir(dir)?;
     Ok(file)
+}
+
+/// Makes what was made, renamed or deleted in a directory safe.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 fn remove_spares(dir: &Path) -> io::Result<()> {

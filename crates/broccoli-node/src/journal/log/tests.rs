@@ -153,7 +153,7 @@ fn another_version_is_refused_with_both() {
     bytes[8..12].copy_from_slice(&crc.to_be_bytes());
     fs::write(path_of(&dir.0, 1), &bytes).expect("written");
     let error = Log::open(&dir.0).err().expect("refused");
-    assert!(matches!(error, JournalError::Version(_, 7, VERSION)), "{error}");
+    assert!(matches!(error, JournalError::Version(_, 7, 2)), "{error}");
 }
 
 #[test]
