@@ -34,28 +34,14 @@ pub(crate) fn run() -> Result {
     steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
     steps.run("16 guests at once", guests::run_many)?;
     steps.run("sizes of the firmware for QEMU", sizes::run)?;
-    let mut image = None;
-    steps.run("firmware for the ESP32-C6", || {
-        image = Some(firmware::build()?);
-        Ok(())
-    })?;
-    steps.run("that firmware with settings, short of the chip", || {
-        firmware::test(&image.unwrap_or_default())?;
-        tally.passed += 1;
-        Ok(())
-    })?;
+    let image = steps.run("firmware for the ESP32-C6", firmware::build)?;
+    steps.run("that firmware with settings, short of the chip", || firmware::test(&image))?;
+    tally.passed += 1;
     steps.run("lints and tests of the fuzz targets", fuzz::lint)?;
     steps.run("fuzzing, a short run", fuzz::check)?;
-    let mut program = None;
-    steps.run("program for Raspberry Pis", || {
-        program = Some(dist::build()?);
-        Ok(())
-    })?;
-    steps.run("that program as a node, under qemu", || {
-        dist::test(&program.unwrap_or_default())?;
-        tally.passed += 1;
-        Ok(())
-    })?;
+    let program = steps.run("program for Raspberry Pis", dist::build)?;
+    steps.run("that program as a node, under qemu", || dist::test(&program))?;
+    tally.passed += 1;
     steps.report();
     tally.report()
 }
@@ -74,20 +60,18 @@ fn format() -> Result {
 struct Steps(Vec<(&'static str, Duration)>);
 
 impl Steps {
-    fn run(&mut self, title: &'static str, step: impl FnOnce() -> Result) -> Result {
+    /// Gives what the step gives.
+    fn run<T>(&mut self, title: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
         println!("\n== {title}");
         let start = Instant::now();
         let done = step();
         let took = start.elapsed();
         self.0.push((title, took));
-        match done {
-            Ok(()) => println!("== {title}: {:.1} s", took.as_secs_f32()),
-            Err(error) => {
-                self.report();
-                return Err(format!("\nFAILED: {title}: {error}"));
-            }
+        match &done {
+            Ok(_) => println!("== {title}: {:.1} s", took.as_secs_f32()),
+            Err(_) => self.report(),
         }
-        Ok(())
+        done.map_err(|error| format!("\nFAILED: {title}: {error}"))
     }
 
     fn report(&self) {
