@@ -27,6 +27,21 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 }
 
+/// Lints both programs for microcontrollers, which are no members of the workspace.
+///
+/// # Errors
+/// There is something to say.
+pub(crate) fn lint() -> Result {
+    let target = target_dir()?;
+    for (folder, features) in [("firmware/qemu-virt", ""), ("firmware/esp32", CHIP)] {
+        let mut clippy = command("cargo");
+        clippy.current_dir(in_root(folder)).args(["clippy", "--quiet", "--release", "--locked"]);
+        clippy.args(["--features", features, "--target-dir"]).arg(&target).args(["--", "-D", "warnings"]);
+        run_command(&mut clippy)?;
+    }
+    Ok(())
+}
+
 /// Builds the firmware and packs it; gives the place of the image.
 ///
 /// # Errors

@@ -34,6 +34,7 @@ pub(crate) fn run() -> Result {
     steps.run("guests: nodes on a microcontroller under QEMU", guests::run)?;
     steps.run("16 guests at once", guests::run_many)?;
     steps.run("sizes of the firmware for QEMU", sizes::run)?;
+    steps.run("lints of the firmware", firmware::lint)?;
     let image = steps.run("firmware for the ESP32-C6", firmware::build)?;
     steps.run("that firmware with settings, short of the chip", || firmware::test(&image))?;
     tally.passed += 1;

@@ -81,7 +81,9 @@ pub(crate) fn exit(status: u16) -> ! {
 pub(crate) fn reset() -> ! {
     // SAFETY: a register that is always there.
     unsafe { TEST.write_volatile(TEST_RESET) };
-    loop {}
+    loop {
+        riscv::asm::wfi();
+    }
 }
 
 #[panic_handler]
