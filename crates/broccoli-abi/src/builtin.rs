@@ -4,8 +4,10 @@
 //! on: a module with other descriptions is another module, and a call finds one of them. What the functions
 //! do is the shell's.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::{Arg, Function, Type};
 
@@ -18,6 +20,17 @@ pub const MODULE_BOARD: &str = "board";
 pub const BLINK_TIMES_MAX: u32 = 1_000;
 /// Longest blink as a whole, in milliseconds.
 pub const BLINK_MS_MAX: u64 = 60_000;
+
+/// How long the LED is on, and off, in each period of a blink.
+///
+/// # Errors
+/// It is over the limits; the text is for the caller.
+pub fn blink_half(times: u32, period_ms: u32) -> Result<Duration, String> {
+    if times > BLINK_TIMES_MAX || u64::from(times) * u64::from(period_ms) > BLINK_MS_MAX {
+        return Err(format!("at most {BLINK_TIMES_MAX} times and {} s in all", BLINK_MS_MAX / 1_000));
+    }
+    Ok(Duration::from_millis(period_ms.into()) / 2)
+}
 
 /// Whether functions of this module are part of every node, so that nobody may deploy one of this name.
 #[must_use]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fmt::Write as _;
 
 use broccoli_proto::NodeId;
+use broccoli_proto::id::hex;
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
@@ -149,8 +150,4 @@ impl Settings {
         let is_bad = |label: &&String| !(1..=LABEL_BYTES_MAX).contains(&label.len());
         self.labels.iter().find(is_bad).map_or(Ok(()), |label| Err(SettingsError::Label(label.clone())))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use broccoli_proto::NodeId;
-use broccoli_proto::id::unhex;
+use broccoli_proto::id::{hex, unhex};
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 use ed25519_dalek::SigningKey;
@@ -245,10 +245,6 @@ fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
         _ => ClusterError::Io(path.into(), error),
     })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| ClusterError::Io(path.into(), error))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

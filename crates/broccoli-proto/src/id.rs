@@ -1,5 +1,6 @@
 //! Ids: who, which incarnation, which job, which code.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
@@ -173,6 +174,11 @@ impl From<NodeId> for String {
     fn from(id: NodeId) -> String {
         id.as_str().into()
     }
+}
+
+/// Writes bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads `N` bytes that are written as hexadecimal digits, and nothing else.
