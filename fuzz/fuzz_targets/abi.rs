@@ -24,8 +24,8 @@ fuzz_target!(|data: &[u8]| {
     // A function, then arguments for it.
     let mut reader = Reader::new(data);
     if let Ok(item) = reader.item() {
-        let functions = Function::decode_section(item).unwrap_or_default();
-        functions.iter().for_each(|function| drop(function.check_args(&data[item.len()..])));
+        let functions = Function::decode_section(item).ok();
+        functions.iter().flat_map(|f| f.iter()).for_each(|function| drop(function.check_args(&data[item.len()..])));
     }
     if let Some(ty) = std::str::from_utf8(data).ok().and_then(|text| Type::parse(text).ok()) {
         assert_eq!(Type::parse(&ty.to_string()), Ok(ty));

@@ -140,7 +140,7 @@ fn natives() -> NativeModule {
         doc: String::new(),
     };
     let functions = vec![function("add", &["x", "y"]), function("echo", &["x"]), function("fail", &["x"])];
-    NativeModule { name: "tasks".into(), functions }
+    NativeModule { name: "tasks".into(), functions: functions.into() }
 }
 
 fn encode(journal: &Journal) -> Vec<u8> {

@@ -31,7 +31,7 @@ fn entry(entry: ModuleEntry) {
     assert_eq!((again.name(), again.functions()), (entry.name(), entry.functions()));
     if let ModuleEntry::Wasm(signed) = entry {
         assert!(signed.verify(&public(&key())).is_err());
-        holder(signed.manifest);
+        holder(signed.manifest.clone());
     }
 }
 

@@ -33,7 +33,7 @@ fn mutated(wasm: &[u8], seed: u32) -> Option<Vec<u8>> {
 fuzz_target!(|wasm: &[u8]| {
     for limits in [Limits::host(), Limits::chip()] {
         if let Ok(module) = Engine::new(limits).load(wasm) {
-            assert_eq!(broccoli_wasm::functions(wasm).as_deref(), Ok(module.functions()));
+            assert_eq!(broccoli_wasm::functions(wasm).as_ref(), Ok(module.functions()));
             module.functions().iter().take(FUNCTIONS_MAX).for_each(|function| run(&module, function, &limits));
         }
     }

@@ -14,8 +14,10 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 use core::str::FromStr;
 
 use minicbor::{Decode, Encode};
@@ -39,6 +41,47 @@ pub struct Function {
     /// What the author says about it; may be empty.
     #[n(3)]
     pub doc: String,
+}
+
+/// The functions of one module, in its order: `[function…]`. Clones share them: a node has them in the module's manifest
+/// and beside its compiled code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Functions(Arc<[Function]>);
+
+impl Deref for Functions {
+    type Target = [Function];
+
+    fn deref(&self) -> &[Function] {
+        &self.0
+    }
+}
+
+impl From<Vec<Function>> for Functions {
+    fn from(functions: Vec<Function>) -> Self {
+        Self(functions.into())
+    }
+}
+
+impl FromIterator<Function> for Functions {
+    fn from_iter<I: IntoIterator<Item = Function>>(functions: I) -> Self {
+        Self(functions.into_iter().collect())
+    }
+}
+
+impl<C> Encode<C> for Functions {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        self.0.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Functions {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Vec::decode(d, ctx).map(Self::from)
+    }
 }
 
 /// One parameter of a [`Function`]: `[arg, type]`.
@@ -95,7 +138,7 @@ impl Function {
     ///
     /// # Errors
     /// The first thing in it that is no valid description.
-    pub fn decode_section(section: &[u8]) -> Result<Vec<Self>, DescribeError> {
+    pub fn decode_section(section: &[u8]) -> Result<Functions, DescribeError> {
         let mut functions: Vec<Self> = Vec::new();
         let mut reader = Reader::new(section);
         while !reader.is_at_end() {
@@ -110,7 +153,7 @@ impl Function {
             }
             functions.push(function);
         }
-        Ok(functions)
+        Ok(functions.into())
     }
 
     /// Checks names and limits.
@@ -656,8 +699,8 @@ mod tests {
         let bytes = minicbor::to_vec(add()).unwrap();
         let golden = b"\x84\x63add\x82\x82\x61x\x63i64\x82\x61y\x63i64\x63i64\x64Sum.";
         assert_eq!(bytes, golden);
-        assert_eq!(Function::decode_section(&bytes), Ok([add()].into()));
-        assert_eq!(Function::decode_section(&[]), Ok(Vec::new()));
+        assert_eq!(Function::decode_section(&bytes), Ok([add()].into_iter().collect()));
+        assert_eq!(Function::decode_section(&[]), Ok(Vec::new().into()));
         assert_eq!(add().to_string(), "add(x: i64, y: i64) -> i64");
     }
 

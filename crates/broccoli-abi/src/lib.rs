@@ -29,7 +29,7 @@ mod describe;
 pub use board::{BadHostCall, HOST_TEXT_LEN_MAX, HostAnswer, HostCall};
 pub use cbor::{CborError, validate_item};
 #[cfg(feature = "describe")]
-pub use describe::{Arg, ArgsError, DescribeError, Function, Mismatch, Type, TypeError};
+pub use describe::{Arg, ArgsError, DescribeError, Function, Functions, Mismatch, Type, TypeError};
 
 /// Version of this contract; the only byte of the custom section [`SECTION_ABI`].
 pub const ABI_VERSION: u8 = 1;

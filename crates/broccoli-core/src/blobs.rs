@@ -13,11 +13,12 @@
 //! holders and those who want it are asked every [`TICK`], and what has none is dropped. So no
 //! path through a role has to give anything back.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Attempt, BlobPiece, BlobRef, BlobRequest, JobEvent, JobNews, Message, StepNews, Submit};
+use broccoli_proto::message::{Attempt, BlobPiece, BlobRef, BlobRequest, JobNews, Message, StepNews, StepView, Submit};
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
@@ -92,7 +93,7 @@ pub(crate) enum Want {
     /// Client: how a job ended.
     Ended(JobId),
     /// Client: what a step came to.
-    Step(StepNews),
+    Step(Box<StepNews>),
 }
 
 impl Want {
@@ -285,21 +286,25 @@ pub(crate) fn fit(shared: &mut Shared, to: NodeId, message: Message, packet: usi
             let blob = hold(shared, to, Holder::Canvas(submit.number), submit.canvas, packet).ok()?;
             Some(Message::Submit(Submit { canvas: Cbor::null(), blob: Some(blob), ..submit }))
         }
-        Message::JobEvent(JobEvent { job, news: JobNews::Ended(Ok(value)), .. }) if is_large(&value) => {
-            let holder = Holder::Ended { client: to, job: job.number };
-            let blob = hold(shared, to, holder, value, packet).ok()?;
-            Some(Message::JobEvent(JobEvent { job, news: JobNews::Ended(Ok(Cbor::null())), blob: Some(blob) }))
+        Message::JobEvent(mut event) => {
+            if let JobNews::Ended(Ok(value)) = &mut event.news
+                && is_large(value)
+            {
+                let value = core::mem::replace(value, Cbor::null());
+                let holder = Holder::Ended { client: to, job: event.job.number };
+                event.blob = Some(hold(shared, to, holder, value, packet).ok()?);
+            }
+            Some(Message::JobEvent(event))
         }
-        Message::StepNews(StepNews { job, path, view: Some(mut view), blob: None }) => {
-            let mut blob = None;
-            if let Some(Ok(value)) = &mut view.outcome
+        Message::StepNews(mut news) => {
+            if let Some(StepView { outcome: Some(Ok(value)), .. }) = &mut news.view
                 && is_large(value)
             {
                 let value = core::mem::replace(value, Cbor::null());
                 let holder = Holder::Step { client: to, result: BlobId(hash(value.as_bytes()).0) };
-                blob = Some(hold(shared, to, holder, value, packet).ok()?);
+                news.blob = Some(hold(shared, to, holder, value, packet).ok()?);
             }
-            Some(Message::StepNews(StepNews { job, path, view: Some(view), blob }))
+            Some(Message::StepNews(news))
         }
         message => Some(message),
     }

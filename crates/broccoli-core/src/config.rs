@@ -121,7 +121,7 @@ impl Limits {
             tasks_max: 128,
             queue_bytes_max: 16 << 10,
             canvas: canvas::Limits { steps_max: 128, depth_max: 8, args_bytes_max: 8 << 10, result_bytes_max: 8 << 10 },
-            held_max: 32,
+            held_max: 16,
             results_max: 64,
             credit_bytes: 4 * KIB,
             result_bytes_max: 16 * KIB,

@@ -1,5 +1,6 @@
 //! What goes into a node and what comes out of it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -216,7 +217,7 @@ pub enum Event {
     /// Some of the jobs of an origin: see [`crate::Node::ask_jobs`].
     Jobs(NodeId, Jobs),
     /// How a step of a job is: see [`crate::Node::ask_step`].
-    Step(StepNews),
+    Step(Box<StepNews>),
     /// This node takes nothing new and leaves when it has finished. Named is who asked for it over
     /// the wire.
     Draining(Option<NodeId>),

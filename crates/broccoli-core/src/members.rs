@@ -4,6 +4,7 @@
 //! the choice of an origin and the search for modules. Whether a worker lives is judged by its
 //! leases.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::time::Duration;
@@ -42,7 +43,7 @@ pub struct Member {
 /// The other nodes of the cluster, as far as they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    nodes: BTreeMap<NodeId, Member>,
+    nodes: BTreeMap<NodeId, Box<Member>>,
     connection: u32,
     claim_nonce: u64,
     started: Instant,
@@ -60,7 +61,7 @@ impl Members {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
-        self.nodes.iter().map(|(name, member)| (*name, member))
+        self.nodes.iter().map(|(name, member)| (*name, &**member))
     }
 
     pub(crate) fn alive(&self) -> impl Iterator<Item = (NodeId, &Member)> {
@@ -69,7 +70,7 @@ impl Members {
 
     /// What is known of one node.
     pub(crate) fn get(&self, name: NodeId) -> Option<&Member> {
-        self.nodes.get(&name)
+        self.nodes.get(&name).map(Box::as_ref)
     }
 
     /// How many live nodes are like this. This node itself is one of the births that come back.
@@ -118,7 +119,7 @@ impl Members {
         };
         let me = shared.me();
         let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };
-        self.nodes.insert(me, member);
+        self.nodes.insert(me, Box::new(member));
         shared.outbox.send_wire(Address::Birth(me), Message::Birth(birth));
     }
 
@@ -161,14 +162,14 @@ impl Members {
                 return false;
             }
         }
-        self.nodes.insert(name, Member { epoch, birth, alive: true, heard: shared.now });
+        self.nodes.insert(name, Box::new(Member { epoch, birth, alive: true, heard: shared.now }));
         shared.event(Event::Member(name));
         true
     }
 
     /// A death; `true` if it is that of the node as it is known.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, death: Death) -> bool {
-        let same = |member: &&mut Member| member.epoch == epoch && member.birth.connection <= death.connection;
+        let same = |member: &&mut Box<Member>| member.epoch == epoch && member.birth.connection <= death.connection;
         let Some(member) = self.nodes.get_mut(&name).filter(same) else {
             return false;
         };

@@ -10,14 +10,15 @@
 //! every chunk and its code have been checked; until then, and if it is refused, the version
 //! before keeps working. The bytes are the shell's; here are only manifests.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_abi::Function;
 use broccoli_abi::builtin::is_builtin;
+use broccoli_abi::{Function, Functions};
 use broccoli_proto::message::{
     Chunk, ChunkRequest, ManifestRequest, Manifests, Message, ModuleRefused, ModuleVersion, Want,
 };
@@ -60,7 +61,7 @@ pub(crate) struct Modules {
     /// Nodes that were asked for their manifests, and how often.
     asked: BTreeMap<NodeId, (u64, u32)>,
     /// Of what is in the catalog.
-    pulls: BTreeMap<ModuleHash, Pull>,
+    pulls: BTreeMap<ModuleHash, Box<Pull>>,
     /// Modules that this node cannot use.
     refused: BTreeSet<ModuleHash>,
 }
@@ -125,6 +126,11 @@ impl Modules {
     /// Whether this node holds a module, whatever functions it has.
     pub(crate) fn holds(&self, module: &ModuleHash) -> bool {
         self.held.contains(module)
+    }
+
+    /// What a module offers.
+    pub(crate) fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
+        self.catalog.get(module).map(ModuleEntry::functions)
     }
 
     /// Whether a node whose set has this digest holds a module.
@@ -355,7 +361,7 @@ impl Modules {
         }
         let have = alloc::vec![false; signed.manifest.chunks.len()];
         shared.actions.push_back(Action::Reserve(signed));
-        self.pulls.insert(id, Pull { from, excluded: Vec::new(), have, asked_to: 0, tries: 0 });
+        self.pulls.insert(id, Box::new(Pull { from, excluded: Vec::new(), have, asked_to: 0, tries: 0 }));
         self.ask_for_chunks(shared, id);
     }
 

@@ -13,18 +13,19 @@
 mod drain;
 mod handles;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use broccoli_abi::{Function, SubmitAnswer};
+use broccoli_abi::{Function, Functions, SubmitAnswer};
 use broccoli_proto::message::{
     Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
     Vitals,
 };
 use broccoli_proto::module::SignedManifest;
-use broccoli_proto::packet::{self, Address, Header, OVERHEAD_BYTES_MAX};
+use broccoli_proto::packet::{self, Address, Draft, Header, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
@@ -104,8 +105,6 @@ pub struct Node {
     last_submit: u32,
     started: Instant,
     leave: drain::Leave,
-    /// Where packets are opened.
-    scratch: Vec<u8>,
 }
 
 impl Node {
@@ -141,7 +140,6 @@ impl Node {
             last_submit,
             started: now,
             leave: drain::Leave::default(),
-            scratch: Vec::new(),
         }
     }
 
@@ -164,7 +162,9 @@ impl Node {
     pub fn write_will(&mut self, will: &mut Vec<u8>) {
         let connection = self.members.next_connection();
         let to = Address::Birth(self.shared.me());
-        self.seal(to, will, |buf| packet::put(buf, &Message::Death(Death { connection, leaving: false })));
+        let draft = self.draft(to, will);
+        packet::put(will, &Message::Death(Death { connection, leaving: false }));
+        self.seal(draft, will);
     }
 
     /// Whether the server is to keep this node's birth and its Will. Clients come and go under
@@ -261,9 +261,14 @@ impl Node {
     }
 
     /// The newest version of each module that can be used, by name: version and functions.
-    pub fn functions(&self) -> BTreeMap<&str, (u64, &[Function])> {
+    pub fn functions(&self) -> BTreeMap<&str, (u64, &Functions)> {
         let usable = self.modules.usable(self.shared.config.holds_code, &self.members);
         usable.into_iter().map(|(name, entry)| (name, (entry.version(), entry.functions()))).collect()
+    }
+
+    /// What a module offers, if this node knows its manifest.
+    pub fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
+        self.modules.functions_of(module)
     }
 
     /// The nodes that were heard of.
@@ -440,17 +445,13 @@ impl Node {
     }
 
     fn on_packet(&mut self, to: Address, bytes: &[u8]) {
-        let mut scratch = core::mem::take(&mut self.scratch);
-        scratch.clear();
-        scratch.extend_from_slice(bytes);
-        match packet::open(&self.shared.config.keys, self.shared.me(), &mut scratch) {
+        match packet::open(&self.shared.config.keys, self.shared.me(), &mut bytes.to_vec()) {
             Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
             Err(error) => {
                 self.members.on_nonsense(&mut self.shared, to);
                 self.shared.event(Event::Rejected { sender: None, error });
             }
         }
-        self.scratch = scratch;
     }
 
     fn on_messages(&mut self, to: Address, header: &Header, plaintext: &[u8]) {
@@ -519,7 +520,7 @@ impl Node {
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
             Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
-            Message::JobEvent(event) => self.client.on_job_event(shared, from, event),
+            Message::JobEvent(event) => self.client.on_job_event(shared, from, *event),
             Message::JobEventAck(job) => {
                 shared.blobs.release(Holder::Ended { client: from, job: job.number });
                 self.origin.on_ended_ack(shared, job);
@@ -654,7 +655,7 @@ impl Node {
 
 /// Large values.
 impl Node {
-    fn on_step_news(&mut self, from: NodeId, mut news: StepNews) {
+    fn on_step_news(&mut self, from: NodeId, mut news: Box<StepNews>) {
         let max = self.shared.config.limits.result_bytes_max;
         match news.blob {
             Some(blob) if blob.bytes <= max => {
@@ -712,9 +713,10 @@ impl Node {
                     let event = JobEvent { job, news: JobNews::Ended(Ok(value)), blob: None };
                     self.client.on_job_event(shared, from, event);
                 }
-                (Want::Step(news), Ok(value)) => {
-                    let view = news.view.map(|view| StepView { outcome: Some(Ok(value)), ..view });
-                    shared.event(Event::Step(StepNews { view, blob: None, ..news }));
+                (Want::Step(mut news), Ok(value)) => {
+                    news.view = news.view.map(|view| StepView { outcome: Some(Ok(value)), ..view });
+                    news.blob = None;
+                    shared.event(Event::Step(news));
                 }
                 // The message is repeated.
                 (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_) | Want::Step(_), Err(_)) => {}
@@ -754,9 +756,8 @@ impl Node {
 
     /// Seals what there is for an address into `buf`. Returns whether there was anything.
     fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>) -> bool {
-        let budget = self.budget(to);
-        let mut body = core::mem::take(&mut self.scratch);
-        body.clear();
+        let (budget, draft) = (self.budget(to), self.draft(to, buf));
+        let left = |buf: &Vec<u8>| budget.saturating_sub(draft.message_bytes(buf));
         let overdue = matches!(to, Address::Node(node) if self.shared.blobs.is_overdue(node));
         let mut messages = 0;
         while messages < QUEUED_PER_PACKET_MAX && !overdue {
@@ -766,10 +767,10 @@ impl Node {
             let Some(message) = self.fit(to, message, budget) else {
                 continue;
             };
-            let before = body.len();
-            packet::put(&mut body, &message);
-            if body.len() > budget && messages > 0 {
-                body.truncate(before);
+            let before = buf.len();
+            packet::put(buf, &message);
+            if draft.message_bytes(buf) > budget && messages > 0 {
+                buf.truncate(before);
                 self.shared.outbox.unpop(to, message);
                 break;
             }
@@ -779,29 +780,28 @@ impl Node {
             && node != self.shared.me()
         {
             if !overdue {
-                let room = Room { left: budget.saturating_sub(body.len()), packet: budget };
-                let mut put = |message: &Message| packet::put(&mut body, message);
+                let room = Room { left: left(buf), packet: budget };
+                let mut put = |message: &Message| packet::put(buf, message);
                 self.worker.compose(&mut self.shared, self.modules.digest(), node, room, &mut put);
-                let room = Room { left: budget.saturating_sub(body.len()), packet: budget };
-                let mut put = |message: &Message| packet::put(&mut body, message);
+                let room = Room { left: left(buf), packet: budget };
+                let mut put = |message: &Message| packet::put(buf, message);
                 self.origin.compose(&mut self.shared, node, room, &mut put);
             } else {
                 // The roles have what they had.
                 self.shared.outbox.mark_wire(to);
             }
-            let left = budget.saturating_sub(body.len());
-            let mut put = |message: &Message| packet::put(&mut body, message);
-            blobs::compose(&mut self.shared, node, Room { left, packet: budget }, &mut put);
+            let room = Room { left: left(buf), packet: budget };
+            let mut put = |message: &Message| packet::put(buf, message);
+            blobs::compose(&mut self.shared, node, room, &mut put);
         }
         if let Some(message) = self.shared.outbox.pop(to) {
             self.shared.outbox.unpop(to, message);
             self.shared.outbox.mark_wire(to);
         }
-        let wrote = !body.is_empty();
+        let wrote = draft.message_bytes(buf) > 0;
         if wrote {
-            self.seal(to, buf, |buf| buf.extend_from_slice(&body));
+            self.seal(draft, buf);
         }
-        self.scratch = body;
         wrote
     }
 
@@ -821,10 +821,16 @@ impl Node {
         }
     }
 
-    fn seal(&mut self, to: Address, buf: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    /// Begins the next packet in `buf`.
+    fn draft(&self, to: Address, buf: &mut Vec<u8>) -> Draft {
+        let Shared { config, epoch, .. } = &self.shared;
+        Draft::begin(&config.keys[0], config.name, to, *epoch, self.sequence + 1, buf)
+    }
+
+    /// Ends the packet. Its number is taken: no other is ever sealed with it.
+    fn seal(&mut self, draft: Draft, buf: &mut Vec<u8>) {
         self.sequence += 1;
-        let key = &self.shared.config.keys[0];
-        packet::seal(key, self.shared.me(), to, self.shared.epoch, self.sequence, buf, put);
+        draft.seal(&self.shared.config.keys[0], buf);
     }
 
     fn next_submit(&mut self) -> SubmitId {

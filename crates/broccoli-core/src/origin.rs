@@ -428,7 +428,7 @@ impl Origin {
                 let max = shared.config.limits.result_bytes_max;
                 if blob.bytes <= max {
                     missing.insert(attempt);
-                    self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, blob);
+                    self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, *blob);
                     continue;
                 }
                 let text = format!("the result has {} bytes, its origin takes {max}", blob.bytes);
@@ -825,7 +825,8 @@ impl Origin {
         }
         let job = JobId { origin: shared.me(), number };
         for node in ticket.listeners() {
-            shared.outbox.send(node, Message::JobEvent(JobEvent { job, news: news.clone(), blob: None }));
+            let event = JobEvent { job, news: news.clone(), blob: None };
+            shared.outbox.send(node, Message::JobEvent(Box::new(event)));
         }
         if let Client::Local(id) = ticket.client {
             shared.event(Event::Job(id, news));

@@ -15,6 +15,7 @@
 
 mod drain;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -72,7 +73,7 @@ const FETCH_BYTES: usize = 1_024;
 /// The worker role.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
-    links: BTreeMap<NodeId, Link>,
+    links: BTreeMap<NodeId, Box<Link>>,
     queue: VecDeque<Waiting>,
     /// Tasks whose arguments are being pulled.
     pulling: BTreeMap<(NodeId, Attempt), Waiting>,
@@ -312,7 +313,7 @@ impl Worker {
         if !runs || is_full || shared.draining {
             return Fate::HandedBack;
         }
-        let Some(blob) = task.blob else {
+        let Some(blob) = task.blob.as_deref().copied() else {
             return Fate::Queued;
         };
         let (len, len_max) = (blob.bytes as usize, args_bytes_max(&shared.config.limits));
@@ -568,7 +569,7 @@ impl Worker {
             let idle = *idle?.0;
             self.links.remove(&idle);
         }
-        let link = self.links.entry(origin).or_insert_with(|| Link::new(shared));
+        let link = self.links.entry(origin).or_insert_with(|| Box::new(Link::new(shared)));
         link.heard = shared.now;
         Some(link)
     }
@@ -649,7 +650,7 @@ impl Worker {
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
     fn args_bytes(&self) -> usize {
-        let bytes = |waiting: &Waiting| match waiting.task.blob {
+        let bytes = |waiting: &Waiting| match &waiting.task.blob {
             Some(blob) => blob.bytes as usize,
             None => waiting.task.args.as_bytes().len(),
         };
@@ -941,7 +942,7 @@ fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: 
     let taken = core::mem::replace(value, Cbor::null());
     let holder = Holder::Result { origin, attempt: result.attempt };
     match blobs::hold(shared, origin, holder, taken, packet) {
-        Ok(blob) => result.blob = Some(blob),
+        Ok(blob) => result.blob = Some(Box::new(blob)),
         Err(taken) => *value = taken,
     }
     result.blob.is_some()
@@ -982,6 +983,6 @@ fn run_of(running: &BTreeMap<RunId, Running>, origin: NodeId, attempt: Attempt) 
     running.iter().find(|(_, r)| r.origin == origin && r.attempt == attempt).map(|(run, _)| *run)
 }
 
-fn is_held(links: &BTreeMap<NodeId, Link>, origin: NodeId, attempt: Attempt) -> bool {
+fn is_held(links: &BTreeMap<NodeId, Box<Link>>, origin: NodeId, attempt: Attempt) -> bool {
     links.get(&origin).is_some_and(|link| link.held.contains_key(&attempt))
 }

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use broccoli_abi::builtin::{self, BLINK_MS_MAX, BLINK_TIMES_MAX, MODULE_BOARD, MODULE_SYS};
+use broccoli_abi::builtin::{self, MODULE_BOARD, MODULE_SYS};
 use broccoli_abi::{Function, HostCall};
 use broccoli_proto::cbor::{put_map_header, put_text};
 use broccoli_proto::message::Failure;
@@ -158,7 +158,7 @@ impl Builtins {
 }
 
 fn native(name: &str, functions: Describe) -> NativeModule {
-    NativeModule { name: name.into(), functions: functions() }
+    NativeModule { name: name.into(), functions: functions().into() }
 }
 
 /// A map of values that are encoded already.
@@ -174,10 +174,8 @@ fn map(items: &BTreeMap<&str, Cbor>) -> Cbor {
 
 impl Blink {
     fn new(times: u32, period_ms: u32) -> Result<Blink, String> {
-        if times > BLINK_TIMES_MAX || u64::from(times) * u64::from(period_ms) > BLINK_MS_MAX {
-            return Err(format!("at most {BLINK_TIMES_MAX} times and {} s in all", BLINK_MS_MAX / 1_000));
-        }
-        Ok(Blink { left: 2 * times, half: Duration::from_millis(period_ms.into()) / 2 })
+        let half = builtin::blink_half(times, period_ms)?;
+        Ok(Blink { left: 2 * times, half: Duration::from_micros(half.as_micros() as u64) })
     }
 }
 

@@ -10,12 +10,16 @@
 //!
 //! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection
 //! the same loop runs on, while another future dials.
+//!
+//! Its steps are not inlined: what one of them needs of the stack must not lie below another, such as a task.
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::future::pending;
+use core::pin::Pin;
+use core::task::Poll;
 
 use broccoli_core::{Action, Config, Event, Execute, Input, Limits, Node, RunId};
 use broccoli_proto::message::Failure;
@@ -23,7 +27,7 @@ use broccoli_proto::module::{DeployPublic, SignedManifest};
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Cause, Epoch, ModuleHash, NodeId};
-use broccoli_wasm::{Engine, Module};
+use broccoli_wasm::{Engine, Functions};
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either3, select, select3};
 use embassy_futures::yield_now;
@@ -36,7 +40,7 @@ use crate::device::Device;
 use crate::executor::{Executor, Report};
 use crate::link::{Down, Link, LinkConfig, Packet, Will};
 use crate::settings::Settings;
-use crate::store::{Flash, Store};
+use crate::store::{Flash, Store, StoreError};
 
 /// Tasks that run side by side: there is one core, and little memory for instances.
 const SLOTS: u16 = 1;
@@ -51,11 +55,13 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// The state machine is told the time of day this often.
 const WALL_CLOCK: Duration = Duration::from_secs(1);
-/// Buffers of the socket, in bytes: a packet each way.
-const SOCKET_BYTES: usize = 4_096;
-/// Memory that a module takes for each byte of its code while it is compiled, and about half of it from then on:
-/// measured, 4.8 at most; 5.8 if the interpreter is built with operations that are addresses.
+/// Buffers of the socket each way, in bytes: half a packet, the rest of which waits for its turn where it is.
+const SOCKET_BYTES: usize = 2_048;
+/// Memory that a module takes at most for each byte of its code: 4.8 was measured while all of it is compiled at once, half
+/// of that afterwards; 5.8 and more if the interpreter is built with operations that are addresses.
 const HEAP_PER_BYTE: usize = 6;
+/// What is left of that for a module that has been loaded.
+const HEAP_PER_BYTE_LOADED: usize = 3;
 
 /// Why a node has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +83,9 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
     loop {
         let will = driver.will();
         let socket = TcpSocket::new(stack, &mut rx, &mut tx);
-        let down = match select(Link::open(stack, socket, &config, &will), driver.run_offline()).await {
+        // On the heap, and called by address: what it needs is free again while the node runs, on the stack, too.
+        let open: Pin<Box<dyn Future<Output = _>>> = Box::pin(Link::open(stack, socket, &config, &will));
+        let down = match select(open, driver.run_offline()).await {
             Either::First(Ok(mut link)) => {
                 pause = RECONNECT;
                 match driver.run_online(&mut link).await {
@@ -134,8 +142,6 @@ struct Driver<F> {
     end: Option<End>,
     /// A task has asked for a reboot.
     reboots: bool,
-    /// The next packet is sealed into this.
-    buf: Vec<u8>,
     /// What the last slice has led to.
     reports: Vec<Report>,
     foreign_key_told: bool,
@@ -182,7 +188,6 @@ impl<F: Flash> Driver<F> {
             hand_back_at: None,
             end: None,
             reboots: false,
-            buf: Vec::new(),
             reports: Vec::new(),
             foreign_key_told: false,
         });
@@ -229,8 +234,7 @@ impl<F: Flash> Driver<F> {
     async fn run_offline(&mut self) -> End {
         loop {
             let is_busy = self.work();
-            // What would be sent is lost, and repeated by the protocol.
-            while self.node.poll_transmit(now(), &mut self.buf).is_some() {}
+            self.lose_packets();
             if let Some(end) = self.end {
                 return end;
             }
@@ -255,7 +259,7 @@ impl<F: Flash> Driver<F> {
 impl<F: Flash> Driver<F> {
     async fn take_what_is_ready(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
         for _ in 0..PACKETS_MAX {
-            let core::task::Poll::Ready(header) = poll_once(link.header()) else { break };
+            let Poll::Ready(header) = poll_once(link.header()) else { break };
             if let Some(packet) = link.packet(header?).await? {
                 self.on_packet(&packet);
             }
@@ -263,6 +267,7 @@ impl<F: Flash> Driver<F> {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_packet(&mut self, packet: &Packet) {
         match self.topics.address(packet.topic()) {
             Some(to) => self.feed(Input::Packet { to, packet: packet.payload() }),
@@ -270,6 +275,7 @@ impl<F: Flash> Driver<F> {
         }
     }
 
+    #[inline(never)]
     fn on_time(&mut self) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
         if is_due(self.hand_back_at) {
@@ -328,9 +334,17 @@ impl<F: Flash> Driver<F> {
         Ok(is_busy)
     }
 
+    /// Without a connection, what would be sent is lost, and repeated by the protocol.
+    fn lose_packets(&mut self) {
+        let mut packet = Vec::new();
+        while self.node.poll_transmit(now(), &mut packet).is_some() {}
+    }
+
     async fn transmit(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
-        while let Some(transmit) = self.node.poll_transmit(now(), &mut self.buf) {
-            link.publish(&self.topics.topic(transmit.to), &self.buf, transmit.retain).await?;
+        // Not kept: while a task runs, its memory is wanted for more than this.
+        let mut packet = Vec::new();
+        while let Some(transmit) = self.node.poll_transmit(now(), &mut packet) {
+            link.publish(&self.topics.topic(transmit.to), &packet, transmit.retain).await?;
         }
         Ok(())
     }
@@ -351,6 +365,7 @@ impl<F: Flash> Driver<F> {
     }
 
     /// Gives a slice to a task. Returns whether there was one.
+    #[inline(never)]
     fn run_tasks(&mut self) -> bool {
         let mut reports = core::mem::take(&mut self.reports);
         let ran = self.executor.step(&mut reports);
@@ -359,6 +374,7 @@ impl<F: Flash> Driver<F> {
         ran
     }
 
+    #[inline(never)]
     fn act(&mut self, action: Action) {
         match action {
             Action::Execute(execute) => self.execute(execute),
@@ -386,15 +402,16 @@ impl<F: Flash> Driver<F> {
         }
     }
 
+    #[inline(never)]
     fn execute(&mut self, execute: Execute) {
         let (run, module) = (execute.run, execute.function.module);
-        let callable = if self.executor.has_module(&module) { Ok(()) } else { self.compile(&module).map(drop) };
-        let started = callable.map_err(|reason| Failure::new(Cause::Crashed, reason));
+        let started = self.make_callable(&module).map_err(|reason| Failure::new(Cause::Crashed, reason));
         if let Err(failure) = started.and_then(|()| self.executor.start(Instant::now(), execute)) {
             self.feed(Input::Executed { run, outcome: Err(failure) });
         }
     }
 
+    #[inline(never)]
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Drained => self.end = Some(if self.reboots { End::Reboot } else { End::Drained }),
@@ -420,6 +437,7 @@ impl<F: Flash> Driver<F> {
 /// Modules.
 impl<F: Flash> Driver<F> {
     /// A module is about to come: refuses it before it has cost anything, or keeps room for it.
+    #[inline(never)]
     fn reserve(&mut self, signed: SignedManifest) {
         let need = self.heap_bytes(signed.manifest.size);
         self.make_room(need);
@@ -434,6 +452,7 @@ impl<F: Flash> Driver<F> {
     }
 
     /// The chunks of a module have all come.
+    #[inline(never)]
     fn install(&mut self, signed: SignedManifest) {
         self.make_room(self.heap_bytes(signed.manifest.size));
         if self.heap_bytes(signed.manifest.size) > (self.device.memory)().free && !self.executor.is_idle() {
@@ -453,35 +472,48 @@ impl<F: Flash> Driver<F> {
     /// Keeps a module if it is what its manifest promises.
     fn check(&mut self, signed: &SignedManifest) -> Result<(), String> {
         self.store.check(signed).map_err(|error| error.to_string())?;
-        let module = self.compile(&signed.id)?;
-        if module.functions() != signed.manifest.functions {
-            return Err("its functions are not those that its manifest names".into());
-        }
+        self.load(&signed.id, &signed.manifest.functions)?;
         self.store.keep(signed).map_err(|error| error.to_string())
     }
 
-    /// Makes a module callable, if there is memory for it.
-    fn compile(&mut self, id: &ModuleHash) -> Result<Module, String> {
-        let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
-        self.make_room(need);
-        let free = (self.device.memory)().free;
-        if need > free {
-            return Err(no_memory(need, free));
+    /// Makes sure that a function of a module can be called: there is memory to compile it, and the module is loaded.
+    fn make_callable(&mut self, id: &ModuleHash) -> Result<(), String> {
+        if !self.executor.has_module(id) {
+            let functions = self.node.functions_of(id).cloned().ok_or_else(|| StoreError::Missing.to_string())?;
+            return self.load(id, &functions);
         }
-        let code = self.store.code(id).map_err(|error| error.to_string())?;
-        let module = self.engine.load(&code).map_err(|error| error.to_string())?;
-        self.executor.add_module(*id, module.clone());
-        Ok(module)
+        let Some(code_bytes) = self.store.code_len(id) else { return Ok(()) };
+        let need = code_bytes as usize * HEAP_PER_BYTE_LOADED + self.engine.limits().stack_bytes_max;
+        if need > (self.device.memory)().free {
+            self.executor.forget_other_modules(id);
+        }
+        self.check_free(need)
     }
 
-    /// Has other modules make room, if that is needed: they are compiled again when they are called.
+    /// Loads a module, if there is memory for it.
+    fn load(&mut self, id: &ModuleHash, functions: &Functions) -> Result<(), String> {
+        let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
+        self.make_room(need);
+        self.check_free(need)?;
+        let code = self.store.code(id).map_err(|error| error.to_string())?;
+        let module = self.engine.load_known(&code, functions).map_err(|error| error.to_string())?;
+        self.executor.add_module(*id, module);
+        Ok(())
+    }
+
+    fn check_free(&self, need: usize) -> Result<(), String> {
+        let free = (self.device.memory)().free;
+        if need > free { Err(no_memory(need, free)) } else { Ok(()) }
+    }
+
+    /// Has other modules make room, if that is needed: they are loaded again when they are called.
     fn make_room(&mut self, need: usize) {
         if need > (self.device.memory)().free {
             self.executor.forget_modules();
         }
     }
 
-    /// Memory that it takes to compile a module of so many bytes, and to run it.
+    /// Memory that it takes to load a module of so many bytes, and to run all of it.
     fn heap_bytes(&self, code_bytes: u32) -> usize {
         let copies = usize::from(!self.store.is_mapped());
         code_bytes as usize * (HEAP_PER_BYTE + copies) + self.engine.limits().stack_bytes_max

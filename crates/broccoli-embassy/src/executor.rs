@@ -176,6 +176,11 @@ impl Executor {
         self.modules.remove(id);
     }
 
+    /// Forgets all modules but this one, so that there is memory. Runs of them go on.
+    pub(crate) fn forget_other_modules(&mut self, id: &ModuleHash) {
+        self.modules.retain(|other, _| other == id);
+    }
+
     /// Forgets all modules, so that there is memory. Runs of them go on.
     pub(crate) fn forget_modules(&mut self) {
         self.modules.clear();
@@ -345,7 +350,9 @@ impl Execution {
         }
     }
 
-    /// Begins the call for the next item, which may end at once.
+    /// Begins the call for the next item, which may end at once. Not inlined: what it needs of the stack must not lie below
+    /// the guest.
+    #[inline(never)]
     fn call(&mut self, args: &Cbor, used: &mut u64, builtins: &Builtins) -> Option<Stepped> {
         let module = match &self.code {
             Code::Wasm(module) => match module.start(&self.function, args.as_bytes(), self.host.clone()) {
@@ -377,6 +384,7 @@ impl Execution {
         self.items.push(value).err().map(|failure| Stepped::Done(Err(self.items.name(failure))))
     }
 
+    #[inline(never)]
     fn step_wasm(&mut self, mut call: Box<Run<TaskHost>>, fuel: u64, used: &mut u64, board: Board) -> Option<Stepped> {
         let before = call.fuel_used();
         let step = call.step(fuel.saturating_sub(*used).max(1));

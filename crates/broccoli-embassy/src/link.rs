@@ -221,8 +221,7 @@ impl<'s> Link<'s> {
 
     /// Ends the connection so that the Will is not sent, after everything published so far.
     pub(crate) async fn disconnect(mut self) {
-        if let Ok(Ok(transport)) = in_time(self.mqtt.disconnect(&DisconnectOptions::new())).await {
-            let mut socket = transport.socket;
+        if let Ok(Ok(Transport(mut socket))) = in_time(self.mqtt.disconnect(&DisconnectOptions::new())).await {
             socket.close();
             // Whoever does not take it in time gets the Will.
             let _ = with_timeout(PACKET_TIMEOUT, socket.flush()).await;
@@ -247,8 +246,9 @@ impl<'s> Link<'s> {
             .user_name(string(user)?)
             .password(MqttBinary::from_slice(password.as_bytes()).map_err(|_| Down::Unsayable)?)
             .will(last);
-        let transport = Transport { socket, out: Vec::new() };
-        mqtt.connect(transport, &options, Some(string(&config.client_id)?)).await.map_err(|error| down(&error))?;
+        mqtt.connect(Transport(socket), &options, Some(string(&config.client_id)?))
+            .await
+            .map_err(|error| down(&error))?;
         let server = match mqtt.server_config().maximum_packet_size {
             MaximumPacketSize::Unlimited => u32::MAX,
             MaximumPacketSize::Limit(bytes) => bytes.get(),
@@ -318,12 +318,9 @@ fn down<const PROPERTIES: usize>(error: &MqttError<'_, PROPERTIES>) -> Down {
     }
 }
 
-/// A socket that is written to in whole packets, and whose flush does not wait for the peer.
-struct Transport<'s> {
-    socket: TcpSocket<'s>,
-    /// At most one packet of ours.
-    out: Vec<u8>,
-}
+/// A socket whose flush does not wait for the peer: what was written goes out once this task waits, a whole packet
+/// together if there is room for it.
+struct Transport<'s>(TcpSocket<'s>);
 
 impl ErrorType for Transport<'_> {
     type Error = tcp::Error;
@@ -331,19 +328,16 @@ impl ErrorType for Transport<'_> {
 
 impl Read for Transport<'_> {
     async fn read(&mut self, buf: &mut [u8]) -> Result<usize, tcp::Error> {
-        self.socket.read(buf).await
+        self.0.read(buf).await
     }
 }
 
 impl Write for Transport<'_> {
     async fn write(&mut self, buf: &[u8]) -> Result<usize, tcp::Error> {
-        self.out.extend_from_slice(buf);
-        Ok(buf.len())
+        self.0.write(buf).await
     }
 
     async fn flush(&mut self) -> Result<(), tcp::Error> {
-        let written = self.socket.write_all(&self.out).await;
-        self.out.clear();
-        written
+        Ok(())
     }
 }

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{fs, thread};
 
-use broccoli_abi::builtin::{self, BLINK_MS_MAX, BLINK_TIMES_MAX, MODULE_BOARD, MODULE_SYS};
+use broccoli_abi::builtin::{self, MODULE_BOARD, MODULE_SYS};
 use broccoli_abi::{Function, HostCall, Type};
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cbor, NodeId};
@@ -69,7 +69,7 @@ fn module<const N: usize>(
         native.description = Arc::new(description.clone());
     }
     let natives = natives.into_iter().map(|(name, native)| (name.to_owned(), native)).collect();
-    (NativeModule { name: name.into(), functions: descriptions }, natives)
+    (NativeModule { name: name.into(), functions: descriptions.into() }, natives)
 }
 
 fn types(function: &Function) -> (Vec<&Type>, &Type) {
@@ -124,10 +124,7 @@ fn reboot(is_allowed: bool, reports: &UnboundedSender<Report>) -> Result<(), &'s
 }
 
 fn blink(board: &Board, times: u32, period_ms: u32) -> Result<(), String> {
-    if times > BLINK_TIMES_MAX || u64::from(times) * u64::from(period_ms) > BLINK_MS_MAX {
-        return Err(format!("at most {BLINK_TIMES_MAX} times and {} s in all", BLINK_MS_MAX / 1_000));
-    }
-    let half = Duration::from_millis(period_ms.into()) / 2;
+    let half = builtin::blink_half(times, period_ms)?;
     let set = |on| board.perform(HostCall::LedSet { on }).map_err(|error: BoardError| error.to_string());
     for _ in 0..times {
         set(true)?;
@@ -157,7 +154,7 @@ mod tests {
         let context = Context { name, slots: 1, features: vec![], board: Arc::default(), reboots: false, reports };
         // It asserts that the types are those of the functions.
         for (module, natives) in modules(context) {
-            for function in &module.functions {
+            for function in module.functions.iter() {
                 assert_eq!(*natives[&function.name].description, *function);
             }
         }

@@ -605,7 +605,7 @@ impl Driver {
                 NodeEvent::Draining(by)
             }
             Event::Jobs(node, jobs) => NodeEvent::Jobs(node, jobs),
-            Event::Step(news) => NodeEvent::Step(news),
+            Event::Step(news) => NodeEvent::Step(*news),
             Event::Attached(node) => NodeEvent::Attached(node),
             Event::NoOrigin => NodeEvent::NoOrigin,
             Event::NameTaken => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use broccoli_abi::{Function, builtin::is_builtin};
+use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
 use broccoli_core::{Config, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal, Vitals};
@@ -533,7 +533,7 @@ impl NodeHandle {
     pub async fn deploy(
         &self,
         name: &str,
-        functions: Vec<Function>,
+        functions: Functions,
         wasm: Vec<u8>,
         key: &DeployKey,
         wait: Duration,

@@ -15,6 +15,7 @@
 
 mod handles;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -77,7 +78,7 @@ pub enum Message {
     Refused(#[n(0)] Refused),
     /// News of a job for its client.
     #[n(15)]
-    JobEvent(#[n(0)] JobEvent),
+    JobEvent(#[n(0)] Box<JobEvent>),
     /// The client has seen how the job ended.
     #[n(16)]
     JobEventAck(#[n(0)] JobId),
@@ -143,7 +144,7 @@ pub enum Message {
     StepQuery(#[n(0)] StepQuery),
     /// How a step of a job is.
     #[n(37)]
-    StepNews(#[n(0)] StepNews),
+    StepNews(#[n(0)] Box<StepNews>),
     /// Asks for pieces of a large value.
     #[n(38)]
     BlobRequest(#[n(0)] BlobRequest),
@@ -298,9 +299,10 @@ pub struct LeasedTask {
     /// Time limit of this attempt, in milliseconds.
     #[n(4)]
     pub timeout_ms: Option<u64>,
-    /// Where to pull `args` from, which are null then: they fit into no packet.
+    /// Where to pull `args` from, which are null then: they fit into no packet. Boxed, since many tasks are held and
+    /// hardly one has it.
     #[n(5)]
-    pub blob: Option<BlobRef>,
+    pub blob: Option<Box<BlobRef>>,
 }
 
 /// One try at running a task, unique within an epoch of its origin.
@@ -366,9 +368,9 @@ pub struct TaskResult {
     /// Its value, or why there is none.
     #[n(1)]
     pub outcome: Result<Cbor, Failure>,
-    /// Where to pull the value from, which is null then: it fits into no packet.
+    /// Where to pull the value from, which is null then: it fits into no packet. Boxed as in [`LeasedTask`].
     #[n(2)]
-    pub blob: Option<BlobRef>,
+    pub blob: Option<Box<BlobRef>>,
 }
 
 /// Why an attempt failed, as its worker saw it.

@@ -9,11 +9,13 @@
 //! the deploy key can add, change, rename or roll back a module.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use broccoli_abi::builtin::is_builtin;
-use broccoli_abi::{FUNCTIONS_MAX, Function, NAME_LEN_MAX};
+use broccoli_abi::{FUNCTIONS_MAX, Functions, NAME_LEN_MAX};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -62,7 +64,7 @@ impl ModuleEntry {
     }
 
     /// What can be called.
-    pub fn functions(&self) -> &[Function] {
+    pub fn functions(&self) -> &Functions {
         match self {
             ModuleEntry::Wasm(signed) => &signed.manifest.functions,
             ModuleEntry::Native(native) => &native.functions,
@@ -78,7 +80,7 @@ pub struct NativeModule {
     pub name: String,
     /// What can be called.
     #[n(1)]
-    pub functions: Vec<Function>,
+    pub functions: Functions,
 }
 
 impl NativeModule {
@@ -114,7 +116,7 @@ pub struct Manifest {
     pub abi: u8,
     /// What can be called.
     #[n(7)]
-    pub functions: Vec<Function>,
+    pub functions: Functions,
 }
 
 /// Why a manifest is not acceptable.
@@ -153,7 +155,7 @@ impl Manifest {
     ///
     /// # Errors
     /// If a name or a length is over its limit.
-    pub fn new(name: &str, version: u64, wasm: &[u8], functions: Vec<Function>) -> Result<Manifest, ManifestError> {
+    pub fn new(name: &str, version: u64, wasm: &[u8], functions: Functions) -> Result<Manifest, ManifestError> {
         let manifest = Manifest {
             name: name.into(),
             version,
@@ -172,7 +174,7 @@ impl Manifest {
     pub fn sign(self, key: &SigningKey) -> SignedManifest {
         let bytes = Cbor::encode(&self).into_bytes();
         let signature = key.sign(&bytes).to_bytes();
-        SignedManifest { id: hash(&bytes), bytes, signature, manifest: self }
+        SignedManifest(Arc::new(Signed { id: hash(&bytes), bytes, signature, manifest: self }))
     }
 
     fn check(&self) -> Result<(), ManifestError> {
@@ -199,11 +201,15 @@ impl Manifest {
     }
 }
 
-/// A manifest with the signature that vouches for it.
+/// A manifest with the signature that vouches for it. Clones share it.
 ///
 /// Holding one means only that it parsed; see [`SignedManifest::verify`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct SignedManifest {
+pub struct SignedManifest(Arc<Signed>);
+
+/// What a [`SignedManifest`] shares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signed {
     /// SHA-256 of what was signed: the same code deployed again is another module, so that a
     /// version can be taken back by deploying the one before.
     pub id: ModuleHash,
@@ -211,6 +217,14 @@ pub struct SignedManifest {
     signature: [u8; 64],
     /// What was signed.
     pub manifest: Manifest,
+}
+
+impl Deref for SignedManifest {
+    type Target = Signed;
+
+    fn deref(&self) -> &Signed {
+        &self.0
+    }
 }
 
 impl SignedManifest {
@@ -242,10 +256,10 @@ impl<'b, C> Decode<'b, C> for SignedManifest {
         if d.array()? != Some(2) {
             return Err(malformed());
         }
-        let bytes = d.bytes()?.to_vec();
+        let bytes = d.bytes()?;
         let signature = d.bytes()?.try_into().map_err(|_| malformed())?;
-        let manifest = minicbor::decode(&bytes)?;
-        Ok(SignedManifest { id: hash(&bytes), bytes, signature, manifest })
+        let manifest = minicbor::decode(bytes)?;
+        Ok(SignedManifest(Arc::new(Signed { id: hash(bytes), bytes: bytes.into(), signature, manifest })))
     }
 }
 
@@ -290,7 +304,7 @@ mod tests {
     use alloc::vec;
 
     fn signed(key: &SigningKey) -> SignedManifest {
-        Manifest::new("tasks", 7, &[1; 3000], vec![]).expect("within limits").sign(key)
+        Manifest::new("tasks", 7, &[1; 3000], vec![].into()).expect("within limits").sign(key)
     }
 
     #[test]
@@ -310,13 +324,13 @@ mod tests {
         let public = DeployPublic(key.verifying_key().to_bytes());
         assert_eq!(signed(&other).verify(&public), Err(ManifestError::BadSignature));
         let mut changed = good.clone();
-        changed.bytes[2] ^= 1;
+        Arc::make_mut(&mut changed.0).bytes[2] ^= 1;
         assert_eq!(changed.verify(&public), Err(ManifestError::BadSignature));
     }
 
     #[test]
     fn the_names_of_built_in_modules_are_taken() {
-        let named = |name: &str| Manifest::new(name, 1, &[], vec![]);
+        let named = |name: &str| Manifest::new(name, 1, &[], vec![].into());
         assert_eq!(named("sys"), Err(ManifestError::Builtin));
         assert_eq!(named("board"), Err(ManifestError::Builtin));
         assert!(named("boards").is_ok());
@@ -332,6 +346,6 @@ mod tests {
     #[test]
     fn a_module_over_the_limit_is_refused() {
         let wasm = vec![0; MODULE_BYTES_MAX as usize + 1];
-        assert_eq!(Manifest::new("big", 1, &wasm, vec![]), Err(ManifestError::OverLimit("module size")));
+        assert_eq!(Manifest::new("big", 1, &wasm, vec![].into()), Err(ManifestError::OverLimit("module size")));
     }
 }

@@ -80,18 +80,49 @@ pub fn seal(
     buf: &mut Vec<u8>,
     put_messages: impl FnOnce(&mut Vec<u8>),
 ) {
-    buf.clear();
-    let destination = match to {
-        Address::Node(node) => Some(node),
-        Address::Birth(_) | Address::All => None,
-    };
-    let header = Header { version: VERSION, key_id: key.key_id(), sender, destination, epoch, sequence };
-    put(buf, &header);
-    let header_bytes = buf.len();
+    let draft = Draft::begin(key, sender, to, epoch, sequence, buf);
     put_messages(buf);
-    let (header, plaintext) = buf.split_at_mut(header_bytes);
-    let tag = key.seal(epoch, sequence, header, plaintext);
-    buf.extend_from_slice(&tag);
+    draft.seal(key, buf);
+}
+
+/// A packet under construction: behind its header, messages are appended to the buffer with [`put`].
+#[derive(Clone, Copy, Debug)]
+pub struct Draft {
+    header_bytes: usize,
+    epoch: Epoch,
+    sequence: u64,
+}
+
+impl Draft {
+    /// Writes the header into `buf`, cleared first.
+    pub fn begin(
+        key: &ClusterKey,
+        sender: NodeId,
+        to: Address,
+        epoch: Epoch,
+        sequence: u64,
+        buf: &mut Vec<u8>,
+    ) -> Draft {
+        buf.clear();
+        let destination = match to {
+            Address::Node(node) => Some(node),
+            Address::Birth(_) | Address::All => None,
+        };
+        put(buf, &Header { version: VERSION, key_id: key.key_id(), sender, destination, epoch, sequence });
+        Draft { header_bytes: buf.len(), epoch, sequence }
+    }
+
+    /// Bytes of the messages so far.
+    pub fn message_bytes(&self, buf: &[u8]) -> usize {
+        buf.len() - self.header_bytes
+    }
+
+    /// Encrypts the messages in place and appends the tag. The key is that of the beginning.
+    pub fn seal(self, key: &ClusterKey, buf: &mut Vec<u8>) {
+        let (header, plaintext) = buf.split_at_mut(self.header_bytes);
+        let tag = key.seal(self.epoch, self.sequence, header, plaintext);
+        buf.extend_from_slice(&tag);
+    }
 }
 
 /// Appends one message to a packet under construction.

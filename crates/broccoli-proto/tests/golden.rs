@@ -216,7 +216,7 @@ fn lease() -> Lease {
 
 fn jobs() -> Vec<(&'static str, Message)> {
     let refused = |reason| Message::Refused(Refused { number: 1, reason });
-    let event = |news| Message::JobEvent(JobEvent { job: job(), news, blob: None });
+    let event = |news| Message::JobEvent(Box::new(JobEvent { job: job(), news, blob: None }));
     let ended = |outcome: Outcome| event(JobNews::Ended(outcome));
     let logged =
         JobNews::Logged { node: node("pi-2"), function: "tasks.add".into(), task: 3, text: "half done".into() };
@@ -285,7 +285,7 @@ fn handles() -> Vec<(&'static str, Message)> {
         ..running.clone()
     });
     let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
-    let news = |view| Message::StepNews(StepNews { job: job(), path: vec![1, 0], view, blob: None });
+    let news = |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None }));
     let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
     let failed = Some(Err(error(Cause::Returned)));
     vec![
@@ -303,9 +303,9 @@ fn handles() -> Vec<(&'static str, Message)> {
 }
 
 fn modules() -> Vec<(&'static str, Message)> {
-    let manifest = Manifest::new("tasks", 1_790_000_000_000, b"\0asm", vec![add()]).expect("within limits");
+    let manifest = Manifest::new("tasks", 1_790_000_000_000, b"\0asm", vec![add()].into()).expect("within limits");
     let wasm = ModuleEntry::Wasm(manifest.sign(&deploy_key()));
-    let native = ModuleEntry::Native(NativeModule { name: "native".into(), functions: vec![add()] });
+    let native = ModuleEntry::Native(NativeModule { name: "native".into(), functions: vec![add()].into() });
     let refused = ModuleRefused { module: MODULE, reason: "not signed with this cluster's deploy key".into() };
     let manifests = |entry| Message::Manifests(Manifests { digest: DIGEST, total: 2, entries: vec![entry] });
     vec![
@@ -322,8 +322,8 @@ fn modules() -> Vec<(&'static str, Message)> {
 fn blobs() -> Vec<(&'static str, Message)> {
     let mut leased = lease();
     leased.tasks.truncate(1);
-    (leased.tasks[0].args, leased.tasks[0].blob) = (Cbor::null(), Some(BLOB));
-    let result = TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::null()), blob: Some(BLOB) };
+    (leased.tasks[0].args, leased.tasks[0].blob) = (Cbor::null(), Some(Box::new(BLOB)));
+    let result = TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::null()), blob: Some(Box::new(BLOB)) };
     let results = TaskResults { origin_epoch: EPOCH, number: 3, results: vec![result] };
     let canvas = Cbor::null();
     let submit = Submit { token: TOKEN, number: 3, canvas, key: None, detached: None, blob: Some(BLOB) };
@@ -333,7 +333,7 @@ fn blobs() -> Vec<(&'static str, Message)> {
         ("lease.blob", Message::Lease(leased)),
         ("task-results.blob", Message::TaskResults(results)),
         ("submit.blob", Message::Submit(submit)),
-        ("job-event.blob", Message::JobEvent(ended)),
+        ("job-event.blob", Message::JobEvent(Box::new(ended))),
         ("blob-request", Message::BlobRequest(request)),
         ("blob-piece", Message::BlobPiece(BlobPiece { id: BLOB.id, offset: 8 * 65_536, bytes: b"piece".to_vec() })),
         ("blob-gone", Message::BlobGone(BLOB.id)),

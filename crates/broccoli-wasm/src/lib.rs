@@ -19,7 +19,7 @@ mod load;
 mod run;
 mod section;
 
-pub use broccoli_abi::{Arg, Function, HostCall, SubmitAnswer, Type};
+pub use broccoli_abi::{Arg, Function, Functions, HostCall, SubmitAnswer, Type};
 pub use imports::{Host, NoHost};
 pub use limits::Limits;
 pub use load::{Engine, LoadError, Module};

@@ -12,10 +12,12 @@ use core::fmt;
 
 use broccoli_abi::{
     ABI_VERSION, DescribeError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, EXPORT_TASK_PREFIX, Function,
-    IMPORT_MODULE,
+    Functions, IMPORT_MODULE,
 };
 use wasmi::errors::{ErrorKind, InstantiationError};
-use wasmi::{CompilationMode, Config, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType};
+use wasmi::{
+    CompilationMode, Config, CustomFuelCosts, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType,
+};
 
 use crate::imports::{Import, NoHost, State};
 use crate::section::Sections;
@@ -28,16 +30,22 @@ pub struct Engine {
     config: Config,
 }
 
+/// wasmi's own, but compiling costs nothing: a call that runs out of fuel there cannot be resumed.
+const FUEL_COSTS: CustomFuelCosts =
+    CustomFuelCosts { bytes_copied_per_fuel: 64, fuel_per_bytes_translated: 0, fuel_per_bytes_validated: 0 };
+
 impl Engine {
     /// An engine that loads and runs modules within `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        let mode = if limits.compiles_at_call { CompilationMode::LazyTranslation } else { CompilationMode::Eager };
         let mut config = Config::default();
         config
             .consume_fuel(true)
             .allow_start_fn(false)
             .ignore_custom_sections(true)
-            .compilation_mode(CompilationMode::Eager)
+            .compilation_mode(mode)
+            .fuel_cost(FUEL_COSTS)
             .enforced_limits(EnforcedLimits::strict())
             .wasm_custom_page_sizes(true)
             .wasm_multi_memory(false)
@@ -60,26 +68,46 @@ impl Engine {
     /// # Errors
     /// Why the module cannot run here.
     pub fn load(&self, wasm: &[u8]) -> Result<Module, LoadError> {
+        let functions = self.sections(wasm)?;
+        self.compile(wasm, functions)
+    }
+
+    /// As [`Engine::load`], for a module whose functions are known, and shared with whoever knows them.
+    ///
+    /// # Errors
+    /// Why the module cannot run here, also if it describes other functions.
+    pub fn load_known(&self, wasm: &[u8], functions: &Functions) -> Result<Module, LoadError> {
+        if self.sections(wasm)? != *functions {
+            return Err(LoadError::OtherFunctions);
+        }
+        self.compile(wasm, functions.clone())
+    }
+
+    /// Checks what the Wasm engine does not look at, and gives the functions.
+    fn sections(&self, wasm: &[u8]) -> Result<Functions, LoadError> {
         let (bytes, max) = (wasm.len(), self.limits.module_bytes_max);
         if bytes > max {
             return Err(LoadError::TooLarge { bytes, max });
         }
         let sections = Sections::read(wasm)?;
-        if sections.has_start {
-            return Err(LoadError::StartFunction);
-        }
+        if sections.has_start { Err(LoadError::StartFunction) } else { Ok(sections.functions) }
+    }
+
+    fn compile(&self, wasm: &[u8], functions: Functions) -> Result<Module, LoadError> {
         // An engine of its own: compiled code lives as long as its engine, and a replaced module
         // must not stay in memory.
         let engine = wasmi::Engine::new(&self.config);
         let invalid = |e: wasmi::Error| LoadError::Invalid(e.to_string());
-        // Before it is compiled: the compiler asserts what the validator, half a step behind, has not yet refused.
-        wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
+        if !self.limits.compiles_at_call {
+            // The compiler asserts what the validator, half a step behind it, has not yet refused.
+            wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
+        }
         let wasm = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let inner = Inner {
             imports: imports(&wasm)?,
-            initialize: check_exports(&wasm, &sections.functions)?,
-            exports: sections.functions.iter().map(export_name).collect(),
-            functions: sections.functions,
+            initialize: check_exports(&wasm, &functions)?,
+            exports: functions.iter().map(export_name).collect(),
+            functions,
             limits: self.limits,
             engine,
             wasm,
@@ -110,7 +138,7 @@ pub struct Module {
 impl Module {
     /// What the module's functions are called, take and give.
     #[must_use]
-    pub fn functions(&self) -> &[Function] {
+    pub fn functions(&self) -> &Functions {
         &self.inner.functions
     }
 
@@ -139,7 +167,7 @@ impl Module {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) limits: Limits,
-    pub(crate) functions: Vec<Function>,
+    pub(crate) functions: Functions,
     /// Name of the export of each function, in the same order.
     pub(crate) exports: Vec<Box<str>>,
     /// Whether the module has an `_initialize`.
@@ -236,6 +264,8 @@ pub enum LoadError {
     AbiVersion(u8),
     /// Its section `broccoli.tasks` is malformed.
     Describe(DescribeError),
+    /// It describes other functions than its manifest.
+    OtherFunctions,
     /// It imports what no module may import: `module.name`.
     ForbiddenImport(String),
     /// It imports this with another signature.
@@ -275,6 +305,7 @@ impl fmt::Display for LoadError {
             Self::AbiVersion(version) => {
                 write!(f, "the module was built for task ABI {version}, this node has {ABI_VERSION}")
             }
+            Self::OtherFunctions => write!(f, "its functions are not those that its manifest names"),
             Self::Describe(reason) => write!(f, "bad section broccoli.tasks: {reason}"),
             Self::ForbiddenImport(name) => write!(f, "forbidden import {name}"),
             Self::ImportType(name) => write!(f, "import {name} has the wrong signature"),

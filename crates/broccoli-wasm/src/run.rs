@@ -230,7 +230,9 @@ impl<H: Host + 'static> Run<H> {
         }
     }
 
-    /// Calls an export, or goes on with a suspended call of it.
+    /// Calls an export, or goes on with a suspended call of it. Not inlined: what the other stages need of the stack must
+    /// not lie below the guest.
+    #[inline(never)]
     fn enter<P: WasmParams, R: WasmResults>(&mut self, entry: Entry<R>, export: &str, params: P) -> Outcome<R> {
         let store = &mut self.store;
         let call = match entry {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use broccoli_abi::{ABI_VERSION, Function, SECTION_ABI, SECTION_TASKS};
+use broccoli_abi::{ABI_VERSION, Function, Functions, SECTION_ABI, SECTION_TASKS};
 
 use crate::LoadError;
 
@@ -15,13 +15,13 @@ const ID_START: u8 = 8;
 ///
 /// # Errors
 /// A file that is no Wasm, another ABI version, a bad description.
-pub fn functions(wasm: &[u8]) -> Result<Vec<Function>, LoadError> {
+pub fn functions(wasm: &[u8]) -> Result<Functions, LoadError> {
     Ok(Sections::read(wasm)?.functions)
 }
 
 /// What the sections say that the Wasm engine does not look at.
 pub(crate) struct Sections {
-    pub(crate) functions: Vec<Function>,
+    pub(crate) functions: Functions,
     pub(crate) has_start: bool,
 }
 

@@ -233,6 +233,17 @@ fn chips_refuse_what_hosts_take() {
 }
 
 #[test]
+fn what_cannot_be_compiled_fails_at_load_or_at_its_call() {
+    let registers = format!("(func $big (local {}))", "i64 ".repeat(49_000));
+    let wasm = wat::parse_str(module(&registers, "(call $big) (i64.const 0x00000003_80000002)")).unwrap();
+    assert!(matches!(Engine::new(Limits::host()).load(&wasm), Err(LoadError::Invalid(_))));
+    let limits = Limits { compiles_at_call: true, ..Limits::host() };
+    let module = Engine::new(limits).load(&wasm).unwrap();
+    let ended = run(&module, "t", &[0x80], FUEL_MAX);
+    assert!(matches!(ended, Some(Err(Failure::Trap(_)))), "{ended:?}");
+}
+
+#[test]
 fn many_locals_and_many_functions_do_not_hurt() {
     let locals = module(&format!("(func (local {}))", "i64 ".repeat(49_000)), "(i64.const 0)");
     // Refused or harmless: what matters is that the engine answers.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use broccoli_wasm::{Engine, Failure, Host, HostCall, Limits, Module, Run, Step, SubmitAnswer};
+use broccoli_wasm::{Engine, Failure, Host, HostCall, Limits, LoadError, Module, Run, Step, SubmitAnswer};
 use common::{Quiet, load, module, task};
 
 #[test]
@@ -35,6 +35,34 @@ fn a_long_task_yields_and_ends() {
     assert!(yields > 10, "{yields}");
     assert!((10_000..200_000).contains(&run.fuel_used()), "{}", run.fuel_used());
     assert_eq!(run.step(1000), Step::Done(Err(Failure::Ended)));
+}
+
+#[test]
+fn compiling_at_the_call_takes_no_fuel_and_interrupts_nothing() {
+    let wasm = include_bytes!("../../../functions/tasks.wasm");
+    let in_small_steps = |compiles_at_call| {
+        let module = Engine::new(Limits { compiles_at_call, ..Limits::host() }).load(wasm).unwrap();
+        let mut run = module.start("mapper", b"\x81\x65green", Quiet::default()).unwrap();
+        loop {
+            match run.step(1) {
+                Step::Yielded => {}
+                step => return (step, run.fuel_used()),
+            }
+        }
+    };
+    let (step, fuel) = in_small_steps(true);
+    assert_eq!(step, Step::Done(Ok(b"\x82\x65green\x01".into())));
+    assert_eq!(in_small_steps(false), (step, fuel));
+}
+
+#[test]
+fn other_functions_than_known_ones_are_refused() {
+    let engine = Engine::new(Limits::host());
+    let tasks = engine.load(include_bytes!("../../../functions/tasks.wasm")).unwrap();
+    let wasm = wat::parse_str(task("(i64.const 0)")).unwrap();
+    assert_eq!(engine.load_known(&wasm, tasks.functions()).unwrap_err(), LoadError::OtherFunctions);
+    let known = engine.load(&wasm).unwrap();
+    assert_eq!(engine.load_known(&wasm, known.functions()).unwrap().functions(), known.functions());
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub(super) async fn deploy(
     let refused_here =
         |error: &dyn std::fmt::Display| Failure::usage(format_args!("nodes would refuse {name}: {error}"));
     let loaded = Engine::new(Limits::host()).load(&module.wasm).map_err(|error| refused_here(&error))?;
-    let functions = loaded.functions().to_vec();
+    let functions = loaded.functions().clone();
     let what = format!("{name} ({}, {})", output::count(functions.len(), "function"), output::size(module.wasm.len()));
     let deployed = session.node.deploy(name, functions, module.wasm.clone(), key, wait).await;
     report(name, &what, &deployed.map_err(|error| refused_here(&error))?, wait)

@@ -1,8 +1,8 @@
 //! `broccoli functions`: what can be called.
 
 use broccoli_node::JobError;
-use broccoli_node::abi::Function;
 use broccoli_node::abi::builtin::is_builtin;
+use broccoli_node::abi::{Function, Functions};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
@@ -30,7 +30,7 @@ struct Module {
 pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Failure> {
     let session = common.open().await?;
     let modules = session.node.query(|node| {
-        let module = |(name, (version, functions)): (&str, (u64, &[Function]))| {
+        let module = |(name, (version, functions)): (&str, (u64, &Functions))| {
             let mut functions = functions.to_vec();
             functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             Module { name: name.into(), version, functions }

@@ -1,5 +1,6 @@
 //! Clients of other nodes: their tokens, their submits, and what they ask.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
@@ -141,7 +142,7 @@ impl Origin {
             job.ticket.watch(from);
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
-        shared.outbox.send(from, Message::JobEvent(JobEvent { job: id, news, blob: None }));
+        shared.outbox.send(from, Message::JobEvent(Box::new(JobEvent { job: id, news, blob: None })));
     }
 
     /// How a job is, as far as that is safe to tell.

@@ -1,5 +1,6 @@
 //! What an origin tells those who know a job by its id, and what it does before it leaves.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -110,7 +111,7 @@ impl Origin {
         let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
-        shared.outbox.send(from, Message::StepNews(StepNews { job, path, view, blob: None }));
+        shared.outbox.send(from, Message::StepNews(Box::new(StepNews { job, path, view, blob: None })));
     }
 
     fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {

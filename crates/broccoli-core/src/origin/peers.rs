@@ -357,7 +357,7 @@ impl Peer {
                     starved = true;
                     break;
                 };
-                task.blob = Some(blob);
+                task.blob = Some(Box::new(blob));
             }
             let size = task.args.as_bytes().len() + function.name.len() + 96;
             // The credit of a worker that waits for nothing allows for one task of any size.

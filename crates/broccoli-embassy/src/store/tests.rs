@@ -149,7 +149,7 @@ fn public() -> DeployPublic {
 /// A module and its code.
 fn module(version: u64, len: usize) -> (SignedManifest, Vec<u8>) {
     let code: Vec<u8> = (0..len).map(|at| (at as u64 * version) as u8).collect();
-    (Manifest::new("m", version, &code, Vec::new()).expect("within limits").sign(&key()), code)
+    (Manifest::new("m", version, &code, Vec::new().into()).expect("within limits").sign(&key()), code)
 }
 
 fn open(flash: &Nor) -> (Store<Nor>, Vec<u64>) {

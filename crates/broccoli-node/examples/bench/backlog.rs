@@ -104,7 +104,7 @@ fn config(name: &str, slots: u16, durable: bool) -> Result<Config, Error> {
         deploy_public: DeployPublic([0; 32]),
         slots,
         features: Vec::new(),
-        natives: vec![NativeModule { name: "native".into(), functions: vec![noop] }],
+        natives: vec![NativeModule { name: "native".into(), functions: vec![noop].into() }],
         resident: name == "origin",
         durable,
         holds_code: true,

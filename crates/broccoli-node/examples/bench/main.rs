@@ -12,7 +12,6 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use broccoli_node::abi::Function;
 use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::proto::{Canvas, Cbor, Form};
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle};
@@ -126,7 +125,7 @@ async fn start_origin(
 
 async fn deploy_examples(origin: &NodeHandle, deploy: &DeployKey) -> Result<(), Error> {
     let wasm = include_bytes!("../../../../functions/tasks.wasm").to_vec();
-    let functions: Vec<Function> = broccoli_node::wasm::functions(&wasm)?;
+    let functions = broccoli_node::wasm::functions(&wasm)?;
     let workers =
         |node: &broccoli_node::core::Node| node.members().filter(|(_, m)| m.alive && m.birth.slots > 0).count();
     let end = Instant::now() + PATIENCE;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use broccoli_node::abi::Function;
+use broccoli_node::abi::Functions;
 use broccoli_node::core::{Limits, Member, Node};
 use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::native::Value;
@@ -56,7 +56,7 @@ impl TestCluster {
 }
 
 /// The functions that a module describes.
-pub(crate) fn functions(wasm: &[u8]) -> Vec<Function> {
+pub(crate) fn functions(wasm: &[u8]) -> Functions {
     broccoli_node::wasm::functions(wasm).unwrap()
 }
 

@@ -45,7 +45,8 @@ pub(super) fn deploy_public() -> DeployPublic {
 pub fn module(version: u64, signed_well: bool) -> (SignedManifest, Vec<u8>) {
     let code: Vec<u8> = (0..40_000u64).map(|at| mix(at ^ version << 32) as u8).collect();
     let key = if signed_well { deploy_key() } else { SigningKey::from_bytes(&[4; 32]) };
-    let manifest = Manifest::new("app", version, &code, vec![functions::version_function()]).expect("within limits");
+    let manifest =
+        Manifest::new("app", version, &code, vec![functions::version_function()].into()).expect("within limits");
     (manifest.sign(&key), code)
 }
 
