@@ -169,7 +169,7 @@ pub(crate) struct Origin {
     /// Tasks of all jobs.
     tasks: u32,
     queue: Queue,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: BTreeMap<NodeId, Box<Peer>>,
     sessions: BTreeMap<NodeId, Session>,
     /// Counts the starts of functions for the cluster.
     arbiter: Arbiter,
@@ -357,7 +357,7 @@ impl Origin {
         if !self.peers.contains_key(&name) && self.peers.len() >= shared.config.limits.nodes_max {
             self.peers.retain(|_, peer| !peer.leases.is_empty());
         }
-        self.peers.entry(name).or_insert_with(|| Peer::new(epoch))
+        self.peers.entry(name).or_insert_with(|| Box::new(Peer::new(epoch)))
     }
 
     /// A worker hands tasks back.

@@ -78,7 +78,9 @@ pub enum End {
 pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: Stack<'_>) -> End {
     let (mut rx, mut tx) = (alloc::vec![0; SOCKET_BYTES], alloc::vec![0; SOCKET_BYTES]);
     let config = link_config(&settings, &device);
+    let deploy_public = settings.deploy_public;
     let mut driver = Driver::new(settings, device, flash);
+    driver.find_modules(&deploy_public);
     let mut pause = RECONNECT;
     loop {
         let will = driver.will();
@@ -172,14 +174,13 @@ impl<F: Flash> Driver<F> {
             limits,
         };
         let heap_bytes_max = (device.memory)().free;
-        let mut node = Node::new(config, Epoch(device.epoch), device.seed, now());
-        let store = open_store(flash, &wasm, &deploy_public, &mut node);
+        let node = Node::new(config, Epoch(device.epoch), device.seed, now());
         let mut driver = Box::new(Driver {
             node,
             topics: Topics::new(settings.cluster),
             name: settings.name,
             executor: Executor::new(limits.result_bytes_max as usize, &device, builtins),
-            store,
+            store: Store::new(flash, wasm.module_bytes_max as u32),
             engine: Engine::new(wasm),
             device,
             heap_bytes_max,
@@ -436,6 +437,19 @@ impl<F: Flash> Driver<F> {
 
 /// Modules.
 impl<F: Flash> Driver<F> {
+    /// Tells the state machine of those that are in flash.
+    #[inline(never)]
+    fn find_modules(&mut self, key: &DeployPublic) {
+        let Driver { store, node, .. } = self;
+        store.find(key, |found| match found {
+            Ok(manifest) => {
+                log::info!("module {} is there, from flash", manifest.manifest.name);
+                node.handle_input(now(), Input::Installed { manifest, outcome: Ok(()) });
+            }
+            Err(error) => log::warn!("a module in flash cannot be used: {error}"),
+        });
+    }
+
     /// A module is about to come: refuses it before it has cost anything, or keeps room for it.
     #[inline(never)]
     fn reserve(&mut self, signed: SignedManifest) {
@@ -522,17 +536,6 @@ impl<F: Flash> Driver<F> {
 
 fn no_memory(need: usize, free: usize) -> String {
     format!("the module needs about {need} bytes of memory, there are {free}")
-}
-
-/// Tells the state machine of the modules that are in flash.
-fn open_store<F: Flash>(flash: F, limits: &broccoli_wasm::Limits, key: &DeployPublic, node: &mut Node) -> Store<F> {
-    Store::open(flash, limits.module_bytes_max as u32, key, |found| match found {
-        Ok(manifest) => {
-            log::info!("module {} is there, from flash", manifest.manifest.name);
-            node.handle_input(now(), Input::Installed { manifest, outcome: Ok(()) });
-        }
-        Err(error) => log::warn!("a module in flash cannot be used: {error}"),
-    })
 }
 
 fn now() -> broccoli_core::Instant {

@@ -35,8 +35,8 @@ const PIECE_BYTES: usize = 256;
 /// The flash that modules are kept in: a part of the chip's own, or another. Calls may block: where the program runs
 /// from the same flash, everything stands still meanwhile anyhow.
 pub trait Flash: NorFlash {
-    /// All of its bytes, where the chip has them in its address space. Code is then compiled from
-    /// where it is, and never lies in memory.
+    /// All of its bytes, where the chip has them in its address space. Code is then loaded from
+    /// where it is, not from a copy in memory.
     fn mapped(&self) -> Option<&[u8]> {
         None
     }
@@ -122,27 +122,26 @@ impl Place {
 
 /// Storing.
 impl<F: Flash> Store<F> {
-    /// Looks for modules in flash. Each goes to `found` at once, or why it cannot be used: together they may be large.
-    pub(crate) fn open(
-        flash: F,
-        module_bytes_max: u32,
-        key: &DeployPublic,
-        mut found: impl FnMut(Result<SignedManifest, StoreError>),
-    ) -> Store<F> {
+    /// A store that has not looked for anything yet: see [`Store::find`].
+    pub(crate) fn new(flash: F, module_bytes_max: u32) -> Store<F> {
         const {
             assert!(UNIT.is_multiple_of(F::READ_SIZE as u32) && UNIT.is_multiple_of(F::WRITE_SIZE as u32));
             assert!((F::ERASE_SIZE as u32).is_multiple_of(UNIT));
         }
-        let mut store = Store { flash, module_bytes_max, whole: Vec::new(), partial: Vec::new() };
-        let (mut at, end) = (0, store.capacity());
+        Store { flash, module_bytes_max, whole: Vec::new(), partial: Vec::new() }
+    }
+
+    /// Looks for modules in flash. Each goes to `found` at once, or why it cannot be used: together they may be large.
+    pub(crate) fn find(&mut self, key: &DeployPublic, mut found: impl FnMut(Result<SignedManifest, StoreError>)) {
+        let (mut at, end) = (0, self.capacity());
         while at < end {
-            let looked = store.look(at, key);
+            let looked = self.look(at, key);
             at += F::ERASE_SIZE as u32;
             match looked {
                 Ok(None) => {}
                 Ok(Some((place, manifest))) => {
                     at = place.end();
-                    store.whole.push(place);
+                    self.whole.push(place);
                     found(Ok(manifest));
                 }
                 Err(error) => {
@@ -153,7 +152,6 @@ impl<F: Flash> Store<F> {
                 }
             }
         }
-        store
     }
 
     /// Finds room for a module that is about to come. Nothing is written.

@@ -1,5 +1,6 @@
 //! Ready tasks, by what they need and by priority.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,7 +31,7 @@ type Key = (u64, u32);
 /// The ready tasks of all jobs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    classes: BTreeMap<u32, Class>,
+    classes: BTreeMap<u32, Box<Class>>,
     ids: BTreeMap<Need, u32>,
     last_class: u32,
     len: usize,
@@ -88,7 +89,7 @@ impl Queue {
         let Need { want, limit } = need;
         let limit = limit.map(|limit| (limit, Permits::default()));
         let class = Class { want, limit, queues: Default::default(), round: 0, unfit_since: None, told_at: None };
-        self.classes.insert(self.last_class, class);
+        self.classes.insert(self.last_class, Box::new(class));
         self.last_class
     }
 

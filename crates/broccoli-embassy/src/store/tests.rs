@@ -154,7 +154,8 @@ fn module(version: u64, len: usize) -> (SignedManifest, Vec<u8>) {
 
 fn open(flash: &Nor) -> (Store<Nor>, Vec<u64>) {
     let mut versions = Vec::new();
-    let store = Store::open(flash.clone(), CODE_MAX, &public(), |found| match found {
+    let mut store = Store::new(flash.clone(), CODE_MAX);
+    store.find(&public(), |found| match found {
         Ok(signed) => versions.push(signed.manifest.version),
         Err(error) => panic!("{error}"),
     });
@@ -270,7 +271,7 @@ fn what_is_not_as_it_was_signed_is_not_kept_and_not_found() {
     install(&mut store, &(signed.clone(), code)).expect("from the start");
     let found = |flash: &Nor, key: DeployPublic| {
         let mut all = Vec::new();
-        Store::open(flash.clone(), CODE_MAX, &key, |found| all.push(found.err()));
+        Store::new(flash.clone(), CODE_MAX).find(&key, |found| all.push(found.err()));
         all
     };
     assert_eq!(found(&flash, public()), [None]);
