@@ -85,8 +85,9 @@ pub fn seal(
     draft.seal(key, buf);
 }
 
-/// A packet under construction: behind its header, messages are appended to the buffer with [`put`].
-#[derive(Clone, Copy, Debug)]
+/// A packet under construction: behind its header, messages are appended to the buffer with [`put`]. It has a nonce of its
+/// own and is sealed once, so it is no copy of another.
+#[derive(Debug)]
 pub struct Draft {
     header_bytes: usize,
     epoch: Epoch,
