@@ -454,11 +454,11 @@ impl<F: Flash> Driver<F> {
     #[inline(never)]
     fn reserve(&mut self, signed: SignedManifest) {
         let need = self.heap_bytes(signed.manifest.size);
-        self.make_room(need);
+        let free_now = self.make_room(&signed.id, need);
         // What a run has now will be free.
-        let free = if self.executor.is_idle() { (self.device.memory)().free } else { self.heap_bytes_max };
-        let fits = if need > free { Err(no_memory(need, free)) } else { Ok(()) };
-        let reserved = fits.and_then(|()| self.store.reserve(&signed).map_err(|error| error.to_string()));
+        let free = if self.executor.is_idle() { free_now } else { self.heap_bytes_max };
+        let reserved =
+            check_memory(need, free).and_then(|()| self.store.reserve(&signed).map_err(|error| error.to_string()));
         if let Err(reason) = reserved {
             log::warn!("module {} is refused: {reason}", signed.manifest.name);
             self.feed(Input::Installed { manifest: signed, outcome: Err(reason) });
@@ -468,8 +468,8 @@ impl<F: Flash> Driver<F> {
     /// The chunks of a module have all come.
     #[inline(never)]
     fn install(&mut self, signed: SignedManifest) {
-        self.make_room(self.heap_bytes(signed.manifest.size));
-        if self.heap_bytes(signed.manifest.size) > (self.device.memory)().free && !self.executor.is_idle() {
+        let need = self.heap_bytes(signed.manifest.size);
+        if need > self.make_room(&signed.id, need) && !self.executor.is_idle() {
             // The run that has the memory ends.
             self.installs.push(signed);
             return;
@@ -498,33 +498,26 @@ impl<F: Flash> Driver<F> {
         }
         let Some(code_bytes) = self.store.code_len(id) else { return Ok(()) };
         let need = code_bytes as usize * HEAP_PER_BYTE_LOADED + self.engine.limits().stack_bytes_max;
-        if need > (self.device.memory)().free {
-            self.executor.forget_other_modules(id);
-        }
-        self.check_free(need)
+        check_memory(need, self.make_room(id, need))
     }
 
     /// Loads a module, if there is memory for it.
     fn load(&mut self, id: &ModuleHash, functions: &Functions) -> Result<(), String> {
         let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
-        self.make_room(need);
-        self.check_free(need)?;
+        check_memory(need, self.make_room(id, need))?;
         let code = self.store.code(id).map_err(|error| error.to_string())?;
         let module = self.engine.load_known(&code, functions).map_err(|error| error.to_string())?;
         self.executor.add_module(*id, module);
         Ok(())
     }
 
-    fn check_free(&self, need: usize) -> Result<(), String> {
-        let free = (self.device.memory)().free;
-        if need > free { Err(no_memory(need, free)) } else { Ok(()) }
-    }
-
-    /// Has other modules make room, if that is needed: they are loaded again when they are called.
-    fn make_room(&mut self, need: usize) {
+    /// Has other modules make room for this one, if that is needed: they are loaded again when they are called. Returns how
+    /// much memory is free then.
+    fn make_room(&mut self, id: &ModuleHash, need: usize) -> usize {
         if need > (self.device.memory)().free {
-            self.executor.forget_modules();
+            self.executor.forget_other_modules(id);
         }
+        (self.device.memory)().free
     }
 
     /// Memory that it takes to load a module of so many bytes, and to run all of it.
@@ -534,8 +527,8 @@ impl<F: Flash> Driver<F> {
     }
 }
 
-fn no_memory(need: usize, free: usize) -> String {
-    format!("the module needs about {need} bytes of memory, there are {free}")
+fn check_memory(need: usize, free: usize) -> Result<(), String> {
+    if need > free { Err(format!("the module needs about {need} bytes of memory, there are {free}")) } else { Ok(()) }
 }
 
 fn now() -> broccoli_core::Instant {

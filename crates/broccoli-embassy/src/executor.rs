@@ -181,11 +181,6 @@ impl Executor {
         self.modules.retain(|other, _| other == id);
     }
 
-    /// Forgets all modules, so that there is memory. Runs of them go on.
-    pub(crate) fn forget_modules(&mut self) {
-        self.modules.clear();
-    }
-
     /// Takes a run; [`Executor::step`] advances it.
     ///
     /// # Errors
