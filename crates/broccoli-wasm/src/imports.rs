@@ -12,7 +12,7 @@ use broccoli_abi::{
     EXPORT_MEMORY, HOST_TEXT_LEN_MAX, HostAnswer, HostCall, IMPORT_BOARD, IMPORT_LOG, IMPORT_NOW_MS, IMPORT_PANIC,
     IMPORT_PROGRESS, IMPORT_RANDOM, IMPORT_SLEEP_MS, IMPORT_SUBMIT, SubmitAnswer,
 };
-use wasmi::errors::{HostError, MemoryError, TableError};
+use wasmi::errors::HostError;
 use wasmi::{AsContextMut, Caller, Error, Extern, Func, FuncType, Memory, ResourceLimiter, Store, ValType};
 use wasmi_core::LimiterError;
 
@@ -153,7 +153,11 @@ impl<H> State<H> {
     pub(crate) fn new(host: H, limits: &Limits) -> Self {
         Self {
             host,
-            guard: Guard { memory_bytes_max: limits.memory_bytes_max, table_elements_max: limits.table_elements_max },
+            guard: Guard {
+                memory_bytes_max: limits.memory_bytes_max,
+                table_elements_max: limits.table_elements_max,
+                out_of_memory: false,
+            },
             log_bytes_left: limits.log_bytes_max,
             canvas_bytes_max: limits.args_bytes_max,
         }
@@ -281,6 +285,8 @@ fn bytes_of<'a, H>(
 pub(crate) struct Guard {
     memory_bytes_max: usize,
     table_elements_max: usize,
+    /// Whether the machine had no memory for a growth within the limits. The guest has been told so; if it traps, that is why.
+    pub(crate) out_of_memory: bool,
 }
 
 impl ResourceLimiter for Guard {
@@ -293,9 +299,8 @@ impl ResourceLimiter for Guard {
         within(desired, self.memory_bytes_max)
     }
 
-    // Also called when a growth only has to wait for fuel, so it must not end the run.
-    fn memory_grow_failed(&mut self, _: &MemoryError) -> Result<(), LimiterError> {
-        Ok(())
+    fn memory_grow_failed(&mut self, error: &LimiterError) {
+        self.out_of_memory |= matches!(error, LimiterError::OutOfSystemMemory);
     }
 
     fn table_growing(
@@ -305,10 +310,6 @@ impl ResourceLimiter for Guard {
         _maximum: Option<usize>,
     ) -> Result<bool, LimiterError> {
         within(desired, self.table_elements_max)
-    }
-
-    fn table_grow_failed(&mut self, _: &TableError) -> Result<(), LimiterError> {
-        Ok(())
     }
 
     fn instances(&self) -> usize {

@@ -5,9 +5,6 @@
 pub struct Limits {
     /// Largest module, in bytes of Wasm.
     pub module_bytes_max: usize,
-    /// Whether a function is compiled only when it is first called: what is never called then takes no more than its code. One
-    /// that the engine cannot compile fails there, not at load. Takes no fuel.
-    pub compiles_at_call: bool,
     /// Largest linear memory of an instance.
     pub memory_bytes_max: usize,
     /// Most elements of a table.
@@ -34,7 +31,6 @@ impl Limits {
     pub const fn host() -> Self {
         Self {
             module_bytes_max: 4 << 20,
-            compiles_at_call: false,
             memory_bytes_max: 16 << 20,
             table_elements_max: 10_000,
             stack_bytes_min: 4 << 10,
@@ -52,7 +48,6 @@ impl Limits {
     pub const fn chip() -> Self {
         Self {
             module_bytes_max: 32 << 10,
-            compiles_at_call: true,
             memory_bytes_max: 64 << 10,
             table_elements_max: 128,
             stack_bytes_min: 512,

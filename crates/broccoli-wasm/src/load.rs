@@ -15,9 +15,7 @@ use broccoli_abi::{
     Functions, IMPORT_MODULE,
 };
 use wasmi::errors::{ErrorKind, InstantiationError};
-use wasmi::{
-    CompilationMode, Config, CustomFuelCosts, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType,
-};
+use wasmi::{CompilationMode, Config, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType};
 
 use crate::imports::{Import, NoHost, State};
 use crate::section::Sections;
@@ -30,22 +28,16 @@ pub struct Engine {
     config: Config,
 }
 
-/// wasmi's own, but compiling costs nothing: a call that runs out of fuel there cannot be resumed.
-const FUEL_COSTS: CustomFuelCosts =
-    CustomFuelCosts { bytes_copied_per_fuel: 64, fuel_per_bytes_translated: 0, fuel_per_bytes_validated: 0 };
-
 impl Engine {
     /// An engine that loads and runs modules within `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let mode = if limits.compiles_at_call { CompilationMode::LazyTranslation } else { CompilationMode::Eager };
         let mut config = Config::default();
         config
             .consume_fuel(true)
-            .allow_start_fn(false)
             .ignore_custom_sections(true)
-            .compilation_mode(mode)
-            .fuel_cost(FUEL_COSTS)
+            // A call that runs out of fuel while it compiles another function cannot be resumed.
+            .compilation_mode(CompilationMode::Eager)
             .enforced_limits(EnforcedLimits::strict())
             .wasm_custom_page_sizes(true)
             .wasm_multi_memory(false)
@@ -98,10 +90,8 @@ impl Engine {
         // must not stay in memory.
         let engine = wasmi::Engine::new(&self.config);
         let invalid = |e: wasmi::Error| LoadError::Invalid(e.to_string());
-        if !self.limits.compiles_at_call {
-            // The compiler asserts what the validator, half a step behind it, has not yet refused.
-            wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
-        }
+        // The compiler asserts what the validator, half a step behind it, has not yet refused.
+        wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
         let wasm = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let inner = Inner {
             imports: imports(&wasm)?,

@@ -264,6 +264,7 @@ impl<H: Host + 'static> Run<H> {
                 }
                 _ => Outcome::Failed(Failure::Trap(call.host_error().to_string())),
             },
+            Err(_) if self.store.data().guard.out_of_memory => Outcome::Failed(Failure::OutOfMemory),
             Err(error) => Outcome::Failed(failure(error)),
         }
     }
@@ -327,7 +328,7 @@ fn task_error(body: &[u8]) -> Failure {
 fn failure(error: Error) -> Failure {
     match error.as_trap_code() {
         Some(TrapCode::StackOverflow) => Failure::StackOverflow,
-        Some(TrapCode::GrowthOperationLimited | TrapCode::OutOfSystemMemory) => Failure::OutOfMemory,
+        Some(TrapCode::GrowthOperationLimited) => Failure::OutOfMemory,
         _ => Failure::Trap(error.to_string()),
     }
 }

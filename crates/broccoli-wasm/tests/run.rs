@@ -37,22 +37,45 @@ fn a_long_task_yields_and_ends() {
     assert_eq!(run.step(1000), Step::Done(Err(Failure::Ended)));
 }
 
+/// What an interrupted instruction does, it does once, and only when it has its fuel.
 #[test]
-fn compiling_at_the_call_takes_no_fuel_and_interrupts_nothing() {
-    let wasm = include_bytes!("../../../functions/tasks.wasm");
-    let in_small_steps = |compiles_at_call| {
-        let module = Engine::new(Limits { compiles_at_call, ..Limits::host() }).load(wasm).unwrap();
-        let mut run = module.start("mapper", b"\x81\x65green", Quiet::default()).unwrap();
+fn a_task_in_the_smallest_steps_comes_to_the_same() {
+    let parts = "(table $t 4 100 funcref) (elem $e func $five $six) (elem declare func $five)
+        (data $d \"ABCDEFGH\")
+        (type $number (func (result i32)))
+        (func $five (result i32) (i32.const 5))
+        (func $six (result i32) (i32.add (call $five) (i32.const 1)))";
+    let body = "(table.init $t $e (i32.const 0) (i32.const 0) (i32.const 2))
+        (table.copy $t $t (i32.const 2) (i32.const 0) (i32.const 2))
+        (drop (table.grow $t (ref.func $five) (i32.const 90)))
+        (table.fill $t (i32.const 4) (ref.func $five) (i32.const 80))
+        (drop (memory.grow (i32.const 2)))
+        (memory.init $d (i32.const 200) (i32.const 0) (i32.const 8))
+        (memory.copy (i32.const 1000) (i32.const 0) (i32.const 60000))
+        (memory.fill (i32.const 2) (i32.const 1) (i32.const 100000))
+        (i32.store8 (i32.const 1) (i32.const 0x1a))
+        (i32.store8 (i32.const 2) (call_indirect (type $number) (i32.const 3)))
+        (i32.store8 (i32.const 3) (call_indirect (type $number) (i32.const 80)))
+        (i32.store8 (i32.const 4) (memory.size))
+        (i32.store8 (i32.const 5) (i32.sub (table.size $t) (i32.const 90)))
+        (i64.const 0x00000001_00000005)";
+    let module = load(&common::module(parts, body)).unwrap();
+    let in_steps_of = |fuel| {
+        let mut run = module.start("t", &[0x80], Quiet::default()).unwrap();
+        let mut steps = 0;
         loop {
-            match run.step(1) {
+            steps += 1;
+            match run.step(fuel) {
                 Step::Yielded => {}
-                step => return (step, run.fuel_used()),
+                step => return (step, run.fuel_used(), steps),
             }
         }
     };
-    let (step, fuel) = in_small_steps(true);
-    assert_eq!(step, Step::Done(Ok(b"\x82\x65green\x01".into())));
-    assert_eq!(in_small_steps(false), (step, fuel));
+    let (step, fuel, _) = in_steps_of(1_000_000);
+    assert_eq!(step, Step::Done(Ok(vec![0x1a, 6, 5, 3, 4])));
+    let (small, same_fuel, steps) = in_steps_of(1);
+    assert_eq!((small, same_fuel), (step, fuel));
+    assert!(steps > 8, "{steps}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What else there is on the chip: heap, log, watchdog, random numbers; and what happens on a panic.
 
-use core::panic::PanicInfo;
+use core::panic::{Location, PanicInfo};
 
 use broccoli_embassy::Memory;
 use embassy_time::{Duration, Timer};
@@ -88,11 +88,21 @@ pub(crate) fn reset() -> ! {
     esp_hal::system::software_reset()
 }
 
+/// Inlined, and reads only the place: so the compiler finds that no panic's text is ever used, and leaves them all out with
+/// what writes them.
 #[panic_handler]
+#[inline(always)]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    println!("{info}");
-    let heap = heap();
-    println!("heap: {} bytes used, {} at most, {} free", heap.used, heap.peak, heap.free);
+    panicked(info.location())
+}
+
+/// Says where it was, and starts the chip again.
+#[inline(never)]
+fn panicked(place: Option<&Location<'_>>) -> ! {
+    if let Some(place) = place {
+        println!("panicked at {place}");
+    }
+    println!("heap: {}", heap());
     Delay::new().delay_millis(PANIC_PAUSE_MS);
     reset()
 }
