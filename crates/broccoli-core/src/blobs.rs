@@ -14,7 +14,7 @@
 //! path through a role has to give anything back.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -22,6 +22,7 @@ use broccoli_proto::message::{Attempt, BlobPiece, BlobRef, BlobRequest, JobNews,
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
+use litemap::LiteMap;
 
 use crate::audit::Large;
 use crate::config::Limits;
@@ -127,13 +128,13 @@ pub(crate) struct Arrival {
 /// The large values of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
-    holders: BTreeMap<Holder, BlobId>,
-    outgoing: BTreeMap<BlobId, Outgoing>,
+    holders: LiteMap<Holder, BlobId>,
+    outgoing: LiteMap<BlobId, Outgoing>,
     outgoing_bytes: usize,
     /// Nodes for which there was no room to hold a value.
-    starved: BTreeSet<NodeId>,
-    serving: BTreeMap<NodeId, Serving>,
-    pulls: BTreeMap<(NodeId, BlobId), Pull>,
+    starved: LiteMap<NodeId, ()>,
+    serving: LiteMap<NodeId, Serving>,
+    pulls: LiteMap<(NodeId, BlobId), Pull>,
     /// Pulls that wait for their turn.
     waiting: VecDeque<(NodeId, BlobId)>,
     incoming_bytes: usize,
@@ -179,7 +180,7 @@ struct Progress {
     have: Vec<bool>,
     missing: u32,
     /// Pieces under way: how many were asked for before, and when.
-    asked: BTreeMap<u32, (u64, Instant)>,
+    asked: LiteMap<u32, (u64, Instant)>,
     asked_so_far: u64,
     /// Pieces to be asked for again.
     again: VecDeque<u32>,
@@ -257,7 +258,7 @@ pub(crate) fn hold(
         _ => {
             blobs.release(holder);
             if blobs.outgoing_bytes > 0 && blobs.outgoing_bytes + len > max {
-                blobs.starved.insert(to);
+                blobs.starved.insert(to, ());
                 return Err(value);
             }
             let id = BlobId(hash(value.as_bytes()).0);
@@ -428,7 +429,7 @@ pub(crate) fn on_timer(
     idle.into_iter().for_each(|holder| blobs.release(holder));
     if blobs.outgoing_bytes < before || blobs.outgoing.is_empty() {
         let starved = core::mem::take(&mut blobs.starved);
-        starved.into_iter().for_each(|node| shared.outbox.mark(Address::Node(node)));
+        starved.keys().for_each(|node| shared.outbox.mark(Address::Node(*node)));
     }
     for ((from, _), pull) in &mut blobs.pulls {
         pull.wants.retain(|want| is_wanted(*from, want));
@@ -552,7 +553,7 @@ impl Progress {
             bytes: alloc::vec![0; blob.bytes as usize],
             have: alloc::vec![false; pieces],
             missing: pieces as u32,
-            asked: BTreeMap::new(),
+            asked: LiteMap::new_vec(),
             asked_so_far: 0,
             again: VecDeque::new(),
             next: 0,
@@ -603,7 +604,7 @@ impl Progress {
 
     /// Gives up what is under way, and asks for less at a time.
     fn stall(&mut self, now: Instant) {
-        self.again.extend(core::mem::take(&mut self.asked).into_keys());
+        self.again.extend(core::mem::take(&mut self.asked).into_iter().map(|(piece, _)| piece));
         self.window = (self.window / 2).max(1);
         self.takes = (self.takes * 2).clamp(PATIENCE / 2, PATIENCE_MAX / 2);
         self.stirred = now;

@@ -5,13 +5,13 @@
 //! leases.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::time::Duration;
 
 use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
+use litemap::LiteMap;
 
 use crate::canvas::is_pin;
 use crate::config::Limits;
@@ -43,7 +43,7 @@ pub struct Member {
 /// The other nodes of the cluster, as far as they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    nodes: BTreeMap<NodeId, Box<Member>>,
+    nodes: LiteMap<NodeId, Box<Member>>,
     connection: u32,
     claim_nonce: u64,
     started: Instant,
@@ -99,7 +99,7 @@ impl Members {
     /// The link is up: say so, and ask whether the name is free.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, modules: u64) {
         // Whoever is still there is heard of again: births are retained, or published anew.
-        self.nodes.values_mut().for_each(|member| member.alive = false);
+        self.nodes.iter_mut().for_each(|(_, member)| member.alive = false);
         self.announce(shared, modules);
     }
 

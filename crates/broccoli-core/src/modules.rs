@@ -11,7 +11,6 @@
 //! before keeps working. The bytes are the shell's; here are only manifests.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -24,6 +23,7 @@ use broccoli_proto::message::{
 };
 use broccoli_proto::module::{ModuleEntry, SignedManifest, digest, hash};
 use broccoli_proto::{ModuleHash, NodeId};
+use litemap::LiteMap;
 
 use crate::config::Limits;
 use crate::io::{Action, Event};
@@ -48,29 +48,32 @@ const SETS_MAX: usize = 256;
 /// Functions that an error message lists.
 const LISTED_MAX: usize = 20;
 
+/// A set of modules.
+type Hashes = LiteMap<ModuleHash, ()>;
+
 /// The modules role.
 #[derive(Debug, Default)]
 pub(crate) struct Modules {
     /// Runnable here, or deployed from here.
-    held: BTreeSet<ModuleHash>,
+    held: Hashes,
     digest: u64,
     /// Every module whose manifest is known and has been checked.
-    catalog: BTreeMap<ModuleHash, ModuleEntry>,
+    catalog: LiteMap<ModuleHash, ModuleEntry>,
     /// Sets of modules of other nodes by their digest.
-    sets: BTreeMap<u64, Set>,
+    sets: LiteMap<u64, Set>,
     /// Nodes that were asked for their manifests, and how often.
-    asked: BTreeMap<NodeId, (u64, u32)>,
+    asked: LiteMap<NodeId, (u64, u32)>,
     /// Of what is in the catalog.
-    pulls: BTreeMap<ModuleHash, Box<Pull>>,
+    pulls: LiteMap<ModuleHash, Box<Pull>>,
     /// Modules that this node cannot use.
-    refused: BTreeSet<ModuleHash>,
+    refused: Hashes,
 }
 
 #[derive(Debug, Default)]
 struct Set {
-    modules: BTreeSet<ModuleHash>,
+    modules: Hashes,
     /// Told, but not acceptable: the set is complete without them.
-    unacceptable: BTreeSet<ModuleHash>,
+    unacceptable: Hashes,
     complete: bool,
 }
 
@@ -105,10 +108,10 @@ impl Modules {
         let mut modules = Modules::default();
         for native in &shared.config.natives {
             let entry = ModuleEntry::Native(native.clone());
-            modules.held.insert(entry.id());
+            modules.held.insert(entry.id(), ());
             modules.catalog.insert(entry.id(), entry);
         }
-        modules.digest = digest(modules.held.iter());
+        modules.digest = digest(modules.held.keys());
         modules
     }
 
@@ -120,12 +123,12 @@ impl Modules {
     /// Whether a function can be run here.
     pub(crate) fn runs(&self, module: &ModuleHash, function: &str) -> bool {
         let has = |entry: &ModuleEntry| entry.functions().iter().any(|f| f.name == function);
-        self.held.contains(module) && self.catalog.get(module).is_some_and(has)
+        self.held.contains_key(module) && self.catalog.get(module).is_some_and(has)
     }
 
     /// Whether this node holds a module, whatever functions it has.
     pub(crate) fn holds(&self, module: &ModuleHash) -> bool {
-        self.held.contains(module)
+        self.held.contains_key(module)
     }
 
     /// What a module offers.
@@ -136,9 +139,9 @@ impl Modules {
     /// Whether a node whose set has this digest holds a module.
     pub(crate) fn peer_holds(&self, digest: u64, module: &ModuleHash) -> bool {
         if digest == self.digest {
-            return self.held.contains(module);
+            return self.held.contains_key(module);
         }
-        self.sets.get(&digest).is_some_and(|set| set.modules.contains(module))
+        self.sets.get(&digest).is_some_and(|set| set.modules.contains_key(module))
     }
 
     /// Whether the set behind a digest is known.
@@ -153,12 +156,12 @@ impl Modules {
 
     /// The newest version of each module that can be used in a new job: held here, or built into
     /// or held by a live node if this one holds no code.
-    pub(crate) fn usable(&self, holds_code: bool, members: &Members) -> BTreeMap<&str, &ModuleEntry> {
-        let mut usable: BTreeMap<&str, &ModuleEntry> = BTreeMap::new();
+    pub(crate) fn usable(&self, holds_code: bool, members: &Members) -> LiteMap<&str, &ModuleEntry> {
+        let mut usable: LiteMap<&str, &ModuleEntry> = LiteMap::new_vec();
         for (id, entry) in &self.catalog {
             let elsewhere = || members.alive().any(|(_, member)| self.peer_holds(member.birth.modules, id));
             let travels = matches!(entry, ModuleEntry::Wasm(_));
-            if !(self.held.contains(id) || (!(travels && holds_code) && elsewhere())) {
+            if !(self.held.contains_key(id) || (!(travels && holds_code) && elsewhere())) {
                 continue;
             }
             let newest = usable.entry(entry.name()).or_insert(entry);
@@ -199,8 +202,8 @@ impl Modules {
 
     /// Newest version of each module held, but for those that every node has by itself.
     pub(crate) fn versions(&self) -> Vec<ModuleVersion> {
-        let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
-        let held = self.held.iter().filter_map(|id| self.catalog.get(id));
+        let mut newest: LiteMap<&str, u64> = LiteMap::new_vec();
+        let held = self.held.keys().filter_map(|id| self.catalog.get(id));
         for entry in held.filter(|entry| !is_builtin(entry.name())) {
             let version = newest.entry(entry.name()).or_default();
             *version = entry.version().max(*version);
@@ -243,7 +246,7 @@ impl Modules {
 
     /// A node asks for the manifests of this one.
     pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId) {
-        let entries: Vec<ModuleEntry> = self.held.iter().filter_map(|id| self.catalog.get(id)).cloned().collect();
+        let entries: Vec<ModuleEntry> = self.held.keys().filter_map(|id| self.catalog.get(id)).cloned().collect();
         let total = entries.len() as u16;
         if entries.is_empty() {
             shared.outbox.send(from, Message::Manifests(Manifests { digest: self.digest, total, entries }));
@@ -266,7 +269,7 @@ impl Modules {
             let set = self.sets.entry(manifests.digest).or_default();
             let ids = if counts { &mut set.modules } else { &mut set.unacceptable };
             if ids.len() < shared.config.limits.modules_max * 4 {
-                ids.insert(id);
+                ids.insert(id, ());
             }
         }
         let set = self.sets.entry(manifests.digest).or_default();
@@ -315,9 +318,9 @@ impl Modules {
 
     /// Pulls the newest version of each module of a node's set, unless what is held is as new.
     /// Older ones are pulled when a task needs them.
-    fn pull_newest(&mut self, shared: &mut Shared, from: NodeId, modules: &BTreeSet<ModuleHash>) {
-        let mut newest: BTreeMap<&str, &SignedManifest> = BTreeMap::new();
-        for id in modules {
+    fn pull_newest(&mut self, shared: &mut Shared, from: NodeId, modules: &Hashes) {
+        let mut newest: LiteMap<&str, &SignedManifest> = LiteMap::new_vec();
+        for id in modules.keys() {
             let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(id) else {
                 continue;
             };
@@ -327,11 +330,11 @@ impl Modules {
             }
         }
         let is_newer = |signed: &&SignedManifest| {
-            let held = self.held.iter().filter_map(|id| self.catalog.get(id));
+            let held = self.held.keys().filter_map(|id| self.catalog.get(id));
             let mut same = held.filter(|entry| entry.name() == signed.manifest.name);
             same.all(|entry| entry.version() < signed.manifest.version)
         };
-        let wanted: Vec<SignedManifest> = newest.into_values().filter(is_newer).cloned().collect();
+        let wanted: Vec<SignedManifest> = newest.values().copied().filter(is_newer).cloned().collect();
         wanted.into_iter().for_each(|signed| self.pull(shared, from, signed));
     }
 
@@ -341,7 +344,7 @@ impl Modules {
             return;
         }
         let (held, pulls) = (&self.held, &self.pulls);
-        self.catalog.retain(|id, _| held.contains(id) || pulls.contains_key(id));
+        self.catalog.retain(|id, _| held.contains_key(id) || pulls.contains_key(id));
         self.sets.clear();
     }
 }
@@ -353,8 +356,8 @@ impl Modules {
         let busy = self.pulls.len() >= shared.config.limits.modules_max;
         if !shared.config.holds_code
             || busy
-            || self.held.contains(&id)
-            || self.refused.contains(&id)
+            || self.held.contains_key(&id)
+            || self.refused.contains_key(&id)
             || self.pulls.contains_key(&id)
         {
             return;
@@ -420,7 +423,7 @@ impl Modules {
 
     /// A node asks for chunks.
     pub(crate) fn on_chunk_request(&self, shared: &mut Shared, from: NodeId, request: ChunkRequest) {
-        if !self.held.contains(&request.module) {
+        if !self.held.contains_key(&request.module) {
             return;
         }
         for index in (request.first..).take(usize::from(request.count).min(CHUNKS_AT_ONCE as usize)) {
@@ -471,7 +474,7 @@ impl Modules {
         self.pulls.remove(&id);
         let verified = signed.verify(&shared.config.deploy_public).map_err(|error| error.to_string());
         if let Err(reason) = verified.and(outcome) {
-            self.refused.insert(id);
+            self.refused.insert(id, ());
             self.refuse(shared, id, reason);
             shared.actions.push_back(Action::Remove(id));
             return false;
@@ -479,16 +482,16 @@ impl Modules {
         self.make_room(shared);
         let name = signed.manifest.name.clone();
         self.catalog.insert(id, ModuleEntry::Wasm(signed));
-        self.held.insert(id);
+        self.held.insert(id, ());
         self.drop_old(shared, &name, in_use);
-        self.digest = digest(self.held.iter());
+        self.digest = digest(self.held.keys());
         shared.event(Event::Modules);
         true
     }
 
     /// Drops versions that are neither among the newest nor in use.
     fn drop_old(&mut self, shared: &mut Shared, name: &str, in_use: impl Fn(&ModuleHash) -> bool) {
-        let held = self.held.iter().filter_map(|id| self.catalog.get(id)).filter(|entry| entry.name() == name);
+        let held = self.held.keys().filter_map(|id| self.catalog.get(id)).filter(|entry| entry.name() == name);
         let mut versions: Vec<(u64, ModuleHash)> = held.map(|entry| (entry.version(), entry.id())).collect();
         versions.sort_unstable();
         versions.reverse();
@@ -501,10 +504,10 @@ impl Modules {
 
     /// Checks the invariants of this role.
     pub(crate) fn validate(&self, shared: &Shared) {
-        assert!(self.held.iter().all(|id| self.catalog.contains_key(id)), "what is held is known");
-        assert_eq!(self.digest, digest(self.held.iter()), "the digest is that of what is held");
+        assert!(self.held.keys().all(|id| self.catalog.contains_key(id)), "what is held is known");
+        assert_eq!(self.digest, digest(self.held.keys()), "the digest is that of what is held");
         for (id, pull) in &self.pulls {
-            assert!(!self.held.contains(id), "what is held is not pulled");
+            assert!(!self.held.contains_key(id), "what is held is not pulled");
             assert!(matches!(self.catalog.get(id), Some(ModuleEntry::Wasm(_))), "what is pulled is known");
             let missing = pull.have.iter().any(|have| !have);
             assert!(!missing || shared.timers.is_set(Timer::Pull(*id)), "a pull is looked after");
@@ -526,7 +529,7 @@ impl Modules {
     }
 }
 
-fn unknown(name: &str, usable: &BTreeMap<&str, &ModuleEntry>) -> String {
+fn unknown(name: &str, usable: &LiteMap<&str, &ModuleEntry>) -> String {
     let deployed = usable.iter().filter(|(module, _)| !is_builtin(module));
     let all =
         deployed.flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));

@@ -45,6 +45,7 @@ use broccoli_proto::message::{
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, Epoch, JobId, ModuleHash, NodeId, Outcome};
+use litemap::LiteMap;
 
 use self::archive::{Archive, Ended};
 use self::clients::Session;
@@ -158,9 +159,9 @@ pub(crate) struct Origin {
     /// Why the journal cannot be written, if it cannot.
     stalled: Option<String>,
     /// Jobs whose records are damaged, and why.
-    damaged: BTreeMap<u64, String>,
+    damaged: LiteMap<u64, String>,
     /// Accepted submits of an earlier incarnation, until their clients say hello again.
-    recovered: BTreeMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
+    recovered: LiteMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
     last_job: u32,
@@ -169,8 +170,8 @@ pub(crate) struct Origin {
     /// Tasks of all jobs.
     tasks: u32,
     queue: Queue,
-    peers: BTreeMap<NodeId, Box<Peer>>,
-    sessions: BTreeMap<NodeId, Session>,
+    peers: LiteMap<NodeId, Box<Peer>>,
+    sessions: LiteMap<NodeId, Session>,
     /// Counts the starts of functions for the cluster.
     arbiter: Arbiter,
     /// Whether tasks or credit have come since the last dispatch.
@@ -427,7 +428,7 @@ impl Origin {
             if let Some(blob) = result.blob.filter(|_| self.is_open(attempt)) {
                 let max = shared.config.limits.result_bytes_max;
                 if blob.bytes <= max {
-                    missing.insert(attempt);
+                    missing.insert(attempt, ());
                     self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, *blob);
                     continue;
                 }

@@ -1,10 +1,11 @@
 //! What all roles of a node share: identity, time, timers, outgoing messages, actions, randomness.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 
 use broccoli_proto::message::Message;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
+use litemap::LiteMap;
 
 use crate::blobs::Blobs;
 use crate::config::Config;
@@ -77,8 +78,8 @@ pub(crate) struct Room {
 pub(crate) struct Outbox {
     me: NodeId,
     max: usize,
-    queues: BTreeMap<Address, VecDeque<Message>>,
-    marked: BTreeSet<Address>,
+    queues: LiteMap<Address, VecDeque<Message>>,
+    marked: LiteMap<Address, ()>,
     order: VecDeque<Address>,
     /// Messages of this node to itself, which never touch the wire.
     pub(crate) loopback: VecDeque<Message>,
@@ -93,8 +94,8 @@ impl Outbox {
         Outbox {
             me,
             max,
-            queues: BTreeMap::new(),
-            marked: BTreeSet::new(),
+            queues: LiteMap::new_vec(),
+            marked: LiteMap::new_vec(),
             order: VecDeque::new(),
             loopback: VecDeque::new(),
             loopback_marked: false,
@@ -140,7 +141,7 @@ impl Outbox {
 
     /// Says that there is something on the wire for this address.
     pub(crate) fn mark_wire(&mut self, to: Address) {
-        if self.marked.insert(to) {
+        if self.marked.insert(to, ()).is_none() {
             self.order.push_back(to);
         }
     }

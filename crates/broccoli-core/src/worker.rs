@@ -29,6 +29,7 @@ use broccoli_proto::message::{
 };
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
+use litemap::LiteMap;
 
 use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES, Want};
 use crate::config::Limits;
@@ -73,13 +74,13 @@ const FETCH_BYTES: usize = 1_024;
 /// The worker role.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
-    links: BTreeMap<NodeId, Box<Link>>,
+    links: LiteMap<NodeId, Box<Link>>,
     queue: VecDeque<Waiting>,
     /// Tasks whose arguments are being pulled.
-    pulling: BTreeMap<(NodeId, Attempt), Waiting>,
+    pulling: LiteMap<(NodeId, Attempt), Waiting>,
     /// A task was returned because there is no room for its arguments.
     crowded: bool,
-    running: BTreeMap<RunId, Running>,
+    running: LiteMap<RunId, Running>,
     last_run: u64,
     /// Recent time of a task, in microseconds; 0 before the first.
     task_us: u64,
@@ -113,7 +114,7 @@ struct Link {
     /// Results that have not been sent.
     done: VecDeque<(Epoch, TaskResult)>,
     /// Results that have been sent and not acknowledged, by their number.
-    unacked: BTreeMap<u32, Unacked>,
+    unacked: VecDeque<Unacked>,
     last_number: u32,
     returns: Vec<Attempt>,
     renew_due: bool,
@@ -191,7 +192,7 @@ impl Worker {
         if has_restarted && !link.held.is_empty() {
             (link.reported, link.answers) = (Some(epoch), Some(epoch));
             (link.fetch_due, link.renew_due) = (true, true);
-            link.unacked.values_mut().for_each(|unacked| unacked.again = true);
+            link.unacked.iter_mut().for_each(|unacked| unacked.again = true);
             shared.outbox.mark(Address::Node(from));
         }
     }
@@ -393,7 +394,8 @@ impl Worker {
         };
         link.heard = shared.now;
         for number in &ack.numbers {
-            if let Some(unacked) = link.unacked.remove(number) {
+            let at = link.unacked.binary_search_by_key(number, |unacked| unacked.results.number);
+            if let Some(unacked) = at.ok().and_then(|at| link.unacked.remove(at)) {
                 unacked.results.results.iter().for_each(|result| {
                     link.held.remove(&result.attempt);
                 });
@@ -465,7 +467,7 @@ impl Worker {
             return;
         };
         let (now, held) = (shared.now, &mut link.held);
-        link.unacked.retain(|_, unacked| {
+        link.unacked.retain(|unacked| {
             let keep = now - unacked.first_sent < RESULTS_KEPT;
             unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
                 held.remove(&result.attempt);
@@ -473,7 +475,7 @@ impl Worker {
             keep
         });
         let mut next = None;
-        for unacked in link.unacked.values_mut() {
+        for unacked in &mut link.unacked {
             let at = unacked.sent + (RESULTS_AGAIN * (1 << unacked.tries.min(6))).min(RESULTS_AGAIN_MAX);
             if at <= now {
                 unacked.again = true;
@@ -513,7 +515,7 @@ impl Worker {
         for (origin, link) in &mut self.links {
             link.fetch_due = true;
             link.renew_due = link.held.values().any(|held| !matches!(held, Held::Done));
-            link.unacked.values_mut().for_each(|unacked| unacked.again = true);
+            link.unacked.iter_mut().for_each(|unacked| unacked.again = true);
             shared.outbox.mark(Address::Node(*origin));
         }
     }
@@ -768,7 +770,7 @@ impl Worker {
 }
 
 impl Link {
-    fn validate(&self, shared: &Shared, origin: NodeId, running: &BTreeMap<RunId, Running>) {
+    fn validate(&self, shared: &Shared, origin: NodeId, running: &LiteMap<RunId, Running>) {
         let (mut open, mut done) = (0, 0);
         for (attempt, held) in &self.held {
             let runs = run_of(running, origin, *attempt).is_some();
@@ -780,7 +782,7 @@ impl Link {
             open += usize::from(!matches!(held, Held::Done));
         }
         assert!(open == 0 || shared.timers.is_set(Timer::Renew(origin)), "what is held is renewed");
-        let unacked: usize = self.unacked.values().map(|unacked| unacked.results.results.len()).sum();
+        let unacked: usize = self.unacked.iter().map(|unacked| unacked.results.results.len()).sum();
         assert_eq!(done, unacked + self.done.len(), "a result is kept until it is acknowledged");
         assert!(unacked == 0 || shared.timers.is_set(Timer::Results(origin)), "results are sent again");
     }
@@ -801,7 +803,7 @@ impl Link {
             withheld: false,
             held: BTreeMap::new(),
             done: VecDeque::new(),
-            unacked: BTreeMap::new(),
+            unacked: VecDeque::new(),
             last_number: 0,
             returns: Vec::new(),
             renew_due: false,
@@ -863,7 +865,7 @@ impl Link {
     /// was all of them.
     fn put_results(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) -> bool {
         let mut left = room.left;
-        for (repeated, unacked) in self.unacked.values_mut().filter(|unacked| unacked.again).enumerate() {
+        for (repeated, unacked) in self.unacked.iter_mut().filter(|unacked| unacked.again).enumerate() {
             let bytes: usize = unacked.results.results.iter().map(result_bytes).sum();
             if bytes > left || repeated >= REPEATED_PER_PACKET_MAX {
                 return false;
@@ -901,7 +903,7 @@ impl Link {
         put(&message);
         if let Message::TaskResults(results) = message {
             let unacked = Unacked { results, sent: shared.now, first_sent: shared.now, tries: 0, again: false };
-            self.unacked.insert(self.last_number, unacked);
+            self.unacked.push_back(unacked);
             shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
         }
         self.done.is_empty() || is_starved
@@ -909,7 +911,7 @@ impl Link {
 
     /// Names what is held, an epoch of the origin at a time.
     fn put_renews(&self, put: &mut impl FnMut(&Message)) {
-        let mut renews: BTreeMap<Epoch, (Vec<Attempt>, Vec<Attempt>)> = BTreeMap::new();
+        let mut renews: LiteMap<Epoch, (Vec<Attempt>, Vec<Attempt>)> = LiteMap::new_vec();
         for (attempt, held) in &self.held {
             match held {
                 Held::Running(epoch) | Held::Large(epoch) => renews.entry(*epoch).or_default().0.push(*attempt),
@@ -979,10 +981,10 @@ fn result_bytes(result: &TaskResult) -> usize {
     body + 32
 }
 
-fn run_of(running: &BTreeMap<RunId, Running>, origin: NodeId, attempt: Attempt) -> Option<RunId> {
+fn run_of(running: &LiteMap<RunId, Running>, origin: NodeId, attempt: Attempt) -> Option<RunId> {
     running.iter().find(|(_, r)| r.origin == origin && r.attempt == attempt).map(|(run, _)| *run)
 }
 
-fn is_held(links: &BTreeMap<NodeId, Box<Link>>, origin: NodeId, attempt: Attempt) -> bool {
+fn is_held(links: &LiteMap<NodeId, Box<Link>>, origin: NodeId, attempt: Attempt) -> bool {
     links.get(&origin).is_some_and(|link| link.held.contains_key(&attempt))
 }

@@ -2,9 +2,9 @@
 //!
 //! Their descriptions are [`broccoli_abi::builtin`]'s, so that nodes of every kind describe them equally.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use broccoli_abi::builtin::{self, MODULE_BOARD, MODULE_SYS};
@@ -78,7 +78,7 @@ impl Builtins {
                 (native(MODULE_BOARD, builtin::board).id(), builtin::board),
             ],
             device: device.clone(),
-            info: map(&BTreeMap::from(info)),
+            info: map(&info),
             reboots: settings.reboots,
             started: Instant::now(),
         }
@@ -133,14 +133,14 @@ impl Builtins {
     /// What cannot be told is left out.
     fn vitals(&self) -> Cbor {
         let memory = (self.device.memory)();
-        let mut vitals = BTreeMap::from([
+        let mut vitals = vec![
             ("memory_bytes", Cbor::encode(&(memory.used + memory.free))),
             ("memory_free_bytes", Cbor::encode(&memory.free)),
-            ("uptime_s", Cbor::encode(&self.started.elapsed().as_secs())),
-        ]);
+        ];
         if let Ok(thousandths) = (self.device.board)(HostCall::TemperatureRead) {
-            vitals.insert("temperature_c", Cbor::encode(&(f64::from(thousandths) / 1_000.0)));
+            vitals.push(("temperature_c", Cbor::encode(&(f64::from(thousandths) / 1_000.0))));
         }
+        vitals.push(("uptime_s", Cbor::encode(&self.started.elapsed().as_secs())));
         map(&vitals)
     }
 
@@ -161,8 +161,8 @@ fn native(name: &str, functions: Describe) -> NativeModule {
     NativeModule { name: name.into(), functions: functions().into() }
 }
 
-/// A map of values that are encoded already.
-fn map(items: &BTreeMap<&str, Cbor>) -> Cbor {
+/// A map of values that are encoded already. `items` are in the order of their keys, as a PC sends them.
+fn map(items: &[(&str, Cbor)]) -> Cbor {
     let mut map = Vec::new();
     put_map_header(&mut map, items.len());
     for (key, value) in items {

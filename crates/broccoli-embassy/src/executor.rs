@@ -13,7 +13,7 @@
 mod progress;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -24,6 +24,7 @@ use broccoli_proto::message::Failure;
 use broccoli_proto::{Cause, Cbor, ModuleHash};
 use broccoli_wasm::{Host, Module, Run, Step, SubmitAnswer};
 use embassy_time::{Duration, Instant};
+use litemap::LiteMap;
 
 use self::progress::Progress;
 use crate::builtin::{Answer, Blink, Builtins};
@@ -67,7 +68,7 @@ pub(crate) struct Executor {
     unix_ms: fn() -> Option<u64>,
     board: Board,
     builtins: Builtins,
-    modules: BTreeMap<ModuleHash, Module>,
+    modules: LiteMap<ModuleHash, Module>,
     /// In the order of their next slices.
     running: VecDeque<Execution>,
     slice_fuel: u64,
@@ -149,7 +150,7 @@ impl Executor {
             unix_ms: device.unix_ms,
             board: device.board,
             builtins,
-            modules: BTreeMap::new(),
+            modules: LiteMap::new_vec(),
             running: VecDeque::new(),
             slice_fuel: FUEL_AT_FIRST,
             seed: device.seed,

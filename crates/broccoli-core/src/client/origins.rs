@@ -1,10 +1,10 @@
 //! The nodes that a client speaks to: which one takes a canvas, and the tokens that they gave.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use broccoli_proto::NodeId;
 use broccoli_proto::message::{Birth, Message};
+use litemap::LiteMap;
 
 use super::AGAIN;
 use crate::members::Members;
@@ -26,7 +26,7 @@ struct Session {
 /// The origins of one client.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    sessions: BTreeMap<NodeId, Session>,
+    sessions: LiteMap<NodeId, Session>,
 }
 
 impl Origins {
@@ -37,8 +37,11 @@ impl Origins {
 
     /// The token of an origin; asks for one if there is none, not too often.
     pub(super) fn ask_token(&mut self, shared: &mut Shared, node: NodeId) -> Option<u64> {
-        if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&node) {
-            self.sessions.pop_first();
+        if self.sessions.len() >= SESSIONS_MAX
+            && !self.sessions.contains_key(&node)
+            && let Some((&first, _)) = self.sessions.first()
+        {
+            self.sessions.remove(&first);
         }
         let unasked = Session { token: None, hellos: 0, hello_at: shared.now };
         let session = self.sessions.entry(node).or_insert(unasked);
@@ -78,7 +81,7 @@ impl Origins {
 
     /// Origins may have restarted meanwhile: those without an answer are asked anew, at once.
     pub(super) fn on_connected(&mut self, now: Instant) {
-        for session in self.sessions.values_mut() {
+        for (_, session) in &mut self.sessions {
             (session.hellos, session.hello_at) = (0, now);
         }
     }

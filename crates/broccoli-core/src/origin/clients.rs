@@ -1,12 +1,12 @@
 //! Clients of other nodes: their tokens, their submits, and what they ask.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
 
 use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
 use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
+use litemap::LiteMap;
 
 use super::jobs::ended_news;
 use super::journal::{Submitted, Submitter};
@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) token: u64,
     pub(super) used: Instant,
     /// Answers to submits, so that a repeated submit does nothing again.
-    pub(super) answers: BTreeMap<u32, Result<JobId, Refusal>>,
+    pub(super) answers: LiteMap<u32, Result<JobId, Refusal>>,
     /// Submits up to this number are too old to be answered.
     pub(super) forgotten: u32,
 }
@@ -45,7 +45,7 @@ impl Origin {
                 oldest.map(|node| self.sessions.remove(&node));
             }
             let token = shared.rng.next();
-            let mut session = Session { epoch, token, used: shared.now, answers: BTreeMap::new(), forgotten: 0 };
+            let mut session = Session { epoch, token, used: shared.now, answers: LiteMap::new_vec(), forgotten: 0 };
             for (number, job) in self.recovered.remove(&(from, epoch)).unwrap_or_default() {
                 session.remember(number, Ok(JobId { origin: shared.me(), number: job }));
             }
@@ -177,8 +177,9 @@ impl Session {
     pub(super) fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
         self.answers.insert(number, answer);
         if self.answers.len() > ANSWERS_MAX
-            && let Some((number, _)) = self.answers.pop_first()
+            && let Some((&number, _)) = self.answers.first()
         {
+            self.answers.remove(&number);
             self.forgotten = number;
         }
     }

@@ -38,10 +38,10 @@ impl Origin {
     pub(super) fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         let candidates = match self.queue.pinned_to(class) {
-            Some(node) => self.peers.range(node..=node),
-            None => self.peers.range::<NodeId, _>(..),
+            Some(node) => self.peers.find_index(&node).map_or(0..0, |at| at..at + 1),
+            None => 0..self.peers.len(),
         };
-        for (name, peer) in candidates {
+        for (name, peer) in &self.peers.as_slice()[candidates] {
             let reachable = shared.connected || *name == shared.me();
             if reachable && peer.credit() > 0 && self.queue.fits(class, *name, peer, around.modules) {
                 fitting.push((peer.credit(), *name));

@@ -1,6 +1,5 @@
 //! What the functions are that jobs call: kept once for all jobs, however many there are.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,6 +7,7 @@ use alloc::vec::Vec;
 use broccoli_abi::Function;
 use broccoli_proto::message::LeasedFunction;
 use broccoli_proto::{Cbor, ModuleHash};
+use litemap::LiteMap;
 
 use super::journal::Binding;
 use crate::canvas::{Callee, Target};
@@ -32,7 +32,7 @@ pub(super) struct Bound {
 /// The functions of all jobs.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    by_name: BTreeMap<String, Vec<Arc<Bound>>>,
+    by_name: LiteMap<String, Vec<Arc<Bound>>>,
     count: usize,
 }
 
@@ -90,10 +90,8 @@ impl Functions {
     }
 
     fn forget_unused(&mut self) {
-        self.by_name.retain(|_, known| {
-            known.retain(|bound| Arc::strong_count(bound) > 1);
-            !known.is_empty()
-        });
+        self.by_name.iter_mut().for_each(|(_, known)| known.retain(|bound| Arc::strong_count(bound) > 1));
+        self.by_name.retain(|_, known| !known.is_empty());
         self.count = self.by_name.values().map(Vec::len).sum();
     }
 }

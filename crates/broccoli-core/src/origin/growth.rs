@@ -19,6 +19,7 @@ use core::time::Duration;
 use broccoli_abi::cbor::is_canvas;
 use broccoli_proto::message::{Attempt, Failure, Want};
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
+use litemap::LiteMap;
 
 use super::jobs::{Job, Phase};
 use super::journal::{Binding, Change};
@@ -52,9 +53,9 @@ type Key = (u64, u32);
 #[derive(Debug, Default)]
 pub(super) struct Growth {
     /// Tasks that are to run on each node, and since when their nodes are looked for.
-    each: BTreeMap<Key, Instant>,
+    each: LiteMap<Key, Instant>,
     /// Runs that are tied to a node, and since when it seems that it cannot do them.
-    pinned: BTreeMap<NodeId, BTreeMap<Key, Option<Instant>>>,
+    pinned: LiteMap<NodeId, LiteMap<Key, Option<Instant>>>,
     connected_at: Instant,
 }
 
@@ -71,11 +72,18 @@ impl Growth {
 
     /// A job is over. Its runs are forgotten when their nodes are looked after.
     pub(super) fn forget(&mut self, shared: &mut Shared, job: u64) {
-        while let Some((key, _)) = self.each.range((job, 0)..=(job, u32::MAX)).next() {
-            let key = *key;
-            self.each.remove(&key);
+        if !self.each_of(job).is_empty() {
+            self.each.retain(|(number, _), _| *number != job);
         }
         shared.timers.cancel(Timer::Each(job));
+    }
+
+    /// Tasks of a job that are to run on each node.
+    fn each_of(&self, job: u64) -> &[(Key, Instant)] {
+        let each = self.each.as_slice();
+        let from = each.partition_point(|((number, _), _)| *number < job);
+        let len = each[from..].partition_point(|((number, _), _)| *number == job);
+        &each[from..from + len]
     }
 
     /// Checks what must hold between two inputs.
@@ -97,7 +105,7 @@ impl Growth {
 
     /// Tasks that wait for nodes, and runs that are tied to one.
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.each.len(), self.pinned.values().map(BTreeMap::len).sum())
+        (self.each.len(), self.pinned.values().map(LiteMap::len).sum())
     }
 }
 
@@ -161,12 +169,8 @@ impl Origin {
 
     /// Names the nodes for tasks of a job, or looks again a little later.
     pub(crate) fn on_each_timer(&mut self, shared: &mut Shared, around: &Around<'_>, number: u64) {
-        let waiting: Vec<(u32, Instant)> = self
-            .growth
-            .each
-            .range((number, 0)..=(number, u32::MAX))
-            .map(|((_, step), since)| (*step, *since))
-            .collect();
+        let waiting = self.growth.each_of(number).iter();
+        let waiting: Vec<(u32, Instant)> = waiting.map(|((_, step), since)| (*step, *since)).collect();
         let connected_at = self.growth.connected_at;
         let settled = shared.connected && shared.now - connected_at >= SETTLED;
         // Whoever has been part of a cluster waits for the link; others do not know that there is one.
@@ -241,7 +245,7 @@ impl Origin {
     pub(super) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
         let runs = self.growth.pinned.remove(&node).unwrap_or_default();
         shared.timers.cancel(Timer::Pinned(node));
-        runs.into_keys().for_each(|key| self.lose_run(shared, key, "it left"));
+        runs.keys().for_each(|key| self.lose_run(shared, *key, "it left"));
     }
 
     /// Since when a node cannot do a run, if that is so; `before` is what was so at the last look.

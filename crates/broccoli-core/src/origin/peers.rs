@@ -1,7 +1,7 @@
 //! What the origin knows of one worker: its credit and the tasks leased to it.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use broccoli_proto::message::{Abort, Attempt, Fetch, Lease, LeasedFunction, Message, ResultAck};
 use broccoli_proto::{Cbor, Epoch, NodeId};
+use litemap::LiteMap;
 
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 
@@ -66,7 +67,7 @@ pub(super) struct Peer {
     ack_at: Instant,
     pub(super) aborts: Vec<Attempt>,
     /// By the number of their message: results that were told of and are being pulled.
-    pub(super) missing: BTreeMap<u32, BTreeSet<Attempt>>,
+    pub(super) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
     /// Its link is gone, or it does not confirm: no new work.
     pub(super) suspected: bool,
 }
@@ -127,7 +128,7 @@ impl Peer {
             acks: Vec::new(),
             ack_at: Instant(0),
             aborts: Vec::new(),
-            missing: BTreeMap::new(),
+            missing: LiteMap::new_vec(),
             suspected: false,
         }
     }
@@ -293,10 +294,12 @@ impl Peer {
     }
 
     /// Notes that a message of results is not to be acknowledged before these are here.
-    pub(super) fn miss(&mut self, number: u32, missing: BTreeSet<Attempt>) {
+    pub(super) fn miss(&mut self, number: u32, missing: LiteMap<Attempt, ()>) {
         self.missing.insert(number, missing);
-        if self.missing.len() > MISSING_MAX {
-            self.missing.pop_first();
+        if self.missing.len() > MISSING_MAX
+            && let Some((&oldest, _)) = self.missing.first()
+        {
+            self.missing.remove(&oldest);
         }
     }
 

@@ -1,13 +1,14 @@
 //! Ready tasks, by what they need and by priority.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::NodeId;
 use broccoli_proto::message::Want;
+use litemap::LiteMap;
 
 use super::peers::Peer;
 use super::rates::{Limit, Permits};
@@ -31,8 +32,8 @@ type Key = (u64, u32);
 /// The ready tasks of all jobs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    classes: BTreeMap<u32, Box<Class>>,
-    ids: BTreeMap<Need, u32>,
+    classes: LiteMap<u32, Box<Class>>,
+    ids: LiteMap<Need, u32>,
     last_class: u32,
     len: usize,
     /// About how many entries are of tasks that have ended while they waited.
@@ -155,7 +156,7 @@ impl Queue {
         if self.stale < STALE_MIN || self.stale * 2 < self.len {
             return;
         }
-        for queue in self.classes.values_mut().flat_map(|class| &mut class.queues) {
+        for queue in self.classes.iter_mut().flat_map(|(_, class)| &mut class.queues) {
             queue.retain(|(_, (job, step))| waits(*job, *step));
         }
         self.len = self.iter().count();
@@ -164,7 +165,7 @@ impl Queue {
 
     /// Drops the entries of a job that has ended.
     pub(super) fn forget(&mut self, job: u64) {
-        for queue in self.classes.values_mut().flat_map(|class| &mut class.queues) {
+        for queue in self.classes.iter_mut().flat_map(|(_, class)| &mut class.queues) {
             let before = queue.len();
             queue.retain(|(_, (of, _))| *of != job);
             self.len -= before - queue.len();
@@ -252,7 +253,7 @@ impl Queue {
         now: Instant,
         after: Duration,
         again: Duration,
-    ) -> Option<(BTreeMap<u64, u32>, Vec<String>)> {
+    ) -> Option<(LiteMap<u64, u32>, Vec<String>)> {
         let class = self.classes.get_mut(&class)?;
         if !unfit {
             (class.unfit_since, class.told_at) = (None, None);
@@ -264,8 +265,11 @@ impl Queue {
             return None;
         }
         class.told_at = Some(now);
-        let waiting = class.queues.iter().flatten().take(TOLD_MAX);
-        Some((waiting.map(|(_, key)| *key).collect(), class.want.on.clone()))
+        let mut some = LiteMap::new_vec();
+        for (_, (job, step)) in class.queues.iter().flatten().take(TOLD_MAX) {
+            some.insert(*job, *step);
+        }
+        Some((some, class.want.on.clone()))
     }
 
     /// When a class that no node fits will have waited for this long.

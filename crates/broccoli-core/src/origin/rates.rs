@@ -18,7 +18,6 @@
 //! moment after a link is up, and nothing while it is down, so that two parts of a cluster do not
 //! both use the whole rate.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -27,6 +26,7 @@ use broccoli_proto::message::{Message, Permit, PermitRequest};
 use broccoli_proto::module::hash;
 use broccoli_proto::options::{RATE_MAX, Rate};
 use broccoli_proto::{ModuleHash, NodeId};
+use litemap::LiteMap;
 
 use super::{Around, Origin};
 use crate::members::Members;
@@ -128,7 +128,7 @@ impl Permits {
 #[derive(Debug, Default)]
 pub(super) struct Arbiter {
     /// The theoretical arrival time of each: when the next start would be due in an even row.
-    rows: BTreeMap<Limit, Instant>,
+    rows: LiteMap<Limit, Instant>,
     /// Until when other nodes may be there that are not known yet.
     settles: Instant,
     /// Whether this node has ever been part of a cluster.

@@ -10,7 +10,6 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -18,6 +17,7 @@ use alloc::vec::Vec;
 
 use broccoli_proto::message::{Available, Message};
 use broccoli_proto::{Canvas, Cause, TaskError};
+use litemap::LiteMap;
 
 use super::archive::Ended;
 use super::functions::{Bound, Functions};
@@ -179,14 +179,14 @@ struct Reader {
     boots: u32,
     limits: Limits,
     /// What is bound in the last jobs, by its record: mostly the same as in the next one.
-    known: BTreeMap<Vec<u8>, Vec<Arc<Bound>>>,
+    known: LiteMap<Vec<u8>, Vec<Arc<Bound>>>,
     /// Of no use here: once all is read, the plan says again what is under way.
     effects: Effects,
 }
 
 impl Reader {
     fn new(limits: Limits) -> Reader {
-        Reader { boots: 0, limits, known: BTreeMap::new(), effects: Effects::default() }
+        Reader { boots: 0, limits, known: LiteMap::new_vec(), effects: Effects::default() }
     }
 
     /// What the records of a job come to.

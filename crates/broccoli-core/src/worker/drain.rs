@@ -10,7 +10,7 @@ impl Worker {
     /// Gives back what has not started, and takes back all credit.
     pub(crate) fn drain(&mut self, shared: &mut Shared) {
         let pulling = core::mem::take(&mut self.pulling);
-        for waiting in self.queue.drain(..).chain(pulling.into_values()) {
+        for waiting in self.queue.drain(..).chain(pulling.into_iter().map(|(_, waiting)| waiting)) {
             if let Some(link) = self.links.get_mut(&waiting.origin) {
                 link.held.remove(&waiting.task.attempt);
                 link.returns.push(waiting.task.attempt);
