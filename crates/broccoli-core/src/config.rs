@@ -60,7 +60,7 @@ pub struct Limits {
     /// Leased tasks held as worker.
     pub held_max: usize,
     /// Results kept as worker until their origins have them; with more it takes no tasks. An origin with
-    /// a journal answers up to 100 ms later.
+    /// a journal answers up to 100 ms later, or at once if the worker has no room for more.
     pub results_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
@@ -122,7 +122,7 @@ impl Limits {
             queue_bytes_max: 16 << 10,
             canvas: canvas::Limits { steps_max: 128, depth_max: 8, args_bytes_max: 8 << 10, result_bytes_max: 8 << 10 },
             held_max: 16,
-            results_max: 64,
+            results_max: 24,
             credit_bytes: 4 * KIB,
             result_bytes_max: 16 * KIB,
             blob_bytes_max: 16 << 10,

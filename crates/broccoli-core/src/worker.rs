@@ -898,6 +898,8 @@ impl Link {
         if results.is_empty() {
             return is_starved;
         }
+        // Kept until it is acknowledged.
+        results.shrink_to_fit();
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
         put(&message);

@@ -1,7 +1,7 @@
 //! What seeds of the simulator have found, as the smallest script that shows it, named for what
 //! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
 
-use broccoli_core::{Event, SubmitId};
+use broccoli_core::{Event, Limits, SubmitId};
 use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::{Canvas, Cbor, Form, Task};
 use broccoli_sim::cluster::{Cluster, Faults, Spec};
@@ -41,6 +41,16 @@ fn a_success_that_comes_while_its_task_waits_again_ends_the_wait() {
     c.ticks = false;
     c.run_for(2_000);
     assert_eq!(c.runs.len(), 1);
+}
+
+/// An origin with a disk writes results that nobody waits for after 100 ms. A worker whose room for results was used up
+/// waited for that again and again.
+#[test]
+fn results_of_a_worker_without_room_for_more_are_written_at_once() {
+    let few = |limits: &mut Limits| limits.results_max = 8;
+    let mut c = started(77, vec![Spec::new("origin", 0).durable(), Spec::worker("w", 1).limits(few)]);
+    c.submit(0, &Canvas::group((0..80).map(|_| sleep(1)).collect()));
+    assert!(c.run_until(500, |c| c.runs.len() == 80), "{} runs", c.runs.len());
 }
 
 /// A canvas with more tasks than its origin can ever hold was told to come back later, for ever.

@@ -28,6 +28,13 @@ pub struct Engine {
     config: Config,
 }
 
+/// What wasmi counts the height of a stack in, although it says bytes.
+const CELL_BYTES: usize = 8;
+
+fn cells(bytes: usize) -> usize {
+    (bytes / CELL_BYTES).max(1)
+}
+
 impl Engine {
     /// An engine that loads and runs modules within `limits`.
     #[must_use]
@@ -42,8 +49,8 @@ impl Engine {
             .wasm_custom_page_sizes(true)
             .wasm_multi_memory(false)
             .wasm_tail_call(false)
-            .set_min_stack_height(limits.stack_bytes_min.min(limits.stack_bytes_max))
-            .set_max_stack_height(limits.stack_bytes_max)
+            .set_min_stack_height(cells(limits.stack_bytes_min.min(limits.stack_bytes_max)))
+            .set_max_stack_height(cells(limits.stack_bytes_max))
             .set_max_recursion_depth(limits.call_depth_max)
             .set_max_cached_stacks(limits.stacks_cached_max);
         Self { limits, config }

@@ -233,6 +233,19 @@ fn chips_refuse_what_hosts_take() {
 }
 
 #[test]
+fn the_operand_stack_has_its_limit_in_bytes() {
+    let frame_of = |variables: usize| {
+        let big = format!("(func $big (local {}) (call $none) (local.set 0 (i64.const 1)))", "i64 ".repeat(variables));
+        let body = "(call $big) (i64.const 0x00000003_80000002)";
+        let wasm = wat::parse_str(module(&format!("{big} (func $none)"), body)).unwrap();
+        let limits = Limits { stack_bytes_max: 8 << 10, ..Limits::host() };
+        run(&Engine::new(limits).load(&wasm).unwrap(), "t", &[0x80], FUEL_MAX)
+    };
+    assert_eq!(frame_of(900), Some(Err(Failure::TaskError("A".into()))));
+    assert_eq!(frame_of(1_100), Some(Err(Failure::StackOverflow)));
+}
+
+#[test]
 fn what_cannot_be_compiled_fails_at_load() {
     let registers = format!("(func $big (local {}))", "i64 ".repeat(49_000));
     let wasm = wat::parse_str(module(&registers, "(call $big) (i64.const 0x00000003_80000002)")).unwrap();

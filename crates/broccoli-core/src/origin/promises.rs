@@ -4,9 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::JobId;
 use broccoli_proto::message::{Accepted, JobNews, Message};
 use broccoli_proto::packet::Address;
+use broccoli_proto::{JobId, NodeId};
 
 use super::Origin;
 use super::jobs::ended_news;
@@ -80,10 +80,16 @@ impl Origin {
 
     /// Tells something as soon as all that has happened so far is safe.
     pub(super) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
-        let can_wait = matches!(promise, Promise::Results { worker, .. } if worker != shared.me());
+        let can_wait = matches!(promise, Promise::Results { worker, .. } if self.has_room(shared, worker));
         if let Some(promise) = self.journal.promise(promise, !can_wait) {
             self.keep(shared, promise);
         }
+    }
+
+    /// Whether a worker can go on while its results are not acknowledged. One that asks for nothing may have no room for more
+    /// of them.
+    fn has_room(&self, shared: &Shared, worker: NodeId) -> bool {
+        worker != shared.me() && self.peers.get(&worker).is_some_and(|peer| peer.tasks > 0)
     }
 
     pub(super) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
