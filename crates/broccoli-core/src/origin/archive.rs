@@ -8,6 +8,7 @@
 //! Kept for a time and up to a size. What somebody has seen makes room first.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -41,7 +42,7 @@ pub(super) struct Ended {
 
 #[derive(Debug, Default)]
 pub(super) struct Archive {
-    jobs: BTreeMap<u64, Ended>,
+    jobs: BTreeMap<u64, Box<Ended>>,
     /// In the order of their end; may name what has been forgotten.
     by_age: VecDeque<u64>,
     /// In the order of their being seen; may name what has been forgotten.
@@ -73,20 +74,20 @@ impl Ended {
 
 impl Archive {
     pub(super) fn get(&self, number: u64) -> Option<&Ended> {
-        self.jobs.get(&number)
+        self.jobs.get(&number).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Ended> {
-        self.jobs.get_mut(&number)
+        self.jobs.get_mut(&number).map(Box::as_mut)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Ended)> {
-        self.jobs.iter().map(|(number, ended)| (*number, ended))
+        self.jobs.iter().map(|(number, ended)| (*number, &**ended))
     }
 
     /// The first job from a number on.
     pub(super) fn first_from(&self, number: u64) -> Option<(u64, &Ended)> {
-        self.jobs.range(number..).next().map(|(number, ended)| (*number, ended))
+        self.jobs.range(number..).next().map(|(number, ended)| (*number, &**ended))
     }
 
     /// Takes a job that is over.
@@ -96,7 +97,7 @@ impl Archive {
         if ended.ticket.seen {
             self.seen.push_back(number);
         }
-        self.jobs.insert(number, ended);
+        self.jobs.insert(number, Box::new(ended));
         let jobs = &self.jobs;
         for queue in [&mut self.by_age, &mut self.seen] {
             if queue.len() > 2 * jobs.len() + STALE_MAX {
@@ -114,7 +115,7 @@ impl Archive {
     }
 
     /// Forgets what is too old, and what there is no room for; the newest is always kept.
-    pub(super) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Ended)> {
+    pub(super) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
         let mut forgotten = Vec::new();
         while let Some(number) = self.next_to_forget(now, bytes_max) {
             if let Some(ended) = self.jobs.remove(&number) {
@@ -148,7 +149,7 @@ impl Archive {
 
     /// Checks what must hold between two inputs.
     pub(super) fn validate(&self) {
-        let bytes: usize = self.jobs.values().map(Ended::bytes).sum();
+        let bytes: usize = self.jobs.values().map(|ended| ended.bytes()).sum();
         assert_eq!(self.bytes, bytes, "the size of what is kept is counted");
         assert!(self.jobs.len() <= self.by_age.len(), "everything that is kept gets old");
     }

@@ -56,14 +56,18 @@ impl Origin {
         // Those with little credit first: what they cannot take is left for the others. If there
         // are fewer tasks than workers, those with most credit get them; among equals the one that
         // had the last task, since it is awake.
-        let last = self.last_worker;
-        fitting.sort_by_key(|(credit, name)| (*credit, Some(*name) == last));
-        let credit = fitting.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
+        if let Some(last) = fitting.iter().position(|(_, name)| Some(*name) == self.last_worker) {
+            fitting[last..].rotate_left(1);
+        }
+        let mut order: Vec<(u32, u32)> = fitting.iter().map(|(credit, _)| *credit).zip(0..).collect();
+        order.sort_unstable();
+        let credit = order.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
         let limited = self.queue.open(class, shared.now) < usize::MAX;
         let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
-        fitting.drain(..fitting.len().saturating_sub(ready(&self.queue)));
-        let mut workers = fitting.len();
-        for (credit, name) in fitting {
+        order.drain(..order.len().saturating_sub(ready(&self.queue)));
+        let mut workers = order.len();
+        for (credit, at) in order {
+            let (_, name) = fitting[at as usize];
             let part = ready(&self.queue).div_ceil(workers);
             workers -= 1;
             let Some(peer) = self.peers.get_mut(&name) else {
