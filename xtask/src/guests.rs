@@ -24,8 +24,8 @@ const MANY_TASKS: usize = 2_000;
 /// Calls that are measured, one after the other.
 const CALLS: usize = 200;
 /// Size of a module that has no room beside a running task, and of one that has none at all.
-const PATIENT_BYTES: usize = 20_000;
-const HUGE_BYTES: usize = 40_000;
+const PATIENT_BYTES: usize = 42_000;
+const HUGE_BYTES: usize = 60_000;
 /// How long anything may take: QEMU interprets, maybe on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -201,8 +201,8 @@ fn too_large(stage: &mut Stage<'_>) -> Result {
         return Err("it is taken".into());
     }
     let line = stage.guests[0].process.line_with("module huge is refused", PATIENCE)?;
-    // Five times its size, and a stack.
-    let need = format!("the module needs about {} bytes of memory, there are ", HUGE_BYTES * 6 + 8_192);
+    // Four times its size, and a stack.
+    let need = format!("the module needs about {} bytes of memory, there are ", HUGE_BYTES * 4 + 8_192);
     if line.contains(&need) { sums(stage.cluster, "guest-1", 10) } else { Err(line) }
 }
 

@@ -10,7 +10,7 @@ use support::{partitions, program};
 
 const SETTINGS_AT: usize = 0xb000;
 const PROGRAM_AT: usize = 0x1_0000;
-const SLOT_BYTES: u32 = 1920 * 1024;
+const SLOT_BYTES: u32 = 1664 * 1024;
 
 fn image() -> Image {
     pack(Chip::Esp32c6, &program(5_000), &partitions()).expect("an image")

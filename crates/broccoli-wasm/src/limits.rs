@@ -47,7 +47,7 @@ impl Limits {
     #[must_use]
     pub const fn chip() -> Self {
         Self {
-            module_bytes_max: 32 << 10,
+            module_bytes_max: 64 << 10,
             memory_bytes_max: 64 << 10,
             table_elements_max: 128,
             stack_bytes_min: 512,
