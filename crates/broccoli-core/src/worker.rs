@@ -538,6 +538,7 @@ impl Worker {
         put: &mut impl FnMut(&Message),
     ) {
         let window = self.window(shared);
+        let full = self.results_room(shared) == 0;
         let active = self.links.values().filter(|link| shared.now - link.heard < ACTIVE).count() as u32;
         let Some(link) = self.links.get_mut(&to) else {
             return;
@@ -552,7 +553,7 @@ impl Worker {
         // An origin that has restarted must know the worker before it believes what is held.
         if core::mem::take(&mut link.fetch_due) {
             link.credit = if core::mem::take(&mut link.withheld) { 0 } else { share(window, active) };
-            put(&Message::Fetch(link.fetch(shared, modules)));
+            put(&Message::Fetch(link.fetch(shared, modules, full)));
         }
         if core::mem::take(&mut link.renew_due) {
             link.put_renews(put);
@@ -842,7 +843,7 @@ impl Link {
         named * ATTEMPT_BYTES + if self.fetch_due { FETCH_BYTES } else { 0 }
     }
 
-    fn fetch(&mut self, shared: &mut Shared, modules: u64) -> Fetch {
+    fn fetch(&mut self, shared: &mut Shared, modules: u64, full: bool) -> Fetch {
         if shared.now - self.token_since > TOKEN_AGE_MAX {
             self.token_before = self.token;
             self.token = shared.rng.next();
@@ -858,6 +859,7 @@ impl Link {
             modules,
             features: shared.config.features.clone(),
             packet_bytes_max: shared.config.limits.packet_bytes_max,
+            full: full.then_some(true),
         }
     }
 

@@ -248,6 +248,9 @@ pub struct Fetch {
     /// Longest packet it takes.
     #[n(7)]
     pub packet_bytes_max: u32,
+    /// Whether it takes no tasks before results that it has sent are acknowledged, for want of room.
+    #[n(8)]
+    pub full: Option<bool>,
 }
 
 /// A batch of tasks for one worker. The header's epoch is the origin's.

@@ -159,7 +159,9 @@ fn work() -> Vec<(&'static str, Message)> {
         modules: DIGEST,
         features: vec!["room=kitchen".into(), "led".into()],
         packet_bytes_max: 1 << 20,
+        full: None,
     };
+    let full = Fetch { tasks: 0, full: Some(true), ..fetch.clone() };
     let first = Fetch { origin_epoch: None, seen: 0, ..fetch.clone() };
     let failures = CAUSES.iter().zip([
         Cause::Returned,
@@ -183,6 +185,7 @@ fn work() -> Vec<(&'static str, Message)> {
         ("available", Message::Available(available)),
         ("available.modules", Message::Available(news)),
         ("fetch", Message::Fetch(fetch)),
+        ("fetch.full", Message::Fetch(full)),
         ("fetch.first", Message::Fetch(first)),
         ("lease", Message::Lease(lease())),
         ("return", Message::Return(Return { origin_epoch: EPOCH, attempts: vec![ATTEMPT, NEXT] })),

@@ -55,6 +55,8 @@ pub(super) struct Peer {
     /// Credit beyond the batches that the worker had seen.
     pub(super) tasks: u32,
     bytes: u32,
+    /// It has no room for more results before some are acknowledged.
+    pub(super) full: bool,
     in_flight: VecDeque<Batch>,
     last_batch: u32,
     pub(super) features: Vec<String>,
@@ -117,6 +119,7 @@ impl Peer {
             fetched: 0,
             token: 0,
             tasks: 0,
+            full: false,
             bytes: 0,
             in_flight: VecDeque::new(),
             last_batch: 0,
@@ -176,6 +179,7 @@ impl Peer {
         self.fetched = sequence;
         let new_token = self.token != fetch.token;
         (self.token, self.tasks, self.bytes) = (fetch.token, fetch.tasks, fetch.bytes);
+        self.full = fetch.full == Some(true);
         (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
         if fetch.origin_epoch == Some(my_epoch) {
             self.in_flight.retain(|batch| batch.number > fetch.seen);

@@ -86,10 +86,9 @@ impl Origin {
         }
     }
 
-    /// Whether a worker can go on while its results are not acknowledged. One that asks for nothing may have no room for more
-    /// of them.
+    /// Whether a worker can go on while its results are not acknowledged.
     fn has_room(&self, shared: &Shared, worker: NodeId) -> bool {
-        worker != shared.me() && self.peers.get(&worker).is_some_and(|peer| peer.tasks > 0)
+        worker != shared.me() && self.peers.get(&worker).is_some_and(|peer| !peer.full)
     }
 
     pub(super) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
