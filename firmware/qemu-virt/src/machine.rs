@@ -89,6 +89,7 @@ pub(crate) fn reset() -> ! {
 /// Inlined, and reads only the place: so the compiler finds that no panic's text is ever used, and leaves them all out with
 /// what writes them, 70 KB.
 #[panic_handler]
+#[allow(unused_attributes, reason = "the linker's optimiser does what the compiler says is ignored")]
 #[inline(always)]
 fn panic(info: &PanicInfo<'_>) -> ! {
     panicked(info.location())
