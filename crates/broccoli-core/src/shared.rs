@@ -176,6 +176,12 @@ impl Outbox {
     }
 }
 
+/// Removes the first entry of a map; gives its key.
+pub(crate) fn pop_first<K: Copy + Ord, V>(map: &mut LiteMap<K, V>) -> Option<K> {
+    let (&first, _) = map.first()?;
+    map.remove(&first).map(|_| first)
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014), for jitter and chances; never for secrets.
 #[derive(Debug)]
 pub(crate) struct Rng(pub(crate) u64);

@@ -8,7 +8,7 @@ use litemap::LiteMap;
 
 use super::AGAIN;
 use crate::members::Members;
-use crate::shared::Shared;
+use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 
 /// Sessions without a use are forgotten beyond this number.
@@ -37,11 +37,8 @@ impl Origins {
 
     /// The token of an origin; asks for one if there is none, not too often.
     pub(super) fn ask_token(&mut self, shared: &mut Shared, node: NodeId) -> Option<u64> {
-        if self.sessions.len() >= SESSIONS_MAX
-            && !self.sessions.contains_key(&node)
-            && let Some((&first, _)) = self.sessions.first()
-        {
-            self.sessions.remove(&first);
+        if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&node) {
+            pop_first(&mut self.sessions);
         }
         let unasked = Session { token: None, hellos: 0, hello_at: shared.now };
         let session = self.sessions.entry(node).or_insert(unasked);

@@ -16,7 +16,7 @@ use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request};
 use crate::blobs;
 use crate::blobs::Want;
 use crate::modules::Modules;
-use crate::shared::Shared;
+use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 use crate::timers::Timer;
 
@@ -177,9 +177,8 @@ impl Session {
     pub(super) fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
         self.answers.insert(number, answer);
         if self.answers.len() > ANSWERS_MAX
-            && let Some((&number, _)) = self.answers.first()
+            && let Some(number) = pop_first(&mut self.answers)
         {
-            self.answers.remove(&number);
             self.forgotten = number;
         }
     }

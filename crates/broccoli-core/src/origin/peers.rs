@@ -17,7 +17,7 @@ use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
 use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
-use crate::shared::{Room, Shared};
+use crate::shared::{Room, Shared, pop_first};
 use crate::time::{Instant, ms};
 
 /// A lease that is not renewed for this long is lost.
@@ -300,10 +300,8 @@ impl Peer {
     /// Notes that a message of results is not to be acknowledged before these are here.
     pub(super) fn miss(&mut self, number: u32, missing: LiteMap<Attempt, ()>) {
         self.missing.insert(number, missing);
-        if self.missing.len() > MISSING_MAX
-            && let Some((&oldest, _)) = self.missing.first()
-        {
-            self.missing.remove(&oldest);
+        if self.missing.len() > MISSING_MAX {
+            pop_first(&mut self.missing);
         }
     }
 
