@@ -115,6 +115,9 @@ impl fmt::Display for JobError {
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
             JobError::Refused(Refusal::Draining) => f.write_str("the node is about to leave; submit to another"),
             JobError::Refused(Refusal::NotRetriable(why)) => write!(f, "nothing to try again: {why}"),
+            JobError::Refused(Refusal::Other(number)) => {
+                write!(f, "refused for a reason that this version does not know (number {number}): update this program")
+            }
             JobError::Unknown(job) => {
                 write!(f, "{} knows no job {job}: the id is wrong, or its result was forgotten", job.origin)
             }

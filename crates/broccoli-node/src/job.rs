@@ -155,7 +155,7 @@ impl Job {
             _ => JobStatus::Failed(error),
         };
         Ok(match (view.state, view.outcome) {
-            (StepState::Waiting | StepState::Running, _) => JobStatus::Pending { done: 0, total: 1 },
+            (StepState::Waiting | StepState::Running | StepState::Other, _) => JobStatus::Pending { done: 0, total: 1 },
             (StepState::Skipped, _) => JobStatus::Skipped,
             (_, Some(outcome)) => outcome.map_or_else(failed, JobStatus::Succeeded),
             (_, None) => return Err(JobError::NoStep(self.id, self.path.clone())),

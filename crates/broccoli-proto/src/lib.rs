@@ -23,3 +23,20 @@ pub use canvas::{Canvas, Form, Options, Split, Task};
 pub use cbor::Cbor;
 pub use id::{BlobId, Epoch, JobId, ModuleHash, NodeId};
 pub use outcome::{Cause, Outcome, TaskError};
+
+use minicbor::{Decode, Decoder, decode};
+
+/// Decodes a `T`; where that fails, since a later version has written it, reads the item with `other` instead.
+pub(crate) fn known_or<'b, C, T: Decode<'b, C>>(
+    decoder: &mut Decoder<'b>,
+    context: &mut C,
+    other: impl FnOnce(&mut Decoder<'b>) -> Result<T, decode::Error>,
+) -> Result<T, decode::Error> {
+    let start = decoder.position();
+    let known = T::decode(decoder, context);
+    if known.is_err() {
+        decoder.set_position(start);
+        return other(decoder);
+    }
+    known
+}

@@ -19,7 +19,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 
 pub use self::handles::{
     Drain, JobState, JobSummary, Jobs, JobsRequest, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
@@ -381,6 +381,7 @@ pub struct TaskResult {
 pub struct Failure {
     /// The kind.
     #[n(0)]
+    #[cbor(decode_with = "Cause::known_or_other")]
     pub cause: Cause,
     /// The text.
     #[n(1)]
@@ -470,6 +471,7 @@ pub struct Refused {
     pub number: u32,
     /// Why.
     #[n(1)]
+    #[cbor(decode_with = "Refusal::known_or_other")]
     pub reason: Refusal,
 }
 
@@ -497,6 +499,24 @@ pub enum Refusal {
     /// The job has not failed, so that there is nothing to try again; the text says why.
     #[n(6)]
     NotRetriable(#[n(0)] String),
+    /// A reason that this version does not know: its number. Never sent.
+    #[n(4294967295)]
+    Other(#[n(0)] u32),
+}
+
+impl Refusal {
+    /// Reads a reason; one that this version does not know is [`Refusal::Other`], so that its client does not wait for
+    /// ever.
+    fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Refusal, decode::Error> {
+        crate::known_or(decoder, context, |decoder| {
+            let start = decoder.position();
+            decoder.array()?;
+            let number = decoder.u32()?;
+            decoder.set_position(start);
+            decoder.skip()?;
+            Ok(Refusal::Other(number))
+        })
+    }
 }
 
 /// News of a job.

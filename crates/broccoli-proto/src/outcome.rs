@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 
 use crate::{Cbor, NodeId};
 
@@ -28,6 +28,7 @@ pub struct TaskError {
     pub attempt: u32,
     /// What went wrong.
     #[n(4)]
+    #[cbor(decode_with = "Cause::known_or_other")]
     pub cause: Cause,
     /// The message of the function or of the node.
     #[n(5)]
@@ -62,6 +63,16 @@ pub enum Cause {
     /// It waited longer than its `expires`.
     #[n(6)]
     Expired,
+    /// A kind that this version does not know; the text says more. Never sent.
+    #[n(4294967295)]
+    Other,
+}
+
+impl Cause {
+    /// Reads a kind; one that this version does not know is [`Cause::Other`], so that the rest of the error is told.
+    pub(crate) fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Cause, decode::Error> {
+        crate::known_or(decoder, context, |decoder| decoder.u32().map(|_| Cause::Other))
+    }
 }
 
 /// `tasks.add: text (task 3, attempt 1 on pi-1, member 2)`.

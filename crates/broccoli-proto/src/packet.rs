@@ -58,8 +58,11 @@ pub struct Header {
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
-    /// Not a packet, or not a message in it.
+    /// Not a packet, or what is in it is no sequence of CBOR items.
     Malformed,
+    /// A message that this version does not know, or that holds something which it does not know. The rest of
+    /// the packet counts.
+    Unknown,
     /// Another version of the wire.
     Version(u8),
     /// Sealed with another key, or changed on the way.
@@ -157,7 +160,8 @@ pub fn open<'b>(keys: &[ClusterKey], me: NodeId, packet: &'b mut [u8]) -> Result
     Ok((header, ciphertext))
 }
 
-/// The messages of an opened packet, one by one; ends after an error.
+/// The messages of an opened packet, one by one. One that this version does not know is an error and is skipped; what is
+/// no CBOR item ends them.
 pub fn messages(mut plaintext: &[u8]) -> impl Iterator<Item = Result<Message, PacketError>> {
     let mut left = MESSAGES_MAX;
     core::iter::from_fn(move || {
@@ -165,19 +169,18 @@ pub fn messages(mut plaintext: &[u8]) -> impl Iterator<Item = Result<Message, Pa
             return None;
         }
         let mut decoder = Decoder::new(plaintext);
-        let message = decoder.decode().map_err(|_| PacketError::Malformed);
-        let position = decoder.position();
-        match message {
-            Ok(message) if left > 0 => {
-                left -= 1;
-                plaintext = &plaintext[position..];
-                Some(Ok(message))
-            }
-            _ => {
-                plaintext = &[];
-                Some(Err(PacketError::Malformed))
-            }
+        let message = decoder.decode().map_err(|_| PacketError::Unknown);
+        if message.is_err() {
+            decoder = Decoder::new(plaintext);
         }
+        let is_item = message.is_ok() || decoder.skip().is_ok();
+        if left == 0 || !is_item {
+            plaintext = &[];
+            return Some(Err(PacketError::Malformed));
+        }
+        left -= 1;
+        plaintext = &plaintext[decoder.position()..];
+        Some(message)
     })
 }
 

@@ -16,7 +16,7 @@ use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::message::*;
 use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
 use broccoli_proto::options::Rate;
-use broccoli_proto::packet::{Address, messages as read_messages, open, put, seal};
+use broccoli_proto::packet::{Address, PacketError, messages as read_messages, open, put, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{
@@ -27,12 +27,13 @@ use minicbor::{Decode, Encode};
 
 /// The variants of an enum with their numbers on the wire, kept complete by the compiler.
 macro_rules! kinds {
-    ($kinds:ident, $kind_of:ident, $enum:ident: $($index:literal $name:literal $variant:ident,)*) => {
+    ($kinds:ident, $kind_of:ident, $enum:ident: $($index:literal $name:literal $variant:ident,)* $(never sent: $never:ident)?) => {
         const $kinds: &[(u32, &str)] = &[$(($index, $name)),*];
 
         fn $kind_of(value: &$enum) -> (u32, &'static str) {
             match value {
                 $($enum::$variant { .. } => ($index, $name),)*
+                $($enum::$never { .. } => panic!("{value:?} is never sent"),)?
             }
         }
     };
@@ -53,6 +54,7 @@ kinds! { MESSAGES, message_kind, Message:
 kinds! { REFUSALS, refusal_kind, Refusal:
     0 "stale-token" StaleToken, 1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
     4 "draining" Draining, 5 "storage" Storage, 6 "not-retriable" NotRetriable,
+    never sent: Other
 }
 
 kinds! { NEWS, news_kind, JobNews:
@@ -63,6 +65,7 @@ kinds! { NEWS, news_kind, JobNews:
 kinds! { CAUSES, cause_kind, Cause:
     0 "returned" Returned, 1 "crashed" Crashed, 2 "timed-out" TimedOut, 3 "lost" Lost, 4 "revoked" Revoked,
     5 "unfit" Unfit, 6 "expired" Expired,
+    never sent: Other
 }
 
 kinds! { FORMS, form_kind, Form:
@@ -494,6 +497,39 @@ fn unknown_fields_are_skipped_and_missing_optional_ones_are_unset() {
     assert_eq!(minicbor::decode::<LeasedTask>(&bytes).expect("decodes"), task);
 }
 
+/// What a later version might send: the packet's messages before and behind it count, and so does what is known of it.
+#[test]
+fn what_a_later_version_sends_is_taken_as_far_as_it_is_known() {
+    let item = |text: &str| decode_hex(&text.replace(' ', ""));
+    let unknown_message = item("82 18c8 81 83 01 61 78 a1 01 02"); // [200, [[1, "x", {1: 2}]]]
+    let unknown_news = item("82 0f 81 82 82 64 70692d31 01 82 18c8 80"); // [15, [[["pi-1", 1], [200, []]]]]
+    let unknown_form = item("82 181e 81 63 6f6464"); // [30, ["odd"]], a JobsRequest that is a text
+    let mut packet = minicbor::to_vec(Message::Hello).expect("encodes");
+    for skipped in [&unknown_message, &unknown_news, &unknown_form] {
+        packet.extend_from_slice(skipped);
+        put(&mut packet, &Message::VitalsRequest);
+    }
+    let read: Vec<_> = read_messages(&packet).collect();
+    let (skipped, known) = (Err(PacketError::Unknown), Ok(Message::VitalsRequest));
+    let then = [skipped.clone(), known.clone()];
+    assert_eq!(read, [&[Ok(Message::Hello)][..], &then, &then, &then].concat());
+
+    // A refusal, a cause and a state that it does not know.
+    let refused = item("82 0e 81 82 07 82 18c8 81 61 78"); // [14, [[7, [200, ["x"]]]]]
+    let expected = Message::Refused(Refused { number: 7, reason: Refusal::Other(200) });
+    assert_eq!(read_messages(&refused).collect::<Vec<_>>(), [Ok(expected)]);
+    let error = TaskError { cause: Cause::Other, ..error(Cause::Expired) };
+    let mut bytes = minicbor::to_vec(error_with_cause(200)).expect("encodes");
+    assert_eq!(minicbor::decode::<TaskError>(&bytes).expect("decodes"), error);
+    bytes = minicbor::to_vec((1_u8, 200_u8, "add", 0_u8, 1_u8)).expect("encodes");
+    assert_eq!(minicbor::decode::<JobSummary>(&bytes).expect("decodes").state, JobState::Other);
+}
+
+/// [`error`] as a tuple, with a cause of this number.
+fn error_with_cause(cause: u32) -> impl Encode<()> {
+    ("tasks.add", 3_u8, "pi-2", 1_u8, cause, "integer overflow", [0_u8, 2])
+}
+
 /// What `docs/wire.md` says about topics.
 #[test]
 fn topics_are_as_documented() {
@@ -595,7 +631,10 @@ fn check_file(name: &str, bytes: &[u8]) {
 /// The bytes in a file: hexadecimal digits; lines with `#` are for people.
 fn read(name: &str) -> Vec<u8> {
     let text = fs::read_to_string(path(name)).expect("the file was checked");
-    let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
+    decode_hex(&text.lines().filter(|line| !line.starts_with('#')).collect::<String>())
+}
+
+fn decode_hex(digits: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
     (0..digits.len()).step_by(2).map(byte).collect()
 }

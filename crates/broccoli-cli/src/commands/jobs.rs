@@ -84,6 +84,7 @@ fn state(state: JobState) -> &'static str {
         JobState::Succeeded => "succeeded",
         JobState::Failed => "failed",
         JobState::Revoked => "revoked",
+        JobState::Other => "unknown",
     }
 }
 

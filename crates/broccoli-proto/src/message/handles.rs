@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 
 use super::BlobRef;
 use crate::JobId;
@@ -39,6 +39,7 @@ pub struct JobSummary {
     pub number: u64,
     /// Where it is.
     #[n(1)]
+    #[cbor(decode_with = "JobState::known_or_other")]
     pub state: JobState,
     /// Its first function, at most [`JobSummary::NAME_BYTES_MAX`].
     #[n(2)]
@@ -84,6 +85,15 @@ pub enum JobState {
     /// It was revoked.
     #[n(4)]
     Revoked,
+    /// A state that this version does not know. Never sent.
+    #[n(4294967295)]
+    Other,
+}
+
+impl JobState {
+    fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<JobState, decode::Error> {
+        crate::known_or(decoder, context, |decoder| decoder.u32().map(|_| JobState::Other))
+    }
 }
 
 /// Asks for a failed or revoked job to be run again, as a new job with the same canvas. Answered
@@ -148,6 +158,7 @@ pub struct StepView {
     pub name: String,
     /// Where it is.
     #[n(1)]
+    #[cbor(decode_with = "StepState::known_or_other")]
     pub state: StepState,
     /// How many members it has; 0 for a task.
     #[n(2)]
@@ -176,6 +187,15 @@ pub enum StepState {
     /// It never ran, since what it waited for has failed or the job was revoked.
     #[n(4)]
     Skipped,
+    /// A state that this version does not know. Never sent.
+    #[n(4294967295)]
+    Other,
+}
+
+impl StepState {
+    fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<StepState, decode::Error> {
+        crate::known_or(decoder, context, |decoder| decoder.u32().map(|_| StepState::Other))
+    }
 }
 
 /// Longest path of a step: as deep as a canvas may be.

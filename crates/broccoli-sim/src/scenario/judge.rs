@@ -128,6 +128,7 @@ impl Scenario {
             Cause::Lost => !self.troubles.is_empty(),
             Cause::Unfit => self.is_small,
             Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
+            Cause::Other => false,
             // A trap before it, or an author who wants few retries.
             Cause::Returned => {
                 let gave_up = error.text.starts_with("asks (run ") && error.text.contains("; gave up after");
