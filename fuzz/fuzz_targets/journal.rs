@@ -125,6 +125,7 @@ fn node(epoch: u8) -> Node {
         resident: true,
         durable: true,
         holds_code: true,
+        watches: true,
         version: String::new(),
         limits: Limits::host(),
     };

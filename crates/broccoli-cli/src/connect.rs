@@ -259,6 +259,9 @@ pub(crate) fn note_event(event: &NodeEvent) {
             output::note(format_args!("[jobs] {} of {node}", output::count(jobs.jobs.len(), "job")));
         }
         NodeEvent::Step(news) => output::note(format_args!("[step] {:?} of {}", news.path, news.job)),
+        NodeEvent::Members(node, list) => {
+            output::note(format_args!("[members] {} known to {node}", output::count(list.members.len(), "node")));
+        }
         NodeEvent::Connected => output::note("[connected]"),
         NodeEvent::NoOrigin => output::note("[no node has answered yet]"),
         NodeEvent::NameTaken => output::note("[name taken]"),

@@ -98,6 +98,11 @@ impl Node {
         self.shared().blobs.audit_pulls(see);
     }
 
+    /// What a packet for this node has to repeat now, so that it counts; none before the first packet.
+    pub fn audit_challenge(&self) -> Option<u64> {
+        self.shared().sessions.audit_challenge()
+    }
+
     /// How full each collection is that strangers can fill.
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = Vec::new();

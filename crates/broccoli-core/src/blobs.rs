@@ -229,6 +229,16 @@ impl Blobs {
         self.serving.get(&to).is_some_and(|serving| serving.overdue)
     }
 
+    /// Whether pieces wait to be sent to a node.
+    pub(crate) fn has_for(&self, to: NodeId) -> bool {
+        self.serving.get(&to).is_some_and(|serving| !serving.pieces.is_empty())
+    }
+
+    /// A node does not answer: what it has asked for is not sent.
+    pub(crate) fn forget(&mut self, to: NodeId) {
+        self.serving.remove(&to);
+    }
+
     /// What the link would have carried; whoever pulls asks again.
     pub(crate) fn clear_wire(&mut self) {
         self.serving.clear();

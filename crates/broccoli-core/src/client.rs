@@ -1,10 +1,10 @@
 //! The client: finds an origin, hands it canvases and follows jobs, its own and those of others.
 //!
 //! ```text
-//!   submit, retry ──► waiting ──► Hello … ──► Submit … ──► Accepted ──► JobEvent … ──► Ended
-//!                        ▲           ▲           │                          ▲
-//!                        │           └─ stale ───┤             JobQuery … ──┘ ◄── follow, revoke
-//!                        └── queue full, pause ──┘
+//!   attach ──► Hello … ──► Birth: an origin, and its functions
+//!   submit, retry ──► waiting ──► Submit … ──► Accepted ──► JobEvent … ──► Ended
+//!                        ▲           │                          ▲
+//!                        └── queue full, pause     JobQuery … ──┘ ◄── follow, revoke
 //! ```
 //!
 //! Nothing that it was asked for is given up but by an answer: a full origin is asked again after a
@@ -19,11 +19,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::message::{
-    Accepted, Drain, JobEvent, JobNews, Message, Refusal, Refused, Retry, Revoke, Submit, Vitals, Welcome,
+    Accepted, Drain, JobEvent, JobNews, Message, Refusal, Refused, Retry, Revoke, Submit, Vitals,
 };
+use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
-use self::origins::{Origins, choose, choose_by_key, is_durable};
+use self::origins::{choose, choose_by_key, rank};
 use self::pace::Pace;
 use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
@@ -36,10 +37,8 @@ use crate::timers::Timer;
 
 /// Hello, Revoke and Drain are repeated after this time, …
 const AGAIN: Duration = ms(200);
-/// … canvases after this one, …
+/// … canvases after this one.
 const SUBMIT_AGAIN: Duration = ms(400);
-/// … and another origin is tried after so many hellos.
-const HELLOS_MAX: u32 = 5;
 /// Another origin is tried after a submit was sent so often without an answer.
 const SUBMITS_MAX: u32 = 15;
 /// A job is asked after when nothing was heard of it for this long …
@@ -76,7 +75,6 @@ pub(crate) struct Client {
     ready: bool,
     /// Where canvases without a key go.
     home: Option<NodeId>,
-    origins: Origins,
     requests: BTreeMap<u32, Request>,
     /// Requests whose job is known.
     by_job: BTreeSet<(JobId, u32)>,
@@ -101,6 +99,8 @@ struct Request {
     to: Option<NodeId>,
     /// An origin that has not answered or does not want it.
     not: Option<NodeId>,
+    /// It may have got there: it was sent to an origin that had answered before.
+    may_be_there: bool,
     /// What the answer will name; 0 before it is handed in.
     number: u32,
     /// Messages sent and not answered.
@@ -127,6 +127,7 @@ impl Request {
             revoked: false,
             to: None,
             not: None,
+            may_be_there: false,
             number: 0,
             tries: 0,
             asked_at: None,
@@ -229,12 +230,13 @@ impl Client {
 impl Client {
     /// Tells the user once that there is one, and that its functions are known.
     pub(crate) fn check_ready(&mut self, shared: &mut Shared, modules: &Modules, members: &Members) {
-        let Some(home) = self.home.filter(|home| self.origins.token(*home).is_some()) else {
+        let Some(home) = self.home.filter(|_| self.wanted_since.is_some()) else {
             return;
         };
-        let known = |member: &Member| modules.knows(member.birth.modules);
-        let origin_known = members.alive().any(|(name, member)| name == home && known(member));
-        if !self.ready && origin_known && modules.is_settled() {
+        let known = |member: &&Member| member.alive && modules.knows(member.birth.modules);
+        let has_answered = shared.sessions.epoch_of(home).is_some();
+        let origin_known = has_answered && members.get(home).filter(known).is_some();
+        if !self.ready && origin_known && modules.is_settled(shared) {
             self.ready = true;
             shared.event(Event::Attached(home));
         }
@@ -249,30 +251,22 @@ impl Client {
         if !shared.connected {
             return;
         }
-        if let Some(home) = self.home.filter(|home| self.origins.token(*home).is_some()) {
-            self.check_ready(shared, modules, members);
-            if self.ready {
-                shared.timers.cancel(Timer::Attach);
-            } else {
-                // Its answer says again which modules it has.
-                shared.outbox.send(home, Message::Hello);
-            }
-            return;
+        if self.home.is_none() {
+            self.home = choose(shared, members, None);
         }
-        let worn_out = self.home.filter(|home| self.origins.hellos(*home) >= HELLOS_MAX);
-        if self.home.is_none() || worn_out.is_some() {
-            worn_out.into_iter().for_each(|node| self.origins.forget(node));
-            self.home = choose(shared, members, worn_out);
+        self.check_ready(shared, modules, members);
+        match self.home {
+            Some(_) if self.is_home_known() => shared.timers.cancel(Timer::Attach),
+            // Its answer says again which modules it has.
+            Some(home) => shared.outbox.send(home, Message::Hello),
+            None => shared.outbox.send_wire(Address::All, Message::Hello),
         }
         match self.home {
-            Some(home) => {
-                self.origins.ask_token(shared, home);
-            }
             None if !self.told && shared.now - since > NO_ORIGIN => {
                 self.told = true;
                 shared.event(Event::NoOrigin);
             }
-            None => {}
+            _ => {}
         }
     }
 
@@ -285,15 +279,17 @@ impl Client {
     }
 
     /// A node has come: it may be the origin that is looked for, or a better one.
-    pub(crate) fn on_member(&mut self, shared: &mut Shared, members: &Members, node: NodeId) {
+    pub(crate) fn on_member(&mut self, shared: &mut Shared, modules: &Modules, members: &Members, node: NodeId) {
+        self.check_ready(shared, modules, members);
         if self.wanted_since.is_none() {
             return;
         }
-        let durable = |node: NodeId| members.alive().any(|(name, m)| name == node && is_durable(&m.birth));
-        if !self.ready && self.home.is_some_and(|home| durable(node) && !durable(home)) {
+        let takes_jobs = members.get(node).is_some_and(|member| member.birth.resident);
+        let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
+        if !self.ready && self.home.is_some_and(is_better) {
             self.home = None;
         }
-        if self.home.is_none() {
+        if self.home.is_none() && takes_jobs {
             shared.timers.set_earlier(Timer::Attach, shared.now + BIRTHS);
         }
     }
@@ -304,7 +300,6 @@ impl Client {
         let sent = self.requests.values_mut().filter(undecided);
         if leaving {
             sent.for_each(|request| (request.to, request.tries) = (None, 0));
-            self.origins.forget(node);
         } else if sent.count() > 0 {
             // It may have accepted what was sent, and come back.
             return;
@@ -312,22 +307,35 @@ impl Client {
         self.move_home(shared, members, node);
     }
 
-    /// An origin has answered a hello.
-    pub(crate) fn on_welcome(&mut self, shared: &mut Shared, from: NodeId, welcome: Welcome) {
-        if !self.origins.on_welcome(from, welcome.token) {
+    /// A node is there in a new incarnation: what the one before was asked may not have been answered.
+    pub(crate) fn on_session(&mut self, shared: &mut Shared, node: NodeId) {
+        if !shared.sessions.has_restarted(node) {
             return;
         }
         for (id, request) in &self.requests {
-            let waits = request.tries == 0 || request.revoked;
-            if waits && shared.timers.is_set(Timer::Submit(*id)) {
+            let concerned = request.to == Some(node) || request.job.is_some_and(|job| job.origin == node);
+            if concerned && shared.timers.is_set(Timer::Submit(*id)) {
                 shared.timers.set(Timer::Submit(*id), shared.now);
             }
         }
     }
 
+    /// A node does not answer. What it cannot have heard of goes to another one; what it may have accepted waits for it.
+    pub(crate) fn on_silent(&mut self, shared: &mut Shared, members: &Members, node: NodeId) {
+        for (id, request) in &mut self.requests {
+            let is_sent = request.is_handed_in() && request.to == Some(node) && !request.may_be_there;
+            if is_sent && matches!(request.wish, Wish::Submit(_)) {
+                request.to = None;
+                request.not = Some(node);
+                request.tries = 0;
+                shared.timers.set(Timer::Submit(*id), shared.now);
+            }
+        }
+        self.move_home(shared, members, node);
+    }
+
     /// The link is up again: something may have been lost meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
-        self.origins.on_connected(shared.now);
         for (id, request) in &mut self.requests {
             request.asked_at = request.asked_at.map(|_| shared.now);
             if shared.timers.is_set(Timer::Submit(*id)) {
@@ -339,8 +347,13 @@ impl Client {
         }
     }
 
+    /// The origin of canvases without a key.
+    pub(crate) fn home(&self) -> Option<NodeId> {
+        self.home
+    }
+
     fn is_home_known(&self) -> bool {
-        self.ready && self.home.is_some_and(|home| self.origins.token(home).is_some())
+        self.ready && self.home.is_some()
     }
 }
 
@@ -406,8 +419,7 @@ impl Client {
             && let Some(mute) = request.to.take()
         {
             // Gone without a word. If it had accepted the canvas after all, tasks run twice.
-            (request.not, request.tries) = (Some(mute), 0);
-            self.origins.forget(mute);
+            (request.not, request.tries, request.may_be_there) = (Some(mute), 0, false);
             self.move_home(shared, members, mute);
         }
         let request = self.requests.get_mut(&id)?;
@@ -417,20 +429,16 @@ impl Client {
             Wish::Retry(job) => Some(job.origin),
             Wish::Follow | Wish::Drain(_) => None,
         })?;
-        if self.origins.hellos(to) >= HELLOS_MAX && self.home != Some(to) {
-            request.not = Some(to);
-            self.origins.forget(to);
-        }
-        let token = self.origins.ask_token(shared, to)?;
+        request.may_be_there |= shared.sessions.epoch_of(to).is_some();
         request.to = Some(to);
         request.tries += 1;
         let number = request.number;
         let message = match &request.wish {
             Wish::Submit(Submission { canvas, key, detached }) => {
                 let (canvas, key, detached) = (canvas.clone(), key.clone(), detached.then_some(true));
-                Message::Submit(Submit { token, number, canvas, key, detached, blob: None })
+                Message::Submit(Submit { number, canvas, key, detached, blob: None })
             }
-            Wish::Retry(job) => Message::Retry(Retry { token, number, job: *job }),
+            Wish::Retry(job) => Message::Retry(Retry { number, job: *job }),
             Wish::Follow | Wish::Drain(_) => return None,
         };
         shared.outbox.send(to, message);
@@ -448,9 +456,7 @@ impl Client {
         request.tries += 1;
         if request.revoked {
             again = AGAIN;
-            if let Some(token) = self.origins.ask_token(shared, job.origin) {
-                shared.outbox.send(job.origin, Message::Revoke(Revoke { token, job }));
-            }
+            shared.outbox.send(job.origin, Message::Revoke(Revoke { job }));
         }
         // After the revoke, so that the answer tells what has come of it.
         shared.outbox.send(job.origin, Message::JobQuery(job));
@@ -463,14 +469,13 @@ impl Client {
     }
 
     fn ask_to_leave(&mut self, shared: &mut Shared, id: u32, node: NodeId) -> Option<Duration> {
-        let token = self.origins.ask_token(shared, node)?;
         let request = self.requests.get_mut(&id)?;
         if request.number == 0 {
             self.last_number = self.last_number.wrapping_add(1).max(1);
             request.number = self.last_number;
             self.numbers.insert(request.number, id);
         }
-        shared.outbox.send(node, Message::Drain(Drain { token, number: request.number }));
+        shared.outbox.send(node, Message::Drain(Drain { number: request.number }));
         None
     }
 }
@@ -525,9 +530,6 @@ impl Client {
 
     /// Something was not accepted.
     pub(crate) fn on_refused(&mut self, shared: &mut Shared, members: &Members, from: NodeId, refused: Refused) {
-        if refused.number == 0 {
-            return self.on_revoke_refused(shared, from, refused.reason);
-        }
         let Some(id) = self.numbers.get(&refused.number).copied() else {
             return;
         };
@@ -539,14 +541,6 @@ impl Client {
             return;
         }
         match refused.reason {
-            Refusal::StaleToken => {
-                request.tries = 0;
-                self.origins.on_stale(from);
-                shared.timers.set(Timer::Submit(id), shared.now);
-                if self.home == Some(from) {
-                    shared.timers.set(Timer::Attach, shared.now);
-                }
-            }
             Refusal::QueueFull => {
                 self.numbers.remove(&refused.number);
                 if !core::mem::replace(&mut request.told_full, true) {
@@ -571,27 +565,6 @@ impl Client {
                     self.pace.on_answer();
                     self.admit(shared);
                 }
-            }
-        }
-    }
-
-    /// An origin has restarted since it gave the token of a revoke, or takes none.
-    fn on_revoke_refused(&mut self, shared: &mut Shared, from: NodeId, reason: Refusal) {
-        let concerned = |request: &Request| request.revoked && request.job.is_some_and(|job| job.origin == from);
-        let ids = self.requests.iter().filter(|(_, request)| concerned(request)).map(|(id, _)| *id);
-        let ids: Vec<u32> = ids.collect();
-        if reason == Refusal::StaleToken && !ids.is_empty() {
-            self.origins.on_stale(from);
-            if self.home == Some(from) {
-                shared.timers.set(Timer::Attach, shared.now);
-            }
-        }
-        for id in ids {
-            if reason == Refusal::StaleToken {
-                shared.timers.set(Timer::Submit(id), shared.now);
-            } else {
-                self.remove(shared, id);
-                shared.event(Event::Refused(SubmitId(id), reason.clone()));
             }
         }
     }

@@ -31,6 +31,8 @@ pub struct Config {
     pub durable: bool,
     /// Whether it pulls the code of modules, or only their manifests.
     pub holds_code: bool,
+    /// Whether it follows who is there; a microcontroller has no room for all nodes of a large cluster.
+    pub watches: bool,
     /// Version of the program, for people.
     pub version: String,
     /// Capacities.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{Failure, JobNews, Jobs, LeasedFunction, Refusal, StepNews, Vitals};
+use broccoli_proto::message::{Failure, JobNews, Jobs, LeasedFunction, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
@@ -247,13 +247,13 @@ pub enum Event {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
+    /// A node said which others it knows: see [`crate::Node::ask_members`].
+    Members(NodeId, MemberList),
 }
 
-/// A sealed packet that is to be sent.
+/// A sealed packet that is to be sent. No server is to keep one for later subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to.
     pub to: Address,
-    /// Whether the server is to keep it for later subscribers.
-    pub retain: bool,
 }

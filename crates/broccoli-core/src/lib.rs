@@ -18,6 +18,7 @@ mod members;
 mod modules;
 mod node;
 mod origin;
+mod sessions;
 mod shared;
 mod time;
 mod timers;

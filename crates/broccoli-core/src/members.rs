@@ -1,15 +1,24 @@
 //! Who is there: births and deaths of other nodes, and the defence of this node's name.
 //!
-//! What it holds is hearsay: a birth may be old, a death may never be told. It serves people,
-//! the choice of an origin and the search for modules. Whether a worker lives is judged by its
+//! ```text
+//!             birth                     three intervals without a word, silence, death
+//!   unknown ────────► alive, hearsay ─────────────────────────────────────────────► gone, forgotten after a day
+//!                          │ a proven packet      ▲ birth (hearsay: unless it was found silent)   │
+//!                          └──► alive, proven ────┘◄──────────────────────────── a proven packet ─┘
+//! ```
+//!
+//! What is told to everybody is hearsay: it may be a recording. So it serves people, the choice of an origin and the search for
+//! modules, and it is put right by the first answer, or the lack of one: nothing waits for a node that is gone. A node that
+//! was proven to be there is changed by no hearsay of another incarnation; it is asked. Whether a worker lives is judged by its
 //! leases.
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
-use broccoli_proto::packet::Address;
+use broccoli_proto::message::{Birth, Claim, Claimed, Death, MemberList, MemberSummary, MembersRequest, Message};
+use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Epoch, NodeId};
 use litemap::LiteMap;
 
@@ -20,12 +29,27 @@ use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
-/// A birth that was overwritten is published again after this time.
-const REPUBLISH: Duration = ms(200);
 /// Presence is published again after this time, since a birth or a claim may have been lost …
 const ANNOUNCE: Duration = ms(30_000);
 /// … and up to this much later, so that nodes that started together spread.
 const ANNOUNCE_JITTER_US: u64 = 5_000_000;
+/// What a birth says of that, in seconds.
+const ANNOUNCE_S: u16 = 35;
+/// However often a recording provokes it, presence is published no more often.
+const ANNOUNCE_AGAIN_MIN: Duration = ms(1_000);
+/// Who is not heard of for so many of its intervals is gone.
+const INTERVALS_MAX: u32 = 3;
+/// Members are looked after at most this often.
+const LOOK_AFTER_MIN: Duration = ms(1_000);
+/// A member that is gone is remembered for this long.
+const GONE_KEPT: Duration = ms(24 * 3_600_000);
+/// A member of which strange things are heard is asked at most this often.
+const ASK_AGAIN: Duration = ms(1_000);
+/// A node that everybody is asked for answers within this time for each member that it knows, so that not all
+/// answers come at once.
+const SPREAD_US: u64 = 50;
+/// About how long a member is in a list.
+const LISTED_BYTES: usize = 64;
 
 /// Another node.
 #[derive(Clone, Debug)]
@@ -38,6 +62,18 @@ pub struct Member {
     pub alive: bool,
     /// When it was last heard of.
     pub heard: Instant,
+    /// Whether it has said goodbye.
+    pub left: bool,
+    /// Whether this incarnation was proven to be there.
+    proven: bool,
+    /// It did not answer: it counts as gone until it is proven to be there.
+    silent: bool,
+    /// Sequence of the packet with its last birth.
+    sequence: u64,
+    /// The last of its connections whose end was told.
+    ended: u32,
+    /// When it was last asked who it is.
+    asked: Option<Instant>,
 }
 
 /// The other nodes of the cluster, as far as they are known.
@@ -47,6 +83,18 @@ pub(crate) struct Members {
     connection: u32,
     claim_nonce: u64,
     started: Instant,
+    /// When this node's presence was last published.
+    announced: Instant,
+}
+
+/// How a birth has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) epoch: Epoch,
+    /// Of its packet.
+    pub(crate) sequence: u64,
+    /// In a packet that counts, and not as hearsay.
+    pub(crate) fresh: bool,
 }
 
 /// Whether a node fits a routing: each of `on` is its name, a label or a capability of it, or is meant
@@ -55,6 +103,7 @@ pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool 
     on.iter().all(|want| want == name.as_str() || features.contains(want) || is_pin(want, name))
 }
 
+/// What is known.
 impl Members {
     pub(crate) fn new(now: Instant) -> Members {
         Members { started: now, ..Members::default() }
@@ -73,7 +122,7 @@ impl Members {
         self.nodes.get(&name).map(Box::as_ref)
     }
 
-    /// How many live nodes are like this. This node itself is one of the births that come back.
+    /// How many live nodes are like this. This node itself is one of them.
     pub(crate) fn count(&self, like: impl Fn(NodeId, &Birth) -> bool) -> u32 {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
     }
@@ -90,24 +139,52 @@ impl Members {
         next.map(|(other, _)| other)
     }
 
+    /// The members that this node knows, for who asks.
+    pub(crate) fn list(&self, shared: &Shared, request: &MembersRequest) -> MemberList {
+        let from = request.after.map_or(0, |after| match self.nodes.find_index(&after) {
+            Ok(at) => at + 1,
+            Err(at) => at,
+        });
+        let room = (shared.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX) / LISTED_BYTES;
+        let max = usize::from(request.max).min(room);
+        let nodes = &self.nodes.as_slice()[from..];
+        let members: Vec<MemberSummary> =
+            nodes.iter().take(max).map(|(name, member)| member.summary(*name, shared.now)).collect();
+        MemberList { more: nodes.len() > members.len(), members }
+    }
+
+    /// How full the table is; this node is one more.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("members", self.nodes.len(), limits.nodes_max + 1);
+    }
+}
+
+/// This node.
+impl Members {
     /// The number of the connection that is about to be made.
     pub(crate) fn next_connection(&mut self) -> u32 {
         self.connection += 1;
         self.connection
     }
 
-    /// The link is up: say so, and ask whether the name is free.
+    /// The link is up: say so, ask whether the name is free, and who is there.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, modules: u64) {
-        // Whoever is still there is heard of again: births are retained, or published anew.
-        self.nodes.iter_mut().for_each(|(_, member)| member.alive = false);
+        // Whoever is still there is heard of again.
+        for (_, member) in &mut self.nodes {
+            member.alive = false;
+        }
         self.announce(shared, modules);
+        if shared.config.watches {
+            shared.outbox.send_wire(Address::All, Message::Hello);
+        }
+        self.look_again(shared);
     }
 
-    /// Publishes this node's birth.
-    pub(crate) fn publish(&mut self, shared: &mut Shared, modules: u64) {
+    /// What this node says of itself.
+    pub(crate) fn birth(&self, shared: &Shared, modules: u64) -> Birth {
         let config = &shared.config;
         let takes_work = !shared.draining;
-        let birth = Birth {
+        Birth {
             connection: self.connection,
             slots: if takes_work { config.slots } else { 0 },
             features: config.features.clone(),
@@ -116,10 +193,18 @@ impl Members {
             resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),
-        };
+            again_s: ANNOUNCE_S,
+            draining: shared.draining.then_some(true),
+        }
+    }
+
+    /// Publishes this node's birth.
+    pub(crate) fn publish(&mut self, shared: &mut Shared, modules: u64) {
+        let birth = self.birth(shared, modules);
         let me = shared.me();
-        let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };
-        self.nodes.insert(me, Box::new(member));
+        self.announced = shared.now;
+        let told = Told { epoch: shared.epoch, sequence: 0, fresh: true };
+        self.nodes.insert(me, Box::new(Member::new(birth.clone(), told, shared.now)));
         shared.outbox.send_wire(Address::Birth(me), Message::Birth(birth));
     }
 
@@ -137,9 +222,15 @@ impl Members {
         shared.outbox.send_wire(Address::Node(shared.me()), Message::Claim(claim));
     }
 
-    /// How full the table is; this node is one more.
-    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
-        see("members", self.nodes.len(), limits.nodes_max + 1);
+    /// Whether this node answers who asks everybody: clients come and go.
+    pub(crate) fn is_present(shared: &Shared) -> bool {
+        shared.config.resident || shared.config.slots > 0
+    }
+
+    /// When to answer a question that everybody was asked.
+    pub(crate) fn answer_at(&self, shared: &mut Shared) -> Instant {
+        let spread = self.nodes.len() as u64 * SPREAD_US;
+        shared.now + Duration::from_micros(shared.rng.below(spread.max(1)))
     }
 
     /// Says goodbye to everybody.
@@ -148,55 +239,10 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(shared.me()), Message::Death(death));
     }
 
-    /// A birth; `true` if it is news.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, birth: Birth) -> bool {
-        if let Some(known) = self.nodes.get(&name) {
-            let is_late = known.birth.connection > birth.connection;
-            let is_known = known.alive && known.birth == birth;
-            if known.epoch == epoch && (is_late || is_known) {
-                return false;
-            }
-        } else if self.nodes.len() >= shared.config.limits.nodes_max {
-            self.nodes.retain(|_, member| member.alive);
-            if self.nodes.len() >= shared.config.limits.nodes_max {
-                return false;
-            }
-        }
-        self.nodes.insert(name, Box::new(Member { epoch, birth, alive: true, heard: shared.now }));
-        shared.event(Event::Member(name));
-        true
-    }
-
-    /// A death; `true` if it is that of the node as it is known.
-    pub(crate) fn on_death(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, death: Death) -> bool {
-        let same = |member: &&mut Box<Member>| member.epoch == epoch && member.birth.connection <= death.connection;
-        let Some(member) = self.nodes.get_mut(&name).filter(same) else {
-            return false;
-        };
-        member.alive = false;
-        member.heard = shared.now;
-        shared.event(Event::Member(name));
-        true
-    }
-
-    /// Any packet of a member shows that it lives.
-    pub(crate) fn on_heard(&mut self, now: Instant, name: NodeId, epoch: Epoch) {
-        if let Some(member) = self.nodes.get_mut(&name).filter(|member| member.epoch == epoch) {
-            member.heard = now;
-        }
-    }
-
-    /// Something that is no presence came to an address. If it is that of this node's birth, it
-    /// has taken the birth's place at the server.
-    pub(crate) fn on_nonsense(&self, shared: &mut Shared, to: Address) {
-        if to == Address::Birth(shared.me()) {
-            shared.timers.set_earlier(Timer::Claim, shared.now + REPUBLISH);
-        }
-    }
-
-    /// Something of another incarnation was said in this node's name: it may be a retained
-    /// message of the past, or a twin. Both are answered by saying again who is here.
+    /// Something of another incarnation was said in this node's name: it may be a recording, or a twin. Both are
+    /// answered by saying again who is here.
     pub(crate) fn on_other_self(&mut self, shared: &mut Shared, epoch: Epoch, message: &Message) {
+        let soon = shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN);
         match message {
             Message::Claim(claim) => {
                 let age_ms = (shared.now - self.started).as_millis() as u64;
@@ -205,12 +251,177 @@ impl Members {
                 if older {
                     shared.outbox.send_wire(Address::Node(shared.me()), answer);
                 } else {
-                    shared.timers.set_earlier(Timer::Claim, shared.now);
+                    shared.timers.set_earlier(Timer::Claim, soon);
                 }
             }
             Message::Claimed(claimed) if claimed.nonce == self.claim_nonce => shared.event(Event::NameTaken),
-            Message::Birth(_) | Message::Death(_) => shared.timers.set_earlier(Timer::Claim, shared.now + REPUBLISH),
+            Message::Birth(_) | Message::Death(_) => shared.timers.set_earlier(Timer::Claim, soon),
             _ => {}
         }
+    }
+}
+
+/// Others.
+impl Members {
+    /// A birth; `true` if it is news.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, told: Told, birth: Birth) -> bool {
+        let now = shared.now;
+        if let Some(known) = self.nodes.get_mut(&name) {
+            if known.epoch == told.epoch {
+                let is_late = birth.connection < known.birth.connection || birth.connection <= known.ended;
+                if is_late || (!told.fresh && told.sequence <= known.sequence) {
+                    return false;
+                }
+                known.sequence = known.sequence.max(told.sequence);
+                if known.silent && !told.fresh {
+                    known.ask(shared, name);
+                    return false;
+                }
+                let is_known = known.alive && known.birth == birth;
+                known.alive = true;
+                known.silent = false;
+                known.proven |= told.fresh;
+                known.heard = now;
+                known.birth = birth;
+                if !is_known {
+                    shared.event(Event::Member(name));
+                }
+                return !is_known;
+            }
+            if !told.fresh && (known.proven || known.silent) {
+                known.ask(shared, name);
+                return false;
+            }
+        } else if self.nodes.len() >= shared.config.limits.nodes_max {
+            self.nodes.retain(|_, member| member.alive);
+            if self.nodes.len() >= shared.config.limits.nodes_max {
+                return false;
+            }
+        }
+        let member = Member::new(birth, told, now);
+        shared.timers.set_earlier(Timer::Members, now + member.age_max());
+        self.nodes.insert(name, Box::new(member));
+        shared.event(Event::Member(name));
+        true
+    }
+
+    /// A death; `true` if it is that of the node as it is known, and was not told before.
+    pub(crate) fn on_death(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, death: Death) -> bool {
+        let Some(member) = self.nodes.get_mut(&name).filter(|member| member.epoch == epoch) else {
+            return false;
+        };
+        if death.connection < member.birth.connection
+            || (death.connection <= member.ended && !death.leaving)
+            || member.left
+        {
+            return false;
+        }
+        member.alive = false;
+        member.ended = death.connection;
+        member.left = death.leaving;
+        member.heard = shared.now;
+        if member.left && member.is_client() {
+            self.nodes.remove(&name);
+        }
+        shared.event(Event::Member(name));
+        true
+    }
+
+    /// A packet that counts shows that a node is there, in this incarnation. One that is not known is asked who it is.
+    pub(crate) fn on_proven(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, opens: bool) {
+        let Some(member) = self.nodes.get_mut(&name) else {
+            return;
+        };
+        if member.epoch != epoch {
+            if opens {
+                // What it was asked before did not count.
+                member.asked = None;
+            }
+            member.ask(shared, name);
+            return;
+        }
+        member.heard = shared.now;
+        member.proven = true;
+        member.silent = false;
+        if !member.alive && !member.left {
+            member.alive = true;
+            shared.event(Event::Member(name));
+        }
+    }
+
+    /// A node does not answer.
+    pub(crate) fn on_silent(&mut self, shared: &mut Shared, name: NodeId) {
+        if let Some(member) = self.nodes.get_mut(&name) {
+            member.silent = true;
+            member.proven = false;
+            if core::mem::take(&mut member.alive) {
+                shared.event(Event::Member(name));
+            }
+        }
+    }
+
+    /// Looks after who was not heard of for long.
+    pub(crate) fn on_look_timer(&mut self, shared: &mut Shared) {
+        if !shared.connected {
+            return;
+        }
+        let (me, now) = (shared.me(), shared.now);
+        for (name, member) in self.nodes.iter_mut().filter(|(name, _)| **name != me) {
+            if member.alive && now - member.heard >= member.age_max() {
+                member.alive = false;
+                shared.event(Event::Member(*name));
+            }
+        }
+        let is_kept = |member: &Member| member.alive || !(member.is_client() || now - member.heard >= GONE_KEPT);
+        self.nodes.retain(|name, member| *name == me || is_kept(member));
+        self.look_again(shared);
+    }
+
+    /// Sets the time when the next one may have to be taken for gone, or be forgotten.
+    fn look_again(&self, shared: &mut Shared) {
+        let end = |member: &Member| member.heard + if member.alive { member.age_max() } else { GONE_KEPT };
+        let others = self.iter().filter(|(name, _)| *name != shared.me());
+        if let Some(next) = others.map(|(_, member)| end(member)).min() {
+            shared.timers.set_earlier(Timer::Members, next.max(shared.now + LOOK_AFTER_MIN));
+        }
+    }
+}
+
+impl Member {
+    fn new(birth: Birth, told: Told, now: Instant) -> Member {
+        Member {
+            epoch: told.epoch,
+            birth,
+            alive: true,
+            heard: now,
+            left: false,
+            proven: told.fresh,
+            silent: false,
+            sequence: told.sequence,
+            ended: 0,
+            asked: None,
+        }
+    }
+
+    /// Whether nobody will look for it once it is gone.
+    fn is_client(&self) -> bool {
+        self.birth.slots == 0 && !self.birth.resident && self.birth.draining.is_none()
+    }
+
+    fn age_max(&self) -> Duration {
+        Duration::from_secs(u64::from(self.birth.again_s.max(1))) * INTERVALS_MAX
+    }
+
+    /// Asks a node who it is, not too often.
+    fn ask(&mut self, shared: &mut Shared, name: NodeId) {
+        if self.asked.is_none_or(|asked| shared.now - asked >= ASK_AGAIN) {
+            self.asked = Some(shared.now);
+            shared.outbox.send(name, Message::Hello);
+        }
+    }
+
+    fn summary(&self, name: NodeId, now: Instant) -> MemberSummary {
+        let heard_ms = (now - self.heard).as_millis() as u64;
+        MemberSummary { name, alive: self.alive, heard_ms, left: self.left, client: self.is_client() }
     }
 }

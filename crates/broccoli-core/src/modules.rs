@@ -1,7 +1,7 @@
 //! Modules: which are there, who has them, and how they get from one node to the others.
 //!
 //! ```text
-//!   Birth, Fetch, Welcome, Available carry the digest of a node's set of modules
+//!   Birth, Fetch, Available carry the digest of a node's set of modules
 //!     unknown digest ──► ManifestRequest ──► Manifests ──► catalog, set
 //!     newer version  ──► Reserve, ChunkRequest … Chunk … ──► StoreChunk … ──► Install ──► Installed
 //! ```
@@ -149,9 +149,9 @@ impl Modules {
         digest == self.digest || self.sets.get(&digest).is_some_and(|set| set.complete)
     }
 
-    /// Whether no answer about manifests is awaited.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.asked.is_empty()
+    /// Whether no answer about manifests is awaited of a node that was heard just now; one that may be gone is not waited for.
+    pub(crate) fn is_settled(&self, shared: &Shared) -> bool {
+        self.asked.keys().all(|node| shared.sessions.epoch_of(*node).is_none())
     }
 
     /// The newest version of each module that can be used in a new job: held here, or built into
@@ -214,19 +214,27 @@ impl Modules {
 
 /// Learning what others have.
 impl Modules {
-    /// A node's set has this digest.
+    /// A node's set has this digest, or had it when that was said: the node will answer.
     pub(crate) fn on_digest(&mut self, shared: &mut Shared, from: NodeId, digest: u64) {
-        if from == shared.me() || self.knows(digest) || self.asked.get(&from).is_some_and(|(asked, _)| *asked == digest)
-        {
+        let asked = self.asked.get(&from).map(|(asked, _)| *asked);
+        if from == shared.me() || asked == Some(digest) {
             return;
         }
-        let others = self.asked.values().filter(|(asked, _)| *asked == digest).count();
-        if others > 0 {
-            // One answer serves for all nodes with the same set.
+        if self.knows(digest) {
+            if asked.is_some() {
+                self.asked.remove(&from);
+                shared.timers.cancel(Timer::Manifests(from));
+            }
+            return;
+        }
+        // One answer serves for all nodes with the same set, if the one that was asked is there.
+        let is_there = |node: &NodeId| shared.sessions.epoch_of(*node).is_some();
+        let mut others = self.asked.iter().filter(|(_, (asked, _))| *asked == digest).map(|(node, _)| node);
+        if others.any(|node| is_there(node) || !is_there(&from)) {
             return;
         }
         self.asked.insert(from, (digest, 0));
-        self.ask(shared, from);
+        self.ask(shared, from, digest);
     }
 
     /// No answer has come: asks again, sooner or later another node with the same set.
@@ -241,21 +249,38 @@ impl Modules {
         let next = if tries.is_multiple_of(TRIES_MAX) { members.other_with(from, digest) } else { None };
         let next = next.filter(|node| *node != shared.me()).unwrap_or(from);
         self.asked.insert(next, (digest, tries));
-        self.ask(shared, next);
+        self.ask(shared, next, digest);
     }
 
-    /// A node asks for the manifests of this one.
-    pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId) {
+    /// A node does not answer: another one with the same set is asked, if there is one.
+    pub(crate) fn on_silent(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
+        let Some((digest, tries)) = self.asked.remove(&from) else {
+            return;
+        };
+        shared.timers.cancel(Timer::Manifests(from));
+        if let Some(next) = members.other_with(from, digest).filter(|node| *node != shared.me()) {
+            self.asked.insert(next, (digest, tries));
+            self.ask(shared, next, digest);
+        }
+    }
+
+    /// A node asks for the manifests of this one. Returns whether it has that set: a node that has heard of an older one
+    /// is told which it has now.
+    pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId, request: ManifestRequest) -> bool {
+        if request.digest != self.digest {
+            return false;
+        }
         let entries: Vec<ModuleEntry> = self.held.keys().filter_map(|id| self.catalog.get(id)).cloned().collect();
         let total = entries.len() as u16;
         if entries.is_empty() {
             shared.outbox.send(from, Message::Manifests(Manifests { digest: self.digest, total, entries }));
-            return;
+            return true;
         }
         for entry in entries {
             let manifests = Manifests { digest: self.digest, total, entries: alloc::vec![entry] };
             shared.outbox.send(from, Message::Manifests(manifests));
         }
+        true
     }
 
     /// Some manifests of another node. Returns whether its set is complete now.
@@ -294,8 +319,8 @@ impl Modules {
         }
     }
 
-    fn ask(&self, shared: &mut Shared, from: NodeId) {
-        shared.outbox.send(from, Message::ManifestRequest(ManifestRequest { digest: self.digest }));
+    fn ask(&self, shared: &mut Shared, from: NodeId, digest: u64) {
+        shared.outbox.send(from, Message::ManifestRequest(ManifestRequest { digest }));
         shared.timers.set(Timer::Manifests(from), shared.now + AGAIN);
     }
 

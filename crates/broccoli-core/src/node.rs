@@ -25,7 +25,7 @@ use broccoli_proto::message::{
     Vitals,
 };
 use broccoli_proto::module::SignedManifest;
-use broccoli_proto::packet::{self, Address, Draft, Header, OVERHEAD_BYTES_MAX};
+use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, OVERHEAD_BYTES_MAX, PacketError};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
@@ -33,9 +33,10 @@ use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;
 use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
-use crate::members::{Member, Members};
+use crate::members::{Member, Members, Told};
 use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
+use crate::sessions::{Answer, Knocking, Sessions, Standing};
 use crate::shared::{Outbox, Rng, Room, Shared};
 use crate::time::{Instant, Wall};
 use crate::timers::{Timer, Timers};
@@ -49,6 +50,36 @@ const TIMERS_MAX: usize = 4_096;
 const PACKET_BYTES_MIN: u32 = 2_048;
 /// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
+
+/// Whether a packet holds nothing but the notice of an end.
+fn is_will(plaintext: &[u8]) -> bool {
+    packet::messages(plaintext).all(|message| matches!(message, Ok(Message::Death(_))))
+}
+
+/// How often this node answers questions that may be recordings: a tenth of the nodes that it remembers in a second, and as
+/// many at once as are due in two.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Answers that may be given, in millionths.
+    left: u64,
+    /// When it was last filled; never before the first.
+    at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes one, if there is one.
+    fn take(&mut self, now: Instant, nodes_max: usize) -> bool {
+        let rate = (nodes_max as u64 / 10).max(8);
+        let passed = self.at.map_or(2_000_000, |at| (now - at).as_micros() as u64);
+        self.at = Some(now);
+        self.left = self.left.saturating_add(passed.saturating_mul(rate)).min(2_000_000 * rate);
+        let is_open = self.left >= 1_000_000;
+        if is_open {
+            self.left -= 1_000_000;
+        }
+        is_open
+    }
+}
 
 /// What [`Node::recover`] has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +136,7 @@ pub struct Node {
     last_submit: u32,
     started: Instant,
     leave: drain::Leave,
+    hearsay: Bucket,
 }
 
 impl Node {
@@ -127,6 +159,7 @@ impl Node {
             actions: VecDeque::new(),
             rng,
             blobs: Blobs::default(),
+            sessions: Sessions::default(),
             link_bytes_max: u32::MAX,
         };
         Node {
@@ -140,6 +173,7 @@ impl Node {
             last_submit,
             started: now,
             leave: drain::Leave::default(),
+            hearsay: Bucket::default(),
         }
     }
 
@@ -162,15 +196,9 @@ impl Node {
     pub fn write_will(&mut self, will: &mut Vec<u8>) {
         let connection = self.members.next_connection();
         let to = Address::Birth(self.shared.me());
-        let draft = self.draft(to, will);
+        let draft = self.draft(to, None, will);
         packet::put(will, &Message::Death(Death { connection, leaving: false }));
         self.seal(draft, will);
-    }
-
-    /// Whether the server is to keep this node's birth and its Will. Clients come and go under
-    /// names of their own: theirs would pile up.
-    pub fn is_presence_retained(&self) -> bool {
-        self.shared.config.resident || self.shared.config.slots > 0
     }
 
     /// Accepts a canvas as its origin. News come as [`Event::Accepted`] and [`Event::Job`].
@@ -319,10 +347,11 @@ impl Node {
             Input::Connected => self.on_connected(),
             Input::Disconnected => {
                 self.shared.connected = false;
-                self.shared.outbox.clear_wire();
-                self.shared.blobs.clear_wire();
+                self.clear_wire();
             }
-            Input::Packet { to, packet } => self.on_packet(to, packet),
+            // Before that, nobody could be answered.
+            Input::Packet { to, packet } if self.shared.connected => self.on_packet(to, packet),
+            Input::Packet { .. } => {}
             Input::Executed { run, outcome } => self.worker.on_executed(&mut self.shared, run, outcome),
             Input::Logged { run, text } => self.worker.on_logged(&mut self.shared, run, text),
             Input::ChunkLoaded { module, index, to, bytes } => {
@@ -351,11 +380,20 @@ impl Node {
         self.settle();
         self.check_drained();
         while self.shared.connected {
-            let to = self.shared.outbox.pop_marked()?;
-            if self.compose_packet(to, buf) {
-                let retain = matches!(to, Address::Birth(_)) && self.is_presence_retained();
-                return Some(Transmit { to, retain });
+            if let Some(answer) = self.shared.sessions.pop_answer(now) {
+                let to = Address::Node(answer.to);
+                self.compose_answer(answer, buf);
+                return Some(Transmit { to });
             }
+            let Some(to) = self.shared.outbox.pop_marked() else {
+                break;
+            };
+            if self.compose_packet(to, buf) {
+                return Some(Transmit { to });
+            }
+        }
+        if let Some(at) = self.shared.sessions.next_answer() {
+            self.shared.timers.set_earlier(Timer::Answers, at);
         }
         None
     }
@@ -410,6 +448,9 @@ impl Node {
         self.client.validate(&self.shared);
         self.modules.validate(&self.shared);
         self.shared.blobs.validate(&self.shared);
+        for node in self.shared.sessions.knocked() {
+            assert!(self.shared.timers.is_set(Timer::Knock(node)), "{node} is knocked at again");
+        }
         assert!(self.shared.outbox.loopback.is_empty(), "everything for this node itself was delivered");
     }
 
@@ -423,8 +464,8 @@ impl Node {
         self.origin.validate_idle();
         self.worker.validate_idle();
         self.shared.blobs.validate_idle();
-        let timers: Vec<Timer> =
-            self.shared.timers.iter().filter(|timer| !matches!(timer, Timer::Claim | Timer::Forget)).collect();
+        let presence = |timer: &Timer| matches!(timer, Timer::Claim | Timer::Members | Timer::Forget);
+        let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| !presence(timer)).collect();
         assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
     }
 }
@@ -434,8 +475,7 @@ impl Node {
     fn on_connected(&mut self) {
         self.shared.connected = true;
         // What was written while nobody could hear is old by now.
-        self.shared.outbox.clear_wire();
-        self.shared.blobs.clear_wire();
+        self.clear_wire();
         blobs::on_connected(&mut self.shared);
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
@@ -444,48 +484,126 @@ impl Node {
         self.client.on_connected(&mut self.shared);
     }
 
+    /// Forgets what a lost connection would have carried.
+    fn clear_wire(&mut self) {
+        self.shared.outbox.clear_wire();
+        self.shared.blobs.clear_wire();
+        let knocked: Vec<NodeId> = self.shared.sessions.knocked().collect();
+        knocked.into_iter().for_each(|node| self.shared.timers.cancel(Timer::Knock(node)));
+        self.shared.timers.cancel(Timer::Answers);
+        self.shared.sessions.on_disconnected();
+    }
+
     fn on_packet(&mut self, to: Address, bytes: &[u8]) {
         match packet::open(&self.shared.config.keys, self.shared.me(), &mut bytes.to_vec()) {
             Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
-            Err(error) => {
-                self.members.on_nonsense(&mut self.shared, to);
-                self.shared.event(Event::Rejected { sender: None, error });
-            }
+            Err(error) => self.reject(None, error),
         }
+    }
+
+    fn reject(&mut self, sender: Option<NodeId>, error: PacketError) {
+        self.shared.event(Event::Rejected { sender, error });
     }
 
     fn on_messages(&mut self, to: Address, header: &Header, plaintext: &[u8]) {
         let (from, epoch) = (header.sender, header.epoch);
-        if from == self.shared.me() && epoch == self.shared.epoch {
-            self.on_echo(plaintext);
+        if from == self.shared.me() {
+            self.on_own_name(epoch, plaintext);
             return;
         }
-        let misplaced = matches!(to, Address::Birth(node) if node != from);
-        if misplaced {
-            self.members.on_nonsense(&mut self.shared, to);
-            let error = packet::PacketError::Misdirected;
-            self.shared.event(Event::Rejected { sender: Some(from), error });
+        if matches!(to, Address::Birth(node) if node != from) {
+            self.reject(Some(from), PacketError::Misdirected);
             return;
         }
-        self.members.on_heard(self.shared.now, from, epoch);
+        // What the header says counts, and not where it was published.
+        let directed = header.destination.is_some();
+        let Shared { sessions, rng, now, config, .. } = &mut self.shared;
+        let fresh = match sessions.judge(*now, rng, header, directed, config.limits.nodes_max) {
+            Standing::Fresh { opens } => {
+                self.on_fresh(from, epoch, opens);
+                true
+            }
+            // A Will is older than what its sender has said since.
+            Standing::Repeated if !directed && is_will(plaintext) => false,
+            Standing::Repeated => return self.reject(Some(from), PacketError::Repeated),
+            Standing::Unproven if !directed => false,
+            // A knock is answered, and says nothing.
+            Standing::Unproven if plaintext.is_empty() => return,
+            Standing::Unproven => return self.reject(Some(from), PacketError::Unproven),
+        };
         for message in packet::messages(plaintext) {
+            let (sequence, challenge) = (header.sequence, header.challenge);
             match message {
-                Ok(message) if from == self.shared.me() => {
-                    self.members.on_other_self(&mut self.shared, epoch, &message);
-                }
-                Ok(message) => self.on_message(from, epoch, header.sequence, message),
-                Err(error) => self.shared.event(Event::Rejected { sender: Some(from), error }),
+                Ok(message) if fresh => self.on_message(from, epoch, sequence, message),
+                Ok(message) => self.on_hearsay(from, Told { epoch, sequence, fresh }, challenge, message),
+                Err(error) => self.reject(Some(from), error),
             }
         }
     }
 
-    /// A packet of this node came back to it: only the Will of an earlier connection matters,
-    /// since it has overwritten the birth.
-    fn on_echo(&mut self, plaintext: &[u8]) {
+    /// Something that was sealed in this node's name: by itself, by an incarnation before, or by a twin.
+    fn on_own_name(&mut self, epoch: Epoch, plaintext: &[u8]) {
+        if epoch == self.shared.epoch {
+            return;
+        }
         for message in packet::messages(plaintext).flatten() {
-            if matches!(message, Message::Death(Death { leaving: false, .. })) {
-                self.members.publish(&mut self.shared, self.modules.digest());
+            self.members.on_other_self(&mut self.shared, epoch, &message);
+        }
+    }
+
+    /// A packet counts: its sender is there, in this incarnation.
+    fn on_fresh(&mut self, from: NodeId, epoch: Epoch, opens: bool) {
+        if opens {
+            self.origin.on_session(&mut self.shared, from, epoch);
+            self.worker.on_session(&mut self.shared, from, epoch);
+            self.client.on_session(&mut self.shared, from);
+        }
+        self.members.on_proven(&mut self.shared, from, epoch, opens);
+        if self.shared.sessions.answered(from) {
+            self.shared.timers.cancel(Timer::Knock(from));
+            self.shared.outbox.mark_wire(Address::Node(from));
+        }
+    }
+
+    /// A node does not answer.
+    fn on_knock_timer(&mut self, node: NodeId) {
+        let shared = &mut self.shared;
+        if !shared.sessions.is_silent(node) {
+            shared.outbox.mark_wire(Address::Node(node));
+            return;
+        }
+        shared.outbox.forget(Address::Node(node));
+        shared.blobs.forget(node);
+        self.members.on_silent(shared, node);
+        self.origin.on_silent(shared, node);
+        self.modules.on_silent(shared, &self.members, node);
+        self.client.on_silent(shared, &self.members, node);
+    }
+
+    /// Something that was told to everybody, and may be a recording: it changes what this node asks, at most.
+    fn on_hearsay(&mut self, from: NodeId, told: Told, challenge: u64, message: Message) {
+        match message {
+            Message::Birth(birth) => self.on_birth(from, told, birth),
+            Message::Death(death) => self.on_death(from, told.epoch, death),
+            Message::Available(available) => self.on_available(from, told, &available),
+            Message::Hello if Members::is_present(&self.shared) => {
+                let birth = self.members.birth(&self.shared, self.modules.digest());
+                self.answer(from, challenge, Message::Birth(birth));
             }
+            Message::VitalsRequest if Members::is_present(&self.shared) => {
+                let vitals = self.vitals();
+                self.answer(from, challenge, Message::Vitals(vitals));
+            }
+            Message::Hello | Message::VitalsRequest => {}
+            _ => self.reject(Some(from), PacketError::Unproven),
+        }
+    }
+
+    /// Answers a question that everybody was asked, not too often: it may be a recording.
+    fn answer(&mut self, to: NodeId, challenge: u64, message: Message) {
+        if self.hearsay.take(self.shared.now, self.shared.config.limits.nodes_max) {
+            let at = self.members.answer_at(&mut self.shared);
+            self.shared.sessions.answer(at, Answer { to, proof: challenge, message: Some(message) });
         }
     }
 
@@ -493,14 +611,18 @@ impl Node {
         let shared = &mut self.shared;
         let around = Around { modules: &self.modules, members: &self.members };
         match message {
-            Message::Birth(birth) => self.on_birth(from, epoch, birth),
-            Message::Death(death) => {
-                if self.members.on_death(shared, from, epoch, death) {
-                    self.origin.on_death(shared, from, epoch, death.leaving);
-                    self.client.on_death(shared, &self.members, from, death.leaving);
-                }
+            Message::Birth(birth) => self.on_birth(from, Told { epoch, sequence, fresh: true }, birth),
+            Message::Death(death) => self.on_death(from, epoch, death),
+            Message::Available(available) => self.on_available(from, Told { epoch, sequence, fresh: true }, &available),
+            Message::Hello => {
+                let birth = self.members.birth(shared, self.modules.digest());
+                shared.outbox.send(from, Message::Birth(birth));
             }
-            Message::Available(available) => self.on_available(from, epoch, &available),
+            Message::MembersRequest(request) => {
+                let list = self.members.list(shared, &request);
+                shared.outbox.send(from, Message::MemberList(list));
+            }
+            Message::MemberList(list) => shared.event(Event::Members(from, list)),
             Message::Fetch(fetch) => {
                 self.modules.on_digest(shared, from, fetch.modules);
                 self.origin.on_fetch(shared, from, epoch, sequence, fetch);
@@ -511,12 +633,6 @@ impl Node {
             Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
-            Message::Hello => self.origin.on_hello(shared, &self.modules, from, epoch),
-            Message::Welcome(welcome) => {
-                self.modules.on_digest(shared, from, welcome.modules);
-                self.client.on_welcome(shared, from, welcome);
-                self.client.check_ready(shared, &self.modules, &self.members);
-            }
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
             Message::Accepted(accepted) => self.client.on_accepted(shared, from, accepted),
             Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
@@ -525,9 +641,14 @@ impl Node {
                 shared.blobs.release(Holder::Ended { client: from, job: job.number });
                 self.origin.on_ended_ack(shared, job);
             }
-            Message::Revoke(revoke) => self.origin.on_revoke(shared, from, epoch, &revoke),
+            Message::Revoke(revoke) => self.origin.on_revoke(shared, &revoke),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
-            Message::ManifestRequest(_) => self.modules.on_manifest_request(shared, from),
+            Message::ManifestRequest(request) => {
+                if !self.modules.on_manifest_request(shared, from, request) {
+                    let birth = self.members.birth(shared, self.modules.digest());
+                    shared.outbox.send(from, Message::Birth(birth));
+                }
+            }
             Message::Manifests(manifests) => {
                 if self.modules.on_manifests(shared, from, manifests) {
                     self.origin.reconsider();
@@ -554,7 +675,7 @@ impl Node {
             Message::Progress(progress) => self.origin.on_progress(shared, from, &progress),
             Message::PermitRequest(request) => self.origin.on_permit_request(shared, &self.members, from, request),
             Message::Permit(permit) => self.origin.on_permit(shared, from, &permit),
-            Message::Drain(drain) => self.on_drain(from, epoch, &drain),
+            Message::Drain(drain) => self.on_drain(from, &drain),
             Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
             Message::StepNews(news) => self.on_step_news(from, news),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
@@ -566,18 +687,26 @@ impl Node {
         }
     }
 
-    fn on_birth(&mut self, from: NodeId, epoch: Epoch, birth: Birth) {
+    fn on_birth(&mut self, from: NodeId, told: Told, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
         let slots = birth.slots;
-        if self.members.on_birth(&mut self.shared, from, epoch, birth) {
-            self.origin.on_birth(&mut self.shared, from, epoch, slots);
-            self.worker.on_origin(&mut self.shared, from, epoch);
-            self.client.on_member(&mut self.shared, &self.members, from);
+        let is_news = self.members.on_birth(&mut self.shared, from, told, birth);
+        if is_news || told.fresh {
+            self.origin.on_birth(&mut self.shared, from, told, slots);
+            self.client.on_member(&mut self.shared, &self.modules, &self.members, from);
+        }
+        self.worker.on_hearsay(&mut self.shared, from, told.epoch);
+    }
+
+    fn on_death(&mut self, from: NodeId, epoch: Epoch, death: Death) {
+        if self.members.on_death(&mut self.shared, from, epoch, death) {
+            self.origin.on_death(&mut self.shared, from, epoch, death.leaving);
+            self.client.on_death(&mut self.shared, &self.members, from, death.leaving);
         }
     }
 
-    fn on_available(&mut self, from: NodeId, epoch: Epoch, available: &Available) {
-        self.worker.on_origin(&mut self.shared, from, epoch);
+    fn on_available(&mut self, from: NodeId, told: Told, available: &Available) {
+        self.worker.on_hearsay(&mut self.shared, from, told.epoch);
         self.modules.on_digest(&mut self.shared, from, available.modules);
         let me = self.shared.me();
         let features = &self.shared.config.features;
@@ -592,7 +721,7 @@ impl Node {
         }
         self.modules.on_wanted(&mut self.shared, from, &missing);
         if fits {
-            self.worker.on_available(&mut self.shared, from, epoch, available);
+            self.worker.on_available(&mut self.shared, from, told.fresh, available);
         }
     }
 
@@ -649,6 +778,10 @@ impl Node {
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Blobs => self.on_blobs_timer(),
             Timer::Claim => self.members.announce(shared, self.modules.digest()),
+            Timer::Members => self.members.on_look_timer(shared),
+            Timer::Knock(node) => self.on_knock_timer(node),
+            // What is due is sent next.
+            Timer::Answers => {}
         }
     }
 }
@@ -683,7 +816,7 @@ impl Node {
         let is_wanted = |from, want: &Want| match want {
             Want::Args(attempt) => worker.holds(from, *attempt),
             Want::Result { attempt, .. } => origin.is_open(*attempt),
-            Want::Canvas { epoch, submit } => origin.is_session(from, *epoch, submit.token),
+            Want::Canvas { epoch, .. } => origin.is_session(from, *epoch),
             Want::Ended(job) => client.follows(*job),
             Want::Step(_) => true,
         };
@@ -729,7 +862,7 @@ impl Node {
 impl Node {
     /// Leases what is ready, and delivers what this node has for itself.
     fn settle(&mut self) {
-        let me = self.shared.me();
+        let (me, epoch) = (self.shared.me(), self.shared.epoch);
         for _ in 0..LOOPBACK_MAX {
             let around = Around { modules: &self.modules, members: &self.members };
             self.origin.dispatch(&mut self.shared, &around);
@@ -739,7 +872,7 @@ impl Node {
                 let mut messages = Vec::new();
                 let mut put = |message: &Message| messages.push(message.clone());
                 let room = Room { left: usize::MAX >> 1, packet: usize::MAX >> 1 };
-                self.worker.compose(&mut self.shared, self.modules.digest(), me, room, &mut put);
+                self.worker.compose(&mut self.shared, self.modules.digest(), (me, epoch), room, &mut put);
                 self.origin.compose(&mut self.shared, me, room, &mut put);
                 self.shared.outbox.loopback.extend(messages);
             }
@@ -754,9 +887,54 @@ impl Node {
         }
     }
 
+    /// Seals an answer, which proves itself by the question.
+    fn compose_answer(&mut self, answer: Answer, buf: &mut Vec<u8>) {
+        let draft = self.draft(Address::Node(answer.to), Some(answer.proof), buf);
+        if let Some(message) = answer.message {
+            packet::put(buf, &message);
+        }
+        self.seal(draft, buf);
+    }
+
+    /// Knocks at a node whose challenge is not known, if something waits for it. Returns whether it is time for it.
+    fn compose_knock(&mut self, to: NodeId, buf: &mut Vec<u8>) -> bool {
+        if !self.has_for(to) {
+            if self.shared.sessions.answered(to) {
+                self.shared.timers.cancel(Timer::Knock(to));
+            }
+            return false;
+        }
+        match self.shared.sessions.knock(to, self.shared.now) {
+            Knocking::Waits => false,
+            Knocking::Now(again) => {
+                self.shared.timers.set(Timer::Knock(to), again);
+                let draft = self.draft(Address::Node(to), None, buf);
+                self.seal(draft, buf);
+                true
+            }
+        }
+    }
+
+    /// Whether something is to be said to a node.
+    fn has_for(&self, node: NodeId) -> bool {
+        self.shared.outbox.has(Address::Node(node))
+            || self.shared.blobs.has_for(node)
+            || self.worker.has_for(node)
+            || self.origin.has_for(node)
+    }
+
     /// Seals what there is for an address into `buf`. Returns whether there was anything.
     fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>) -> bool {
-        let (budget, draft) = (self.budget(to), self.draft(to, buf));
+        let mut proof = None;
+        if let Address::Node(node) = to
+            && node != self.shared.me()
+        {
+            proof = self.shared.sessions.proof(node, self.shared.now);
+            if proof.is_none() {
+                return self.compose_knock(node, buf);
+            }
+        }
+        let (budget, draft) = (self.budget(to), self.draft(to, proof, buf));
         let left = |buf: &Vec<u8>| budget.saturating_sub(draft.message_bytes(buf));
         let overdue = matches!(to, Address::Node(node) if self.shared.blobs.is_overdue(node));
         let mut messages = 0;
@@ -782,7 +960,9 @@ impl Node {
             if !overdue {
                 let room = Room { left: left(buf), packet: budget };
                 let mut put = |message: &Message| packet::put(buf, message);
-                self.worker.compose(&mut self.shared, self.modules.digest(), node, room, &mut put);
+                if let Some(epoch) = self.shared.sessions.epoch_of(node) {
+                    self.worker.compose(&mut self.shared, self.modules.digest(), (node, epoch), room, &mut put);
+                }
                 let room = Room { left: left(buf), packet: budget };
                 let mut put = |message: &Message| packet::put(buf, message);
                 self.origin.compose(&mut self.shared, node, room, &mut put);
@@ -822,9 +1002,12 @@ impl Node {
     }
 
     /// Begins the next packet in `buf`.
-    fn draft(&self, to: Address, buf: &mut Vec<u8>) -> Draft {
-        let Shared { config, epoch, .. } = &self.shared;
-        Draft::begin(&config.keys[0], config.name, to, *epoch, self.sequence + 1, buf)
+    fn draft(&mut self, to: Address, proof: Option<u64>, buf: &mut Vec<u8>) -> Draft {
+        let Shared { sessions, rng, now, config, epoch, .. } = &mut self.shared;
+        let challenge = sessions.challenge(*now, rng);
+        let (sender, sequence) = (config.name, self.sequence + 1);
+        let envelope = Envelope { sender, to, epoch: *epoch, sequence, challenge, proof };
+        Draft::begin(&config.keys[0], &envelope, buf)
     }
 
     /// Ends the packet. Its number is taken: no other is ever sealed with it.

@@ -64,7 +64,7 @@ use self::ticket::Ticket;
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Event, SubmitId};
-use crate::members::Members;
+use crate::members::{Members, Told};
 use crate::modules::Modules;
 use crate::shared::Shared;
 use crate::time::ms;
@@ -339,18 +339,34 @@ impl Origin {
 
     /// A worker gives credit.
     pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
-        let answers = fetch.origin_epoch == Some(shared.epoch);
         let peer = self.peer(shared, from, epoch);
-        peer.take_back(epoch, sequence, shared.now);
-        let Some(lost) = peer.meet(epoch, answers, shared.now) else { return };
-        if peer.on_fetch(shared.epoch, sequence, fetch, shared.now) {
-            shared.timers.set_earlier(Timer::Leases(from), shared.now);
-        }
+        peer.on_fetch(shared.epoch, sequence, fetch, shared.now);
         if !peer.outgoing.is_empty() {
             shared.outbox.mark(Address::Node(from));
         }
         self.dispatch_due = true;
-        self.give_up(shared, lost);
+    }
+
+    /// A node is there in this incarnation: what another one held is lost.
+    pub(crate) fn on_session(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
+        if let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.epoch != epoch) {
+            let lost = peer.restart(epoch);
+            self.give_up(shared, lost);
+        }
+    }
+
+    /// A node does not answer: what it has not confirmed goes elsewhere.
+    pub(crate) fn on_silent(&mut self, shared: &mut Shared, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let lost = peer.on_silent(shared.now);
+            self.give_up(shared, lost);
+        }
+        self.dispatch_due = true;
+    }
+
+    /// Whether there is something to say to a worker.
+    pub(crate) fn has_for(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.has_something())
     }
 
     /// What is known of a worker. Those without leases are forgotten when there are too many.
@@ -378,10 +394,7 @@ impl Origin {
     /// A worker says what it holds.
     pub(crate) fn on_renew(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, renew: &Renew) {
         let peer = self.peer(shared, from, epoch);
-        if peer.epoch != epoch {
-            return;
-        }
-        (peer.suspected, peer.heard) = (false, shared.now);
+        peer.suspected = false;
         let named = |started| move |attempt: &Attempt| (*attempt, started);
         let held = renew.started.iter().map(named(true)).chain(renew.queued.iter().map(named(false)));
         for (attempt, started) in held {
@@ -415,9 +428,7 @@ impl Origin {
         epoch: Epoch,
         results: TaskResults,
     ) {
-        let answers = results.origin_epoch == shared.epoch;
         let peer = self.peer(shared, from, epoch);
-        let Some(lost) = peer.meet(epoch, answers, shared.now) else { return };
         peer.suspected = false;
         let mut missing = peer.missing.remove(&results.number).unwrap_or_default();
         let mut effects = core::mem::take(&mut self.effects);
@@ -425,6 +436,11 @@ impl Origin {
         for result in results.results {
             let attempt = result.attempt;
             let mut outcome = result.outcome;
+            if self.adopting && self.jobs.get(&attempt.job).is_some_and(|job| job.is_unready(attempt.step)) {
+                // What comes before it, another worker will tell again: then it counts.
+                missing.insert(attempt, ());
+                continue;
+            }
             if let Some(blob) = result.blob.filter(|_| self.is_open(attempt)) {
                 let max = shared.config.limits.result_bytes_max;
                 if blob.bytes <= max {
@@ -453,7 +469,6 @@ impl Origin {
         } else if let Some(peer) = self.peers.get_mut(&from) {
             peer.miss(results.number, missing);
         }
-        self.give_up(shared, lost);
         self.dispatch_due = true;
     }
 
@@ -495,20 +510,20 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// A node is there: for the first time, again, or in another incarnation.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, slots: u16) {
+    /// A node says that it is there: for the first time, again, or in another incarnation. What may be a recording
+    /// makes this origin ask a worker, if there is something to ask for.
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, told: Told, slots: u16) {
         if slots > 0 {
             self.call_soon(shared);
         }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        if peer.epoch == epoch {
+        if told.fresh {
             peer.extend(shared.now);
             peer.suspected = false;
-        } else if !peer.is_over(epoch) {
-            // A birth may be old by nature: the worker that is known has time to contradict.
-            peer.suspect(shared.now, false);
+        } else if !peer.leases.is_empty() && (peer.suspected || peer.epoch != told.epoch) {
+            shared.outbox.send(node, Message::Hello);
         }
         shared.timers.set_earlier(Timer::Leases(node), shared.now + LEASES);
         // A new node may be the first that fits.
@@ -578,9 +593,9 @@ impl Origin {
         self.jobs.get(&number).is_some_and(|job| job.ended) || self.archive.get(number).is_some()
     }
 
-    /// Whether a client has this token.
-    pub(crate) fn is_session(&self, client: NodeId, epoch: Epoch, token: u64) -> bool {
-        self.sessions.get(&client).is_some_and(|session| session.epoch == epoch && session.token == token)
+    /// Whether a client is still the one that has handed something in.
+    pub(crate) fn is_session(&self, client: NodeId, epoch: Epoch) -> bool {
+        self.sessions.get(&client).is_some_and(|session| session.epoch == epoch)
     }
 }
 

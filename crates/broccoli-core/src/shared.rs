@@ -10,6 +10,7 @@ use litemap::LiteMap;
 use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::io::{Action, Event};
+use crate::sessions::Sessions;
 use crate::time::{Instant, Wall};
 use crate::timers::Timers;
 
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) actions: VecDeque<Action>,
     pub(crate) rng: Rng,
     pub(crate) blobs: Blobs,
+    pub(crate) sessions: Sessions,
     /// Longest packet that the link takes.
     pub(crate) link_bytes_max: u32,
 }
@@ -53,6 +55,7 @@ impl Shared {
         // One that did not fit is put back.
         see("outbox", waiting.unwrap_or(0), self.config.limits.outbox_max + 1);
         self.blobs.sizes(&self.config.limits, see);
+        self.sessions.sizes(self.config.limits.nodes_max, see);
         see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
     }
 
@@ -166,6 +169,16 @@ impl Outbox {
     /// Puts back a message that did not fit.
     pub(crate) fn unpop(&mut self, to: Address, message: Message) {
         self.queues.entry(to).or_default().push_front(message);
+    }
+
+    /// Whether messages wait for an address.
+    pub(crate) fn has(&self, to: Address) -> bool {
+        self.queues.contains_key(&to)
+    }
+
+    /// Forgets what waits for an address.
+    pub(crate) fn forget(&mut self, to: Address) {
+        self.queues.remove(&to);
     }
 
     /// Forgets what a lost connection would have carried. The roles repeat what matters.

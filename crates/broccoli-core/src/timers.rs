@@ -59,6 +59,12 @@ pub(crate) enum Timer {
     Blobs,
     /// Members: ask again whether the name is taken.
     Claim,
+    /// Members: see who was not heard of for long.
+    Members,
+    /// Sessions: knock again at this node, or take it for silent.
+    Knock(NodeId),
+    /// Sessions: an answer is due.
+    Answers,
 }
 
 /// An ordered table with at most one time for each timer.

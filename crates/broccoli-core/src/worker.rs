@@ -53,8 +53,8 @@ const RENEW: Duration = ms(1_000);
 const WAIT_MAX: Duration = ms(50);
 /// Capacity that was offered to one origin is offered to the others after this time.
 const OFFER: Duration = ms(10);
-/// A token is replaced after this time; the one before stays valid.
-const TOKEN_AGE_MAX: Duration = ms(2_000);
+/// A call for help that may be a recording is answered at most this often.
+const HEARSAY_AGAIN: Duration = ms(20);
 /// Results are repeated after this time, doubled up to the maximum.
 const RESULTS_AGAIN: Duration = ms(250);
 const RESULTS_AGAIN_MAX: Duration = ms(5_000);
@@ -98,13 +98,6 @@ struct Link {
     seen: u32,
     /// Which of the 64 batches before it have come, the last one in the lowest bit.
     seen_before: u64,
-    /// The incarnation of the origin that the next `Fetch` answers, if it is not that one.
-    answers: Option<Epoch>,
-    /// The incarnation of the origin that was last told what is held for the one before.
-    reported: Option<Epoch>,
-    token: u64,
-    token_before: u64,
-    token_since: Instant,
     /// Tasks that the origin may still send.
     credit: u32,
     fetch_due: bool,
@@ -112,15 +105,17 @@ struct Link {
     withheld: bool,
     held: BTreeMap<Attempt, Held>,
     /// Results that have not been sent.
-    done: VecDeque<(Epoch, TaskResult)>,
+    done: VecDeque<Done>,
     /// Results that have been sent and not acknowledged, by their number.
     unacked: VecDeque<Unacked>,
     last_number: u32,
     returns: Vec<Attempt>,
     renew_due: bool,
     result_bytes_max: u32,
-    /// When the origin was last heard of.
-    heard: Instant,
+    /// When the origin was last heard of, in a packet that counts.
+    heard: Option<Instant>,
+    /// When a call of it was last answered.
+    called: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -164,6 +159,14 @@ struct Running {
 }
 
 #[derive(Debug)]
+struct Done {
+    /// The incarnation of the origin that leased it.
+    epoch: Epoch,
+    since: Instant,
+    result: TaskResult,
+}
+
+#[derive(Debug)]
 struct Unacked {
     results: TaskResults,
     sent: Instant,
@@ -183,31 +186,45 @@ impl Worker {
         self.tasks_run
     }
 
-    /// An origin is there. If it has restarted it learns what is held for it, and what is done.
-    pub(crate) fn on_origin(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
+    /// A node is there in a new incarnation. An origin learns what is held for the one before, and what is done.
+    pub(crate) fn on_session(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
         let Some(link) = self.links.get_mut(&from) else {
             return;
         };
-        let has_restarted = link.epoch.is_some_and(|known| known != epoch) && link.reported != Some(epoch);
-        if has_restarted && !link.held.is_empty() {
-            (link.reported, link.answers) = (Some(epoch), Some(epoch));
-            (link.fetch_due, link.renew_due) = (true, true);
+        if link.epoch.is_some_and(|known| known != epoch) && !link.held.is_empty() {
+            link.fetch_due = true;
+            link.renew_due = true;
             link.unacked.iter_mut().for_each(|unacked| unacked.again = true);
             shared.outbox.mark(Address::Node(from));
         }
     }
 
-    /// An origin calls for help, and this node fits.
-    pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, available: &Available) {
+    /// Somebody says that an origin is there in this incarnation. If it is another one than that which holds leases here, it
+    /// is asked.
+    pub(crate) fn on_hearsay(&self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
+        let is_other = |link: &Link| link.epoch.is_some_and(|known| known != epoch) && !link.held.is_empty();
+        let is_known = shared.sessions.epoch_of(from) == Some(epoch);
+        if !is_known && self.links.get(&from).is_some_and(|link| is_other(link)) {
+            shared.outbox.send(from, Message::Hello);
+        }
+    }
+
+    /// An origin calls for help, and this node fits. `fresh`: the call is no recording.
+    pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, fresh: bool, available: &Available) {
         if shared.config.slots == 0 || shared.draining || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
         }
         let free = self.window(shared);
-        if self.link(shared, from).is_some_and(|link| link.credit == 0) && free == 0 {
+        let Some(link) = self.link(shared, from) else {
+            return;
+        };
+        let is_early = link.called.is_some_and(|called| shared.now - called < HEARSAY_AGAIN);
+        if (link.credit == 0 && free == 0) || (is_early && !fresh) {
             // Without credit the link stays in the round: it gets the next capacity that is freed.
             return;
         }
-        self.fetch(shared, from, epoch);
+        link.called = Some(shared.now);
+        self.fetch(shared, from);
     }
 
     /// Tasks to run.
@@ -225,11 +242,7 @@ impl Worker {
         let Some(link) = self.link(shared, from) else {
             return;
         };
-        if lease.token != link.token && lease.token != link.token_before {
-            // Made for an earlier time of this worker. The origin learns the token that counts.
-            self.fetch(shared, from, epoch);
-            return;
-        }
+        link.heard = Some(shared.now);
         if link.epoch != Some(epoch) {
             link.epoch = Some(epoch);
             (link.seen, link.seen_before) = (0, 0);
@@ -285,7 +298,7 @@ impl Worker {
                 shared.outbox.mark(Address::Node(from));
             }
             Fate::Failed(text) => {
-                link.keep_result(epoch, attempt, Err(Failure::new(Cause::Unfit, text)));
+                link.keep_result(shared, from, (epoch, attempt), Err(Failure::new(Cause::Unfit, text)));
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
@@ -392,7 +405,7 @@ impl Worker {
         let Some(link) = self.links.get_mut(&from).filter(|_| ack.worker_epoch == shared.epoch) else {
             return;
         };
-        link.heard = shared.now;
+        link.heard = Some(shared.now);
         for number in &ack.numbers {
             let at = link.unacked.binary_search_by_key(number, |unacked| unacked.results.number);
             if let Some(unacked) = at.ok().and_then(|at| link.unacked.remove(at)) {
@@ -466,7 +479,8 @@ impl Worker {
         let Some(link) = self.links.get_mut(&origin) else {
             return;
         };
-        let (now, held) = (shared.now, &mut link.held);
+        let now = shared.now;
+        let held = &mut link.held;
         link.unacked.retain(|unacked| {
             let keep = now - unacked.first_sent < RESULTS_KEPT;
             unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
@@ -474,7 +488,12 @@ impl Worker {
             });
             keep
         });
-        let mut next = None;
+        while link.done.front().is_some_and(|done| now - done.since >= RESULTS_KEPT) {
+            if let Some(done) = link.done.pop_front() {
+                link.held.remove(&done.result.attempt);
+            }
+        }
+        let mut next = (!link.done.is_empty()).then_some(now + RESULTS_AGAIN_MAX);
         for unacked in &mut link.unacked {
             let at = unacked.sent + (RESULTS_AGAIN * (1 << unacked.tries.min(6))).min(RESULTS_AGAIN_MAX);
             if at <= now {
@@ -533,13 +552,14 @@ impl Worker {
         &mut self,
         shared: &mut Shared,
         modules: u64,
-        to: NodeId,
+        (to, epoch): (NodeId, Epoch),
         room: Room,
         put: &mut impl FnMut(&Message),
     ) {
         let window = self.window(shared);
         let full = self.results_room(shared) == 0;
-        let active = self.links.values().filter(|link| shared.now - link.heard < ACTIVE).count() as u32;
+        let is_active = |link: &Link| link.heard.is_some_and(|heard| shared.now - heard < ACTIVE);
+        let active = self.links.iter().filter(|(origin, link)| **origin == to || is_active(link)).count() as u32;
         let Some(link) = self.links.get_mut(&to) else {
             return;
         };
@@ -553,7 +573,7 @@ impl Worker {
         // An origin that has restarted must know the worker before it believes what is held.
         if core::mem::take(&mut link.fetch_due) {
             link.credit = if core::mem::take(&mut link.withheld) { 0 } else { share(window, active) };
-            put(&Message::Fetch(link.fetch(shared, modules, full)));
+            put(&Message::Fetch(link.fetch(shared, epoch, modules, full)));
         }
         if core::mem::take(&mut link.renew_due) {
             link.put_renews(put);
@@ -565,6 +585,11 @@ impl Worker {
 }
 
 impl Worker {
+    /// Whether there is something to say to an origin.
+    pub(crate) fn has_for(&self, origin: NodeId) -> bool {
+        self.links.get(&origin).is_some_and(|link| link.has_something())
+    }
+
     /// The link to an origin, made when it is new. None if there are too many.
     fn link(&mut self, shared: &mut Shared, origin: NodeId) -> Option<&mut Link> {
         if !self.links.contains_key(&origin) && self.links.len() >= shared.config.limits.nodes_max {
@@ -572,15 +597,13 @@ impl Worker {
             let idle = *idle?.0;
             self.links.remove(&idle);
         }
-        let link = self.links.entry(origin).or_insert_with(|| Box::new(Link::new(shared)));
-        link.heard = shared.now;
+        let link = self.links.entry(origin).or_insert_with(|| Box::new(Link::new()));
         Some(link)
     }
 
     /// Sends an origin a new snapshot of its credit.
-    fn fetch(&mut self, shared: &mut Shared, origin: NodeId, epoch: Epoch) {
+    fn fetch(&mut self, shared: &mut Shared, origin: NodeId) {
         if let Some(link) = self.link(shared, origin) {
-            link.answers = Some(epoch);
             (link.fetch_due, link.withheld) = (true, false);
             shared.outbox.mark(Address::Node(origin));
         }
@@ -619,7 +642,7 @@ impl Worker {
         };
         let epoch = *epoch;
         let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
-        link.keep_result(epoch, attempt, outcome);
+        link.keep_result(shared, origin, (epoch, attempt), outcome);
         link.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
     }
@@ -788,17 +811,11 @@ impl Link {
         assert!(unacked == 0 || shared.timers.is_set(Timer::Results(origin)), "results are sent again");
     }
 
-    fn new(shared: &mut Shared) -> Link {
-        let token = shared.rng.next();
+    fn new() -> Link {
         Link {
             epoch: None,
             seen: 0,
             seen_before: 0,
-            answers: None,
-            reported: None,
-            token,
-            token_before: token,
-            token_since: shared.now,
             credit: 0,
             fetch_due: false,
             withheld: false,
@@ -809,14 +826,28 @@ impl Link {
             returns: Vec::new(),
             renew_due: false,
             result_bytes_max: u32::MAX,
-            heard: shared.now,
+            heard: None,
+            called: None,
         }
     }
 
+    fn has_something(&self) -> bool {
+        let is_due = self.fetch_due || self.renew_due || !self.returns.is_empty() || !self.done.is_empty();
+        is_due || self.unacked.iter().any(|unacked| unacked.again)
+    }
+
     /// Keeps what an attempt came to until the origin has it.
-    fn keep_result(&mut self, epoch: Epoch, attempt: Attempt, outcome: Result<Cbor, Failure>) {
+    fn keep_result(
+        &mut self,
+        shared: &mut Shared,
+        origin: NodeId,
+        (epoch, attempt): (Epoch, Attempt),
+        outcome: Result<Cbor, Failure>,
+    ) {
         self.held.insert(attempt, Held::Done);
-        self.done.push_back((epoch, TaskResult { attempt, outcome, blob: None }));
+        let result = TaskResult { attempt, outcome, blob: None };
+        self.done.push_back(Done { epoch, since: shared.now, result });
+        shared.timers.set_earlier(Timer::Results(origin), shared.now + RESULTS_AGAIN_MAX);
     }
 
     /// Whether a batch comes for the first time; notes that it has come.
@@ -843,17 +874,11 @@ impl Link {
         named * ATTEMPT_BYTES + if self.fetch_due { FETCH_BYTES } else { 0 }
     }
 
-    fn fetch(&mut self, shared: &mut Shared, modules: u64, full: bool) -> Fetch {
-        if shared.now - self.token_since > TOKEN_AGE_MAX {
-            self.token_before = self.token;
-            self.token = shared.rng.next();
-            self.token_since = shared.now;
-        }
-        let origin_epoch = self.answers.take().or(self.epoch);
+    /// The snapshot for an origin in this incarnation.
+    fn fetch(&self, shared: &Shared, epoch: Epoch, modules: u64, full: bool) -> Fetch {
         Fetch {
-            token: self.token,
-            origin_epoch,
-            seen: if origin_epoch == self.epoch { self.seen } else { 0 },
+            origin_epoch: Some(epoch),
+            seen: if self.epoch == Some(epoch) { self.seen } else { 0 },
             tasks: self.credit,
             bytes: shared.config.limits.credit_bytes,
             modules,
@@ -876,11 +901,11 @@ impl Link {
             (unacked.again, unacked.sent, unacked.tries) = (false, shared.now, unacked.tries + 1);
             put(&Message::TaskResults(unacked.results.clone()));
         }
-        let Some(&(origin_epoch, _)) = self.done.front() else {
+        let Some(&Done { epoch: origin_epoch, .. }) = self.done.front() else {
             return true;
         };
         let (mut results, mut is_starved) = (Vec::new(), false);
-        while let Some((epoch, result)) = self.done.front_mut() {
+        while let Some(Done { epoch, result, .. }) = self.done.front_mut() {
             if *epoch == origin_epoch && is_large(result, room.packet) {
                 self.held.insert(result.attempt, Held::Large(*epoch));
                 shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
@@ -895,7 +920,7 @@ impl Link {
                 break;
             }
             left -= bytes;
-            results.extend(self.done.pop_front().map(|(_, result)| result));
+            results.extend(self.done.pop_front().map(|done| done.result));
         }
         if results.is_empty() {
             return is_starved;

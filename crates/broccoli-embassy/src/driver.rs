@@ -170,6 +170,7 @@ impl<F: Flash> Driver<F> {
             resident: settings.resident,
             durable: false,
             holds_code: true,
+            watches: false,
             version: env!("CARGO_PKG_VERSION").into(),
             limits,
         };
@@ -200,7 +201,7 @@ impl<F: Flash> Driver<F> {
         let mut payload = Vec::new();
         self.node.write_will(&mut payload);
         let topic = self.topics.topic(Address::Birth(self.name));
-        Will { topic, payload, retain: self.node.is_presence_retained() }
+        Will { topic, payload, retain: false }
     }
 
     /// Runs on a connection until it is gone, or the node has ended.
@@ -345,7 +346,7 @@ impl<F: Flash> Driver<F> {
         // Not kept: while a task runs, its memory is wanted for more than this.
         let mut packet = Vec::new();
         while let Some(transmit) = self.node.poll_transmit(now(), &mut packet) {
-            link.publish(&self.topics.topic(transmit.to), &packet, transmit.retain).await?;
+            link.publish(&self.topics.topic(transmit.to), &packet, false).await?;
         }
         Ok(())
     }

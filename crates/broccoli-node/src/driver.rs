@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
-use broccoli_proto::message::{JobNews, Jobs, Refusal, StepNews, Vitals};
+use broccoli_proto::message::{JobNews, Jobs, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
@@ -87,6 +87,8 @@ pub enum NodeEvent {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
+    /// A node said which others it knows, or some of them.
+    Members(NodeId, MemberList),
     /// A node said which jobs it holds, or some of them.
     Jobs(NodeId, Jobs),
     /// An origin said how a step of a job is.
@@ -154,6 +156,11 @@ pub(crate) enum Command {
     Revoke(SubmitId),
     Attach,
     AskVitals,
+    AskAll,
+    AskMembers {
+        of: NodeId,
+        after: Option<NodeId>,
+    },
     Listen(Sender<NodeEvent>),
     Query(Box<dyn FnOnce(&Node) + Send>),
     Deploy {
@@ -339,11 +346,7 @@ impl Driver {
         self.connect_at = None;
         let mut payload = Vec::new();
         self.node.write_will(&mut payload);
-        let will = Will {
-            topic: self.topics.topic(Address::Birth(self.name)),
-            payload,
-            retain: self.node.is_presence_retained(),
-        };
+        let will = Will { topic: self.topics.topic(Address::Birth(self.name)), payload, retain: false };
         self.link.connect(&self.client_id, Some(will));
     }
 
@@ -441,6 +444,8 @@ impl Driver {
             Command::Revoke(submit) => self.node.revoke(now, submit),
             Command::Attach => self.node.attach(now),
             Command::AskVitals => self.node.ask_vitals(now),
+            Command::AskAll => self.node.ask_all(now),
+            Command::AskMembers { of, after } => self.node.ask_members(now, of, after, u16::MAX),
             Command::Listen(listener) => self.listeners.push(listener),
             Command::Query(query) => query(&self.node),
             Command::Deploy { manifest, wasm } => {
@@ -485,7 +490,7 @@ impl Driver {
         while !self.connected || self.link.has_room() {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
             let topic = self.topics.topic(transmit.to);
-            match self.link.publish(&topic, &buf, transmit.retain) {
+            match self.link.publish(&topic, &buf, false) {
                 // What is lost is sent again by the protocol.
                 Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
                 Err(error @ PublishError::TooLarge { .. }) => self.tell(&NodeEvent::Storage(error.to_string())),
@@ -618,6 +623,7 @@ impl Driver {
             Event::Modules => NodeEvent::Modules,
             Event::ModuleRefused { by, module, reason } => NodeEvent::ModuleRefused { by, module, reason },
             Event::Vitals(node, vitals) => NodeEvent::Vitals(node, vitals),
+            Event::Members(node, list) => NodeEvent::Members(node, list),
         };
         self.tell(&told);
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
 use broccoli_core::{Config, Limits, Node, SubmitId};
-use broccoli_proto::message::{JobNews, Refusal, Vitals};
+use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, TaskError};
@@ -108,7 +108,6 @@ impl fmt::Display for JobError {
                 f.write_str("queue full: the node holds as many tasks as it may; try later")
             }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
-            JobError::Refused(Refusal::StaleToken) => f.write_str("the node has restarted; submit again"),
             JobError::Refused(Refusal::Storage(why)) => {
                 write!(f, "the node cannot write its journal: {why}; try later")
             }
@@ -308,6 +307,7 @@ impl Builder {
             resident: self.resident,
             durable: self.data.is_some(),
             holds_code: self.holds_code || self.slots > 0 || self.resident,
+            watches: true,
             version: env!("CARGO_PKG_VERSION").into(),
             limits: self.limits,
         };
@@ -505,27 +505,6 @@ impl NodeHandle {
             let _ = reply.send(query(node));
         })));
         answer.await.ok()
-    }
-
-    /// Asks all nodes how they are, and waits this long for answers.
-    pub async fn vitals(&self, wait: Duration) -> BTreeMap<NodeId, Vitals> {
-        let mut events = self.listen();
-        self.command(Command::AskVitals);
-        let mut all = BTreeMap::new();
-        let end = time::Instant::now() + wait;
-        while let Ok(Some(event)) = time::timeout_at(end, events.recv()).await {
-            if let NodeEvent::Vitals(name, vitals) = event {
-                all.insert(name, vitals);
-                let heard: Vec<NodeId> = all.keys().copied().collect();
-                let all_heard = move |node: &Node| {
-                    node.members().filter(|(_, member)| member.alive).all(|(name, _)| heard.contains(&name))
-                };
-                if self.query(all_heard).await == Some(true) {
-                    break;
-                }
-            }
-        }
-        all
     }
 
     /// Signs a module and offers it to all nodes; waits until every live node has it or has

@@ -29,6 +29,7 @@ pub mod journal;
 pub mod json;
 pub mod mqtt;
 pub mod native;
+mod presence;
 mod store;
 pub mod text;
 
@@ -44,3 +45,4 @@ pub use executor::RunLimits;
 pub use handle::{Builder, Deployment, JobError, JobHandle, NodeHandle, StartError};
 pub use job::{Job, JobStatus, Listing, SubmitOptions};
 pub use journal::JournalError;
+pub use presence::Presence;

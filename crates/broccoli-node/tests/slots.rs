@@ -55,7 +55,7 @@ on_both_servers! {
         let start = Instant::now();
         while start.elapsed() < LONGER_THAN_A_LEASE {
             let asked = Instant::now();
-            let vitals = origin.vitals(support::PATIENCE).await;
+            let vitals = origin.presence(support::PATIENCE).await.vitals;
             assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
             let vitals = &vitals[&node_id("w1")];
             assert_eq!((vitals.running, vitals.tasks_run), (2, 0));
@@ -81,7 +81,7 @@ on_both_servers! {
         let job = node.submit(canvas("add.starmap([(i, i) for i in range(60000)])"));
         until(&node, |node| node.vitals().tasks_run > 0).await;
         let asked = Instant::now();
-        let vitals = other.vitals(support::PATIENCE).await;
+        let vitals = other.presence(support::PATIENCE).await.vitals;
         let (ready, took) = (vitals[&node_id("n1")].ready, asked.elapsed());
         assert!(ready > 0, "it answers while it works");
         assert!(took < Duration::from_secs(1), "answered after {took:?}");

@@ -1,12 +1,12 @@
 //! The messages that nodes exchange, by meaning.
 //!
-//! Every message may be lost, repeated, delayed or reordered. What has an effect carries a token
-//! that its receiver issued; everything else is harmless when repeated.
+//! Every message may be lost, repeated, delayed or reordered. What has an effect counts only in a packet that
+//! proves itself (see [`crate::packet`]); what is told to everybody makes its receivers ask, at most.
 //!
 //! ```text
 //!   worker                          origin                          client
 //!     │ ◄──────────── Available ──────│ ◄──────────────── Hello ──────│
-//!     │ ── Fetch (credit) ──────────► │ ── Welcome (token) ─────────► │
+//!     │ ── Fetch (credit) ──────────► │ ── Birth ───────────────────► │
 //!     │ ◄──────────────── Lease ──────│ ◄──────────────── Submit ─────│
 //!     │ ── Renew … ─────────────────► │ ── Accepted | Refused ──────► │
 //!     │ ── TaskResults + Fetch ─────► │ ── JobEvent … ──────────────► │
@@ -31,10 +31,10 @@ use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
 /// One message. A packet holds one or more.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Message {
-    /// A node is there (retained).
+    /// A node is there: told to everybody, or to one that asks.
     #[n(0)]
     Birth(#[n(0)] Birth),
-    /// A node is gone: its Will, or its goodbye (retained in place of the birth).
+    /// A node is gone: its Will, or its goodbye.
     #[n(1)]
     Death(#[n(0)] Death),
     /// The call for help: an origin has work, or news about modules.
@@ -61,12 +61,9 @@ pub enum Message {
     /// The origin wants these attempts no more.
     #[n(9)]
     Abort(#[n(0)] Abort),
-    /// A client asks an origin for a token.
+    /// "Who are you?" Answered with a `Birth`, by all if all are asked.
     #[n(10)]
     Hello,
-    /// The origin's answer.
-    #[n(11)]
-    Welcome(#[n(0)] Welcome),
     /// A client hands a canvas to an origin.
     #[n(12)]
     Submit(#[n(0)] Submit),
@@ -154,9 +151,15 @@ pub enum Message {
     /// The sender does not hold this value, or no longer.
     #[n(40)]
     BlobGone(#[n(0)] BlobId),
+    /// Asks a node which others it knows.
+    #[n(41)]
+    MembersRequest(#[n(0)] MembersRequest),
+    /// Some of them.
+    #[n(42)]
+    MemberList(#[n(0)] MemberList),
 }
 
-/// Presence of a node, retained on its birth topic.
+/// Presence of a node, on its birth topic, or as the answer to a `Hello`.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Birth {
     /// Counts the connections of this epoch, from 1.
@@ -183,6 +186,12 @@ pub struct Birth {
     /// Whether its jobs outlive it: it keeps a journal.
     #[n(7)]
     pub durable: Option<bool>,
+    /// It says so again within this time, in seconds: who is silent for three times as long is gone.
+    #[n(8)]
+    pub again_s: u16,
+    /// It is about to leave: it takes no new tasks or jobs.
+    #[n(9)]
+    pub draining: Option<bool>,
 }
 
 /// The end of one connection of one incarnation. It counts only for these.
@@ -224,52 +233,46 @@ pub struct Want {
 /// A snapshot of a worker's credit at one origin; it replaces the earlier one.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Fetch {
-    /// Goes back in each lease. The worker accepts its last two.
+    /// The incarnation of the origin that `seen` speaks of; none before it has said anything.
     #[n(0)]
-    pub token: u64,
-    /// The incarnation of the origin that `seen` speaks of; none before its first lease.
-    #[n(1)]
     pub origin_epoch: Option<Epoch>,
     /// Number of the last batch received from it: later ones count against this credit.
-    #[n(2)]
+    #[n(1)]
     pub seen: u32,
     /// Tasks that may be sent beyond `seen`.
-    #[n(3)]
+    #[n(2)]
     pub tasks: u32,
     /// Bytes of arguments that may be sent beyond `seen`.
-    #[n(4)]
+    #[n(3)]
     pub bytes: u32,
     /// Digest of the modules it holds.
-    #[n(5)]
+    #[n(4)]
     pub modules: u64,
     /// Labels and capabilities.
-    #[n(6)]
+    #[n(5)]
     pub features: Vec<String>,
     /// Longest packet it takes.
-    #[n(7)]
+    #[n(6)]
     pub packet_bytes_max: u32,
     /// Whether it takes no tasks before results that it has sent are acknowledged, for want of room.
-    #[n(8)]
+    #[n(7)]
     pub full: Option<bool>,
 }
 
 /// A batch of tasks for one worker. The header's epoch is the origin's.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Lease {
-    /// From the worker's `Fetch`.
-    #[n(0)]
-    pub token: u64,
     /// Counts the batches to this worker, from 1.
-    #[n(1)]
+    #[n(0)]
     pub batch: u32,
     /// The functions that the tasks name by index.
-    #[n(2)]
+    #[n(1)]
     pub functions: Vec<LeasedFunction>,
     /// The tasks.
-    #[n(3)]
+    #[n(2)]
     pub tasks: Vec<LeasedTask>,
     /// Longest result that the origin can receive, in bytes.
-    #[n(4)]
+    #[n(3)]
     pub result_bytes_max: u32,
 }
 
@@ -417,38 +420,24 @@ pub struct Abort {
     pub attempts: Vec<Attempt>,
 }
 
-/// An origin's answer to `Hello`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Welcome {
-    /// Proves to the origin that a message was made for its present incarnation.
-    #[n(0)]
-    pub token: u64,
-    /// Digest of the modules that it holds.
-    #[n(1)]
-    pub modules: u64,
-}
-
 /// A canvas for an origin. Repeated with the same number until answered.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Submit {
-    /// From the origin's `Welcome`.
-    #[n(0)]
-    pub token: u64,
     /// Counts the submits of this client's incarnation, from 1.
-    #[n(1)]
+    #[n(0)]
     pub number: u32,
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
-    #[n(2)]
+    #[n(1)]
     pub canvas: Cbor,
     /// What the client calls it, 1 to 128 bytes: another submit with the same key is the same job, for as
     /// long as the origin remembers it.
-    #[n(3)]
+    #[n(2)]
     pub key: Option<String>,
     /// Whether nobody waits for news. Default: the client does.
-    #[n(4)]
+    #[n(3)]
     pub detached: Option<bool>,
     /// Where to pull `canvas` from, which is null then: it fits into no packet.
-    #[n(5)]
+    #[n(4)]
     pub blob: Option<BlobRef>,
 }
 
@@ -478,9 +467,6 @@ pub struct Refused {
 /// Why an origin did not accept a job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Refusal {
-    /// The token is not of this incarnation, or forgotten: say hello again.
-    #[n(0)]
-    StaleToken,
     /// The queue is full: try later.
     #[n(1)]
     QueueFull,
@@ -608,18 +594,15 @@ pub enum JobNews {
 /// A client ends its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Revoke {
-    /// From the origin's `Welcome`.
-    #[n(0)]
-    pub token: u64,
     /// The job.
-    #[n(1)]
+    #[n(0)]
     pub job: JobId,
 }
 
 /// Asks for manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ManifestRequest {
-    /// The digest that made the asker curious; the answer is the present set in any case.
+    /// The set that the asker has heard of. If the receiver has another one by now, it answers with its `Birth`.
     #[n(0)]
     pub digest: u64,
 }
@@ -841,4 +824,46 @@ pub struct Permit {
     /// When, in microseconds from now.
     #[n(2)]
     pub wait_us: u64,
+}
+
+/// Asks a node which others it knows, in order of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MembersRequest {
+    /// The last one that the asker has heard of; none from the beginning.
+    #[n(0)]
+    pub after: Option<NodeId>,
+    /// Most members that it wants.
+    #[n(1)]
+    pub max: u16,
+}
+
+/// Some of the members that a node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MemberList {
+    /// As many as were wanted, in order of their names.
+    #[n(0)]
+    pub members: Vec<MemberSummary>,
+    /// Whether there are more after these.
+    #[n(1)]
+    pub more: bool,
+}
+
+/// A member as another node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MemberSummary {
+    /// Its name.
+    #[n(0)]
+    pub name: NodeId,
+    /// Whether it was there when it was last heard of, and that is not too long ago.
+    #[n(1)]
+    pub alive: bool,
+    /// How long ago it was last heard of.
+    #[n(2)]
+    pub heard_ms: u64,
+    /// Whether it has said goodbye.
+    #[n(3)]
+    pub left: bool,
+    /// Whether it neither runs tasks nor takes jobs.
+    #[n(4)]
+    pub client: bool,
 }

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! packet = header ‖ ciphertext ‖ tag(16)
-//! header = [ version, key id, sender, destination / null, epoch(16), sequence ]      CBOR
-//! plaintext = message ‖ message ‖ …                                                  CBOR sequence (RFC 8742)
+//! header = [ version, key id, sender, destination / null, epoch(16), sequence, challenge, proof / null ]    CBOR
+//! plaintext = message ‖ message ‖ …                                                         CBOR sequence (RFC 8742)
 //! ```
+//!
+//! A packet for one node repeats as its proof the challenge that this node has sent a moment ago: so it was made after it, by
+//! an incarnation that is there now. What the receiver does with that is its own matter.
 
 use alloc::vec::Vec;
 
@@ -15,18 +18,20 @@ use crate::seal::{ClusterKey, TAG_BYTES};
 use crate::{Epoch, NodeId};
 
 /// Version of this wire.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Most messages that a packet may hold.
 pub const MESSAGES_MAX: usize = 64;
+/// The end of an item of indefinite length is no item.
+const BREAK: u8 = 0xff;
 /// An upper bound on header and tag, for planning how much fits into a packet.
-pub const OVERHEAD_BYTES_MAX: usize = 128;
+pub const OVERHEAD_BYTES_MAX: usize = 152;
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// One node.
     Node(NodeId),
-    /// Whoever watches the presence of this node (retained).
+    /// Whoever watches the presence of this node.
     Birth(NodeId),
     /// Every node.
     All,
@@ -53,6 +58,29 @@ pub struct Header {
     /// Counts the sender's packets of this epoch.
     #[n(5)]
     pub sequence: u64,
+    /// What an answer repeats as its proof.
+    #[n(6)]
+    pub challenge: u64,
+    /// The latest challenge of the destination.
+    #[n(7)]
+    pub proof: Option<u64>,
+}
+
+/// What is in the header of a packet that is to be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Who seals it.
+    pub sender: NodeId,
+    /// Where it goes.
+    pub to: Address,
+    /// The sender's incarnation.
+    pub epoch: Epoch,
+    /// Number of the packet in this epoch, never used twice.
+    pub sequence: u64,
+    /// What an answer has to repeat.
+    pub challenge: u64,
+    /// The latest challenge of the destination, if it is one node and known.
+    pub proof: Option<u64>,
 }
 
 /// Why a packet was dropped.
@@ -69,21 +97,17 @@ pub enum PacketError {
     CannotOpen,
     /// For another node.
     Misdirected,
+    /// It has come before, or is older than what its sender has said since.
+    Repeated,
+    /// Nothing shows that it was made by somebody who is there now.
+    Unproven,
 }
 
 /// Writes messages into `buf` (cleared first) as one sealed packet.
 ///
 /// `put_messages` appends encoded messages; it may write nothing.
-pub fn seal(
-    key: &ClusterKey,
-    sender: NodeId,
-    to: Address,
-    epoch: Epoch,
-    sequence: u64,
-    buf: &mut Vec<u8>,
-    put_messages: impl FnOnce(&mut Vec<u8>),
-) {
-    let draft = Draft::begin(key, sender, to, epoch, sequence, buf);
+pub fn seal(key: &ClusterKey, envelope: &Envelope, buf: &mut Vec<u8>, put_messages: impl FnOnce(&mut Vec<u8>)) {
+    let draft = Draft::begin(key, envelope, buf);
     put_messages(buf);
     draft.seal(key, buf);
 }
@@ -99,20 +123,15 @@ pub struct Draft {
 
 impl Draft {
     /// Writes the header into `buf`, cleared first.
-    pub fn begin(
-        key: &ClusterKey,
-        sender: NodeId,
-        to: Address,
-        epoch: Epoch,
-        sequence: u64,
-        buf: &mut Vec<u8>,
-    ) -> Draft {
+    pub fn begin(key: &ClusterKey, envelope: &Envelope, buf: &mut Vec<u8>) -> Draft {
         buf.clear();
+        let Envelope { sender, to, epoch, sequence, challenge, proof } = *envelope;
         let destination = match to {
             Address::Node(node) => Some(node),
             Address::Birth(_) | Address::All => None,
         };
-        put(buf, &Header { version: VERSION, key_id: key.key_id(), sender, destination, epoch, sequence });
+        let key_id = key.key_id();
+        put(buf, &Header { version: VERSION, key_id, sender, destination, epoch, sequence, challenge, proof });
         Draft { header_bytes: buf.len(), epoch, sequence }
     }
 
@@ -173,7 +192,7 @@ pub fn messages(mut plaintext: &[u8]) -> impl Iterator<Item = Result<Message, Pa
         if message.is_err() {
             decoder = Decoder::new(plaintext);
         }
-        let is_item = message.is_ok() || decoder.skip().is_ok();
+        let is_item = message.is_ok() || (plaintext[0] != BREAK && decoder.skip().is_ok());
         if left == 0 || !is_item {
             plaintext = &[];
             return Some(Err(PacketError::Malformed));
@@ -196,7 +215,9 @@ mod tests {
 
     fn hello(key: &ClusterKey) -> Vec<u8> {
         let mut buf = Vec::new();
-        seal(key, node("a"), Address::Node(node("b")), EPOCH, 1, &mut buf, |buf| {
+        let (sender, to) = (node("a"), Address::Node(node("b")));
+        let envelope = Envelope { sender, to, epoch: EPOCH, sequence: 1, challenge: u64::MAX, proof: Some(7) };
+        seal(key, &envelope, &mut buf, |buf| {
             put(buf, &Message::Hello);
             put(buf, &Message::VitalsRequest);
         });
@@ -209,6 +230,7 @@ mod tests {
         let mut packet = hello(&key);
         let (header, plaintext) = open(core::slice::from_ref(&key), node("b"), &mut packet).expect("opens");
         assert_eq!((header.sender, header.sequence), (node("a"), 1));
+        assert_eq!((header.challenge, header.proof), (u64::MAX, Some(7)));
         let all: Result<Vec<_>, _> = messages(plaintext).collect();
         assert_eq!(all, Ok(alloc::vec![Message::Hello, Message::VitalsRequest]));
 
@@ -227,6 +249,16 @@ mod tests {
             assert!(open(core::slice::from_ref(&key), node("b"), &mut changed).is_err(), "byte {at}");
             assert!(open(core::slice::from_ref(&key), node("b"), &mut good[..at].to_vec()).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn the_longest_header_and_its_tag_are_within_their_bound() {
+        let (key, name) = (ClusterKey::new([1; 32]), node(&"a".repeat(31)));
+        let (sequence, challenge, proof) = (u64::MAX, u64::MAX, Some(u64::MAX));
+        let envelope = Envelope { sender: name, to: Address::Node(name), epoch: EPOCH, sequence, challenge, proof };
+        let mut buf = Vec::new();
+        seal(&key, &envelope, &mut buf, |_| {});
+        assert!(buf.len() <= OVERHEAD_BYTES_MAX, "{}", buf.len());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::message::*;
 use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
 use broccoli_proto::options::Rate;
-use broccoli_proto::packet::{Address, PacketError, messages as read_messages, open, put, seal};
+use broccoli_proto::packet::{Address, Envelope, PacketError, messages as read_messages, open, put, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{
@@ -42,17 +42,18 @@ macro_rules! kinds {
 kinds! { MESSAGES, message_kind, Message:
     0 "birth" Birth, 1 "death" Death, 2 "available" Available, 3 "fetch" Fetch, 4 "lease" Lease, 5 "return" Return,
     6 "renew" Renew, 7 "task-results" TaskResults, 8 "result-ack" ResultAck, 9 "abort" Abort, 10 "hello" Hello,
-    11 "welcome" Welcome, 12 "submit" Submit, 13 "accepted" Accepted, 14 "refused" Refused, 15 "job-event" JobEvent,
+    12 "submit" Submit, 13 "accepted" Accepted, 14 "refused" Refused, 15 "job-event" JobEvent,
     16 "job-event-ack" JobEventAck, 17 "revoke" Revoke, 18 "manifest-request" ManifestRequest,
     19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
     28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
     33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
     37 "step-news" StepNews, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece, 40 "blob-gone" BlobGone,
+    41 "members-request" MembersRequest, 42 "member-list" MemberList,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
-    0 "stale-token" StaleToken, 1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
+    1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
     4 "draining" Draining, 5 "storage" Storage, 6 "not-retriable" NotRetriable,
     never sent: Other
 }
@@ -80,7 +81,7 @@ const NEXT: Attempt = Attempt { step: 4, number: 2, ..ATTEMPT };
 const MODULE: ModuleHash = ModuleHash([0xab; 32]);
 const BLOB: BlobRef = BlobRef { id: BlobId([0xcd; 32]), bytes: 5_000_000, piece_bytes: 65_536 };
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
-const TOKEN: u64 = 0xfedc_ba98_7654_3210;
+const NONCE: u64 = 0xfedc_ba98_7654_3210;
 
 fn node(name: &str) -> NodeId {
     name.parse().expect("a name")
@@ -124,6 +125,8 @@ fn presence() -> Vec<(&'static str, Message)> {
         resident: true,
         version: "0.1.0".into(),
         durable: Some(true),
+        again_s: 35,
+        draining: None,
     };
     let vitals = Vitals {
         slots: 4,
@@ -136,13 +139,19 @@ fn presence() -> Vec<(&'static str, Message)> {
         modules: vec![ModuleVersion { name: "tasks".into(), version: 1_790_000_000_000 }],
         draining: None,
     };
+    let member = |name, alive, heard_ms, left| MemberSummary { name: node(name), alive, heard_ms, left, client: false };
+    let members = vec![member("pi-2", true, 1_200, false), member("pi-3", false, 86_000_000, true)];
     let draining = Vitals { slots: 4, ready: 0, draining: Some(true), ..vitals.clone() };
     vec![
-        ("birth", Message::Birth(birth)),
+        ("birth", Message::Birth(birth.clone())),
+        ("birth.draining", Message::Birth(Birth { slots: 0, resident: false, draining: Some(true), ..birth })),
         ("death.will", Message::Death(Death { connection: 1, leaving: false })),
         ("death.goodbye", Message::Death(Death { connection: 1, leaving: true })),
-        ("claim", Message::Claim(Claim { nonce: TOKEN, age_ms: 60_000 })),
-        ("claimed", Message::Claimed(Claimed { nonce: TOKEN })),
+        ("claim", Message::Claim(Claim { nonce: NONCE, age_ms: 60_000 })),
+        ("claimed", Message::Claimed(Claimed { nonce: NONCE })),
+        ("members-request", Message::MembersRequest(MembersRequest { after: Some(node("pi-1")), max: 64 })),
+        ("members-request.first", Message::MembersRequest(MembersRequest { after: None, max: 64 })),
+        ("member-list", Message::MemberList(MemberList { members, more: true })),
         ("vitals-request", Message::VitalsRequest),
         ("vitals", Message::Vitals(vitals)),
         ("vitals.draining", Message::Vitals(draining)),
@@ -154,7 +163,6 @@ fn work() -> Vec<(&'static str, Message)> {
     let available = Available { wants: vec![want], chance: 65_535, modules: DIGEST };
     let news = Available { wants: vec![], chance: 0, modules: DIGEST };
     let fetch = Fetch {
-        token: TOKEN,
         origin_epoch: Some(EPOCH),
         seen: 1,
         tasks: 256,
@@ -182,7 +190,7 @@ fn work() -> Vec<(&'static str, Message)> {
     });
     let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)), blob: None }];
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
-    let ask = PermitRequest { nonce: TOKEN, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
+    let ask = PermitRequest { nonce: NONCE, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
     vec![
         ("available", Message::Available(available)),
@@ -199,8 +207,8 @@ fn work() -> Vec<(&'static str, Message)> {
         ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
         ("progress", Message::Progress(Progress { attempt: ATTEMPT, done: 7, total: 9 })),
         ("permit-request", Message::PermitRequest(ask)),
-        ("permit", Message::Permit(Permit { nonce: TOKEN, tasks: 3, wait_us: 40_000 })),
-        ("permit.later", Message::Permit(Permit { nonce: TOKEN, tasks: 0, wait_us: 9_000_000 })),
+        ("permit", Message::Permit(Permit { nonce: NONCE, tasks: 3, wait_us: 40_000 })),
+        ("permit.later", Message::Permit(Permit { nonce: NONCE, tasks: 0, wait_us: 9_000_000 })),
         ("log", Message::Log(Log { attempt: ATTEMPT, text: "half done".into() })),
     ]
 }
@@ -212,7 +220,6 @@ fn lease() -> Lease {
     let args = Cbor::encode(&[(1, 2), (3, 4)]);
     let bin = LeasedTask { attempt: NEXT, args, bin: true, timeout_ms: Some(1_500), ..call.clone() };
     Lease {
-        token: TOKEN,
         batch: 1,
         functions: vec![LeasedFunction { module: MODULE, name: "add".into() }],
         tasks: vec![call, bin],
@@ -231,24 +238,15 @@ fn jobs() -> Vec<(&'static str, Message)> {
     let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
     let canvas = Cbor::encode(&call());
     let key = Some("tonight".into());
-    let detached = Submit { token: TOKEN, number: 2, canvas: canvas.clone(), key, detached: Some(true), blob: None };
+    let detached = Submit { number: 2, canvas: canvas.clone(), key, detached: Some(true), blob: None };
     vec![
         ("hello", Message::Hello),
-        ("welcome", Message::Welcome(Welcome { token: TOKEN, modules: DIGEST })),
         (
             "submit",
-            Message::Submit(Submit {
-                token: TOKEN,
-                number: 1,
-                canvas: canvas.clone(),
-                key: None,
-                detached: None,
-                blob: None,
-            }),
+            Message::Submit(Submit { number: 1, canvas: canvas.clone(), key: None, detached: None, blob: None }),
         ),
         ("submit.detached", Message::Submit(detached)),
         ("accepted", Message::Accepted(Accepted { number: 1, job: job() })),
-        ("refused.stale-token", refused(Refusal::StaleToken)),
         ("refused.queue-full", refused(Refusal::QueueFull)),
         ("refused.storage", refused(Refusal::Storage("no space left on device".into()))),
         ("refused.bad-canvas", refused(Refusal::BadCanvas("no function ad".into()))),
@@ -266,7 +264,7 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("job-event.unknown", event(JobNews::Unknown)),
         ("job-event-ack", Message::JobEventAck(job())),
         ("job-query", Message::JobQuery(job())),
-        ("revoke", Message::Revoke(Revoke { token: TOKEN, job: job() })),
+        ("revoke", Message::Revoke(Revoke { job: job() })),
     ]
 }
 
@@ -298,8 +296,8 @@ fn handles() -> Vec<(&'static str, Message)> {
         ("jobs-request", Message::JobsRequest(JobsRequest { after: Some(job().number), max: 256 })),
         ("jobs-request.first", Message::JobsRequest(JobsRequest { after: None, max: 256 })),
         ("jobs", Message::Jobs(jobs)),
-        ("retry", Message::Retry(Retry { token: TOKEN, number: 1, job: job() })),
-        ("drain", Message::Drain(Drain { token: TOKEN, number: 1 })),
+        ("retry", Message::Retry(Retry { number: 1, job: job() })),
+        ("drain", Message::Drain(Drain { number: 1 })),
         ("step-query", Message::StepQuery(StepQuery { job: job(), path: vec![1, 0] })),
         ("step-news", news(view("tasks.add", StepState::Succeeded, 0, Some(Ok(Cbor::encode(&5)))))),
         ("step-news.running", news(view("group", StepState::Running, 3, None))),
@@ -332,7 +330,7 @@ fn blobs() -> Vec<(&'static str, Message)> {
     let result = TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::null()), blob: Some(Box::new(BLOB)) };
     let results = TaskResults { origin_epoch: EPOCH, number: 3, results: vec![result] };
     let canvas = Cbor::null();
-    let submit = Submit { token: TOKEN, number: 3, canvas, key: None, detached: None, blob: Some(BLOB) };
+    let submit = Submit { number: 3, canvas, key: None, detached: None, blob: Some(BLOB) };
     let ended = JobEvent { job: job(), news: JobNews::Ended(Ok(Cbor::null())), blob: Some(BLOB) };
     let request = BlobRequest { id: BLOB.id, first: 8, count: 16, piece_bytes: BLOB.piece_bytes };
     vec![
@@ -456,7 +454,9 @@ fn a_packet_is_sealed_as_in_its_file() {
     assert_eq!((key.key_id(), key.mqtt_password().as_str()), (KEY_ID, MQTT_PASSWORD));
     let mut packet = Vec::new();
     let to = Address::Node(node("pi-2"));
-    seal(&key, node("pi-1"), to, EPOCH, 7, &mut packet, |buf| {
+    let (sender, challenge, proof) = (node("pi-1"), NONCE, Some(DIGEST));
+    let envelope = Envelope { sender, to, epoch: EPOCH, sequence: 7, challenge, proof };
+    seal(&key, &envelope, &mut packet, |buf| {
         put(buf, &Message::Hello);
         put(buf, &Message::JobQuery(job()));
     });
@@ -466,6 +466,7 @@ fn a_packet_is_sealed_as_in_its_file() {
     let (header, plaintext) = open(core::slice::from_ref(&key), node("pi-2"), &mut packet).expect("opens");
     assert_eq!((header.sender, header.destination), (node("pi-1"), Some(node("pi-2"))));
     assert_eq!((header.epoch, header.sequence, header.key_id), (EPOCH, 7, KEY_ID));
+    assert_eq!((header.challenge, header.proof), (NONCE, Some(DIGEST)));
     let opened: Vec<_> = read_messages(plaintext).collect();
     assert_eq!(opened, [Ok(Message::Hello), Ok(Message::JobQuery(job()))]);
 }

@@ -5,7 +5,7 @@
 //!     └─ Execute ──► run ends after its virtual time
 //! ```
 //!
-//! The server keeps retained births and Wills in memory and nothing else. After every step the
+//! The server keeps Wills, and what a stranger has it retain. After every step the
 //! invariants of every touched node are checked.
 
 pub mod clock;
@@ -25,14 +25,15 @@ use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId, Submit
 use broccoli_proto::message::{Failure, Message};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash};
 
 use self::clock::Clock;
 use self::disk::Disk;
 use self::faults::Counts;
+use self::server::Stranger;
 pub use self::spec::Spec;
+pub use self::wire::{Sealed, cluster_key, module, open};
 use self::wire::{brief, deploy_public};
-pub use self::wire::{cluster_key, module, open, seal};
 use crate::workload::{self, Workload};
 
 /// One way between a node and the server, in microseconds.
@@ -154,7 +155,7 @@ struct Slot {
 
 #[derive(Clone)]
 enum Work {
-    Publish { from: Id, session: u64, to: Address, retain: bool, bytes: Vec<u8> },
+    Publish { from: Id, session: u64, to: Address, bytes: Vec<u8> },
     Deliver { node: Id, session: u64, to: Address, bytes: Vec<u8> },
     Connected { node: Id, session: u64 },
     LostLink { node: Id, session: u64 },
@@ -175,7 +176,7 @@ pub struct Cluster {
     queue: BTreeMap<(u64, u64), Work>,
     queued: u64,
     sessions: u64,
-    retained: BTreeMap<NodeId, Vec<u8>>,
+    stranger: Stranger,
     /// What may happen to each delivery.
     pub faults: Faults,
     /// Deliveries take up to this much longer, so that they overtake each other.
@@ -230,7 +231,7 @@ impl Cluster {
             queue: BTreeMap::new(),
             queued: 0,
             sessions: 0,
-            retained: BTreeMap::new(),
+            stranger: Stranger::default(),
             faults: Faults::default(),
             jitter_us: 0,
             blocked: BTreeSet::new(),
@@ -320,6 +321,7 @@ impl Cluster {
             resident: slot.spec.resident,
             durable: slot.spec.durable,
             holds_code: slot.spec.holds_code,
+            watches: slot.spec.watches,
             version: "test".into(),
             limits: slot.spec.limits,
         };
@@ -458,10 +460,10 @@ impl Cluster {
         }
         let now = node.map_or(Instant(self.now_us), |id| self.at(id));
         match work {
-            Work::Publish { from, session, to, retain, bytes } => {
+            Work::Publish { from, session, to, bytes } => {
                 let slot = &self.slots[from];
                 if slot.session == Some(session) && !slot.cut && !slot.mute {
-                    self.route(Some(from), to, retain, &bytes);
+                    self.route(Some(from), to, &bytes);
                 }
                 None
             }
@@ -486,8 +488,10 @@ impl Cluster {
                     return None;
                 }
                 self.slots[node].node.as_mut()?.handle_input(now, Input::Connected);
-                for (name, bytes) in self.retained.clone() {
-                    self.deliver(node, Address::Birth(name), &bytes);
+                for (to, bytes) in self.stranger.retained.clone() {
+                    if !matches!(to, Address::Node(name) if name != self.name(node)) {
+                        self.deliver(node, to, &bytes);
+                    }
                 }
                 Some(node)
             }

@@ -147,6 +147,8 @@ pub struct Scenario {
     /// Whether a node has small capacities.
     is_small: bool,
     versions: u64,
+    /// How many packets a stranger replays at a time, at most.
+    replays_max: usize,
     trouble_ms: u64,
     steps: u32,
     tally: Tally,
@@ -200,6 +202,7 @@ impl Scenario {
         generator.large = rng.one_in(4);
         let rare = [("large", generator.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
         generator.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
+        let replay_rate = rng.below(4);
         let trouble_ms = 1_000 + rng.below(15_000) as u64;
         let mut scenario = Scenario {
             rng,
@@ -223,6 +226,7 @@ impl Scenario {
             packet_faults: Faults::default(),
             is_small: false,
             versions: 0,
+            replays_max: [1, 4, 16, 64][replay_rate],
             trouble_ms,
             steps: 0,
             tally: Tally::default(),
@@ -239,6 +243,7 @@ impl Scenario {
         let until = self.cluster.now_us + self.trouble_ms * 1_000;
         while self.cluster.now_us < until {
             self.submit_some();
+            self.replay_some();
             if !self.troubles.is_empty() {
                 let trouble = *self.rng.pick(&self.troubles);
                 self.make(trouble);
@@ -250,6 +255,12 @@ impl Scenario {
             let pause_us = 1 + self.rng.below(700_000) as u64;
             self.go_on(pause_us);
         }
+    }
+
+    /// The stranger publishes some of what it has heard.
+    fn replay_some(&mut self) {
+        let packets = self.rng.below(self.replays_max + 1);
+        self.cluster.replay(packets);
     }
 
     /// Lets everything happen that happens within this time, and checks each step.
@@ -294,6 +305,7 @@ impl Scenario {
         let until = self.cluster.now_us + HEALED_MS * 1_000;
         while self.cluster.now_us < until && (0..self.jobs.len()).any(|at| self.is_open(at)) {
             self.go_on(1_000_000);
+            self.replay_some();
             // A twin that was stopped late takes the name with it.
             (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
         }

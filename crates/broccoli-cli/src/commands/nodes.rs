@@ -1,11 +1,12 @@
 //! `broccoli nodes`: who is there, and how they are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use broccoli_node::JobError;
-use broccoli_node::core::{Instant, Node};
+use broccoli_node::core::Node;
 use broccoli_node::proto::NodeId;
 use broccoli_node::proto::message::{Birth, Vitals};
+use broccoli_node::{JobError, Presence};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
@@ -20,49 +21,33 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct NodesArgs {
     /// For machines: [{"name", "state", "slots", "resident", "labels", "version", "running", "queued", "jobs",
     /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}]}]; state is live, draining (about to leave),
-    /// silent or gone, and what only an answer tells is null for a node that gave none
+    /// silent (it does not answer), left (it has said goodbye) or gone; what is not known of a node that has not answered is null
     #[arg(long)]
     json: bool,
 }
 
 struct Row {
     name: NodeId,
-    birth: Birth,
+    /// What it says of itself, unless it is gone.
+    birth: Option<Birth>,
     state: &'static str,
     vitals: Option<Vitals>,
-    last_seen: Duration,
+    last_seen: Option<Duration>,
 }
 
-/// Shows all nodes that run tasks or hold jobs; clients are not shown.
+/// Shows all nodes that run tasks or hold jobs, and for a day those that are gone; clients are not shown.
 ///
 /// # Errors
 /// If the cluster cannot be reached.
 pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure> {
     let session = common.open().await?;
-    let mut answers = session.node.vitals(ANSWER_MAX).await;
-    let members = session.node.query(|node: &Node| {
-        // The clock of this client starts with it.
-        let now = Duration::from_millis(node.vitals().uptime_ms);
-        let last_seen = |heard: Instant| now.saturating_sub(Duration::from_micros(heard.0));
-        node.members()
-            .map(|(name, member)| (name, member.birth.clone(), member.alive, last_seen(member.heard)))
-            .collect::<Vec<_>>()
+    let presence = session.node.presence(ANSWER_MAX).await;
+    let births = session.node.query(|node: &Node| {
+        node.members().map(|(name, member)| (name, member.birth.clone())).collect::<BTreeMap<_, _>>()
     });
-    let members = members.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    let births = births.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
     session.close().await;
-    let row = |(name, birth, alive, last_seen)| {
-        let vitals = answers.remove(&name);
-        let drains = vitals.as_ref().is_some_and(|vitals| vitals.draining == Some(true));
-        let state = match (&vitals, alive) {
-            (_, false) => "gone",
-            (Some(_), true) if drains => "draining",
-            (Some(_), true) => "live",
-            (None, true) => "silent",
-        };
-        Row { name, birth, state, vitals, last_seen }
-    };
-    let is_node = |row: &Row| row.birth.slots > 0 || row.birth.resident || row.state == "draining";
-    let rows: Vec<Row> = members.into_iter().map(row).filter(is_node).collect();
+    let rows = rows(presence, births);
     if args.json {
         output::print(Value::from_iter(rows.iter().map(as_json)))
     } else {
@@ -72,32 +57,57 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     }
 }
 
+/// One row for each node that somebody knows.
+fn rows(mut presence: Presence, mut births: BTreeMap<NodeId, Birth>) -> Vec<Row> {
+    let is_node = |birth: &Birth| birth.slots > 0 || birth.resident || birth.draining == Some(true);
+    births.retain(|name, birth| is_node(birth) || presence.vitals.contains_key(name));
+    let listed = presence.members.values().filter(|member| !member.client).map(|member| member.name);
+    let names: BTreeSet<NodeId> = listed.chain(births.keys().copied()).chain(presence.vitals.keys().copied()).collect();
+    let row = |name: NodeId| {
+        let (member, vitals) = (presence.members.get(&name), presence.vitals.remove(&name));
+        let state = match (&vitals, member) {
+            (Some(vitals), _) if vitals.draining == Some(true) => "draining",
+            (Some(_), _) => "live",
+            (None, Some(member)) if member.left => "left",
+            (None, Some(member)) if !member.alive => "gone",
+            (None, _) => "silent",
+        };
+        let last_seen = match &vitals {
+            Some(_) => Some(Duration::ZERO),
+            None => member.map(|member| Duration::from_millis(member.heard_ms)),
+        };
+        Row { name, birth: births.remove(&name), state, vitals, last_seen }
+    };
+    names.into_iter().map(row).collect()
+}
+
 fn as_json(row: &Row) -> Value {
-    let vitals = row.vitals.as_ref();
+    let (vitals, birth) = (row.vitals.as_ref(), row.birth.as_ref());
     let modules = |vitals: &Vitals| {
         Value::from_iter(vitals.modules.iter().map(|module| json!({"name": module.name, "version": module.version})))
     };
     json!({
         "name": row.name.as_str(),
         "state": row.state,
-        "slots": row.birth.slots,
-        "resident": row.birth.resident,
-        "labels": row.birth.features,
-        "version": row.birth.version,
+        "slots": birth.map(|birth| birth.slots),
+        "resident": birth.map(|birth| birth.resident),
+        "labels": birth.map(|birth| birth.features.clone()),
+        "version": birth.map(|birth| birth.version.clone()),
         "running": vitals.map(|vitals| vitals.running),
         "queued": vitals.map(|vitals| vitals.queued),
         "jobs": vitals.map(|vitals| vitals.jobs),
         "waiting": vitals.map(|vitals| vitals.ready),
         "tasks_run": vitals.map(|vitals| vitals.tasks_run),
         "uptime_s": vitals.map(|vitals| vitals.uptime_ms / 1_000),
-        // The birth of a silent node may be old: the server keeps it.
-        "last_seen_s": vitals.map(|_| row.last_seen.as_millis() as f64 / 1_000.0),
+        "last_seen_s": row.last_seen.map(|seen| seen.as_millis() as f64 / 1_000.0),
         "modules": vitals.map(modules),
     })
 }
 
 fn cells(row: &Row) -> [String; 11] {
-    let vital = |get: fn(&Vitals) -> String| row.vitals.as_ref().map_or_else(|| "-".to_owned(), get);
+    let unknown = || "-".to_owned();
+    let vital = |get: fn(&Vitals) -> String| row.vitals.as_ref().map_or_else(unknown, get);
+    let born = |get: fn(&Birth) -> String| row.birth.as_ref().map_or_else(unknown, get);
     let modules = |vitals: &Vitals| {
         let named = vitals.modules.iter().map(|module| format!("{}@{}", module.name, module.version));
         named.collect::<Vec<_>>().join(" ")
@@ -105,14 +115,14 @@ fn cells(row: &Row) -> [String; 11] {
     [
         row.name.to_string(),
         row.state.to_owned(),
-        row.birth.slots.to_string(),
+        born(|birth| birth.slots.to_string()),
         vital(|vitals| vitals.running.to_string()),
         vital(|vitals| vitals.queued.to_string()),
         vital(|vitals| vitals.jobs.to_string()),
         vital(|vitals| uptime(vitals.uptime_ms / 1_000)),
-        row.vitals.as_ref().map_or_else(|| "-".to_owned(), |_| uptime(row.last_seen.as_secs())),
-        row.birth.features.join(" "),
-        row.birth.version.clone(),
+        row.last_seen.map_or_else(unknown, |seen| uptime(seen.as_secs())),
+        born(|birth| birth.features.join(" ")),
+        born(|birth| birth.version.clone()),
         vital(modules),
     ]
 }

@@ -1,96 +1,24 @@
-//! The nodes that a client speaks to: which one takes a canvas, and the tokens that they gave.
+//! Which node takes a canvas.
 
 use alloc::vec::Vec;
 
 use broccoli_proto::NodeId;
-use broccoli_proto::message::{Birth, Message};
-use litemap::LiteMap;
+use broccoli_proto::message::Birth;
 
-use super::AGAIN;
 use crate::members::Members;
-use crate::shared::{Shared, pop_first};
-use crate::time::Instant;
+use crate::shared::Shared;
 
-/// Sessions without a use are forgotten beyond this number.
-const SESSIONS_MAX: usize = 64;
-
-/// What this client has with one origin.
-#[derive(Debug)]
-struct Session {
-    token: Option<u64>,
-    /// Hellos that were not answered.
-    hellos: u32,
-    hello_at: Instant,
+/// How good an origin seems: best is one that has answered, and among those one that keeps its jobs over a restart.
+pub(super) fn rank(shared: &Shared, members: &Members, node: NodeId) -> (bool, bool) {
+    let durable = members.get(node).is_some_and(|member| is_durable(&member.birth));
+    (shared.sessions.epoch_of(node).is_some(), durable)
 }
 
-/// The origins of one client.
-#[derive(Debug, Default)]
-pub(super) struct Origins {
-    sessions: LiteMap<NodeId, Session>,
-}
-
-impl Origins {
-    /// The token of an origin.
-    pub(super) fn token(&self, node: NodeId) -> Option<u64> {
-        self.sessions.get(&node)?.token
-    }
-
-    /// The token of an origin; asks for one if there is none, not too often.
-    pub(super) fn ask_token(&mut self, shared: &mut Shared, node: NodeId) -> Option<u64> {
-        if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&node) {
-            pop_first(&mut self.sessions);
-        }
-        let unasked = Session { token: None, hellos: 0, hello_at: shared.now };
-        let session = self.sessions.entry(node).or_insert(unasked);
-        if session.token.is_none() && shared.now >= session.hello_at {
-            session.hellos += 1;
-            session.hello_at = shared.now + AGAIN;
-            shared.outbox.send(node, Message::Hello);
-        }
-        session.token
-    }
-
-    /// How many hellos an origin has not answered.
-    pub(super) fn hellos(&self, node: NodeId) -> u32 {
-        self.sessions.get(&node).map_or(0, |session| session.hellos)
-    }
-
-    /// An origin has given a token. Returns whether it was asked.
-    pub(super) fn on_welcome(&mut self, node: NodeId, token: u64) -> bool {
-        let Some(session) = self.sessions.get_mut(&node) else {
-            return false;
-        };
-        (session.token, session.hellos) = (Some(token), 0);
-        true
-    }
-
-    /// The token of an origin does not count any more.
-    pub(super) fn on_stale(&mut self, node: NodeId) {
-        if let Some(session) = self.sessions.get_mut(&node) {
-            session.token = None;
-        }
-    }
-
-    /// Nothing that an origin has said counts any more.
-    pub(super) fn forget(&mut self, node: NodeId) {
-        self.sessions.remove(&node);
-    }
-
-    /// Origins may have restarted meanwhile: those without an answer are asked anew, at once.
-    pub(super) fn on_connected(&mut self, now: Instant) {
-        for (_, session) in &mut self.sessions {
-            (session.hellos, session.hello_at) = (0, now);
-        }
-    }
-}
-
-/// The origin of a canvas without a key: any live node that takes jobs of others, preferably one that
-/// keeps them over a restart, and preferably not `not`.
+/// The origin of a canvas without a key: any of the best live nodes that take jobs of others, preferably not `not`.
 pub(super) fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>) -> Option<NodeId> {
-    let candidates = candidates(shared.me(), members, not);
-    if candidates.is_empty() {
-        return None;
-    }
+    let mut candidates = residents(shared.me(), members, not);
+    let best = candidates.iter().map(|node| rank(shared, members, *node)).max()?;
+    candidates.retain(|node| rank(shared, members, *node) == best);
     let at = shared.rng.below(candidates.len() as u64) as usize;
     Some(candidates[at])
 }
@@ -98,19 +26,22 @@ pub(super) fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>
 /// The origin of a canvas with a key: the same one for all clients that see the same nodes
 /// (rendezvous hashing: Thaler, Ravishankar 1998).
 pub(super) fn choose_by_key(me: NodeId, members: &Members, key: &str, not: Option<NodeId>) -> Option<NodeId> {
-    candidates(me, members, not).into_iter().max_by_key(|name| (weight(key, *name), *name))
+    let mut candidates = residents(me, members, not);
+    let durable = |node: &NodeId| members.get(*node).is_some_and(|member| is_durable(&member.birth));
+    if candidates.iter().any(durable) {
+        candidates.retain(durable);
+    }
+    candidates.into_iter().max_by_key(|name| (weight(key, *name), *name))
 }
 
-fn candidates(me: NodeId, members: &Members, not: Option<NodeId>) -> Vec<NodeId> {
-    let takes_jobs = |(name, member): &(NodeId, &crate::members::Member)| member.birth.resident && *name != me;
-    let resident = || members.alive().filter(takes_jobs);
-    let any_durable = resident().any(|(name, member)| is_durable(&member.birth) && Some(name) != not);
-    let fits = resident().filter(|(_, member)| !any_durable || is_durable(&member.birth));
-    let mut candidates: Vec<NodeId> = fits.map(|(name, _)| name).collect();
-    if candidates.len() > 1 {
-        candidates.retain(|name| Some(*name) != not);
+/// The live nodes that take jobs of others, without `not` unless there is no other one.
+fn residents(me: NodeId, members: &Members, not: Option<NodeId>) -> Vec<NodeId> {
+    let takes_jobs = members.alive().filter(|(name, member)| member.birth.resident && *name != me);
+    let mut residents: Vec<NodeId> = takes_jobs.map(|(name, _)| name).collect();
+    if residents.len() > 1 {
+        residents.retain(|name| Some(*name) != not);
     }
-    candidates
+    residents
 }
 
 /// Whether a node keeps its jobs over a restart.

@@ -5,8 +5,8 @@
 //!                                hand_back ──► all is given back ──────────▲
 //! ```
 
+use broccoli_proto::NodeId;
 use broccoli_proto::message::{Drain, Message, Refusal, Refused};
-use broccoli_proto::{Epoch, NodeId};
 
 use super::Node;
 use crate::io::Event;
@@ -51,14 +51,12 @@ impl Node {
     }
 
     /// A client asks this node to leave.
-    pub(super) fn on_drain(&mut self, from: NodeId, epoch: Epoch, drain: &Drain) {
-        let answer = if self.origin.has_session(from, epoch, drain.token) {
+    pub(super) fn on_drain(&mut self, from: NodeId, drain: &Drain) {
+        let answer = if self.shared.config.resident {
             self.begin_drain(Some(from));
             Message::Vitals(self.vitals())
         } else {
-            let resident = self.shared.config.resident;
-            let reason = if resident { Refusal::StaleToken } else { Refusal::NotResident };
-            Message::Refused(Refused { number: drain.number, reason })
+            Message::Refused(Refused { number: drain.number, reason: Refusal::NotResident })
         };
         self.shared.outbox.send(from, answer);
     }

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{JobsRequest, Message, StepQuery};
+use broccoli_proto::message::{JobsRequest, MembersRequest, Message, StepQuery};
+use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
 use super::Node;
@@ -59,6 +60,23 @@ impl Node {
     pub fn ask_jobs(&mut self, now: Instant, origin: NodeId, after: Option<u64>, max: u16) {
         self.shared.now = now;
         self.shared.outbox.send(origin, Message::JobsRequest(JobsRequest { after, max }));
+    }
+
+    /// The node that canvases without a key go to, once one has been found.
+    pub fn home(&self) -> Option<NodeId> {
+        self.client.home()
+    }
+
+    /// Asks everybody who is there; answers show as [`Node::members`].
+    pub fn ask_all(&mut self, now: Instant) {
+        self.shared.now = now;
+        self.shared.outbox.send_wire(Address::All, Message::Hello);
+    }
+
+    /// Asks a node once which others it knows, beyond a name; the answer comes as [`crate::Event::Members`].
+    pub fn ask_members(&mut self, now: Instant, node: NodeId, after: Option<NodeId>, max: u16) {
+        self.shared.now = now;
+        self.shared.outbox.send(node, Message::MembersRequest(MembersRequest { after, max }));
     }
 
     /// Asks once how a step of a job is; the answer comes as [`crate::Event::Step`].

@@ -1,10 +1,10 @@
-//! Clients of other nodes: their tokens, their submits, and what they ask.
+//! Clients of other nodes: their submits, and what they ask.
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 
-use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit, Welcome};
+use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit};
 use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 use litemap::LiteMap;
 
@@ -15,16 +15,14 @@ use super::ticket::Client;
 use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request};
 use crate::blobs;
 use crate::blobs::Want;
-use crate::modules::Modules;
 use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 use crate::timers::Timer;
 
-/// A client that has said hello.
+/// A client that has handed something in.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) epoch: Epoch,
-    pub(super) token: u64,
     pub(super) used: Instant,
     /// Answers to submits, so that a repeated submit does nothing again.
     pub(super) answers: LiteMap<u32, Result<JobId, Refusal>>,
@@ -34,28 +32,22 @@ pub(super) struct Session {
 
 /// Clients of other nodes.
 impl Origin {
-    /// A client asks for a token.
-    pub(crate) fn on_hello(&mut self, shared: &mut Shared, modules: &Modules, from: NodeId, epoch: Epoch) {
-        if !shared.config.resident {
-            return;
-        }
+    /// The answers that a client had, made when it is new: of those that are the oldest, one is forgotten then.
+    fn session(&mut self, shared: &Shared, from: NodeId, epoch: Epoch) -> &mut Session {
         if self.sessions.get(&from).is_none_or(|session| session.epoch != epoch) {
             if self.sessions.len() >= shared.config.limits.nodes_max {
                 let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used).map(|(node, _)| *node);
                 oldest.map(|node| self.sessions.remove(&node));
             }
-            let token = shared.rng.next();
-            let mut session = Session { epoch, token, used: shared.now, answers: LiteMap::new_vec(), forgotten: 0 };
+            let mut session = Session::new(epoch, shared.now);
             for (number, job) in self.recovered.remove(&(from, epoch)).unwrap_or_default() {
                 session.remember(number, Ok(JobId { origin: shared.me(), number: job }));
             }
             self.sessions.insert(from, session);
         }
-        let Some(session) = self.sessions.get(&from) else {
-            return;
-        };
-        let welcome = Welcome { token: session.token, modules: modules.digest() };
-        shared.outbox.send(from, Message::Welcome(welcome));
+        let session = self.sessions.entry(from).or_insert_with(|| Session::new(epoch, shared.now));
+        session.used = shared.now;
+        session
     }
 
     /// A client hands in a canvas.
@@ -68,13 +60,11 @@ impl Origin {
         submit: &Submit,
     ) {
         let number = submit.number;
-        let known = |session: &&mut Session| session.epoch == epoch && session.token == submit.token;
-        let Some(session) = self.sessions.get_mut(&from).filter(known) else {
-            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
-            shared.outbox.send(from, Message::Refused(Refused { number, reason }));
+        if !shared.config.resident {
+            shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotResident }));
             return;
-        };
-        session.used = shared.now;
+        }
+        let session = self.session(shared, from, epoch);
         if number <= session.forgotten {
             return;
         }
@@ -127,11 +117,8 @@ impl Origin {
     }
 
     /// A client ends a job.
-    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, revoke: &Revoke) {
-        if !self.has_session(from, epoch, revoke.token) {
-            let reason = if shared.config.resident { Refusal::StaleToken } else { Refusal::NotResident };
-            shared.outbox.send(from, Message::Refused(Refused { number: 0, reason }));
-        } else if revoke.job.origin == shared.me() {
+    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, revoke: &Revoke) {
+        if revoke.job.origin == shared.me() {
             self.revoke(shared, revoke.job.number);
         }
     }
@@ -174,6 +161,10 @@ impl Origin {
 }
 
 impl Session {
+    fn new(epoch: Epoch, now: Instant) -> Session {
+        Session { epoch, used: now, answers: LiteMap::new_vec(), forgotten: 0 }
+    }
+
     pub(super) fn remember(&mut self, number: u32, answer: Result<JobId, Refusal>) {
         self.answers.insert(number, answer);
         if self.answers.len() > ANSWERS_MAX

@@ -48,11 +48,6 @@ impl Origin {
 
 /// Jobs by their id.
 impl Origin {
-    /// Whether a client has this token of this incarnation.
-    pub(crate) fn has_session(&self, from: NodeId, epoch: Epoch, token: u64) -> bool {
-        self.sessions.get(&from).is_some_and(|session| session.epoch == epoch && session.token == token)
-    }
-
     /// Somebody asks which jobs there are.
     pub(crate) fn on_jobs_request(&self, shared: &mut Shared, from: NodeId, request: &JobsRequest) {
         let packet = shared.config.limits.packet_bytes_max as usize;
@@ -138,18 +133,18 @@ impl Origin {
         epoch: Epoch,
         retry: &Retry,
     ) {
-        let Retry { token, number, job } = *retry;
+        let Retry { number, job } = *retry;
         let answered = self.sessions.get(&from).is_some_and(|session| session.answers.contains_key(&number));
         let canvas = match self.canvas_of_failed(job) {
             Ok(canvas) => canvas,
-            Err(why) if self.has_session(from, epoch, token) && !answered => {
+            Err(why) if shared.config.resident && !answered => {
                 shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotRetriable(why) }));
                 return;
             }
             // What is wrong is said as for any submit.
             Err(_) => Cbor::null(),
         };
-        let submit = Submit { token, number, canvas, key: None, detached: Some(true), blob: None };
+        let submit = Submit { number, canvas, key: None, detached: Some(true), blob: None };
         self.on_submit(shared, around, from, epoch, &submit);
     }
 

@@ -247,6 +247,11 @@ impl Job {
         self.open_task(step).is_some()
     }
 
+    /// Whether other tasks come before this one.
+    pub(super) fn is_unready(&self, step: u32) -> bool {
+        self.tasks.get(step as usize).is_none_or(|task| task.phase == Phase::Unready)
+    }
+
     /// Ends a task.
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.set_phase(step, Phase::Ended);

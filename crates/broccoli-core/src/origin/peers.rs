@@ -32,8 +32,6 @@ const CONFIRM_MAX: Duration = ms(1_500);
 const ACK_DELAY: Duration = ms(10);
 /// Results that are acknowledged without waiting.
 const ACKS_WAITING_MAX: usize = 32;
-/// Incarnations of a worker that are known to be over.
-const PAST_EPOCHS: usize = 16;
 /// A batch that the worker has not seen after this time does not take of its credit any more: it
 /// was lost, and so may be what says that it came.
 const IN_FLIGHT_MAX: Duration = ms(1_500);
@@ -46,12 +44,8 @@ const LEASE_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) epoch: Epoch,
-    past: VecDeque<Past>,
-    /// When it last said something that counted.
-    pub(super) heard: Instant,
     /// Sequence of the packet with the last `Fetch`: older ones are late.
     fetched: u64,
-    token: u64,
     /// Credit beyond the batches that the worker had seen.
     pub(super) tasks: u32,
     bytes: u32,
@@ -72,14 +66,6 @@ pub(super) struct Peer {
     pub(super) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
     /// Its link is gone, or it does not confirm: no new work.
     pub(super) suspected: bool,
-}
-
-/// An incarnation of a worker that another one has taken the place of.
-#[derive(Debug)]
-struct Past {
-    epoch: Epoch,
-    /// Sequence of the packet with its last `Fetch`.
-    fetched: u64,
 }
 
 #[derive(Debug)]
@@ -114,10 +100,7 @@ impl Peer {
     pub(super) fn new(epoch: Epoch) -> Peer {
         Peer {
             epoch,
-            past: VecDeque::new(),
-            heard: Instant(0),
             fetched: 0,
-            token: 0,
             tasks: 0,
             full: false,
             bytes: 0,
@@ -136,49 +119,20 @@ impl Peer {
         }
     }
 
-    /// Meets the worker in an incarnation; a new one has lost what the one before held. None if
-    /// this one does not count: it is known to be over, or its message does not answer this
-    /// origin's present incarnation (`answers`), so that it may be a recording of the past.
-    pub(super) fn meet(&mut self, epoch: Epoch, answers: bool, now: Instant) -> Option<Vec<(Attempt, bool)>> {
-        if epoch == self.epoch {
-            self.heard = now;
-            return Some(Vec::new());
-        }
-        if !answers || self.is_over(epoch) {
-            return None;
-        }
-        let mut past = core::mem::take(&mut self.past);
-        past.truncate(PAST_EPOCHS - 1);
-        past.push_front(Past { epoch: self.epoch, fetched: self.fetched });
-        let leases = core::mem::take(&mut self.leases);
-        *self = Peer { past, heard: now, ..Peer::new(epoch) };
-        Some(leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect())
+    /// The worker has restarted: it has lost what the incarnation before held, which is given.
+    pub(super) fn restart(&mut self, epoch: Epoch) -> Vec<(Attempt, bool)> {
+        let before = core::mem::replace(self, Peer::new(epoch));
+        before.leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect()
     }
 
-    /// An incarnation that was thought to be over says something new while the one that took its
-    /// place is silent: that was a twin, which is gone.
-    pub(super) fn take_back(&mut self, epoch: Epoch, sequence: u64, now: Instant) {
-        let silent = self.suspected || now - self.heard > LEASE;
-        if epoch != self.epoch && silent {
-            self.past.retain(|past| past.epoch != epoch || sequence <= past.fetched);
-        }
-    }
-
-    /// Whether an incarnation of the worker is known to be over.
-    pub(super) fn is_over(&self, epoch: Epoch) -> bool {
-        self.past.iter().any(|past| past.epoch == epoch)
-    }
-
-    /// Takes a snapshot of credit. Returns whether unconfirmed leases have to be sent again,
-    /// since the worker has a new token.
-    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) -> bool {
+    /// Takes a snapshot of credit.
+    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) {
         self.suspected = false;
         if sequence < self.fetched {
-            return false;
+            return;
         }
         self.fetched = sequence;
-        let new_token = self.token != fetch.token;
-        (self.token, self.tasks, self.bytes) = (fetch.token, fetch.tasks, fetch.bytes);
+        (self.tasks, self.bytes) = (fetch.tasks, fetch.bytes);
         self.full = fetch.full == Some(true);
         (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
         if fetch.origin_epoch == Some(my_epoch) {
@@ -187,7 +141,6 @@ impl Peer {
             self.last_batch = self.last_batch.max(fetch.seen);
         }
         self.forget_lost_batches(now);
-        new_token
     }
 
     /// Tasks that may be leased now.
@@ -255,6 +208,18 @@ impl Peer {
         self.tasks = 0;
         self.leases.values_mut().for_each(|leased| leased.deadline = leased.deadline.min(now + SUSPECT));
         if leaving { self.take(|_| true) } else { Vec::new() }
+    }
+
+    /// The worker does not answer: gives what it may never have been sent.
+    pub(super) fn on_silent(&mut self, now: Instant) -> Vec<(Attempt, bool)> {
+        self.suspect(now, false);
+        self.outgoing.clear();
+        self.take(|leased| !leased.confirmed)
+    }
+
+    /// Whether there is something to say to the worker.
+    pub(super) fn has_something(&self) -> bool {
+        !self.outgoing.is_empty() || !self.acks.is_empty() || !self.aborts.is_empty()
     }
 
     fn forget_lost_batches(&mut self, now: Instant) {
@@ -384,7 +349,6 @@ impl Peer {
         let (number, sent, tasks_len) = (self.last_batch, shared.now, tasks.len() as u32);
         self.in_flight.push_back(Batch { number, sent, tasks: tasks_len, bytes: bytes as u32 });
         let lease = Lease {
-            token: self.token,
             batch: self.last_batch,
             functions: functions.iter().map(|function| (**function).clone()).collect(),
             tasks,

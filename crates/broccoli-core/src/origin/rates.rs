@@ -182,6 +182,11 @@ fn arbiter(shared: &Shared, members: &Members, function: &str) -> NodeId {
     others.chain(this).max_by_key(|name| (weight(*name, function), *name)).unwrap_or(me)
 }
 
+/// The node that counts the starts of a function, if it is another one.
+fn other_arbiter(shared: &Shared, members: &Members, function: &str) -> Option<NodeId> {
+    Some(arbiter(shared, members, function)).filter(|arbiter| *arbiter != shared.me())
+}
+
 /// The weight of a node for a function: the first 8 bytes of the hash of both names.
 fn weight(node: NodeId, function: &str) -> u64 {
     let names: Vec<u8> = [node.as_str().as_bytes(), b"/", function.as_bytes()].concat();
@@ -262,8 +267,11 @@ impl Origin {
         }
         let (tasks, wait) = match self.arbiter.unsettled(shared) {
             Some(wait) => (0, wait),
-            // Who asks knows other nodes than this one does; soon both will know the same.
-            None if arbiter(shared, members, &function) != shared.me() => (0, ANSWER),
+            None if let Some(other) = other_arbiter(shared, members, &function) => {
+                // Who asks knows other nodes than this one does. If the one that counts is gone, it will not answer.
+                shared.outbox.send(other, Message::Hello);
+                (0, ANSWER)
+            }
             None => self.arbiter.book(shared.now, &mut shared.rng, Limit { function, interval_us }, tasks),
         };
         let permit = Permit { nonce, tasks, wait_us: wait.as_micros() as u64 };

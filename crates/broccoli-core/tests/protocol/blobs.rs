@@ -3,10 +3,10 @@
 use broccoli_core::{Event, Input, Instant};
 use broccoli_proto::message::{BlobPiece, Message};
 use broccoli_proto::packet::Address;
-use broccoli_proto::{BlobId, Canvas, Cause, Cbor, Epoch, module};
+use broccoli_proto::{BlobId, Canvas, Cause, Cbor, module};
 use broccoli_sim::cluster::functions::large;
 
-use crate::cluster::{Cluster, Faults, Spec, open, seal};
+use crate::cluster::{Cluster, Faults, Spec, open};
 use crate::{attach, one};
 
 const PACKET_BYTES: u32 = 65_536;
@@ -286,9 +286,7 @@ fn pieces_that_are_not_what_they_should_be_are_pulled_again() {
     let bad = Message::BlobPiece(BlobPiece { id, offset: 20 * piece_bytes as u32, bytes });
     let odd = Message::BlobPiece(BlobPiece { id, offset: 7, bytes: vec![0; 9] });
     let far = Message::BlobPiece(BlobPiece { id, offset: u32::MAX, bytes: vec![0; 9] });
-    let to = Address::Node(c.name(0));
-    let packet = seal("w", to, Epoch([9; 16]), 1, &[bad, odd, far]);
-    c.inject(0, to, &packet);
+    c.inject_as("w", 0, 30, &[bad, odd, far]);
     assert_eq!(c.wait(0, job, 10_000), Ok(large(2_000_000)));
     assert_eq!(c.runs.len(), 1, "it was run once");
     settle(&mut c);

@@ -171,7 +171,7 @@ fn a_leaving_origin_does_not_wait_for_a_client_that_is_gone() {
 fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
     let specs = vec![Spec::client("client"), Spec::new("o1", 1), Spec::new("o2", 1)];
     let mut c = Cluster::started(307, specs);
-    // The first request meets a node that has restarted since: its token is asked for again.
+    // The first request meets a node that has restarted since.
     for (id, restarts) in [(1, true), (2, false)] {
         let (now, name) = (Instant(c.now_us), c.name(id));
         c.node(0).drain_node(now, name);

@@ -16,6 +16,7 @@ mod queue;
 mod rates;
 mod restart;
 mod spread;
+mod stranger;
 mod time;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,7 @@ fn durable_node(boots: u8, now: Instant) -> Node {
         resident: true,
         durable: true,
         holds_code: true,
+        watches: true,
         version: "test".into(),
         limits: Limits::host(),
     };

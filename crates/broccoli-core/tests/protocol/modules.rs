@@ -235,7 +235,7 @@ fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_c
     assert!(c.run_until(2_000, |c| asked(c) > 0));
     [0, 1].into_iter().for_each(|id| c.pause(id));
     c.run_for(60_000);
-    assert!((10..40).contains(&asked(&c)), "asked {} times in a minute", asked(&c));
+    assert!((5..40).contains(&asked(&c)), "asked {} times in a minute", asked(&c));
     [0, 1].into_iter().for_each(|id| c.resume(id));
     assert!(c.run_until(10_000, |c| c.holds(2, signed.id)));
 }

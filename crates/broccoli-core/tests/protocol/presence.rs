@@ -53,10 +53,7 @@ fn an_old_will_does_not_hide_a_node_that_is_back() {
     assert!(c.node(0).members().any(|(name, member)| name == w && member.alive));
     let late = c.add(Spec::worker("late", 0));
     c.run_for(300);
-    assert!(
-        c.node(late).members().any(|(name, member)| name == w && member.alive),
-        "the retained message is its birth"
-    );
+    assert!(c.node(late).members().any(|(name, member)| name == w && member.alive), "it answers who asks");
 }
 
 #[test]
@@ -103,7 +100,7 @@ fn a_client_submits_elsewhere_if_its_origin_dies_before_it_answers() {
 #[test]
 fn a_welcome_is_not_answered_with_another_hello() {
     let mut c = Cluster::started(65, vec![Spec::new("origin", 0), Spec::client("client")]);
-    // The client has its token, but cannot learn the functions.
+    // The client has found it, but cannot learn the functions.
     c.lose = Some(|message| matches!(message, Message::Manifests(_)));
     c.faults.duplication = 1_000;
     c.attach(1);

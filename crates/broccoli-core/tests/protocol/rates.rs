@@ -5,7 +5,7 @@ use broccoli_proto::options::Rate;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cbor, Options};
 
-use crate::cluster::{Cluster, Faults, Id, Spec, open, seal};
+use crate::cluster::{Cluster, Faults, Id, Spec, open};
 use crate::{add, one};
 
 /// Starts may be so much later than their permits: two hops, the wait for a slot.
@@ -241,8 +241,7 @@ fn a_permit_counts_once_and_only_from_the_one_that_was_asked() {
             .collect();
         permits.iter().filter(|(at, _)| *at == to).for_each(|(at, bytes)| c.inject(1, *at, bytes));
         let permit = Message::Permit(Permit { nonce: nonce(&c).unwrap_or(0), tasks: 100, wait_us: 0 });
-        let stranger = seal("stranger", to, broccoli_proto::Epoch([9; 16]), turn + 1, &[permit]);
-        c.inject(1, to, &stranger);
+        c.inject_as("stranger", 1, turn + 1, &[permit]);
         c.run_for(100);
     }
     assert_limited(&starts(&c, "echo"), 1_000, 1_000_000, LATE_MS);
@@ -281,13 +280,11 @@ fn a_limited_task_that_no_node_fits_says_so() {
 #[test]
 fn limits_of_hostile_origins_are_bounded_and_nonsense_is_dropped() {
     let mut c = cluster(150);
-    let to = Address::Node(c.name(0));
     let mut sequence = 0;
     let mut ask = |c: &mut Cluster, function: String, interval_us: u64, tasks: u32| {
         sequence += 1;
         let request = broccoli_proto::message::PermitRequest { nonce: sequence, function, interval_us, tasks };
-        let packet = seal("stranger", to, broccoli_proto::Epoch([9; 16]), sequence, &[Message::PermitRequest(request)]);
-        c.inject(0, to, &packet);
+        c.inject_as("stranger", 0, sequence, &[Message::PermitRequest(request)]);
     };
     for (interval_us, tasks) in [(0, 1), (u64::MAX, 1), (1, u32::MAX), (1_000_000, 0)] {
         ask(&mut c, "tasks.echo".into(), interval_us, tasks);

@@ -108,6 +108,7 @@ fn config(name: &str, slots: u16, durable: bool) -> Result<Config, Error> {
         resident: name == "origin",
         durable,
         holds_code: true,
+        watches: true,
         version: String::new(),
         // A million jobs of one task each are more than a node takes unless told otherwise.
         limits: Limits { queue_bytes_max: usize::MAX, ..Limits::host() },

@@ -106,7 +106,7 @@ impl Clients {
     /// Waits until no origin has a job any more.
     async fn wait_until_done(&self) -> Result<(), Error> {
         let end = Instant::now() + PATIENCE;
-        while self.0[0].vitals(PATIENCE).await.values().any(|vitals| vitals.jobs > 0) {
+        while self.0[0].presence(PATIENCE).await.vitals.values().any(|vitals| vitals.jobs > 0) {
             if Instant::now() > end {
                 return Err("the jobs of the clients do not end".into());
             }

@@ -1,11 +1,12 @@
 //! A peer that speaks the protocol by hand: with the cluster's key, or with another.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use broccoli_node::Cluster;
 use broccoli_node::mqtt::{Link, LinkConfig, LinkEvent, PublishError};
 use broccoli_node::proto::message::{Birth, Message};
-use broccoli_node::proto::packet::{self, Address, Header};
+use broccoli_node::proto::packet::{self, Address, Envelope, Header};
 use broccoli_node::proto::seal::ClusterKey;
 use broccoli_node::proto::topic::Topics;
 use broccoli_node::proto::{Epoch, NodeId};
@@ -16,6 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use super::cluster::node_id;
 use super::{PATIENCE, TestServer, next_event};
+
+/// What others repeat to this peer.
+const CHALLENGE: u64 = 0x0123_4567_89ab_cdef;
 
 struct Outgoing {
     topic: String,
@@ -33,6 +37,8 @@ pub(crate) struct Peer {
     name: NodeId,
     epoch: Epoch,
     sequence: u64,
+    /// What packets for other nodes repeat, as far as they were heard.
+    challenges: HashMap<NodeId, u64>,
 }
 
 impl Peer {
@@ -56,7 +62,17 @@ impl Peer {
         let (topics, key) = (Topics::new(cluster.id), cluster.key.clone());
         let ((outgoing, to_send), (received, incoming)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let pump = tokio::spawn(pump(link, to_send, received));
-        Peer { outgoing, incoming, pump, topics, key, name: node_id(name), epoch: Epoch([7; 16]), sequence: 0 }
+        Peer {
+            outgoing,
+            incoming,
+            pump,
+            topics,
+            key,
+            name: node_id(name),
+            epoch: Epoch([7; 16]),
+            sequence: 0,
+            challenges: HashMap::new(),
+        }
     }
 
     /// Seals with this key from now on.
@@ -73,8 +89,10 @@ impl Peer {
     pub(crate) fn send_plaintext(&mut self, to: Address, put: impl FnOnce(&mut Vec<u8>)) {
         let mut buf = Vec::new();
         self.sequence += 1;
-        packet::seal(&self.key, self.name, to, self.epoch, self.sequence, &mut buf, put);
-        self.send_raw(&self.topics.topic(to), &buf, matches!(to, Address::Birth(_)));
+        let proof = if let Address::Node(node) = to { self.challenges.get(&node).copied() } else { None };
+        let Peer { name: sender, epoch, sequence, .. } = *self;
+        packet::seal(&self.key, &Envelope { sender, to, epoch, sequence, challenge: CHALLENGE, proof }, &mut buf, put);
+        self.send_raw(&self.topics.topic(to), &buf, false);
     }
 
     /// Sends bytes as they are; for other topics than those of addresses, too.
@@ -97,7 +115,14 @@ impl Peer {
         loop {
             let (_, mut packet) = self.receive_raw().await;
             if let Ok((header, plaintext)) = packet::open(std::slice::from_ref(&self.key), self.name, &mut packet) {
-                return (header, packet::messages(plaintext).flatten().collect());
+                self.challenges.insert(header.sender, header.challenge);
+                let messages: Vec<Message> = packet::messages(plaintext).flatten().collect();
+                if messages.is_empty() && header.proof.is_none() {
+                    // Somebody knocks.
+                    self.send(Address::Node(header.sender), &[]);
+                    continue;
+                }
+                return (header, messages);
             }
         }
     }
@@ -119,6 +144,8 @@ impl Peer {
             resident: false,
             version: "0".into(),
             durable: None,
+            again_s: 35,
+            draining: None,
         };
         self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
     }

@@ -100,25 +100,19 @@ impl JobState {
 /// by `Accepted` or `Refused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Retry {
-    /// From the origin's `Welcome`.
-    #[n(0)]
-    pub token: u64,
     /// As [`super::Submit::number`].
-    #[n(1)]
+    #[n(0)]
     pub number: u32,
     /// The job that has failed or was revoked.
-    #[n(2)]
+    #[n(1)]
     pub job: JobId,
 }
 
 /// Asks a node to take nothing new and to leave when it has finished. Answered by `Vitals`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Drain {
-    /// From the node's `Welcome`.
-    #[n(0)]
-    pub token: u64,
     /// As [`super::Submit::number`], for `Refused`.
-    #[n(1)]
+    #[n(0)]
     pub number: u32,
 }
 

@@ -1,13 +1,14 @@
 //! What a test does to the nodes of the cluster.
 
 use broccoli_core::{Event, Input, Node, RecordKey, Recovery, Submission, SubmitError, SubmitId};
+use broccoli_proto::message::Message;
 use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, NodeId};
 
 use super::disk::Disk;
 use super::faults::Fault;
-use super::{Cluster, Id, Spec, WALL_START_MS, epoch};
+use super::{Cluster, Id, Sealed, Spec, WALL_START_MS, epoch, open};
 
 impl Cluster {
     /// Its name.
@@ -132,7 +133,13 @@ impl Cluster {
 
     /// The server publishes a Will.
     pub fn publish_as_server(&mut self, to: Address, bytes: &[u8]) {
-        self.route(None, to, true, bytes);
+        self.route(None, to, bytes);
+    }
+
+    /// The server keeps a packet for who subscribes later, as a stranger may have it do.
+    pub fn retain(&mut self, to: Address, bytes: &[u8]) {
+        self.stranger.retained.push((to, bytes.to_vec()));
+        self.route(None, to, bytes);
     }
 
     /// A packet comes to a node.
@@ -140,6 +147,18 @@ impl Cluster {
         let now = self.at(id);
         self.node(id).handle_input(now, Input::Packet { to, packet: bytes });
         self.drain(id);
+    }
+
+    /// Somebody who has the key says something to a node, in the name of one that is there, as one of its next packets, or of
+    /// a stranger.
+    pub fn inject_as(&mut self, sender: &str, id: Id, sequence: u64, messages: &[Message]) {
+        let known = (0..self.len()).find(|id| self.name(*id).as_str() == sender);
+        let epoch = known.map_or(Epoch([9; 16]), |id| self.epoch(id));
+        let sent = self.published.iter().map(|packet| open(&packet.bytes).0).filter(|header| header.epoch == epoch);
+        let sequence = sent.map(|header| header.sequence).max().unwrap_or(0) + sequence;
+        let (to, proof) = (Address::Node(self.name(id)), self.peek(id).audit_challenge());
+        let packet = Sealed { sender, to, epoch, sequence, proof }.packet(messages);
+        self.inject(id, to, &packet);
     }
 
     /// Ends a node at once. With `reset` the server notices now, else by its keep-alive.
@@ -352,7 +371,7 @@ impl Cluster {
 
     /// The server loses its memory and every connection; nodes connect again soon after.
     pub fn restart_server(&mut self) {
-        self.retained.clear();
+        self.stranger.retained.clear();
         for id in 0..self.slots.len() {
             if self.slots[id].session.take().is_some() && self.slots[id].node.is_some() {
                 self.slots[id].will.clear();

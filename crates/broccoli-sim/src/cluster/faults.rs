@@ -80,11 +80,15 @@ pub enum Fault {
     TaskSubmit,
     /// A task asked to be tried again later.
     RetryAfter,
+    /// A stranger published a recorded packet again.
+    Replay,
+    /// A node sent messages that only a later version knows.
+    Later,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 37] = [
+    pub const ALL: [Fault; 39] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -122,6 +126,8 @@ impl Fault {
         Fault::KeyAgain,
         Fault::TaskSubmit,
         Fault::RetryAfter,
+        Fault::Replay,
+        Fault::Later,
     ];
 
     /// Its name in reports.
@@ -164,6 +170,8 @@ impl Fault {
             Fault::KeyAgain => "keys handed in again",
             Fault::TaskSubmit => "canvases submitted by tasks",
             Fault::RetryAfter => "tasks that asked for another try",
+            Fault::Replay => "packets replayed by a stranger",
+            Fault::Later => "packets with messages of a later version",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The MQTT server: sessions, Wills, retained births, and what happens to deliveries.
+//! The MQTT server: sessions, Wills, what happens to deliveries, and a stranger with an account.
 
 use broccoli_core::Input;
 use broccoli_proto::packet::Address;
@@ -7,15 +7,53 @@ use super::faults::Fault;
 use super::wire::open;
 use super::{Cluster, Faults, HOP_US, Id, KEEP_ALIVE_MS, Mishap, Work};
 
-impl Cluster {
-    pub(super) fn route(&mut self, from: Option<Id>, to: Address, retain: bool, bytes: &[u8]) {
-        if let (Address::Birth(name), true) = (to, retain) {
-            self.retained.insert(name, bytes.to_vec());
+/// Packets that a stranger keeps, and the longest of them: what has an effect is short.
+const HEARD_MAX: usize = 8_192;
+const HEARD_BYTES_MAX: usize = 2_048;
+/// Packets that a stranger has the server retain.
+const RETAINED_MAX: usize = 16;
+
+/// Somebody with an account at the MQTT server and without the key: hears everything, and publishes any of it again.
+#[derive(Default)]
+pub(super) struct Stranger {
+    heard: Vec<(Address, Vec<u8>)>,
+    /// What the server keeps for who subscribes later.
+    pub(super) retained: Vec<(Address, Vec<u8>)>,
+    favourite: Option<(Address, Vec<u8>)>,
+    /// Counts what it could not keep.
+    passed: usize,
+}
+
+impl Stranger {
+    fn hear(&mut self, to: Address, bytes: &[u8]) {
+        if bytes.len() > HEARD_BYTES_MAX {
+            return;
         }
+        if self.heard.len() < HEARD_MAX {
+            self.heard.push((to, bytes.to_vec()));
+        } else {
+            // Every eighth takes the place of an early one, so that all times are there.
+            self.passed += 1;
+            if self.passed.is_multiple_of(8) {
+                let at = self.passed / 8 % HEARD_MAX;
+                self.heard[at] = (to, bytes.to_vec());
+            }
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn route(&mut self, from: Option<Id>, to: Address, bytes: &[u8]) {
+        self.stranger.hear(to, bytes);
+        self.publish(from, to, bytes);
+    }
+
+    fn publish(&mut self, from: Option<Id>, to: Address, bytes: &[u8]) {
         for id in 0..self.slots.len() {
             let subscribed = match to {
                 Address::Node(name) => self.name(id) == name,
-                Address::Birth(_) | Address::All => true,
+                Address::Birth(name) => self.slots[id].spec.watches || self.name(id) == name,
+                Address::All => true,
             };
             let blocked = from.is_some_and(|from| self.blocked.contains(&(from, id)));
             if subscribed && !blocked && self.slots[id].session.is_some() {
@@ -106,7 +144,33 @@ impl Cluster {
         self.slots[id].session = None;
         let will = std::mem::take(&mut self.slots[id].will);
         if !will.is_empty() {
-            self.route(None, Address::Birth(self.name(id)), true, &will);
+            self.route(None, Address::Birth(self.name(id)), &will);
+        }
+    }
+
+    /// The stranger publishes so many of all packets that it has heard, of any incarnation, some of them retained, and one
+    /// of them again and again.
+    pub fn replay(&mut self, packets: usize) {
+        let heard = self.stranger.heard.len() as u64;
+        if heard == 0 {
+            return;
+        }
+        for _ in 0..packets {
+            // The latest ones are the most dangerous.
+            let back = if self.chance(500) { self.below(heard) } else { self.below(heard.min(64)) };
+            let (to, bytes) = self.stranger.heard[(heard - 1 - back) as usize].clone();
+            self.counts.add(Fault::Replay);
+            if self.chance(20) && self.stranger.retained.len() < RETAINED_MAX {
+                self.stranger.retained.push((to, bytes.clone()));
+            }
+            if self.chance(100) {
+                self.stranger.favourite = Some((to, bytes.clone()));
+            }
+            self.publish(None, to, &bytes);
+        }
+        if let Some((to, bytes)) = self.stranger.favourite.clone() {
+            self.counts.add(Fault::Replay);
+            self.publish(None, to, &bytes);
         }
     }
 }

@@ -8,7 +8,7 @@ use broccoli_proto::message::Failure;
 use broccoli_proto::module::{SignedManifest, hash};
 
 use super::faults::Fault;
-use super::wire::{brief, cropped};
+use super::wire::{LATER_BYTES, brief, cropped, with_later_message};
 use super::{Cluster, HOP_US, Id, Published, Pushed, Run, Work, fnv, functions};
 
 /// A write that could not be made is tried again after this time.
@@ -44,6 +44,9 @@ impl Cluster {
             };
             assert!(packet.len() <= self.slots[id].spec.limits.packet_bytes_max as usize, "a packet within its limit");
             self.output(id);
+            if self.slots[id].spec.later {
+                self.add_later_messages(id, &mut packet);
+            }
             if let Some(digest) = &mut self.digest {
                 *digest = fnv(fnv(*digest, format!("{id} {:?}", transmit.to).as_bytes()), &packet);
             }
@@ -54,12 +57,22 @@ impl Cluster {
                 self.published.push(Published { from: id, to: transmit.to, bytes: packet.clone() });
             }
             if let Some(session) = self.slots[id].session.filter(|_| !self.slots[id].cut) {
-                let (to, retain, bytes) = (transmit.to, transmit.retain, packet.clone());
-                self.push(self.now_us + HOP_US, Work::Publish { from: id, session, to, retain, bytes });
+                let (to, bytes) = (transmit.to, packet.clone());
+                self.push(self.now_us + HOP_US, Work::Publish { from: id, session, to, bytes });
             }
         }
         if let Some(node) = self.slots[id].node.as_ref().filter(|_| self.validate) {
             node.validate();
+        }
+    }
+
+    /// Adds what a later version might say to a packet, if there is room.
+    fn add_later_messages(&mut self, id: Id, packet: &mut Vec<u8>) {
+        let room = (self.slots[id].spec.limits.packet_bytes_max as usize).saturating_sub(packet.len());
+        let front = self.chance(500);
+        if room >= LATER_BYTES && self.chance(300) {
+            self.counts.add(Fault::Later);
+            with_later_message(packet, front);
         }
     }
 

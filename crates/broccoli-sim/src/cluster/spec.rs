@@ -19,6 +19,10 @@ pub struct Spec {
     pub native: bool,
     /// Whether it pulls the code of modules.
     pub holds_code: bool,
+    /// Whether it follows who is there.
+    pub watches: bool,
+    /// Whether it is of a later version, which sends what this one does not know.
+    pub later: bool,
     /// Its capacities.
     pub limits: Limits,
 }
@@ -34,6 +38,8 @@ impl Spec {
             durable: false,
             native: true,
             holds_code: true,
+            watches: true,
+            later: false,
             limits: Limits::host(),
         }
     }

@@ -3,29 +3,69 @@
 use broccoli_proto::Epoch;
 use broccoli_proto::message::Message;
 use broccoli_proto::module::{DeployPublic, Manifest, SignedManifest};
-use broccoli_proto::packet::{self, Address, Header};
+use broccoli_proto::packet::{self, Address, Envelope, Header};
 use broccoli_proto::seal::ClusterKey;
 use ed25519_dalek::SigningKey;
 
 use super::{functions, mix};
 
-/// Opens a packet as the node that it is for.
+/// Opens a packet as the node that it is for. Messages of a later version are left out.
 pub fn open(bytes: &[u8]) -> (Header, Vec<Message>) {
     let header: Header = minicbor::decode(bytes).expect("a header");
     let me = header.destination.unwrap_or(header.sender);
     let mut bytes = bytes.to_vec();
     let (header, plaintext) = packet::open(&[cluster_key()], me, &mut bytes).expect("opens");
-    (header, packet::messages(plaintext).map(|message| message.expect("a message")).collect())
+    (header, packet::messages(plaintext).flatten().collect())
 }
 
-/// Seals messages as any node of the cluster could.
-pub fn seal(sender: &str, to: Address, epoch: Epoch, sequence: u64, messages: &[Message]) -> Vec<u8> {
-    let mut buf = Vec::new();
-    let sender = sender.parse().expect("a name");
-    packet::seal(&cluster_key(), sender, to, epoch, sequence, &mut buf, |buf| {
-        messages.iter().for_each(|message| packet::put(buf, message));
+/// What a packet says of itself that anybody with the key seals.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed<'a> {
+    /// In whose name.
+    pub sender: &'a str,
+    /// For whom.
+    pub to: Address,
+    /// Of which incarnation.
+    pub epoch: Epoch,
+    /// Its number.
+    pub sequence: u64,
+    /// What it repeats: see [`broccoli_core::Node::audit_challenge`].
+    pub proof: Option<u64>,
+}
+
+impl Sealed<'_> {
+    /// The packet with these messages.
+    pub fn packet(self, messages: &[Message]) -> Vec<u8> {
+        let Sealed { to, epoch, sequence, proof, .. } = self;
+        let envelope =
+            Envelope { sender: self.sender.parse().expect("a name"), to, epoch, sequence, challenge: 1, proof };
+        let mut buf = Vec::new();
+        packet::seal(&cluster_key(), &envelope, &mut buf, |buf| {
+            messages.iter().for_each(|message| packet::put(buf, message));
+        });
+        buf
+    }
+}
+
+/// A message that only a later version knows: `[200, [[1, "later"]]]`.
+const LATER: [u8; 12] = [0x82, 0x18, 200, 0x81, 0x82, 0x01, 0x65, b'l', b'a', b't', b'e', b'r'];
+/// What it adds to a packet.
+pub(super) const LATER_BYTES: usize = LATER.len();
+
+/// Puts such a message before or behind the others in a packet.
+pub(super) fn with_later_message(bytes: &mut Vec<u8>, front: bool) {
+    let header: Header = minicbor::decode(bytes).expect("a header");
+    let me = header.destination.unwrap_or(header.sender);
+    let mut before = std::mem::take(bytes);
+    let (header, plaintext) = packet::open(&[cluster_key()], me, &mut before).expect("opens");
+    let many = packet::messages(plaintext).count() + 1 > packet::MESSAGES_MAX;
+    let Header { sender, epoch, sequence, challenge, proof, .. } = header;
+    let to = header.destination.map_or(Address::All, Address::Node);
+    packet::seal(&cluster_key(), &Envelope { sender, to, epoch, sequence, challenge, proof }, bytes, |buf| {
+        let later: &[u8] = if many { &[] } else { &LATER };
+        let parts = if front { [later, plaintext] } else { [plaintext, later] };
+        parts.into_iter().for_each(|part| buf.extend_from_slice(part));
     });
-    buf
 }
 
 /// The key of the cluster.

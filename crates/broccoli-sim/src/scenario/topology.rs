@@ -16,6 +16,7 @@ impl Scenario {
             let mut spec = Spec::new(&format!("n{at}"), slots as u16);
             spec.resident = at == 0 || self.rng.below(10) < 7;
             spec.durable = self.rng.one_in(2);
+            spec.later = self.rng.one_in(4);
             for label in labels {
                 if self.rng.one_in(3) {
                     spec.features.push(label.into());

@@ -1,0 +1,442 @@
+//! Freshness: which packets were made by somebody who is there now, and are new.
+//!
+//! ```text
+//!   a ── challenge a1 ────────────────────────► b     a knock: nothing in it counts
+//!   a ◄─ challenge b1, proof a1 ─────────────── b     b is there: a has a session with b
+//!   a ── challenge a1, proof b1, messages … ──► b     a is there: b has one with a
+//! ```
+//!
+//! What waits for a node stays with its role until that node's latest challenge is known. A challenge is replaced every
+//! [`CHALLENGE_AGE`], the one before still counts: so no packet counts later than twice that time after it was made,
+//! and by its sequence it counts once (the window of RFC 4303, appendix A2). A recording of the past can at most delay something by that.
+//!
+//! It remembers open sessions, and no incarnation that is over but the last one of each. It never trusts a broadcast.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use broccoli_proto::message::Message;
+use broccoli_proto::packet::Header;
+use broccoli_proto::{Epoch, NodeId};
+use litemap::LiteMap;
+
+use crate::shared::Rng;
+use crate::time::{Instant, ms};
+
+/// A challenge is replaced after this time; the one before counts as long again.
+const CHALLENGE_AGE: Duration = ms(5_000);
+/// A challenge of another node is used for this long: then it still counts there, and on the way there.
+const PROOF_AGE_MAX: Duration = ms(4_000);
+/// Two nodes of one name take turns no sooner than after so long a silence of the one that counts.
+const TWIN_SILENCE: Duration = ms(4_000);
+/// A knock is repeated after this time, doubled up to the maximum …
+const KNOCK_AGAIN: Duration = ms(100);
+const KNOCK_AGAIN_MAX: Duration = ms(400);
+/// … and after so many without an answer the node counts as silent: 1.5 s.
+const KNOCKS_MAX: u32 = 5;
+/// Answers that wait to be sent; one too many is as good as lost.
+const ANSWERS_MAX: usize = 1_024;
+
+/// What a packet is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It counts.
+    Fresh {
+        /// With it begins a session, maybe of a new incarnation.
+        opens: bool,
+    },
+    /// It has come before, or is too old to tell, or another node of that name is the one that counts.
+    Repeated,
+    /// It may be a recording: what is told to everybody is hearsay, what is for this node alone does not count.
+    Unproven,
+}
+
+/// A packet that proves itself by the challenge of the packet that it answers.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) to: NodeId,
+    pub(crate) proof: u64,
+    /// None: it only shows that this node is there.
+    pub(crate) message: Option<Message>,
+}
+
+/// The sessions of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    challenge: u64,
+    challenge_before: Option<u64>,
+    /// Counts the challenges.
+    generation: u64,
+    /// Since when the challenge is the present one; none before the first.
+    since: Option<Instant>,
+    open: LiteMap<NodeId, Box<Session>>,
+    /// Nodes that something waits for until they have answered.
+    knocks: LiteMap<NodeId, Knock>,
+    /// By the time when they are due, and a number.
+    answers: BTreeMap<(Instant, u64), Answer>,
+    answered: u64,
+}
+
+/// What is known of a node that was there a moment ago.
+#[derive(Debug)]
+struct Session {
+    epoch: Epoch,
+    /// The incarnation before, which may be a twin, and the last challenge that it may have repeated in its time.
+    replaced: Option<(Epoch, u64)>,
+    /// Its latest challenge, and when it came.
+    challenge: u64,
+    challenged: Instant,
+    window: Window,
+    /// When it was last proven to be there.
+    heard: Instant,
+}
+
+/// The sequences that have come.
+#[derive(Debug)]
+struct Window {
+    newest: u64,
+    /// Which of the 64 up to the newest have come, the newest one in the lowest bit.
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Knock {
+    tries: u32,
+    again: Instant,
+}
+
+/// What is to be done for a node whose challenge is not known.
+pub(crate) enum Knocking {
+    /// Send a knock, and look again at this time.
+    Now(Instant),
+    /// Wait for the answer to the last one.
+    Waits,
+}
+
+/// Coming in.
+impl Sessions {
+    /// Judges a packet that was opened. `directed`: it is for this node alone.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        rng: &mut Rng,
+        header: &Header,
+        directed: bool,
+        max: usize,
+    ) -> Standing {
+        let Header { sender, epoch, sequence, challenge, proof, .. } = *header;
+        let known = self.open.get(&sender).filter(|session| session.epoch == epoch);
+        if known.is_some_and(|session| session.window.has(sequence)) {
+            return Standing::Repeated;
+        }
+        if !directed {
+            let session = self.open.get_mut(&sender).filter(|session| session.is_live(epoch, now));
+            return session.map_or(Standing::Unproven, |session| session.take(sequence, challenge, now));
+        }
+        let Some(generation) = self.proven_generation(now, rng, proof) else {
+            self.answer(now, Answer { to: sender, proof: challenge, message: None });
+            return Standing::Unproven;
+        };
+        match self.open.get_mut(&sender) {
+            Some(session) if session.epoch == epoch => {
+                session.heard = now;
+                session.take(sequence, challenge, now)
+            }
+            Some(session) if session.keeps_out(epoch, generation, now) => Standing::Repeated,
+            other => {
+                let replaced = other.map(|session| (session.epoch, self.generation));
+                self.make_room(max);
+                let window = Window { newest: sequence, seen: 1 };
+                let session = Session { epoch, replaced, challenge, challenged: now, window, heard: now };
+                self.open.insert(sender, Box::new(session));
+                Standing::Fresh { opens: true }
+            }
+        }
+    }
+
+    /// Which of the challenges that count a packet repeats.
+    fn proven_generation(&mut self, now: Instant, rng: &mut Rng, proof: Option<u64>) -> Option<u64> {
+        let challenge = self.challenge(now, rng);
+        match proof? {
+            proof if proof == challenge => Some(self.generation),
+            proof if Some(proof) == self.challenge_before => Some(self.generation - 1),
+            _ => None,
+        }
+    }
+
+    fn make_room(&mut self, max: usize) {
+        if self.open.len() >= max
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, session)| session.heard).map(|(node, _)| *node)
+        {
+            self.open.remove(&oldest);
+        }
+    }
+
+    /// The link is down: nobody can be heard.
+    pub(crate) fn on_disconnected(&mut self) {
+        self.knocks.clear();
+        self.answers.clear();
+    }
+
+    /// Whether another incarnation of a node was there before.
+    pub(crate) fn has_restarted(&self, node: NodeId) -> bool {
+        self.open.get(&node).is_some_and(|session| session.replaced.is_some())
+    }
+
+    /// The incarnation of a node that was last proven to be there.
+    pub(crate) fn epoch_of(&self, node: NodeId) -> Option<Epoch> {
+        self.open.get(&node).map(|session| session.epoch)
+    }
+}
+
+/// Going out.
+impl Sessions {
+    /// What answers to this node have to repeat.
+    pub(crate) fn challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
+        let age = self.since.map(|since| now - since);
+        if age.is_none_or(|age| age >= CHALLENGE_AGE) {
+            self.challenge_before = age.filter(|age| *age < CHALLENGE_AGE * 2).map(|_| self.challenge);
+            self.challenge = rng.next();
+            self.generation += 1;
+            self.since = Some(now);
+        }
+        self.challenge
+    }
+
+    /// What shows a node that this one is there now, if it is known.
+    pub(crate) fn proof(&self, to: NodeId, now: Instant) -> Option<u64> {
+        let session = self.open.get(&to).filter(|session| now - session.challenged < PROOF_AGE_MAX)?;
+        Some(session.challenge)
+    }
+
+    /// Something waits for a node whose challenge is not known.
+    pub(crate) fn knock(&mut self, to: NodeId, now: Instant) -> Knocking {
+        let knock = self.knocks.entry(to).or_insert(Knock { tries: 0, again: now });
+        if knock.again > now {
+            return Knocking::Waits;
+        }
+        knock.again = now + (KNOCK_AGAIN * (1 << knock.tries.min(8))).min(KNOCK_AGAIN_MAX);
+        knock.tries += 1;
+        Knocking::Now(knock.again)
+    }
+
+    /// Whether a node has not answered as often as is waited for; it is not waited for any more then.
+    pub(crate) fn is_silent(&mut self, node: NodeId) -> bool {
+        let silent = self.knocks.get(&node).is_some_and(|knock| knock.tries >= KNOCKS_MAX);
+        if silent {
+            self.knocks.remove(&node);
+        }
+        silent
+    }
+
+    /// Whether something has waited for this node, whose challenge is known now.
+    pub(crate) fn answered(&mut self, node: NodeId) -> bool {
+        self.knocks.remove(&node).is_some()
+    }
+
+    /// Answers a packet, now or later.
+    pub(crate) fn answer(&mut self, at: Instant, answer: Answer) {
+        if self.answers.len() < ANSWERS_MAX {
+            self.answered += 1;
+            self.answers.insert((at, self.answered), answer);
+        }
+    }
+
+    /// The next answer that is due.
+    pub(crate) fn pop_answer(&mut self, now: Instant) -> Option<Answer> {
+        let entry = self.answers.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(entry.remove())
+    }
+
+    /// When the next answer is due.
+    pub(crate) fn next_answer(&self) -> Option<Instant> {
+        self.answers.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Sessions {
+    /// Nodes that are knocked at.
+    pub(crate) fn knocked(&self) -> impl Iterator<Item = NodeId> {
+        self.knocks.keys().copied()
+    }
+
+    /// The present challenge.
+    pub(crate) fn audit_challenge(&self) -> Option<u64> {
+        self.since.map(|_| self.challenge)
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, max: usize, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("sessions", self.open.len(), max);
+        see("knocks", self.knocks.len(), 2 * max + 2);
+        see("answers", self.answers.len(), ANSWERS_MAX);
+    }
+}
+
+impl Session {
+    /// Whether this incarnation was there a moment ago.
+    fn is_live(&self, epoch: Epoch, now: Instant) -> bool {
+        self.epoch == epoch && now - self.heard < CHALLENGE_AGE * 2
+    }
+
+    /// Whether another incarnation does not count: it was replaced, and the one that took its place is there, or it shows
+    /// nothing that it has not known before.
+    fn keeps_out(&self, epoch: Epoch, generation: u64, now: Instant) -> bool {
+        let is_there = now - self.heard < TWIN_SILENCE;
+        self.replaced.is_some_and(|(replaced, known)| replaced == epoch && (is_there || generation <= known))
+    }
+
+    fn take(&mut self, sequence: u64, challenge: u64, now: Instant) -> Standing {
+        let is_newest = sequence > self.window.newest;
+        if !self.window.take(sequence) {
+            return Standing::Repeated;
+        }
+        if is_newest {
+            self.challenge = challenge;
+            self.challenged = now;
+        }
+        Standing::Fresh { opens: false }
+    }
+}
+
+impl Window {
+    /// Whether a sequence has come, or is too old to tell.
+    fn has(&self, sequence: u64) -> bool {
+        let Some(back) = self.newest.checked_sub(sequence) else {
+            return false;
+        };
+        back >= 64 || self.seen & (1 << back) != 0
+    }
+
+    /// Notes that a sequence has come. Returns whether that is for the first time.
+    fn take(&mut self, sequence: u64) -> bool {
+        if self.has(sequence) {
+            return false;
+        }
+        match self.newest.checked_sub(sequence) {
+            Some(back) => self.seen |= 1 << back,
+            None => {
+                let ahead = u32::try_from(sequence - self.newest).unwrap_or(u32::MAX);
+                self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
+                self.newest = sequence;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn each_sequence_counts_once_and_none_after_sixty_four_later_ones() {
+        let mut window = Window { newest: 100, seen: 1 };
+        for (sequence, is_new) in [(100, false), (99, true), (99, false), (102, true), (101, true), (102, false)] {
+            assert_eq!(window.take(sequence), is_new, "{sequence}");
+        }
+        assert!(window.take(200), "a leap forward");
+        assert!(window.take(137) && !window.take(136), "64 are remembered");
+        assert!(window.take(u64::MAX) && !window.take(0));
+    }
+
+    fn header(epoch: u8, sequence: u64, challenge: u64, proof: Option<u64>) -> Header {
+        let sender = "a".parse().expect("a name");
+        Header {
+            version: 2,
+            key_id: 0,
+            sender,
+            destination: None,
+            epoch: Epoch([epoch; 16]),
+            sequence,
+            challenge,
+            proof,
+        }
+    }
+
+    struct Receiver {
+        sessions: Sessions,
+        rng: Rng,
+    }
+
+    impl Receiver {
+        fn new() -> Receiver {
+            Receiver { sessions: Sessions::default(), rng: Rng(7) }
+        }
+
+        fn challenge(&mut self, at_ms: u64) -> u64 {
+            self.sessions.challenge(Instant(at_ms * 1_000), &mut self.rng)
+        }
+
+        fn judge(&mut self, at_ms: u64, header: Header) -> Standing {
+            self.sessions.judge(Instant(at_ms * 1_000), &mut self.rng, &header, true, 8)
+        }
+    }
+
+    const OPENS: Standing = Standing::Fresh { opens: true };
+    const GOES_ON: Standing = Standing::Fresh { opens: false };
+
+    #[test]
+    fn a_packet_counts_once_and_for_at_most_twice_the_age_of_a_challenge() {
+        let mut receiver = Receiver::new();
+        let first = receiver.challenge(1_000);
+        assert_eq!(receiver.judge(1_001, header(1, 1, 9, None)), Standing::Unproven);
+        assert_eq!(receiver.judge(1_002, header(1, 2, 9, Some(first))), OPENS);
+        assert_eq!(receiver.judge(1_003, header(1, 2, 9, Some(first))), Standing::Repeated);
+        assert_eq!(
+            receiver.judge(10_999, header(1, 3, 9, Some(first))),
+            GOES_ON,
+            "the challenge before the present one"
+        );
+        assert_eq!(receiver.judge(16_500, header(1, 4, 9, Some(first))), Standing::Unproven);
+        let answers: Vec<u64> =
+            core::iter::from_fn(|| receiver.sessions.pop_answer(Instant(20_000_000))).map(|a| a.proof).collect();
+        assert_eq!(
+            answers,
+            [9, 9],
+            "each packet without a proof is answered with its own challenge, one that was seen is not"
+        );
+    }
+
+    #[test]
+    fn an_incarnation_that_was_replaced_counts_again_only_when_the_other_is_silent() {
+        let mut receiver = Receiver::new();
+        let proof = Some(receiver.challenge(1_000));
+        assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
+        assert_eq!(receiver.judge(1_001, header(2, 1, 9, proof)), OPENS, "it has restarted, or has a twin");
+        assert_eq!(receiver.judge(1_002, header(1, 2, 9, proof)), Standing::Repeated);
+        assert_eq!(receiver.judge(5_002, header(1, 3, 9, proof)), Standing::Repeated, "it may have said so before");
+        let proof = Some(receiver.challenge(6_000));
+        assert_eq!(receiver.judge(6_002, header(1, 4, 9, proof)), OPENS, "it is there now");
+    }
+
+    #[test]
+    fn a_late_packet_does_not_bring_back_an_older_challenge() {
+        let mut receiver = Receiver::new();
+        let proof = Some(receiver.challenge(1_000));
+        assert_eq!(receiver.judge(1_000, header(1, 5, 55, proof)), OPENS);
+        assert_eq!(receiver.judge(1_000, header(1, 4, 44, proof)), GOES_ON);
+        let a = "a".parse().expect("a name");
+        assert_eq!(receiver.sessions.proof(a, Instant(1_100_000)), Some(55));
+        assert_eq!(receiver.sessions.proof(a, Instant(5_100_000)), None, "too old: knock");
+    }
+
+    #[test]
+    fn whoever_does_not_answer_is_silent_after_a_second_and_a_half() {
+        let (mut sessions, a) = (Sessions::default(), "a".parse().expect("a name"));
+        let mut now = Instant(1_000_000);
+        let mut knocks = 0;
+        while !sessions.is_silent(a) {
+            match sessions.knock(a, now) {
+                Knocking::Now(again) => (knocks, now) = (knocks + 1, again),
+                Knocking::Waits => panic!("its time has come"),
+            }
+            assert!(matches!(sessions.knock(a, Instant(now.0 - 1)), Knocking::Waits));
+        }
+        assert_eq!((knocks, now), (KNOCKS_MAX, Instant(2_500_000)));
+    }
+}

@@ -1,0 +1,288 @@
+//! A stranger with an account at the MQTT server and without the key: records everything and publishes any of it again, also
+//! from before restarts, also retained. The worst that this may do is one bounded delay.
+
+use std::collections::BTreeMap;
+
+use broccoli_core::Event;
+use broccoli_proto::message::Message;
+use broccoli_proto::options::Rate;
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Canvas, Cbor, Options};
+
+use crate::cluster::{Cluster, Id, Published, Spec, open};
+use crate::{add, adds, attach, one, sleep, sleeps};
+
+/// What a node has said so far.
+fn said_by(c: &Cluster, id: Id) -> Vec<Published> {
+    c.published.iter().filter(|packet| packet.from == id).cloned().collect()
+}
+
+/// What was said with such a message in it.
+fn with(packets: &[Published], kind: impl Fn(&Message) -> bool) -> Vec<Published> {
+    packets.iter().filter(|packet| open(&packet.bytes).1.iter().any(&kind)).cloned().collect()
+}
+
+/// The stranger publishes packets once more.
+fn publish(c: &mut Cluster, packets: &[Published]) {
+    packets.iter().for_each(|packet| c.publish_as_server(packet.to, &packet.bytes));
+}
+
+/// Publishes packets so many times, one after the other.
+fn replay(c: &mut Cluster, packets: &[Published], times: usize, pause_ms: u64) {
+    for _ in 0..times {
+        publish(c, packets);
+        c.run_for(pause_ms);
+    }
+}
+
+fn rated(canvas: Canvas, tasks: u32, per_ms: u32) -> Canvas {
+    let options = Options { rate: Some(Rate { tasks, per_ms }), ..Options::default() };
+    Canvas { options, ..canvas }
+}
+
+fn echoes(n: i64) -> Canvas {
+    Canvas::group((0..n).map(|i| one("echo", i)).collect())
+}
+
+#[test]
+fn a_killed_worker_is_not_kept_alive_by_what_it_has_said() {
+    for origin_restarts in [false, true] {
+        let specs = vec![Spec::client("client"), Spec::new("origin", 0).durable(), Spec::worker("w1", 1)];
+        let mut c = Cluster::started(900, specs);
+        attach(&mut c, 0);
+        let job = c.submit_remote(0, &sleep(3_000));
+        c.run_for(2_500);
+        let said = said_by(&c, 2);
+        assert!(with(&said, |message| matches!(message, Message::Renew(_))).len() >= 2);
+        c.kill(2, false);
+        let w2 = c.add(Spec::worker("w2", 1));
+        if origin_restarts {
+            c.kill(1, true);
+            c.restart(1);
+        }
+        let killed_at = c.now_ms();
+        for _ in 0..200 {
+            replay(&mut c, &said, 1, 100);
+        }
+        let moved = c.runs.iter().find(|run| run.node == w2).map(|run| run.at_ms - killed_at);
+        assert!(moved.is_some_and(|ms| ms < 6_000), "{moved:?} ms, the origin has restarted: {origin_restarts}");
+        assert_eq!(c.wait(0, job, 10_000), Ok(Cbor::encode(&3_000)));
+    }
+}
+
+#[test]
+fn credit_of_a_dead_worker_cannot_be_given_again() {
+    let mut c = Cluster::started(901, vec![Spec::new("origin", 0), Spec::worker("w1", 4), Spec::worker("w2", 1)]);
+    let (canvas, expected) = adds(20);
+    let job = c.submit(0, &canvas);
+    assert_eq!(c.wait(0, job, 2_000), Ok(expected));
+    let fetches = with(&said_by(&c, 1), |message| matches!(message, Message::Fetch(_)));
+    c.kill(1, true);
+    c.run_for(3_000);
+    for n in 1..=20 {
+        publish(&mut c, &fetches);
+        let asked_at = c.now_ms();
+        let job = c.submit(0, &add(n, n));
+        assert_eq!(c.wait(0, job, 1_000), Ok(Cbor::encode(&(2 * n))));
+        assert!(c.now_ms() - asked_at < 200, "task {n} was leased to the dead one: {} ms", c.now_ms() - asked_at);
+    }
+}
+
+#[test]
+fn no_recorded_question_takes_of_a_rate() {
+    let specs = vec![Spec::new("o1", 2), Spec::new("o2", 0), Spec::new("o3", 0)];
+    let mut c = Cluster::started(902, specs);
+    c.run_for(1_000);
+    for id in 0..3 {
+        let job = c.submit(id, &rated(echoes(3), 2, 1_000));
+        assert!(c.wait(id, job, 10_000).is_ok());
+    }
+    let asked = with(&c.published.clone(), |message| matches!(message, Message::PermitRequest(_)));
+    assert!(!asked.is_empty());
+    let start = c.now_ms();
+    let job = c.submit(1, &rated(echoes(10), 2, 1_000));
+    while c.ended(1, job).is_none() && c.now_ms() - start < 60_000 {
+        replay(&mut c, &asked, 1, 50);
+    }
+    let took = c.now_ms() - start;
+    assert!(took < 6_500, "ten tasks at two a second took {took} ms");
+}
+
+#[test]
+fn nineteen_earlier_incarnations_of_a_worker_cost_no_task() {
+    let mut c = Cluster::started(903, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+    for n in 0..19 {
+        let job = c.submit(0, &add(n, 1));
+        assert_eq!(c.wait(0, job, 5_000), Ok(Cbor::encode(&(n + 1))));
+        c.kill(1, true);
+        c.restart(1);
+        c.run_for(300);
+    }
+    let said = said_by(&c, 1);
+    let now = c.epoch(1);
+    let old: Vec<Published> = said.into_iter().filter(|packet| open(&packet.bytes).0.epoch != now).collect();
+    let runs = c.runs.len();
+    let job = c.submit(0, &sleep(4_000));
+    c.run_for(100);
+    replay(&mut c, &old, 30, 100);
+    assert_eq!(c.wait(0, job, 5_000), Ok(Cbor::encode(&4_000)));
+    assert_eq!(c.runs.len() - runs, 1, "it ran once");
+}
+
+#[test]
+fn an_earlier_incarnation_of_a_client_makes_no_second_job() {
+    let mut c = Cluster::started(904, vec![Spec::client("client"), Spec::new("origin", 2)]);
+    attach(&mut c, 0);
+    let job = c.submit_remote(0, &add(1, 1));
+    assert!(c.wait(0, job, 1_000).is_ok());
+    let old = said_by(&c, 0);
+    c.kill(0, true);
+    c.restart(0);
+    attach(&mut c, 0);
+    // Its answers do not get there, so that it hands the canvas in again and again.
+    c.lose = Some(|message| matches!(message, Message::Accepted(_)));
+    let runs = c.runs.len();
+    let job = c.submit_remote(0, &sleep(50));
+    replay(&mut c, &old, 40, 50);
+    c.lose = None;
+    assert_eq!(c.wait(0, job, 5_000), Ok(Cbor::encode(&50)));
+    assert_eq!(c.runs.len() - runs, 1, "one submit is one job");
+}
+
+#[test]
+fn births_of_dead_nodes_that_a_server_keeps_hold_nothing_up() {
+    let ghosts: Vec<Spec> = (0..6).map(|at| Spec::new(&format!("ghost-{at}"), 1).durable()).collect();
+    let mut c = Cluster::started(905, ghosts);
+    let births = with(&c.published.clone(), |message| matches!(message, Message::Birth(_)));
+    (0..6).for_each(|id| c.kill(id, true));
+    for birth in births.iter().filter(|packet| matches!(packet.to, Address::Birth(_))) {
+        c.retain(birth.to, &birth.bytes);
+    }
+    let origin = c.add(Spec::new("origin", 1));
+    let client = c.add(Spec::client("client"));
+    let start = c.now_ms();
+    attach(&mut c, client);
+    assert!(c.now_ms() - start < 50, "a client has found the one that is there after {} ms", c.now_ms() - start);
+
+    let mut ping = one("echo", 1);
+    ping.options = Options { each: Some(true), partial: Some(true), timeout_ms: Some(2_000), ..Options::default() };
+    let start = c.now_ms();
+    let job = c.submit_remote(client, &ping);
+    let outcome = c.wait(client, job, 60_000).expect("what is there has answered");
+    assert!(c.now_ms() - start < 8_000, "each waited for {} ms", c.now_ms() - start);
+    assert_eq!(outcome.decode::<BTreeMap<String, i64>>(), Some([("origin".to_owned(), 1)].into()));
+
+    let start = c.now_ms();
+    let job = c.submit(origin, &rated(echoes(5), 10, 1_000));
+    while c.ended(origin, job).is_none() && c.now_ms() - start < 60_000 {
+        replay(&mut c, &births, 1, 500);
+    }
+    assert!(c.now_ms() - start < 10_000, "a rate waited for {} ms", c.now_ms() - start);
+}
+
+#[test]
+fn a_recorded_will_stops_no_worker() {
+    let mut c = Cluster::started(906, vec![Spec::new("origin", 0), Spec::worker("w", 2)]);
+    c.cut(1, true);
+    c.run_for(500);
+    c.heal(1);
+    c.run_for(500);
+    let deaths: Vec<Published> = {
+        // The server has published it: it stands in no list of what nodes have sent.
+        let (to, will) = (Address::Birth(c.name(1)), c.will(1));
+        vec![Published { from: 1, to, bytes: will }]
+    };
+    let start = c.now_ms();
+    let mut worst = 0;
+    for n in 0..40 {
+        let asked_at = c.now_ms();
+        let job = c.submit(0, &add(n, n));
+        publish(&mut c, &deaths);
+        assert!(c.wait(0, job, 5_000).is_ok());
+        worst = worst.max(c.now_ms() - asked_at);
+        c.run_for(50);
+    }
+    assert!(worst < 2_500, "one bounded delay, {worst} ms");
+    assert!(c.now_ms() - start < 6_000, "and no more than one: {} ms", c.now_ms() - start);
+}
+
+/// What a packet that is published again makes the nodes publish.
+#[test]
+fn no_packet_makes_nodes_say_much_more_than_it_says() {
+    let specs = vec![Spec::client("client"), Spec::new("origin", 1).durable(), Spec::worker("w1", 1), Spec::new("o2", 2)];
+    let mut c = Cluster::started(907, specs);
+    attach(&mut c, 0);
+    let (signed, code) = crate::cluster::module(1, true);
+    c.deploy(1, &signed, &code);
+    c.run_for(2_000);
+    let job = c.submit_remote(0, &rated(sleeps(8, 300).0, 10, 1_000));
+    assert!(c.wait(0, job, 60_000).is_ok());
+    c.run_for(2_000);
+    let recorded = c.published.clone();
+    for restarted in [false, true] {
+        if restarted {
+            (1..4).for_each(|id| {
+                c.kill(id, true);
+                c.restart(id);
+            });
+        }
+        c.run_for(3_000);
+        let mut seen = BTreeMap::new();
+        for packet in &recorded {
+            let kind = format!("{:.16?}", open(&packet.bytes).1.first());
+            if *seen.entry(kind.clone()).and_modify(|count| *count += 1).or_insert(1) > 5 {
+                continue;
+            }
+            c.count_from_here();
+            replay(&mut c, std::slice::from_ref(packet), 20, 5);
+            c.run_for(500);
+            let heard: usize = c.published.iter().map(|packet| packet.bytes.len()).sum();
+            let receivers = if matches!(packet.to, Address::Node(_)) { 1 } else { 4 };
+            let most = 20 * packet.bytes.len() * receivers * 4 + 1_000;
+            assert!(heard <= most, "{kind} of {} bytes, 20 times: {heard} bytes", packet.bytes.len());
+        }
+        c.validate = true;
+    }
+}
+
+#[test]
+fn what_was_lost_and_recorded_counts_once_and_soon_or_never() {
+    let mut c = Cluster::started(908, vec![Spec::new("origin", 0), Spec::worker("w1", 1), Spec::worker("w2", 1)]);
+    let job = c.submit(0, &sleep(60_000));
+    c.run_for(500);
+    let (runner, other) = if c.running_on(1) == 1 { (1, 2) } else { (2, 1) };
+    // For ten seconds nothing of the worker gets to its origin, but to the stranger.
+    c.count_from_here();
+    c.silence(runner, true, false);
+    c.run_for(3_000);
+    c.kill(runner, false);
+    let lost = said_by(&c, runner);
+    let killed_at = c.now_ms();
+    for packet in lost.iter().cycle().take(200) {
+        publish(&mut c, std::slice::from_ref(packet));
+        c.run_for(200);
+    }
+    let moved = c.runs.iter().find(|run| run.node == other).map(|run| run.at_ms - killed_at);
+    // A packet counts for ten seconds after it was made, and prolongs a lease by four.
+    assert!(moved.is_some_and(|ms| ms < 15_000), "{moved:?} ms");
+    c.revoke(0, job);
+}
+
+#[test]
+fn what_is_told_to_everybody_changes_nothing_at_a_node_that_knows_better() {
+    let mut c = Cluster::started(909, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+    let old = said_by(&c, 1);
+    c.kill(1, true);
+    c.restart(1);
+    let job = c.submit(0, &add(1, 1));
+    assert!(c.wait(0, job, 2_000).is_ok());
+    let (w, now) = (c.name(1), c.epoch(1));
+    let births = with(&old, |message| matches!(message, Message::Birth(_)));
+    for _ in 0..20 {
+        replay(&mut c, &births, 1, 100);
+        let known = c.node(0).members().find(|(name, _)| *name == w).map(|(_, member)| (member.epoch, member.alive));
+        assert_eq!(known, Some((now, true)));
+    }
+    let changes = c.events(0).filter(|event| matches!(event, Event::Member(name) if *name == w)).count();
+    assert!(changes <= 4, "{changes} changes of one node that restarted once");
+}

@@ -1,0 +1,99 @@
+//! Who is there, for whoever needs to know all: the node that this one is attached to knows the others, also those that are
+//! gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broccoli_core::Node;
+use broccoli_proto::NodeId;
+use broccoli_proto::message::{MemberSummary, Vitals};
+use tokio::time::{self, Instant};
+
+use crate::driver::{Command, NodeEvent};
+use crate::handle::NodeHandle;
+
+/// What was asked and not answered is asked again after this time.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// The nodes of a cluster at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Presence {
+    /// What the node that this one is attached to knows of all, by name; clients are among them.
+    pub members: BTreeMap<NodeId, MemberSummary>,
+    /// How those are that have answered.
+    pub vitals: BTreeMap<NodeId, Vitals>,
+}
+
+impl NodeHandle {
+    /// Asks all nodes how they are, and waits until each that is known to be there has answered, at most `wait`.
+    pub async fn presence(&self, wait: Duration) -> Presence {
+        let mut events = self.listen();
+        let mut presence = Presence::default();
+        let end = Instant::now() + wait;
+        let home = self.query(Node::home).await.flatten();
+        let (mut listed, mut again) = (home.is_none(), Instant::now());
+        while !(listed && self.is_complete(&presence).await) && Instant::now() < end {
+            if again <= Instant::now() {
+                again = Instant::now() + AGAIN;
+                self.command(Command::AskVitals);
+                if let Some(of) = home.filter(|_| !listed) {
+                    presence.members.clear();
+                    self.command(Command::AskMembers { of, after: None });
+                }
+            }
+            match time::timeout_at(again.min(end), events.recv()).await {
+                Ok(Some(NodeEvent::Vitals(name, vitals))) => drop(presence.vitals.insert(name, vitals)),
+                Ok(Some(NodeEvent::Members(of, list))) if Some(of) == home => {
+                    let after = list.members.last().map(|last| last.name);
+                    presence.members.extend(list.members.into_iter().map(|member| (member.name, member)));
+                    match after.filter(|_| list.more) {
+                        Some(_) => self.command(Command::AskMembers { of, after }),
+                        None => listed = true,
+                    }
+                }
+                Ok(None) => break,
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+        presence
+    }
+
+    /// Waits until each node that the cluster knows to be there is known here too, at most `wait`.
+    pub async fn meet_all(&self, wait: Duration) {
+        let end = Instant::now() + wait;
+        let known = self.presence(wait).await;
+        let expected: Vec<NodeId> = known.vitals.into_keys().collect();
+        let mut again = Instant::now() + AGAIN;
+        while Instant::now() < end {
+            let names = expected.clone();
+            let is_known = move |node: &Node| {
+                let alive: Vec<NodeId> =
+                    node.members().filter(|(_, member)| member.alive).map(|(name, _)| name).collect();
+                names.iter().all(|name| alive.binary_search(name).is_ok())
+            };
+            if self.query(is_known).await != Some(false) {
+                return;
+            }
+            if again <= Instant::now() {
+                again = Instant::now() + AGAIN;
+                self.command(Command::AskAll);
+            }
+            time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Whether everybody who is known to be there has answered.
+    async fn is_complete(&self, presence: &Presence) -> bool {
+        let heard: Vec<NodeId> = presence.vitals.keys().copied().collect();
+        let is_heard = move |name: &NodeId| heard.binary_search(name).is_ok();
+        let listed = presence.members.values().filter(|member| member.alive && !member.client);
+        if !listed.map(|member| &member.name).all(&is_heard) {
+            return false;
+        }
+        let is_node =
+            |member: &broccoli_core::Member| member.alive && (member.birth.slots > 0 || member.birth.resident);
+        let all =
+            move |node: &Node| node.members().filter(|(_, member)| is_node(member)).all(|(name, _)| is_heard(&name));
+        self.query(all).await != Some(false)
+    }
+}
