@@ -174,7 +174,7 @@ on_both_servers! {
 
         // From a node that does not lie it is taken.
         let honest = cluster.node("honest").start().unwrap();
-        until_workers(&honest, 2).await;
+        until_workers(&honest, 1).await;
         honest.offer(signed, wasm, Duration::from_millis(1)).await;
         until(&worker, |node| node.functions().get("demo").map(|(version, _)| *version) == Some(u64::MAX)).await;
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 2);

@@ -209,7 +209,8 @@ fn a_recorded_will_stops_no_worker() {
 /// What a packet that is published again makes the nodes publish.
 #[test]
 fn no_packet_makes_nodes_say_much_more_than_it_says() {
-    let specs = vec![Spec::client("client"), Spec::new("origin", 1).durable(), Spec::worker("w1", 1), Spec::new("o2", 2)];
+    let specs =
+        vec![Spec::client("client"), Spec::new("origin", 1).durable(), Spec::worker("w1", 1), Spec::new("o2", 2)];
     let mut c = Cluster::started(907, specs);
     attach(&mut c, 0);
     let (signed, code) = crate::cluster::module(1, true);
