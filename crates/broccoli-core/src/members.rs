@@ -239,6 +239,14 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(shared.me()), Message::Death(death));
     }
 
+    /// Somebody with another key speaks to this cluster. One of its nodes, by chance, shows it that there is one.
+    pub(crate) fn on_other_key(&mut self, shared: &mut Shared) {
+        let nodes = self.alive().count().max(1) as u64;
+        if shared.rng.below(nodes) == 0 {
+            shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN));
+        }
+    }
+
     /// Something of another incarnation was said in this node's name: it may be a recording, or a twin. Both are
     /// answered by saying again who is here.
     pub(crate) fn on_other_self(&mut self, shared: &mut Shared, epoch: Epoch, message: &Message) {

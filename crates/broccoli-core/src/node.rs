@@ -304,6 +304,11 @@ impl Node {
         self.members.iter()
     }
 
+    /// Whether it is known what a node can run.
+    pub fn knows_modules_of(&self, member: &Member) -> bool {
+        self.modules.knows(member.birth.modules)
+    }
+
     /// Whether a node is known to hold a module.
     pub fn holds(&self, member: &Member, module: &ModuleHash) -> bool {
         self.modules.peer_holds(member.birth.modules, module)
@@ -497,7 +502,12 @@ impl Node {
     fn on_packet(&mut self, to: Address, bytes: &[u8]) {
         match packet::open(&self.shared.config.keys, self.shared.me(), &mut bytes.to_vec()) {
             Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
-            Err(error) => self.reject(None, error),
+            Err(error) => {
+                if error == PacketError::CannotOpen && to == Address::All {
+                    self.members.on_other_key(&mut self.shared);
+                }
+                self.reject(None, error);
+            }
         }
     }
 

@@ -30,6 +30,12 @@ const CHALLENGE_AGE: Duration = ms(5_000);
 const PROOF_AGE_MAX: Duration = ms(4_000);
 /// Two nodes of one name take turns no sooner than after so long a silence of the one that counts.
 const TWIN_SILENCE: Duration = ms(4_000);
+/// Another incarnation of a node that was heard within this time may be a twin …
+const TWIN_HEARD: Duration = ms(1_500);
+/// … so the one that is known has this long to say that it is still there.
+const TWIN_ANSWER: Duration = ms(200);
+/// A challenge is replaced for that if it is older than this.
+const TWIN_CHALLENGE_AGE: Duration = ms(1_000);
 /// A knock is repeated after this time, doubled up to the maximum …
 const KNOCK_AGAIN: Duration = ms(100);
 const KNOCK_AGAIN_MAX: Duration = ms(400);
@@ -90,6 +96,18 @@ struct Session {
     window: Window,
     /// When it was last proven to be there.
     heard: Instant,
+    /// Another incarnation that wants to take its place.
+    rival: Option<Rival>,
+}
+
+/// An incarnation of a node of which another one was there a moment ago: it has restarted, or is a twin.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    epoch: Epoch,
+    /// Until when the one that is known may still answer …
+    until: Instant,
+    /// … with this challenge, or a later one.
+    generation: u64,
 }
 
 /// The sequences that have come.
@@ -141,18 +159,43 @@ impl Sessions {
         match self.open.get_mut(&sender) {
             Some(session) if session.epoch == epoch => {
                 session.heard = now;
+                session.keep_out_rival(generation);
                 session.take(sequence, challenge, now)
             }
             Some(session) if session.keeps_out(epoch, generation, now) => Standing::Repeated,
+            Some(session) if session.may_be_twin(epoch, now) => {
+                self.ask_which(now, rng, header);
+                Standing::Repeated
+            }
             other => {
                 let replaced = other.map(|session| (session.epoch, self.generation));
                 self.make_room(max);
                 let window = Window { newest: sequence, seen: 1 };
-                let session = Session { epoch, replaced, challenge, challenged: now, window, heard: now };
+                let session = Session { epoch, replaced, challenge, challenged: now, window, heard: now, rival: None };
                 self.open.insert(sender, Box::new(session));
                 Standing::Fresh { opens: true }
             }
         }
+    }
+
+    /// Another incarnation of a node wants to take the place of one that was there a moment ago: that one is asked first, then
+    /// the other.
+    fn ask_which(&mut self, now: Instant, rng: &mut Rng, header: &Header) {
+        let Header { sender: to, epoch, challenge, .. } = *header;
+        if self.since.is_some_and(|since| now - since >= TWIN_CHALLENGE_AGE) {
+            self.renew_challenge(now, rng);
+        }
+        let Some(session) = self.open.get_mut(&to) else {
+            return;
+        };
+        if session.rival.is_some_and(|rival| rival.epoch == epoch) {
+            return;
+        }
+        let until = now + TWIN_ANSWER;
+        session.rival = Some(Rival { epoch, until, generation: self.generation });
+        let known = session.challenge;
+        self.answer(now, Answer { to, proof: known, message: Some(Message::Hello) });
+        self.answer(until, Answer { to, proof: challenge, message: Some(Message::Hello) });
     }
 
     /// Which of the challenges that count a packet repeats.
@@ -194,14 +237,18 @@ impl Sessions {
 impl Sessions {
     /// What answers to this node have to repeat.
     pub(crate) fn challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
-        let age = self.since.map(|since| now - since);
-        if age.is_none_or(|age| age >= CHALLENGE_AGE) {
-            self.challenge_before = age.filter(|age| *age < CHALLENGE_AGE * 2).map(|_| self.challenge);
-            self.challenge = rng.next();
-            self.generation += 1;
-            self.since = Some(now);
+        if self.since.is_none_or(|since| now - since >= CHALLENGE_AGE) {
+            self.renew_challenge(now, rng);
         }
         self.challenge
+    }
+
+    fn renew_challenge(&mut self, now: Instant, rng: &mut Rng) {
+        let counts_still = self.since.is_some_and(|since| now - since < CHALLENGE_AGE * 2);
+        self.challenge_before = counts_still.then_some(self.challenge);
+        self.challenge = rng.next();
+        self.generation += 1;
+        self.since = Some(now);
     }
 
     /// What shows a node that this one is there now, if it is known.
@@ -286,6 +333,21 @@ impl Session {
     fn keeps_out(&self, epoch: Epoch, generation: u64, now: Instant) -> bool {
         let is_there = now - self.heard < TWIN_SILENCE;
         self.replaced.is_some_and(|(replaced, known)| replaced == epoch && (is_there || generation <= known))
+    }
+
+    /// Whether another incarnation may be a twin: this one was there a moment ago, and has not been silent since it was asked.
+    fn may_be_twin(&self, epoch: Epoch, now: Instant) -> bool {
+        match self.rival.filter(|rival| rival.epoch == epoch) {
+            Some(rival) => now < rival.until,
+            None => now - self.heard < TWIN_HEARD,
+        }
+    }
+
+    /// This incarnation has said that it is there: the one that wanted to take its place is a twin.
+    fn keep_out_rival(&mut self, generation: u64) {
+        if let Some(rival) = self.rival.take_if(|rival| generation >= rival.generation) {
+            self.replaced = Some((rival.epoch, generation));
+        }
     }
 
     fn take(&mut self, sequence: u64, challenge: u64, now: Instant) -> Standing {
@@ -407,11 +469,26 @@ mod tests {
         let mut receiver = Receiver::new();
         let proof = Some(receiver.challenge(1_000));
         assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
-        assert_eq!(receiver.judge(1_001, header(2, 1, 9, proof)), OPENS, "it has restarted, or has a twin");
-        assert_eq!(receiver.judge(1_002, header(1, 2, 9, proof)), Standing::Repeated);
-        assert_eq!(receiver.judge(5_002, header(1, 3, 9, proof)), Standing::Repeated, "it may have said so before");
-        let proof = Some(receiver.challenge(6_000));
-        assert_eq!(receiver.judge(6_002, header(1, 4, 9, proof)), OPENS, "it is there now");
+        assert_eq!(receiver.judge(1_001, header(2, 1, 9, proof)), Standing::Repeated, "it has restarted, or is a twin");
+        assert_eq!(receiver.judge(1_202, header(2, 2, 9, proof)), OPENS, "the other one has not answered");
+        assert_eq!(receiver.judge(1_203, header(1, 2, 9, proof)), Standing::Repeated);
+        assert_eq!(receiver.judge(5_203, header(1, 3, 9, proof)), Standing::Repeated, "it may have said so before");
+        let proof = Some(receiver.challenge(6_500));
+        assert_eq!(receiver.judge(6_502, header(1, 4, 9, proof)), OPENS, "it is there now");
+    }
+
+    #[test]
+    fn a_node_that_is_there_is_not_replaced_by_its_twin() {
+        let mut receiver = Receiver::new();
+        let proof = Some(receiver.challenge(1_000));
+        assert_eq!(receiver.judge(2_500, header(1, 1, 9, proof)), OPENS);
+        assert_eq!(receiver.judge(2_501, header(2, 1, 7, proof)), Standing::Repeated);
+        let asked = receiver.sessions.pop_answer(Instant(2_501_000)).expect("the one that is known is asked");
+        assert_eq!((asked.proof, asked.message), (9, Some(Message::Hello)));
+        assert_eq!(receiver.judge(2_502, header(1, 2, 9, proof)), GOES_ON, "it may have been on its way");
+        let proof = Some(receiver.challenge(2_503));
+        assert_eq!(receiver.judge(2_503, header(1, 3, 9, proof)), GOES_ON, "it has answered");
+        assert_eq!(receiver.judge(3_000, header(2, 2, 7, proof)), Standing::Repeated, "so this is a twin");
     }
 
     #[test]

@@ -130,7 +130,11 @@ pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&Node) -> bool + Clo
 /// Waits until a node knows so many live nodes with slots, itself included.
 pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
     let is_worker = |member: &Member| member.alive && member.birth.slots > 0;
-    until(node, move |node| node.members().filter(|(_, member)| is_worker(member)).count() == count).await;
+    let all_known = move |node: &Node| {
+        let workers: Vec<_> = node.members().filter(|(_, member)| is_worker(member)).collect();
+        workers.len() == count && workers.iter().all(|(_, member)| node.knows_modules_of(member))
+    };
+    until(node, all_known).await;
 }
 
 /// What tasks note when they start and end.
