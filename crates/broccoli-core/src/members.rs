@@ -116,6 +116,7 @@ impl Members {
             resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),
+            takes: Some(config.limits.takes()),
         };
         let me = shared.me();
         let member = Member { epoch: shared.epoch, birth: birth.clone(), alive: true, heard: shared.now };

@@ -356,6 +356,10 @@ impl Node {
                 let retain = matches!(to, Address::Birth(_)) && self.is_presence_retained();
                 return Some(Transmit { to, retain });
             }
+            if self.origin.is_dispatch_due() {
+                // What did not fit its worker goes to another one.
+                self.settle();
+            }
         }
         None
     }
@@ -538,6 +542,10 @@ impl Node {
             Message::Chunk(chunk) => self.modules.on_chunk(shared, &self.members, from, chunk),
             Message::ModuleRefused(refused) => {
                 let (module, reason) = (refused.module, refused.reason);
+                if refused.asked == Some(true) {
+                    self.origin.on_module_refused(shared, from, epoch, module, reason);
+                    return;
+                }
                 shared.event(Event::ModuleRefused { by: from, module, reason });
             }
             // Only between incarnations of one name: see `on_other_self`.

@@ -146,6 +146,8 @@ pub struct Scenario {
     packet_faults: Faults,
     /// Whether a node has small capacities.
     is_small: bool,
+    /// Whether a node is too small for some tasks.
+    is_mixed: bool,
     versions: u64,
     trouble_ms: u64,
     steps: u32,
@@ -222,6 +224,7 @@ impl Scenario {
             unsafe_jobs: BTreeSet::new(),
             packet_faults: Faults::default(),
             is_small: false,
+            is_mixed: false,
             versions: 0,
             trouble_ms,
             steps: 0,

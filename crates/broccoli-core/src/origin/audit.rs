@@ -35,6 +35,7 @@ impl Origin {
             worker: worker.map(|(name, _)| *name),
             on: &call.options.on,
             module: job.module_of(step),
+            too_small_for: job.demands.contains_key(&step).then(|| job.args_bytes(step)),
             retries: call.options.retries.unwrap_or(0),
             outcome: job.plan.outcome(StepId(step)),
         })

@@ -17,6 +17,7 @@ mod rates;
 mod restart;
 mod spread;
 mod time;
+mod unfit;
 
 use std::collections::BTreeMap;
 

@@ -80,11 +80,13 @@ pub enum Fault {
     TaskSubmit,
     /// A task asked to be tried again later.
     RetryAfter,
+    /// Some nodes were too small for a task.
+    TooSmall,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 37] = [
+    pub const ALL: [Fault; 38] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -122,6 +124,7 @@ impl Fault {
         Fault::KeyAgain,
         Fault::TaskSubmit,
         Fault::RetryAfter,
+        Fault::TooSmall,
     ];
 
     /// Its name in reports.
@@ -164,6 +167,7 @@ impl Fault {
             Fault::KeyAgain => "keys handed in again",
             Fault::TaskSubmit => "canvases submitted by tasks",
             Fault::RetryAfter => "tasks that asked for another try",
+            Fault::TooSmall => "tasks that nodes were too small for",
         }
     }
 }

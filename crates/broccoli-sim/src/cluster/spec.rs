@@ -21,6 +21,8 @@ pub struct Spec {
     pub holds_code: bool,
     /// Its capacities.
     pub limits: Limits,
+    /// A run with arguments that are longer, in bytes, has too little memory.
+    pub memory_bytes_max: usize,
 }
 
 impl Spec {
@@ -35,6 +37,7 @@ impl Spec {
             native: true,
             holds_code: true,
             limits: Limits::host(),
+            memory_bytes_max: usize::MAX,
         }
     }
 
@@ -57,6 +60,11 @@ impl Spec {
     /// A program that only submits.
     pub fn client(name: &str) -> Spec {
         Spec { resident: false, native: false, holds_code: false, ..Spec::new(name, 0) }
+    }
+
+    /// With so little memory that it can hold arguments of so many bytes.
+    pub fn memory(self, memory_bytes_max: usize) -> Spec {
+        Spec { memory_bytes_max, ..self }
     }
 
     /// With other capacities.
