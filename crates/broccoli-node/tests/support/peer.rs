@@ -119,6 +119,7 @@ impl Peer {
             resident: false,
             version: "0".into(),
             durable: None,
+            takes: None,
         };
         self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
     }
