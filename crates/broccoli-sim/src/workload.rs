@@ -80,12 +80,11 @@ impl Workload {
         }
     }
 
-    /// A run starts: how long it takes, and what it comes to; `too_small` if its node has too little memory for it.
-    #[allow(clippy::too_many_arguments)]
+    /// A run starts in an incarnation of a node: how long it takes, and what it comes to; `too_small` if the node has too
+    /// little memory for it.
     pub fn start(
         &mut self,
-        node: Id,
-        start: u8,
+        (node, start): (Id, u8),
         at_us: u64,
         attempt: Option<(NodeId, Attempt)>,
         execute: &Execute,

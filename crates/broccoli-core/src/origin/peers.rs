@@ -185,13 +185,13 @@ impl Peer {
         let new_token = self.token != fetch.token;
         (self.token, self.tasks, self.bytes) = (fetch.token, fetch.tasks, fetch.bytes);
         self.full = fetch.full == Some(true);
-        self.takes = fetch.takes.unwrap_or(ANYTHING);
         (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
         if fetch.origin_epoch == Some(my_epoch) {
             self.in_flight.retain(|batch| batch.number > fetch.seen);
             // The worker may remember more than this origin: no number is used twice.
             self.last_batch = self.last_batch.max(fetch.seen);
         }
+        self.takes = fetch.takes.unwrap_or(ANYTHING);
         self.forget_lost_batches(now);
         new_token
     }

@@ -39,6 +39,10 @@ const TRIED_MAX: usize = 64;
 const LEASED_AT_ONCE_MAX: usize = 256;
 /// … and those that are looked at for their end.
 const ENDED_AT_ONCE_MAX: usize = 4_096;
+/// Refusals of modules that are remembered …
+const REFUSALS_MAX: usize = 1_024;
+/// … and the longest reason that is kept of one.
+const REASON_BYTES_MAX: usize = 512;
 /// A node that is large enough has this long to get the module.
 const MODULE_COMES: Duration = ms(10_000);
 /// What a node takes that does not say so.
@@ -260,11 +264,13 @@ impl Origin {
         from: NodeId,
         epoch: Epoch,
         module: ModuleHash,
-        reason: String,
+        mut reason: String,
     ) {
-        if self.refusals.len() >= shared.config.limits.nodes_max {
+        if self.refusals.len() >= shared.config.limits.nodes_max.min(REFUSALS_MAX) {
             pop_first(&mut self.refusals);
         }
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        reason.shrink_to_fit();
         self.refusals.insert((module, from), (epoch, reason));
         self.dispatch_due = true;
     }

@@ -178,7 +178,7 @@ impl Cluster {
             Some(workload) => {
                 let attempt = slot.node.as_ref().and_then(|node| node.attempt_of(execute.run));
                 let traps = workload.trapped;
-                let started = workload.start(id, slot.epoch_count, self.now_us, attempt, execute, version, too_small);
+                let started = workload.start((id, slot.epoch_count), self.now_us, attempt, execute, version, too_small);
                 if workload.trapped > traps {
                     self.counts.add(Fault::Trap);
                 }
