@@ -449,3 +449,37 @@ fn told(error: &broccoli_wasm::Failure) -> Failure {
         _ => Failure::new(Cause::Crashed, text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broccoli_wasm::Failure as Wasm;
+
+    use super::*;
+
+    #[test]
+    fn memory_and_depth_of_the_chip_are_none_of_the_function() {
+        let has = |error: Wasm| told(&error).too_small.map(|too_small| too_small.has);
+        assert_eq!(has(Wasm::OutOfMemory { wanted: 131_072, limit: Some(65_536) }), Some(Some(65_536)));
+        assert_eq!(has(Wasm::OutOfMemory { wanted: 131_072, limit: None }), Some(None));
+        assert_eq!(has(Wasm::StackOverflow), Some(Some(64)));
+        assert_eq!(has(Wasm::ArgsTooLarge { bytes: 20_000, max: 16_384 }), Some(Some(16_384)));
+        let result = told(&Wasm::ResultTooLarge { bytes: 20_000, max: 16_384 });
+        assert_eq!(result, Failure::result_too_large(20_000, 16_384));
+        let text = "stack overflow: this node nests 64 calls and 8192 bytes of stack";
+        assert_eq!(told(&Wasm::StackOverflow).text, text);
+    }
+
+    #[test]
+    fn what_the_function_does_is_its_outcome() {
+        let errors = [
+            (Wasm::TaskError("no".into()), Cause::Returned),
+            (Wasm::Retry { text: "busy".into(), after_ms: 5 }, Cause::Returned),
+            (Wasm::Trap("unreachable".into()), Cause::Crashed),
+            (Wasm::BadResult("no item".into()), Cause::Unfit),
+        ];
+        for (error, cause) in errors {
+            let failure = told(&error);
+            assert_eq!((failure.cause, failure.too_small), (cause, None), "{error}");
+        }
+    }
+}

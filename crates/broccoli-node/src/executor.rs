@@ -546,3 +546,22 @@ fn told(error: &broccoli_wasm::Failure) -> Failure {
 fn failure(cause: Cause, text: &str) -> Failure {
     Failure::new(cause, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use broccoli_wasm::Failure as Wasm;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_of_the_machine_is_none_of_the_function() {
+        let too_small = |error: Wasm| told(&error).too_small.is_some();
+        assert!(too_small(Wasm::ArgsTooLarge { bytes: 20_000, max: 16_384 }));
+        assert!(too_small(Wasm::ResultTooLarge { bytes: 20_000, max: 16_384 }));
+        assert!(too_small(Wasm::OutOfMemory { wanted: 131_072, limit: None }));
+        // Every PC has these limits.
+        assert!(!too_small(Wasm::OutOfMemory { wanted: 17 << 20, limit: Some(16 << 20) }));
+        assert!(!too_small(Wasm::StackOverflow));
+        assert!(!too_small(Wasm::Trap("unreachable".into())));
+    }
+}
