@@ -41,6 +41,8 @@ pub struct TaskView<'a> {
     pub on: &'a [String],
     /// The module that its function is bound to.
     pub module: ModuleHash,
+    /// The length of its arguments, if some nodes were too small for it.
+    pub too_small_for: Option<usize>,
     /// How often it is tried again after a failure.
     pub retries: u32,
     /// What it came to; none if it has not ended, and when only the list of its group is left.

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use broccoli_proto::NodeId;
+use broccoli_proto::message::Takes;
 use broccoli_proto::module::{DeployPublic, NativeModule};
 use broccoli_proto::seal::ClusterKey;
 
@@ -66,6 +67,9 @@ pub struct Limits {
     pub results_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
+    /// Bytes of the arguments of one task that is taken as worker. Other nodes hear of it, and of the limit on
+    /// results: what is larger goes to others.
+    pub args_bytes_max: u32,
     /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
     /// the results of jobs are.
     pub result_bytes_max: u32,
@@ -102,6 +106,8 @@ impl Limits {
             held_max: 4_096,
             results_max: 65_536,
             credit_bytes: MIB,
+            // Those of a canvas, after the result of a parent.
+            args_bytes_max: 128 * MIB,
             result_bytes_max: 64 * MIB,
             blob_bytes_max: 256 << 20,
             nodes_max: 10_000,
@@ -109,6 +115,11 @@ impl Limits {
             versions_kept: 4,
             outbox_max: 1_024,
         }
+    }
+
+    /// How large a task may be that is taken as worker.
+    pub(crate) fn takes(&self) -> Takes {
+        Takes { args_bytes: self.args_bytes_max, result_bytes: self.result_bytes_max }
     }
 
     /// For a microcontroller with some 300 KB of RAM, most of which is for the network and for
@@ -126,6 +137,7 @@ impl Limits {
             held_max: 16,
             results_max: 24,
             credit_bytes: 4 * KIB,
+            args_bytes_max: 16 * KIB,
             result_bytes_max: 16 * KIB,
             blob_bytes_max: 16 << 10,
             nodes_max: 32,

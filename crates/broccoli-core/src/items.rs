@@ -48,8 +48,7 @@ impl Items {
     pub fn push(&mut self, value: Cbor) -> Result<(), Failure> {
         self.bytes += value.as_bytes().len();
         if self.bytes > self.bytes_max {
-            let text = format!("the result has {} bytes, the limit is {}", self.bytes, self.bytes_max);
-            return Err(Failure::new(Cause::Unfit, &text));
+            return Err(Failure::result_too_large(self.bytes, self.bytes_max));
         }
         self.results.push(value);
         Ok(())

@@ -195,6 +195,7 @@ impl Members {
             durable: config.durable.then_some(true),
             again_s: ANNOUNCE_S,
             draining: shared.draining.then_some(true),
+            takes: Some(config.limits.takes()),
         }
     }
 

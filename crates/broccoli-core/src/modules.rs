@@ -28,7 +28,7 @@ use litemap::LiteMap;
 use crate::config::Limits;
 use crate::io::{Action, Event};
 use crate::members::Members;
-use crate::shared::Shared;
+use crate::shared::{Shared, pop_first};
 use crate::time::ms;
 use crate::timers::Timer;
 
@@ -65,8 +65,8 @@ pub(crate) struct Modules {
     asked: LiteMap<NodeId, (u64, u32)>,
     /// Of what is in the catalog.
     pulls: LiteMap<ModuleHash, Box<Pull>>,
-    /// Modules that this node cannot use.
-    refused: Hashes,
+    /// Modules that this node cannot use, and why.
+    refused: LiteMap<ModuleHash, String>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +129,11 @@ impl Modules {
     /// Whether this node holds a module, whatever functions it has.
     pub(crate) fn holds(&self, module: &ModuleHash) -> bool {
         self.held.contains_key(module)
+    }
+
+    /// Whether nodes get a module from each other.
+    pub(crate) fn travels(&self, module: &ModuleHash) -> bool {
+        matches!(self.catalog.get(module), Some(ModuleEntry::Wasm(_)))
     }
 
     /// What a module offers.
@@ -312,6 +317,12 @@ impl Modules {
     /// An origin needs modules for its tasks, maybe older ones than the newest.
     pub(crate) fn on_wanted(&mut self, shared: &mut Shared, from: NodeId, wants: &[Want]) {
         for want in wants {
+            if let Some(reason) = self.refused.get(&want.module) {
+                // Its tasks need not wait for this node.
+                let refused = ModuleRefused { module: want.module, reason: reason.clone(), asked: Some(true) };
+                shared.outbox.send(from, Message::ModuleRefused(refused));
+                continue;
+            }
             if let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(&want.module) {
                 let signed = signed.clone();
                 self.pull(shared, from, signed);
@@ -499,7 +510,10 @@ impl Modules {
         self.pulls.remove(&id);
         let verified = signed.verify(&shared.config.deploy_public).map_err(|error| error.to_string());
         if let Err(reason) = verified.and(outcome) {
-            self.refused.insert(id, ());
+            if self.refused.len() >= shared.config.limits.modules_max * 4 {
+                pop_first(&mut self.refused);
+            }
+            self.refused.insert(id, reason.clone());
             self.refuse(shared, id, reason);
             shared.actions.push_back(Action::Remove(id));
             return false;
@@ -550,7 +564,7 @@ impl Modules {
 
     /// Tells everybody, so that whoever deploys hears it.
     fn refuse(&self, shared: &mut Shared, module: ModuleHash, reason: String) {
-        shared.outbox.broadcast(Message::ModuleRefused(ModuleRefused { module, reason }));
+        shared.outbox.broadcast(Message::ModuleRefused(ModuleRefused { module, reason, asked: None }));
     }
 }
 

@@ -396,6 +396,10 @@ impl Node {
             if self.compose_packet(to, buf) {
                 return Some(Transmit { to });
             }
+            if self.origin.is_dispatch_due() {
+                // What did not fit its worker goes to another one.
+                self.settle();
+            }
         }
         if let Some(at) = self.shared.sessions.next_answer() {
             self.shared.timers.set_earlier(Timer::Answers, at);
@@ -669,6 +673,10 @@ impl Node {
             Message::Chunk(chunk) => self.modules.on_chunk(shared, &self.members, from, chunk),
             Message::ModuleRefused(refused) => {
                 let (module, reason) = (refused.module, refused.reason);
+                if refused.asked == Some(true) {
+                    self.origin.on_module_refused(shared, from, epoch, module, reason);
+                    return;
+                }
                 shared.event(Event::ModuleRefused { by: from, module, reason });
             }
             // Only between incarnations of one name: see `on_other_self`.

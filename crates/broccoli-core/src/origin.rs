@@ -30,6 +30,7 @@ mod rates;
 mod recovery;
 mod ticket;
 mod timeouts;
+mod unfit;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -61,6 +62,7 @@ use self::queue::Queue;
 use self::rates::Arbiter;
 pub(crate) use self::ticket::Client;
 use self::ticket::Ticket;
+use self::unfit::Refusals;
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Event, SubmitId};
@@ -69,6 +71,7 @@ use crate::modules::Modules;
 use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
+use crate::worker::too_long;
 
 /// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
 /// is on its way while the other runs.
@@ -179,6 +182,7 @@ pub(crate) struct Origin {
     /// Who got the last task.
     last_worker: Option<NodeId>,
     growth: Growth,
+    refusals: Refusals,
     effects: Effects,
 }
 
@@ -448,8 +452,7 @@ impl Origin {
                     self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, *blob);
                     continue;
                 }
-                let text = format!("the result has {} bytes, its origin takes {max}", blob.bytes);
-                outcome = Err(Failure::new(Cause::Unfit, text));
+                outcome = Err(too_long(blob.bytes as usize, max));
             }
             missing.remove(&attempt);
             if let Some(peer) = self.peers.get_mut(&from) {
@@ -633,7 +636,7 @@ impl Origin {
         shared: &mut Shared,
         from: NodeId,
         attempt: Attempt,
-        failure: Failure,
+        mut failure: Failure,
         effects: &mut Effects,
     ) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
@@ -644,6 +647,15 @@ impl Origin {
         if !job.open_task(step).as_ref().is_some_and(is_current) {
             return;
         }
+        if failure.too_small.is_some() {
+            match self.on_too_small(shared, from, attempt, failure) {
+                Ok(()) => return,
+                Err(outcome) => failure = outcome,
+            }
+        }
+        let Some(job) = self.jobs.get_mut(&attempt.job) else {
+            return;
+        };
         match job.retry(shared, attempt, failure, &mut self.queue) {
             Ok((failures, due)) => {
                 self.journal.change(attempt.job, || Change::Failed { step, failures });
@@ -668,7 +680,7 @@ impl Origin {
         self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
         let before = job.bytes();
         job.complete(step, outcome, effects);
-        self.bytes += job.bytes() - before;
+        self.bytes = self.bytes + job.bytes() - before;
         self.waits_no_more(shared, number, step, phase);
     }
 

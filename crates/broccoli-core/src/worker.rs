@@ -138,8 +138,7 @@ enum Fate {
     /// Its arguments are being pulled.
     Pulled,
     HandedBack,
-    /// No try here or elsewhere would do better; why.
-    Failed(String),
+    Failed(Failure),
 }
 
 #[derive(Debug)]
@@ -297,8 +296,8 @@ impl Worker {
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
-            Fate::Failed(text) => {
-                link.keep_result(shared, from, (epoch, attempt), Err(Failure::new(Cause::Unfit, text)));
+            Fate::Failed(failure) => {
+                link.keep_result(shared, from, (epoch, attempt), Err(failure));
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
@@ -320,7 +319,11 @@ impl Worker {
         let runs = modules.runs(&function.module, &function.name);
         if !runs && modules.holds(&function.module) {
             // Handed back, it would be leased again at once, here or to another node with this module.
-            return Fate::Failed(format!("its module has no function {:?}", function.name));
+            return Fate::Failed(Failure::new(Cause::Unfit, format!("its module has no function {:?}", function.name)));
+        }
+        let (len, len_max) = (args_len(task), shared.config.limits.args_bytes_max as usize);
+        if len > len_max {
+            return Fate::Failed(too_many_args(len, len_max));
         }
         let held = self.queue.len() + self.pulling.len() + self.running.len();
         let is_full = held >= shared.config.limits.held_max || self.results_room(shared) == 0;
@@ -330,10 +333,6 @@ impl Worker {
         let Some(blob) = task.blob.as_deref().copied() else {
             return Fate::Queued;
         };
-        let (len, len_max) = (blob.bytes as usize, args_bytes_max(&shared.config.limits));
-        if len > len_max {
-            return Fate::Failed(format!("the arguments have {len} bytes, this node takes {len_max}"));
-        }
         let before = self.args_bytes();
         let is_full = before > 0 && before + len > shared.config.limits.blob_bytes_max;
         if is_full || !blobs::want(shared, from, blob, Want::Args(task.attempt)) {
@@ -641,7 +640,7 @@ impl Worker {
             return;
         };
         let epoch = *epoch;
-        let outcome = fit(outcome, link.result_bytes_max.min(shared.config.limits.result_bytes_max));
+        let outcome = fit(outcome, link.result_bytes_max, shared.config.limits.result_bytes_max);
         link.keep_result(shared, origin, (epoch, attempt), outcome);
         link.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
@@ -676,11 +675,7 @@ impl Worker {
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
     fn args_bytes(&self) -> usize {
-        let bytes = |waiting: &Waiting| match &waiting.task.blob {
-            Some(blob) => blob.bytes as usize,
-            None => waiting.task.args.as_bytes().len(),
-        };
-        self.queue.iter().chain(self.pulling.values()).map(bytes).sum()
+        self.queue.iter().chain(self.pulling.values()).map(|waiting| args_len(&waiting.task)).sum()
     }
 
     /// Runs whose slots are not counted on.
@@ -885,6 +880,7 @@ impl Link {
             features: shared.config.features.clone(),
             packet_bytes_max: shared.config.limits.packet_bytes_max,
             full: full.then_some(true),
+            takes: Some(shared.config.limits.takes()),
         }
     }
 
@@ -954,9 +950,14 @@ impl Link {
     }
 }
 
-/// Longest list of arguments that is taken: a canvas's, after the result of a parent.
-fn args_bytes_max(limits: &Limits) -> usize {
-    limits.canvas.args_bytes_max.saturating_add(limits.canvas.result_bytes_max)
+/// How long the arguments of a task are, wherever they are.
+fn args_len(task: &LeasedTask) -> usize {
+    task.blob.as_ref().map_or(task.args.as_bytes().len(), |blob| blob.bytes as usize)
+}
+
+/// Why a node does not take a task with such arguments.
+pub(crate) fn too_many_args(len: usize, len_max: usize) -> Failure {
+    Failure::too_small(format!("the arguments have {len} bytes, this node takes {len_max}"), Some(len_max as u64))
 }
 
 /// Whether a result fits into no packet of so many bytes.
@@ -984,13 +985,14 @@ fn share(window: u32, links: u32) -> u32 {
     (window / links.max(1)).max(window.min(1))
 }
 
-/// Replaces a result that is too long for its origin.
-fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> {
+/// Replaces a result that is too long for its origin, which no node can help, or for this node.
+fn fit(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result<Cbor, Failure> {
+    let fits = |bytes: usize, max: u32| bytes <= max as usize;
     match outcome {
-        Ok(value) if value.as_bytes().len() > bytes_max as usize => Err(Failure::new(
-            Cause::Unfit,
-            format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
-        )),
+        Ok(value) if !fits(value.as_bytes().len(), origin_max) => Err(too_long(value.as_bytes().len(), origin_max)),
+        Ok(value) if !fits(value.as_bytes().len(), mine_max) => {
+            Err(Failure::result_too_large(value.as_bytes().len(), mine_max as usize))
+        }
         Err(mut failure) => {
             while failure.text.len() > FAILURE_BYTES_MAX {
                 failure.text.pop();
@@ -999,6 +1001,11 @@ fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> 
         }
         outcome => outcome,
     }
+}
+
+/// The origin takes no result of this length, whoever gives it.
+pub(crate) fn too_long(bytes: usize, max: u32) -> Failure {
+    Failure::new(Cause::Unfit, format!("the result has {bytes} bytes, its origin takes {max}"))
 }
 
 /// About how long a result is in a packet.

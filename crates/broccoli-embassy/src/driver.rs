@@ -26,7 +26,7 @@ use broccoli_proto::message::Failure;
 use broccoli_proto::module::{DeployPublic, SignedManifest};
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
-use broccoli_proto::{Cause, Epoch, ModuleHash, NodeId};
+use broccoli_proto::{Epoch, ModuleHash, NodeId};
 use broccoli_wasm::{Engine, Functions};
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either3, select, select3};
@@ -37,7 +37,7 @@ use embassy_time::{Duration, Instant, Timer};
 
 use crate::builtin::Builtins;
 use crate::device::Device;
-use crate::executor::{Executor, Report};
+use crate::executor::{Executor, LIMITS, Report};
 use crate::link::{Down, Link, LinkConfig, Packet, Will};
 use crate::settings::Settings;
 use crate::store::{Flash, Store, StoreError};
@@ -154,7 +154,6 @@ impl<F: Flash> Driver<F> {
     #[inline(never)]
     fn new(settings: Settings, device: Device, flash: F) -> Box<Driver<F>> {
         let limits = Limits::chip();
-        let wasm = broccoli_wasm::Limits::chip();
         let deploy_public = settings.deploy_public;
         let mut features = settings.features.clone();
         let of_board = device.capabilities.iter().map(|capability| String::from(*capability));
@@ -181,8 +180,8 @@ impl<F: Flash> Driver<F> {
             topics: Topics::new(settings.cluster),
             name: settings.name,
             executor: Executor::new(limits.result_bytes_max as usize, &device, builtins),
-            store: Store::new(flash, wasm.module_bytes_max as u32),
-            engine: Engine::new(wasm),
+            store: Store::new(flash, LIMITS.module_bytes_max as u32),
+            engine: Engine::new(LIMITS),
             device,
             heap_bytes_max,
             installs: Vec::new(),
@@ -407,7 +406,7 @@ impl<F: Flash> Driver<F> {
     #[inline(never)]
     fn execute(&mut self, execute: Execute) {
         let (run, module) = (execute.run, execute.function.module);
-        let started = self.make_callable(&module).map_err(|reason| Failure::new(Cause::Crashed, reason));
+        let started = self.make_callable(&module).map_err(|reason| Failure::too_small(reason, None));
         if let Err(failure) = started.and_then(|()| self.executor.start(Instant::now(), execute)) {
             self.feed(Input::Executed { run, outcome: Err(failure) });
         }

@@ -39,6 +39,8 @@ const FUEL_MAX: u64 = 10_000_000;
 const SLICE: Duration = Duration::from_millis(5);
 /// Longest run, waiting included. Fuel needs no limit of its own: each slice looks at the clock.
 const RUN_MAX: Duration = Duration::from_secs(3600);
+/// What a run may have.
+pub(crate) const LIMITS: broccoli_wasm::Limits = broccoli_wasm::Limits::chip();
 /// What a call of a function of the node's own costs a slice.
 const BUILTIN_FUEL: u64 = 500;
 /// Longest line that a task may log, in bytes.
@@ -192,7 +194,7 @@ impl Executor {
         let code = match self.modules.get(&function.module) {
             Some(module) => Code::Wasm(module.clone()),
             None if self.builtins.has(&function.module) => Code::Builtin(function.module),
-            None => return Err(Failure::new(Cause::Unfit, "this node does not have the function any more")),
+            None => return Err(Failure::too_small("this node does not have the function any more", None)),
         };
         self.seed = self.seed.wrapping_add(1);
         let host = TaskHost {
@@ -421,19 +423,63 @@ impl Execution {
     }
 
     fn failed(&self, error: &broccoli_wasm::Failure) -> Stepped {
-        use broccoli_wasm::Failure as Wasm;
-        let cause = match error {
-            Wasm::TaskError(_) | Wasm::Retry { .. } => Cause::Returned,
-            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => {
-                Cause::Unfit
-            }
-            _ => Cause::Crashed,
-        };
-        let retry_after_ms = match error {
-            Wasm::Retry { after_ms, .. } => Some(*after_ms),
-            _ => None,
-        };
-        let failure = Failure { retry_after_ms, ..Failure::new(cause, error.to_string()) };
-        Stepped::Done(Err(self.items.name(failure)))
+        Stepped::Done(Err(self.items.name(told(error))))
+    }
+}
+
+/// What a run has come to that gave no result. On a chip, memory and depth are its own, and none of the function: a
+/// larger node has more.
+fn told(error: &broccoli_wasm::Failure) -> Failure {
+    use broccoli_wasm::Failure as Wasm;
+    let text = error.to_string();
+    match error {
+        Wasm::TaskError(_) => Failure::new(Cause::Returned, text),
+        Wasm::Retry { after_ms, .. } => {
+            Failure { retry_after_ms: Some(*after_ms), ..Failure::new(Cause::Returned, text) }
+        }
+        Wasm::BadArgs(_) | Wasm::BadResult(_) => Failure::new(Cause::Unfit, text),
+        Wasm::ArgsTooLarge { max, .. } => Failure::too_small(text, Some(*max as u64)),
+        Wasm::ResultTooLarge { bytes, max } => Failure::result_too_large(*bytes, *max),
+        Wasm::OutOfMemory { limit, .. } => Failure::too_small(text, limit.map(|limit| limit as u64)),
+        Wasm::StackOverflow => {
+            let (calls, bytes) = (LIMITS.call_depth_max, LIMITS.stack_bytes_max);
+            let text = format!("{text}: this node nests {calls} calls and {bytes} bytes of stack");
+            Failure::too_small(text, Some(calls as u64))
+        }
+        _ => Failure::new(Cause::Crashed, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broccoli_wasm::Failure as Wasm;
+
+    use super::*;
+
+    #[test]
+    fn memory_and_depth_of_the_chip_are_none_of_the_function() {
+        let has = |error: Wasm| told(&error).too_small.map(|too_small| too_small.has);
+        assert_eq!(has(Wasm::OutOfMemory { wanted: 131_072, limit: Some(65_536) }), Some(Some(65_536)));
+        assert_eq!(has(Wasm::OutOfMemory { wanted: 131_072, limit: None }), Some(None));
+        assert_eq!(has(Wasm::StackOverflow), Some(Some(64)));
+        assert_eq!(has(Wasm::ArgsTooLarge { bytes: 20_000, max: 16_384 }), Some(Some(16_384)));
+        let result = told(&Wasm::ResultTooLarge { bytes: 20_000, max: 16_384 });
+        assert_eq!(result, Failure::result_too_large(20_000, 16_384));
+        let text = "stack overflow: this node nests 64 calls and 8192 bytes of stack";
+        assert_eq!(told(&Wasm::StackOverflow).text, text);
+    }
+
+    #[test]
+    fn what_the_function_does_is_its_outcome() {
+        let errors = [
+            (Wasm::TaskError("no".into()), Cause::Returned),
+            (Wasm::Retry { text: "busy".into(), after_ms: 5 }, Cause::Returned),
+            (Wasm::Trap("unreachable".into()), Cause::Crashed),
+            (Wasm::BadResult("no item".into()), Cause::Unfit),
+        ];
+        for (error, cause) in errors {
+            let failure = told(&error);
+            assert_eq!((failure.cause, failure.too_small), (cause, None), "{error}");
+        }
     }
 }

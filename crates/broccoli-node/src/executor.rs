@@ -249,7 +249,7 @@ impl Executor {
                 let function = native.clone();
                 self.hand_over(Work { run, job: Job::Native { function, items }, started })
             }
-            None => Some(Err(failure(Cause::Unfit, "this node does not have the function any more"))),
+            None => Some(Err(Failure::too_small("this node does not have the function any more", None))),
         }
     }
 
@@ -282,7 +282,7 @@ impl Executor {
                     self.threads.push(slot);
                     self.threads.len() - 1
                 }
-                Err(error) => return Some(Err(failure(Cause::Crashed, &format!("no thread for the task: {error}")))),
+                Err(error) => return Some(Err(Failure::too_small(format!("no thread for the task: {error}"), None))),
             },
         };
         let (run, slot) = (work.run, &self.threads[at]);
@@ -523,23 +523,45 @@ impl Execution {
     }
 
     fn failed(&mut self, error: &broccoli_wasm::Failure) -> Stepped {
-        use broccoli_wasm::Failure as Wasm;
-        let cause = match error {
-            Wasm::TaskError(_) | Wasm::Retry { .. } => Cause::Returned,
-            Wasm::BadArgs(_) | Wasm::ArgsTooLarge { .. } | Wasm::BadResult(_) | Wasm::ResultTooLarge { .. } => {
-                Cause::Unfit
-            }
-            _ => Cause::Crashed,
-        };
-        let retry_after_ms = match error {
-            Wasm::Retry { after_ms, .. } => Some(*after_ms),
-            _ => None,
-        };
-        let failure = Failure { retry_after_ms, ..failure(cause, &error.to_string()) };
-        self.end(Err(self.items.name(failure)))
+        self.end(Err(self.items.name(told(error))))
+    }
+}
+
+/// What a run has come to that gave no result. A PC has the limits that are meant for tasks: only what is a matter of
+/// this machine, or of what it takes, is none of the function.
+fn told(error: &broccoli_wasm::Failure) -> Failure {
+    use broccoli_wasm::Failure as Wasm;
+    let text = error.to_string();
+    match error {
+        Wasm::TaskError(_) => failure(Cause::Returned, &text),
+        Wasm::Retry { after_ms, .. } => Failure { retry_after_ms: Some(*after_ms), ..failure(Cause::Returned, &text) },
+        Wasm::BadArgs(_) | Wasm::BadResult(_) => failure(Cause::Unfit, &text),
+        Wasm::ArgsTooLarge { max, .. } => Failure::too_small(text, Some(*max as u64)),
+        Wasm::ResultTooLarge { bytes, max } => Failure::result_too_large(*bytes, *max),
+        Wasm::OutOfMemory { limit: None, .. } => Failure::too_small(text, None),
+        _ => failure(Cause::Crashed, &text),
     }
 }
 
 fn failure(cause: Cause, text: &str) -> Failure {
     Failure::new(cause, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use broccoli_wasm::Failure as Wasm;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_of_the_machine_is_none_of_the_function() {
+        let too_small = |error: Wasm| told(&error).too_small.is_some();
+        assert!(too_small(Wasm::ArgsTooLarge { bytes: 20_000, max: 16_384 }));
+        assert!(too_small(Wasm::ResultTooLarge { bytes: 20_000, max: 16_384 }));
+        assert!(too_small(Wasm::OutOfMemory { wanted: 131_072, limit: None }));
+        // Every PC has these limits.
+        assert!(!too_small(Wasm::OutOfMemory { wanted: 17 << 20, limit: Some(16 << 20) }));
+        assert!(!too_small(Wasm::StackOverflow));
+        assert!(!too_small(Wasm::Trap("unreachable".into())));
+    }
 }

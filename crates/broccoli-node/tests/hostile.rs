@@ -60,12 +60,12 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let (origin, _worker) = pair(&cluster, RunLimits::default()).await;
         let cases = [
-            ("bomb", "out of memory"),
+            ("bomb", "out of memory: it needs 17039360 bytes, this node gives 16777216"),
             ("deep", "stack overflow"),
             ("outside", "bad result: out of bounds"),
             ("trap", "trap: wasm `unreachable` instruction executed"),
             ("lie", "bad result: expected str, got int"),
-            ("huge", "the result has 1048581 bytes, the limit is 258048"),
+            ("huge", "the result has 1048581 bytes, this node takes 258048; no live node that may run it is large enough"),
         ];
         for (function, text) in cases {
             let error = fails(&origin, &format!("evil.{function}.s()")).await;

@@ -16,6 +16,7 @@
 mod handles;
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -192,6 +193,20 @@ pub struct Birth {
     /// It is about to leave: it takes no new tasks or jobs.
     #[n(9)]
     pub draining: Option<bool>,
+    /// How large a task may be that it takes. Default: of any size.
+    #[n(10)]
+    pub takes: Option<Takes>,
+}
+
+/// How large a task may be that a node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Takes {
+    /// Longest arguments, in bytes.
+    #[n(0)]
+    pub args_bytes: u32,
+    /// Longest result, in bytes.
+    #[n(1)]
+    pub result_bytes: u32,
 }
 
 /// The end of one connection of one incarnation. It counts only for these.
@@ -257,6 +272,9 @@ pub struct Fetch {
     /// Whether it takes no tasks before results that it has sent are acknowledged, for want of room.
     #[n(7)]
     pub full: Option<bool>,
+    /// How large a task may be. Default: of any size.
+    #[n(8)]
+    pub takes: Option<Takes>,
 }
 
 /// A batch of tasks for one worker. The header's epoch is the origin's.
@@ -392,12 +410,38 @@ pub struct Failure {
     /// The function asks to be tried again, after this many milliseconds.
     #[n(2)]
     pub retry_after_ms: Option<u64>,
+    /// The worker is too small for the task: no outcome of it, another node may do.
+    #[n(3)]
+    pub too_small: Option<TooSmall>,
+}
+
+/// What a worker is too small for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TooSmall {
+    /// How much the worker has of what is wanting, in bytes or calls; none if that is no number.
+    #[n(0)]
+    pub has: Option<u64>,
+    /// The length of the result, if that is what it cannot take.
+    #[n(1)]
+    pub result_bytes: Option<u64>,
 }
 
 impl Failure {
     /// A failure after which the function does not ask for anything.
     pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
-        Failure { cause, text: text.into(), retry_after_ms: None }
+        Failure { cause, text: text.into(), retry_after_ms: None, too_small: None }
+    }
+
+    /// The worker has only so much of what the task needs, or cannot run it at all.
+    pub fn too_small(text: impl Into<String>, has: Option<u64>) -> Failure {
+        Failure { too_small: Some(TooSmall { has, result_bytes: None }), ..Failure::new(Cause::Unfit, text) }
+    }
+
+    /// The worker takes no result of more than `max` bytes.
+    pub fn result_too_large(bytes: usize, max: usize) -> Failure {
+        let too_small = TooSmall { has: Some(max as u64), result_bytes: Some(bytes as u64) };
+        let text = format!("the result has {bytes} bytes, this node takes {max}");
+        Failure { too_small: Some(too_small), ..Failure::new(Cause::Unfit, text) }
     }
 }
 
@@ -706,6 +750,9 @@ pub struct ModuleRefused {
     /// Why.
     #[n(1)]
     pub reason: String,
+    /// Whether it answers an origin that wants the module, whose tasks need not wait for this node.
+    #[n(2)]
+    pub asked: Option<bool>,
 }
 
 /// "Is anybody else called like me?" Sent to the sender's own name after connecting.

@@ -127,7 +127,10 @@ fn presence() -> Vec<(&'static str, Message)> {
         durable: Some(true),
         again_s: 35,
         draining: None,
+        takes: None,
     };
+    let takes = Some(Takes { args_bytes: 16 << 10, result_bytes: 16 << 10 });
+    let small = Birth { slots: 1, durable: None, takes, ..birth.clone() };
     let vitals = Vitals {
         slots: 4,
         running: 2,
@@ -145,6 +148,7 @@ fn presence() -> Vec<(&'static str, Message)> {
     vec![
         ("birth", Message::Birth(birth.clone())),
         ("birth.draining", Message::Birth(Birth { slots: 0, resident: false, draining: Some(true), ..birth })),
+        ("birth.small", Message::Birth(small)),
         ("death.will", Message::Death(Death { connection: 1, leaving: false })),
         ("death.goodbye", Message::Death(Death { connection: 1, leaving: true })),
         ("claim", Message::Claim(Claim { nonce: NONCE, age_ms: 60_000 })),
@@ -171,7 +175,10 @@ fn work() -> Vec<(&'static str, Message)> {
         features: vec!["room=kitchen".into(), "led".into()],
         packet_bytes_max: 1 << 20,
         full: None,
+        takes: None,
     };
+    let takes = Some(Takes { args_bytes: 16 << 10, result_bytes: 16 << 10 });
+    let small = Fetch { takes, ..fetch.clone() };
     let full = Fetch { tasks: 0, full: Some(true), ..fetch.clone() };
     let first = Fetch { origin_epoch: None, seen: 0, ..fetch.clone() };
     let failures = CAUSES.iter().zip([
@@ -192,17 +199,26 @@ fn work() -> Vec<(&'static str, Message)> {
     let results = TaskResults { origin_epoch: EPOCH, number: 1, results };
     let ask = PermitRequest { nonce: NONCE, function: "tasks.add".into(), interval_us: 100_000, tasks: 7 };
     let failed = TaskResults { number: 2, results: failed.collect(), ..results.clone() };
+    let too_small = [
+        Failure::too_small("the arguments have 59724 bytes, this node takes 16384", Some(16_384)),
+        Failure::result_too_large(20_000, 16_384),
+        Failure::too_small("this node does not have the function any more", None),
+    ];
+    let too_small = too_small.map(|failure| TaskResult { attempt: NEXT, outcome: Err(failure), blob: None });
+    let too_small = TaskResults { number: 3, results: too_small.into(), ..results.clone() };
     vec![
         ("available", Message::Available(available)),
         ("available.modules", Message::Available(news)),
         ("fetch", Message::Fetch(fetch)),
         ("fetch.full", Message::Fetch(full)),
+        ("fetch.small", Message::Fetch(small)),
         ("fetch.first", Message::Fetch(first)),
         ("lease", Message::Lease(lease())),
         ("return", Message::Return(Return { origin_epoch: EPOCH, attempts: vec![ATTEMPT, NEXT] })),
         ("renew", Message::Renew(Renew { origin_epoch: EPOCH, started: vec![ATTEMPT], queued: vec![NEXT] })),
         ("task-results", Message::TaskResults(results)),
         ("task-results.failures", Message::TaskResults(failed)),
+        ("task-results.too-small", Message::TaskResults(too_small)),
         ("result-ack", Message::ResultAck(ResultAck { worker_epoch: WORKER_EPOCH, numbers: vec![1, 2] })),
         ("abort", Message::Abort(Abort { attempts: vec![ATTEMPT] })),
         ("progress", Message::Progress(Progress { attempt: ATTEMPT, done: 7, total: 9 })),
@@ -310,7 +326,10 @@ fn modules() -> Vec<(&'static str, Message)> {
     let manifest = Manifest::new("tasks", 1_790_000_000_000, b"\0asm", vec![add()].into()).expect("within limits");
     let wasm = ModuleEntry::Wasm(manifest.sign(&deploy_key()));
     let native = ModuleEntry::Native(NativeModule { name: "native".into(), functions: vec![add()].into() });
-    let refused = ModuleRefused { module: MODULE, reason: "not signed with this cluster's deploy key".into() };
+    let reason = "not signed with this cluster's deploy key".into();
+    let refused = ModuleRefused { module: MODULE, reason, asked: None };
+    let reason = "the module needs about 248192 bytes of memory, there are 150000".into();
+    let answer = ModuleRefused { module: MODULE, reason, asked: Some(true) };
     let manifests = |entry| Message::Manifests(Manifests { digest: DIGEST, total: 2, entries: vec![entry] });
     vec![
         ("manifest-request", Message::ManifestRequest(ManifestRequest { digest: DIGEST })),
@@ -319,6 +338,7 @@ fn modules() -> Vec<(&'static str, Message)> {
         ("chunk-request", Message::ChunkRequest(ChunkRequest { module: MODULE, first: 0, count: 16 })),
         ("chunk", Message::Chunk(Chunk { module: MODULE, index: 0, bytes: b"\0asm".to_vec() })),
         ("module-refused", Message::ModuleRefused(refused)),
+        ("module-refused.asked", Message::ModuleRefused(answer)),
     ]
 }
 

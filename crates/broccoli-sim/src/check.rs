@@ -11,7 +11,7 @@ use broccoli_proto::{BlobId, Canvas, Cause, NodeId, Outcome};
 
 use crate::cluster::faults::Fault;
 use crate::cluster::{Cluster, Id, Spec, fnv};
-use crate::workload::{Run, Workload};
+use crate::workload::{self, Run, Workload};
 
 /// Attempts of recovered jobs are numbered from a multiple of this.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
@@ -41,6 +41,10 @@ pub struct Checker {
     args: BTreeMap<(NodeId, u64, u32, u32), u64>,
     /// Large values that a node was pulling when it was last looked at.
     pulls: BTreeMap<Id, BTreeSet<(NodeId, BlobId, Large)>>,
+    /// Tasks that some nodes were too small for, and how long their arguments are.
+    choosy: BTreeMap<(Incarnation, u64, u32), usize>,
+    /// Nodes that could be reached for so long know each other, in microseconds.
+    pub births_come_us: u64,
     /// Attempts that ran again on the node that had run them.
     pub repeats: u64,
     /// Tasks that have ended.
@@ -54,10 +58,12 @@ impl Checker {
     /// If something does not hold.
     pub fn check(&mut self, cluster: &mut Cluster) {
         self.check_runs(cluster);
+        cluster.note_reachable();
         for id in std::mem::take(&mut cluster.touched) {
             if cluster.is_up(id) && !cluster.is_paused(id) {
                 let me = (id, cluster.starts(id));
-                self.check_node(cluster, me);
+                let too_small = self.check_node(cluster, me);
+                (0..too_small).for_each(|_| cluster.counts.add(Fault::TooSmall));
                 self.count_pulls(cluster, id);
             }
         }
@@ -68,7 +74,9 @@ impl Checker {
         self.results.get(&(incarnation, job))
     }
 
-    fn check_node(&mut self, cluster: &Cluster, me: Incarnation) {
+    /// Returns for how many more tasks nodes were too small.
+    fn check_node(&mut self, cluster: &Cluster, me: Incarnation) -> usize {
+        let known = self.choosy.len();
         let mut changed = Vec::new();
         let tasks = &mut self.tasks;
         cluster.peek(me.0).audit_tasks(&mut |job, step, state, attempt| {
@@ -86,6 +94,11 @@ impl Checker {
             self.ended += u64::from(now.state == TaskState::Ended);
             if let Some(view) = cluster.peek(me.0).audit_task(job, step) {
                 check_lease(&view, cluster);
+                if let Some(bytes) = view.too_small_for {
+                    self.choosy.insert((me, job, step), bytes);
+                }
+                let bytes = self.choosy.get(&(me, job, step)).copied();
+                check_unfit(&view, cluster, me.0, (job, step), bytes, self.births_come_us);
                 check_outcome(&view, cluster.workload.as_ref(), cluster.name(me.0), job, step);
             }
         }
@@ -93,6 +106,7 @@ impl Checker {
         for size in cluster.peek(me.0).sizes() {
             assert!(size.len <= size.max, "node {}: {} {} of at most {}", me.0, size.len, size.name, size.max);
         }
+        self.choosy.len() - known
     }
 
     /// Counts the large values that were not pulled when the node was last looked at.
@@ -153,12 +167,51 @@ fn check_lease(view: &TaskView<'_>, cluster: &Cluster) {
     let Some(worker) = view.worker else {
         return;
     };
-    let fits = |spec: &Spec| {
-        spec.name == worker.as_str()
-            && spec.slots > 0
-            && view.on.iter().all(|on| on.trim_start_matches('=') == spec.name || spec.features.contains(on))
-    };
+    let fits = |spec: &Spec| spec.name == worker.as_str() && spec.slots > 0 && is_routed(view.on, spec);
     assert!((0..cluster.len()).any(|id| fits(cluster.spec(id))), "a task for {:?} is leased to {worker}", view.on);
+}
+
+/// No task fails for want of a large node while there is one: which has slots and fits, has been reachable for long
+/// enough that its birth has come, as has the origin, and does not leave.
+fn check_unfit(
+    view: &TaskView<'_>,
+    cluster: &Cluster,
+    origin: Id,
+    (job, step): (u64, u32),
+    args_bytes: Option<usize>,
+    births_come_us: u64,
+) {
+    let Some(Err(error)) = view.outcome else { return };
+    let is_of_node = error.text.contains("this node takes") || error.text.contains("this node gives");
+    let is_native = view.module == workload::natives().id();
+    if error.cause != Cause::Unfit || !is_of_node || !is_native || cluster.reachable_us(origin) < births_come_us {
+        return;
+    }
+    let name = cluster.name(origin);
+    let runs = cluster.workload.iter().flat_map(|workload| &workload.runs);
+    let runs: Vec<&Run> =
+        runs.filter(|run| run.origin == name && (run.attempt.job, run.attempt.step) == (job, step)).collect();
+    let results = runs.iter().filter_map(|run| run.outcome.as_ref().ok()).map(|value| value.as_bytes().len());
+    let result_bytes = results.max().unwrap_or(0);
+    // Neither has it run, nor was it seen to wait.
+    let Some(args_bytes) = args_bytes.or(runs.first().map(|run| run.args.as_bytes().len())) else { return };
+    let is_large = |id: &Id| {
+        let spec = cluster.spec(*id);
+        let limits = &spec.limits;
+        spec.slots > 0
+            && spec.native
+            && is_routed(view.on, spec)
+            && args_bytes <= spec.memory_bytes_max.min(limits.args_bytes_max as usize)
+            && result_bytes <= limits.result_bytes_max as usize
+            && cluster.reachable_us(*id) >= births_come_us
+    };
+    let large = (0..cluster.len()).find(is_large);
+    assert_eq!(large, None, "task {job:x}/{step} of node {origin} fits a live node, but failed: {error}");
+}
+
+/// Whether a node is one that a routing allows.
+fn is_routed(on: &[String], spec: &Spec) -> bool {
+    on.iter().all(|on| on.trim_start_matches('=') == spec.name || spec.features.contains(on))
 }
 
 /// An outcome is that of a run which was there, and a failure that of the current attempt.
@@ -195,7 +248,8 @@ fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeI
             let by = runs().find(|run| named(run));
             let by = by.unwrap_or_else(|| panic!("task {job:x}/{step} failed, but no run did so: {error}"));
             assert_eq!(by.attempt.number % ATTEMPTS_PER_BOOT, error.attempt, "{error}");
-            let failed = runs().filter(|run| run.outcome.is_err()).count();
+            let counts = |run: &&Run| run.outcome.as_ref().is_err_and(|failure| failure.too_small.is_none());
+            let failed = runs().filter(counts).count();
             assert!(failed > view.retries as usize, "task {job:x}/{step} has failed {failed} times: {error}");
         }
         // A run on each node fails with its node.

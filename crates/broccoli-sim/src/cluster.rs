@@ -151,6 +151,8 @@ struct Slot {
     full_error: Option<String>,
     runs: BTreeMap<RunId, usize>,
     events: Vec<(u64, Event)>,
+    /// The incarnation and session in which it could be reached, and since when, in microseconds.
+    reachable: Option<(u8, u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -298,6 +300,7 @@ impl Cluster {
             full_error: None,
             runs: BTreeMap::new(),
             events: Vec::new(),
+            reachable: None,
         });
         let id = self.slots.len() - 1;
         self.boot(id);

@@ -146,6 +146,8 @@ pub struct Scenario {
     packet_faults: Faults,
     /// Whether a node has small capacities.
     is_small: bool,
+    /// Whether a node is too small for some tasks.
+    is_mixed: bool,
     versions: u64,
     /// How many packets a stranger replays at a time, at most.
     replays_max: usize,
@@ -225,6 +227,7 @@ impl Scenario {
             unsafe_jobs: BTreeSet::new(),
             packet_faults: Faults::default(),
             is_small: false,
+            is_mixed: false,
             versions: 0,
             replays_max: [1, 4, 16, 64][replay_rate],
             trouble_ms,

@@ -80,20 +80,24 @@ impl Workload {
         }
     }
 
-    /// A run starts: how long it takes, and what it comes to.
+    /// A run starts in an incarnation of a node: how long it takes, and what it comes to; `too_small` if the node has too
+    /// little memory for it.
     pub fn start(
         &mut self,
-        node: Id,
-        start: u8,
+        (node, start): (Id, u8),
         at_us: u64,
         attempt: Option<(NodeId, Attempt)>,
         execute: &Execute,
         version: u64,
+        too_small: Option<Failure>,
     ) -> (Duration, Result<Cbor, Failure>) {
         let (origin, attempt) = attempt.expect("a run is an attempt at a task");
         let number = self.runs.len() as u64 + 1;
         let mut outcome = outcome(execute, version, number);
-        if self.rng.below(1_000) < self.traps {
+        let traps = self.rng.below(1_000) < self.traps;
+        if let Some(failure) = too_small {
+            outcome = Err(failure);
+        } else if traps {
             self.trapped += 1;
             outcome = Err(Failure::new(Cause::Crashed, format!("trap (run {number})")));
         } else if execute.function.name == "asks" && self.asked.insert((origin, attempt.job, attempt.step)) {

@@ -187,6 +187,28 @@ fn a_lost_result_is_sent_again() {
     assert_eq!(c.runs.len(), 1, "the task ran once");
 }
 
+/// A PC and a chip: what the chip could not take, or had too little memory for, failed the job, and retries ended on
+/// the chip as well.
+#[test]
+fn a_chip_in_the_cluster_breaks_no_job() {
+    let chip = Spec::worker("chip", 1).memory(12_000).limits(|limits| {
+        let chip = Limits::chip();
+        (limits.args_bytes_max, limits.result_bytes_max) = (chip.args_bytes_max, chip.result_bytes_max);
+        limits.packet_bytes_max = chip.packet_bytes_max;
+    });
+    let mut c = started(9, vec![Spec::new("origin", 0).durable(), chip, Spec::worker("pc", 1)]);
+    c.faults = Faults { loss: 50, duplication: 50, delay: 50, delay_ms_max: 500 };
+    // For its arguments, for its memory, and for its result.
+    let sum = |n: i64| Canvas::task("tsum", Cbor::encode(&[(0..n).collect::<Vec<i64>>()]));
+    let large = |bytes: i64| Canvas::task("large", Cbor::encode(&[bytes]));
+    for members in [[0; 10].map(|_| sum(20_000)), [0; 10].map(|_| sum(5_000)), [0; 10].map(|_| large(20_000))] {
+        let job = c.submit(0, &Canvas::group(members.into()));
+        assert!(c.wait(0, job, 120_000).is_ok());
+    }
+    let tried = c.runs.iter().filter(|run| run.node == 1 && run.function != "large").count();
+    assert!(c.runs_on(1) > 0 && tried > 0, "the chip was tried");
+}
+
 /// Doubled packets, nothing lost or late: no attempt runs twice.
 #[test]
 fn doubled_packets_run_nothing_twice() {

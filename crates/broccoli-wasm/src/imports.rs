@@ -156,6 +156,7 @@ impl<H> State<H> {
             guard: Guard {
                 memory_bytes_max: limits.memory_bytes_max,
                 table_elements_max: limits.table_elements_max,
+                wanted_bytes: 0,
                 out_of_memory: false,
             },
             log_bytes_left: limits.log_bytes_max,
@@ -285,6 +286,8 @@ fn bytes_of<'a, H>(
 pub(crate) struct Guard {
     memory_bytes_max: usize,
     table_elements_max: usize,
+    /// The largest memory that the guest has asked for.
+    pub(crate) wanted_bytes: usize,
     /// Whether the machine had no memory for a growth within the limits. The guest has been told so; if it traps, that is why.
     pub(crate) out_of_memory: bool,
 }
@@ -296,6 +299,7 @@ impl ResourceLimiter for Guard {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool, LimiterError> {
+        self.wanted_bytes = self.wanted_bytes.max(desired);
         within(desired, self.memory_bytes_max)
     }
 

@@ -14,6 +14,7 @@ use broccoli_abi::{
     ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, HostAnswer, HostCall, PackedResult, RETRY_AFTER_MS_MAX,
     SubmitAnswer, validate_item,
 };
+use wasmi::errors::{ErrorKind, InstantiationError};
 use wasmi::{
     Error, Instance, Memory, Store, TrapCode, TypedFunc, TypedResumableCall, TypedResumableCallHostTrap,
     TypedResumableCallOutOfFuel, Val, WasmParams, WasmResults,
@@ -110,7 +111,7 @@ impl Stage {
 
 impl<H: Host + 'static> Run<H> {
     pub(crate) fn new(module: Module, function: usize, args: &[u8], host: H) -> Result<Self, Failure> {
-        let (store, instance) = module.inner.instantiate(host).map_err(failure)?;
+        let (store, instance) = module.inner.instantiate(host).map_err(not_started)?;
         let memory = instance.get_memory(&store, EXPORT_MEMORY).ok_or_else(vanished)?;
         let at = if module.inner.initialize { Stage::Initialize(Entry::Call) } else { Stage::Alloc(Entry::Call) };
         let max = u32::MAX as usize;
@@ -188,9 +189,7 @@ impl<H: Host + 'static> Run<H> {
                         Err(failure) => return Step::Done(Err(failure)),
                     },
                     // An allocator reports exhaustion by trapping.
-                    Outcome::Failed(Failure::Trap(_)) => {
-                        return Step::Done(Err(Failure::OutOfMemory));
-                    }
+                    Outcome::Failed(Failure::Trap(_)) => return Step::Done(Err(self.out_of_memory())),
                     stopped => return self.stop(stopped, Stage::Alloc),
                 },
                 Stage::Task { ptr, entry } => {
@@ -264,9 +263,17 @@ impl<H: Host + 'static> Run<H> {
                 }
                 _ => Outcome::Failed(Failure::Trap(call.host_error().to_string())),
             },
-            Err(_) if self.store.data().guard.out_of_memory => Outcome::Failed(Failure::OutOfMemory),
+            Err(_) if self.store.data().guard.out_of_memory => Outcome::Failed(self.out_of_memory()),
+            Err(error) if is_denied(&error) => Outcome::Failed(self.out_of_memory()),
             Err(error) => Outcome::Failed(failure(error)),
         }
+    }
+
+    /// The task has not got what it asked for last.
+    fn out_of_memory(&self) -> Failure {
+        let guard = &self.store.data().guard;
+        let limit = (!guard.out_of_memory).then_some(self.module.inner.limits.memory_bytes_max);
+        Failure::OutOfMemory { wanted: guard.wanted_bytes, limit }
     }
 
     fn write_args(&mut self, ptr: u32) -> Result<(), Failure> {
@@ -328,8 +335,23 @@ fn task_error(body: &[u8]) -> Failure {
 fn failure(error: Error) -> Failure {
     match error.as_trap_code() {
         Some(TrapCode::StackOverflow) => Failure::StackOverflow,
-        Some(TrapCode::GrowthOperationLimited) => Failure::OutOfMemory,
         _ => Failure::Trap(error.to_string()),
+    }
+}
+
+/// Whether a guest was not given what it asked for.
+fn is_denied(error: &Error) -> bool {
+    error.as_trap_code() == Some(TrapCode::GrowthOperationLimited)
+}
+
+/// The module was instantiated at its load, within the same limits.
+fn not_started(error: Error) -> Failure {
+    use InstantiationError::{FailedToInstantiateMemory, FailedToInstantiateTable};
+    match error.kind() {
+        ErrorKind::Instantiation(FailedToInstantiateMemory(_) | FailedToInstantiateTable(_)) => {
+            Failure::OutOfMemory { wanted: 0, limit: None }
+        }
+        _ => failure(error),
     }
 }
 
@@ -359,8 +381,13 @@ pub enum Failure {
     },
     /// The task trapped: an access out of bounds, a division by zero, `unreachable`.
     Trap(String),
-    /// The task asked for more memory than the limit.
-    OutOfMemory,
+    /// The task asked for more memory than there is.
+    OutOfMemory {
+        /// How much it wanted to have, in bytes; 0 if that is not known.
+        wanted: usize,
+        /// The limit; none if the machine has no more.
+        limit: Option<usize>,
+    },
     /// The task nested its calls too deep.
     StackOverflow,
     /// The task returned something else than one CBOR item of its type.
@@ -394,16 +421,22 @@ impl fmt::Display for Failure {
             Self::Panic { text, line: 0 } => write!(f, "panic: {text}"),
             Self::Panic { text, line } => write!(f, "panic: {text} (line {line})"),
             Self::Trap(reason) => write!(f, "trap: {reason}"),
-            Self::OutOfMemory => write!(f, "out of memory"),
+            Self::OutOfMemory { wanted: 0, .. } => write!(f, "out of memory"),
+            Self::OutOfMemory { wanted, limit: Some(limit) } => {
+                write!(f, "out of memory: it needs {wanted} bytes, this node gives {limit}")
+            }
+            Self::OutOfMemory { wanted, limit: None } => {
+                write!(f, "out of memory: it needs {wanted} bytes, this node has no more")
+            }
             Self::StackOverflow => write!(f, "stack overflow"),
             Self::BadResult(reason) => write!(f, "bad result: {reason}"),
             Self::ResultTooLarge { bytes, max } => {
-                write!(f, "the result has {bytes} bytes, the limit is {max}")
+                write!(f, "the result has {bytes} bytes, this node takes {max}")
             }
             Self::UnknownFunction(name) => write!(f, "the module has no function {name}"),
             Self::BadArgs(reason) => write!(f, "{reason}"),
             Self::ArgsTooLarge { bytes, max } => {
-                write!(f, "the arguments have {bytes} bytes, the limit is {max}")
+                write!(f, "the arguments have {bytes} bytes, this node takes {max}")
             }
             Self::Ended => write!(f, "the run has ended"),
         }

@@ -49,14 +49,20 @@ fn a_flood_of_logs_burns_fuel_and_is_cut() {
 #[test]
 fn growing_without_end_is_out_of_memory() {
     let bomb = "(loop (drop (memory.grow (i32.const 16))) (br 0)) (i64.const 0)";
-    assert_eq!(run_body(bomb), Err(Failure::OutOfMemory));
+    let Err(failure) = run_body(bomb) else { panic!("there is no end of memory") };
+    let max = Limits::host().memory_bytes_max;
+    assert_eq!(failure, Failure::OutOfMemory { wanted: max + (1 << 16), limit: Some(max) });
+    assert_eq!(failure.to_string(), "out of memory: it needs 16842752 bytes, this node gives 16777216");
 }
 
 #[test]
 fn an_allocator_that_traps_is_out_of_memory() {
     let alloc = task("(i64.const 0)").replace("(i32.const 1024)", "(unreachable)");
     let ended = run(&load(&alloc).unwrap(), "t", &[0x80], FUEL_MAX);
-    assert_eq!(ended, Some(Err(Failure::OutOfMemory)));
+    assert_eq!(
+        ended,
+        Some(Err(Failure::OutOfMemory { wanted: 1 << 16, limit: Some(Limits::host().memory_bytes_max) }))
+    );
 }
 
 #[test]

@@ -324,7 +324,7 @@ fn bad_calls_are_refused_before_they_run() {
     assert_eq!(refused("t", &[0x01]), "bad arguments: expected a list of arguments, got int");
     assert!(refused("t", &[0x9f, 0xff]).contains("indefinite length"));
     let max = Limits::host().args_bytes_max;
-    let text = format!("the arguments have {} bytes, the limit is {max}", max + 1);
+    let text = format!("the arguments have {} bytes, this node takes {max}", max + 1);
     assert_eq!(refused("t", &vec![0; max + 1]), text);
 }
 

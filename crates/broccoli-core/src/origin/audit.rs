@@ -35,6 +35,7 @@ impl Origin {
             worker: worker.map(|(name, _)| *name),
             on: &call.options.on,
             module: job.module_of(step),
+            too_small_for: job.demands.contains_key(&step).then(|| job.args_bytes(step)),
             retries: call.options.retries.unwrap_or(0),
             outcome: job.plan.outcome(StepId(step)),
         })
@@ -56,6 +57,7 @@ impl Origin {
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
         see("leases", leases, grown_max(limits) as usize);
+        see("refusals of modules", self.refusals.len(), limits.nodes_max);
         let (each, pinned) = self.growth.sizes();
         see("tasks for each node", each, grown_max(limits) as usize);
         see("runs on each node", pinned, 2 * grown_max(limits) as usize);

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use broccoli_proto::message::{Failure, Message};
+use broccoli_proto::NodeId;
+use broccoli_proto::message::Message;
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Cause, NodeId};
 
 use super::queue::Queue;
 use super::{Around, LEASES, Origin};
@@ -19,7 +19,9 @@ impl Origin {
             return;
         }
         for (class, priority) in self.queue.order() {
-            if !self.adopting {
+            if !self.adopting && self.queue.is_choosy(class) {
+                self.dispatch_one_by_one(shared, around, class, priority);
+            } else if !self.adopting {
                 self.dispatch_class(shared, around, class, priority);
             }
             if !self.queue.is_hungry(class) {
@@ -35,7 +37,8 @@ impl Origin {
         self.dispatch_due && !self.queue.is_empty()
     }
 
-    pub(super) fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
+    /// The nodes with credit that a class fits, with what they have.
+    pub(super) fn with_credit(&self, shared: &Shared, around: &Around<'_>, class: u32) -> Vec<(u32, NodeId)> {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         let candidates = match self.queue.pinned_to(class) {
             Some(node) => self.peers.find_index(&node).map_or(0..0, |at| at..at + 1),
@@ -47,6 +50,11 @@ impl Origin {
                 fitting.push((peer.credit(), *name));
             }
         }
+        fitting
+    }
+
+    pub(super) fn dispatch_class(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
+        let mut fitting = self.with_credit(shared, around, class);
         if fitting.is_empty() {
             return;
         }
@@ -112,8 +120,7 @@ impl Origin {
         if more {
             shared.outbox.mark(Address::Node(to));
         }
-        for (attempt, text) in unfit {
-            let failure = Failure::new(Cause::Unfit, text);
+        for (attempt, failure) in unfit {
             let mut effects = Effects::default();
             self.on_failure(shared, to, attempt, failure, &mut effects);
             self.follow(shared, attempt.job, effects);

@@ -35,7 +35,7 @@ use crate::timers::Timer;
 /// Jobs may grow by this part of what can be accepted, together.
 const GROWTH_PART: u32 = 4;
 /// Births of nodes that are there have come this long after the link is up.
-const SETTLED: Duration = ms(1_000);
+pub(super) const SETTLED: Duration = ms(1_000);
 /// Nodes for each are looked for again after this time.
 const LOOK_AGAIN: Duration = ms(100);
 /// Nodes that runs are tied to are looked after this often.
@@ -62,6 +62,11 @@ pub(super) struct Growth {
 impl Growth {
     pub(super) fn on_connected(&mut self, now: Instant) {
         self.connected_at = now;
+    }
+
+    /// When the link came up.
+    pub(super) fn connected_at(&self) -> Instant {
+        self.connected_at
     }
 
     /// A run that only this node can do is ready.
@@ -137,7 +142,7 @@ impl Origin {
         };
         job.replace(attempt.step, &canvas, find, room, effects).map_err(|error| refused(&error.to_string()))?;
         self.tasks += job.plan.progress().total - before.0;
-        self.bytes += job.bytes() - before.1;
+        self.bytes = self.bytes + job.bytes() - before.1;
         self.journal.change(attempt.job, || Change::Replaced { step: attempt.step, result: value, bindings });
         Ok(None)
     }

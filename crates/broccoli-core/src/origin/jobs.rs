@@ -1,6 +1,7 @@
 //! One accepted job: its plan and where each of its tasks is.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,6 +19,7 @@ use super::journal::{AcceptedRecord, Bindings, Change, Record};
 use super::queue::{Need, Queue};
 use super::rates::Limit;
 use super::ticket::{Client, Ticket};
+use super::unfit::Demand;
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
 use crate::io::RecordBytes;
 use crate::time::Instant;
@@ -39,6 +41,10 @@ pub(super) struct Job {
     functions: Vec<Arc<Bound>>,
     /// Bytes of all outcomes of its tasks so far.
     outcome_bytes: usize,
+    /// Tasks that some nodes were too small for, by step, …
+    pub(super) demands: BTreeMap<u32, Box<Demand>>,
+    /// … and about what they take of the memory.
+    pub(super) demands_bytes: usize,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
     /// By step; filled as steps become ready.
@@ -103,6 +109,8 @@ impl Job {
             canvas,
             functions,
             outcome_bytes: 0,
+            demands: BTreeMap::new(),
+            demands_bytes: 0,
             attempts_before: 0,
             tasks: Vec::new(),
             due: BTreeMap::new(),
@@ -149,15 +157,19 @@ impl Job {
     fn class(&mut self, step: u32, queue: &mut Queue) -> u32 {
         let call = self.plan.call(StepId(step));
         let Options { on, rate, .. } = call.options;
+        let choosy = self.demands.contains_key(&step);
         let same = |last: &&LastClass| {
-            last.key == call.key && last.rate == *rate && last.on == *on && queue.has_class(last.class)
+            last.key == call.key && last.rate == *rate && last.on == *on && !choosy && queue.has_class(last.class)
         };
         if let Some(last) = self.last_class.as_ref().filter(same) {
             return last.class;
         }
         let module = self.functions[call.key as usize].leased.module;
         let limit = rate.map(|rate| Limit::new(call.name, rate));
-        let class = queue.class(Need { want: Want { module, on: on.clone() }, limit });
+        let class = queue.class(Need { want: Want { module, on: on.clone() }, limit, choosy });
+        if choosy {
+            return class;
+        }
         self.last_class = Some(LastClass { key: call.key, on: on.clone(), rate: *rate, class });
         class
     }
@@ -211,6 +223,11 @@ impl Job {
         Some((&self.functions[call.key as usize].leased, leased))
     }
 
+    /// How long the arguments of a task are that is ready.
+    pub(super) fn args_bytes(&self, step: u32) -> usize {
+        self.plan.args(StepId(step)).len()
+    }
+
     /// Puts the task of an attempt back to the front, if the attempt is the current one.
     pub(super) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
         let step = attempt.step;
@@ -256,6 +273,7 @@ impl Job {
     pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
+        self.forget_demand(step);
         self.outcome_bytes += bytes_of(&outcome);
         self.plan.complete(StepId(step), outcome, effects);
     }
@@ -272,7 +290,7 @@ impl Job {
     /// About what the job takes of the memory.
     pub(super) fn bytes(&self) -> usize {
         let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.outcome_bytes;
-        JOB_BYTES + self.plan.steps() * STEP_BYTES + encoded
+        JOB_BYTES + self.plan.steps() * STEP_BYTES + encoded + self.demands_bytes
     }
 
     /// Does again what an earlier incarnation has noted.
@@ -347,6 +365,7 @@ impl Job {
         }
         self.task_mut(step).phase = Phase::Ended;
         self.due.remove(&step);
+        self.forget_demand(step);
         Ok(())
     }
 

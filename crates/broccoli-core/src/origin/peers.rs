@@ -8,17 +8,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Abort, Attempt, Fetch, Lease, LeasedFunction, Message, ResultAck};
-use broccoli_proto::{Cbor, Epoch, NodeId};
+use broccoli_proto::message::{Abort, Attempt, Failure, Fetch, Lease, LeasedFunction, Message, ResultAck, Takes};
+use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 use litemap::LiteMap;
 
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 
 use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
+use super::unfit::ANYTHING;
 use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
 use crate::shared::{Room, Shared, pop_first};
 use crate::time::{Instant, ms};
+use crate::worker::too_many_args;
 
 /// A lease that is not renewed for this long is lost.
 const LEASE: Duration = ms(4_000);
@@ -56,6 +58,8 @@ pub(super) struct Peer {
     pub(super) features: Vec<String>,
     pub(super) modules: u64,
     packet_bytes_max: u32,
+    /// How large a task may be that it takes.
+    pub(super) takes: Takes,
     pub(super) leases: BTreeMap<Attempt, Leased>,
     /// Attempts that wait to be put into a lease: new ones, and those to be sent again.
     pub(super) outgoing: VecDeque<Attempt>,
@@ -109,6 +113,7 @@ impl Peer {
             features: Vec::new(),
             modules: 0,
             packet_bytes_max: 0,
+            takes: ANYTHING,
             leases: BTreeMap::new(),
             outgoing: VecDeque::new(),
             acks: Vec::new(),
@@ -140,6 +145,7 @@ impl Peer {
             // The worker may remember more than this origin: no number is used twice.
             self.last_batch = self.last_batch.max(fetch.seen);
         }
+        self.takes = fetch.takes.unwrap_or(ANYTHING);
         self.forget_lost_batches(now);
     }
 
@@ -287,15 +293,15 @@ impl Peer {
         }
     }
 
-    /// The next batch of outgoing attempts; those whose arguments are too large for any node, with the
-    /// reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
+    /// The next batch of outgoing attempts; those whose arguments are too large for the worker or for any,
+    /// with the reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
     pub(super) fn next_lease(
         &mut self,
         jobs: &BTreeMap<u64, Box<Job>>,
         shared: &mut Shared,
         to: NodeId,
         room: Room,
-    ) -> (Option<Lease>, Vec<(Attempt, String)>, bool) {
+    ) -> (Option<Lease>, Vec<(Attempt, Failure)>, bool) {
         // What a node has for itself is in no packet.
         let theirs = if to == shared.me() { usize::MAX } else { self.packet_bytes_max as usize };
         let packet = room.packet.min(theirs.saturating_sub(OVERHEAD_BYTES_MAX));
@@ -314,8 +320,15 @@ impl Peer {
                 continue;
             };
             let len = task.args.as_bytes().len();
+            if len > self.takes.args_bytes as usize && len <= u32::MAX as usize {
+                unfit.push((attempt, too_many_args(len, self.takes.args_bytes as usize)));
+                self.outgoing.pop_front();
+                self.leases.remove(&attempt);
+                continue;
+            }
             if len > u32::MAX as usize {
-                unfit.push((attempt, format!("the arguments have {len} bytes, a node takes {}", u32::MAX)));
+                let text = format!("the arguments have {len} bytes, a node takes {}", u32::MAX);
+                unfit.push((attempt, Failure::new(Cause::Unfit, text)));
                 self.outgoing.pop_front();
                 self.leases.remove(&attempt);
                 continue;

@@ -47,12 +47,18 @@ pub(super) struct Queue {
 pub(super) struct Need {
     pub(super) want: Want,
     pub(super) limit: Option<Limit>,
+    /// Some nodes that fit the want are too small for it.
+    pub(super) choosy: bool,
 }
 
 /// Tasks that need the same.
 #[derive(Debug)]
 struct Class {
     want: Want,
+    /// Each task is looked at on its own: see `unfit`.
+    choosy: bool,
+    /// Since when it counts on nodes that do not hold the module yet.
+    hoping_since: Option<Instant>,
     limit: Option<(Limit, Permits)>,
     queues: [VecDeque<(u64, Key)>; PRIORITIES],
     /// How often help was called for since the class last had credit for all.
@@ -87,11 +93,45 @@ impl Queue {
         }
         self.last_class += 1;
         self.ids.insert(need.clone(), self.last_class);
-        let Need { want, limit } = need;
+        let Need { want, limit, choosy } = need;
         let limit = limit.map(|limit| (limit, Permits::default()));
-        let class = Class { want, limit, queues: Default::default(), round: 0, unfit_since: None, told_at: None };
+        let class = Class {
+            want,
+            choosy,
+            hoping_since: None,
+            limit,
+            queues: Default::default(),
+            round: 0,
+            unfit_since: None,
+            told_at: None,
+        };
         self.classes.insert(self.last_class, Box::new(class));
         self.last_class
+    }
+
+    /// What a class needs of a node.
+    pub(super) fn want(&self, class: u32) -> Option<&Want> {
+        self.classes.get(&class).map(|class| &class.want)
+    }
+
+    /// Whether each task of a class has nodes of its own.
+    pub(super) fn is_choosy(&self, class: u32) -> bool {
+        self.classes.get(&class).is_some_and(|class| class.choosy)
+    }
+
+    /// The tasks that wait in a class.
+    pub(super) fn waiting_in(&self, class: u32) -> impl Iterator<Item = Key> {
+        let queues = self.classes.get(&class).into_iter().flat_map(|class| &class.queues);
+        queues.flatten().map(|(_, key)| *key)
+    }
+
+    /// For how long a class has counted on nodes that do not hold its module yet.
+    pub(super) fn hopes_for(&mut self, class: u32, hopes: bool, now: Instant) -> Duration {
+        let Some(class) = self.classes.get_mut(&class) else {
+            return Duration::ZERO;
+        };
+        class.hoping_since = if hopes { class.hoping_since.or(Some(now)) } else { None };
+        class.hoping_since.map_or(Duration::ZERO, |since| now - since)
     }
 
     /// The limit of a class, if it has one, and what there is of its permits.
@@ -217,7 +257,7 @@ impl Queue {
         };
         let hungry = class.queues.iter().any(|queue| !queue.is_empty());
         if !hungry {
-            (class.round, class.unfit_since, class.told_at) = (0, None, None);
+            (class.round, class.unfit_since, class.told_at, class.hoping_since) = (0, None, None, None);
         }
         hungry
     }

@@ -24,7 +24,7 @@ const ANNOUNCE_MAX: Duration = ms(2_000);
 pub(super) const NO_NODE: Duration = ms(2_000);
 const NO_NODE_AGAIN: Duration = ms(10_000);
 /// Nodes that answer a call for help at first; more are asked each time.
-const ANSWERS_WANTED: u32 = 16;
+pub(super) const ANSWERS_WANTED: u32 = 16;
 
 impl Origin {
     /// Looks after the leases of a worker.
@@ -48,8 +48,13 @@ impl Origin {
 
     /// Calls for help as long as tasks of a class wait without credit.
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
+        let more = self.end_homeless(shared, around, class);
         let jobs = &mut self.jobs;
         self.queue.drop_stale(class, |job, step| jobs.get_mut(&job).is_some_and(|job| job.keeps_entry(step)));
+        if more {
+            shared.timers.set(Timer::Announce(class), shared.now);
+            return;
+        }
         if self.queue.awaits_permits(class) {
             shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
             return;
@@ -77,7 +82,9 @@ impl Origin {
             chance: chance.min(everybody) as u16,
             modules: around.modules.digest(),
         };
-        shared.outbox.broadcast(Message::Available(available));
+        if !self.call_large(shared, around, class, &available) {
+            shared.outbox.broadcast(Message::Available(available));
+        }
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
         self.tell_without_node(shared, around, class, unfit);

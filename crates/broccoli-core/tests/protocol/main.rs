@@ -18,6 +18,7 @@ mod restart;
 mod spread;
 mod stranger;
 mod time;
+mod unfit;
 
 use std::collections::BTreeMap;
 

@@ -146,6 +146,7 @@ impl Peer {
             durable: None,
             again_s: 35,
             draining: None,
+            takes: None,
         };
         self.send(Address::Birth(self.name), &[Message::Birth(birth)]);
     }

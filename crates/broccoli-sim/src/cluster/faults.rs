@@ -84,11 +84,13 @@ pub enum Fault {
     Replay,
     /// A node sent messages that only a later version knows.
     Later,
+    /// Some nodes were too small for a task.
+    TooSmall,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 39] = [
+    pub const ALL: [Fault; 40] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -128,6 +130,7 @@ impl Fault {
         Fault::RetryAfter,
         Fault::Replay,
         Fault::Later,
+        Fault::TooSmall,
     ];
 
     /// Its name in reports.
@@ -172,6 +175,7 @@ impl Fault {
             Fault::RetryAfter => "tasks that asked for another try",
             Fault::Replay => "packets replayed by a stranger",
             Fault::Later => "packets with messages of a later version",
+            Fault::TooSmall => "tasks that nodes were too small for",
         }
     }
 }

@@ -69,6 +69,32 @@ impl Cluster {
         self.slots[id].chunks.keys().filter(|(of, _)| *of == module).count()
     }
 
+    /// Notes which nodes can be reached.
+    pub fn note_reachable(&mut self) {
+        for id in 0..self.slots.len() {
+            let slot = &self.slots[id];
+            let is_cut = slot.cut || slot.mute || slot.deaf || slot.paused || slot.node.is_none();
+            let is_blocked = self.blocked.iter().any(|(from, to)| *from == id || *to == id);
+            let session = slot.session.filter(|_| !is_cut && !is_blocked);
+            let before = slot.reachable;
+            let now_us = self.now_us;
+            self.slots[id].reachable = session.map(|session| match before {
+                Some((start, known, since)) if (start, known) == (self.slots[id].epoch_count, session) => {
+                    (start, session, since)
+                }
+                _ => (self.slots[id].epoch_count, session, now_us),
+            });
+        }
+    }
+
+    /// For how long a node could be reached, so far as it is the only one of its name and stays, in microseconds.
+    pub fn reachable_us(&self, id: Id) -> u64 {
+        let slot = &self.slots[id];
+        let twin = self.slots.iter().filter(|other| other.spec.name == slot.spec.name).count() > 1;
+        let leaves = slot.node.as_ref().is_some_and(|node| node.vitals().draining == Some(true));
+        slot.reachable.filter(|_| !twin && !leaves).map_or(0, |(.., since)| self.now_us - since)
+    }
+
     /// Virtual time in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.now_us / 1_000

@@ -186,11 +186,12 @@ impl Cluster {
         let slot = &mut self.slots[id];
         assert!(slot.runs.len() < usize::from(slot.spec.slots), "at most `slots` runs at a time");
         let version = slot.installed.get(&execute.function.module).map_or(0, |signed| signed.manifest.version);
+        let too_small = too_small(execute, slot.spec.memory_bytes_max);
         let (took, outcome) = match &mut self.workload {
             Some(workload) => {
                 let attempt = slot.node.as_ref().and_then(|node| node.attempt_of(execute.run));
                 let traps = workload.trapped;
-                let started = workload.start(id, slot.epoch_count, self.now_us, attempt, execute, version);
+                let started = workload.start((id, slot.epoch_count), self.now_us, attempt, execute, version, too_small);
                 if workload.trapped > traps {
                     self.counts.add(Fault::Trap);
                 }
@@ -199,7 +200,10 @@ impl Cluster {
                 }
                 started
             }
-            None => functions::call(execute, version, before),
+            None => match too_small {
+                Some(failure) => (Duration::ZERO, Err(failure)),
+                None => functions::call(execute, version, before),
+            },
         };
         if let Some(canvas) = self.workload.as_mut().and_then(|workload| workload.pushed(execute)) {
             let now = self.at(id);
@@ -222,4 +226,11 @@ impl Cluster {
             self.push(at, Work::RunEnds { node: id, epoch, run: execute.run, outcome });
         }
     }
+}
+
+/// As the executor of a chip says it.
+fn too_small(execute: &Execute, memory_bytes_max: usize) -> Option<Failure> {
+    let need = execute.args.as_bytes().len();
+    let text = || format!("out of memory: it needs {need} bytes, this node gives {memory_bytes_max}");
+    (need > memory_bytes_max).then(|| Failure::too_small(text(), Some(memory_bytes_max as u64)))
 }

@@ -25,6 +25,8 @@ pub struct Spec {
     pub later: bool,
     /// Its capacities.
     pub limits: Limits,
+    /// A run with arguments that are longer, in bytes, has too little memory.
+    pub memory_bytes_max: usize,
 }
 
 impl Spec {
@@ -41,6 +43,7 @@ impl Spec {
             watches: true,
             later: false,
             limits: Limits::host(),
+            memory_bytes_max: usize::MAX,
         }
     }
 
@@ -63,6 +66,11 @@ impl Spec {
     /// A program that only submits.
     pub fn client(name: &str) -> Spec {
         Spec { resident: false, native: false, holds_code: false, ..Spec::new(name, 0) }
+    }
+
+    /// With so little memory that it can hold arguments of so many bytes.
+    pub fn memory(self, memory_bytes_max: usize) -> Spec {
+        Spec { memory_bytes_max, ..self }
     }
 
     /// With other capacities.

@@ -126,7 +126,8 @@ impl Scenario {
             }
             Cause::Lost if error.function == "journal" => self.is_lost(at),
             Cause::Lost => !self.troubles.is_empty(),
-            Cause::Unfit => self.is_small,
+            // That no node was large enough is looked at when it happens.
+            Cause::Unfit => self.is_small || self.is_mixed,
             Cause::Expired => any_task(&job.canvas, &|options| options.expires_ms.is_some()),
             Cause::Other => false,
             // A trap before it, or an author who wants few retries.
@@ -159,7 +160,7 @@ impl Scenario {
             Ok(other) => panic!("not a map of nodes: {other:?}"),
             Err(error) => {
                 let partial = canvas.options.partial == Some(true);
-                let explained = self.is_revoked(at) || !self.is_calm() || self.is_small || !partial;
+                let explained = self.is_revoked(at) || !self.is_calm() || self.is_small || self.is_mixed || !partial;
                 assert!(explained, "runs on each node failed: {error}");
                 self.tally.broken += 1;
             }

@@ -31,6 +31,9 @@ impl Scenario {
                 let rng = &mut self.rng;
                 spec = spec.limits(|limits| small_packets(limits, rng));
             }
+            if self.rng.one_in(4) {
+                spec = self.too_small_for_some(spec);
+            }
             if slots > 0 {
                 self.generator.places.extend(spec.features.iter().cloned());
                 self.generator.places.push(spec.name.clone());
@@ -47,6 +50,25 @@ impl Scenario {
             self.clients.push(id);
             self.cluster.attach(id);
         }
+    }
+
+    /// A node that does not take every task.
+    fn too_small_for_some(&mut self, spec: Spec) -> Spec {
+        self.is_mixed = true;
+        let rng = &mut self.rng;
+        let bytes = 8 + rng.below(250);
+        if rng.one_in(2) {
+            return spec.memory(bytes);
+        }
+        let large = self.generator.large && rng.one_in(2);
+        spec.limits(|limits| {
+            if large {
+                // As origin, too.
+                limits.result_bytes_max = 1_000 + rng.below(20_000) as u32;
+            } else {
+                limits.args_bytes_max = bytes as u32;
+            }
+        })
     }
 
     pub(super) fn add(&mut self, spec: Spec) -> Id {
@@ -71,6 +93,9 @@ impl Scenario {
         let (loss, duplication, delay) = (chance(200), chance(150), chance(200));
         self.packet_faults = Faults { loss, duplication, delay, delay_ms_max: 1 + chance(3_000) };
         self.cluster.faults = self.packet_faults;
+        // Presence is told again every 30 to 35 s.
+        let births_come_us = if loss > 0 { 80_000_000 } else { 3_000_000 + 2_000 * self.packet_faults.delay_ms_max };
+        self.checker.births_come_us = births_come_us;
         self.cluster.jitter_us = chance(20_000);
         self.cluster.sync_us_max = 1 + chance(200_000) + chance(5_000);
     }
