@@ -170,7 +170,7 @@ impl Session {
                 Some(NodeEvent::Attached(_)) => return Ok(()),
                 Some(NodeEvent::Disconnected(reason)) => {
                     let message = link_trouble(server, &reason);
-                    if matches!(reason, DisconnectReason::RefusedCredentials | DisconnectReason::Unreachable(_)) {
+                    if is_final(&reason) {
                         return Err(Failure::unreachable(message));
                     }
                     trouble = Some(message);
@@ -231,8 +231,34 @@ pub(crate) fn link_trouble(server: &ServerUrl, reason: &DisconnectReason) -> Str
             let why = why.split(" (os error").next().unwrap_or(why).to_lowercase();
             format!("no MQTT server at {server} ({why}): start one with `broccoli up`, or name another with --server")
         }
+        DisconnectReason::Full => format!(
+            "the MQTT server {server} is full: it takes no more nodes and commands; end some, \
+             or raise its limit (`broccoli up --clients N`)"
+        ),
+        DisconnectReason::NotMqtt => {
+            format!("what answers at {server} is no MQTT server: name the host and port of one with --server")
+        }
+        DisconnectReason::NoAnswer => {
+            format!("{server} closed the connection without an answer: it is no MQTT server, or takes no more clients")
+        }
         reason => format!("{server}: {reason}"),
     }
+}
+
+/// Whether it makes no sense to try again soon.
+fn is_final(reason: &DisconnectReason) -> bool {
+    use DisconnectReason::{Full, NotMqtt, RefusedCredentials, Unreachable};
+    matches!(reason, RefusedCredentials | Full | NotMqtt | Unreachable(_))
+}
+
+/// The error without the address of a server, which may hold a password.
+pub(crate) fn without_password(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let is_server = |value: &ContextValue| value.to_string().starts_with("--server");
+    if error.get(ContextKind::InvalidArg).is_some_and(is_server) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("…".into()));
+    }
+    error
 }
 
 /// Writes an event to stderr, for `--verbose`.

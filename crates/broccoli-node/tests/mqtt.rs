@@ -39,6 +39,27 @@ on_both_servers! {
         assert_eq!(next_packet(&mut receiver).await, packet("n/birth", b"alive", true));
     }
 
+    async fn thousands_of_births_reach_a_later_subscriber(server: TestServer) {
+        const BIRTHS: usize = 5_000;
+        let mut sender = connected(&server, "sender", &["mark"]).await;
+        for number in 0..BIRTHS {
+            let topic = format!("n{number}/birth");
+            while sender.publish(&topic, b"alive", true) == Err(PublishError::Full) {
+                let idle = tokio::time::timeout(Duration::from_millis(1), sender.next()).await;
+                assert!(idle.is_err(), "{idle:?} at the sender");
+            }
+        }
+        // Everything before it has been taken.
+        sender.publish("mark", b"", false).unwrap();
+        assert_eq!(next_packet(&mut sender).await, packet("mark", b"", false));
+
+        let mut receiver = connected(&server, "receiver", &["+/birth"]).await;
+        let mut born = std::collections::BTreeSet::new();
+        while born.len() < BIRTHS {
+            born.insert(next_packet(&mut receiver).await.0);
+        }
+    }
+
     async fn will_is_sent_after_an_abrupt_end(server: TestServer) {
         let mut observer = connected(&server, "observer", &["n/birth"]).await;
         let node = connected_with_will(&server, "node", b"lost").await;

@@ -309,8 +309,17 @@ async fn start_mosquitto(home: &Home, addr: SocketAddr) -> Child {
 
 /// Starts a Mosquitto that admits everybody, and gives its URL.
 pub(crate) fn start_open_mosquitto(home: &Home) -> (Child, String) {
+    start_open_mosquitto_with(home, "")
+}
+
+/// The same with these lines in its configuration.
+pub(crate) fn start_open_mosquitto_with(home: &Home, lines: &str) -> (Child, String) {
     let addr = free_addr();
-    let text = format!("listener {} {}\nallow_anonymous true\npersistence false\nuser root\n", addr.port(), addr.ip());
+    let text = format!(
+        "listener {} {}\nallow_anonymous true\npersistence false\nuser root\n{lines}\n",
+        addr.port(),
+        addr.ip()
+    );
     let config = home.write("mosquitto.conf", text);
     (start_mosquitto_with(&config), format!("mqtt://{addr}"))
 }

@@ -149,7 +149,7 @@ pub(crate) async fn start_embedded(listen: SocketAddr) -> Result<EmbeddedServer,
         user: USER.to_owned(),
         password: PASSWORD.to_owned(),
         packet_bytes_max: PACKET_BYTES_MAX,
-        clients_max: 64,
+        clients_max: 10_000,
     })
     .await
 }
