@@ -175,6 +175,7 @@ impl Session {
                     }
                     trouble = Some(message);
                 }
+                Some(NodeEvent::NotHeard) => return Err(Failure::unreachable(not_heard(&self.cluster, server))),
                 Some(NodeEvent::ForeignKey) => {
                     trouble = Some(format!("{FOREIGN_KEY}; use the file or the token of that cluster"));
                 }
@@ -251,6 +252,16 @@ fn is_final(reason: &DisconnectReason) -> bool {
     matches!(reason, RefusedCredentials | Full | NotMqtt | Unreachable(_))
 }
 
+/// Why there is a link and yet nothing to hear.
+pub(crate) fn not_heard(cluster: &Cluster, server: &ServerUrl) -> String {
+    let id = cluster.id;
+    let user = server.credentials().map_or_else(|| cluster.mqtt_credentials().0, |(user, _)| user.to_owned());
+    format!(
+        "{server} accepts the connection but delivers nothing: look at its access rules (ACL); user {user} must be \
+         allowed to read and write broccoli/{id}/_all and broccoli/{id}/+/+"
+    )
+}
+
 /// The error without the address of a server, which may hold a password.
 pub(crate) fn without_password(mut error: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
@@ -270,6 +281,10 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::Rejected(Some(node), error) => output::note(format_args!("[rejected] from {node}: {error:?}")),
         NodeEvent::Rejected(None, error) => output::note(format_args!("[rejected] {error:?}")),
         NodeEvent::ForeignKey => output::note(format_args!("[rejected] {FOREIGN_KEY}")),
+        NodeEvent::NotHeard => output::note("[not heard] the MQTT server does not deliver what this node sends itself"),
+        NodeEvent::PacketLimit(bytes) => {
+            output::note(format_args!("[packets] the MQTT server drops packets of more than {bytes} bytes"));
+        }
         NodeEvent::ModuleRefused { by, module, reason } => {
             output::note(format_args!("[module refused] {module} by {by}: {reason}"));
         }
