@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak`.
+//! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak|scale`.
 //!
 //! Owns which tools and steps each needs, and in which order. Never depends on the project's own
 //! crates, so that it builds in seconds on a fresh clone.
@@ -12,6 +12,7 @@ mod guests;
 mod mutants;
 mod process;
 mod qemu;
+mod scale;
 mod sizes;
 mod soak;
 mod test;
@@ -52,7 +53,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        --built takes the programs that are there
   chaos --short        the same in less than a minute, as tests do it: three kills, the embedded server
   soak [--built] [--minutes N] [--seed N]
-                       mixed jobs, and a kill every few seconds; 30 minutes unless told; writes docs/soak.md";
+                       mixed jobs, and a kill every few seconds; 30 minutes unless told; writes docs/soak.md
+  scale [--built] [--debug] [--nodes N] [--server embedded|mosquitto|both]
+                       start N real nodes, 1,000 unless told, on each server and measure them; writes docs/scale.md";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         ("bench", args) => bench(args),
         ("chaos", args) => chaos::run(args),
         ("soak", args) => soak::run(args),
+        ("scale", args) => scale::run(args),
         _ => Err(USAGE.into()),
     };
     match done {

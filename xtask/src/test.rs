@@ -91,6 +91,7 @@ struct Tally {
     skipped: u32,
     embedded: u32,
     mosquitto: u32,
+    plain: u32,
 }
 
 impl Tally {
@@ -117,17 +118,21 @@ impl Tally {
         } else if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... ok")) {
             self.embedded += u32::from(name.ends_with("::embedded"));
             self.mosquitto += u32::from(name.ends_with("::mosquitto"));
+            self.plain += u32::from(name.ends_with("::plain"));
         }
     }
 
     fn report(&self) -> Result {
-        println!("\n{} tests on the embedded server, {} on Mosquitto", self.embedded, self.mosquitto);
+        let Self { embedded, mosquitto, plain, .. } = self;
+        println!(
+            "\n{embedded} tests on the embedded server, {mosquitto} on Mosquitto, {plain} without retained packets"
+        );
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.skipped > 0 {
             return Err("FAILED: a test that is ignored tests nothing".into());
         }
-        if self.embedded != self.mosquitto || self.embedded == 0 {
-            return Err("FAILED: every test of the whole must run on both servers".into());
+        if embedded != mosquitto || embedded != plain || *embedded == 0 {
+            return Err("FAILED: every test of the whole must run on all three servers".into());
         }
         Ok(())
     }
@@ -146,23 +151,25 @@ mod tests {
     #[test]
     fn output_of_tests_is_counted() {
         let mut tally = Tally::default();
-        let output = "running 3 tests
+        let output = "running 5 tests
 test restart::embedded ... ok
 test restart::mosquitto ... ok
+test restart::plain ... ok
 test other::mosquitto ... FAILED
 test plain - should panic ... ok
 test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
 test result: ok. 10 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
         output.lines().for_each(|line| tally.read(line));
-        assert_eq!(tally, Tally { passed: 13, failed: 1, skipped: 2, embedded: 1, mosquitto: 1 });
+        assert_eq!(tally, Tally { passed: 13, failed: 1, skipped: 2, embedded: 1, mosquitto: 1, plain: 1 });
     }
 
     #[test]
     fn skipped_or_one_sided_tests_fail() {
-        let good = Tally { passed: 4, embedded: 2, mosquitto: 2, ..Tally::default() };
+        let good = Tally { passed: 6, embedded: 2, mosquitto: 2, plain: 2, ..Tally::default() };
         assert_eq!(good.report(), Ok(()));
         assert!(Tally { skipped: 1, ..good }.report().is_err());
         assert!(Tally { mosquitto: 1, ..good }.report().is_err());
-        assert!(Tally { mosquitto: 0, embedded: 0, ..good }.report().is_err());
+        assert!(Tally { plain: 1, ..good }.report().is_err());
+        assert!(Tally { mosquitto: 0, embedded: 0, plain: 0, ..good }.report().is_err());
     }
 }

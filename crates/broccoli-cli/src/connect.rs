@@ -170,11 +170,12 @@ impl Session {
                 Some(NodeEvent::Attached(_)) => return Ok(()),
                 Some(NodeEvent::Disconnected(reason)) => {
                     let message = link_trouble(server, &reason);
-                    if matches!(reason, DisconnectReason::RefusedCredentials | DisconnectReason::Unreachable(_)) {
+                    if is_final(&reason) {
                         return Err(Failure::unreachable(message));
                     }
                     trouble = Some(message);
                 }
+                Some(NodeEvent::NotHeard) => return Err(Failure::unreachable(not_heard(&self.cluster, server))),
                 Some(NodeEvent::ForeignKey) => {
                     trouble = Some(format!("{FOREIGN_KEY}; use the file or the token of that cluster"));
                 }
@@ -231,8 +232,44 @@ pub(crate) fn link_trouble(server: &ServerUrl, reason: &DisconnectReason) -> Str
             let why = why.split(" (os error").next().unwrap_or(why).to_lowercase();
             format!("no MQTT server at {server} ({why}): start one with `broccoli up`, or name another with --server")
         }
+        DisconnectReason::Full => format!(
+            "the MQTT server {server} is full: it takes no more nodes and commands; end some, \
+             or raise its limit (`broccoli up --clients N`)"
+        ),
+        DisconnectReason::NotMqtt => {
+            format!("what answers at {server} is no MQTT server: name the host and port of one with --server")
+        }
+        DisconnectReason::NoAnswer => {
+            format!("{server} closed the connection without an answer: it is no MQTT server, or takes no more clients")
+        }
         reason => format!("{server}: {reason}"),
     }
+}
+
+/// Whether it makes no sense to try again soon.
+fn is_final(reason: &DisconnectReason) -> bool {
+    use DisconnectReason::{Full, NotMqtt, RefusedCredentials, Unreachable};
+    matches!(reason, RefusedCredentials | Full | NotMqtt | Unreachable(_))
+}
+
+/// Why there is a link and yet nothing to hear.
+pub(crate) fn not_heard(cluster: &Cluster, server: &ServerUrl) -> String {
+    let id = cluster.id;
+    let user = server.credentials().map_or_else(|| cluster.mqtt_credentials().0, |(user, _)| user.to_owned());
+    format!(
+        "{server} accepts the connection but delivers nothing: look at its access rules (ACL); user {user} must be \
+         allowed to read and write broccoli/{id}/_all and broccoli/{id}/+/+"
+    )
+}
+
+/// The error without the address of a server, which may hold a password.
+pub(crate) fn without_password(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let is_server = |value: &ContextValue| value.to_string().starts_with("--server");
+    if error.get(ContextKind::InvalidArg).is_some_and(is_server) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("…".into()));
+    }
+    error
 }
 
 /// Writes an event to stderr, for `--verbose`.
@@ -244,6 +281,10 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::Rejected(Some(node), error) => output::note(format_args!("[rejected] from {node}: {error:?}")),
         NodeEvent::Rejected(None, error) => output::note(format_args!("[rejected] {error:?}")),
         NodeEvent::ForeignKey => output::note(format_args!("[rejected] {FOREIGN_KEY}")),
+        NodeEvent::NotHeard => output::note("[not heard] the MQTT server does not deliver what this node sends itself"),
+        NodeEvent::PacketLimit(bytes) => {
+            output::note(format_args!("[packets] the MQTT server drops packets of more than {bytes} bytes"));
+        }
         NodeEvent::ModuleRefused { by, module, reason } => {
             output::note(format_args!("[module refused] {module} by {by}: {reason}"));
         }

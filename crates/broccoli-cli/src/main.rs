@@ -88,7 +88,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    let Cli { common, command } = Cli::try_parse().unwrap_or_else(|error| connect::without_password(error).exit());
     let exit = match dispatch(&common, command) {
         Ok(()) => Exit::Done,
         Err(Failure { exit, message }) => {

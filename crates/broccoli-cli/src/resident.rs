@@ -105,6 +105,8 @@ pub(crate) struct Resident {
     link_is_down: bool,
     told: Option<DisconnectReason>,
     foreign_key_told: bool,
+    cluster: Cluster,
+    not_heard_told: bool,
     /// It is about to leave.
     drains: bool,
     /// What reboots the machine, if tasks may.
@@ -127,7 +129,7 @@ impl Resident {
     ) -> Result<Resident, Failure> {
         let name = options.name.unwrap_or_else(machine_name);
         let slots = options.slots();
-        let builder = NodeHandle::builder().cluster(cluster).server(server.clone()).name(name).resident(true);
+        let builder = NodeHandle::builder().cluster(cluster.clone()).server(server.clone()).name(name).resident(true);
         let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits()).limits(options.limits());
         let builder = options.labels.into_iter().fold(builder, broccoli_node::Builder::label);
         let builder = builder.board(board::open(options.board)?).allow_reboot(options.allow_reboot.is_some());
@@ -145,6 +147,8 @@ impl Resident {
             link_is_down: false,
             told: None,
             foreign_key_told: false,
+            cluster,
+            not_heard_told: false,
             drains: false,
             reboot_command: options.allow_reboot,
             reboots: false,
@@ -273,6 +277,14 @@ impl Resident {
                 output::note(FOREIGN_KEY);
                 self.foreign_key_told = true;
             }
+            NodeEvent::NotHeard if !self.not_heard_told => {
+                output::note(connect::not_heard(&self.cluster, &self.server));
+                self.not_heard_told = true;
+            }
+            NodeEvent::PacketLimit(bytes) => output::note(format_args!(
+                "the MQTT server drops packets of more than {bytes} bytes without a word: this node sends smaller \
+                 ones; raise message_size_limit of Mosquitto to be faster with large values"
+            )),
             NodeEvent::ModuleRefused { by, reason, .. } if *by == self.node.name() => {
                 output::note(format_args!("refused a module: {reason}"));
             }

@@ -1,26 +1,122 @@
 //! The MQTT server in this process, with the account of the cluster.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
 use broccoli_node::Cluster;
 use broccoli_node::core::Limits;
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::connect::DEFAULT_PORT;
 use crate::exit::Failure;
+use crate::output;
 
 /// Nodes and clients at the same time.
-const CLIENTS_MAX: usize = 1_000;
+pub(crate) const CLIENTS_MAX: usize = 10_000;
+/// Files that this process opens beside the connections of clients: its own node, journal, modules, those who knock.
+const FILES_BESIDE: u64 = 256;
+/// An example for who wrote an address that is none.
+const EXAMPLE: &str = "write it as 0.0.0.0:1883 (every network) or localhost:1884 (this machine only)";
 
-/// Starts it. Clients can connect when this returns.
+/// Starts it for so many clients. They can connect when this returns. Tells the operator what goes wrong later.
 ///
 /// # Errors
 /// If it cannot listen there.
-pub(crate) async fn start(cluster: &Cluster, listen: SocketAddr) -> Result<EmbeddedServer, Failure> {
+pub(crate) async fn start(cluster: &Cluster, listen: SocketAddr, clients: usize) -> Result<EmbeddedServer, Failure> {
     let (user, password) = cluster.mqtt_credentials();
     let packet_bytes_max = Limits::host().packet_bytes_max as usize;
-    let config = ServerConfig { listen, user, password, packet_bytes_max, clients_max: CLIENTS_MAX };
-    EmbeddedServer::start(config).await.map_err(|error| match error {
+    let clients_max = seats(clients);
+    let config = ServerConfig { listen, user, password, packet_bytes_max, clients_max };
+    let mut server = EmbeddedServer::start(config).await.map_err(|error| match error {
         ServerError::PortTaken { .. } | ServerError::Listen { .. } => Failure::usage(error),
-        ServerError::Thread(_) | ServerError::Config(_) => Failure::failed(error),
-    })
+        ServerError::Thread(_) => Failure::failed(error),
+    })?;
+    let mut notices = server.notices();
+    tokio::spawn(async move {
+        while let Some(notice) = notices.recv().await {
+            output::note(notice);
+        }
+    });
+    Ok(server)
+}
+
+/// How many clients the server can take, as far as the system has file descriptors for them. Says so if it has not.
+fn seats(wanted: usize) -> usize {
+    let files = raise_files_max();
+    let possible = usize::try_from(files.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX).max(1);
+    if possible < wanted {
+        output::note(format_args!(
+            "the MQTT server takes {possible} nodes and commands, not {wanted}: this system lets a process open {files} \
+             files; raise that with `ulimit -Hn`, or LimitNOFILE= of a systemd unit"
+        ));
+    }
+    wanted.min(possible)
+}
+
+/// Lets this process open as many files as it may, and gives that number.
+fn raise_files_max() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard),
+        Ok((soft, _)) => soft,
+        // What every system gives.
+        Err(_) => 1_024,
+    }
+}
+
+/// Where to listen: `0.0.0.0:1883`, `[::]:1883`, `localhost:1884`, `pi.local`, `1884`.
+///
+/// # Errors
+/// It is none of these, or the name is not known.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok((ip, DEFAULT_PORT).into());
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    if let (true, Ok(port)) = (host == text, text.parse()) {
+        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+    }
+    let port = if port.is_empty() { Ok(DEFAULT_PORT) } else { port.parse() };
+    let host_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    match port {
+        Ok(port) if !host.is_empty() && host.chars().all(host_like) => resolve(host, port),
+        _ => Err(format!("this is no address to listen on: {EXAMPLE}")),
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    // Most of those who will connect know IPv4 only.
+    let first = found.iter().find(|addr| addr.is_ipv4()).or_else(|| found.first());
+    first.copied().ok_or_else(|| format!("no host {host} is known here: {EXAMPLE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_listen_on_are_written_in_many_ways() {
+        let listen = |text: &str| parse_listen(text).map(|addr| addr.to_string());
+        for (text, addr) in [
+            ("0.0.0.0:1883", "0.0.0.0:1883"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:1884", "[::1]:1884"),
+            ("::1", "[::1]:1883"),
+            ("[::]", "[::]:1883"),
+            ("192.0.2.1", "192.0.2.1:1883"),
+            ("localhost:1884", "127.0.0.1:1884"),
+            ("localhost", "127.0.0.1:1883"),
+            ("1884", "0.0.0.0:1884"),
+        ] {
+            assert_eq!(listen(text).as_deref(), Ok(addr), "{text}");
+        }
+        for text in ["", ":", ":1883", "host:port", "localhost:70000", "70000x:1", "mqtt://host", "a b"] {
+            let error = listen(text).unwrap_err();
+            assert!(error.ends_with(EXAMPLE), "{text}: {error}");
+        }
+    }
 }

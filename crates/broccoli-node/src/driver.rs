@@ -37,6 +37,7 @@ use crate::handle::StartError;
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Writer};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
+use crate::probe::{Heard, Probe};
 use crate::store::{Installation, Installed, Store, Stored};
 
 /// Inputs that are taken before the state machine is drained.
@@ -64,6 +65,10 @@ pub enum NodeEvent {
     Disconnected(DisconnectReason),
     /// An older node has this name: the node has stopped.
     NameTaken,
+    /// The link is up, but the server does not deliver what this node sends to itself.
+    NotHeard,
+    /// The server drops packets of more than so many bytes without a word; this node sends none that are larger.
+    PacketLimit(u32),
     /// No node has answered that takes jobs.
     NoOrigin,
     /// This client has found a node that takes jobs.
@@ -203,6 +208,7 @@ pub struct Driver {
     /// When it leaves in any case.
     pub(crate) leave_at: Option<time::Instant>,
     pub(crate) over: bool,
+    pub(crate) probe: Probe,
     /// The next packet is sealed into this.
     pub(crate) buf: Vec<u8>,
 }
@@ -266,7 +272,8 @@ impl Driver {
         let timer = self.node.poll_timeout().map_or(far, |at| self.started + Duration::from_micros(at.0));
         let full = self.connected && !self.link.has_room();
         let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
-        let due = [self.connect_at, self.hand_back_at, self.leave_at].into_iter().flatten();
+        let silent_at = self.probe.silent_at().map(|at| (self.started + at).into());
+        let due = [self.connect_at, self.hand_back_at, self.leave_at, silent_at].into_iter().flatten();
         let at = due.fold(soon.min(timer.into()).min(self.wall_clock_at), time::Instant::min);
         if sleep.deadline() != at {
             sleep.reset(at);
@@ -312,6 +319,9 @@ impl Driver {
         if is_due(Some(self.wall_clock_at)) {
             self.tell_time();
         }
+        if self.probe.is_silent(self.started.elapsed()) {
+            self.tell(&NodeEvent::NotHeard);
+        }
         self.feed(Input::Timeout);
     }
 
@@ -355,12 +365,18 @@ impl Driver {
             LinkEvent::Connected => {
                 self.connected = true;
                 self.reconnect = RECONNECT;
+                self.probe.on_connected(self.started.elapsed(), self.link.packet_bytes_max() as usize);
                 self.feed(Input::PacketLimit(self.link.packet_bytes_max()));
                 self.feed(Input::Connected);
                 self.tell(&NodeEvent::Connected);
             }
             LinkEvent::Packet { topic, payload, .. } => {
                 let to = std::str::from_utf8(&topic).ok().and_then(|topic| self.topics.address(topic));
+                let own = (to == Some(Address::Node(self.name))).then_some(&payload[..]);
+                match self.probe.on_packet(self.started.elapsed(), own) {
+                    Heard::Other => {}
+                    heard => return self.on_probe(heard),
+                }
                 match to {
                     Some(to) => self.feed(Input::Packet { to, packet: &payload }),
                     None => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
@@ -368,11 +384,21 @@ impl Driver {
             }
             LinkEvent::Disconnected { reason } => {
                 self.connected = false;
+                self.probe.on_disconnected();
                 self.connect_at = Some(time::Instant::now() + self.reconnect);
                 self.reconnect = (self.reconnect * 2).min(RECONNECT_MAX);
                 self.feed(Input::Disconnected);
                 self.tell(&NodeEvent::Disconnected(reason));
             }
+        }
+    }
+
+    fn on_probe(&mut self, heard: Heard) {
+        let (Heard::Limit(bytes) | Heard::Settled(bytes)) = heard else { return };
+        let limit = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.feed(Input::PacketLimit(limit));
+        if matches!(heard, Heard::Settled(_)) {
+            self.tell(&NodeEvent::PacketLimit(limit));
         }
     }
 
@@ -491,12 +517,18 @@ impl Driver {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
             let topic = self.topics.topic(transmit.to);
             match self.link.publish(&topic, &buf, false) {
+                Ok(()) => self.probe.on_sent(buf.len()),
                 // What is lost is sent again by the protocol.
-                Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
+                Err(PublishError::NotConnected | PublishError::Full) => {}
                 Err(error @ PublishError::TooLarge { .. }) => self.tell(&NodeEvent::Storage(error.to_string())),
             }
         }
         self.buf = buf;
+        while self.connected && self.link.has_room() {
+            let Some(packet) = self.probe.poll_transmit() else { break };
+            // It has room, and none is larger than the link takes.
+            let _ = self.link.publish(&self.topics.topic(Address::Node(self.name)), &packet, false);
+        }
     }
 
     /// Does what is to be done until then, at least one thing. Returns whether there was any.

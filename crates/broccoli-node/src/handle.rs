@@ -28,6 +28,7 @@ use crate::job::{Place, SubmitOptions};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
 use crate::native::{Native, NativeFunction};
+use crate::probe::Probe;
 use crate::store::Store;
 
 /// Module of native functions whose name has none.
@@ -332,12 +333,12 @@ impl Builder {
             // More than fit would say nothing new.
             let _ = listener.try_send(NodeEvent::Storage(damage));
         }
+        let client_id = format!("{name}-{epoch}");
         let mut driver = Driver {
             node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
             link: Link::new(link),
             topics,
             name,
-            client_id: format!("{name}-{epoch}"),
             runs_code: self.slots > 0,
             executor,
             store,
@@ -357,6 +358,8 @@ impl Builder {
             hand_back_at: None,
             leave_at: None,
             over: false,
+            probe: Probe::new(&client_id),
+            client_id,
             buf: Vec::new(),
         };
         driver.tell_time();

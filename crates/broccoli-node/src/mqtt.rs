@@ -11,7 +11,7 @@ mod wire;
 
 pub use link::{DisconnectReason, Link, LinkConfig, LinkEvent, PublishError, Will};
 #[cfg(feature = "embedded-server")]
-pub use server::{EmbeddedServer, ServerConfig, ServerError};
+pub use server::{EmbeddedServer, ServerConfig, ServerError, ServerNotice};
 pub use url::{ServerUrl, UrlError};
 
 /// What an MQTT packet may need beyond its payload: header, topic, and the properties that a server adds on its own.

@@ -252,8 +252,10 @@ impl Cluster {
         );
         let config = self.dir.join("mosquitto.conf");
         fs::write(&config, text).map_err(|error| cannot_write(&config, &error))?;
-        let mut command = self.command(Path::new("/usr/sbin/mosquitto"));
-        command.arg("-c").arg(config);
+        // One file for each node: as many as the system allows.
+        let script = "ulimit -n \"$(ulimit -Hn)\"; exec /usr/sbin/mosquitto -c \"$0\"";
+        let mut command = self.command(Path::new("sh"));
+        command.args(["-c", script]).arg(config);
         Ok(command)
     }
 }

@@ -62,7 +62,7 @@ mod show {
     pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         let started = Instant::now();
         let (cluster, key) = Cluster::generate().map_err(Failure::failed)?;
-        let server = server::start(&cluster, ([127, 0, 0, 1], 0).into()).await?;
+        let server = server::start(&cluster, ([127, 0, 0, 1], 0).into(), server::CLIENTS_MAX).await?;
         let addr = server.local_addr();
         let url = ServerUrl::new(addr.ip().to_string(), addr.port());
         let mut nodes = Vec::new();

@@ -1,6 +1,7 @@
 //! `broccoli up`: an MQTT server and one node in the foreground.
 
 use std::future::pending;
+#[cfg(feature = "embedded-server")]
 use std::net::SocketAddr;
 
 use broccoli_node::Cluster;
@@ -13,9 +14,14 @@ use crate::resident::{NodeOptions, Resident, machine_name};
 /// What is started.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
-    /// Where the MQTT server listens; port 0 takes a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:1883")]
+    /// Where the MQTT server listens, such as 0.0.0.0:1883 or localhost:1884; port 0 takes a free one
+    #[cfg(feature = "embedded-server")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:1883", value_parser = crate::server::parse_listen)]
     listen: SocketAddr,
+    /// Nodes and commands that the MQTT server takes at the same time; each takes a file descriptor
+    #[cfg(feature = "embedded-server")]
+    #[arg(long, value_name = "N", default_value_t = crate::server::CLIENTS_MAX, value_parser = clients)]
+    clients: usize,
     #[command(flatten)]
     node: NodeOptions,
 }
@@ -51,7 +57,7 @@ async fn node(
 
 #[cfg(feature = "embedded-server")]
 async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
-    let server = crate::server::start(&cluster, args.listen).await?;
+    let server = crate::server::start(&cluster, args.listen, args.clients).await?;
     let addr = server.local_addr();
     let (near, far) = (ServerUrl::new(near_host(addr), addr.port()), ServerUrl::new(far_host(addr), addr.port()));
     let lived = node(common, args.node, cluster, near, &far).await;
@@ -65,6 +71,15 @@ async fn with_server(_: &Common, _: UpArgs, _: Cluster) -> Result<(), Failure> {
         "this program was built without an MQTT server: install one (apt install mosquitto),\n\
          then name it: broccoli up --server mqtt://user:password@host",
     ))
+}
+
+/// How many clients a server can be for.
+#[cfg(feature = "embedded-server")]
+fn clients(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(clients @ 1..=1_000_000) => Ok(clients),
+        _ => Err("a number from 1 to 1000000".into()),
+    }
 }
 
 /// The host under which this machine reaches the server.

@@ -1,10 +1,13 @@
 //! What the tests of the command share: an empty home, processes that end with their value, and a
-//! cluster of real processes on either MQTT server.
+//! cluster of real processes on any of three MQTT servers.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 // Helpers of tests, too, stop where something fails; the lint knows test functions only.
 #![allow(clippy::unwrap_used)]
+
+#[path = "../../../broccoli-node/tests/support/plain.rs"]
+mod plain;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -17,6 +20,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
+use plain::Plain;
+
 /// How long any step of a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,7 +31,7 @@ const USER: &str = "tester";
 const PASSWORD: &str = "p@ss:word/%";
 const PASSWORD_IN_URL: &str = "p%40ss%3Aword%2F%25";
 
-/// Makes two tests of each function, `name::embedded` and `name::mosquitto`.
+/// Makes three tests of each function, `name::embedded`, `name::mosquitto` and `name::plain`.
 #[macro_export]
 macro_rules! on_both_servers {
     ($(async fn $name:ident($cluster:ident: Cluster) $body:block)*) => {
@@ -45,6 +50,11 @@ macro_rules! on_both_servers {
             #[tokio::test]
             async fn mosquitto() {
                 run($crate::support::Cluster::mosquitto().await).await;
+            }
+
+            #[tokio::test]
+            async fn plain() {
+                run($crate::support::Cluster::plain().await).await;
             }
         })*
     };
@@ -230,6 +240,8 @@ pub(crate) struct Cluster {
     pub(crate) token: String,
     pub(crate) up: Process,
     pub(crate) mosquitto: Option<Child>,
+    /// What keeps that one from retaining anything.
+    relay: Option<Plain>,
 }
 
 impl Cluster {
@@ -247,6 +259,17 @@ impl Cluster {
         Cluster { url: url.clone(), ..Cluster::up(home, &["--server", &url], Some(mosquitto)).await }
     }
 
+    /// On a server that retains nothing: a Mosquitto behind a relay.
+    pub(crate) async fn plain() -> Cluster {
+        let home = Home::new();
+        let behind = free_addr();
+        let mosquitto = start_mosquitto(&home, behind).await;
+        let relay = Plain::start((behind.ip(), 0).into(), behind).await;
+        let url = format!("mqtt://{USER}:{PASSWORD_IN_URL}@{}", relay.addr());
+        let up = Cluster::up(home, &["--server", &url], Some(mosquitto)).await;
+        Cluster { url: url.clone(), relay: Some(relay), ..up }
+    }
+
     async fn up(home: Home, args: &[&str], mosquitto: Option<Child>) -> Cluster {
         let args = [&["up", "--name", "pi-1", "--slots", "2"], args].concat();
         let mut up = Process::start(&mut home.command(&args));
@@ -254,7 +277,7 @@ impl Cluster {
         let join = up.line("join another machine:  ").await;
         let url = ready.rsplit("  ").next().unwrap().to_owned();
         let token = join.rsplit("broccoli node --join ").next().unwrap().to_owned();
-        Cluster { home, url, token, up, mosquitto }
+        Cluster { home, url, token, up, mosquitto, relay: None }
     }
 
     /// `broccoli` with these arguments, for this cluster.
@@ -309,8 +332,17 @@ async fn start_mosquitto(home: &Home, addr: SocketAddr) -> Child {
 
 /// Starts a Mosquitto that admits everybody, and gives its URL.
 pub(crate) fn start_open_mosquitto(home: &Home) -> (Child, String) {
+    start_open_mosquitto_with(home, "")
+}
+
+/// The same with these lines in its configuration.
+pub(crate) fn start_open_mosquitto_with(home: &Home, lines: &str) -> (Child, String) {
     let addr = free_addr();
-    let text = format!("listener {} {}\nallow_anonymous true\npersistence false\nuser root\n", addr.port(), addr.ip());
+    let text = format!(
+        "listener {} {}\nallow_anonymous true\npersistence false\nuser root\n{lines}\n",
+        addr.port(),
+        addr.ip()
+    );
     let config = home.write("mosquitto.conf", text);
     (start_mosquitto_with(&config), format!("mqtt://{addr}"))
 }

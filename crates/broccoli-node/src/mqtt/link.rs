@@ -25,7 +25,7 @@ use super::url::ServerUrl;
 use super::wire::{Publish, Wire};
 
 /// Packets that may arrive before the server has confirmed the subscriptions (retained ones); more are dropped.
-const EARLY_PACKETS_MAX: usize = 4096;
+const EARLY_PACKETS_MAX: usize = 16_384;
 /// What a graceful end may take before it becomes an abrupt one.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
@@ -113,8 +113,14 @@ pub enum LinkEvent {
 pub enum DisconnectReason {
     /// The server does not admit this user with this password.
     RefusedCredentials,
+    /// The server takes no more clients.
+    Full,
     /// No MQTT server answered there, with the reason.
     Unreachable(String),
+    /// What answers there is no MQTT server.
+    NotMqtt,
+    /// It closed the connection instead of answering the first packet.
+    NoAnswer,
     /// The server, or something between, closed the connection.
     Closed,
     /// The server has been silent for 1.5 to 2 keep-alive intervals.
@@ -129,7 +135,10 @@ impl fmt::Display for DisconnectReason {
             Self::RefusedCredentials => {
                 write!(f, "the MQTT server refused user or password")
             }
+            Self::Full => write!(f, "the MQTT server is full"),
             Self::Unreachable(why) => write!(f, "cannot reach the MQTT server: {why}"),
+            Self::NotMqtt => write!(f, "this is no MQTT server"),
+            Self::NoAnswer => write!(f, "the MQTT server closed the connection without an answer"),
             Self::Closed => write!(f, "the MQTT server closed the connection"),
             Self::Silent => write!(f, "the MQTT server no longer answers"),
             Self::Other(what) => write!(f, "MQTT connection failed: {what}"),
@@ -391,8 +400,9 @@ impl Attempt {
             let Some(wire) = &mut self.wire else {
                 return Poll::Pending;
             };
-            if ready!(wire.poll_fill(cx)).map_err(broken)? == 0 {
-                return Poll::Ready(Err(DisconnectReason::Closed));
+            let filled = ready!(wire.poll_fill(cx)).map_err(broken).map_err(|reason| self.ended(reason));
+            if filled? == 0 {
+                return Poll::Ready(Err(self.ended(DisconnectReason::Closed)));
             }
         }
     }
@@ -422,11 +432,20 @@ impl Attempt {
         Ok(None)
     }
 
-    fn pull(&mut self) -> Result<Option<Packet>, DisconnectReason> {
-        match &mut self.wire {
-            Some(wire) => wire.pull().map_err(protocol),
-            None => Ok(None),
+    /// Why the stream has ended, in the light of how far the connection had come.
+    fn ended(&self, reason: DisconnectReason) -> DisconnectReason {
+        match (&self.stage, reason) {
+            (Stage::Connecting, DisconnectReason::Closed) => DisconnectReason::NoAnswer,
+            (_, reason) => reason,
         }
+    }
+
+    fn pull(&mut self) -> Result<Option<Packet>, DisconnectReason> {
+        let Some(wire) = &mut self.wire else { return Ok(None) };
+        if matches!(self.stage, Stage::Connecting) && wire.first_byte().is_some_and(|first| !is_answer(first)) {
+            return Err(DisconnectReason::NotMqtt);
+        }
+        wire.pull().map_err(protocol)
     }
 
     fn push(&mut self, packet: &Packet) -> Result<(), DisconnectReason> {
@@ -463,6 +482,7 @@ impl Attempt {
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized | ConnectReturnCode::Banned => {
                 return Err(DisconnectReason::RefusedCredentials);
             }
+            ConnectReturnCode::QuotaExceeded | ConnectReturnCode::ServerBusy => return Err(DisconnectReason::Full),
             code => return Err(DisconnectReason::Other(format!("refused: {code:?}"))),
         }
         let limits = ack.properties.as_ref();
@@ -538,6 +558,11 @@ fn dial(url: &ServerUrl) -> Dial {
         stream.set_nodelay(true)?;
         Ok(stream)
     })
+}
+
+/// Whether an MQTT server can begin its answer to a CONNECT so: with a CONNACK, DISCONNECT or AUTH.
+fn is_answer(first: u8) -> bool {
+    matches!(first, 0x20 | 0xe0 | 0xf0)
 }
 
 fn check_interval(keep_alive_s: u16) -> Duration {

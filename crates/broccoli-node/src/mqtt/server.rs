@@ -2,36 +2,52 @@
 //!
 //! Owns its thread, its listener and the one account it admits. Keeps everything in memory: after a restart it knows
 //! nothing. Never touches the disk, never lets anybody in without the credentials, never listens anywhere but where it
-//! was told.
+//! was told, and holds no more than its bounds: see docs/limits.md.
+
+mod door;
+mod hold;
 
 use std::fmt;
-use std::future::{Future, ready};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use mqtt5::broker::auth::{AuthProvider, AuthResult};
-use mqtt5::broker::config::{BrokerConfig, StorageBackend, StorageConfig};
-use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
-use mqtt5::packet::connect::ConnectPacket;
-use mqtt5::protocol::v5::reason_codes::ReasonCode;
-use subtle::ConstantTimeEq;
+use mqtt5::broker::config::{BrokerConfig, StorageConfig};
+use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
+use mqtt5::broker::router::MessageRouter;
+use mqtt5::broker::storage::QueueLimits;
+use mqtt5::broker::sys_topics::BrokerStats;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::sleep;
 
 use super::mqtt_packet_bytes_max;
+use door::{Account, Door, KEEP_ALIVE_MAX, Rooms};
+use hold::Hold;
 
-/// What may wait for one client that does not read, in bytes; beyond, its packets are dropped.
-const CLIENT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
-/// The same in packets: small ones may wait in larger numbers, within reason.
-const CLIENT_QUEUE_LEN_MIN: usize = 128;
-const CLIENT_QUEUE_LEN_MAX: usize = 8192;
+/// A CONNECT with its Will, and what may be retained under one topic. One of ours has a few hundred bytes.
+const CONNECT_BYTES_MAX: usize = 8 * 1024;
+/// Packets that may wait for one client; beyond, new ones for it are dropped. Room for the births of as many nodes as
+/// there may be, which come all at once when it subscribes.
+const CLIENT_QUEUE_LEN: usize = 16_384;
+/// Copies of packets at QoS 1 for one client that has fallen behind: births only, as far as we are concerned.
+const CLIENT_BACKLOG_LEN: usize = 256;
+const CLIENT_BACKLOG_BYTES: usize = 256 * 1024;
 /// Topic filters of one client.
-const SUBSCRIPTIONS_MAX: usize = 64;
-/// Retained packets per client that may connect: birth, vitals, and room for the clients that came before.
-const RETAINED_PER_CLIENT: usize = 16;
+const SUBSCRIPTIONS_MAX: usize = 16;
+/// Retained packets for each client that may connect: its birth, and room for those of clients that came before …
+const RETAINED_PER_CLIENT: usize = 3;
+/// … and for the Wills of all of them, which the library asks nobody about.
+const WILLS_PER_CLIENT: usize = 1;
+/// How often what is left of clients that have gone is cleared away.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Connections that wait to be accepted; the system may take fewer.
+const BACKLOG: u32 = 4_096;
 
 /// Where to listen, whom to admit, and how much to hold.
 #[derive(Clone)]
@@ -44,7 +60,7 @@ pub struct ServerConfig {
     pub password: String,
     /// The largest payload, in bytes.
     pub packet_bytes_max: usize,
-    /// Clients at the same time.
+    /// Clients at the same time; each takes a file descriptor.
     pub clients_max: usize,
 }
 
@@ -76,8 +92,6 @@ pub enum ServerError {
     },
     /// The system gave us no thread or event queue.
     Thread(io::Error),
-    /// The server refused its configuration, with its words.
-    Config(String),
 }
 
 impl fmt::Display for ServerError {
@@ -89,7 +103,6 @@ impl fmt::Display for ServerError {
             ),
             Self::Listen { addr, source } => write!(f, "cannot listen on {addr}: {source}"),
             Self::Thread(source) => write!(f, "cannot start the MQTT server's thread: {source}"),
-            Self::Config(what) => write!(f, "cannot start the MQTT server: {what}"),
         }
     }
 }
@@ -98,7 +111,34 @@ impl std::error::Error for ServerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::Thread(source) => Some(source),
-            Self::PortTaken { .. } | Self::Config(_) => None,
+            Self::PortTaken { .. } => None,
+        }
+    }
+}
+
+/// What the operator of a server has to know, told once until it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerNotice {
+    /// A client with the right password was refused, because there are as many as the server takes.
+    Full {
+        /// How many that is.
+        clients_max: usize,
+    },
+    /// The system gave no connection to one who came, with its words: most often there are no file descriptors left.
+    NoConnection(String),
+}
+
+impl fmt::Display for ServerNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { clients_max } => write!(
+                f,
+                "the MQTT server is full: it takes {clients_max} nodes and commands at a time, and refuses more; \
+                 raise that with --clients"
+            ),
+            Self::NoConnection(why) => {
+                write!(f, "the MQTT server cannot take more connections: {why}; raise the limit with `ulimit -n`")
+            }
         }
     }
 }
@@ -106,8 +146,9 @@ impl std::error::Error for ServerError {
 /// A running server. Dropping it stops it too, without waiting for the end.
 pub struct EmbeddedServer {
     local_addr: SocketAddr,
-    shutdown: BrokerShutdownHandle,
+    shutdown: broadcast::Sender<()>,
     stopped: oneshot::Receiver<()>,
+    notices: Option<UnboundedReceiver<ServerNotice>>,
 }
 
 impl fmt::Debug for EmbeddedServer {
@@ -123,20 +164,23 @@ impl EmbeddedServer {
         let listen = config.listen;
         let (started_tx, started_rx) = oneshot::channel();
         let (stopped_tx, stopped) = oneshot::channel();
+        let (notices_tx, notices) = unbounded_channel();
+        let (shutdown, _) = broadcast::channel(1);
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Thread)?;
+        let stop = shutdown.clone();
         thread::Builder::new()
             .name("mqtt-server".to_owned())
             .spawn(move || {
-                runtime.block_on(run(config, started_tx));
+                runtime.block_on(run(config, stop, notices_tx, started_tx));
                 drop(runtime);
                 // Nobody waits for it if the handle was dropped.
                 let _ = stopped_tx.send(());
             })
             .map_err(ServerError::Thread)?;
         match started_rx.await {
-            Ok(Ok((local_addr, shutdown))) => Ok(Self { local_addr, shutdown, stopped }),
+            Ok(Ok(local_addr)) => Ok(Self { local_addr, shutdown, stopped, notices: Some(notices) }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(ServerError::Config(format!("the server on {listen} ended at once"))),
+            Err(_) => Err(ServerError::Listen { addr: listen, source: io::ErrorKind::Interrupted.into() }),
         }
     }
 
@@ -145,161 +189,124 @@ impl EmbeddedServer {
         self.local_addr
     }
 
+    /// What its operator has to know, from now on. Empty if it was taken before.
+    pub fn notices(&mut self) -> UnboundedReceiver<ServerNotice> {
+        self.notices.take().unwrap_or_else(|| unbounded_channel().1)
+    }
+
     /// Ends all connections and waits until the port is free again.
     pub async fn stop(mut self) {
-        self.shutdown.shutdown();
+        self.stop_soon();
         // An error means that the thread is gone already.
         let _ = (&mut self.stopped).await;
+    }
+
+    fn stop_soon(&self) {
+        // An error means that nobody is left who could hear it.
+        let _ = self.shutdown.send(());
     }
 }
 
 impl Drop for EmbeddedServer {
     fn drop(&mut self) {
-        self.shutdown.shutdown();
+        self.stop_soon();
     }
 }
 
-type Started = Result<(SocketAddr, BrokerShutdownHandle), ServerError>;
+type Started = Result<SocketAddr, ServerError>;
 
-async fn run(config: ServerConfig, started: oneshot::Sender<Started>) {
-    let listen = config.listen;
-    let mut server = match MqttBroker::with_config(server_config(&config)).await {
-        Ok(server) => server.with_auth_provider(Arc::new(Account { user: config.user, password: config.password })),
+/// What the library wants back from those who decide for it.
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+async fn run(
+    config: ServerConfig,
+    shutdown: broadcast::Sender<()>,
+    notices: UnboundedSender<ServerNotice>,
+    started: oneshot::Sender<Started>,
+) {
+    // Before there is anything that could miss a shutdown.
+    let mut stop = shutdown.subscribe();
+    let listening = listen(config.listen);
+    let (listener, addr) = match listening {
+        Ok(listening) => listening,
         Err(error) => {
-            let _ = started.send(Err(start_error(listen, &error.to_string())));
+            let _ = started.send(Err(error));
             return;
         }
     };
-    let addr = server.local_addr().unwrap_or(listen);
-    let shutdown = server.shutdown_handle();
-    let mut ready = server.ready_receiver();
-    let mut running = pin!(server.run());
-    // Before it is ready it would not notice a shutdown.
-    tokio::select! {
-        _ = &mut running => return,
-        _ = ready.wait_for(|ready| *ready) => {}
+    let rooms = rooms(&config, shutdown);
+    let router = rooms.router.clone();
+    let account = Account { user: config.user, password: config.password };
+    let door = Door::new(account, rooms, config.clients_max, notices);
+    let mut kept = tokio::spawn(door.keep(listener));
+    if started.send(Ok(addr)).is_err() {
+        return;
     }
-    if started.send(Ok((addr, shutdown.clone()))).is_err() {
-        shutdown.shutdown();
+    loop {
+        tokio::select! {
+            _ = &mut kept => return,
+            _ = stop.recv() => break,
+            () = sleep(SWEEP) => router.sweep_sessions().await,
+        }
     }
-    // It fails only before it is ready.
-    let _ = running.await;
+    // It panics only if the library does; then there is nobody left to wait for.
+    let _ = kept.await;
 }
 
-/// The server tells why it could not listen in prose only, so ask the system again.
-fn start_error(listen: SocketAddr, message: &str) -> ServerError {
-    match TcpListener::bind(listen) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => ServerError::PortTaken { addr: listen },
-        Err(source) => ServerError::Listen { addr: listen, source },
-        Ok(_) => ServerError::Config(message.to_owned()),
+fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let open = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A port is free again at once when its server has ended.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    };
+    open().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::PortTaken { addr },
+        _ => ServerError::Listen { addr, source },
+    })
+}
+
+/// The library's server without its own listeners. Without a store of its own it keeps no sessions.
+fn rooms(config: &ServerConfig, shutdown: broadcast::Sender<()>) -> Rooms {
+    let clients_max = config.clients_max;
+    let retained_max = clients_max.saturating_mul(RETAINED_PER_CLIENT);
+    let hold = Arc::new(Hold::new(retained_max));
+    let broker = broker_config(config, hold.clone());
+    let backlog = QueueLimits { max_messages: CLIENT_BACKLOG_LEN, max_bytes: CLIENT_BACKLOG_BYTES };
+    let retained_and_wills = retained_max.saturating_add(clients_max.saturating_mul(WILLS_PER_CLIENT));
+    let router = MessageRouter::new()
+        .with_fallback_queue_limits(backlog)
+        .with_event_handler(hold)
+        .with_retained_limits(retained_and_wills, CONNECT_BYTES_MAX);
+    let mut short = broker.clone();
+    short.server_keep_alive = Some(KEEP_ALIVE_MAX);
+    // The door counts clients; this only adds up.
+    let limits = ResourceLimits { max_message_rate_per_client: 0, max_bandwidth_per_client: 0, ..Default::default() };
+    Rooms {
+        config: Arc::new(broker),
+        config_short: Arc::new(short),
+        router: Arc::new(router),
+        stats: Arc::new(BrokerStats::new()),
+        monitor: Arc::new(ResourceMonitor::new(limits)),
+        shutdown,
     }
 }
 
-fn server_config(config: &ServerConfig) -> BrokerConfig {
+fn broker_config(config: &ServerConfig, hold: Arc<Hold>) -> BrokerConfig {
     let packet_bytes_max = mqtt_packet_bytes_max(config.packet_bytes_max) as usize;
-    let queue_len = (CLIENT_QUEUE_BYTES / packet_bytes_max).clamp(CLIENT_QUEUE_LEN_MIN, CLIENT_QUEUE_LEN_MAX);
-    let storage = StorageConfig::new()
-        .with_backend(StorageBackend::Memory)
-        .with_max_queued_messages_per_client(queue_len)
-        .with_max_queued_bytes_per_client(CLIENT_QUEUE_BYTES);
     let mut broker = BrokerConfig::new()
-        .with_bind_address(config.listen)
-        .with_max_clients(config.clients_max)
         .with_max_packet_size(packet_bytes_max)
-        .with_max_subscriptions_per_client(SUBSCRIPTIONS_MAX)
-        .with_max_retained_messages(config.clients_max.saturating_mul(RETAINED_PER_CLIENT))
-        .with_max_retained_message_size(packet_bytes_max);
-    broker.storage_config = storage;
-    broker.client_channel_capacity = queue_len;
+        // At QoS 2 the server would hold what clients have begun to send.
+        .with_maximum_qos(1)
+        .with_client_channel_capacity(CLIENT_QUEUE_LEN)
+        .with_max_subscriptions_per_client(SUBSCRIPTIONS_MAX);
+    broker.storage_config = StorageConfig { enable_persistence: false, ..StorageConfig::new() };
+    broker.shared_subscription_available = false;
     broker.topic_alias_maximum = 0;
     broker.sys_topics_enabled = false;
-    // Without a password file the library insists on this for its own check; ours replaces that one before anybody can
-    // connect.
-    broker.auth_config.allow_anonymous = true;
+    broker.event_handler = Some(hold);
     broker
-}
-
-/// The one account. It stands in for the server's own check, whose lockout after failed attempts goes by user name: with
-/// one account, a stranger could lock out the cluster, and a random 32-byte password needs no lockout.
-struct Account {
-    user: String,
-    password: String,
-}
-
-impl Account {
-    fn admits(&self, user: &str, password: &[u8]) -> bool {
-        let same_user = self.user.as_bytes().ct_eq(user.as_bytes());
-        let same_password = self.password.as_bytes().ct_eq(password);
-        (same_user & same_password).into()
-    }
-}
-
-type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-impl AuthProvider for Account {
-    fn authenticate<'a>(
-        &'a self,
-        connect: &'a ConnectPacket,
-        _client_addr: SocketAddr,
-    ) -> Answer<'a, mqtt5::error::Result<AuthResult>> {
-        let admitted = match (&connect.username, &connect.password) {
-            (Some(user), Some(password)) => self.admits(user, password),
-            _ => false,
-        };
-        let result = if admitted {
-            AuthResult::success_with_user(self.user.as_str())
-        } else {
-            AuthResult::fail(ReasonCode::BadUsernameOrPassword)
-        };
-        Box::pin(ready(Ok(result)))
-    }
-
-    fn authorize_publish<'a>(
-        &'a self,
-        _client_id: &str,
-        _user_id: Option<&'a str>,
-        _topic: &'a str,
-    ) -> Answer<'a, bool> {
-        Box::pin(ready(true))
-    }
-
-    fn authorize_subscribe<'a>(
-        &'a self,
-        _client_id: &str,
-        _user_id: Option<&'a str>,
-        _topic_filter: &'a str,
-    ) -> Answer<'a, bool> {
-        Box::pin(ready(true))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn account_admits_only_the_whole_credentials() {
-        let account = Account { user: "cluster".into(), password: "secret".into() };
-        assert!(account.admits("cluster", b"secret"));
-        assert!(!account.admits("cluster", b"secre"));
-        assert!(!account.admits("cluster", b"secret2"));
-        assert!(!account.admits("Cluster", b"secret"));
-        assert!(!account.admits("", b""));
-    }
-
-    #[test]
-    fn queue_of_a_slow_client_is_bounded_in_bytes() {
-        let config = |packet_bytes_max| {
-            server_config(&ServerConfig {
-                listen: ([127, 0, 0, 1], 0).into(),
-                user: String::new(),
-                password: String::new(),
-                packet_bytes_max,
-                clients_max: 4,
-            })
-        };
-        assert_eq!(config(512).client_channel_capacity, 8192);
-        let server = config(64 * 1024);
-        assert!(server.client_channel_capacity * server.max_packet_size <= CLIENT_QUEUE_BYTES);
-    }
 }

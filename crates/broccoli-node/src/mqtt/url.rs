@@ -22,7 +22,7 @@ pub struct ServerUrl {
     credentials: Option<(String, String)>,
 }
 
-/// Why a text is not the address of an MQTT server.
+/// Why a text is not the address of an MQTT server. `Display` shows nothing of the text: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UrlError {
     /// `mqtts://` and its other spellings.
@@ -49,23 +49,24 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TlsUnsupported => write!(f, "mqtts:// is not supported; packets are sealed anyway, use mqtt://"),
-            Self::Scheme(scheme) => {
-                write!(f, "unknown scheme {scheme}://, use mqtt://user:password@host:port")
-            }
+            // What was written may have a password anywhere, if it is written wrongly.
+            Self::Scheme(_) => write!(f, "not a scheme of MQTT, use mqtt://user:password@host:port"),
             Self::TooLong => write!(f, "server address is longer than {URL_BYTES_MAX} characters"),
             Self::Host(host) if host.is_empty() => {
                 write!(f, "server address has no host, use mqtt://user:password@host:port")
             }
-            Self::Host(host) => write!(f, "'{host}' is not a host name or address"),
+            Self::Host(_) => write!(f, "no host name or address, use mqtt://user:password@host:port"),
             Self::BracketsMissing => {
                 write!(f, "put an IPv6 address in brackets: mqtt://[::1]:1883")
             }
-            Self::Port(port) => write!(f, "'{port}' is not a port (1 to 65535)"),
+            Self::Port(_) => {
+                write!(f, "what follows the host is not a port (1 to 65535), use mqtt://user:password@host:port")
+            }
             Self::PasswordMissing => {
                 write!(f, "a user needs a password: mqtt://user:password@host:port")
             }
             Self::PercentEncoding => write!(f, "bad percent-encoding in user or password; write % as %25, @ as %40"),
-            Self::Path(rest) => write!(f, "a server address ends after the port, remove '{rest}'"),
+            Self::Path(_) => write!(f, "a server address ends after the port, remove what follows"),
         }
     }
 }
@@ -276,6 +277,27 @@ mod tests {
         assert_eq!(parse("host:1/x"), Err(UrlError::Path("/x".into())));
         assert_eq!(parse(&"h".repeat(1025)), Err(UrlError::TooLong));
         assert_eq!(parse(&format!("me:{}@host", "!".repeat(400))), Err(UrlError::TooLong));
+    }
+
+    #[test]
+    fn errors_show_nothing_of_what_was_written() {
+        for text in [
+            "mqtt://me:geheim",
+            "mqtt://me:geheim:1883",
+            "geheim://host",
+            "mqtt:/me:geheim@host/",
+            "mqtt://me:geheim@",
+            "mqtt://me:geheim%@host",
+            "mqtt://host/geheim",
+            "mqtts://me:geheim@host",
+            "me geheim",
+        ] {
+            if let Err(error) = parse(text) {
+                assert!(!error.to_string().contains("geheim"), "{text}: {error}");
+            } else {
+                assert_eq!(text, "mqtt:/me:geheim@host/", "is taken");
+            }
+        }
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl Wire {
         self.outbox.len()
     }
 
+    /// The first byte that has arrived and was not taken.
+    pub(super) fn first_byte(&self) -> Option<u8> {
+        self.inbox.first().copied()
+    }
+
     /// Queues a packet.
     pub(super) fn push(&mut self, packet: &Packet) -> Result<(), mqttbytes::Error> {
         packet.write(&mut self.outbox, None).map(|_| ())

@@ -1,6 +1,7 @@
-//! What every end-to-end test uses: a real MQTT server, embedded or Mosquitto, alone on a loopback address.
+//! What every end-to-end test uses: a real MQTT server, alone on a loopback address: the embedded one, Mosquitto, or a
+//! plain one, which retains nothing.
 //!
-//! Both admit one account and start with an empty memory. Both end when the value is dropped.
+//! All admit one account and start with an empty memory. All end when the value is dropped.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
@@ -9,6 +10,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod peer;
+pub(crate) mod plain;
 pub(crate) mod proxy;
 
 use std::fs;
@@ -21,7 +23,9 @@ use std::time::{Duration, Instant};
 use broccoli_node::mqtt::{EmbeddedServer, Link, LinkConfig, LinkEvent, ServerConfig, ServerError, ServerUrl};
 use tokio::sync::Mutex;
 
-/// The account that both servers admit.
+use plain::Plain;
+
+/// The account that all servers admit.
 pub(crate) const USER: &str = "tester";
 /// Its password, with characters that a URL must encode.
 pub(crate) const PASSWORD: &str = "p@ss:word/%";
@@ -37,7 +41,7 @@ const START_ATTEMPTS_MAX: u32 = 5;
 /// own program, and a copy of a listener would keep the port taken.
 static SPAWN: Mutex<()> = Mutex::const_new(());
 
-/// Makes two tests of each function, `name::embedded` and `name::mosquitto`.
+/// Makes three tests of each function, `name::embedded`, `name::mosquitto` and `name::plain`.
 ///
 /// ```ignore
 /// on_both_servers! {
@@ -63,6 +67,11 @@ macro_rules! on_both_servers {
             async fn mosquitto() {
                 run($crate::support::TestServer::mosquitto().await).await;
             }
+
+            #[tokio::test]
+            async fn plain() {
+                run($crate::support::TestServer::plain().await).await;
+            }
         })*
     };
 }
@@ -75,7 +84,15 @@ pub(crate) struct TestServer {
 
 enum Kind {
     Embedded(Option<EmbeddedServer>),
-    Mosquitto { process: Process, dir: TempDir },
+    Mosquitto {
+        process: Process,
+        dir: TempDir,
+    },
+    /// The embedded one behind a relay.
+    Plain {
+        server: Option<(EmbeddedServer, Plain)>,
+        behind: SocketAddr,
+    },
 }
 
 impl TestServer {
@@ -98,6 +115,19 @@ impl TestServer {
             }
         }
         panic!("mosquitto does not start: {}", read_log(&dir.0));
+    }
+
+    /// One that retains nothing.
+    pub(crate) async fn plain() -> Self {
+        let server = start_embedded(SocketAddr::new(own_ip(), 0)).await.unwrap();
+        let behind = server.local_addr();
+        let relay = Plain::start(SocketAddr::new(own_ip(), 0), behind).await;
+        Self { addr: relay.addr(), kind: Kind::Plain { server: Some((server, relay)), behind } }
+    }
+
+    /// Whether it gives retained packets to those who subscribe later.
+    pub(crate) fn retains(&self) -> bool {
+        !matches!(self.kind, Kind::Plain { .. })
     }
 
     /// Its address with the credentials.
@@ -125,6 +155,13 @@ impl TestServer {
                 }
             }
             Kind::Mosquitto { process, .. } => process.end(),
+            Kind::Plain { server, .. } => {
+                if let Some((server, relay)) = server.take() {
+                    let _no_spawn = SPAWN.lock().await;
+                    server.stop().await;
+                    relay.stop().await;
+                }
+            }
         }
     }
 
@@ -133,6 +170,10 @@ impl TestServer {
         self.stop().await;
         match &mut self.kind {
             Kind::Embedded(server) => *server = Some(start_embedded(self.addr).await.unwrap()),
+            Kind::Plain { server, behind } => {
+                let again = start_embedded(*behind).await.unwrap();
+                *server = Some((again, Plain::start(self.addr, *behind).await));
+            }
             Kind::Mosquitto { process, dir } => {
                 *process = start_mosquitto(&dir.0, self.addr)
                     .await
@@ -149,7 +190,7 @@ pub(crate) async fn start_embedded(listen: SocketAddr) -> Result<EmbeddedServer,
         user: USER.to_owned(),
         password: PASSWORD.to_owned(),
         packet_bytes_max: PACKET_BYTES_MAX,
-        clients_max: 64,
+        clients_max: 10_000,
     })
     .await
 }
