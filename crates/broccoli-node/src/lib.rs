@@ -29,6 +29,7 @@ pub mod journal;
 pub mod json;
 pub mod mqtt;
 pub mod native;
+mod private;
 mod store;
 pub mod text;
 

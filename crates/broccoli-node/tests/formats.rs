@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use broccoli_node::core::Limits;
 use broccoli_node::proto::{Cause, Cbor, JobId};
-use broccoli_node::{Builder, Cluster, DeployKey, Job, JobError, JobStatus, NodeEvent, NodeHandle, SubmitOptions};
+use broccoli_node::{
+    Builder, Cluster, DeployKey, Job, JobError, JobStatus, JournalError, NodeEvent, NodeHandle, StartError,
+    SubmitOptions,
+};
 use support::cluster::*;
 use support::{PACKET_BYTES_MAX, PATIENCE, TempDir, TestServer};
 use tokio::time::timeout;
@@ -206,6 +209,63 @@ fn cluster_files_and_tokens_of_every_version_say_the_same() {
         assert_eq!((token.id, token.key.to_bytes()), (cluster.id, cluster.key.to_bytes()));
         assert_eq!(token.deploy_public, cluster.deploy_public);
         assert_eq!(token.server.unwrap().to_url_with_password(), TOKEN_SERVER);
+    }
+}
+
+/// Where a segment says its version, and the checksum of that.
+const VERSION_AT: std::ops::Range<usize> = 4..8;
+const HEAD_CRC_AT: std::ops::Range<usize> = 8..12;
+
+/// The first segment with other bytes, and what holds them together put right.
+fn change_segment(data: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = data.join("journal/00000001.log");
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    let crc = crc32fast::hash(&bytes[..HEAD_CRC_AT.start]);
+    bytes[HEAD_CRC_AT].copy_from_slice(&crc.to_be_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+/// The journal of a later version: its segments are, or its records are in segments as we know them.
+fn make_newer(data: &Path, records: bool) {
+    change_segment(data, |bytes| {
+        if !records {
+            bytes[VERSION_AT].copy_from_slice(&7_u32.to_be_bytes());
+            return;
+        }
+        // The first batch begins with the record of the node: job 0, number 0, [0, [[version, boots …]]].
+        let body_at = 12 + 12;
+        let len = u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize;
+        assert!(bytes[body_at..body_at + 12].iter().all(|byte| *byte == 0));
+        let value_at = body_at + 16;
+        assert_eq!(bytes[value_at..value_at + 5], [0x82, 0x00, 0x81, 0x82, 0x01], "the record of the node, version 1");
+        bytes[value_at + 4] = 7;
+        let crc = crc32fast::hash(&bytes[body_at..body_at + len]);
+        bytes[20..24].copy_from_slice(&crc.to_be_bytes());
+    });
+}
+
+#[tokio::test]
+async fn a_journal_of_a_later_version_is_refused_and_not_touched() {
+    let server = TestServer::embedded().await;
+    for dir in fixtures() {
+        for (records, known) in [(false, 2), (true, 1)] {
+            let fixture = Fixture::new(&server, &dir);
+            make_newer(&fixture.data, records);
+            // What a start would change, if it did not look first.
+            fs::write(fixture.data.join("journal/00000009.spare"), "left over").unwrap();
+            fs::write(fixture.data.join("modules/later.manifest"), "of a later version").unwrap();
+            let before = all_files(&fixture.data);
+            let refused = fixture.node().build().map(|_| ()).unwrap_err();
+            assert!(
+                matches!(refused, StartError::Journal(JournalError::Version(..) | JournalError::Records(_))),
+                "{refused:?}"
+            );
+            let text = refused.to_string();
+            assert!(text.contains("version 7") && text.contains(&format!("version {known}")), "both are named: {text}");
+            assert!(text.contains("--data"), "and what to do: {text}");
+            assert!(all_files(&fixture.data) == before, "nothing in it has changed");
+        }
     }
 }
 

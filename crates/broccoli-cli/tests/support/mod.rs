@@ -6,8 +6,9 @@
 // Helpers of tests, too, stop where something fails; the lint knows test functions only.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -107,10 +108,11 @@ impl Home {
         finish(self.command(args)).await
     }
 
-    /// Writes a file into the home.
+    /// Writes a file into the home that only its owner can read.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
