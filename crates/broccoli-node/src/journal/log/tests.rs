@@ -342,7 +342,7 @@ fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
 fn a_large_write_takes_no_memory_of_its_size_and_is_read_back() {
     let dir = Dir::new();
     let mut log = dir.sound();
-    let value = |job: u64| vec![job as u8; if job % 100 == 0 { 3 << 20 } else { 10_000 + job as usize }];
+    let value = |job: u64| vec![job as u8; if job.is_multiple_of(100) { 3 << 20 } else { 10_000 + job as usize }];
     // Each job is 20 KB in pieces that are written together, or 3 MB that are written as they are.
     let writes: Vec<Write> =
         (1..4_000).flat_map(|job| [write(job, 0, &value(job)), write(job, 1, &[1; 10_000])]).collect();
