@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broccoli_node::cluster::ClusterError;
+use broccoli_node::cluster::{ClusterError, deploy_key_path, readable_by_others};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle, StartError};
 use tokio::sync::mpsc::Receiver;
@@ -36,6 +36,13 @@ pub(crate) struct Common {
     verbose: bool,
 }
 
+/// Says that others can read a file with a key, and what mends that.
+pub(crate) fn warn_if_open(path: &Path) {
+    if let Some(text) = readable_by_others(path) {
+        output::note(format_args!("warning: {text}"));
+    }
+}
+
 impl Common {
     /// The cluster file that counts.
     ///
@@ -53,7 +60,10 @@ impl Common {
     /// # Errors
     /// If it is missing or cannot be used.
     pub(crate) fn cluster(&self) -> Result<Cluster, Failure> {
-        Cluster::load(&self.cluster_path()?).map_err(Failure::usage)
+        let path = self.cluster_path()?;
+        let cluster = Cluster::load(&path).map_err(Failure::usage)?;
+        warn_if_open(&path);
+        Ok(cluster)
     }
 
     /// Reads the cluster file, or makes it at its first use.
@@ -64,7 +74,10 @@ impl Common {
         let path = self.cluster_path()?;
         match Cluster::load(&path) {
             Err(ClusterError::Missing(_)) => {}
-            loaded => return loaded.map_err(Failure::usage),
+            loaded => {
+                warn_if_open(&path);
+                return loaded.map_err(Failure::usage);
+            }
         }
         let (cluster, deploy_key) = Cluster::generate().map_err(Failure::failed)?;
         match cluster.create(&deploy_key, &path) {
@@ -90,7 +103,10 @@ impl Common {
             )),
             error => Failure::usage(error),
         };
-        DeployKey::load(&self.cluster_path()?, cluster).map_err(error)
+        let path = self.cluster_path()?;
+        let key = DeployKey::load(&path, cluster).map_err(error)?;
+        warn_if_open(&deploy_key_path(&path));
+        Ok(key)
     }
 
     /// The server that was named on the command line or in the environment.

@@ -176,6 +176,11 @@ impl Resident {
         };
         // If it takes too long, the server tells the others by our Will.
         let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
+        while let Ok(event) = self.events.try_recv() {
+            if let NodeEvent::Storage(text) = event {
+                output::note(text);
+            }
+        }
         match self.reboot_command {
             Some(command) if self.reboots && lived.is_ok() => reboot(&command).await,
             _ => lived,

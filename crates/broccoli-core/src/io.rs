@@ -103,29 +103,38 @@ pub struct Write {
     pub value: Option<RecordBytes>,
 }
 
-/// The bytes of a record. A large value in it is shared with who else holds it.
+/// The bytes of a record. Large values in it are shared with who else holds them.
 #[derive(Clone, Debug, Default)]
 pub struct RecordBytes {
-    pub(crate) head: Vec<u8>,
-    pub(crate) large: Option<Cbor>,
+    /// Each large value, with what comes before it.
+    pub(crate) large: Vec<(Vec<u8>, Cbor)>,
+    /// What comes after the last one.
     pub(crate) tail: Vec<u8>,
 }
 
 impl RecordBytes {
     /// The record is these one after the other.
-    pub fn pieces(&self) -> [&[u8]; 3] {
-        [&self.head, self.large.as_ref().map_or(&[], Cbor::as_bytes), &self.tail]
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let large = self.large.iter().flat_map(|(before, value)| [before.as_slice(), value.as_bytes()]);
+        large.chain([self.tail.as_slice()])
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
     }
 
     /// The record as one.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.pieces().concat()
+        let mut all = Vec::with_capacity(self.bytes());
+        self.pieces().for_each(|piece| all.extend_from_slice(piece));
+        all
     }
 }
 
 impl From<Vec<u8>> for RecordBytes {
     fn from(bytes: Vec<u8>) -> RecordBytes {
-        RecordBytes { head: bytes, ..RecordBytes::default() }
+        RecordBytes { large: Vec::new(), tail: bytes }
     }
 }
 
@@ -166,8 +175,9 @@ pub enum Action {
     Install(SignedManifest),
     /// A module is no longer needed.
     Remove(ModuleHash),
-    /// Write to the journal, all or nothing and in order, and answer with [`Input::Persisted`] once
-    /// that is safe. Several may be answered at once, with the number of the last. Only with
+    /// Write to the journal in order, and answer with [`Input::Persisted`] once all is safe. A change and
+    /// the deletions that follow it are written together or not at all; what comes before a change may be
+    /// there without it, if the power goes. Several may be answered at once, with the number of the last. Only with
     /// [`crate::Config::durable`].
     Persist {
         /// Counts from 1.

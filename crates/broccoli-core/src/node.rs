@@ -379,6 +379,11 @@ impl Node {
         self.deliver_blobs();
     }
 
+    /// The jobs of which something is not handed to the journal yet.
+    pub fn unwritten_jobs(&self) -> impl Iterator<Item = u64> {
+        self.origin.unwritten_jobs()
+    }
+
     /// Seals the next packet into `buf`. Call it as long as the link takes packets.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
@@ -781,7 +786,7 @@ impl Node {
             Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),
             Timer::Pinned(node) => self.origin.on_pinned_timer(shared, &around, node),
             Timer::JobEnded(job) => self.origin.on_ended_timer(shared, job),
-            Timer::Forget => self.origin.on_forget_timer(shared),
+            Timer::Forget => self.origin.forget_old(shared),
             Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Journal => self.origin.on_journal_timer(),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),

@@ -86,6 +86,8 @@ const EARLY_MAX: usize = 64;
 const NEWS: Duration = ms(250);
 /// How a job ended is repeated after this time, doubled each time.
 const ENDED_AGAIN: Duration = ms(500);
+/// Whoever waits for a job may stay away for so long before its result counts as too old.
+const AWAITED: Duration = ms(10 * 60_000);
 /// After a restart, workers have this long from the first connection to say what they hold …
 const ADOPT: Duration = ms(800);
 /// … and the node waits this long for a connection.
@@ -261,7 +263,7 @@ impl Origin {
             submitter: request.submitter,
             waits: matches!(request.client, Client::Remote(_)),
             key,
-            submitted_unix_ms: shared.unix_ms(),
+            submitted: shared.wall.stamp(shared.now),
             name: String::new(),
         };
         let mut job = Job::new(plan, Ticket::new(request.client, about), request.encoded, bound);
@@ -777,10 +779,10 @@ impl Origin {
     fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
         set_countdown(shared, number, step, due);
         if due.from > shared.now
-            && let Some(until_unix_ms) = shared.wall.unix_ms(due.from)
+            && let Some(until) = shared.wall.stamp(due.from)
         {
             let pause_ms = (due.from - shared.now).as_millis() as u64;
-            self.journal.change(number, || Change::Waits { step, until_unix_ms, pause_ms });
+            self.journal.change(number, || Change::Waits { step, until, pause_ms });
         }
     }
 
@@ -821,7 +823,7 @@ impl Origin {
         if let Some(unwritten) = self.journal.of(number) {
             unwritten.changes.clear();
         }
-        job.ticket.seen |= matches!(job.ticket.client, Client::Local(_));
+        let is_awaited = matches!(job.ticket.client, Client::Local(_)) || job.ticket.listeners().next().is_some();
         if matches!(job.ticket.client, Client::Remote(_)) && !job.ticket.seen {
             shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
         }
@@ -830,12 +832,13 @@ impl Origin {
             canvas: outcome.is_err().then_some(job.canvas),
             outcome,
             tasks,
-            ended_unix_ms: shared.unix_ms(),
+            ended: shared.wall.stamp(shared.now),
             until: shared.now + ms(shared.config.limits.archive_ms),
+            awaited_until: shared.now + if is_awaited { AWAITED } else { Duration::ZERO },
             tries: 0,
         };
         self.archive.insert(number, ended);
-        self.on_forget_timer(shared);
+        self.forget_old(shared);
     }
 
     /// Tells whoever waits for a job something.
@@ -908,9 +911,8 @@ fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
 /// Sets the timer for the time limit of a job, if it has one.
 fn set_deadline(shared: &mut Shared, number: u64, job: &Job) {
     if let Some(deadline_ms) = job.plan.deadline_ms() {
-        let age_ms =
-            shared.unix_ms().zip(job.ticket.about.submitted_unix_ms).map_or(0, |(now, then)| now.saturating_sub(then));
-        shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms.saturating_sub(age_ms)));
+        let age = shared.wall.age(shared.now, job.ticket.about.submitted);
+        shared.timers.set(Timer::JobDeadline(number), shared.now + ms(deadline_ms).saturating_sub(age));
     }
 }
 

@@ -3,6 +3,8 @@
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
+use minicbor::{Decode, Encode};
+
 /// A moment, in microseconds. Never goes backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
@@ -32,12 +34,26 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 /// The time of day may differ from what was expected by so much before it counts as set anew.
 const CLOCK_SLACK_MS: u64 = 1_000;
 
+/// A moment in the journal: milliseconds of a clock that goes on from incarnation to incarnation as the time of day
+/// does, but that nobody sets. Where the time of day was never set, it is Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub(crate) struct Stamp(#[n(0)] pub(crate) u64);
+
 /// The time of day, as the shell tells it.
+///
+/// ```text
+///   time of day   ──────────╮ set                ahead = time of day - stamp:
+///                           ╰──────────────►     each step is added, so that no stamp
+///   stamps        ─────────────────────────►     leaps or lies before an earlier one
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wall {
     told: Option<Told>,
     /// What it was when it was last set: small differences add up against this.
     set: Option<Told>,
+    /// How far the time of day is ahead of the journal's stamps, in milliseconds.
+    ahead_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +66,12 @@ impl Wall {
     /// Takes a reading; `true` if the clock was set: whoever waits for a time of day must look again.
     pub(crate) fn tell(&mut self, now: Instant, unix_ms: u64) -> bool {
         let told = Told { at: now, unix_ms };
-        self.told = Some(told);
+        if let Some(before) = self.told.replace(told) {
+            let expected = before.unix_ms(now);
+            if expected.abs_diff(unix_ms) > CLOCK_SLACK_MS {
+                self.ahead_ms = self.ahead_ms.saturating_add(difference(unix_ms, expected));
+            }
+        }
         if self.set.is_some_and(|set| set.unix_ms(now).abs_diff(unix_ms) <= CLOCK_SLACK_MS) {
             return false;
         }
@@ -63,6 +84,41 @@ impl Wall {
         self.told.map(|told| told.unix_ms(now))
     }
 
+    /// What the journal calls this moment; none if the time of day was never told.
+    pub(crate) fn stamp(&self, at: Instant) -> Option<Stamp> {
+        self.unix_ms(at).map(|unix_ms| Stamp(unix_ms.saturating_add_signed(self.ahead_ms.saturating_neg())))
+    }
+
+    /// The time of day of a stamp, by the clock as it is now.
+    pub(crate) fn unix_ms_of(&self, stamp: Stamp) -> u64 {
+        stamp.0.saturating_add_signed(self.ahead_ms)
+    }
+
+    /// When it is or was what the journal calls so.
+    pub(crate) fn moment(&self, stamp: Stamp) -> Option<Instant> {
+        self.instant(self.unix_ms_of(stamp))
+    }
+
+    /// How long a stamp is ago; nothing if that cannot be told, or if it is still to come.
+    pub(crate) fn age(&self, now: Instant, stamp: Option<Stamp>) -> Duration {
+        let past = self.stamp(now).zip(stamp).map(|(now, then)| now.0.saturating_sub(then.0));
+        ms(past.unwrap_or(0))
+    }
+
+    /// How far the time of day is ahead of the stamps, for the next incarnation.
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        self.ahead_ms
+    }
+
+    /// Goes on with the stamps of earlier incarnations: the time of day was so far ahead of them, and this was the
+    /// last. A clock that was set back meanwhile lets no stamp lie before it.
+    pub(crate) fn take_over(&mut self, now: Instant, ahead_ms: i64, last: Option<Stamp>) {
+        self.ahead_ms = ahead_ms;
+        if let Some((stamp, last)) = self.stamp(now).zip(last).filter(|(stamp, last)| stamp < last) {
+            self.ahead_ms = self.ahead_ms.saturating_sub(difference(last.0, stamp.0));
+        }
+    }
+
     /// When it is or was this time of day; the beginning of time if that was before it.
     pub(crate) fn instant(&self, unix_ms: u64) -> Option<Instant> {
         let told = self.told?;
@@ -72,8 +128,63 @@ impl Wall {
     }
 }
 
+/// `a - b`, as far as that is a number.
+fn difference(a: u64, b: u64) -> i64 {
+    let most = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
+    if a < b { -most } else { most }
+}
+
 impl Told {
     fn unix_ms(&self, now: Instant) -> u64 {
         self.unix_ms.saturating_add((now - self.at).as_millis() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    /// A clock that was told each second, and set so far by each of these.
+    fn set_by(steps: &[i64]) -> (Wall, Instant, u64) {
+        let (mut wall, mut at, mut unix_ms) = (Wall::default(), Instant(0), 1_700_000_000_000_u64);
+        wall.tell(at, unix_ms);
+        for step in steps {
+            (at, unix_ms) = (at + ms(1_000), (unix_ms + 1_000).saturating_add_signed(*step));
+            wall.tell(at, unix_ms);
+        }
+        (wall, at, unix_ms)
+    }
+
+    #[test]
+    fn stamps_go_on_however_often_the_clock_is_set() {
+        for steps in
+            [&[DAY_MS][..], &[-DAY_MS], &[DAY_MS, -DAY_MS], &[-3 * DAY_MS, 0, 7_000, DAY_MS], &[20_000 * DAY_MS]]
+        {
+            let (wall, at, unix_ms) = set_by(steps);
+            let stamp = Stamp(1_700_000_000_000 + 1_000 * steps.len() as u64);
+            assert_eq!(wall.stamp(at), Some(stamp), "{steps:?}");
+            assert_eq!((wall.unix_ms_of(stamp), wall.moment(stamp)), (unix_ms, Some(at)), "{steps:?}");
+            assert_eq!(wall.ahead_ms(), steps.iter().sum::<i64>());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_runs_a_little_fast_is_not_set() {
+        let (wall, _, _) = set_by(&[40; 100]);
+        assert_eq!(wall.ahead_ms(), 0);
+    }
+
+    #[test]
+    fn the_next_incarnation_goes_on_and_never_back() {
+        let (mut wall, at, unix_ms) = set_by(&[0]);
+        let now = Stamp(unix_ms);
+        wall.take_over(at, DAY_MS, None);
+        assert_eq!(wall.stamp(at), Some(Stamp(unix_ms - DAY_MS as u64)));
+        wall.take_over(at, 0, Some(Stamp(unix_ms + 5_000)));
+        assert_eq!((wall.stamp(at), wall.ahead_ms()), (Some(Stamp(unix_ms + 5_000)), -5_000));
+        wall.take_over(at, 0, Some(Stamp(unix_ms - 5_000)));
+        assert_eq!((wall.stamp(at), wall.age(at, Some(now))), (Some(now), ms(0)));
     }
 }

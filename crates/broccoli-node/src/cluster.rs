@@ -22,6 +22,7 @@ use broccoli_proto::seal::ClusterKey;
 use ed25519_dalek::SigningKey;
 
 use crate::mqtt::ServerUrl;
+use crate::private;
 
 const TOKEN_PREFIX: &str = "broccoli-";
 
@@ -106,7 +107,7 @@ impl Cluster {
     /// If one of them exists or cannot be written.
     pub fn create(&self, deploy: &DeployKey, path: &Path) -> Result<(), ClusterError> {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            fs::create_dir_all(dir).map_err(|error| ClusterError::Io(dir.into(), error))?;
+            private::create_dir(dir).map_err(|error| ClusterError::Io(dir.into(), error))?;
         }
         let json = serde_json::json!({
             "cluster": self.id.as_str(),
@@ -195,6 +196,14 @@ impl DeployKey {
     }
 }
 
+/// What to do about a file with a key or a token that other users of this machine can read; none if they cannot.
+pub fn readable_by_others(path: &Path) -> Option<String> {
+    private::others_may(path).then(|| {
+        let path = path.display();
+        format!("other users of this machine can read {path}, which holds a key: close it with `chmod 600 {path}`")
+    })
+}
+
 /// Where the deploy key of a cluster file is.
 pub fn deploy_key_path(cluster_path: &Path) -> PathBuf {
     let mut name = cluster_path.as_os_str().to_owned();
@@ -238,8 +247,7 @@ fn read(path: &Path) -> Result<String, ClusterError> {
 fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, private::FILE);
     let mut file = options.open(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ClusterError::Exists(path.into()),
         _ => ClusterError::Io(path.into(), error),

@@ -35,7 +35,7 @@ use tokio::{task, time};
 use crate::executor::{Executor, Report};
 use crate::handle::StartError;
 use crate::job::SubmitOptions;
-use crate::journal::{Journal, JournalError, Writer};
+use crate::journal::{Journal, JournalError, Unwritten, Writer};
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
 use crate::probe::{Heard, Probe};
 use crate::store::{Installation, Installed, Store, Stored};
@@ -51,6 +51,10 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// What a leaving node hands back has this long to be sent.
 const HAND_BACK_MAX: Duration = Duration::from_secs(1);
+/// A leaving node whose journal cannot be written waits for so long before it hands back what runs …
+const STALLED_MAX: Duration = Duration::from_secs(4);
+/// … and the last write may take so long.
+const FINISH_MAX: Duration = Duration::from_secs(4);
 /// The state machine is told the time of day this often: a clock that was set shows.
 const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Events that wait for one listener; those after them are dropped.
@@ -203,6 +207,10 @@ pub struct Driver {
     pub(crate) connected: bool,
     /// How long a leaving node waits for what runs.
     pub(crate) drain_limit: Duration,
+    /// Until when a leaving node may finish what runs.
+    pub(crate) drain_until: Option<time::Instant>,
+    /// Whether the journal cannot be written.
+    pub(crate) stalled: bool,
     /// When a leaving node hands back what runs.
     pub(crate) hand_back_at: Option<time::Instant>,
     /// When it leaves in any case.
@@ -237,6 +245,25 @@ impl Driver {
             self.take_what_is_ready();
         }
         self.link.disconnect().await;
+        self.finish_journal().await;
+    }
+
+    /// Writes what is left to be written, and says what could not be.
+    async fn finish_journal(&mut self) {
+        let Some(journal) = self.journal.take() else { return };
+        if let Some(Unwritten { why, mut jobs }) = journal.finish(FINISH_MAX).await {
+            jobs.extend(self.node.unwritten_jobs());
+            let jobs = match jobs.len() {
+                0 => "nothing of a job is lost".to_owned(),
+                1 => "what has just happened to 1 job is not written".to_owned(),
+                count => format!("what has just happened to {count} jobs is not written"),
+            };
+            let text = format!(
+                "left while the journal cannot be written ({why}): {jobs}. Nobody was told that it is safe; clients submit \
+                 again, and tasks run again"
+            );
+            self.tell(&NodeEvent::Storage(text));
+        }
     }
 
     /// Makes the modules of the store runnable.
@@ -310,7 +337,8 @@ impl Driver {
             self.connect();
         }
         if is_due(self.hand_back_at) {
-            (self.hand_back_at, self.leave_at) = (None, Some(time::Instant::now() + HAND_BACK_MAX));
+            (self.drain_until, self.hand_back_at) = (None, None);
+            self.leave_at = Some(time::Instant::now() + HAND_BACK_MAX);
             self.node.hand_back(self.now());
         }
         if is_due(self.leave_at) {
@@ -338,13 +366,14 @@ impl Driver {
         self.tell_time();
         let recovery = self.node.recover(self.now(), journal.records());
         let recovery = recovery.map_err(|error| StartError::Journal(JournalError::Records(error)))?;
-        self.journal = Some(journal.start(self.reporter.clone()).map_err(StartError::Thread)?);
+        let (opened, mut said) = journal.begin().map_err(StartError::Journal)?;
+        self.journal = Some(opened.start(self.reporter.clone()).map_err(StartError::Thread)?);
         let name = self.name;
         let text = |damage: &Damage| {
             let job = JobId { origin: name, number: damage.job };
             format!("job {job} cannot go on: {}; its records are left in the journal", damage.reason)
         };
-        let mut said: Vec<String> = recovery.damaged.iter().map(text).collect();
+        said.extend(recovery.damaged.iter().map(text));
         if recovery.jobs + recovery.results > 0 {
             let (jobs, tasks, results) = (recovery.jobs, recovery.tasks, recovery.results);
             said.push(format!("took over {jobs} unfinished jobs with {tasks} open tasks, and {results} results"));
@@ -419,6 +448,8 @@ impl Driver {
                     None => "the journal can be written again".to_owned(),
                 };
                 self.tell(&NodeEvent::Storage(text));
+                self.stalled = reason.is_some();
+                self.set_hand_back();
                 self.feed(Input::Stalled(reason));
             }
             Report::Logged(run, text) => self.feed(Input::Logged { run, text }),
@@ -426,6 +457,12 @@ impl Driver {
             Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
             Report::Installed(installed) => self.on_installed(*installed),
         }
+    }
+
+    /// A leaving node does not wait for a disk: what it has to write may never be safe.
+    fn set_hand_back(&mut self) {
+        let soon = time::Instant::now() + STALLED_MAX;
+        self.hand_back_at = self.drain_until.map(|until| if self.stalled { until.min(soon) } else { until });
     }
 
     /// A running task puts a canvas into this node's queue.
@@ -638,7 +675,8 @@ impl Driver {
                 return;
             }
             Event::Draining(by) => {
-                self.hand_back_at = Some(time::Instant::now() + self.drain_limit);
+                self.drain_until = Some(time::Instant::now() + self.drain_limit);
+                self.set_hand_back();
                 NodeEvent::Draining(by)
             }
             Event::Jobs(node, jobs) => NodeEvent::Jobs(node, jobs),

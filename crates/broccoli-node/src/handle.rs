@@ -320,19 +320,13 @@ impl Builder {
             outbox_bytes_max: 2 * self.limits.packet_bytes_max as usize,
             ..LinkConfig::new(server, topics.subscriptions(name, true))
         };
-        let (store, stored, damaged) = Store::open(self.data.as_deref(), &cluster.deploy_public)
-            .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
         let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
-        let (journal, unreadable) = self.data.as_ref().map(open).transpose()?.unzip();
+        let journal = self.data.as_ref().map(open).transpose()?;
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         let result_bytes_max = self.limits.result_bytes_max as usize;
         let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, board, report_sender.clone());
         natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
-        for damage in damaged.into_iter().chain(unreadable.unwrap_or_default()) {
-            // More than fit would say nothing new.
-            let _ = listener.try_send(NodeEvent::Storage(damage));
-        }
         let client_id = format!("{name}-{epoch}");
         let mut driver = Driver {
             node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
@@ -341,7 +335,7 @@ impl Builder {
             name,
             runs_code: self.slots > 0,
             executor,
-            store,
+            store: Store::default(),
             journal: None,
             engine: Engine::new(self.wasm_limits),
             reports,
@@ -355,6 +349,8 @@ impl Builder {
             reconnect: RECONNECT,
             connected: false,
             drain_limit: self.drain_limit,
+            drain_until: None,
+            stalled: false,
             hand_back_at: None,
             leave_at: None,
             over: false,
@@ -367,6 +363,11 @@ impl Builder {
             let said = driver.recover(journal)?;
             driver.say(said);
         }
+        // A directory whose journal is refused is not touched.
+        let (store, stored, damaged) = Store::open(self.data.as_deref(), &cluster.deploy_public)
+            .map_err(|error| StartError::Data(self.data.clone().unwrap_or_default(), error))?;
+        driver.store = store;
+        driver.say(damaged);
         driver.install_stored(stored);
         Ok((NodeHandle { name, commands, events: Some(events) }, driver))
     }

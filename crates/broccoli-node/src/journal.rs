@@ -8,26 +8,39 @@
 //! DIR/journal/damaged/…         what could not be read, as it was found
 //! ```
 //!
+//! Only the owner may read any of it. A journal that cannot be used is not touched.
+//!
 //! It knows keys and bytes; what they mean is the core's matter.
 
 mod log;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use broccoli_core::{RecordKey, Write};
 use broccoli_proto::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use self::log::Log;
+pub use self::log::{Found, Log};
 use crate::executor::Report;
+use crate::private;
 
 /// Pause before a write that has failed is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Whether the thread has ended is looked at this often by who waits for that …
+const LOOK: Duration = Duration::from_millis(2);
+/// … and for so long by a node that ends without a goodbye.
+const DROP_MAX: Duration = Duration::from_secs(2);
+/// What to do about files that may not grow.
+const FILE_LIMIT: &str =
+    "its files may not grow as far as they must: raise the limit (ulimit -f) and start the node again";
 
 /// Why a journal cannot be used.
 #[derive(Debug)]
@@ -51,6 +64,9 @@ impl fmt::Display for JournalError {
             JournalError::Io(path, error) if error.kind() == io::ErrorKind::StorageFull => {
                 write!(f, "no space left for the journal in {}: free some, or give another directory", path.display())
             }
+            JournalError::Io(path, error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                write!(f, "cannot use {} for the journal: {FILE_LIMIT}", path.display())
+            }
             JournalError::Io(path, error) => write!(f, "cannot use {} for the journal: {error}", path.display()),
             JournalError::InUse(path) => write!(
                 f,
@@ -63,7 +79,7 @@ impl fmt::Display for JournalError {
                 path.display()
             ),
             JournalError::Version(path, found, known) => {
-                write!(f, "{} has version {found}, this program knows version {known}: {ELSE}", path.display())
+                write!(f, "{} has version {found}, this program reads up to version {known}: {ELSE}", path.display())
             }
             JournalError::Records(error) => write!(f, "{error}: {ELSE}"),
         }
@@ -72,8 +88,15 @@ impl fmt::Display for JournalError {
 
 impl std::error::Error for JournalError {}
 
-/// An opened journal.
+/// The journal as the last incarnation has left it. Nothing in it was changed.
 pub(crate) struct Journal {
+    dir: PathBuf,
+    found: Found,
+    lock: Lock,
+}
+
+/// A journal that is ready to be written.
+pub(crate) struct Opened {
     log: Log,
     lock: Lock,
 }
@@ -91,57 +114,122 @@ impl Drop for Lock {
 /// The thread that writes.
 pub(crate) struct Writer {
     writes: Option<mpsc::Sender<(u64, Vec<Write>)>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<Unwritten>>>,
+    leaving: Arc<Leaving>,
+}
+
+/// What a node leaves without having written it.
+pub(crate) struct Unwritten {
+    /// Why it could not.
+    pub(crate) why: String,
+    /// Of which jobs.
+    pub(crate) jobs: BTreeSet<u64>,
+}
+
+/// Whether the node is about to end: then nothing is tried for ever.
+#[derive(Default)]
+struct Leaving {
+    told: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Leaving {
+    fn tell(&self) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a time, or until it is told. Returns whether it was.
+    fn wait(&self, pause: Duration) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(told, pause, |told| !*told);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Journal {
-    /// Opens the journal in `data`, or makes a new one. Also says what is damaged in it.
+    /// Reads the journal in `data`, or makes a directory for a new one.
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub(crate) fn open(data: &Path, cluster: &str, node: NodeId) -> Result<(Journal, Vec<String>), JournalError> {
+    pub(crate) fn open(data: &Path, cluster: &str, node: NodeId) -> Result<Journal, JournalError> {
         let dir = data.join("journal");
         let io = |path: &Path| {
             let path = path.to_owned();
             move |error| JournalError::Io(path, error)
         };
-        fs::create_dir_all(&dir).map_err(io(&dir))?;
+        survive_file_limits().map_err(io(&dir))?;
+        private::create_dir(&dir).map_err(io(&dir))?;
         let path = dir.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
+        let mut options = File::options();
+        let lock =
+            options.create(true).truncate(false).write(true).mode(private::FILE).open(&path).map_err(io(&path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::InUse(dir.clone()),
             TryLockError::Error(error) => JournalError::Io(path.clone(), error),
         })?;
         own(&dir, &format!("{cluster} {node}"))?;
-        let (log, damaged) = Log::open(&dir)?;
-        Ok((Journal { log, lock: Lock(lock) }, damaged))
+        let found = Found::read(&dir)?;
+        Ok(Journal { dir, found, lock: Lock(lock) })
     }
 
     /// All records, in order of their keys.
     pub(crate) fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
-        self.log.records()
+        self.found.records()
     }
 
+    /// Makes it ready to be written. Also says what is wrong with it.
+    ///
+    /// # Errors
+    /// If a file cannot be made, read or written.
+    pub(crate) fn begin(self) -> Result<(Opened, Vec<String>), JournalError> {
+        let open = private::close_to_others(&self.dir);
+        let (log, mut said) = self.found.begin()?;
+        said.extend(open);
+        Ok((Opened { log, lock: self.lock }, said))
+    }
+}
+
+impl Opened {
     /// Starts the thread that writes. It reports each write that is safe, and when it cannot write.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub(crate) fn start(self, reports: UnboundedSender<Report>) -> io::Result<Writer> {
-        let (sender, writes) = mpsc::channel::<(u64, Vec<Write>)>();
-        let Journal { mut log, lock } = self;
+        let (sender, writes) = mpsc::channel();
+        let leaving = Arc::new(Leaving::default());
+        let Opened { log, lock } = self;
+        let told = leaving.clone();
         let run = move || {
             // Held until the last write is done.
             let _lock = lock;
-            while let Ok((number, batch)) = writes.recv() {
-                let safe = insist(&reports, || log.commit(&batch)) && reports.send(Report::Persisted(number)).is_ok();
-                if !(safe && insist(&reports, || log.make_room())) {
-                    break;
-                }
-            }
+            write_all(log, &writes, &reports, &told)
         };
         let thread = thread::Builder::new().name("journal".into()).spawn(run)?;
-        Ok(Writer { writes: Some(sender), thread: Some(thread) })
+        Ok(Writer { writes: Some(sender), thread: Some(thread), leaving })
     }
+}
+
+/// Writes what comes, until nothing can come any more, or the node leaves and it cannot be written.
+fn write_all(
+    mut log: Log,
+    writes: &mpsc::Receiver<(u64, Vec<Write>)>,
+    reports: &UnboundedSender<Report>,
+    leaving: &Leaving,
+) -> Option<Unwritten> {
+    while let Ok((number, batch)) = writes.recv() {
+        if let Err(why) = insist(reports, leaving, &mut log, |log| log.commit(&batch)) {
+            let jobs_of = |batch: &[Write]| batch.iter().map(|write| write.key.job).collect::<Vec<_>>();
+            let rest = writes.try_iter().flat_map(|(_, batch)| jobs_of(&batch));
+            let jobs = jobs_of(&batch).into_iter().chain(rest).filter(|job| *job != 0).collect();
+            return Some(Unwritten { why, jobs });
+        }
+        // Nobody listens any more when the node ends.
+        let _ = reports.send(Report::Persisted(number));
+        // What is dead may stay.
+        let _ = insist(reports, leaving, &mut log, Log::make_room);
+    }
+    None
 }
 
 impl Writer {
@@ -152,33 +240,86 @@ impl Writer {
             let _ = sender.send((number, writes));
         }
     }
+
+    /// Writes what was handed over, as far as that is possible within a time. Gives back what is not written.
+    pub(crate) async fn finish(mut self, within: Duration) -> Option<Unwritten> {
+        self.begin_end();
+        let end = Instant::now() + within;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() >= end {
+                let why = format!("the disk has not answered for {} s", within.as_secs());
+                self.thread = None;
+                return Some(Unwritten { why, jobs: BTreeSet::new() });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.thread.take().and_then(|thread| thread.join().ok()).flatten()
+    }
+
+    fn begin_end(&mut self) {
+        self.writes = None;
+        self.leaving.tell();
+    }
 }
 
-/// What was handed over is written before the node is gone.
+/// What was handed over is written before the node is gone, unless that takes too long.
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.writes = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        self.begin_end();
+        let end = Instant::now() + DROP_MAX;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < end {
+            thread::sleep(LOOK);
         }
     }
 }
 
-/// Tries until it works, or nobody listens any more. Returns whether it worked.
-fn insist(reports: &UnboundedSender<Report>, mut work: impl FnMut() -> io::Result<()>) -> bool {
-    let mut failed = false;
+/// Tries until it works, or until the node leaves and it still does not: why.
+fn insist(
+    reports: &UnboundedSender<Report>,
+    leaving: &Leaving,
+    log: &mut Log,
+    mut work: impl FnMut(&mut Log) -> io::Result<()>,
+) -> Result<(), String> {
+    let (mut failed, mut last) = (false, false);
     loop {
-        match work() {
-            Ok(()) if failed => return reports.send(Report::Stalled(None)).is_ok(),
-            Ok(()) => return true,
-            Err(error) if !failed && reports.send(Report::Stalled(Some(error.to_string()))).is_err() => return false,
-            Err(_) => failed = true,
+        // A folder that is gone explains every other error.
+        let error = match work(log) {
+            Ok(()) => break,
+            Err(error) => reason(&log.check_place().err().unwrap_or(error)),
+        };
+        if last {
+            return Err(error);
         }
-        if reports.is_closed() {
-            return false;
+        if !failed {
+            let _ = reports.send(Report::Stalled(Some(error)));
+            failed = true;
         }
-        thread::sleep(AGAIN);
+        last = leaving.wait(AGAIN);
     }
+    if failed {
+        let _ = reports.send(Report::Stalled(None));
+    }
+    Ok(())
+}
+
+/// Why a file cannot be written, for people.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "no space left on the disk".into(),
+        io::ErrorKind::FileTooLarge => FILE_LIMIT.into(),
+        _ => error.to_string(),
+    }
+}
+
+/// A write beyond the limit of file sizes is an error then like any other, and not the end of this process.
+fn survive_file_limits() -> io::Result<()> {
+    static ONCE: Mutex<bool> = Mutex::new(false);
+    let mut done = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*done {
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        *done = true;
+    }
+    Ok(())
 }
 
 /// Makes a new journal this node's own; refuses that of another one.
@@ -190,8 +331,7 @@ fn own(dir: &Path, me: &str) -> Result<(), JournalError> {
         Ok(owner) => Err(JournalError::Foreign(dir.to_owned(), owner.trim().to_owned(), me.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let temporary = dir.join("owner.new");
-            fs::write(&temporary, me).map_err(io)?;
-            File::open(&temporary).and_then(|file| file.sync_all()).map_err(io)?;
+            private::write(&temporary, me.as_bytes()).map_err(io)?;
             fs::rename(&temporary, &path).map_err(io)
         }
         Err(error) => Err(io(error)),

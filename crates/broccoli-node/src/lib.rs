@@ -30,6 +30,7 @@ pub mod json;
 pub mod mqtt;
 pub mod native;
 mod presence;
+mod private;
 mod probe;
 mod store;
 pub mod text;

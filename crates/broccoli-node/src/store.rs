@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,10 @@ use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, SignedManifest, hash};
 use broccoli_proto::{Cbor, ModuleHash};
 use broccoli_wasm::{Engine, Module};
 
+use crate::private;
+
 /// The modules of one node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Store {
     dir: Option<PathBuf>,
     whole: HashMap<ModuleHash, Arc<[u8]>>,
@@ -76,10 +78,11 @@ impl Store {
     /// If the directory cannot be made or read.
     pub(crate) fn open(dir: Option<&Path>, key: &DeployPublic) -> io::Result<(Store, Vec<Stored>, Vec<String>)> {
         let (mut stored, mut damaged) = (Vec::new(), Vec::new());
-        let mut store = Store { dir: None, whole: HashMap::new(), partial: HashMap::new() };
+        let mut store = Store::default();
         let Some(dir) = dir else { return Ok((store, stored, damaged)) };
         let dir = dir.join("modules");
-        fs::create_dir_all(&dir)?;
+        private::create_dir(&dir)?;
+        damaged.extend(private::close_to_others(&dir));
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "manifest") {
@@ -199,8 +202,6 @@ fn write_module(dir: &Path, signed: &SignedManifest, wasm: &[u8]) -> io::Result<
 
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    private::write(&temporary, bytes)?;
     fs::rename(&temporary, path)
 }

@@ -1,9 +1,9 @@
 //! What seeds of the simulator have found, as the smallest script that shows it, named for what
 //! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
 
-use broccoli_core::{Event, Limits, SubmitId};
-use broccoli_proto::message::{Message, Refusal};
-use broccoli_proto::{Canvas, Cbor, Form, Task};
+use broccoli_core::{Event, Limits, Submission, SubmitId};
+use broccoli_proto::message::{JobNews, Message, Refusal};
+use broccoli_proto::{Canvas, Cbor, Form, JobId, Task};
 use broccoli_sim::cluster::{Cluster, Faults, Spec};
 use broccoli_sim::scenario;
 
@@ -230,4 +230,113 @@ fn a_seed_is_all_that_a_scenario_depends_on() {
             (Err(violation), _) | (_, Err(violation)) => panic!("seed {seed}: {}", violation.what),
         }
     }
+}
+
+/// The job that a client was told that its canvas is.
+fn job_of(c: &Cluster, client: usize, submit: SubmitId) -> Option<JobId> {
+    c.events(client).find_map(|event| match event {
+        Event::Accepted(id, job) if *id == submit => Some(*job),
+        _ => None,
+    })
+}
+
+/// A Pi starts without a network, a day behind, and takes jobs. Its clock is set, it starts again: results and keys were
+/// a day old and forgotten, and what waited expired. Any step, forth and back, before and after the restart.
+#[test]
+fn a_clock_that_is_set_makes_no_job_older_and_none_younger() {
+    const DAY: i64 = 86_400_000;
+    for clocks in [&[DAY][..], &[-DAY], &[DAY, -DAY, 2 * DAY], &[DAY, 0], &[-20_000 * DAY, DAY]] {
+        let mut c = Cluster::new(908);
+        c.tells_time = true;
+        let keeps = |limits: &mut Limits| limits.archive_ms = 3_600_000;
+        let origin = c.add(Spec::new("origin", 0).durable().limits(keeps));
+        let (worker, client) = (c.add(Spec::worker("w", 1)), c.add(Spec::client("client")));
+        c.run_for(2_000);
+        c.attach(client);
+        let keyed = || {
+            let (canvas, key) = (Cbor::encode(&sleep(1)), Some("key".into()));
+            Submission { canvas, key, detached: false }
+        };
+        let first = c.submit_with(client, keyed());
+        assert!(c.wait(client, first, 5_000).is_ok());
+        c.kill(worker, true);
+        let mut canvas = sleep(2);
+        canvas.options.expires_ms = Some(60_000);
+        let waiting = c.submit(origin, &canvas);
+        let delayed = c.submit(origin, &after(40_000, sleep(3)));
+        for ahead_ms in clocks {
+            c.run_for(3_000);
+            c.set_wall_clock(origin, *ahead_ms);
+        }
+        c.run_for(3_000);
+        assert_eq!((c.ended(origin, waiting), c.ended(origin, delayed)), (None, None));
+        for _ in 0..2 {
+            c.kill(origin, true);
+            c.run_for(1_000);
+            c.restart(origin);
+            c.run_for(4_000);
+        }
+        assert_eq!(c.recovery(origin).damaged, []);
+        let again = c.submit_with(client, keyed());
+        assert!(c.wait(client, again, 5_000).is_ok(), "{clocks:?}: the result is still there");
+        assert_eq!(job_of(&c, client, again), job_of(&c, client, first), "{clocks:?}: the key is still known");
+        assert_eq!(c.runs.len(), 1);
+        let asked_at = c.unix_ms();
+        c.restart(worker);
+        assert!(c.run_until(10_000, |c| c.runs.len() == 2), "{clocks:?}: what waited has not expired");
+        assert_eq!(c.runs[1].args, Cbor::encode(&[2_i64]), "{clocks:?}: it is the one that waited");
+        assert!(c.run_until(40_000, |c| c.runs.len() == 3), "{clocks:?}: the countdown is over in time");
+        let waited_ms = c.unix_ms() - asked_at;
+        assert!((10_000..30_000).contains(&waited_ms), "{clocks:?}: the countdown took its time: {waited_ms}");
+        // They do get old.
+        c.run_for(3_700_000);
+        let new = c.submit_with(client, keyed());
+        assert!(c.wait(client, new, 5_000).is_ok());
+        assert_ne!(job_of(&c, client, new), job_of(&c, client, first), "{clocks:?}: after an hour it is forgotten");
+    }
+}
+
+/// With results kept for no time, each client was told that its job was lost.
+#[test]
+fn whoever_waits_for_a_job_gets_its_result_though_none_is_kept() {
+    let nothing = |limits: &mut Limits| limits.archive_ms = 0;
+    for spec in [Spec::new("origin", 1).limits(nothing), Spec::new("origin", 1).durable().limits(nothing)] {
+        let mut c = started(62, vec![spec, Spec::client("client"), Spec::client("watcher")]);
+        (1..3).for_each(|id| c.attach(id));
+        let local = c.submit(0, &sleep(5));
+        assert!(c.wait(0, local, 1_000).is_ok(), "the program itself");
+        let job = c.submit_remote(1, &sleep(500));
+        assert!(c.run_until(300, |c| job_of(c, 1, job).is_some()));
+        let id = job_of(&c, 1, job).expect("accepted");
+        c.lose = Some(|message| matches!(message, Message::JobEvent(_)));
+        c.run_for(1_000);
+        c.lose = None;
+        assert!(c.wait(1, job, 5_000).is_ok(), "told again until it was heard");
+        let submission = Submission { canvas: Cbor::encode(&sleep(700)), key: None, detached: true };
+        let detached = c.submit_with(2, submission);
+        assert!(c.run_until(300, |c| job_of(c, 2, detached).is_some()));
+        let watched = c.follow(2, job_of(&c, 2, detached).expect("accepted"));
+        assert!(c.wait(2, watched, 5_000).is_ok(), "who asked for it before its end");
+        c.run_for(1_000);
+        let late = c.follow(2, id);
+        let unknown = |c: &Cluster| c.news(2, late).any(|news| matches!(news, JobNews::Unknown));
+        assert!(c.run_until(2_000, unknown), "what was acknowledged is not kept");
+    }
+}
+
+/// The same, if the origin starts again before its client has heard of the end.
+#[test]
+fn a_result_that_is_not_kept_is_there_after_a_restart_for_who_waits() {
+    let nothing = |limits: &mut Limits| limits.archive_ms = 0;
+    let mut c = started(63, vec![Spec::new("origin", 1).durable().limits(nothing), Spec::client("client")]);
+    c.attach(1);
+    let job = c.submit_remote(1, &sleep(300));
+    c.lose = Some(|message| matches!(message, Message::JobEvent(_)));
+    assert!(c.run_until(2_000, |c| c.runs.iter().any(|run| run.ended)));
+    c.run_for(500);
+    c.kill(0, true);
+    c.restart(0);
+    c.lose = None;
+    assert!(c.wait(1, job, 10_000).is_ok());
+    assert_eq!(c.runs.len(), 1);
 }

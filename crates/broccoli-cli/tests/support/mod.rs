@@ -9,8 +9,9 @@
 #[path = "../../../broccoli-node/tests/support/plain.rs"]
 mod plain;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -117,10 +118,11 @@ impl Home {
         finish(self.command(args)).await
     }
 
-    /// Writes a file into the home.
+    /// Writes a file into the home that only its owner can read.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path.to_str().unwrap().to_owned()
     }
 

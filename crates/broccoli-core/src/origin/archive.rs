@@ -1,11 +1,12 @@
 //! Jobs that are over, for whoever asks how they ended.
 //!
 //! ```text
-//!   over ──► unseen ──── acknowledged ────► seen ──► forgotten
+//!   over ──► awaited ──── acknowledged ───► seen ──► forgotten
 //!               └────── too old, or no room ──────────▲
 //! ```
 //!
-//! Kept for a time and up to a size. What somebody has seen makes room first.
+//! Kept for a time and up to a size. What somebody has seen makes room first. Whoever waits for a job gets its result
+//! however short that time is: it is not too old before that was acknowledged, or its client stays away for long.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -16,7 +17,7 @@ use broccoli_proto::{Cbor, Outcome};
 
 use super::journal::OverRecord;
 use super::ticket::Ticket;
-use crate::time::Instant;
+use crate::time::{Instant, Stamp};
 
 /// About what an entry takes beside its result and its canvas.
 const ENTRY_BYTES: usize = 384;
@@ -33,9 +34,11 @@ pub(super) struct Ended {
     pub(super) tasks: u32,
     /// Of a job that failed, so that it can be tried again.
     pub(super) canvas: Option<Cbor>,
-    pub(super) ended_unix_ms: Option<u64>,
-    /// It is forgotten at this time.
+    pub(super) ended: Option<Stamp>,
+    /// It is forgotten at this time, if nobody waits for it.
     pub(super) until: Instant,
+    /// Somebody waits for it until this time, unless it is seen before.
+    pub(super) awaited_until: Instant,
     /// How often its client was told.
     pub(super) tries: u32,
 }
@@ -57,9 +60,13 @@ impl Ended {
             about: Cow::Borrowed(&self.ticket.about),
             outcome: Cow::Borrowed(&self.outcome),
             tasks: self.tasks,
-            ended_unix_ms: self.ended_unix_ms,
+            ended: self.ended,
             canvas: self.canvas.as_ref().map(Cow::Borrowed),
         }
+    }
+
+    fn is_too_old(&self, now: Instant) -> bool {
+        self.until <= now && (self.ticket.seen || self.awaited_until <= now)
     }
 
     fn bytes(&self) -> usize {
@@ -138,12 +145,14 @@ impl Archive {
             }
         }
         let oldest = *self.by_age.front()?;
-        if self.jobs.get(&oldest).is_some_and(|ended| ended.until <= now) {
-            return Some(oldest);
+        let seen = self.seen.front().copied();
+        let is_too_old = |number: &u64| self.jobs.get(number).is_some_and(|ended| ended.is_too_old(now));
+        if let Some(number) = [Some(oldest), seen].into_iter().flatten().find(is_too_old) {
+            return Some(number);
         }
         let newest = self.by_age.back().copied();
         let crowded = self.bytes > bytes_max && self.jobs.len() > 1;
-        let first = self.seen.front().copied().filter(|number| Some(*number) != newest).unwrap_or(oldest);
+        let first = seen.filter(|number| Some(*number) != newest).unwrap_or(oldest);
         crowded.then_some(first)
     }
 

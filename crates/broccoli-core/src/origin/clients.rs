@@ -157,6 +157,7 @@ impl Origin {
             None => self.archive.see(id.number),
         }
         shared.timers.cancel(Timer::JobEnded(id.number));
+        self.forget_old(shared);
     }
 }
 

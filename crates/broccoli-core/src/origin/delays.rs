@@ -86,8 +86,8 @@ impl Job {
     ) -> Announced {
         let task = *self.task_mut(step);
         let was_tried = task.failures > 0 || task.losses > 0;
-        let noted = self.waited.remove(&step).and_then(|(until_unix_ms, pause_ms)| {
-            let until = shared.wall.instant(until_unix_ms)?;
+        let noted = self.waited.remove(&step).and_then(|(until, pause_ms)| {
+            let until = shared.wall.moment(until)?;
             Some(until.min(shared.now + ms(pause_ms)))
         });
         let options = self.plan.call(StepId(step)).options;

@@ -18,6 +18,7 @@ use super::ticket::Client;
 use super::{ANNOUNCE_TO_NEW, Around, Origin};
 use crate::canvas;
 use crate::shared::Shared;
+use crate::time::Wall;
 use crate::timers::Timer;
 
 /// The end of a job is told so often before a leaving origin waits no more for an answer.
@@ -55,7 +56,7 @@ impl Origin {
         let max = usize::from(request.max).min(LISTED_MAX);
         let (mut jobs, mut more) = (Vec::new(), false);
         let mut after = request.after;
-        while let Some(summary) = self.summary_after(after) {
+        while let Some(summary) = self.summary_after(&shared.wall, after) {
             let bytes = SUMMARY_BYTES + summary.key.as_ref().map_or(0, String::len);
             more = jobs.len() >= max || bytes > room;
             if more {
@@ -69,19 +70,19 @@ impl Origin {
     }
 
     /// The first job beyond a number, running or over.
-    fn summary_after(&self, after: Option<u64>) -> Option<JobSummary> {
+    fn summary_after(&self, wall: &Wall, after: Option<u64>) -> Option<JobSummary> {
         let first = after.map_or(Some(0), |after| after.checked_add(1))?;
         let running = self.jobs.range(first..).next();
         let over = self.archive.first_from(first);
         match (running, over) {
-            (Some((number, job)), Some((other, _))) if *number < other => Some(self.summary_of(*number, job)),
-            (_, Some((number, ended))) => Some(summary_of_ended(number, ended)),
-            (Some((number, job)), None) => Some(self.summary_of(*number, job)),
+            (Some((number, job)), Some((other, _))) if *number < other => Some(self.summary_of(wall, *number, job)),
+            (_, Some((number, ended))) => Some(summary_of_ended(wall, number, ended)),
+            (Some((number, job)), None) => Some(self.summary_of(wall, *number, job)),
             (None, None) => None,
         }
     }
 
-    fn summary_of(&self, number: u64, job: &Job) -> JobSummary {
+    fn summary_of(&self, wall: &Wall, number: u64, job: &Job) -> JobSummary {
         let progress = job.plan.progress();
         let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
         let going = if job.was_leased() { JobState::Running } else { JobState::Queued };
@@ -91,7 +92,7 @@ impl Origin {
             name: short(job.plan.name()),
             done: progress.done,
             total: progress.total,
-            submitted_unix_ms: job.ticket.about.submitted_unix_ms,
+            submitted_unix_ms: job.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
             ended_unix_ms: None,
             key: job.ticket.about.key.as_ref().map(|key| key.text.clone()),
         }
@@ -162,15 +163,15 @@ impl Origin {
     }
 }
 
-fn summary_of_ended(number: u64, ended: &Ended) -> JobSummary {
+fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
     JobSummary {
         number,
         state: state_of(&ended.outcome),
         name: short(&ended.ticket.about.name),
         done: ended.tasks,
         total: ended.tasks,
-        submitted_unix_ms: ended.ticket.about.submitted_unix_ms,
-        ended_unix_ms: ended.ended_unix_ms,
+        submitted_unix_ms: ended.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
+        ended_unix_ms: ended.ended.map(|stamp| wall.unix_ms_of(stamp)),
         key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
     }
 }

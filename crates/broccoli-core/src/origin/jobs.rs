@@ -22,7 +22,7 @@ use super::ticket::{Client, Ticket};
 use super::unfit::Demand;
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
 use crate::io::RecordBytes;
-use crate::time::Instant;
+use crate::time::{Instant, Stamp};
 
 /// About what a job takes beside its steps and what is encoded in it, …
 const JOB_BYTES: usize = 832;
@@ -53,7 +53,7 @@ pub(super) struct Job {
     pub(super) due: BTreeMap<u32, Due>,
     /// Until when tasks were to wait, in Unix milliseconds, and for how long at most, as an earlier
     /// incarnation has noted.
-    pub(super) waited: BTreeMap<u32, (u64, u64)>,
+    pub(super) waited: BTreeMap<u32, (Stamp, u64)>,
     /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
     pub(super) expiries: BTreeMap<u64, Vec<u32>>,
     /// When this incarnation of the origin got the job …
@@ -316,8 +316,8 @@ impl Job {
             Change::Lost { step, losses } if self.plan.is_running_task(StepId(step)) => {
                 self.task_mut(step).losses = losses;
             }
-            Change::Waits { step, until_unix_ms, pause_ms } if self.plan.is_running_task(StepId(step)) => {
-                self.waited.insert(step, (until_unix_ms, pause_ms));
+            Change::Waits { step, until, pause_ms } if self.plan.is_running_task(StepId(step)) => {
+                self.waited.insert(step, (until, pause_ms));
             }
             Change::Failed { .. } | Change::Lost { .. } | Change::Waits { .. } => {
                 return Err("a failure of a task that did not run");

@@ -30,11 +30,16 @@ use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId, Outcome};
 use minicbor::{Decode, Encode};
 
 use crate::io::{RecordBytes, SubmitId};
+use crate::time::Stamp;
 
-/// Version of the format. Another one is refused.
+/// Version of the format. A later one is refused, each earlier one is read.
 pub(super) const VERSION: u32 = 1;
 /// From this length on a value in a record is not copied.
 const LARGE_BYTES: usize = 64 << 10;
+/// Changes whose values have more than this together go into several records.
+const RECORD_BYTES_MAX: usize = 4 << 20;
+/// About what a change takes beside its value.
+const CHANGE_BYTES: usize = 64;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
@@ -56,6 +61,9 @@ pub(super) struct NodeRecord {
     /// Incarnations of the node so far: part of the attempt numbers of recovered jobs.
     #[n(1)]
     pub(super) boots: u32,
+    /// How far the time of day has been set ahead of the [`Stamp`]s; none if it never was.
+    #[n(2)]
+    pub(super) clock_ahead_ms: Option<i64>,
 }
 
 /// A job as it was accepted.
@@ -109,7 +117,7 @@ pub(super) struct About {
     pub(super) key: Option<Key>,
     /// When it was accepted, if this node knew the time of day.
     #[n(3)]
-    pub(super) submitted_unix_ms: Option<u64>,
+    pub(super) submitted: Option<Stamp>,
     /// Its first function, for people, once it is over; before that its plan knows it.
     #[n(4)]
     pub(super) name: String,
@@ -159,7 +167,7 @@ pub(super) struct Binding {
 pub(super) struct ChangesRecord {
     /// When, if this node knew the time of day.
     #[n(0)]
-    pub(super) unix_ms: Option<u64>,
+    pub(super) at: Option<Stamp>,
     #[n(1)]
     pub(super) changes: Vec<Change>,
 }
@@ -222,11 +230,38 @@ pub(super) enum Change {
         #[n(0)]
         step: u32,
         #[n(1)]
-        until_unix_ms: u64,
-        /// How long that is: a clock that was set back meanwhile makes it no longer.
+        until: Stamp,
+        /// How long that is: it never gets longer.
         #[n(2)]
         pause_ms: u64,
     },
+}
+
+impl Change {
+    /// The value that comes with it.
+    fn value(&self) -> Option<&Cbor> {
+        match self {
+            Change::Ended { outcome, .. } => outcome.as_ref().ok(),
+            Change::Replaced { result, .. } => Some(result),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        CHANGE_BYTES + self.value().map_or(0, |value| value.as_bytes().len())
+    }
+}
+
+/// Takes as many changes as go into one record, so that whoever reads it needs no more memory than for a
+/// part of them; one of any size goes.
+pub(super) fn take_record(changes: &mut VecDeque<Change>) -> Vec<Change> {
+    let mut bytes = 0;
+    let mut fits = |change: &Change| {
+        bytes += change.bytes();
+        bytes <= RECORD_BYTES_MAX
+    };
+    let count = changes.iter().take_while(|change| fits(change)).count().max(1).min(changes.len());
+    changes.drain(..count).collect()
 }
 
 /// How a job ended.
@@ -239,7 +274,7 @@ pub(super) struct OverRecord<'b> {
     #[n(2)]
     pub(super) tasks: u32,
     #[n(3)]
-    pub(super) ended_unix_ms: Option<u64>,
+    pub(super) ended: Option<Stamp>,
     /// Of a job that failed, so that it can be tried again.
     #[n(4)]
     pub(super) canvas: Option<Cow<'b, Cbor>>,
@@ -282,7 +317,7 @@ pub(super) enum Promise {
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pub(super) accepted: Option<RecordBytes>,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: VecDeque<Change>,
     /// Records of a forgotten job that are still there.
     pub(super) records: u32,
 }
@@ -292,7 +327,10 @@ pub(super) struct Unwritten {
 pub(super) struct Journal {
     /// Whether there is a disk at all.
     on: bool,
+    /// What is not written yet of the node itself.
     node: Option<NodeRecord>,
+    /// What was last to be written of it.
+    noted: Option<NodeRecord>,
     unwritten: BTreeMap<u64, Unwritten>,
     /// What is unwritten is to be written at once.
     urgent: bool,
@@ -316,11 +354,21 @@ impl Journal {
     }
 
     /// Begins an incarnation.
-    pub(super) fn begin(&mut self, boots: u32) {
+    pub(super) fn begin(&mut self, boots: u32, clock_ahead_ms: i64) {
         if self.on {
-            self.node = Some(NodeRecord { version: VERSION, boots });
-            self.urgent = true;
+            self.note_node(NodeRecord { version: VERSION, boots, clock_ahead_ms: Some(clock_ahead_ms) });
         }
+    }
+
+    /// The time of day was set. Later incarnations must know before they ask how old a record is.
+    pub(super) fn set_clock(&mut self, ahead_ms: i64) {
+        if let Some(noted) = self.noted.filter(|noted| noted.clock_ahead_ms != Some(ahead_ms)) {
+            self.note_node(NodeRecord { clock_ahead_ms: Some(ahead_ms), ..noted });
+        }
+    }
+
+    fn note_node(&mut self, node: NodeRecord) {
+        (self.node, self.noted, self.urgent) = (Some(node), Some(node), true);
     }
 
     /// Whether the next incarnation will know of this one.
@@ -336,8 +384,13 @@ impl Journal {
     /// Notes a change of a job.
     pub(super) fn change(&mut self, job: u64, change: impl FnOnce() -> Change) {
         if let Some(unwritten) = self.of(job) {
-            unwritten.changes.push(change());
+            unwritten.changes.push_back(change());
         }
+    }
+
+    /// The jobs of which something was not handed to the shell yet.
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = u64> {
+        self.unwritten.keys().copied()
     }
 
     /// The write that makes everything safe that has happened so far.
@@ -415,9 +468,10 @@ impl Journal {
     }
 }
 
-/// Takes what is encoded; the bytes of a large value as they are.
+/// Takes what is encoded; the bytes of large values as they are.
 struct PieceWriter<'a> {
-    large: Option<&'a Cbor>,
+    /// Those to come, in their order.
+    large: VecDeque<&'a Cbor>,
     bytes: RecordBytes,
 }
 
@@ -425,10 +479,9 @@ impl minicbor::encode::Write for &mut PieceWriter<'_> {
     type Error = Infallible;
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        match self.large.take_if(|large| bytes.len() >= LARGE_BYTES && core::ptr::eq(large.as_bytes(), bytes)) {
-            Some(large) => self.bytes.large = Some(large.clone()),
-            None if self.bytes.large.is_some() => self.bytes.tail.extend_from_slice(bytes),
-            None => self.bytes.head.extend_from_slice(bytes),
+        match self.large.pop_front_if(|large| core::ptr::eq(large.as_bytes(), bytes)) {
+            Some(large) => self.bytes.large.push((core::mem::take(&mut self.bytes.tail), large.clone())),
+            None => self.bytes.tail.extend_from_slice(bytes),
         }
         Ok(())
     }
@@ -436,16 +489,26 @@ impl minicbor::encode::Write for &mut PieceWriter<'_> {
 
 impl<'b> Record<'b> {
     pub(super) fn encode(&self) -> RecordBytes {
-        let large = match self {
-            Record::Accepted(accepted) => Some(accepted.canvas.as_ref()),
-            Record::Over(over) => over.outcome.as_ref().as_ref().ok(),
-            Record::Node(_) | Record::Changes(_) => None,
-        };
+        let mut large = self.values();
+        large.retain(|value| value.as_bytes().len() >= LARGE_BYTES);
         let mut writer = PieceWriter { large, bytes: RecordBytes::default() };
         let Ok(()) = minicbor::encode(self, &mut writer).map_err(drop) else {
             unreachable!("writing to memory cannot fail");
         };
         writer.bytes
+    }
+
+    /// What may be large in it, in the order in which it is written.
+    fn values(&self) -> VecDeque<&Cbor> {
+        match self {
+            Record::Accepted(accepted) => [accepted.canvas.as_ref()].into(),
+            Record::Changes(record) => record.changes.iter().filter_map(Change::value).collect(),
+            Record::Over(over) => {
+                let result = over.outcome.as_ref().as_ref().ok();
+                result.into_iter().chain(over.canvas.as_deref()).collect()
+            }
+            Record::Node(_) => VecDeque::new(),
+        }
     }
 
     pub(super) fn decode(bytes: &'b [u8]) -> Option<Record<'b>> {
@@ -472,8 +535,28 @@ mod tests {
             });
             let bytes = record.encode();
             assert_eq!(bytes.to_vec(), minicbor::to_vec(&record).expect("encodes"));
-            let is_shared = bytes.pieces().iter().any(|piece| core::ptr::eq(*piece, canvas.as_bytes()));
+            let is_shared = bytes.pieces().any(|piece| core::ptr::eq(piece, canvas.as_bytes()));
             assert_eq!(is_shared, len == LARGE_BYTES);
         }
+    }
+
+    #[test]
+    fn the_values_of_many_changes_are_shared_and_go_into_several_records() {
+        let values: Vec<Cbor> = (0..10).map(|at| Cbor::encode(&"x".repeat((1 << 20) + at))).collect();
+        let ended = |(step, value): (u32, &Cbor)| Change::Ended { step, outcome: Ok(value.clone()) };
+        let mut changes: VecDeque<Change> = (0..).zip(&values).map(ended).collect();
+        let (mut records, mut shared) = (0, 0);
+        while !changes.is_empty() {
+            let record = Record::Changes(ChangesRecord { at: None, changes: take_record(&mut changes) });
+            let bytes = record.encode();
+            assert_eq!(bytes.to_vec(), minicbor::to_vec(&record).expect("encodes"));
+            assert!(bytes.bytes() <= RECORD_BYTES_MAX + LARGE_BYTES, "{}", bytes.bytes());
+            shared += bytes
+                .pieces()
+                .filter(|piece| values.iter().any(|value| core::ptr::eq(*piece, value.as_bytes())))
+                .count();
+            records += 1;
+        }
+        assert_eq!((records, shared), (4, 10));
     }
 }

@@ -10,7 +10,7 @@ use broccoli_proto::{JobId, NodeId};
 
 use super::Origin;
 use super::jobs::ended_news;
-use super::journal::{ChangesRecord, Promise, Record, Submitted};
+use super::journal::{ChangesRecord, Promise, Record, Submitted, take_record};
 use super::peers::Acknowledged;
 use super::ticket::Client;
 use crate::io::{Action, Event, RecordKey, Write};
@@ -32,7 +32,7 @@ impl Origin {
         };
         shared.timers.cancel(Timer::Journal);
         let mut writes = Vec::new();
-        let unix_ms = shared.unix_ms();
+        let at = shared.wall.stamp(shared.now);
         if let Some(node) = node {
             writes.push(put(0, 0, &Record::Node(node)));
         }
@@ -44,9 +44,9 @@ impl Origin {
                     writes.push(Write { key: key(0), value: Some(accepted) });
                     running.ticket.records = 1;
                 }
-                if !unwritten.changes.is_empty() {
-                    let changes = core::mem::take(&mut unwritten.changes);
-                    writes.push(put(job, running.ticket.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
+                while !unwritten.changes.is_empty() {
+                    let changes = take_record(&mut unwritten.changes);
+                    writes.push(put(job, running.ticket.records, &Record::Changes(ChangesRecord { at, changes })));
                     running.ticket.records += 1;
                 }
             } else if let Some(ended) = self.archive.get_mut(job) {
@@ -58,6 +58,11 @@ impl Origin {
             }
         }
         shared.actions.push_back(Action::Persist { number, writes });
+    }
+
+    /// The jobs of which something is not written yet.
+    pub(crate) fn unwritten_jobs(&self) -> impl Iterator<Item = u64> {
+        self.journal.unwritten()
     }
 
     /// What waits for a write has waited long enough.
@@ -126,7 +131,14 @@ impl Origin {
         let Some((client, outcome)) = running.or_else(over) else { return };
         let Some(outcome) = outcome else { return };
         match client {
-            Client::Local(id) => shared.event(Event::Job(id, JobNews::Ended(outcome))),
+            Client::Local(id) => {
+                shared.event(Event::Job(id, JobNews::Ended(outcome)));
+                match self.jobs.get_mut(&number) {
+                    Some(job) => job.ticket.seen = true,
+                    None => self.archive.see(number),
+                }
+                self.forget_old(shared);
+            }
             Client::Remote(_) | Client::Detached => {
                 let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
                 self.tell(shared, number, news);

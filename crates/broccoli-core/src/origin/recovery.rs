@@ -14,6 +14,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use broccoli_proto::message::{Available, Message};
 use broccoli_proto::{Canvas, Cause, TaskError};
@@ -22,14 +23,16 @@ use litemap::LiteMap;
 use super::archive::Ended;
 use super::functions::{Bound, Functions};
 use super::jobs::{Job, attempts_before};
-use super::journal::{About, AcceptedRecord, Binding, Bindings, ChangesRecord, OverRecord, Record, VERSION};
+use super::journal::{
+    About, AcceptedRecord, Binding, Bindings, ChangesRecord, NodeRecord, OverRecord, Record, VERSION,
+};
 use super::ticket::{Client, Ticket};
-use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin, set_deadline};
+use super::{ADOPT, ADOPT_UNCONNECTED, AWAITED, Around, Origin, set_deadline};
 use crate::canvas::{Effects, Limits, lower};
 use crate::io::RecordKey;
 use crate::node::{Damage, OtherVersion, Recovery};
 use crate::shared::Shared;
-use crate::time::ms;
+use crate::time::{Stamp, ms};
 use crate::timers::Timer;
 
 /// Different sets of functions of which it is remembered what they are.
@@ -38,10 +41,7 @@ const KNOWN_MAX: usize = 256;
 /// A job as its records tell it.
 enum Found {
     /// It goes on.
-    Running {
-        order: u64,
-        job: Box<Job>,
-    },
+    Running(u64, Box<Job>),
     Over(Box<OverRecord<'static>>),
 }
 
@@ -73,18 +73,14 @@ impl Origin {
             let number = *number;
             let mut of_job = core::iter::from_fn(|| records.next_if(|(key, _)| key.job == number));
             if number == 0 {
-                reader.boots = boots_of(&mut of_job)?;
+                reader.node = node_of(&mut of_job)?;
                 continue;
             }
             let found = reader.read(&mut self.functions, &mut of_job);
             of_job.for_each(drop);
             match found {
-                Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, *record)),
-                Ok(Found::Running { order, job }) => {
-                    self.accepted = self.accepted.max(order);
-                    self.take_recovered(shared, number, job);
-                    queued.push((order, number));
-                }
+                Ok(Found::Over(record)) => over.push((record.ended, number, *record)),
+                Ok(Found::Running(order, job)) => queued.push((order, number, job)),
                 Err(reason) => {
                     self.damaged.insert(number, reason.clone());
                     recovery.damaged.push(Damage { job: number, reason });
@@ -92,25 +88,30 @@ impl Origin {
             }
         }
         over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
-        queued.sort_unstable();
+        queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
         (recovery.jobs, recovery.results) = (queued.len(), over.len());
+        let Reader { node: NodeRecord { boots, clock_ahead_ms, .. }, last, .. } = reader;
+        shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
         self.adopting = recovery.jobs > 0;
+        self.accepted = queued.last().map_or(0, |(order, ..)| *order);
+        let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
+        queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));
         let mut effects = Effects::default();
-        for (_, number) in queued {
+        for number in numbers {
             if let Some(job) = self.jobs.get(&number) {
                 job.plan.announce_again(&mut effects);
             }
             effects = self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        self.journal.begin(reader.boots + 1);
+        self.journal.begin(boots + 1, shared.wall.ahead_ms());
         if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
-        self.on_forget_timer(shared);
+        self.forget_old(shared);
         Ok(recovery)
     }
 
@@ -124,9 +125,7 @@ impl Origin {
     }
 
     fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
-        let age_ms =
-            shared.unix_ms().zip(job.ticket.about.submitted_unix_ms).map(|(now, then)| now.saturating_sub(then));
-        (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
+        (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
         self.bytes += job.bytes();
@@ -147,7 +146,8 @@ impl Origin {
 
     fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord<'_>) {
         self.remember(number, &over.about);
-        let age_ms = shared.unix_ms().zip(over.ended_unix_ms).map_or(0, |(now, ended)| now.saturating_sub(ended));
+        let age = shared.wall.age(shared.now, over.ended);
+        let awaited_until = shared.now + if over.about.waits { AWAITED } else { Duration::ZERO };
         let mut ticket = Ticket::new(Client::Detached, over.about.into_owned());
         ticket.records = 1;
         let ended = Ended {
@@ -155,20 +155,21 @@ impl Origin {
             outcome: over.outcome.into_owned(),
             tasks: over.tasks,
             canvas: over.canvas.map(Cow::into_owned),
-            ended_unix_ms: over.ended_unix_ms,
-            until: shared.now + ms(shared.config.limits.archive_ms.saturating_sub(age_ms)),
+            ended: over.ended,
+            until: shared.now + ms(shared.config.limits.archive_ms).saturating_sub(age),
+            awaited_until,
             tries: 0,
         };
         self.archive.insert(number, ended);
     }
 }
 
-/// How often the node had started when the record was written.
-fn boots_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<u32, OtherVersion> {
+/// What the last incarnation has noted of the node itself. Earlier versions are read, later ones are not.
+fn node_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<NodeRecord, OtherVersion> {
     let first = records.next();
     records.for_each(drop);
     match first.as_ref().and_then(|(_, value)| Record::decode(value)) {
-        Some(Record::Node(node)) if node.version == VERSION => Ok(node.boots),
+        Some(Record::Node(node)) if node.version <= VERSION => Ok(node),
         Some(Record::Node(node)) => Err(OtherVersion { found: Some(node.version), known: VERSION }),
         _ => Err(OtherVersion { found: None, known: VERSION }),
     }
@@ -176,7 +177,9 @@ fn boots_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<
 
 /// Reads the records of one job after the other.
 struct Reader {
-    boots: u32,
+    node: NodeRecord,
+    /// The latest moment that a record tells.
+    last: Option<Stamp>,
     limits: Limits,
     /// What is bound in the last jobs, by its record: mostly the same as in the next one.
     known: LiteMap<Vec<u8>, Vec<Arc<Bound>>>,
@@ -186,7 +189,8 @@ struct Reader {
 
 impl Reader {
     fn new(limits: Limits) -> Reader {
-        Reader { boots: 0, limits, known: LiteMap::new_vec(), effects: Effects::default() }
+        let node = NodeRecord { version: VERSION, boots: 0, clock_ahead_ms: None };
+        Reader { node, last: None, limits, known: LiteMap::new_vec(), effects: Effects::default() }
     }
 
     /// What the records of a job come to.
@@ -197,18 +201,23 @@ impl Reader {
     ) -> Result<Found, String> {
         let first = value(records, 0)?.ok_or("it has no records")?;
         let accepted = match decode(&first, 0)? {
-            Record::Over(over) => return Ok(Found::Over(Box::new(over.into_owned()))),
+            Record::Over(over) => {
+                self.last = self.last.max(over.ended);
+                return Ok(Found::Over(Box::new(over.into_owned())));
+            }
             Record::Accepted(accepted) => accepted,
             _ => return Err("record 0 says nothing of a job".into()),
         };
         let order = accepted.order;
+        self.last = self.last.max(accepted.about.submitted);
         let mut job = self.accepted_again(functions, accepted)?;
         job.plan.start(&mut self.effects);
         let mut count = 1;
         while let Some(bytes) = value(records, count)? {
-            let Record::Changes(ChangesRecord { changes, .. }) = decode(&bytes, count)? else {
+            let Record::Changes(ChangesRecord { at, changes }) = decode(&bytes, count)? else {
                 return Err(format!("record {count} is no change"));
             };
+            self.last = self.last.max(at);
             for change in changes {
                 let replayed = job.replay(change, &self.limits, functions, &mut self.effects);
                 replayed.map_err(|why| format!("record {count}: {why}"))?;
@@ -216,7 +225,7 @@ impl Reader {
             count += 1;
         }
         self.effects.clear();
-        Ok(Found::Running { order, job: Box::new(job.recovered(attempts_before(self.boots), count)) })
+        Ok(Found::Running(order, Box::new(job.recovered(attempts_before(self.node.boots), count))))
     }
 
     /// The job as it was when it was accepted.
@@ -265,4 +274,22 @@ fn value(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>, number: u32) 
 
 fn decode(value: &[u8], number: u32) -> Result<Record<'_>, String> {
     Record::decode(value).ok_or_else(|| format!("record {number} cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_every_version_but_a_later_one_are_read() {
+        let read = |version| {
+            let record = Record::Node(NodeRecord { version, boots: 3, clock_ahead_ms: None }).encode();
+            node_of(&mut core::iter::once((RecordKey { job: 0, number: 0 }, record.to_vec())))
+        };
+        for version in 0..=VERSION {
+            assert_eq!(read(version).map(|node| node.boots), Ok(3), "version {version}");
+        }
+        let later = OtherVersion { found: Some(VERSION + 1), known: VERSION };
+        assert_eq!(read(VERSION + 1).map(drop), Err(later));
+    }
 }

@@ -121,6 +121,7 @@ impl Origin {
 
     /// The time of day is known, or was set: what waits for it waits until another moment.
     pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
+        self.journal.set_clock(shared.wall.ahead_ms());
         for (number, job) in &self.jobs {
             for (step, due) in job.etas() {
                 set_countdown(shared, *number, step, due);
@@ -170,7 +171,7 @@ impl Origin {
     }
 
     /// Forgets results that are too old, or too many.
-    pub(crate) fn on_forget_timer(&mut self, shared: &mut Shared) {
+    pub(crate) fn forget_old(&mut self, shared: &mut Shared) {
         let bytes_max = shared.config.limits.archive_bytes_max;
         for (number, ended) in self.archive.forget(shared.now, bytes_max) {
             shared.timers.cancel(Timer::JobEnded(number));

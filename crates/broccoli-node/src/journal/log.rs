@@ -1,4 +1,5 @@
 //! A log of batches of changes. Each batch is synced before the next one; what is dead makes room.
+//! Reading changes nothing: a log of a later version stays as it is.
 //!
 //! ```text
 //! segment = head | batches | 12 zeros | what a segment that was there before has left
@@ -16,21 +17,26 @@
 //! it is appended again, as long as more than half of the log is dead. Its file becomes the next
 //! segment, as in PostgreSQL's log: the file system need not find room, and the disk is told of the
 //! bytes alone. docs/stores.md says why this is no database.
+//!
+//! A batch is written as it comes, through a buffer, and its head last: it takes no memory of its size. A large write
+//! becomes several batches, so that segments stay small enough to be read.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use broccoli_core::{RecordBytes, RecordKey, Write};
 use crc32fast::Hasher;
 
 use super::JournalError;
+use crate::private;
 
 const MAGIC: [u8; 4] = *b"BRJL";
-/// Version of this format.
+/// Version of this format, and the first one that was released: those between them are read.
 const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 2;
 const SEGMENT_LEN: usize = 4 << 20;
 /// Below this number of segments nothing is copied to make room.
 const SEGMENTS_MIN: usize = 4;
@@ -44,10 +50,16 @@ const CHANGE_HEAD_LEN: usize = 16;
 const DELETE: u32 = u32::MAX;
 /// What the names of files of dead segments end with.
 const SPARE: &str = "spare";
-/// Values from this length on go to the file as they are; shorter ones are written together.
+/// Values from this length on go to the file as they are; shorter ones are written together …
 const LARGE_LEN: usize = 64 << 10;
+/// … so many bytes at a time.
+const PIECE_LEN: usize = 1 << 20;
+/// A write that is longer becomes several batches.
+const BATCH_LEN_MAX: usize = 16 << 20;
 /// Segments that are held in memory while the records are read.
 const READ_AHEAD: usize = 4;
+/// Longer ones are not: a large batch is in them.
+const READ_AHEAD_LEN_MAX: u64 = 2 * SEGMENT_LEN as u64;
 
 /// The log. One process at a time.
 pub struct Log {
@@ -59,6 +71,19 @@ pub struct Log {
     index: Index,
     /// Files of dead segments.
     spares: Vec<PathBuf>,
+    /// Changes that are written together.
+    buffer: Vec<u8>,
+}
+
+/// A log that was read, and not touched.
+pub struct Found {
+    dir: PathBuf,
+    index: Index,
+    /// The last segment, and where its batches end.
+    segment: u32,
+    at: usize,
+    /// The segments that cannot be read as a whole, and what is wrong with them.
+    damaged: Vec<(u32, String)>,
 }
 
 /// What is alive, and where.
@@ -85,38 +110,69 @@ struct Change<'a> {
     at: usize,
 }
 
-impl Log {
-    /// Opens the log in a directory, or makes a new one. Also says what is damaged in it.
+impl Found {
+    /// Reads the log in a directory.
     ///
     /// # Errors
-    /// If a file cannot be made, read or written, or has another version.
-    pub fn open(dir: &Path) -> Result<(Log, Vec<String>), JournalError> {
-        let failed = |path: PathBuf| move |error| JournalError::Io(path, error);
-        remove_spares(dir).map_err(failed(dir.to_owned()))?;
-        let found = segments(dir).map_err(failed(dir.to_owned()))?;
-        let segment = found.last().copied().unwrap_or(1);
-        let (mut index, mut damaged, mut last_damaged, mut at) = (Index::default(), Vec::new(), None, SEGMENT_HEAD_LEN);
-        for number in found {
+    /// If a file cannot be read, or has a later version.
+    pub fn read(dir: &Path) -> Result<Found, JournalError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| JournalError::Io(path, error)
+        };
+        let numbers = segments(dir).map_err(failed(dir))?;
+        let segment = numbers.last().copied().unwrap_or(1);
+        let mut found =
+            Found { dir: dir.into(), index: Index::default(), segment, at: SEGMENT_HEAD_LEN, damaged: Vec::new() };
+        for number in numbers {
             let path = path_of(dir, number);
-            let bytes = fs::read(&path).map_err(failed(path.clone()))?;
+            let bytes = fs::read(&path).map_err(failed(&path))?;
+            let index = &mut found.index;
             index.live.insert(number, 0);
             let walked =
                 walk(&bytes, number, |change| index.note(number, change.key, change.at, change.value.map(<[u8]>::len)))
                     .map_err(|version| JournalError::Version(path, version, VERSION))?;
-            at = walked.end;
-            if let Some(what) = walked.damage {
-                let aside = put_aside(dir, number).map_err(failed(dir.join("damaged")))?;
-                damaged.push(format!("segment {number} of the journal: {what}; a copy is kept as {}", aside.display()));
-                last_damaged = Some(number);
-            }
+            found.at = walked.end;
+            found.damaged.extend(walked.damage.map(|what| (number, what)));
         }
-        index.live.entry(segment).or_default();
-        let file = start(dir, segment, at).map_err(failed(path_of(dir, segment)))?;
-        let mut log = Log { dir: dir.into(), file, segment, at, index, spares: Vec::new() };
-        if let Some(last) = last_damaged {
-            log.leave_behind(last).map_err(failed(dir.to_owned()))?;
+        found.index.live.entry(segment).or_default();
+        Ok(found)
+    }
+
+    /// All records, in order of their keys. One that cannot be read any more is left out.
+    pub fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
+        self.index.records(&self.dir)
+    }
+
+    /// Makes it ready to be written. Also says what is damaged in it.
+    ///
+    /// # Errors
+    /// If a file cannot be made, read or written.
+    pub fn begin(self) -> Result<(Log, Vec<String>), JournalError> {
+        let Found { dir, index, segment, at, damaged } = self;
+        let failed = |path: PathBuf| move |error| JournalError::Io(path, error);
+        remove_spares(&dir).map_err(failed(dir.clone()))?;
+        let mut said = Vec::new();
+        for (number, what) in &damaged {
+            let aside = put_aside(&dir, *number).map_err(failed(dir.join("damaged")))?;
+            said.push(format!("segment {number} of the journal: {what}; a copy is kept as {}", aside.display()));
         }
-        Ok((log, damaged))
+        let file = start(&dir, segment, at).map_err(failed(path_of(&dir, segment)))?;
+        let mut log = Log { dir, file, segment, at, index, spares: Vec::new(), buffer: Vec::new() };
+        if let Some((last, _)) = damaged.last() {
+            log.leave_behind(*last).map_err(failed(log.dir.clone()))?;
+        }
+        Ok((log, said))
+    }
+}
+
+impl Log {
+    /// Opens the log in a directory, or makes a new one. Also says what is damaged in it.
+    ///
+    /// # Errors
+    /// If a file cannot be made, read or written, or has a later version.
+    pub fn open(dir: &Path) -> Result<(Log, Vec<String>), JournalError> {
+        Found::read(dir)?.begin()
     }
 
     /// Moves what is alive out of all segments up to this one.
@@ -130,16 +186,34 @@ impl Log {
         Ok(())
     }
 
-    /// Applies changes, all or none of them. They are safe when this returns. Call [`Log::make_room`]
-    /// after it.
+    /// Applies changes in their order. They are safe when this returns. A change is applied with the
+    /// deletions that follow it, or not at all; of a large write the first changes may be there without
+    /// the last. Call [`Log::make_room`] after it.
     ///
     /// # Errors
-    /// If they could not be written. Nothing has changed then, and it may be tried again.
+    /// If they could not be written, or not where the next start looks for them. It may be tried again.
     pub fn commit(&mut self, writes: &[Write]) -> io::Result<()> {
-        if writes.is_empty() {
+        let mut rest = writes;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch_of(rest));
+            self.append(batch.iter().map(|write| (write.key, write.value.as_ref().map(RecordBytes::pieces))))?;
+            if !after.is_empty() {
+                self.leave_full()?;
+            }
+            rest = after;
+        }
+        self.check_place()
+    }
+
+    /// What is in a file that has no name any more is gone with this process.
+    pub(super) fn check_place(&self) -> io::Result<()> {
+        let path = path_of(&self.dir, self.segment);
+        let (mine, there) = (self.file.metadata()?, fs::metadata(path));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
             return Ok(());
         }
-        self.append(writes.iter().map(|write| (write.key, write.value.as_ref().map(RecordBytes::pieces))))
+        let text = format!("{} is gone, or another one is in its place: start the node again", self.dir.display());
+        Err(io::Error::new(io::ErrorKind::NotFound, text))
     }
 
     /// Begins the next segment when the last one is full. Deletes the oldest ones as far as they are
@@ -163,34 +237,25 @@ impl Log {
 
     /// All records, in order of their keys. One that cannot be read any more is left out.
     pub fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
-        let mut read: Vec<(u32, Vec<u8>)> = Vec::new();
-        self.index.homes.iter().filter_map(move |(key, home)| {
-            let known = read.iter().position(|(segment, _)| *segment == home.segment);
-            let index = known.unwrap_or_else(|| {
-                read.truncate(READ_AHEAD - 1);
-                read.insert(0, (home.segment, fs::read(path_of(&self.dir, home.segment)).unwrap_or_default()));
-                0
-            });
-            let (at, len) = (home.at as usize, home.len as usize);
-            Some((*key, read[index].1.get(at..at + len)?.to_vec()))
-        })
+        self.index.records(&self.dir)
     }
 
-    /// Appends a batch of changes: what each record is from now on, in pieces.
-    fn append<'a, const N: usize>(
+    /// Appends a batch of changes, all or none of them: what each record is from now on, in pieces.
+    fn append<'a, P: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
-        changes: impl Iterator<Item = (RecordKey, Option<[&'a [u8]; N]>)> + Clone,
+        changes: impl Iterator<Item = (RecordKey, Option<P>)> + Clone,
     ) -> io::Result<()> {
         let body = self.at + BATCH_HEAD_LEN;
-        let mut writer = BodyWriter { file: &self.file, at: body, small: Vec::new(), crc: Hasher::new() };
-        changes.clone().try_for_each(|(key, value)| writer.change(key, value.as_ref().map(|pieces| &pieces[..])))?;
+        self.buffer.clear();
+        let mut writer = BodyWriter { file: &self.file, at: body, small: &mut self.buffer, crc: Hasher::new() };
+        changes.clone().try_for_each(|(key, value)| writer.change(key, value))?;
         let (end, crc) = writer.finish()?;
         self.file.write_all_at(&batch_head(self.segment, end - body, crc), self.at as u64)?;
         self.file.sync_data()?;
         let mut at = body;
         for (key, value) in changes {
             at += CHANGE_HEAD_LEN;
-            let len = value.map(|pieces| len_of(&pieces));
+            let len = value.map(len_of);
             self.index.note(self.segment, key, at, len);
             at += len.unwrap_or(0);
         }
@@ -239,14 +304,20 @@ impl Log {
         let _ = walk(&bytes, segment, |change| {
             let home = self.index.homes.get(&change.key);
             if home.is_some_and(|home| home.segment == segment && home.at as usize == change.at) {
-                alive.push((change.key, change.value.map(<[u8]>::to_vec)));
+                alive.push((change.key, change.at, change.value.map_or(0, <[u8]>::len)));
             }
         });
-        self.append(alive.iter().map(|(key, value)| (*key, value.as_ref().map(|value| [value.as_slice()]))))
+        self.append(alive.iter().map(|(key, at, len)| (*key, Some([&bytes[*at..at + len]].into_iter()))))
     }
 }
 
 impl Index {
+    /// What is alive, in order of the keys. What cannot be read any more is left out.
+    fn records(&self, dir: &Path) -> impl Iterator<Item = (RecordKey, Vec<u8>)> {
+        let mut reader = Reader { dir, read: Vec::new() };
+        self.homes.iter().filter_map(move |(key, home)| Some((*key, reader.value(*home)?)))
+    }
+
     /// Follows a change that is on the disk: the record has this length, or is deleted.
     fn note(&mut self, segment: u32, key: RecordKey, at: usize, len: Option<usize>) {
         let home = len.map(|len| Home { segment, at: at as u32, len: len as u32 });
@@ -265,6 +336,33 @@ impl Index {
     }
 }
 
+/// Reads values. Mostly they are in the order of their keys.
+struct Reader<'a> {
+    dir: &'a Path,
+    /// The segments that were read last.
+    read: Vec<(u32, Vec<u8>)>,
+}
+
+impl Reader<'_> {
+    fn value(&mut self, Home { segment, at, len }: Home) -> Option<Vec<u8>> {
+        let range = at as usize..at as usize + len as usize;
+        if let Some((_, bytes)) = self.read.iter().find(|(number, _)| *number == segment) {
+            return Some(bytes.get(range)?.to_vec());
+        }
+        let file = File::open(path_of(self.dir, segment)).ok()?;
+        if file.metadata().ok()?.len() > READ_AHEAD_LEN_MAX {
+            let mut value = vec![0; range.len()];
+            file.read_exact_at(&mut value, at.into()).ok()?;
+            return Some(value);
+        }
+        let bytes = fs::read(path_of(self.dir, segment)).ok()?;
+        let value = bytes.get(range).map(<[u8]>::to_vec);
+        self.read.truncate(READ_AHEAD - 1);
+        self.read.insert(0, (segment, bytes));
+        value
+    }
+}
+
 /// What a segment holds beside its changes.
 struct Walked {
     /// Where its batches end.
@@ -277,7 +375,7 @@ struct Walked {
 fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
     let mut damage = None;
     match head_version(bytes) {
-        Some(VERSION) => {}
+        Some(VERSION_MIN..=VERSION) => {}
         Some(other) => return Err(other),
         None if bytes.iter().all(|byte| *byte == 0) => return Ok(Walked { end: SEGMENT_HEAD_LEN, damage }),
         None => damage = Some("its head cannot be read".to_owned()),
@@ -355,16 +453,17 @@ struct BodyWriter<'a> {
     /// Where the next bytes go.
     at: usize,
     /// Changes that are written together.
-    small: Vec<u8>,
+    small: &'a mut Vec<u8>,
     crc: Hasher,
 }
 
 impl BodyWriter<'_> {
-    fn change(&mut self, key: RecordKey, value: Option<&[&[u8]]>) -> io::Result<()> {
+    fn change<'a>(&mut self, key: RecordKey, value: Option<impl Iterator<Item = &'a [u8]> + Clone>) -> io::Result<()> {
+        let len = value.clone().map_or(Ok(DELETE), |pieces| length(len_of(pieces)))?;
         self.small.extend_from_slice(&key.job.to_be_bytes());
         self.small.extend_from_slice(&key.number.to_be_bytes());
-        self.small.extend_from_slice(&value.map_or(DELETE, |pieces| len_of(pieces) as u32).to_be_bytes());
-        for piece in value.unwrap_or_default() {
+        self.small.extend_from_slice(&len.to_be_bytes());
+        for piece in value.into_iter().flatten() {
             if piece.len() < LARGE_LEN {
                 self.small.extend_from_slice(piece);
             } else {
@@ -372,18 +471,19 @@ impl BodyWriter<'_> {
                 self.write(piece)?;
             }
         }
-        Ok(())
+        if self.small.len() < PIECE_LEN { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut small = std::mem::take(&mut self.small);
-        self.write(&small)?;
+        let mut small = std::mem::take(self.small);
+        let written = self.write(&small);
         small.clear();
-        self.small = small;
-        Ok(())
+        *self.small = small;
+        written
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        length(self.at + bytes.len())?;
         self.crc.update(bytes);
         self.file.write_all_at(bytes, self.at as u64)?;
         self.at += bytes.len();
@@ -392,10 +492,10 @@ impl BodyWriter<'_> {
 
     /// Where the body ends, and its CRC. Zeros there say that no batch follows.
     fn finish(mut self) -> io::Result<(usize, u32)> {
-        self.crc.update(&self.small);
+        self.crc.update(self.small);
         let end = self.at + self.small.len();
         self.small.extend_from_slice(&[0; BATCH_HEAD_LEN]);
-        self.file.write_all_at(&self.small, self.at as u64)?;
+        self.file.write_all_at(self.small, self.at as u64)?;
         Ok((end, self.crc.finalize()))
     }
 }
@@ -414,8 +514,29 @@ fn len_crc(segment: u32, len: u32) -> u32 {
     crc32fast::hash(&(u64::from(segment) << 32 | u64::from(len)).to_be_bytes())
 }
 
-fn len_of(pieces: &[&[u8]]) -> usize {
-    pieces.iter().map(|piece| piece.len()).sum()
+fn len_of<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+    pieces.map(<[u8]>::len).sum()
+}
+
+/// A length or a place as it stands in a segment.
+fn length(bytes: usize) -> io::Result<u32> {
+    let fits = u32::try_from(bytes).ok().filter(|len| *len != DELETE);
+    fits.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes are too many for one record"))
+    })
+}
+
+/// How many of these changes go into the next batch, one at least. None is parted from the deletions that follow it.
+fn batch_of(writes: &[Write]) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for write in writes {
+        bytes += CHANGE_HEAD_LEN + write.value.as_ref().map_or(0, RecordBytes::bytes);
+        if bytes > BATCH_LEN_MAX && count > 0 && write.value.is_some() {
+            break;
+        }
+        count += 1;
+    }
+    count
 }
 
 /// What a record takes of its segment.
@@ -447,7 +568,9 @@ fn segments(dir: &Path) -> io::Result<Vec<u32>> {
 /// Opens a segment for writing, with a head and nothing but zeros from `at` on: a write into what is
 /// there already needs no change of the file's length.
 fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path_of(dir, segment))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(private::FILE);
+    let file = options.open(path_of(dir, segment))?;
     if at <= SEGMENT_HEAD_LEN {
         let mut head = [0; SEGMENT_HEAD_LEN];
         head[..4].copy_from_slice(&MAGIC);
@@ -493,7 +616,7 @@ fn remove_spares(dir: &Path) -> io::Result<()> {
 /// Keeps a damaged segment as it was found.
 fn put_aside(dir: &Path, segment: u32) -> io::Result<PathBuf> {
     let damaged = dir.join("damaged");
-    fs::create_dir_all(&damaged)?;
+    private::create_dir(&damaged)?;
     let aside = (0..).map(|count: u32| damaged.join(format!("{segment:08}-{count}.log"))).find(|path| !path.exists());
     let aside = aside.unwrap_or_else(|| damaged.join(format!("{segment:08}.log")));
     fs::copy(path_of(dir, segment), &aside)?;

@@ -31,6 +31,11 @@ impl TestCluster {
     /// A new cluster on a server.
     pub(crate) fn new(server: &TestServer) -> TestCluster {
         let (cluster, deploy_key) = Cluster::generate().unwrap();
+        TestCluster::of(server, cluster, deploy_key)
+    }
+
+    /// A cluster that there is, on a server.
+    pub(crate) fn of(server: &TestServer, cluster: Cluster, deploy_key: DeployKey) -> TestCluster {
         TestCluster { cluster, deploy_key, url: server.url() }
     }
 

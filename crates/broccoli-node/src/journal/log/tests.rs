@@ -337,3 +337,96 @@ fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
     }
     assert!(reused > 5 && torn > 10, "{reused} files used again, {torn} torn batches");
 }
+
+#[test]
+fn a_large_write_takes_no_memory_of_its_size_and_is_read_back() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let value = |job: u64| vec![job as u8; if job.is_multiple_of(100) { 3 << 20 } else { 10_000 + job as usize }];
+    // Each job is 20 KB in pieces that are written together, or 3 MB that are written as they are.
+    let writes: Vec<Write> =
+        (1..4_000).flat_map(|job| [write(job, 0, &value(job)), write(job, 1, &[1; 10_000])]).collect();
+    let bytes: usize = writes.iter().map(|write| write.value.as_ref().map_or(0, RecordBytes::bytes)).sum();
+    assert!(bytes > 180 << 20, "{bytes}");
+    log.commit(&writes).expect("written");
+    assert!(log.buffer.capacity() <= 2 * PIECE_LEN + LARGE_LEN, "{} bytes", log.buffer.capacity());
+    let longest =
+        segments(&dir.0).expect("listed").into_iter().map(|n| path_of(&dir.0, n).metadata().expect("there").len());
+    assert!(
+        longest.max() <= Some((SEGMENT_LEN + BATCH_LEN_MAX + (4 << 20)) as u64),
+        "segments are small enough to be read"
+    );
+    drop(log);
+    let (mut count, log) = (0, dir.sound());
+    for (key, bytes) in log.records() {
+        let expected = if key.number == 0 { value(key.job) } else { vec![1; 10_000] };
+        assert!(bytes == expected, "{key:?}");
+        count += 1;
+    }
+    assert_eq!(count, writes.len());
+}
+
+#[test]
+fn no_change_is_parted_from_the_deletions_that_follow_it() {
+    let large = |job| write(job, 0, &vec![9; BATCH_LEN_MAX / 2 + 1]);
+    assert_eq!(batch_of(&[large(1), delete(1, 1), delete(1, 2), large(2), delete(2, 1)]), 3);
+    assert_eq!(batch_of(&[write(1, 0, &vec![9; BATCH_LEN_MAX + 1]), delete(1, 1), write(2, 0, b"two")]), 2);
+    assert_eq!(batch_of(&[delete(1, 1), delete(1, 2)]), 2);
+}
+
+#[test]
+fn of_a_large_write_that_fails_what_was_written_is_whole() {
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    let large = |job| write(job, 0, &vec![job as u8; BATCH_LEN_MAX - 100]);
+    log.commit(&[large(1), delete(1, 1), large(2), large(3)]).expect("written");
+    drop(log);
+    // As if the power had gone in the middle of the second batch.
+    let path = path_of(&dir.0, 2);
+    let bytes = fs::read(&path).expect("read");
+    fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
+    fs::remove_file(path_of(&dir.0, 3)).expect("removed");
+    let (log, damaged) = dir.open();
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert_eq!(
+        records(&log).into_iter().map(|(job, _, value)| (job, value.len())).collect::<Vec<_>>(),
+        [(1, BATCH_LEN_MAX - 100)]
+    );
+}
+
+#[test]
+fn a_log_whose_folder_is_gone_or_another_one_takes_nothing() {
+    let gone = |log: &mut Log| log.commit(&[write(2, 0, b"two")]).expect_err("nothing is safe").to_string();
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(1, 0, b"one")]).expect("written");
+    fs::remove_dir_all(&dir.0).expect("removed");
+    let text = format!("{} is gone, or another one is in its place: start the node again", dir.0.display());
+    assert_eq!(gone(&mut log), text);
+    fs::create_dir_all(&dir.0).expect("made");
+    fs::write(path_of(&dir.0, 1), "of somebody else").expect("written");
+    assert_eq!(gone(&mut log), text);
+}
+
+#[test]
+fn only_the_owner_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = Dir::new();
+    let mut log = dir.sound();
+    log.commit(&[write(1, 0, b"safe"), write(2, 0, b"torn")]).expect("written");
+    let end = log.at;
+    drop(log);
+    let mut bytes = fs::read(path_of(&dir.0, 1)).expect("read");
+    bytes[end - 1] ^= 1;
+    fs::write(path_of(&dir.0, 1), &bytes).expect("written");
+    let (_log, damaged) = dir.open();
+    assert_eq!(damaged.len(), 1);
+    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    let files = |dir: &Path| {
+        fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    assert_eq!(mode(&dir.0.join("damaged")), 0o700);
+    for path in files(&dir.0).into_iter().chain(files(&dir.0.join("damaged"))).filter(|path| path.is_file()) {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
