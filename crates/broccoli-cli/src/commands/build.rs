@@ -49,6 +49,8 @@ pub(crate) enum BuildError {
     NoTarget,
     /// It does not compile; Cargo has said why.
     Compile,
+    /// It does not compile, and this file lacks `#![no_std]`.
+    Std(PathBuf),
     /// It compiled, but to no module.
     NoModule,
     /// It compiled to several modules, with these names.
@@ -68,6 +70,12 @@ impl fmt::Display for BuildError {
             Self::NoCargo => write!(f, "cargo is not installed: get Rust from https://rustup.rs"),
             Self::NoTarget => write!(f, "Rust cannot build Wasm yet: run `rustup target add {TARGET}`"),
             Self::Compile => write!(f, "the crate does not compile; see above"),
+            Self::Std(path) => write!(
+                f,
+                "the crate does not compile; see above. {} has no `#![no_std]`: make that its first line, as there is no operating \
+                 system where tasks run",
+                path.display()
+            ),
             Self::NoModule => {
                 write!(f, "the crate makes no module: put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml")
             }
@@ -161,13 +169,22 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
         _ => BuildError::Io("cargo".into(), error),
     })?;
     if !output.status.success() {
-        return Err(BuildError::Compile);
+        return Err(why_not(dir));
     }
     let mut modules = modules(&String::from_utf8_lossy(&output.stdout));
     match modules.len() {
         0 => Err(BuildError::NoModule),
         1 => Ok(modules.remove(0)),
         _ => Err(BuildError::Several(modules.into_iter().map(|(name, _)| name).collect())),
+    }
+}
+
+/// The compiler tells of two panic handlers where a crate only lacks a line.
+fn why_not(dir: &Path) -> BuildError {
+    let path = dir.join("src/lib.rs");
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.contains("no_std") => BuildError::Std(path),
+        _ => BuildError::Compile,
     }
 }
 

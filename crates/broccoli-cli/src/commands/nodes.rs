@@ -9,6 +9,7 @@ use broccoli_node::proto::message::{Birth, Vitals};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
+use crate::date::version;
 use crate::exit::Failure;
 use crate::output;
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     } else {
         let headings =
             ["NAME", "STATE", "SLOTS", "RUNNING", "QUEUED", "JOBS", "UP", "SEEN", "LABELS", "VERSION", "MODULES"];
-        output::print(output::table(headings, &rows.iter().map(cells).collect::<Vec<_>>()))
+        output::print_table(headings, rows.iter().map(cells).collect())
     }
 }
 
@@ -99,7 +100,7 @@ fn as_json(row: &Row) -> Value {
 fn cells(row: &Row) -> [String; 11] {
     let vital = |get: fn(&Vitals) -> String| row.vitals.as_ref().map_or_else(|| "-".to_owned(), get);
     let modules = |vitals: &Vitals| {
-        let named = vitals.modules.iter().map(|module| format!("{}@{}", module.name, module.version));
+        let named = vitals.modules.iter().map(|module| format!("{}@{}", module.name, version(module.version)));
         named.collect::<Vec<_>>().join(" ")
     };
     [
