@@ -111,7 +111,6 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
         let elided = elide(ty.to_token_stream());
         quote_spanned!(ty.span()=> <#elided as ::broccoli_sdk::FromCbor<'_>>::decode)
     });
-    let encoded = quote_spanned!(ret_span=> <#ret as ::broccoli_sdk::Return>::encode_return);
     let described = quote_spanned!(ret_span=> <#ret as ::broccoli_sdk::Return>::TYPE);
     let arg_types = types.iter().map(|ty| {
         let elided = elide(ty.to_token_stream());
@@ -138,8 +137,7 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
                 // SAFETY: the host wrote the arguments there, and checked them.
                 let mut args = unsafe { ::broccoli_sdk::rt::args(ptr, len) };
                 #(let #values = #decoded(&mut args);)*
-                let result = #ident(#(#values),*);
-                ::broccoli_sdk::rt::finish(|out| #encoded(result, out))
+                ::broccoli_sdk::rt::finish(#ident(#(#values),*))
             }
         };
     })

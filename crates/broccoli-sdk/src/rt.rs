@@ -3,7 +3,7 @@
 use broccoli_abi::{DOC_LEN_MAX, NAME_LEN_MAX, TYPE_LEN_MAX};
 
 #[cfg(target_arch = "wasm32")]
-use crate::{Decoder, Encoder};
+use crate::{Decoder, Encoder, Return};
 
 /// The section `broccoli.abi`.
 #[cfg(target_arch = "wasm32")]
@@ -152,12 +152,12 @@ pub unsafe fn args<'a>(ptr: *const u8, len: usize) -> Decoder<'a> {
     args
 }
 
-/// Has the task's result encoded, where the host reads it; `encode` says whether it was a value.
+/// Encodes what the task returned, where the host reads it.
 #[cfg(target_arch = "wasm32")]
 #[must_use]
-pub fn finish(encode: impl FnOnce(&mut Encoder) -> bool) -> i64 {
+pub fn finish(value: impl Return) -> i64 {
     let mut out = Encoder::new();
-    let err = !encode(&mut out);
+    let err = !value.encode_return(&mut out);
     // The arena keeps the body until the next reset.
     let body = out.into_bytes().leak();
     let (ptr, len) = (body.as_ptr() as u32, body.len() as u32);

@@ -12,6 +12,7 @@ use broccoli_node::abi::Function;
 use broccoli_node::wasm::{Engine, Limits, LoadError};
 use serde_json::Value;
 
+use crate::connect::variable;
 use crate::exit::Failure;
 use crate::output;
 
@@ -164,6 +165,10 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     if !has_flags(dir) {
         cargo.args(["--config", &flags_setting()]);
     }
+    // Cargo joins both lists.
+    if let Some(setting) = places_setting(dir) {
+        cargo.args(["--config", &setting]);
+    }
     let output = cargo.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BuildError::NoCargo,
         _ => BuildError::Io("cargo".into(), error),
@@ -199,6 +204,27 @@ fn flags_setting() -> String {
     format!("target.{TARGET}.rustflags = {}", list.lines().map(str::trim).collect::<String>())
 }
 
+/// Flags as one `key = value`, by which the places of panics in a module are the same on each machine: with rustup's component
+/// rust-src, the compiler names the folder of the standard library's sources, and crates that were fetched are in Cargo's.
+fn places_setting(dir: &Path) -> Option<String> {
+    let answer = |args: &[&str]| {
+        let output = Command::new("rustc").args(args).current_dir(dir).output().ok()?;
+        output.status.success().then(|| String::from_utf8(output.stdout).ok())?
+    };
+    let sources = Path::new(answer(&["--print", "sysroot"])?.trim()).join("lib/rustlib/src/rust");
+    let version = answer(&["-vV"])?;
+    let hash = version.lines().find_map(|line| line.strip_prefix("commit-hash: "))?.to_owned();
+    let of_user = || Some(std::env::home_dir()?.join(".cargo"));
+    let cargo = variable("CARGO_HOME").map(PathBuf::from).or_else(of_user)?;
+    Some(places(&[(&cargo, "/cargo".into()), (&sources, format!("/rustc/{hash}"))]))
+}
+
+fn places(places: &[(&Path, String)]) -> String {
+    let flag =
+        |(from, to): &(&Path, String)| Value::from(format!("--remap-path-prefix={}={to}", from.display())).to_string();
+    format!("target.{TARGET}.rustflags = [{}]", places.iter().map(flag).collect::<Vec<_>>().join(", "))
+}
+
 /// Every module among the artifacts that Cargo reports, one JSON object a line.
 fn modules(report: &str) -> Vec<(String, PathBuf)> {
     let artifacts = report.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -226,6 +252,16 @@ mod tests {
         assert!(setting.starts_with(expected), "{setting}");
         assert!(setting.ends_with("\"-Clink-arg=--initial-heap=2048\",]"), "{setting}");
         assert_eq!(CARGO_CONFIG.matches("\n  \"-C").count(), setting.matches("\"-C").count());
+    }
+
+    #[test]
+    fn places_are_the_same_everywhere() {
+        let setting =
+            places(&[(Path::new("/home/me/.cargo"), "/cargo".into()), (Path::new("/a \"b\""), "/rustc/0f".into())]);
+        assert_eq!(
+            setting,
+            r#"target.wasm32-unknown-unknown.rustflags = ["--remap-path-prefix=/home/me/.cargo=/cargo", "--remap-path-prefix=/a \"b\"=/rustc/0f"]"#
+        );
     }
 
     #[test]

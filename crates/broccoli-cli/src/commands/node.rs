@@ -45,10 +45,13 @@ pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> 
         _ => common.server(&cluster),
     };
     let shown = server.clone();
-    let resident = Resident::start(args.node, cluster.clone(), server, &shown, common.is_verbose())?;
+    // With the server by which this machine reaches it.
+    let kept = Cluster { server: Some(server.clone()), ..cluster.clone() };
+    let resident = Resident::start(args.node, cluster, server, &shown, common.is_verbose())?;
     let keep = || {
-        if token.is_some() {
-            keep(common, &cluster);
+        // A node that ends with its parent is not what the machine has joined with: the demo starts such.
+        if token.is_some() && !args.attended {
+            keep(common, &kept);
         }
         None
     };
