@@ -26,23 +26,26 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// Said to clients and nodes alike, since both are told the same by another key.
 pub(crate) const FOREIGN_KEY: &str = "cannot read this cluster's traffic: it is sealed with another key";
 
+/// Where the help of a command lists them.
+const GLOBAL: &str = "Options of every command";
+
 /// Options that every command has.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Common {
     /// File with the cluster's id and key; default: broccoli/cluster.json in the configuration directory
     /// [env: BROCCOLI_CLUSTER]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     cluster: Option<PathBuf>,
     /// MQTT server, `mqtt://user:password@host:port` (password and port may be left out), or @FILE, which holds one;
     /// default: that of `broccoli up` if it runs here, else the one that the cluster file names, else this machine
     /// [env: BROCCOLI_SERVER]
-    #[arg(long, global = true, value_name = "URL", value_parser = server_url)]
+    #[arg(long, global = true, value_name = "URL", value_parser = server_url, help_heading = GLOBAL)]
     server: Option<ServerUrl>,
     /// The server that the environment names.
     #[arg(skip)]
     usual_server: Option<ServerUrl>,
     /// Tell on stderr what happens in the cluster
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     verbose: bool,
 }
 

@@ -73,7 +73,7 @@ async fn wrong_use_is_found_without_a_cluster() {
     assert!(refused.stderr.contains("add a unit: 30s, 30ms, 30m, 30h or 30d"), "{refused:?}");
     home.run(&["node", "--join", "nonsense"])
         .await
-        .fails(2, "error: this is not a join token; `broccoli up` prints the command that joins, with its token\n");
+        .fails(2, "error: this is not a join token: `broccoli token` prints one where the cluster runs\n");
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ on_both_servers! {
 async fn what_is_no_token_is_refused() {
     let home = Home::new();
     let ended = finish_with_input(home.command(&["node", "--join", "-"]), "").await;
-    ended.fails(2, "error: this is not a join token; `broccoli up` prints the command that joins, with its token\n");
+    ended.fails(2, "error: this is not a join token: `broccoli token` prints one where the cluster runs\n");
 }
 
 #[tokio::test]

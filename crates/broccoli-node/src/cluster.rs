@@ -82,7 +82,7 @@ impl fmt::Display for ClusterError {
                 write!(f, "{} belongs to another cluster: its modules would be refused by every node", path.display())
             }
             ClusterError::BadToken => {
-                f.write_str("this is not a join token; `broccoli up` prints the command that joins, with its token")
+                f.write_str("this is not a join token: `broccoli token` prints one where the cluster runs")
             }
             ClusterError::NoEntropy(error) => write!(f, "the system gives no random numbers: {error}"),
         }

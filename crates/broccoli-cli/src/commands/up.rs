@@ -77,7 +77,7 @@ fn join(cluster: &Cluster, far: &ServerUrl) -> String {
         return "join another machine:  `broccoli token` prints what `broccoli node --join` asks for there".into();
     }
     let token = cluster.token(far);
-    format!("join another machine:  broccoli node --join -  and paste there, as a password is: {token}")
+    format!("join another machine:  broccoli node --join -  and paste this secret there: {token}")
 }
 
 #[cfg(feature = "embedded-server")]
