@@ -98,9 +98,11 @@ fn watch(name: &str, mut guest: Guest) -> Result {
 pub(crate) fn build() -> Result<PathBuf> {
     tools::rust_targets(&[TARGET])?;
     let target = target_dir()?;
+    // Cargo tells what it compiles.
+    eprintln!("building the node for QEMU's RISC-V machine: some minutes at the first time");
     let mut cargo = command("cargo");
     cargo.current_dir(in_root("firmware/qemu-virt"));
-    run_command(cargo.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&target))?;
+    run_command(cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target))?;
     Ok(target.join(TARGET).join("release/qemu-virt"))
 }
 
@@ -159,7 +161,8 @@ impl Place {
         let default = || folder.map(|folder| folder.join("broccoli/cluster.json"));
         let file = variable("BROCCOLI_CLUSTER").map(PathBuf::from).or_else(default);
         let file = file.ok_or("there is no home directory: name the cluster file in BROCCOLI_CLUSTER")?;
-        Place::new(&file, variable("BROCCOLI_SERVER").as_deref())
+        let of_up = || left_by_up(&fs::read_to_string(&file).ok()?, &fs::read_to_string(beside(&file)).ok()?);
+        Place::new(&file, variable("BROCCOLI_SERVER").or_else(of_up).as_deref())
     }
 
     /// What a guest reads at its start: see `settings.rs` of broccoli-embassy.
@@ -173,6 +176,20 @@ impl Place {
             credentials.unwrap_or_default()
         )
     }
+}
+
+/// Where `broccoli up` leaves its address: see `connect.rs` of broccoli-cli.
+fn beside(cluster_file: &Path) -> PathBuf {
+    let mut name = cluster_file.as_os_str().to_owned();
+    name.push(".up");
+    name.into()
+}
+
+/// The server of this cluster's `broccoli up`, if it runs here.
+fn left_by_up(cluster: &str, left: &str) -> Option<String> {
+    let runs = Path::new("/proc").join(field(left, "pid")?).exists();
+    let is_ours = field(left, "cluster")? == field(cluster, "cluster")?;
+    field(left, "server").filter(|_| runs && is_ours).map(str::to_owned)
 }
 
 /// One machine that runs a node. It ends with the value, and with this program.
@@ -303,6 +320,18 @@ mod tests {
         assert_eq!(plain("mqtt://pi.local:x"), None);
         let credentials = Some(("a b".to_owned(), "p@:".to_owned()));
         assert_eq!(server("mqtt://a%20b:p%40%3a@h:1"), Some(("h:1".to_owned(), credentials)));
+    }
+
+    #[test]
+    fn what_a_running_up_has_left_is_found() {
+        let left = |cluster: &str, pid: u32| {
+            format!("{{\"cluster\": \"{cluster}\", \"pid\": \"{pid}\", \"server\": \"mqtt://127.0.0.1:7\"}}")
+        };
+        let found = |cluster, pid| left_by_up("{\"cluster\": \"c1\"}", &left(cluster, pid));
+        assert_eq!(found("c1", std::process::id()).as_deref(), Some("mqtt://127.0.0.1:7"));
+        assert_eq!(found("c2", std::process::id()), None);
+        // No process has this number.
+        assert_eq!(found("c1", u32::MAX), None);
     }
 
     #[test]

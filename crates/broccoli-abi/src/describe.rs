@@ -113,6 +113,15 @@ pub enum DescribeError {
     DocTooLong(String),
     /// An argument of this function has a type that may fail.
     FallibleArg(String),
+    /// An argument, or the result, has a type that is none.
+    Type {
+        /// Name of the function.
+        function: String,
+        /// Name of the argument; none for the result.
+        arg: Option<String>,
+        /// What stands there instead of a type.
+        text: String,
+    },
 }
 
 impl fmt::Display for DescribeError {
@@ -127,11 +136,36 @@ impl fmt::Display for DescribeError {
                 write!(f, "the documentation of {name} is longer than {DOC_LEN_MAX} bytes")
             }
             Self::FallibleArg(name) => write!(f, "an argument of {name} has a `!` type"),
+            Self::Type { function, arg: Some(arg), text } => {
+                write!(f, "argument {arg} of {function} has the type {text:?}, {NO_TYPE}")
+            }
+            Self::Type { function, arg: None, text } => {
+                write!(f, "the result of {function} has the type {text:?}, {NO_TYPE}")
+            }
         }
     }
 }
 
 impl core::error::Error for DescribeError {}
+
+const NO_TYPE: &str =
+    "which is none: there are i8 to u64, f32, f64, num, bool, str, bytes, null, any, [T], ?T, (A,B) and {T}";
+
+/// The first type in a malformed description that is none.
+fn bad_type(item: &[u8]) -> Option<DescribeError> {
+    let mut decoder = minicbor::Decoder::new(item);
+    decoder.array().ok()?;
+    let function: String = decoder.str().ok()?.into();
+    let bad = |text: &str| Type::parse(text).is_err().then(|| text.to_string());
+    for _ in 0..decoder.array().ok()?? {
+        decoder.array().ok()?;
+        let arg: String = decoder.str().ok()?.into();
+        if let Some(text) = bad(decoder.str().ok()?) {
+            return Some(DescribeError::Type { function, arg: Some(arg), text });
+        }
+    }
+    bad(decoder.str().ok()?).map(|text| DescribeError::Type { function, arg: None, text })
+}
 
 impl Function {
     /// Decodes the content of the section `broccoli.tasks`: a CBOR sequence, one item a function.
@@ -146,7 +180,8 @@ impl Function {
                 return Err(DescribeError::TooManyFunctions);
             }
             let item = reader.item().map_err(|e| DescribeError::Cbor(e.to_string()))?;
-            let function: Self = minicbor::decode(item).map_err(|e| DescribeError::Cbor(e.to_string()))?;
+            let malformed = |error: minicbor::decode::Error| DescribeError::Cbor(error.to_string());
+            let function: Self = minicbor::decode(item).map_err(|e| bad_type(item).unwrap_or_else(|| malformed(e)))?;
             function.validate()?;
             if functions.iter().any(|f| f.name == function.name) {
                 return Err(DescribeError::Duplicate(function.name));
@@ -624,6 +659,24 @@ mod tests {
         for text in ["[i64]", "?str", "(i64,[str],{any})", "{?f64}", "!null", "!(num)", "??u8"] {
             assert_eq!(ty(text).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_place() {
+        let section = |arg: &str, ret: &str| {
+            let mut out = Vec::new();
+            let mut encoder = minicbor::Encoder::new(&mut out);
+            let written = encoder.array(4).unwrap().str("soil").unwrap().array(2).unwrap();
+            let written = written.array(2).unwrap().str("bed").unwrap().str("u32").unwrap();
+            let written = written.array(2).unwrap().str("at").unwrap().str(arg).unwrap();
+            written.str(ret).unwrap().str("").unwrap();
+            Function::decode_section(&out).map(|functions| functions.len()).map_err(|error| error.to_string())
+        };
+        let told = |what: &str| Err(format!("{what}, {NO_TYPE}"));
+        assert_eq!(section("Reading", "null"), told("argument at of soil has the type \"Reading\""));
+        assert_eq!(section("", "null"), told("argument at of soil has the type \"\""));
+        assert_eq!(section("str", "[i65]"), told("the result of soil has the type \"[i65]\""));
+        assert_eq!(section("str", "[i64]"), Ok(1));
     }
 
     #[test]

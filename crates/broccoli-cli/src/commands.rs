@@ -18,5 +18,6 @@ pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod run;
+pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod wordcount;

@@ -1,14 +1,18 @@
 //! Which cluster, which server, and a session with it.
 //!
-//! Owns the search for the cluster file and for the server, and the wait until a node that takes
-//! jobs has answered. Never retries for ever: a client that cannot get through says why and ends.
+//! Owns the search for the cluster file and for the server, what `up` leaves behind for it, and the wait until a node that
+//! takes jobs has answered. Never retries for ever: a client that cannot get through says why and ends.
 
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broccoli_node::cluster::{ClusterError, deploy_key_path, readable_by_others};
-use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
+use broccoli_node::mqtt::{DisconnectReason, ServerUrl, UrlError};
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle, StartError};
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,22 +21,33 @@ use crate::output;
 
 /// How long a client looks for a node that takes jobs.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
+/// The nodes that are there are known within this time.
+const MEET_MAX: Duration = Duration::from_secs(1);
 /// How long a client that ends may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// Said to clients and nodes alike, since both are told the same by another key.
 pub(crate) const FOREIGN_KEY: &str = "cannot read this cluster's traffic: it is sealed with another key";
 
+/// Where the help of a command lists them.
+const GLOBAL: &str = "Options of every command";
+
 /// Options that every command has.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Common {
     /// File with the cluster's id and key; default: broccoli/cluster.json in the configuration directory
-    #[arg(long, global = true, value_name = "FILE", env = "BROCCOLI_CLUSTER")]
+    /// [env: BROCCOLI_CLUSTER]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     cluster: Option<PathBuf>,
-    /// MQTT server, `mqtt://user:password@host:port` (password and port may be left out); default: the one that the cluster file names, else this machine
-    #[arg(long, global = true, value_name = "URL", env = "BROCCOLI_SERVER", hide_env_values = true)]
+    /// MQTT server, `mqtt://user:password@host:port` (password and port may be left out), or @FILE, which holds one;
+    /// default: that of `broccoli up` if it runs here, else the one that the cluster file names, else this machine
+    /// [env: BROCCOLI_SERVER]
+    #[arg(long, global = true, value_name = "URL", value_parser = server_url, help_heading = GLOBAL)]
     server: Option<ServerUrl>,
+    /// The server that the environment names.
+    #[arg(skip)]
+    usual_server: Option<ServerUrl>,
     /// Tell on stderr what happens in the cluster
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     verbose: bool,
 }
 
@@ -44,6 +59,25 @@ pub(crate) fn warn_if_open(path: &Path) {
 }
 
 impl Common {
+    /// As a command line says that is not complete yet; what cannot be used is left out.
+    pub(crate) fn named(cluster: Option<OsString>, server: Option<OsString>) -> Common {
+        let server = server.and_then(|text| server_url(text.to_str()?).ok());
+        Common { cluster: cluster.map(PathBuf::from), server, usual_server: None, verbose: false }
+    }
+
+    /// The same, where nothing was told on the command line as the environment has it. A variable that is empty is not set.
+    ///
+    /// # Errors
+    /// If a variable has no meaning.
+    pub(crate) fn with_environment(mut self) -> Result<Common, Failure> {
+        self.cluster = self.cluster.or_else(|| variable("BROCCOLI_CLUSTER").map(PathBuf::from));
+        if let (None, Some(text)) = (&self.server, variable("BROCCOLI_SERVER")) {
+            let url = text.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(server_url);
+            self.usual_server = Some(url.map_err(|error| Failure::usage(format_args!("BROCCOLI_SERVER: {error}")))?);
+        }
+        Ok(self)
+    }
+
     /// The cluster file that counts.
     ///
     /// # Errors
@@ -111,13 +145,31 @@ impl Common {
 
     /// The server that was named on the command line or in the environment.
     pub(crate) fn named_server(&self) -> Option<ServerUrl> {
-        self.server.clone()
+        self.server.clone().or_else(|| self.usual_server.clone())
     }
 
-    /// The server of a cluster: as named, as its file says, or on this machine.
+    /// Whether only the environment names a server.
+    #[cfg(feature = "embedded-server")]
+    pub(crate) fn has_usual_server(&self) -> bool {
+        self.server.is_none() && self.usual_server.is_some()
+    }
+
+    /// The server of a cluster: as named, where `up` runs, as the cluster's file says, or on this machine.
     pub(crate) fn server(&self, cluster: &Cluster) -> ServerUrl {
         let local = || ServerUrl::new("127.0.0.1", DEFAULT_PORT);
-        self.named_server().or_else(|| cluster.server.clone()).unwrap_or_else(local)
+        let of_up = || Some(self.running_up(cluster)?.near);
+        self.named_server().or_else(of_up).or_else(|| cluster.server.clone()).unwrap_or_else(local)
+    }
+
+    /// The same as other machines are to reach it.
+    pub(crate) fn server_for_others(&self, cluster: &Cluster) -> ServerUrl {
+        let of_up = || Some(self.running_up(cluster)?.far);
+        self.named_server().or_else(of_up).unwrap_or_else(|| self.server(cluster))
+    }
+
+    /// What the `up` of this cluster has left, if it runs here.
+    fn running_up(&self, cluster: &Cluster) -> Option<UpFile> {
+        UpFile::read(&self.cluster_path().ok()?, cluster)
     }
 
     /// Whether to tell everything.
@@ -136,13 +188,118 @@ impl Common {
     }
 }
 
+/// A server as it is told: its URL, or a file with one, so that the password stands in no list of processes.
+fn server_url(text: &str) -> Result<ServerUrl, String> {
+    match text.strip_prefix('@') {
+        Some(path) => {
+            let text = read_line(Path::new(path)).map_err(|error| format!("cannot read {path}: {error}"))?;
+            text.parse().map_err(|error| format!("{path}: {error}"))
+        }
+        None => text.parse().map_err(|error: UrlError| error.to_string()),
+    }
+}
+
+/// Longest secret that is read from a file or standard input, in bytes.
+pub(crate) const SECRET_BYTES_MAX: u64 = 4_096;
+
+/// The first line of a small file, without the mark that some editors begin it with.
+pub(crate) fn read_line(path: &Path) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(File::open(path)?.take(SECRET_BYTES_MAX)).read_line(&mut line)?;
+    Ok(line.trim_start_matches('\u{feff}').trim().to_owned())
+}
+
+/// A variable of the environment; one that is empty counts as not set.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// What a running `up` leaves beside the cluster file, so that other commands of this user find its server wherever it listens:
+/// a JSON object in FILE.up, readable by its owner only, as an address may have a password in it.
+#[derive(Clone, Debug)]
+pub(crate) struct UpFile {
+    /// The server as this machine reaches it.
+    pub(crate) near: ServerUrl,
+    /// The server as other machines reach it.
+    pub(crate) far: ServerUrl,
+}
+
+impl UpFile {
+    fn path(cluster_path: &Path) -> PathBuf {
+        let mut name = cluster_path.as_os_str().to_owned();
+        name.push(".up");
+        name.into()
+    }
+
+    /// What is there is a hint: nothing else depends on it.
+    fn read(cluster_path: &Path, cluster: &Cluster) -> Option<UpFile> {
+        let text = fs::read_to_string(UpFile::path(cluster_path)).ok()?;
+        let json: Value = serde_json::from_str(&text).ok()?;
+        let url = |name: &str| json[name].as_str()?.parse().ok();
+        // The file of an earlier cluster may be left.
+        let is_ours = json["cluster"].as_str() == Some(cluster.id.as_str());
+        // One that was killed has not taken it away.
+        let runs = json["pid"]
+            .as_str()
+            .is_some_and(|pid| !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists());
+        (is_ours && runs).then_some(UpFile { near: url("server")?, far: url("server_for_others")? })
+    }
+
+    /// Leaves it until the guard is dropped.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn leave(&self, cluster_path: &Path, cluster: &Cluster) -> io::Result<UpGuard> {
+        let path = UpFile::path(cluster_path);
+        let json = json!({
+            "cluster": cluster.id.as_str(),
+            "server": self.near.to_url_with_password(),
+            "server_for_others": self.far.to_url_with_password(),
+            "pid": std::process::id().to_string(),
+        });
+        let text = format!("{json:#}\n");
+        let mut beside = path.clone().into_os_string();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        let written = write_private(&beside, &text).and_then(|()| fs::rename(&beside, &path));
+        written.inspect_err(|_| {
+            // It is of no use to anybody.
+            let _ = fs::remove_file(&beside);
+        })?;
+        Ok(UpGuard { path, text })
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+/// Takes away what `up` has left, when it ends.
+pub(crate) struct UpGuard {
+    path: PathBuf,
+    text: String,
+}
+
+impl Drop for UpGuard {
+    fn drop(&mut self) {
+        // A later `up` may have put its own there.
+        if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// The port of an MQTT server that names none.
 pub(crate) const DEFAULT_PORT: u16 = 1883;
 
 /// Our directory in one of the user's base directories, which a variable names or home holds.
-pub(crate) fn directory(variable: &str, in_home: &str) -> Option<PathBuf> {
-    let named = |name: &str| std::env::var_os(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
-    let base = named(variable).or_else(|| Some(named("HOME")?.join(in_home)))?;
+pub(crate) fn directory(base: &str, in_home: &str) -> Option<PathBuf> {
+    let named = |name: &str| variable(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
+    let base = named(base).or_else(|| Some(named("HOME")?.join(in_home)))?;
     Some(base.join("broccoli"))
 }
 
@@ -203,6 +360,11 @@ impl Session {
             let id = self.cluster.id;
             format!("no node of cluster {id} answers on {server}: start one with `broccoli up` or `broccoli node`")
         })))
+    }
+
+    /// Waits until all nodes that are there are known: they answer one after the other.
+    pub(crate) async fn meet_all(&self) {
+        self.node.meet_all(MEET_MAX).await;
     }
 
     /// The next thing that happens in the cluster; none if the client has stopped.

@@ -1,11 +1,11 @@
-//! Times as people write them: `500ms`, `30s`, `2m`, `1h`.
+//! Times as people write them: `500ms`, `30s`, `2m`, `1h`, `1d`.
 
 use std::time::Duration;
 
 /// Longer than anybody waits, and far from every overflow.
 const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
 
-/// Reads a time: a number and one of the units `ms`, `s`, `m`, `h`.
+/// Reads a time: a number and one of the units `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
 /// How to write it.
@@ -17,13 +17,14 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        "" => return Err(format!("add a unit: {text}s, {text}ms, {text}m or {text}h")),
-        _ => return Err("write a number and one of the units ms, s, m, h, such as 30s".into()),
+        "d" => 24.0 * 3600.0,
+        "" => return Err(format!("add a unit: {text}s, {text}ms, {text}m, {text}h or {text}d")),
+        _ => return Err("write a number and one of the units ms, s, m, h, d, such as 30s".into()),
     };
     let number: f64 = number.parse().map_err(|_| "write a number and a unit, such as 30s".to_owned())?;
     let seconds = number * factor;
     if seconds > SECONDS_MAX {
-        return Err("at most a year (8784h)".into());
+        return Err("at most a year (366d)".into());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
@@ -46,8 +47,9 @@ mod tests {
         assert_eq!(ms("1.5s"), Ok(1_500));
         assert_eq!(ms("2m"), Ok(120_000));
         assert_eq!(ms("1h"), Ok(3_600_000));
-        assert_eq!(ms("30"), Err("add a unit: 30s, 30ms, 30m or 30h".into()));
-        for bad in ["", "s", "-1s", "1.2.3s", "1 s", "1d", "9999999h"] {
+        assert_eq!(ms("1d"), Ok(86_400_000));
+        assert_eq!(ms("30"), Err("add a unit: 30s, 30ms, 30m, 30h or 30d".into()));
+        for bad in ["", "s", "-1s", "1.2.3s", "1 s", "1w", "9999999h"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -4,6 +4,10 @@
 
 use std::fmt::Display;
 
+use broccoli_node::text::SyntaxError;
+
+use crate::output::plain;
+
 /// What the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -32,13 +36,19 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     /// The code to exit with.
     pub(crate) exit: Exit,
-    /// What went wrong and what to do next; empty if there is nobody to tell.
+    /// What went wrong and what to do next, [`plain`]; empty if there is nobody to tell.
     pub(crate) message: String,
 }
 
 impl Failure {
     fn new(exit: Exit, message: impl Display) -> Failure {
-        Failure { exit, message: message.to_string() }
+        Failure { exit, message: plain(&message.to_string()) }
+    }
+
+    /// Exit code 2, with the line of the text and the place in it.
+    pub(crate) fn syntax(error: &SyntaxError) -> Failure {
+        let text = error.to_string();
+        Failure { exit: Exit::Usage, message: text.lines().map(plain).collect::<Vec<_>>().join("\n") }
     }
 
     /// Exit code 1.

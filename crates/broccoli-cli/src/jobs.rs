@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use broccoli_node::core::{Limits, Node};
+use broccoli_node::json::{self, Lossy};
 use broccoli_node::proto::message::{JobNews, Refusal};
 use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
 use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::connect::Session;
 use crate::duration;
 use crate::exit::Failure;
+use crate::function;
 use crate::output::{self, Progress};
 
 /// What a packet with a canvas in it has besides.
@@ -37,8 +39,17 @@ pub(crate) fn canvas_bytes_max() -> usize {
 /// # Errors
 /// With exit code 2: what a node would refuse it for.
 pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Failure> {
-    let plan = session.node.check(canvas.clone()).await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
-    plan.map(|_| ()).map_err(Failure::usage)
+    let check = || async {
+        let canvas = canvas.clone();
+        let checked = session.node.query(move |node: &Node| function::check(node, &canvas)).await;
+        checked.ok_or_else(|| Failure::failed(JobError::Stopped))
+    };
+    if check().await?.is_ok() {
+        return Ok(());
+    }
+    // A function of a node that has not been heard of yet, maybe.
+    session.meet_all().await;
+    check().await?.map_err(Failure::usage)
 }
 
 /// Submits a checked canvas and waits for its result, at most as long as `limit` says.
@@ -109,6 +120,19 @@ pub(crate) async fn follow(
     outcome
 }
 
+/// A result as JSON on one line. Whoever asked is told if something in it stands for what JSON cannot express: the job has
+/// succeeded all the same.
+///
+/// # Errors
+/// If it is no value at all.
+pub(crate) fn as_json(result: &Cbor) -> Result<String, Failure> {
+    let Lossy { json, lost } = json::to_json_lossy(result).map_err(Failure::failed)?;
+    if let Some(lost) = lost {
+        output::note(format_args!("{lost}: {}", lost.stand_in()));
+    }
+    Ok(json)
+}
+
 /// Why something that was asked of a job by its id could not be done, and how to exit then.
 pub(crate) fn failure(error: JobError) -> Failure {
     match error {
@@ -126,6 +150,10 @@ pub(crate) fn failure(error: JobError) -> Failure {
 pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Failure> {
     let origin = job.origin;
     let alive = move |state: &Node| state.members().any(|(name, member)| name == origin && member.alive);
+    if session.node.query(alive).await == Some(true) {
+        return Ok(());
+    }
+    session.meet_all().await;
     if session.node.query(alive).await == Some(true) {
         return Ok(());
     }

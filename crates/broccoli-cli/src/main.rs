@@ -6,10 +6,14 @@
 
 mod board;
 mod commands;
+mod complete;
 mod connect;
+mod date;
 mod duration;
 mod exit;
+mod function;
 mod jobs;
+mod misuse;
 mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]
@@ -18,13 +22,14 @@ mod size;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 #[cfg(feature = "flash")]
 use crate::commands::flash;
 use crate::commands::{
     build, call, completions, demo, deploy, drain, functions, init, jobs as listing, new, node, nodes, result, retry,
-    revoke, run, up, wordcount,
+    revoke, run, token, up, wordcount,
 };
 use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
@@ -83,13 +88,19 @@ enum Command {
     Demo,
     /// Make the keys of a new cluster
     Init(init::InitArgs),
+    /// Print the token with which another machine joins: a secret
+    Token,
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
-    let Cli { common, command } = Cli::try_parse().unwrap_or_else(|error| connect::without_password(error).exit());
-    let exit = match dispatch(&common, command) {
+    // A shell that completes a command line ends here: see `commands::completions`.
+    CompleteEnv::with_factory(Cli::command).complete();
+    let Cli { common, command } =
+        Cli::try_parse().unwrap_or_else(|error| connect::without_password(misuse::explain(error)).exit());
+    let done = common.with_environment().and_then(|common| dispatch(&common, command));
+    let exit = match done {
         Ok(()) => Exit::Done,
         Err(Failure { exit, message }) => {
             if !message.is_empty() {
@@ -122,6 +133,7 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Flash(args) => flash::run(common, args),
         Command::Demo => in_runtime(demo::run(common)),
         Command::Init(args) => init::run(common, args),
+        Command::Token => token::run(common),
         Command::Completions(args) => completions::run(&args),
     }
 }

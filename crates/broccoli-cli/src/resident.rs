@@ -11,6 +11,7 @@ use std::time::Duration;
 use broccoli_node::core::{Limits, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::proto::NodeId;
+use broccoli_node::proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,7 @@ pub(crate) struct NodeOptions {
     #[arg(long)]
     slots: Option<u16>,
     /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
-    #[arg(long = "label", value_name = "K=V")]
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<String>,
     /// What tasks may switch and read: simulated, linux, linux:CHIP (a GPIO character device such as gpiochip0) or none;
     /// default: linux where there is such a device, else none
@@ -67,6 +68,12 @@ pub(crate) struct NodeOptions {
     /// How long results of ended jobs are kept
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "24h")]
     keep_results: Duration,
+}
+
+/// A label or capability as it can be asked for.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    let hint = format!("write led or room=kitchen: no spaces, nothing empty, at most {LABEL_BYTES_MAX} bytes");
+    if is_label(text) { Ok(text.to_owned()) } else { Err(hint) }
 }
 
 impl NodeOptions {
@@ -156,18 +163,18 @@ impl Resident {
     }
 
     /// Runs until it is told to leave; `also` is another reason to. Prints the line `ready` and what
-    /// follows it once work can be submitted.
+    /// `when_ready` says once work can be submitted.
     ///
     /// # Errors
     /// If the server refuses the node at its start, or its name is taken.
     pub(crate) async fn run(
         mut self,
-        after_ready: Option<String>,
+        when_ready: impl FnOnce() -> Option<String>,
         also: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
         let mut also = pin!(also);
         let lived = tokio::select! {
-            lived = self.live(after_ready) => lived,
+            lived = self.live(when_ready) => lived,
             asked = asked_to_leave() => match asked {
                 Ok(()) => self.drain(also).await,
                 failed => failed,
@@ -187,9 +194,9 @@ impl Resident {
         }
     }
 
-    async fn live(&mut self, after_ready: Option<String>) -> Result<(), Failure> {
+    async fn live(&mut self, when_ready: impl FnOnce() -> Option<String>) -> Result<(), Failure> {
         self.connect().await?;
-        let after = after_ready.map(|line| format!("\n{line}")).unwrap_or_default();
+        let after = when_ready().map(|line| format!("\n{line}")).unwrap_or_default();
         // A node outlives whoever read its output.
         let _ = output::print(format_args!("ready  {}{after}", self.title));
         while let Some(event) = self.event().await? {

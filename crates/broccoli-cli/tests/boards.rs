@@ -29,7 +29,7 @@ on_both_servers! {
         assert_eq!(everywhere, "{\"pi-2\": true, \"pi-3\": false}\n");
         let failed = cluster.run(&["run", "board.gpio_read(40).set(on='pi-3')"]).await;
         assert_eq!(failed.code, Some(1));
-        let text = "error: board.gpio_read: no pin 40: this board has 0 to 27 (task 0, attempt 1 on pi-3)\n";
+        let text = "error: board.gpio_read: no pin 40: this board has 0 to 27 (step 0, attempt 1 on pi-3)\n";
         assert_eq!(failed.stderr, text);
         let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
         assert_eq!(nodes[1]["labels"], json!(["led", "gpio", "adc", "temp"]));

@@ -40,7 +40,10 @@ on_both_servers! {
 async fn what_is_no_module_is_refused_here() {
     let cluster = support::Cluster::embedded().await;
     cluster.home.write("text.wasm", "no module");
-    cluster.run(&["deploy", "text.wasm"]).await.fails(2, "error: nodes would refuse text: this is not a Wasm module\n");
+    cluster
+        .run(&["deploy", "text.wasm"])
+        .await
+        .fails(2, "error: text.wasm is no Wasm module: deploy FILE.wasm, or the folder of a crate of functions\n");
     cluster
         .run(&["deploy", "missing.wasm"])
         .await
@@ -55,6 +58,26 @@ async fn what_is_no_module_is_refused_here() {
         .run(&["deploy", "empty"])
         .await
         .fails(2, "error: empty holds no Cargo.toml: `broccoli new DIR` writes a task crate\n");
+}
+
+#[tokio::test]
+async fn source_is_told_from_modules() {
+    let cluster = support::Cluster::embedded().await;
+    cluster.run(&["new", "garden"]).await.ok();
+    let rust = "is Rust source: deploy the folder of its crate: broccoli deploy";
+    let fails = async |file: &str, what: &str| {
+        cluster.run(&["deploy", file]).await.fails(2, &format!("error: {file} {what}\n"));
+    };
+    fails("garden/src/lib.rs", &format!("{rust} garden")).await;
+    fails("garden/Cargo.toml", "is no module: deploy the folder of its crate: broccoli deploy garden").await;
+    fails("alone.rs", "is Rust source: `broccoli new DIR` writes a crate to put it into").await;
+    let python = "is Python, which cannot be deployed: functions are written in Rust (`broccoli new DIR`) or in any language \
+                  that compiles to Wasm";
+    fails("hello.py", python).await;
+    fails("hello.c", "is source: compile it to Wasm, then deploy FILE.wasm; docs/task-abi.md says how").await;
+    let mut inside = cluster.command(&["deploy", "src/lib.rs"]);
+    inside.current_dir(cluster.home.0.join("garden"));
+    support::finish(inside).await.fails(2, &format!("error: src/lib.rs {rust} .\n"));
 }
 
 #[tokio::test]

@@ -9,9 +9,6 @@ use std::net::TcpListener;
 
 use support::{Cluster, Home, Process, free_addr, start_open_mosquitto};
 
-/// All functions of the example module, as an error lists them.
-const FUNCTIONS: &str = "tasks.";
-
 on_both_servers! {
     async fn done_failed_and_timed_out(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
@@ -19,7 +16,7 @@ on_both_servers! {
         cluster
             .run(&["run", "group(add.s(1, 2), fail.s('no bread'))"])
             .await
-            .fails(1, "error: tasks.fail: no bread (task 2, attempt 1 on pi-1, member 1)\n");
+            .fails(1, "error: tasks.fail: no bread (step 2, attempt 1 on pi-1, member 1)\n");
         let late = cluster.run(&["run", "sleep_ms.s(60000, 1)", "--timeout", "300ms"]).await;
         assert_eq!((late.code, late.stdout.as_str()), (Some(4), ""));
         let told = late.stderr.strip_prefix("error: no result within 300ms: job pi-1/").expect(&late.stderr);
@@ -57,11 +54,14 @@ async fn wrong_use_is_found_without_a_cluster() {
     let path = home.0.join(".config/broccoli/cluster.json");
     home.run(&["nodes"]).await.fails(
         2,
-        &format!("error: there is no {}: make a cluster with `broccoli init`, or join one\n", path.display()),
+        &format!(
+            "error: there is no {}: begin a cluster here with `broccoli up`, or join one with `broccoli node --join`\n",
+            path.display()
+        ),
     );
     home.run(&["nodes", "--cluster", "other.json"])
         .await
-        .fails(2, "error: there is no other.json: make a cluster with `broccoli init`, or join one\n");
+        .fails(2, "error: there is no other.json: begin a cluster here with `broccoli up`, or join one with `broccoli node --join`\n");
     let refused = home.run(&["nodes", "--server", "mqtts://host"]).await;
     assert_eq!(refused.code, Some(2));
     assert!(
@@ -70,10 +70,10 @@ async fn wrong_use_is_found_without_a_cluster() {
     );
     let refused = home.run(&["run", "add.s(1, 2)", "--timeout", "30"]).await;
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("add a unit: 30s, 30ms, 30m or 30h"), "{refused:?}");
+    assert!(refused.stderr.contains("add a unit: 30s, 30ms, 30m, 30h or 30d"), "{refused:?}");
     home.run(&["node", "--join", "nonsense"])
         .await
-        .fails(2, "error: this is not a join token; `broccoli up` prints the command that joins, with its token\n");
+        .fails(2, "error: this is not a join token: `broccoli token` prints one where the cluster runs\n");
 }
 
 #[tokio::test]
@@ -84,10 +84,18 @@ async fn wrong_use_is_found_before_the_call() {
         .await
         .fails(2, "error: no function add: nothing is deployed yet (broccoli deploy --examples)\n");
     let cluster = cluster.with_examples().await;
-    let unknown = cluster.run(&["run", "other.add.s(1, 2)"]).await;
-    assert_eq!(unknown.code, Some(2));
-    let start = format!("error: no function other.add; there are {FUNCTIONS}");
-    assert!(unknown.stderr.starts_with(&start), "{}", unknown.stderr);
+    for (text, meant) in [
+        ("ad.s(1, 2)", "ad: did you mean add?"),
+        ("group(add.s(1, 2), mlu.s(2, 3))", "mlu: did you mean mul?"),
+        ("add.s(1, 2).link(tasks.emul.s(1))", "tasks.emul: did you mean tasks.mul?"),
+        ("other.add.s(1, 2)", "other.add: did you mean tasks.add?"),
+        ("sys.pong()", "sys.pong: did you mean sys.ping?"),
+        ("add.mpa([1])", "add.mpa: did you mean the method add.map(…)?"),
+        ("print('a')", "print: `print` is not needed: the result of the last line is printed"),
+        ("frobnicate(1)", "frobnicate: `broccoli functions` shows the 14 that are deployed"),
+    ] {
+        cluster.run(&["run", text]).await.fails(2, &format!("error: no function {meant}\n"));
+    }
     let text = "add.s(1, 2).set(partial=True)";
     cluster.run(&["run", text]).await.fails(2, "error: option partial goes with each=True\n");
     cluster.run(&["run", "add.s(1, 'two')"]).await.fails(2, "error: tasks.add: argument y: expected num, got str\n");

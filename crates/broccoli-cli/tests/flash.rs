@@ -116,5 +116,5 @@ async fn wrong_use_is_found_before_anything_is_written() {
 async fn without_a_cluster_there_is_nothing_to_join() {
     let ended = Home::new().run(&[&WIFI[..], &["--image-only", "out.bin"]].concat()).await;
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("make a cluster with `broccoli init`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("begin a cluster here with `broccoli up`"), "{}", ended.stderr);
 }

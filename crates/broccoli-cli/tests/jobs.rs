@@ -31,7 +31,7 @@ on_both_servers! {
         assert_eq!(cluster.run(&["result", &id]).await.ok(), "640\n");
         let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.ok()).unwrap();
         let expected =
-            json!({"id": id, "state": "succeeded", "result": 640, "error": null, "done": null, "total": null});
+            json!({"id": id, "state": "succeeded", "result": 640, "error": null, "done": 3, "total": 3});
         assert_eq!(shown, expected);
 
         let out = cluster.run(&["run", "--detach", "--json", "add.s(1, 2)"]).await.ok();
@@ -43,7 +43,7 @@ on_both_servers! {
     async fn a_failed_job_is_tried_again_and_a_good_one_is_not(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let id = detach(&cluster, "fail.s('no bread')").await;
-        let error = "error: tasks.fail: no bread (task 0, attempt 1 on pi-1)\n";
+        let error = "error: tasks.fail: no bread (step 0, attempt 1 on pi-1)\n";
         cluster.run(&["result", &id, "--wait"]).await.fails(1, error);
         let again = cluster.run(&["retry", &id]).await.ok();
         assert_ne!(again.trim(), id);

@@ -8,7 +8,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 
 use broccoli_node::Cluster as Secrets;
-use support::{Home, Process, finish_with_input};
+use support::{Home, Process, finish, finish_with_input};
 
 on_both_servers! {
     async fn a_token_from_standard_input_is_all_that_a_node_needs(cluster: Cluster) {
@@ -21,10 +21,48 @@ on_both_servers! {
         let expression = "add.s(1, 2).set(on='room=kitchen')";
         assert_eq!(cluster.run(&["run", expression]).await.ok(), "3\n");
         assert_eq!(cluster.run(&["run", "add.s(1, 2).set(on='pi-2')"]).await.ok(), "3\n");
-        assert_eq!(std::fs::read_dir(&elsewhere.0).unwrap().count(), 0, "nothing is stored");
+        // A member may use the cluster.
+        let path = elsewhere.0.join(".config/broccoli/cluster.json");
+        node.note(&format!("kept the cluster in {}", path.display())).await;
+        assert!(elsewhere.run(&["nodes"]).await.ok().contains("pi-2"));
+        assert_eq!(elsewhere.run(&["run", expression]).await.ok(), "3\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // But the private key never travels.
+        let refused = elsewhere.run(&["deploy", "--examples"]).await;
+        assert!(refused.stderr.contains("deploy on the machine where the cluster was made"), "{}", refused.stderr);
         node.signal("TERM").await;
         let ended = node.end().await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    }
+
+    async fn a_token_comes_from_a_file_or_the_environment(cluster: Cluster) {
+        let elsewhere = Home::new();
+        elsewhere.write("token", format!("\u{feff}{}\n", cluster.token));
+        let mut node = Process::start(&mut elsewhere.command(&["node", "--name", "pi-2", "--join", "@token"]));
+        node.line("ready  pi-2  ").await;
+        let third = Home::new();
+        let mut command = third.command(&["node", "--name", "pi-3"]);
+        let mut node = Process::start(command.env("BROCCOLI_JOIN", &cluster.token));
+        node.line("ready  pi-3  ").await;
+        let missing = elsewhere.run(&["node", "--join", "@missing"]).await;
+        missing.fails(2, "error: cannot read the token from missing: No such file or directory (os error 2)\n");
+
+        // So does the server, with its password.
+        elsewhere.write("server", format!("{}\n", cluster.url));
+        assert!(elsewhere.run(&["nodes", "--server", "@server"]).await.ok().contains("pi-3"));
+        let mut nodes = elsewhere.command(&["nodes"]);
+        nodes.env("BROCCOLI_SERVER", "@server");
+        assert!(finish(nodes).await.ok().contains("pi-3"));
+    }
+
+    async fn a_token_that_opens_nothing_is_not_kept(cluster: Cluster) {
+        let mut secrets = Secrets::from_token(&cluster.token).expect("a token");
+        secrets.id = "other".parse().expect("a name");
+        let server = cluster.url.replace("tester:", "stranger:").parse().expect("a url");
+        let elsewhere = Home::new();
+        let ended = elsewhere.run(&["node", "--join", &secrets.token(&server)]).await;
+        assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+        assert_eq!(std::fs::read_dir(&elsewhere.0).unwrap().count(), 0);
     }
 
     async fn the_token_holds_the_cluster_key_but_no_private_deploy_key(cluster: Cluster) {
@@ -51,7 +89,7 @@ on_both_servers! {
 async fn what_is_no_token_is_refused() {
     let home = Home::new();
     let ended = finish_with_input(home.command(&["node", "--join", "-"]), "").await;
-    ended.fails(2, "error: this is not a join token; `broccoli up` prints the command that joins, with its token\n");
+    ended.fails(2, "error: this is not a join token: `broccoli token` prints one where the cluster runs\n");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ on_both_servers! {
         assert_eq!(empty.stderr, "nothing is deployed: try `broccoli deploy --examples` or `broccoli deploy DIR`\n");
         let lines: Vec<&str> = empty.stdout.lines().collect();
         assert_eq!(lines.len(), 8);
-        assert!(lines[1].starts_with("board.blink(times: u32, period_ms: u32) -> !null  0        Blinks"), "{}", lines[1]);
+        assert!(lines[1].starts_with("board.blink(times: u32, period_ms: u32) -> !null  -        Blinks"), "{}", lines[1]);
         let cluster = cluster.with_examples().await;
         let functions: Value = serde_json::from_str(&cluster.run(&["functions", "--json"]).await.ok()).unwrap();
         let functions = functions.as_array().unwrap();
@@ -66,7 +66,10 @@ async fn tables_are_aligned() {
     let (headings, rows) = nodes.split_once('\n').unwrap();
     assert_eq!(headings, "NAME  STATE  SLOTS  RUNNING  QUEUED  JOBS  UP  SEEN  LABELS  VERSION  MODULES");
     let start = "pi-1  live   2      0        0       0     ";
-    assert!(rows.starts_with(start) && rows.contains("  0.1.0    tasks@"), "{rows}");
+    assert!(rows.starts_with(start) && rows.contains("  0.1.0    tasks@20"), "{rows}");
+    // A version is when it was deployed.
+    let version = rows.trim().rsplit('@').next().unwrap();
+    assert!(version.len() == 17 && version.ends_with('Z') && version.contains('T'), "{version}");
 
     let functions = cluster.run(&["functions"]).await.ok();
     let lines: Vec<&str> = functions.lines().collect();

@@ -19,7 +19,7 @@ on_both_servers! {
     async fn new_edit_deploy_run_and_again(cluster: Cluster) {
         assert_eq!(
             cluster.run(&["new", "my-tasks"]).await.ok(),
-            "my-tasks/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy my-tasks\n  broccoli run \"hello.s('you')\"\n"
+            "my-tasks/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy my-tasks\n  broccoli run \"my_tasks.hello.s('you')\"\n"
         );
         build(cluster.command(&["deploy", "my-tasks"])).await.ok();
         assert_eq!(cluster.run(&["run", "hello.s('you')"]).await.ok(), "\"hello you\"\n");
@@ -48,6 +48,11 @@ async fn build_writes_the_module_and_says_what_is_in_it() {
     assert!(first.starts_with("my_tasks  ") && first.ends_with("  out.wasm"), "{said}");
     assert_eq!(functions, "  hello(name: str) -> str\n  mean(numbers: [f64]) -> !f64\n");
 
+    // It names no folder of this machine.
+    for folder in [home.0.to_str().unwrap(), "/.cargo/", "/.rustup/", "rustlib/src"] {
+        assert!(!String::from_utf8_lossy(&wasm).contains(folder), "{folder} stands in the module");
+    }
+
     // The flags do not depend on the file that sets them for Cargo, nor on the user's.
     fs::remove_dir_all(home.0.join("my-tasks/.cargo")).unwrap();
     build(home.command(&["build", "my-tasks", "-o", "again.wasm"])).await.ok();
@@ -65,7 +70,7 @@ async fn what_is_no_task_crate_is_refused_with_the_reason() {
     );
     edit(&home, "my-tasks/src/lib.rs", "fn hello(", "fn hello(:");
     let said = fails(&home, &["build", "my-tasks"], 1).await;
-    assert!(said.contains("src/lib.rs:8"), "{said}");
+    assert!(said.contains("src/lib.rs:12"), "{said}");
     assert!(said.ends_with("error: the crate does not compile; see above\n"), "{said}");
 
     edit(&home, "my-tasks/src/lib.rs", "fn hello(:", "fn hello(");
@@ -74,10 +79,55 @@ async fn what_is_no_task_crate_is_refused_with_the_reason() {
     let refusal = "error: nodes would refuse my_tasks: the module has no section broccoli.tasks; it needs a task\n";
     assert!(said.ends_with(refusal), "{said}");
 
+    edit(&home, "my-tasks/src/lib.rs", "#![no_std]", "");
+    let said = fails(&home, &["build", "my-tasks"], 1).await;
+    assert!(said.contains("my-tasks/src/lib.rs has no `#![no_std]`: make that its first line"), "{said}");
+    edit(
+        &home,
+        "my-tasks/src/lib.rs",
+        "use broccoli_sdk::prelude::*;\n\n",
+        "#![no_std]\nuse broccoli_sdk::prelude::*;\n",
+    );
+
     edit(&home, "my-tasks/Cargo.toml", "crate-type = [\"cdylib\"]", "");
     let said = fails(&home, &["build", "my-tasks"], 1).await;
     let advice = "put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml\n";
     assert!(said.ends_with(advice), "{said}");
+}
+
+/// One short error for each mistake, with what to write instead.
+#[tokio::test]
+async fn mistakes_in_a_task_are_told_in_its_own_words() {
+    let home = Home::new();
+    build(home.command(&["new", "my-tasks"])).await.ok();
+    for (task, errors) in [
+        ("#[task] fn f(x: Reading) {}", &["`Reading` cannot be an argument of a task"][..]),
+        ("#[task] fn f() -> Reading { Reading }", &["a task cannot give `Reading`"]),
+        (
+            "#[task] fn f(x: Vec<Reading>) -> Reading { Reading }",
+            &["`Reading` cannot be an argument", "cannot give `Reading`"],
+        ),
+        ("#[task] async fn f() {}", &["a task is not async: it runs to its end, waits with sleep_ms(…)"]),
+        ("#[task] fn f(x: &mut u32) {}", &["a task changes no argument of its caller"]),
+        ("#[task] fn f(x: impl Into<u32>) {}", &["a task is not generic"]),
+        ("#[task] fn f((x, y): (u32, u32)) {}", &["an argument of a task needs a plain name"]),
+        ("#[task] struct Other;", &["#[task] stands on a function"]),
+    ] {
+        let text = format!("#![no_std]\n#![allow(unused)]\nuse broccoli_sdk::prelude::*;\nstruct Reading;\n{task}\n");
+        home.write("my-tasks/src/lib.rs", text);
+        let said = fails(&home, &["build", "my-tasks"], 1).await;
+        assert!(errors.iter().all(|error| said.contains(error)), "{task}: {said}");
+        let told = said.lines().filter(|line| line.starts_with("error")).count();
+        // Cargo's and our own last words are two more, and a result is asked for its type twice.
+        let results = usize::from(task.contains("-> Reading"));
+        assert_eq!(told, errors.len() + results + 2, "{task}: {said}");
+    }
+    // What everybody tries.
+    home.write(
+        "my-tasks/src/lib.rs",
+        "#![no_std]\nuse broccoli_sdk::prelude::*;\n#[task] fn f(x: u32) -> u32 { println!(\"x is {x}\"); println!(); eprintln!(\"!\"); x }\n",
+    );
+    build(home.command(&["build", "my-tasks"])).await.ok();
 }
 
 /// Runs a command that calls Cargo.

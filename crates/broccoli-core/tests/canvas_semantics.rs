@@ -596,7 +596,7 @@ fn a_result_over_the_limit_fails_the_task() {
     let limits = Limits { result_bytes_max: 8, ..LIMITS };
     let plan = try_plan(&s("identity", ["123456789"]), &limits).unwrap();
     let error = run_plan(plan).result.unwrap_err();
-    assert_eq!(error.to_string(), "tasks.identity: the result has 10 bytes, the limit is 8 (task 0)");
+    assert_eq!(error.to_string(), "tasks.identity: the result has 10 bytes, the limit is 8 (step 0)");
     assert_eq!(error.cause, Cause::Unfit);
 }
 
@@ -1277,7 +1277,7 @@ fn each_without_nodes_fails_unless_partial() {
         assert!(plan.is_finished());
         plan.result().map(|result| result.map(Cbor::to_string).map_err(TaskError::to_string))
     };
-    let text = "tasks.zero: no live node runs it (on: any); each needs one, or partial=True (task 0)";
+    let text = "tasks.zero: no live node runs it (on: any); each needs one, or partial=True (step 0)";
     assert_eq!(come_to(&each(f("zero"))), Some(Err(text.into())));
     assert_eq!(come_to(&each_partial(f("zero"))), Some(Ok("{}".into())));
 }

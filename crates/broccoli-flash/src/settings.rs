@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use broccoli_proto::NodeId;
 use broccoli_proto::id::hex;
 use broccoli_proto::module::DeployPublic;
+use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_proto::seal::ClusterKey;
 
 /// What 802.11 allows.
@@ -14,7 +15,6 @@ const SSID_BYTES_MAX: usize = 32;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 /// What a chip reads.
 const LABELS_MAX: usize = 12;
-const LABEL_BYTES_MAX: usize = 64;
 
 /// Who a node is, on which network, and in which cluster. Secrets: without `Debug`.
 pub struct Settings {
@@ -55,7 +55,7 @@ pub enum SettingsError {
     Loopback(String),
     /// Too many labels.
     Labels,
-    /// A label is empty or too long.
+    /// A label is none.
     Label(String),
     /// A value has a line end or another control character.
     Control(&'static str),
@@ -77,7 +77,11 @@ impl fmt::Display for SettingsError {
             }
             SettingsError::Labels => write!(f, "a chip has at most {LABELS_MAX} labels"),
             SettingsError::Label(label) => {
-                write!(f, "bad label {label:?}: at most {LABEL_BYTES_MAX} bytes, such as led or room=kitchen")
+                write!(
+                    f,
+                    "bad label {label:?}: such as led or room=kitchen, without spaces, with something on both sides of =, and \
+                     at most {LABEL_BYTES_MAX} bytes"
+                )
             }
             SettingsError::Control(what) => write!(f, "{what} has a line end or another control character"),
         }
@@ -147,7 +151,7 @@ impl Settings {
         if self.labels.len() > LABELS_MAX {
             return Err(SettingsError::Labels);
         }
-        let is_bad = |label: &&String| !(1..=LABEL_BYTES_MAX).contains(&label.len());
+        let is_bad = |label: &&String| !is_label(label);
         self.labels.iter().find(is_bad).map_or(Ok(()), |label| Err(SettingsError::Label(label.clone())))
     }
 }

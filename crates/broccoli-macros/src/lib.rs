@@ -54,7 +54,17 @@ use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Pat, ReturnTyp
 /// ```
 #[proc_macro_attribute]
 pub fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
-    let function = syn::parse_macro_input!(item as ItemFn);
+    let function = match syn::parse::<ItemFn>(item.clone()) {
+        Ok(function) => function,
+        // What it stands on is there all the same, so that nothing else misses it.
+        Err(_) if syn::parse::<syn::Item>(item.clone()).is_ok() => {
+            let item = TokenStream2::from(item);
+            let error = Error::new(Span::call_site(), "#[task] stands on a function: fn name(x: i64) -> i64 { … }");
+            let error = error.to_compile_error();
+            return quote!(#item #error).into();
+        }
+        Err(error) => return error.to_compile_error().into(),
+    };
     let expanded = parse_name(attr.into()).and_then(|name| expand(name, &function));
     expanded
         .unwrap_or_else(|error| {
@@ -89,13 +99,19 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
     let export = format!("{}{}", broccoli_abi::EXPORT_TASK_PREFIX, name.value());
     let section = broccoli_abi::SECTION_TASKS;
     let doc = doc(function);
-    let ret = match &function.sig.output {
-        ReturnType::Default => quote!(()),
-        ReturnType::Type(_, ty) => elide(ty.to_token_stream()),
-    };
     let (names, types): (Vec<_>, Vec<_>) = params.iter().cloned().unzip();
     let count = params.len();
     let values: Vec<Ident> = (0..count).map(|i| format_ident!("arg{i}")).collect();
+    let (ret, ret_span) = match &function.sig.output {
+        ReturnType::Default => (quote!(()), ident.span()),
+        ReturnType::Type(_, ty) => (elide(ty.to_token_stream()), ty.span()),
+    };
+    // The compiler tells each error once for each place: these are the places of the types.
+    let decoded = types.iter().map(|ty| {
+        let elided = elide(ty.to_token_stream());
+        quote_spanned!(ty.span()=> <#elided as ::broccoli_sdk::FromCbor<'_>>::decode)
+    });
+    let described = quote_spanned!(ret_span=> <#ret as ::broccoli_sdk::Return>::TYPE);
     let arg_types = types.iter().map(|ty| {
         let elided = elide(ty.to_token_stream());
         quote_spanned!(ty.span()=> <#elided as ::broccoli_sdk::FromCbor<'_>>::TYPE)
@@ -108,7 +124,7 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
             const DESCRIPTION: ::broccoli_sdk::rt::Description =
                 ::broccoli_sdk::rt::Description::new(#name, #count)
                     #(.arg(#names, &#arg_types))*
-                    .end(&<#ret as ::broccoli_sdk::Return>::TYPE, #doc);
+                    .end(&#described, #doc);
 
             #[cfg(target_arch = "wasm32")]
             #[unsafe(link_section = #section)]
@@ -120,7 +136,7 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
             extern "C" fn export(ptr: *const u8, len: usize) -> i64 {
                 // SAFETY: the host wrote the arguments there, and checked them.
                 let mut args = unsafe { ::broccoli_sdk::rt::args(ptr, len) };
-                #(let #values = ::broccoli_sdk::FromCbor::decode(&mut args);)*
+                #(let #values = #decoded(&mut args);)*
                 ::broccoli_sdk::rt::finish(#ident(#(#values),*))
             }
         };
@@ -151,20 +167,45 @@ fn elide(ty: TokenStream2) -> TokenStream2 {
         .collect()
 }
 
+const NO_GENERICS: &str = "a task is not generic: callers send values, so name the type, such as i64, f64 or Value";
+
 fn check_signature(function: &ItemFn) -> Result<(), Error> {
     let sig = &function.sig;
     let refuse = |span: Span, what: &str| Err(Error::new(span, what));
     if let Some(token) = &sig.asyncness {
-        return refuse(token.span(), "a task cannot be async");
+        return refuse(
+            token.span(),
+            "a task is not async: it runs to its end, waits with sleep_ms(…), and hands work on with submit(…)",
+        );
     }
     if let Some(token) = &sig.unsafety {
-        return refuse(token.span(), "a task cannot be unsafe");
+        return refuse(token.span(), "a task is a safe function: put what is unsafe into a block inside");
     }
     if sig.generics.type_params().next().is_some() || sig.generics.const_params().next().is_some() {
-        return refuse(sig.generics.span(), "a task cannot be generic");
+        return refuse(sig.generics.span(), NO_GENERICS);
+    }
+    let types = sig.inputs.iter().filter_map(|input| match input {
+        FnArg::Typed(param) => Some(&*param.ty),
+        FnArg::Receiver(_) => None,
+    });
+    let result = match &sig.output {
+        ReturnType::Type(_, ty) => Some(&**ty),
+        ReturnType::Default => None,
+    };
+    for ty in types.chain(result) {
+        match ty {
+            Type::ImplTrait(_) => return refuse(ty.span(), NO_GENERICS),
+            Type::Reference(reference) if reference.mutability.is_some() => {
+                return refuse(
+                    ty.span(),
+                    "a task changes no argument of its caller: take the value and return the new one",
+                );
+            }
+            _ => {}
+        }
     }
     if sig.inputs.len() > ARGS_MAX {
-        return refuse(sig.inputs.span(), "a task takes at most 16 arguments");
+        return refuse(sig.inputs.span(), "a task takes at most 16 arguments: put several into a Vec or a tuple");
     }
     Ok(())
 }
@@ -176,10 +217,10 @@ fn params(function: &ItemFn) -> Result<Vec<(String, Type)>, Error> {
         .inputs
         .iter()
         .map(|input| match input {
-            FnArg::Receiver(receiver) => Err(Error::new(receiver.span(), "a task has no self")),
+            FnArg::Receiver(receiver) => Err(Error::new(receiver.span(), "a task has no self: write it outside of the impl")),
             FnArg::Typed(param) => match &*param.pat {
                 Pat::Ident(pat) if is_name(&pat.ident.to_string()) => Ok((pat.ident.to_string(), (*param.ty).clone())),
-                other => Err(Error::new(other.span(), "an argument of a task needs a plain name")),
+                other => Err(Error::new(other.span(), "an argument of a task needs a plain name, by which it can be given: take it apart inside the function")),
             },
         })
         .collect()

@@ -3,6 +3,7 @@
 //! ```text
 //! cluster file   {"cluster": id, "key": 64 hex digits, "deploy_public": 64 hex digits, "server": url?}   mode 0600
 //! deploy key     64 hex digits in a file beside it, FILE.deploy-key                                      mode 0600
+//!                (the server that a running `broccoli up` has is in FILE.up: see `connect.rs` of broccoli-cli)
 //! join token     "broccoli-" + base64url( CBOR [server, cluster id, key, public deploy key] )
 //! ```
 //!
@@ -65,7 +66,11 @@ impl fmt::Display for ClusterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClusterError::Missing(path) => {
-                write!(f, "there is no {}: make a cluster with `broccoli init`, or join one", path.display())
+                write!(
+                    f,
+                    "there is no {}: begin a cluster here with `broccoli up`, or join one with `broccoli node --join`",
+                    path.display()
+                )
             }
             ClusterError::Io(path, error) => write!(f, "{}: {error}", path.display()),
             ClusterError::Exists(path) => {
@@ -78,7 +83,7 @@ impl fmt::Display for ClusterError {
                 write!(f, "{} belongs to another cluster: its modules would be refused by every node", path.display())
             }
             ClusterError::BadToken => {
-                f.write_str("this is not a join token; `broccoli up` prints the command that joins, with its token")
+                f.write_str("this is not a join token: `broccoli token` prints one where the cluster runs")
             }
             ClusterError::NoEntropy(error) => write!(f, "the system gives no random numbers: {error}"),
         }
@@ -106,19 +111,30 @@ impl Cluster {
     /// # Errors
     /// If one of them exists or cannot be written.
     pub fn create(&self, deploy: &DeployKey, path: &Path) -> Result<(), ClusterError> {
-        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            private::create_dir(dir).map_err(|error| ClusterError::Io(dir.into(), error))?;
-        }
-        let json = serde_json::json!({
-            "cluster": self.id.as_str(),
-            "key": hex(&self.key.to_bytes()),
-            "deploy_public": hex(&self.deploy_public.0),
-        });
-        write_private(path, &format!("{json:#}\n"))?;
+        self.write(path)?;
         write_private(&deploy_key_path(path), &format!("{}\n", hex(&deploy.0.to_bytes()))).inspect_err(|_| {
             // Half a cluster would only be in the way of the next attempt.
             let _ = fs::remove_file(path);
         })
+    }
+
+    /// Writes the cluster file of a member that has no deploy key: one that has joined with a token.
+    ///
+    /// # Errors
+    /// If it exists or cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), ClusterError> {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            private::create_dir(dir).map_err(|error| ClusterError::Io(dir.into(), error))?;
+        }
+        let mut json = serde_json::json!({
+            "cluster": self.id.as_str(),
+            "key": hex(&self.key.to_bytes()),
+            "deploy_public": hex(&self.deploy_public.0),
+        });
+        if let Some(server) = &self.server {
+            json["server"] = server.to_url_with_password().into();
+        }
+        write_private(path, &format!("{json:#}\n"))
     }
 
     /// Reads a cluster file.
@@ -237,7 +253,9 @@ fn decode_token(bytes: &[u8]) -> Option<Cluster> {
 }
 
 fn read(path: &Path) -> Result<String, ClusterError> {
-    fs::read_to_string(path).map_err(|error| match error.kind() {
+    // Some editors begin a file with this mark.
+    let without_mark = |text: String| text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+    fs::read_to_string(path).map(without_mark).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClusterError::Missing(path.into()),
         _ => ClusterError::Io(path.into(), error),
     })

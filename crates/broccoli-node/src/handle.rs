@@ -13,6 +13,7 @@ use broccoli_core::canvas::{CanvasError, Plan};
 use broccoli_core::{Config, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
+use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, TaskError};
 use broccoli_wasm::Engine;
@@ -41,7 +42,7 @@ const FEATURES_MAX: usize = 16;
 pub enum StartError {
     /// No server was given, neither to the builder nor by the cluster.
     NoServer,
-    /// Too many labels, or one that is too long.
+    /// Too many labels, or one that is none.
     BadLabel(String),
     /// A function was given in a module that every node has by itself.
     Builtin(String),
@@ -64,7 +65,8 @@ impl fmt::Display for StartError {
             StartError::BadLabel(label) => {
                 write!(
                     f,
-                    "bad label {label:?}: at most {FEATURES_MAX} of at most 64 bytes, such as led or room=kitchen"
+                    "bad label {label:?}: at most {FEATURES_MAX}, such as led or room=kitchen, each without spaces, with \
+                     something on both sides of =, and at most {LABEL_BYTES_MAX} bytes"
                 )
             }
             StartError::Builtin(module) => {
@@ -382,7 +384,7 @@ impl Builder {
     }
 
     fn check_names(&self) -> Result<(), StartError> {
-        let is_bad = |label: &&String| label.is_empty() || label.len() > 64;
+        let is_bad = |label: &&String| !is_label(label);
         if let Some(bad) = self.features.iter().find(is_bad).or_else(|| self.features.get(FEATURES_MAX)) {
             return Err(StartError::BadLabel(bad.clone()));
         }

@@ -365,6 +365,26 @@ impl NodeHandle {
         listing
     }
 
+    /// What the node that holds a job lists of it; none if it lists none of this id, or does not answer in this time.
+    pub async fn summary(&self, id: JobId, wait: Duration) -> Option<JobSummary> {
+        let mut events = self.listen();
+        let end = time::Instant::now() + wait;
+        while time::Instant::now() < end {
+            // The page that begins with this job.
+            self.command(Command::AskJobs { origin: id.origin, after: id.number.checked_sub(1), max: 1 });
+            let again = end.min(time::Instant::now() + ASK_AGAIN);
+            while let Ok(event) = time::timeout_at(again, events.recv()).await {
+                match event? {
+                    NodeEvent::Jobs(origin, page) if origin == id.origin => {
+                        return page.jobs.into_iter().find(|job| job.number == id.number);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
     fn ask_jobs(&self, listing: &Listing, origin: NodeId) {
         let after = listing.jobs.get(&origin).and_then(|jobs| jobs.last()).map(|last| last.number);
         self.command(Command::AskJobs { origin, after, max: PAGE });

@@ -5,18 +5,19 @@
 //! | CBOR | JSON |
 //! |---|---|
 //! | integer, -2^64 to 2^64 - 1 | the same digits |
-//! | float | a number with a point or exponent; NaN and infinities are errors |
+//! | float | a number with a point or exponent; NaN and infinities are errors, or stand as texts |
 //! | text, array, bool, null | the same |
 //! | bytes | base64 text |
 //! | map | object; keys that are not text are written as the text of their JSON |
-//! | tag | an error |
+//! | tag | an error, or only what is in it |
 
 use std::fmt;
 
 use broccoli_abi::cbor::{Head, Reader};
-use broccoli_abi::{CborError, Mismatch, Type};
+use broccoli_abi::{CborError, Type};
 use broccoli_proto::Cbor;
 use broccoli_proto::cbor::put_array_header;
+use broccoli_proto::id::hex;
 use minicbor::Encoder;
 use serde_json::Value;
 
@@ -52,15 +53,47 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
+impl JsonError {
+    /// What [`to_json_lossy`] writes instead.
+    pub fn stand_in(&self) -> &'static str {
+        match self {
+            JsonError::NotFinite(_) => "texts such as \"Infinity\" stand for such numbers",
+            JsonError::Tag(_) => "what is in the tag stands there alone",
+            JsonError::MapInKey => "the CBOR of such a key stands there in hexadecimal digits",
+            JsonError::Cbor(_) | JsonError::Syntax(_) | JsonError::TooLarge(_) => "nothing stands there",
+        }
+    }
+}
+
 /// The value as JSON on one line. Integers keep all their digits.
 ///
 /// # Errors
 /// For floats that are not finite, for tags, for maps in keys, and for bytes that are no CBOR item.
 pub fn to_json(value: &Cbor) -> Result<String, JsonError> {
+    let Lossy { json, lost } = to_json_lossy(value)?;
+    lost.map_or(Ok(json), Err)
+}
+
+/// JSON in which texts stand for what JSON cannot express.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lossy {
+    /// The JSON, on one line.
+    pub json: String,
+    /// The first thing in the value that JSON cannot express, if there is one.
+    pub lost: Option<JsonError>,
+}
+
+/// The value as JSON on one line, for whoever wants to see all of it. Where JSON has no way to write something, this stands
+/// there instead: `"NaN"`, `"Infinity"` and `"-Infinity"` (as in the JSON of Protocol Buffers), what is in a tag without the tag,
+/// and for a map in a key the key's CBOR in hexadecimal digits.
+///
+/// # Errors
+/// For bytes that are no CBOR item.
+pub fn to_json_lossy(value: &Cbor) -> Result<Lossy, JsonError> {
     broccoli_abi::validate_item(value.as_bytes()).map_err(JsonError::Cbor)?;
-    let mut out = String::with_capacity(value.as_bytes().len() * 2);
-    write_item(&mut Reader::new(value.as_bytes()), Place::Value, &mut out)?;
-    Ok(out)
+    let mut writer = Writer { out: String::with_capacity(value.as_bytes().len() * 2), lost: None };
+    writer.item(&mut Reader::new(value.as_bytes()), Place::Value)?;
+    Ok(Lossy { json: writer.out, lost: writer.lost })
 }
 
 /// Where an item stands.
@@ -70,46 +103,74 @@ enum Place {
     Key,
 }
 
-/// Writes the next item; it must be valid, which bounds the recursion.
-fn write_item(reader: &mut Reader<'_>, place: Place, out: &mut String) -> Result<(), JsonError> {
-    match reader.head().map_err(JsonError::Cbor)? {
-        Head::Int(n) => out.push_str(&n.to_string()),
-        Head::Text(text) => out.push_str(&quoted(text)),
-        Head::Bytes(bytes) => out.push_str(&quoted(&base64(bytes))),
-        Head::Bool(value) => out.push_str(if value { "true" } else { "false" }),
-        Head::Null => out.push_str("null"),
-        Head::Float(x) if x.is_nan() => return Err(JsonError::NotFinite("NaN")),
-        Head::Float(x) if x.is_infinite() => return Err(JsonError::NotFinite("an infinity")),
-        Head::Float(x) => out.push_str(&Value::from(x).to_string()),
-        Head::Tag(tag) => return Err(JsonError::Tag(tag)),
-        Head::Array(len) => {
-            out.push('[');
-            for index in 0..len {
-                out.push_str(if index == 0 { "" } else { ", " });
-                write_item(reader, place, out)?;
-            }
-            out.push(']');
-        }
-        Head::Map(_) if place == Place::Key => return Err(JsonError::MapInKey),
-        Head::Map(len) => {
-            out.push('{');
-            for index in 0..len {
-                out.push_str(if index == 0 { "" } else { ", " });
-                write_key(reader, out)?;
-                out.push_str(": ");
-                write_item(reader, Place::Value, out)?;
-            }
-            out.push('}');
-        }
-    }
-    Ok(())
+struct Writer {
+    out: String,
+    /// The first thing that JSON cannot express.
+    lost: Option<JsonError>,
 }
 
-fn write_key(reader: &mut Reader<'_>, out: &mut String) -> Result<(), JsonError> {
-    let mut key = String::new();
-    write_item(reader, Place::Key, &mut key)?;
-    out.push_str(&if key.starts_with('"') { key } else { quoted(&key) });
-    Ok(())
+impl Writer {
+    /// Writes the next item; it must be valid, which bounds the recursion.
+    fn item(&mut self, reader: &mut Reader<'_>, place: Place) -> Result<(), JsonError> {
+        match reader.head().map_err(JsonError::Cbor)? {
+            Head::Int(n) => self.out.push_str(&n.to_string()),
+            Head::Text(text) => self.out.push_str(&quoted(text)),
+            Head::Bytes(bytes) => self.out.push_str(&quoted(&base64(bytes))),
+            Head::Bool(value) => self.out.push_str(if value { "true" } else { "false" }),
+            Head::Null => self.out.push_str("null"),
+            Head::Float(x) if x.is_finite() => self.out.push_str(&Value::from(x).to_string()),
+            Head::Float(x) => self.not_finite(x),
+            Head::Tag(tag) => {
+                self.lost.get_or_insert(JsonError::Tag(tag));
+                self.item(reader, place)?;
+            }
+            Head::Array(len) => {
+                self.out.push('[');
+                for index in 0..len {
+                    self.out.push_str(if index == 0 { "" } else { ", " });
+                    self.item(reader, place)?;
+                }
+                self.out.push(']');
+            }
+            Head::Map(_) if place == Place::Key => return Err(JsonError::MapInKey),
+            Head::Map(len) => {
+                self.out.push('{');
+                for index in 0..len {
+                    self.out.push_str(if index == 0 { "" } else { ", " });
+                    self.key(reader)?;
+                    self.out.push_str(": ");
+                    self.item(reader, Place::Value)?;
+                }
+                self.out.push('}');
+            }
+        }
+        Ok(())
+    }
+
+    fn not_finite(&mut self, x: f64) {
+        let (text, name) = match (x.is_nan(), x > 0.0) {
+            (true, _) => ("\"NaN\"", "NaN"),
+            (false, true) => ("\"Infinity\"", "an infinity"),
+            (false, false) => ("\"-Infinity\"", "an infinity"),
+        };
+        self.out.push_str(text);
+        self.lost.get_or_insert(JsonError::NotFinite(name));
+    }
+
+    fn key(&mut self, reader: &mut Reader<'_>) -> Result<(), JsonError> {
+        let item = reader.item().map_err(JsonError::Cbor)?;
+        let mut writer = Writer { out: String::new(), lost: None };
+        let text = match writer.item(&mut Reader::new(item), Place::Key) {
+            Err(JsonError::MapInKey) => {
+                writer.lost = Some(JsonError::MapInKey);
+                quoted(&format!("h'{}'", hex(item)))
+            }
+            written => written.map(|()| if writer.out.starts_with('"') { writer.out } else { quoted(&writer.out) })?,
+        };
+        self.out.push_str(&text);
+        self.lost = self.lost.take().or(writer.lost);
+        Ok(())
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -191,39 +252,112 @@ fn put(value: &Value, out: &mut Vec<u8>) {
     written.expect("writing to a Vec cannot fail");
 }
 
-/// An argument of a command line that does not fit its parameter.
+/// An argument of a command line that does not fit its parameter. Displays as what follows the parameter's name:
+/// `is a number, got x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ArgumentError {
-    /// The text is not JSON.
-    NotJson {
-        /// The text, shortened.
-        text: String,
-        /// The type of the parameter.
-        expected: String,
-    },
-    /// JSON that cannot be a value.
+pub struct ArgumentError {
+    /// The type of the parameter.
+    expected: Type,
+    /// The text, shortened.
+    text: String,
+    /// What else there is to say.
+    detail: Detail,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Detail {
+    /// Nothing.
+    None,
+    /// With quotes it would be JSON.
+    Unquoted,
+    /// With brackets it would be right: `[1,2]`.
+    Brackets(String),
+    /// JSON, but no value.
     Json(JsonError),
-    /// A value of another type.
-    Mismatch(Mismatch),
-    /// A `bytes` parameter takes base64 text.
-    NotBase64(String),
 }
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ArgumentError::NotJson { text, expected } => {
-                let hint = quoted(text).replace('\'', r"'\''");
-                write!(f, "expected {expected}, got {text}, which is not JSON; a string is written '{hint}'")
-            }
-            ArgumentError::Json(error) => error.fmt(f),
-            ArgumentError::Mismatch(mismatch) => mismatch.fmt(f),
-            ArgumentError::NotBase64(text) => write!(f, "expected bytes as base64, got {text}"),
+        let ArgumentError { expected, text, detail } = self;
+        write!(f, "is {}, got {text}", in_words(expected))?;
+        match detail {
+            Detail::None => example(expected).map_or(Ok(()), |example| write!(f, "; such as '{example}'")),
+            Detail::Unquoted => write!(f, "; a text is written '{}'", quoted(text).replace('\'', r"'\''")),
+            Detail::Brackets(list) => write!(f, "; a list is written '{list}'"),
+            Detail::Json(error) => write!(f, ": {error}"),
         }
     }
 }
 
 impl std::error::Error for ArgumentError {}
+
+/// A type as people say it: `a number`, `a list of texts`.
+fn in_words(ty: &Type) -> String {
+    match ty {
+        Type::List(items) => format!("a list of {}", plural(items)),
+        Type::Tuple(items) => format!("a list of {}, one for each of {ty}", items.len()),
+        Type::Map(values) => format!("a map of {}", plural(values)),
+        Type::Optional(inner) => format!("{}, or null", in_words(inner)),
+        Type::Fallible(inner) => in_words(inner),
+        Type::Num | Type::F32 | Type::F64 => "a number".into(),
+        Type::I8 | Type::I16 | Type::I32 | Type::U8 | Type::U16 | Type::U32 => {
+            let range = range(ty).map(|(min, max)| format!(" from {min} to {max}"));
+            format!("a whole number{}", range.unwrap_or_default())
+        }
+        Type::U64 => "a whole number, 0 or more".into(),
+        Type::I64 => "a whole number".into(),
+        Type::Bool => "true or false".into(),
+        Type::Str => "a text".into(),
+        Type::Bytes => "bytes in base64".into(),
+        Type::Null => "null".into(),
+        Type::Any => "any value in JSON".into(),
+    }
+}
+
+fn range(ty: &Type) -> Option<(i64, i64)> {
+    Some(match ty {
+        Type::I8 => (i8::MIN.into(), i8::MAX.into()),
+        Type::I16 => (i16::MIN.into(), i16::MAX.into()),
+        Type::I32 => (i32::MIN.into(), i32::MAX.into()),
+        Type::U8 => (0, u8::MAX.into()),
+        Type::U16 => (0, u16::MAX.into()),
+        Type::U32 => (0, u32::MAX.into()),
+        _ => return None,
+    })
+}
+
+fn plural(ty: &Type) -> String {
+    match ty {
+        Type::Num | Type::F32 | Type::F64 => "numbers".into(),
+        Type::Str => "texts".into(),
+        Type::Any => "values".into(),
+        ty if matches!(ty, Type::I64 | Type::U64) || range(ty).is_some() => "whole numbers".into(),
+        ty => format!("values of the type {ty}"),
+    }
+}
+
+/// A value of a type that is made of others, as JSON.
+fn example(ty: &Type) -> Option<String> {
+    fn any(ty: &Type) -> String {
+        match ty {
+            Type::List(items) => format!("[{0}, {0}]", any(items)),
+            Type::Tuple(items) => format!("[{}]", items.iter().map(any).collect::<Vec<_>>().join(", ")),
+            Type::Map(values) => format!("{{\"a\": {}}}", any(values)),
+            Type::Optional(inner) | Type::Fallible(inner) => any(inner),
+            Type::Num | Type::F32 | Type::F64 => "1.5".into(),
+            Type::Bool => "true".into(),
+            Type::Str => "\"a\"".into(),
+            Type::Bytes => "\"YQ==\"".into(),
+            Type::Null => "null".into(),
+            _ => "1".into(),
+        }
+    }
+    match ty {
+        Type::Optional(inner) => example(inner),
+        Type::List(_) | Type::Tuple(_) | Type::Map(_) => Some(any(ty)),
+        _ => None,
+    }
+}
 
 /// One argument of a command line as a value of a parameter's type: for `str` the text as it is, for
 /// `?str` too, except that `null` is null; for `bytes` base64; for everything else JSON.
@@ -232,21 +366,36 @@ impl std::error::Error for ArgumentError {}
 /// If the text is not JSON where it must be, or the value is of another type.
 pub fn argument(text: &str, ty: &Type) -> Result<Cbor, ArgumentError> {
     let is_text = |ty: &Type| matches!(ty, Type::Str);
+    let wrong = |detail| ArgumentError { expected: ty.clone(), text: shortened(text), detail };
     match ty {
         Type::Str => return Ok(Cbor::encode(&text)),
         Type::Optional(inner) if is_text(inner) && text != "null" => return Ok(Cbor::encode(&text)),
         Type::Bytes => {
-            let bytes = from_base64(text).ok_or_else(|| ArgumentError::NotBase64(shortened(text)))?;
+            let bytes = from_base64(text).ok_or_else(|| wrong(Detail::None))?;
             return Ok(Cbor::encode(&minicbor::bytes::ByteVec::from(bytes)));
         }
         _ => {}
     }
+    let brackets = || list(&[text], ty).map_or(Detail::None, Detail::Brackets);
     let value = from_json(text).map_err(|error| match error {
-        JsonError::Syntax(_) => ArgumentError::NotJson { text: shortened(text), expected: ty.to_string() },
-        error => ArgumentError::Json(error),
+        // What is a text in JSON is one of the values that are taken.
+        JsonError::Syntax(_) if matches!(ty, Type::Any) => wrong(Detail::Unquoted),
+        JsonError::Syntax(_) => wrong(brackets()),
+        error => wrong(Detail::Json(error)),
     })?;
-    ty.check(value.as_bytes()).map_err(ArgumentError::Mismatch)?;
-    Ok(value)
+    if ty.accepts(value.as_bytes()) { Ok(value) } else { Err(wrong(brackets())) }
+}
+
+/// Texts of a command line as one list of this type, in JSON, if they would be one.
+pub fn list(texts: &[&str], ty: &Type) -> Option<String> {
+    let takes_texts = matches!(ty, Type::List(items) if matches!(**items, Type::Str));
+    let items: Vec<String> = match takes_texts {
+        true => texts.iter().flat_map(|text| text.split(',')).map(quoted).collect(),
+        false => texts.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    let list = format!("[{}]", items.join(","));
+    let fits = from_json(&list).is_ok_and(|value| matches!(ty, Type::List(_)) && ty.accepts(value.as_bytes()));
+    fits.then_some(list)
 }
 
 fn shortened(text: &str) -> String {

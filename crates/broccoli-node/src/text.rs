@@ -17,6 +17,7 @@ mod number;
 mod options;
 mod parse;
 mod print;
+mod similar;
 mod value;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use broccoli_proto::Canvas;
 
 use self::ast::{Failure, Pos};
 pub use self::print::print;
+pub use self::similar::{closest, method, python};
 
 /// Longest text, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -73,6 +75,8 @@ pub struct SyntaxError {
 /// # Errors
 /// The first place where the text stops making sense, or breaks a limit of this module.
 pub fn parse(source: &str) -> Result<Program, SyntaxError> {
+    // Some editors begin a file with this mark.
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let run = || {
         let tokens = lex::tokens(source)?;
         let statements = parse::statements(&tokens)?;

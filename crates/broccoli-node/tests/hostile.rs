@@ -70,7 +70,7 @@ on_both_servers! {
         for (function, text) in cases {
             let error = fails(&origin, &format!("evil.{function}.s()")).await;
             assert_eq!(error.text, text);
-            let whole = format!("evil.{function}: {text} (task 0, attempt 1 on w1)");
+            let whole = format!("evil.{function}: {text} (step 0, attempt 1 on w1)");
             assert_eq!(error.to_string(), whole);
         }
         let error = task_error(origin.submit(canvas("evil.trap.chunks([(), ()], 1)"))).await;

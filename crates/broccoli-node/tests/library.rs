@@ -80,7 +80,7 @@ on_both_servers! {
         let error = task_error(origin.submit(canvas("group(boom.s(1), boom.s(7))"))).await;
         assert_eq!((error.function.as_str(), error.task, error.attempt), ("native.boom", 2, 1));
         assert_eq!((error.node, error.cause), (Some(node_id("w1")), Cause::Crashed));
-        assert_eq!(error.to_string(), "native.boom: panic: 7 is too much (task 2, attempt 1 on w1, member 1)");
+        assert_eq!(error.to_string(), "native.boom: panic: 7 is too much (step 2, attempt 1 on w1, member 1)");
 
         let error = task_error(origin.submit(canvas("mean.s([])"))).await;
         assert_eq!((error.cause, error.text.as_str()), (Cause::Returned, "no values"));

@@ -20,6 +20,17 @@ pub const ON_MAX: usize = 16;
 /// Most tasks of a rate a second.
 pub const RATE_MAX: u32 = 1_000_000;
 
+/// Longest label or capability of a node, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Whether a node may have this label or capability: `led`, `room=kitchen`. No spaces and no control characters, and neither
+/// side of `=` is empty, so that it can be asked for and shown as it is.
+pub fn is_label(text: &str) -> bool {
+    let is_clean = |c: char| !c.is_whitespace() && !c.is_control();
+    let (name, value) = text.split_once('=').unwrap_or((text, "-"));
+    text.len() <= LABEL_BYTES_MAX && !name.is_empty() && !value.is_empty() && text.chars().all(is_clean)
+}
+
 /// At most so many starts in such a time, over the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Rate {
@@ -122,6 +133,22 @@ impl Options {
         match self.rate.filter(|rate| !rate.is_valid()) {
             Some(rate) => Err(OptionError::Rate(rate)),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_can_be_asked_for_and_shown() {
+        for good in ["led", "room=kitchen", "küche", "a=b=c", "v=1.2/3"] {
+            assert!(is_label(good), "{good}");
+        }
+        let long = "x".repeat(LABEL_BYTES_MAX + 1);
+        for bad in ["", "=", "room=", "=kitchen", "a b", " led", "a\nb", "a\u{1b}[2J", "a\tb", "a\u{a0}b", &long] {
+            assert!(!is_label(bad), "{bad:?}");
         }
     }
 }

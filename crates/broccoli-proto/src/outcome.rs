@@ -75,10 +75,10 @@ impl Cause {
     }
 }
 
-/// `tasks.add: text (task 3, attempt 1 on pi-1, member 2)`.
+/// `tasks.add: text (step 3, attempt 1 on pi-1, member 2)`.
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (task {}", self.function, self.text, self.task)?;
+        write!(f, "{}: {} (step {}", self.function, self.text, self.task)?;
         if let Some(node) = self.node {
             write!(f, ", attempt {} on {node}", self.attempt)?;
         }

@@ -32,6 +32,12 @@ use crate::{TaskError, TypeName};
 ///     t.0 > 20.0
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a task",
+    label = "not a type that travels",
+    note = "those are i8 to u64, f32, f64, bool, &str, String, Vec<T>, Option<T>, tuples, BTreeMap<String, T>, Bytes, Num, Value",
+    note = "take the fields of a struct one by one or as a tuple, or write `impl FromCbor<'_>` for it"
+)]
 pub trait FromCbor<'a>: Sized {
     /// How it is written in the description.
     const TYPE: TypeName;
@@ -58,6 +64,12 @@ pub trait FromCbor<'a>: Sized {
 ///     Celsius(100.0)
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be in the result of a task",
+    label = "not a type that travels",
+    note = "those are i8 to u64, f32, f64, bool, &str, String, Vec<T>, Option<T>, tuples, BTreeMap<String, T>, Bytes, Num, Value",
+    note = "give the fields of a struct as a tuple, or write `impl ToCbor` for it"
+)]
 pub trait ToCbor {
     /// How it is written in the description.
     const TYPE: TypeName;
@@ -71,6 +83,13 @@ pub trait ToCbor {
 /// use broccoli_sdk::Return;
 /// assert_eq!(<Result<i64, &str> as Return>::TYPE.as_str(), "!i64");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a task cannot give `{Self}`",
+    label = "not a type that travels",
+    note = "those are i8 to u64, f32, f64, bool, &str, String, Vec<T>, Option<T>, tuples, BTreeMap<String, T>, Bytes, Num, Value",
+    note = "or a Result of one of them, whose error is a text (&str, String), Retry or Failure",
+    note = "give the fields of a struct as a tuple, or write `impl ToCbor` for it"
+)]
 pub trait Return {
     /// How it is written in the description.
     const TYPE: TypeName;

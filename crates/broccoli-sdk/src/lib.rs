@@ -66,6 +66,8 @@ pub use alloc::format as __format;
 /// What most task crates want: `use broccoli_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{Bytes, Failure, Kind, List, Num, Retry, Value, log, now_ms, progress, random, sleep_ms, task};
+    #[doc(inline)]
+    pub use crate::{eprintln, println};
     pub use alloc::borrow::ToOwned;
     pub use alloc::boxed::Box;
     pub use alloc::collections::BTreeMap;
@@ -84,5 +86,24 @@ pub mod prelude {
 macro_rules! log {
     ($($arg:tt)*) => {
         $crate::log(&$crate::__format!($($arg)*))
+    };
+}
+
+/// What the standard library calls so is [`log!`] here: a task has no standard output, and whoever watches it reads its log.
+#[macro_export]
+macro_rules! println {
+    () => {
+        $crate::log("")
+    };
+    ($($arg:tt)+) => {
+        $crate::log!($($arg)+)
+    };
+}
+
+/// The same as [`println!`].
+#[macro_export]
+macro_rules! eprintln {
+    ($($arg:tt)*) => {
+        $crate::println!($($arg)*)
     };
 }

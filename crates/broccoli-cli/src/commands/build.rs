@@ -12,6 +12,7 @@ use broccoli_node::abi::Function;
 use broccoli_node::wasm::{Engine, Limits, LoadError};
 use serde_json::Value;
 
+use crate::connect::variable;
 use crate::exit::Failure;
 use crate::output;
 
@@ -49,6 +50,8 @@ pub(crate) enum BuildError {
     NoTarget,
     /// It does not compile; Cargo has said why.
     Compile,
+    /// It does not compile, and this file lacks `#![no_std]`.
+    Std(PathBuf),
     /// It compiled, but to no module.
     NoModule,
     /// It compiled to several modules, with these names.
@@ -68,6 +71,12 @@ impl fmt::Display for BuildError {
             Self::NoCargo => write!(f, "cargo is not installed: get Rust from https://rustup.rs"),
             Self::NoTarget => write!(f, "Rust cannot build Wasm yet: run `rustup target add {TARGET}`"),
             Self::Compile => write!(f, "the crate does not compile; see above"),
+            Self::Std(path) => write!(
+                f,
+                "the crate does not compile; see above. {} has no `#![no_std]`: make that its first line, as there is no operating \
+                 system where tasks run",
+                path.display()
+            ),
             Self::NoModule => {
                 write!(f, "the crate makes no module: put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml")
             }
@@ -156,18 +165,31 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     if !has_flags(dir) {
         cargo.args(["--config", &flags_setting()]);
     }
+    // Cargo joins both lists.
+    if let Some(setting) = places_setting(dir) {
+        cargo.args(["--config", &setting]);
+    }
     let output = cargo.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BuildError::NoCargo,
         _ => BuildError::Io("cargo".into(), error),
     })?;
     if !output.status.success() {
-        return Err(BuildError::Compile);
+        return Err(why_not(dir));
     }
     let mut modules = modules(&String::from_utf8_lossy(&output.stdout));
     match modules.len() {
         0 => Err(BuildError::NoModule),
         1 => Ok(modules.remove(0)),
         _ => Err(BuildError::Several(modules.into_iter().map(|(name, _)| name).collect())),
+    }
+}
+
+/// The compiler tells of two panic handlers where a crate only lacks a line.
+fn why_not(dir: &Path) -> BuildError {
+    let path = dir.join("src/lib.rs");
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.contains("no_std") => BuildError::Std(path),
+        _ => BuildError::Compile,
     }
 }
 
@@ -180,6 +202,27 @@ fn has_flags(dir: &Path) -> bool {
 fn flags_setting() -> String {
     let list = CARGO_CONFIG.split_once("rustflags = ").map_or("[]", |(_, list)| list);
     format!("target.{TARGET}.rustflags = {}", list.lines().map(str::trim).collect::<String>())
+}
+
+/// Flags as one `key = value`, by which the places of panics in a module are the same on each machine: with rustup's component
+/// rust-src, the compiler names the folder of the standard library's sources, and crates that were fetched are in Cargo's.
+fn places_setting(dir: &Path) -> Option<String> {
+    let answer = |args: &[&str]| {
+        let output = Command::new("rustc").args(args).current_dir(dir).output().ok()?;
+        output.status.success().then(|| String::from_utf8(output.stdout).ok())?
+    };
+    let sources = Path::new(answer(&["--print", "sysroot"])?.trim()).join("lib/rustlib/src/rust");
+    let version = answer(&["-vV"])?;
+    let hash = version.lines().find_map(|line| line.strip_prefix("commit-hash: "))?.to_owned();
+    let of_user = || Some(std::env::home_dir()?.join(".cargo"));
+    let cargo = variable("CARGO_HOME").map(PathBuf::from).or_else(of_user)?;
+    Some(places(&[(&cargo, "/cargo".into()), (&sources, format!("/rustc/{hash}"))]))
+}
+
+fn places(places: &[(&Path, String)]) -> String {
+    let flag =
+        |(from, to): &(&Path, String)| Value::from(format!("--remap-path-prefix={}={to}", from.display())).to_string();
+    format!("target.{TARGET}.rustflags = [{}]", places.iter().map(flag).collect::<Vec<_>>().join(", "))
 }
 
 /// Every module among the artifacts that Cargo reports, one JSON object a line.
@@ -209,6 +252,16 @@ mod tests {
         assert!(setting.starts_with(expected), "{setting}");
         assert!(setting.ends_with("\"-Clink-arg=--initial-heap=2048\",]"), "{setting}");
         assert_eq!(CARGO_CONFIG.matches("\n  \"-C").count(), setting.matches("\"-C").count());
+    }
+
+    #[test]
+    fn places_are_the_same_everywhere() {
+        let setting =
+            places(&[(Path::new("/home/me/.cargo"), "/cargo".into()), (Path::new("/a \"b\""), "/rustc/0f".into())]);
+        assert_eq!(
+            setting,
+            r#"target.wasm32-unknown-unknown.rustflags = ["--remap-path-prefix=/home/me/.cargo=/cargo", "--remap-path-prefix=/a \"b\"=/rustc/0f"]"#
+        );
     }
 
     #[test]

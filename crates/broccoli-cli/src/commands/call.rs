@@ -1,28 +1,36 @@
 //! `broccoli call`: calls one function with the arguments of the command line.
 
-use std::time::Duration;
-
 use broccoli_node::abi::Function;
+use broccoli_node::core::Node;
 use broccoli_node::proto::cbor::put_array_header;
+use broccoli_node::proto::options::{ON_MAX, RETRIES};
 use broccoli_node::proto::{Canvas, Cbor};
-use broccoli_node::{JobError, SubmitOptions, json};
+use broccoli_node::{JobError, json};
+use clap_complete::ArgValueCandidates;
 
-use super::run::print_result;
+use super::run::{SubmitArgs, submit};
+use crate::complete;
 use crate::connect::{Common, Session};
-use crate::duration;
 use crate::exit::Failure;
+use crate::function;
 
 /// Which function with which arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CallArgs {
     /// Name of the function: add, or tasks.add
+    #[arg(add = ArgValueCandidates::new(complete::functions))]
     function: String,
     /// Its arguments: texts as they are for str, JSON for every other type
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     arguments: Vec<String>,
-    /// End the wait after this time, such as 30s; the job goes on
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+    /// Where it runs: a node, a label such as room=kitchen or a capability such as led; repeatable, all must match
+    #[arg(long, value_name = "PLACE", add = ArgValueCandidates::new(complete::places))]
+    on: Vec<String>,
+    /// How many times it is tried again after an error
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=*RETRIES.end() as i64))]
+    retries: Option<u32>,
 }
 
 /// Prints the result of a function as JSON on one line.
@@ -30,6 +38,9 @@ pub(crate) struct CallArgs {
 /// # Errors
 /// If the arguments do not fit the function, and see [`crate::jobs::result`].
 pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> {
+    if args.on.len() > ON_MAX || args.on.iter().any(String::is_empty) {
+        return Err(Failure::usage(format_args!("--on takes up to {ON_MAX} nodes, labels or capabilities")));
+    }
     let mut session = common.open().await?;
     let done = call(&mut session, args).await;
     session.close().await;
@@ -38,23 +49,39 @@ pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> 
 
 async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
     let wanted = args.function.clone();
-    let found = session.node.query(move |node| node.function(&wanted).map(|(name, f)| (name, f.clone()))).await;
-    let (name, function) = found.ok_or_else(|| Failure::failed(JobError::Stopped))?.map_err(Failure::usage)?;
-    let canvas = Canvas::task(name.as_str(), encode(&name, &function, &args.arguments)?);
-    print_result(session, canvas, SubmitOptions::default(), args.timeout).await
+    let found = session.node.query(move |node: &Node| {
+        let found = node.function(&wanted).map(|(name, function)| (name, function.clone()));
+        found.map_err(|refusal| function::unknown(node, &wanted, refusal))
+    });
+    let (name, function) = found.await.ok_or_else(|| Failure::failed(JobError::Stopped))?.map_err(Failure::usage)?;
+    let mut canvas = Canvas::task(name.as_str(), encode(&name, &function, &args.arguments)?);
+    canvas.options.on = args.on;
+    canvas.options.retries = args.retries;
+    submit(session, canvas, args.submit, None).await
 }
 
 /// The arguments as a CBOR array. Their number is checked with the canvas.
 fn encode(name: &str, function: &Function, texts: &[String]) -> Result<Cbor, Failure> {
+    check_count(name, function, texts)?;
     let mut array = Vec::new();
     put_array_header(&mut array, texts.len());
     for (at, text) in texts.iter().enumerate() {
         let value = match function.args.get(at) {
             Some(arg) => json::argument(text, &arg.ty)
-                .map_err(|error| Failure::usage(format_args!("{name}: argument {}: {error}", arg.name)))?,
+                .map_err(|error| Failure::usage(format_args!("{name}: {} {error}", arg.name)))?,
             None => Cbor::encode(&text.as_str()),
         };
         array.extend_from_slice(value.as_bytes());
     }
     Ok(Cbor::from_encoded(array))
+}
+
+/// Says how a list is written to whoever has written its items one by one.
+fn check_count(name: &str, function: &Function, texts: &[String]) -> Result<(), Failure> {
+    let Some((last, before)) = function.args.split_last().filter(|(_, before)| texts.len() > before.len() + 1) else {
+        return Ok(());
+    };
+    let items: Vec<&str> = texts[before.len()..].iter().map(String::as_str).collect();
+    let Some(list) = json::list(&items, &last.ty) else { return Ok(()) };
+    Err(Failure::usage(format_args!("{name}: {} is a list, written as one argument: '{list}'", last.name)))
 }

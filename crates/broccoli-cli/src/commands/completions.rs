@@ -1,7 +1,10 @@
 //! `broccoli completions`: completions for a shell.
+//!
+//! The script that is printed asks this program at each key press, by the variable `COMPLETE`: so functions, nodes and jobs are
+//! completed, too.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
 use crate::exit::Failure;
 use crate::output;
@@ -13,12 +16,20 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints them.
+/// The variable by which a shell asks.
+const VARIABLE: &str = "COMPLETE";
+
+/// Prints the script.
 ///
 /// # Errors
-/// If they cannot be written.
+/// If it cannot be written.
 pub(crate) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
+    let name = args.shell.to_string();
+    let shells = Shells::builtins();
+    let unknown = || Failure::usage(format_args!("there are no completions for {name}"));
+    let shell = shells.completer(&name).ok_or_else(unknown)?;
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "broccoli", &mut script);
-    output::print(String::from_utf8_lossy(&script).trim_end())
+    let written = shell.write_registration(VARIABLE, "broccoli", "broccoli", "broccoli", &mut script);
+    written.map_err(|error| Failure::failed(format_args!("cannot write the completions: {error}")))?;
+    output::print_script(&String::from_utf8_lossy(&script))
 }

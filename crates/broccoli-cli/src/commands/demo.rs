@@ -37,7 +37,7 @@ mod show {
     use std::time::{Duration, Instant};
 
     use broccoli_node::mqtt::ServerUrl;
-    use broccoli_node::{Cluster, DeployKey, SubmitOptions, json, text};
+    use broccoli_node::{Cluster, DeployKey, SubmitOptions, text};
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::process::{Child, Command};
     use tokio::time::timeout;
@@ -46,7 +46,7 @@ mod show {
     use crate::commands::{deploy, wordcount};
     use crate::connect::{Common, Session, interruptible};
     use crate::exit::Failure;
-    use crate::output::{self, bold, print};
+    use crate::output::{self, print, print_headed};
     use crate::{jobs, server};
 
     const NODES: usize = 3;
@@ -134,7 +134,7 @@ mod show {
         let begun = Instant::now();
         jobs::check(session, &program.canvas).await?;
         let result = jobs::result(session, program.canvas, SubmitOptions::default(), program.wait).await?;
-        let result = json::to_json(&result).map_err(Failure::failed)?;
+        let result = jobs::as_json(&result)?;
         line("run", &shorten(&written(example.source)), begun)?;
         print(format_args!("         → {}", shorten(&result)))?;
         if result != example.result {
@@ -163,8 +163,7 @@ mod show {
 
     fn line(step: &str, what: &str, begun: Instant) -> Result<(), Failure> {
         let fill = " ".repeat((SHOWN_CHARS + 2).saturating_sub(what.chars().count()));
-        let step = bold(&format!("{step:8}"));
-        print(format_args!("{step} {what}{fill}{:>9}", took(begun.elapsed())))
+        print_headed(&format!("{step:8}"), &format!("{what}{fill}{:>9}", took(begun.elapsed())))
     }
 
     fn shorten(text: &str) -> String {

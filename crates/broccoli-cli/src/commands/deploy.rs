@@ -47,7 +47,10 @@ pub(crate) async fn run(common: &Common, args: DeployArgs) -> Result<(), Failure
     let key = common.deploy_key(&cluster)?;
     let module = match &args.what {
         Some(path) if path.is_dir() => built(path)?,
-        Some(path) => read(path)?,
+        Some(path) => match source_of(path) {
+            Some(what) => return Err(Failure::usage(what)),
+            None => read(path)?,
+        },
         None => examples(),
     };
     let session = common.open().await?;
@@ -77,6 +80,7 @@ pub(super) async fn deploy(
     let loaded = Engine::new(Limits::host()).load(&module.wasm).map_err(|error| refused_here(&error))?;
     let functions = loaded.functions().clone();
     let what = format!("{name} ({}, {})", output::count(functions.len(), "function"), output::size(module.wasm.len()));
+    session.meet_all().await;
     let deployed = session.node.deploy(name, functions, module.wasm.clone(), key, wait).await;
     report(name, &what, &deployed.map_err(|error| refused_here(&error))?, wait)
 }
@@ -103,6 +107,31 @@ fn built(dir: &Path) -> Result<Module, Failure> {
     Ok(Module { name: built.name, wasm: built.wasm })
 }
 
+/// What to deploy instead of a file that is source.
+fn source_of(path: &Path) -> Option<String> {
+    let shown = path.display();
+    // The folder of a crate, which may hold the file a few folders deeper.
+    let is_crate = |folder: &&Path| folder.join("Cargo.toml").is_file();
+    let folder = path.ancestors().skip(1).find(is_crate).map(|folder| match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    });
+    let deploy = |folder: &Path| format!("deploy the folder of its crate: broccoli deploy {}", folder.display());
+    let new = || "`broccoli new DIR` writes a crate to put it into".to_owned();
+    match path.extension()?.to_str()? {
+        "rs" => Some(format!("{shown} is Rust source: {}", folder.map_or_else(new, deploy))),
+        "toml" => Some(format!("{shown} is no module: {}", folder.map_or_else(new, deploy))),
+        "py" | "ipynb" => Some(format!(
+            "{shown} is Python, which cannot be deployed: functions are written in Rust (`broccoli new DIR`) or in any language \
+             that compiles to Wasm"
+        )),
+        "c" | "h" | "cc" | "cpp" | "zig" | "go" | "ts" | "wat" => {
+            Some(format!("{shown} is source: compile it to Wasm, then deploy FILE.wasm; docs/task-abi.md says how"))
+        }
+        _ => None,
+    }
+}
+
 fn read(path: &Path) -> Result<Module, Failure> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
     if !is_name(&stem) {
@@ -113,5 +142,11 @@ fn read(path: &Path) -> Result<Module, Failure> {
     }
     let wasm =
         fs::read(path).map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
+    if !wasm.starts_with(b"\0asm") {
+        return Err(Failure::usage(format_args!(
+            "{} is no Wasm module: deploy FILE.wasm, or the folder of a crate of functions",
+            path.display()
+        )));
+    }
     Ok(Module { name: stem, wasm })
 }

@@ -6,8 +6,10 @@ use broccoli_node::JobError;
 use broccoli_node::core::Node;
 use broccoli_node::proto::NodeId;
 use broccoli_node::proto::message::{Refusal, Vitals};
+use clap_complete::ArgValueCandidates;
 use tokio::time::timeout;
 
+use crate::complete;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{duration, output};
@@ -16,7 +18,7 @@ use crate::{duration, output};
 #[derive(Debug, clap::Args)]
 pub(crate) struct DrainArgs {
     /// The node, as `broccoli nodes` prints it
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", add = ArgValueCandidates::new(complete::nodes))]
     node: NodeId,
     /// End the wait after this time; the node goes on finishing
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "60s")]
@@ -36,6 +38,7 @@ pub(crate) async fn run(common: &Common, args: DrainArgs) -> Result<(), Failure>
 
 async fn drain(session: &mut Session, args: &DrainArgs) -> Result<(), Failure> {
     let name = args.node;
+    session.meet_all().await;
     let has_left = move |node: &Node| !node.members().any(|(other, member)| other == name && member.alive);
     if session.node.query(has_left).await != Some(false) {
         return Err(Failure::usage(format_args!(

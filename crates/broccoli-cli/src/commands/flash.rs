@@ -11,9 +11,10 @@ use broccoli_node::Cluster;
 use broccoli_node::cluster::random;
 use broccoli_node::proto::NodeId;
 
-use crate::connect::Common;
+use crate::connect::{Common, variable};
 use crate::exit::Failure;
 use crate::output::{self, Progress};
+use crate::resident::label;
 
 /// Which chip, where, and what it is to be.
 #[derive(clap::Args)]
@@ -27,14 +28,14 @@ pub(crate) struct FlashArgs {
     /// Name of the Wi-Fi network
     #[arg(long)]
     ssid: String,
-    /// Password of the Wi-Fi network, "" for an open one; asked for if it is not told
-    #[arg(long, env = "BROCCOLI_WIFI_PASSWORD", hide_env_values = true)]
+    /// Password of the Wi-Fi network, "" for an open one; asked for if it is not told [env: BROCCOLI_WIFI_PASSWORD]
+    #[arg(long)]
     password: Option<String>,
     /// Name of the node, unique in its cluster; default: the chip and a random number
     #[arg(long)]
     name: Option<NodeId>,
     /// A label (room=kitchen) or capability that jobs can ask for with .set(on=…); repeatable
-    #[arg(long = "label", value_name = "K=V")]
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<String>,
     /// Lets tasks call sys.reboot
     #[arg(long)]
@@ -92,12 +93,12 @@ fn read(chip: Chip, file: Option<&Path>) -> Result<Image, Failure> {
 }
 
 fn settings(common: &Common, cluster: &Cluster, chip: Chip, args: &FlashArgs) -> Result<Settings, Failure> {
-    let server = common.server(cluster);
+    let server = common.server_for_others(cluster);
     let owned = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
     Ok(Settings {
         name: args.name.map_or_else(|| new_name(chip), Ok)?,
         ssid: args.ssid.clone(),
-        wifi_password: args.password.clone().map_or_else(|| ask_password(&args.ssid), Ok)?,
+        wifi_password: wifi_password(args)?,
         server: (server.host().to_owned(), server.port()),
         credentials: server.credentials().map(owned),
         cluster: cluster.id,
@@ -116,10 +117,16 @@ fn new_name(chip: Chip) -> Result<NodeId, Failure> {
     name.parse().map_err(|_| Failure::failed(format_args!("{name} is no name for a node: choose one with --name")))
 }
 
+/// Told on the command line or by the environment, else asked for. A variable that is empty is not set.
+fn wifi_password(args: &FlashArgs) -> Result<String, Failure> {
+    let of_environment = || variable("BROCCOLI_WIFI_PASSWORD")?.into_string().ok();
+    args.password.clone().or_else(of_environment).map_or_else(|| ask_password(&args.ssid), Ok)
+}
+
 fn ask_password(ssid: &str) -> Result<String, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "the password of the Wi-Fi network is missing: --password, or BROCCOLI_WIFI_PASSWORD; \"\" for an open one",
+            "the password of the Wi-Fi network is missing: --password, or BROCCOLI_WIFI_PASSWORD; --password \"\" for an open one",
         ));
     }
     let asked = rpassword::prompt_password(format!("password of {ssid} (nothing if it is open): "));

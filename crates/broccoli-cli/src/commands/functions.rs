@@ -6,6 +6,7 @@ use broccoli_node::abi::{Function, Functions};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
+use crate::date::version;
 use crate::exit::Failure;
 use crate::output;
 
@@ -29,6 +30,7 @@ struct Module {
 /// If the cluster cannot be reached.
 pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Failure> {
     let session = common.open().await?;
+    session.meet_all().await;
     let modules = session.node.query(|node| {
         let module = |(name, (version, functions)): (&str, (u64, &Functions))| {
             let mut functions = functions.to_vec();
@@ -43,7 +45,7 @@ pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Fail
         return output::print(as_json(&modules));
     }
     if !modules.is_empty() {
-        output::print(as_table(&modules))?;
+        print_table(&modules)?;
     }
     if modules.iter().all(|module| is_builtin(&module.name)) {
         output::note("nothing is deployed: try `broccoli deploy --examples` or `broccoli deploy DIR`");
@@ -66,11 +68,11 @@ fn as_json(modules: &[Module]) -> Value {
     modules.iter().flat_map(|module| module.functions.iter().map(move |f| function(module, f))).collect()
 }
 
-fn as_table(modules: &[Module]) -> String {
+fn print_table(modules: &[Module]) -> Result<(), Failure> {
     let row = |module: &Module, function: &Function| {
         let first_line = function.doc.lines().next().unwrap_or_default().to_owned();
-        [format!("{}.{function}", module.name), module.version.to_string(), first_line]
+        [format!("{}.{function}", module.name), version(module.version), first_line]
     };
     let rows = modules.iter().flat_map(|module| module.functions.iter().map(move |f| row(module, f)));
-    output::table(["FUNCTION", "VERSION", "WHAT IT DOES"], &rows.collect::<Vec<_>>())
+    output::print_table(["FUNCTION", "VERSION", "WHAT IT DOES"], rows.collect())
 }

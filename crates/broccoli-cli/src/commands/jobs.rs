@@ -28,6 +28,7 @@ pub(crate) struct JobsArgs {
 /// If the cluster cannot be reached.
 pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> {
     let session = common.open().await?;
+    session.meet_all().await;
     let listing = session.node.jobs(ANSWER_MAX).await;
     session.close().await;
     for node in &listing.silent {
@@ -44,7 +45,7 @@ pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> 
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let rows: Vec<[String; 7]> = all.into_iter().map(|(node, job)| cells(node, job, now)).collect();
-    output::print(output::table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], &rows))
+    output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], rows)
 }
 
 fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {

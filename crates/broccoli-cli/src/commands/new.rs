@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use broccoli_node::abi::builtin::is_builtin;
 use broccoli_node::abi::{NAME_LEN_MAX, is_name};
 
 use crate::exit::Failure;
@@ -26,6 +27,8 @@ pub(crate) struct NewArgs {
 pub(crate) enum NewError {
     /// The folder's name is none for a module.
     Name(String),
+    /// The folder's name is that of a module which every node has by itself.
+    Builtin(String),
     /// The folder is there and holds something.
     NotEmpty(PathBuf),
     /// A file or folder could not be read or written.
@@ -40,6 +43,9 @@ impl fmt::Display for NewError {
                 "{name:?} cannot name a module: use letters, digits, _ and -, a letter first, at most {NAME_LEN_MAX}, \
                  and no word of Rust"
             ),
+            Self::Builtin(name) => {
+                write!(f, "the module {name} is part of every node: name the folder something else, such as my-{name}")
+            }
             Self::NotEmpty(dir) => write!(f, "{} is not empty: name a new folder", dir.display()),
             Self::Io(path, error) => write!(f, "cannot write {}: {error}", path.display()),
         }
@@ -49,7 +55,7 @@ impl fmt::Display for NewError {
 impl From<NewError> for Failure {
     fn from(error: NewError) -> Failure {
         match error {
-            NewError::Name(_) | NewError::NotEmpty(_) => Failure::usage(error),
+            NewError::Name(_) | NewError::Builtin(_) | NewError::NotEmpty(_) => Failure::usage(error),
             NewError::Io(..) => Failure::failed(error),
         }
     }
@@ -60,27 +66,29 @@ impl From<NewError> for Failure {
 /// # Errors
 /// See [`NewError`].
 pub(crate) fn run(args: NewArgs) -> Result<(), Failure> {
-    create(&args.dir)?;
+    let module = create(&args.dir)?;
     let dir = args.dir.display();
     output::print(format_args!(
-        "{dir}/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy {dir}\n  broccoli run \"hello.s('you')\""
+        "{dir}/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy {dir}\n  broccoli run \"{module}.hello.s('you')\""
     ))
 }
 
-fn create(dir: &Path) -> Result<(), NewError> {
+/// Gives the name of the module.
+fn create(dir: &Path) -> Result<String, NewError> {
     let at_dir = |error| NewError::Io(dir.to_path_buf(), error);
     let name = crate_name(dir)?;
+    let module = name.replace('-', "_");
     fs::create_dir_all(dir).map_err(at_dir)?;
     if fs::read_dir(dir).map_err(at_dir)?.next().is_some() {
         return Err(NewError::NotEmpty(dir.to_path_buf()));
     }
     for (path, text) in TEMPLATE {
-        write(&dir.join(path), &text.replace("NAME", &name))?;
+        write(&dir.join(path), &text.replace("MODULE", &module).replace("NAME", &name))?;
     }
     for (path, text) in SDK {
         write(&dir.join(".broccoli").join(path), text)?;
     }
-    Ok(())
+    Ok(module)
 }
 
 fn crate_name(dir: &Path) -> Result<String, NewError> {
@@ -88,6 +96,9 @@ fn crate_name(dir: &Path) -> Result<String, NewError> {
     let dir = std::path::absolute(dir).map_err(|error| NewError::Io(dir.to_path_buf(), error))?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic());
+    if is_builtin(&name) {
+        return Err(NewError::Builtin(name.into_owned()));
+    }
     if starts_well && is_name(&name.replace('-', "_")) && !RESERVED.contains(&&*name) {
         Ok(name.into_owned())
     } else {
@@ -170,7 +181,7 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
-/// Files of the crate. `NAME` stands for its name.
+/// Files of the crate. `NAME` stands for its name, `MODULE` for that of its module.
 const TEMPLATE: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("../../template/task-crate.toml")),
     ("Cargo.lock", include_str!("../../template/Cargo.lock")),
@@ -242,6 +253,14 @@ mod tests {
         for bad in ["2x", "_x", "a.b", "a b", "ä", "fn", "test", "broccoli-sdk", "/"] {
             assert!(name(bad).is_err(), "{bad}");
         }
+        assert_eq!(
+            [name("/x/sys"), name("board")].map(|name| name.map_err(|error| error
+                .split(':')
+                .next()
+                .unwrap()
+                .to_owned())),
+            ["sys", "board"].map(|name| Err(format!("the module {name} is part of every node"))),
+        );
         assert_eq!(
             name("/x/a.b"),
             Err("\"a.b\" cannot name a module: use letters, digits, _ and -, a letter first, at most 64, \

@@ -1,25 +1,28 @@
 //! `broccoli node`: one node in the foreground, at a server that is there.
 
+use std::ffi::OsString;
 use std::future::pending;
-use std::io::{self, BufRead as _, Read as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::path::Path;
 
 use broccoli_node::Cluster;
+use broccoli_node::cluster::ClusterError;
 use tokio::sync::oneshot;
 
-use crate::connect::Common;
+use crate::connect::{Common, SECRET_BYTES_MAX, read_line, variable};
 use crate::exit::Failure;
+use crate::output;
 use crate::resident::{NodeOptions, Resident};
-
-/// Longest join token that is read from standard input, in bytes.
-const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// Which node, and of which cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     node: NodeOptions,
-    /// Join with the token that `broccoli up` prints; - reads it from standard input. Nothing is stored
-    #[arg(long, value_name = "TOKEN")]
+    /// Join with the token that `broccoli token` prints: @FILE or - (standard input) hold it, as everybody on this machine sees
+    /// what stands on a command line. Kept as the cluster file if there is none, so that other commands work here, too
+    /// [env: BROCCOLI_JOIN]
+    #[arg(long, value_name = "@FILE|-|TOKEN")]
     join: Option<String>,
     /// Leave when standard input ends: for a parent process that may die
     #[arg(long, hide = true)]
@@ -31,22 +34,64 @@ pub(crate) struct NodeArgs {
 /// # Errors
 /// If the node cannot start.
 pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> {
-    let cluster = match args.join.as_deref() {
-        Some("-") => Cluster::from_token(&read_token()?).map_err(Failure::usage)?,
+    let token = token(args.join)?;
+    let cluster = match &token {
         Some(token) => Cluster::from_token(token).map_err(Failure::usage)?,
         None => common.cluster()?,
     };
-    let server = common.server(&cluster);
+    let server = match (&token, &cluster.server) {
+        // What the token says is meant before what runs here.
+        (Some(_), Some(server)) => common.named_server().unwrap_or_else(|| server.clone()),
+        _ => common.server(&cluster),
+    };
     let shown = server.clone();
+    // With the server by which this machine reaches it.
+    let kept = Cluster { server: Some(server.clone()), ..cluster.clone() };
     let resident = Resident::start(args.node, cluster, server, &shown, common.is_verbose())?;
-    resident.run(None, abandoned(args.attended)).await
+    let keep = || {
+        // A node that ends with its parent is not what the machine has joined with: the demo starts such.
+        if token.is_some() && !args.attended {
+            keep(common, &kept);
+        }
+        None
+    };
+    resident.run(keep, abandoned(args.attended)).await
 }
 
-fn read_token() -> Result<String, Failure> {
+/// The token, from where it is told to be.
+fn token(told: Option<String>) -> Result<Option<String>, Failure> {
+    let unreadable =
+        |from: &str, error: io::Error| Failure::usage(format_args!("cannot read the token from {from}: {error}"));
+    let told = told.map(Ok).or_else(|| variable("BROCCOLI_JOIN").map(OsString::into_string)).transpose();
+    let told = told.map_err(|_| Failure::usage("BROCCOLI_JOIN holds no token"))?;
+    Ok(match told.as_deref() {
+        Some("-") => Some(read_token().map_err(|error| unreadable("standard input", error))?),
+        Some(told) => Some(match told.strip_prefix('@') {
+            Some(path) => read_line(Path::new(path)).map_err(|error| unreadable(path, error))?,
+            None => told.to_owned(),
+        }),
+        None => None,
+    })
+}
+
+fn read_token() -> io::Result<String> {
+    if io::stdin().is_terminal() {
+        output::note("paste the token that `broccoli token` printed:");
+    }
     let mut line = String::new();
-    let read = io::stdin().lock().take(TOKEN_BYTES_MAX).read_line(&mut line);
-    read.map_err(|error| Failure::usage(format_args!("cannot read the token: {error}")))?;
+    io::stdin().lock().take(SECRET_BYTES_MAX).read_line(&mut line)?;
     Ok(line)
+}
+
+/// Makes the cluster of a token that of the other commands here, if they have none.
+fn keep(common: &Common, cluster: &Cluster) {
+    let Ok(path) = common.cluster_path() else { return };
+    match cluster.write(&path) {
+        Ok(()) => output::note(format_args!("kept the cluster in {}: other commands here use it, too", path.display())),
+        // Whoever has one knows which.
+        Err(ClusterError::Exists(_)) => {}
+        Err(error) => output::note(format_args!("other commands here cannot use the cluster: {error}")),
+    }
 }
 
 /// Until standard input ends; for ever if nobody attends to this process.

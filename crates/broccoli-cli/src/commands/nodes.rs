@@ -10,6 +10,7 @@ use broccoli_node::{JobError, Presence};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
+use crate::date::version;
 use crate::exit::Failure;
 use crate::output;
 
@@ -53,14 +54,18 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     } else {
         let headings =
             ["NAME", "STATE", "SLOTS", "RUNNING", "QUEUED", "JOBS", "UP", "SEEN", "LABELS", "VERSION", "MODULES"];
-        output::print(output::table(headings, &rows.iter().map(cells).collect::<Vec<_>>()))
+        output::print_table(headings, rows.iter().map(cells).collect())
     }
 }
 
 /// One row for each node that somebody knows.
 fn rows(mut presence: Presence, mut births: BTreeMap<NodeId, Birth>) -> Vec<Row> {
     let is_node = |birth: &Birth| birth.slots > 0 || birth.resident || birth.draining == Some(true);
-    births.retain(|name, birth| is_node(birth) || presence.vitals.contains_key(name));
+    let clients: Vec<NodeId> = births.iter().filter(|(_, birth)| !is_node(birth)).map(|(name, _)| *name).collect();
+    for client in clients {
+        births.remove(&client);
+        presence.vitals.remove(&client);
+    }
     let listed = presence.members.values().filter(|member| !member.client).map(|member| member.name);
     let names: BTreeSet<NodeId> = listed.chain(births.keys().copied()).chain(presence.vitals.keys().copied()).collect();
     let row = |name: NodeId| {
@@ -109,7 +114,7 @@ fn cells(row: &Row) -> [String; 11] {
     let vital = |get: fn(&Vitals) -> String| row.vitals.as_ref().map_or_else(unknown, get);
     let born = |get: fn(&Birth) -> String| row.birth.as_ref().map_or_else(unknown, get);
     let modules = |vitals: &Vitals| {
-        let named = vitals.modules.iter().map(|module| format!("{}@{}", module.name, module.version));
+        let named = vitals.modules.iter().map(|module| format!("{}@{}", module.name, version(module.version)));
         named.collect::<Vec<_>>().join(" ")
     };
     [

@@ -3,19 +3,25 @@
 use std::time::Duration;
 
 use broccoli_node::proto::JobId;
-use broccoli_node::{JobError, JobStatus, json};
+use broccoli_node::proto::message::JobSummary;
+use broccoli_node::{JobError, JobStatus};
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
+use crate::complete;
 use crate::connect::{Common, Session, interruptible};
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, OnInterrupt};
 use crate::{duration, output};
 
+/// How long the node may take to tell how many tasks an ended job had.
+const SUMMARY_MAX: Duration = Duration::from_secs(2);
+
 /// Which job, and whether to wait for it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResultArgs {
     /// The job, as `broccoli run --detach` and `broccoli jobs` print it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = ArgValueCandidates::new(complete::jobs))]
     job: JobId,
     /// Wait until it has ended
     #[arg(long)]
@@ -45,7 +51,7 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
     if args.wait || args.timeout.is_some() {
         let followed = jobs::follow(session, job.follow(), args.timeout, OnInterrupt::GoOn).await;
         match followed {
-            Ok(value) if !args.json => return output::print(json::to_json(&value).map_err(Failure::failed)?),
+            Ok(value) if !args.json => return output::print(jobs::as_json(&value)?),
             // What it came to is known now.
             Err(failure) if !args.json || !matches!(failure.exit, Exit::Failed | Exit::Unknown) => return Err(failure),
             _ => {}
@@ -66,20 +72,26 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
         Err(error) => Some(jobs::failure(error.clone())),
     };
     if args.json && !matches!(&state, Err(error) if !matches!(error, JobError::Unknown(_))) {
-        output::print(as_json(args.job, &state)?)?;
+        let summary = match &state {
+            // It has told how far it is.
+            Ok(JobStatus::Pending { .. }) | Err(_) => None,
+            Ok(_) => session.node.summary(args.job, SUMMARY_MAX).await,
+        };
+        output::print(as_json(args.job, &state, summary)?)?;
         return failure.map_or(Ok(()), |failure| Err(failure.silent()));
     }
     match (state, failure) {
-        (Ok(JobStatus::Succeeded(value)), _) => output::print(json::to_json(&value).map_err(Failure::failed)?),
+        (Ok(JobStatus::Succeeded(value)), _) => output::print(jobs::as_json(&value)?),
         (_, failure) => failure.map_or(Ok(()), Err),
     }
 }
 
-fn as_json(id: JobId, state: &Result<JobStatus, JobError>) -> Result<Value, Failure> {
-    let (mut result, mut error, mut progress) = (Value::Null, Value::Null, (Value::Null, Value::Null));
+fn as_json(id: JobId, state: &Result<JobStatus, JobError>, summary: Option<JobSummary>) -> Result<Value, Failure> {
+    let (mut result, mut error) = (Value::Null, Value::Null);
+    let mut progress = summary.map_or((Value::Null, Value::Null), |job| (json!(job.done), json!(job.total)));
     let name = match state {
         Ok(JobStatus::Succeeded(value)) => {
-            let text = json::to_json(value).map_err(Failure::failed)?;
+            let text = jobs::as_json(value)?;
             result = serde_json::from_str(&text).map_err(Failure::failed)?;
             "succeeded"
         }

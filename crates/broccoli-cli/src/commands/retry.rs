@@ -1,7 +1,9 @@
 //! `broccoli retry`: runs a failed or revoked job again.
 
 use broccoli_node::proto::JobId;
+use clap_complete::ArgValueCandidates;
 
+use crate::complete;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{jobs, output};
@@ -10,7 +12,7 @@ use crate::{jobs, output};
 #[derive(Debug, clap::Args)]
 pub(crate) struct RetryArgs {
     /// The job, as `broccoli jobs` prints it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = ArgValueCandidates::new(complete::jobs_that_failed))]
     job: JobId,
 }
 

@@ -2,7 +2,9 @@
 
 use broccoli_node::JobStatus;
 use broccoli_node::proto::JobId;
+use clap_complete::ArgValueCandidates;
 
+use crate::complete;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{jobs, output};
@@ -11,7 +13,7 @@ use crate::{jobs, output};
 #[derive(Debug, clap::Args)]
 pub(crate) struct RevokeArgs {
     /// The job, as `broccoli run --detach` and `broccoli jobs` print it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = ArgValueCandidates::new(complete::jobs_that_run))]
     job: JobId,
 }
 

@@ -9,7 +9,7 @@ use broccoli_node::core::{Member, Node};
 use broccoli_node::proto::Canvas;
 use broccoli_node::proto::message::Refusal;
 use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
-use broccoli_node::{JobError, JobUpdate, SubmitOptions, json};
+use broccoli_node::{JobError, JobUpdate, SubmitOptions};
 use serde_json::json;
 
 use crate::connect::{Common, Session, interruptible};
@@ -25,16 +25,23 @@ pub(crate) struct RunArgs {
     /// Read the canvas from a file, which may have several lines
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Show the canvas instead of running it
+    #[arg(long, conflicts_with_all = ["timeout", "detach"])]
+    print: bool,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// How a job is submitted and waited for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubmitArgs {
     /// End the wait after this time, such as 30s; the job goes on
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Show the canvas instead of running it
-    #[arg(long)]
-    print: bool,
     /// Do not wait: print the id of the job, for `broccoli result ID`
-    #[arg(long, conflicts_with_all = ["timeout", "print"])]
+    #[arg(long, conflicts_with = "timeout")]
     detach: bool,
-    /// A name for this job, 1 to 128 bytes: run again with the same key, it is the same job
+    /// A name for this job, 1 to 128 bytes: submitted again with the same key, it is the same job
     #[arg(long, value_name = "KEY", value_parser = key)]
     key: Option<String>,
     /// With --detach, for machines: {"id"}
@@ -55,28 +62,41 @@ fn key(text: &str) -> Result<String, String> {
 /// # Errors
 /// If the text is not a canvas, and see [`jobs::result`].
 pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
-    let program = text::parse(&source(&args)?).map_err(Failure::usage)?;
+    let program = text::parse(&source(&args)?).map_err(|error| Failure::syntax(&error))?;
     if args.print {
         return output::print(text::print(&program.canvas));
     }
-    crate::in_runtime(submit(common, program, args))
+    crate::in_runtime(in_session(common, program, args.submit))
 }
 
-async fn submit(common: &Common, program: Program, args: RunArgs) -> Result<(), Failure> {
+async fn in_session(common: &Common, program: Program, args: SubmitArgs) -> Result<(), Failure> {
     let mut session = common.open().await?;
-    let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
-    let done = if args.detach {
-        interruptible(detach(&session, program.canvas, options.detached(), args.json)).await
-    } else {
-        print_result(&mut session, program.canvas, options, args.timeout.or(program.wait)).await
-    };
+    let done = submit(&mut session, program.canvas, args, program.wait).await;
     session.close().await;
     done
 }
 
+/// Submits a canvas and prints its result, or the id of its job. `wait` is the time limit if the command line has none.
+///
+/// # Errors
+/// If it cannot be run, and see [`jobs::result`].
+pub(super) async fn submit(
+    session: &mut Session,
+    canvas: Canvas,
+    args: SubmitArgs,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    jobs::check(session, &canvas).await?;
+    let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
+    if args.detach {
+        return interruptible(detach(session, canvas, options.detached(), args.json)).await;
+    }
+    let result = jobs::result(session, canvas, options, args.timeout.or(wait)).await?;
+    output::print(jobs::as_json(&result)?)
+}
+
 /// Hands a canvas over and prints the id of its job.
 async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json: bool) -> Result<(), Failure> {
-    jobs::check(session, &canvas).await?;
     let mut job = session.node.submit_with(canvas, options);
     let id = loop {
         match job.next().await {
@@ -97,21 +117,6 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
         ));
     }
     if json { output::print(json!({"id": id.to_string()})) } else { output::print(id) }
-}
-
-/// Runs a canvas and prints its result.
-///
-/// # Errors
-/// If it cannot be run, and see [`jobs::result`].
-pub(super) async fn print_result(
-    session: &mut Session,
-    canvas: Canvas,
-    options: SubmitOptions,
-    timeout: Option<Duration>,
-) -> Result<(), Failure> {
-    jobs::check(session, &canvas).await?;
-    let result = jobs::result(session, canvas, options, timeout).await?;
-    output::print(json::to_json(&result).map_err(Failure::failed)?)
 }
 
 fn source(args: &RunArgs) -> Result<String, Failure> {

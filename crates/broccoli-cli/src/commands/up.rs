@@ -1,23 +1,27 @@
 //! `broccoli up`: an MQTT server and one node in the foreground.
 
 use std::future::pending;
+use std::io::IsTerminal as _;
 #[cfg(feature = "embedded-server")]
 use std::net::SocketAddr;
 
 use broccoli_node::Cluster;
 use broccoli_node::mqtt::ServerUrl;
 
-use crate::connect::{Common, directory};
+#[cfg(feature = "embedded-server")]
+use crate::connect::DEFAULT_PORT;
+use crate::connect::{Common, UpFile, directory};
 use crate::exit::Failure;
+use crate::output;
 use crate::resident::{NodeOptions, Resident, machine_name};
 
 /// What is started.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
-    /// Where the MQTT server listens, such as 0.0.0.0:1883 or localhost:1884; port 0 takes a free one
+    /// Where the MQTT server listens, such as 0.0.0.0:1883 or localhost:1884; port 0 takes a free one; default: 0.0.0.0:1883
     #[cfg(feature = "embedded-server")]
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:1883", value_parser = crate::server::parse_listen)]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "server", value_parser = crate::server::parse_listen)]
+    listen: Option<SocketAddr>,
     /// Nodes and commands that the MQTT server takes at the same time; each takes a file descriptor
     #[cfg(feature = "embedded-server")]
     #[arg(long, value_name = "N", default_value_t = crate::server::CLIENTS_MAX, value_parser = clients)]
@@ -38,29 +42,58 @@ pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure
         args.node.data = directory("XDG_DATA_HOME", ".local/share").map(kept);
     }
     match common.named_server() {
-        Some(server) => node(common, args.node, cluster, server.clone(), &server).await,
+        #[cfg(feature = "embedded-server")]
+        Some(_) if common.has_usual_server() && args.listen.is_some() => {
+            output::note(
+                "--listen was told, so the server of BROCCOLI_SERVER is not used; other commands use it: unset it",
+            );
+            with_server(common, args, cluster).await
+        }
+        Some(server) => node(common, args.node, cluster, UpFile { near: server.clone(), far: server }).await,
         None => with_server(common, args, cluster).await,
     }
 }
 
-async fn node(
-    common: &Common,
-    options: NodeOptions,
-    cluster: Cluster,
-    server: ServerUrl,
-    shown: &ServerUrl,
-) -> Result<(), Failure> {
-    let join = format!("join another machine:  broccoli node --join {}", cluster.token(shown));
-    let resident = Resident::start(options, cluster, server, shown, common.is_verbose())?;
-    resident.run(Some(join), pending()).await
+async fn node(common: &Common, options: NodeOptions, cluster: Cluster, up: UpFile) -> Result<(), Failure> {
+    let path = common.cluster_path()?;
+    let mut left = None;
+    let resident = Resident::start(options, cluster.clone(), up.near.clone(), &up.far, common.is_verbose())?;
+    let when_ready = || {
+        match up.leave(&path, &cluster) {
+            Ok(guard) => left = Some(guard),
+            Err(error) => {
+                let path = path.display();
+                output::note(format_args!("cannot write beside {path} ({error}): name the server to other commands"));
+            }
+        }
+        Some(join(&cluster, &up.far))
+    };
+    let lived = resident.run(when_ready, pending()).await;
+    drop(left);
+    lived
+}
+
+/// What is said of other machines. The token is shown to people only: what a program prints may be kept in a log.
+fn join(cluster: &Cluster, far: &ServerUrl) -> String {
+    if far.is_loopback() {
+        return format!(
+            "other machines cannot reach {far}: to have some, name an address of this machine with --listen"
+        );
+    }
+    if !std::io::stdout().is_terminal() {
+        return "join another machine:  `broccoli token` prints what `broccoli node --join` asks for there".into();
+    }
+    let token = cluster.token(far);
+    format!("join another machine:  broccoli node --join -  and paste this secret there: {token}")
 }
 
 #[cfg(feature = "embedded-server")]
 async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
-    let server = crate::server::start(&cluster, args.listen, args.clients).await?;
+    let listen = args.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
+    let server = crate::server::start(&cluster, listen, args.clients).await?;
     let addr = server.local_addr();
     let (near, far) = (ServerUrl::new(near_host(addr), addr.port()), ServerUrl::new(far_host(addr), addr.port()));
-    let lived = node(common, args.node, cluster, near, &far).await;
+    let lived = node(common, args.node, cluster, UpFile { near, far }).await;
     server.stop().await;
     lived
 }
@@ -68,8 +101,8 @@ async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<
 #[cfg(not(feature = "embedded-server"))]
 async fn with_server(_: &Common, _: UpArgs, _: Cluster) -> Result<(), Failure> {
     Err(Failure::usage(
-        "this program was built without an MQTT server: install one (apt install mosquitto),\n\
-         then name it: broccoli up --server mqtt://user:password@host",
+        "this program was built without an MQTT server: install one (apt install mosquitto), then name it: \
+         broccoli up --server mqtt://user:password@host",
     ))
 }
 

@@ -104,9 +104,14 @@ impl Home {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broccoli"));
         command.args(args).current_dir(&self.0).env("HOME", &self.0);
-        for name in
-            ["BROCCOLI_CLUSTER", "BROCCOLI_SERVER", "BROCCOLI_WIFI_PASSWORD", "XDG_CONFIG_HOME", "XDG_DATA_HOME"]
-        {
+        for name in [
+            "BROCCOLI_CLUSTER",
+            "BROCCOLI_SERVER",
+            "BROCCOLI_JOIN",
+            "BROCCOLI_WIFI_PASSWORD",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+        ] {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -276,9 +281,9 @@ impl Cluster {
         let args = [&["up", "--name", "pi-1", "--slots", "2"], args].concat();
         let mut up = Process::start(&mut home.command(&args));
         let ready = up.line("ready  pi-1  2 slots  ").await;
-        let join = up.line("join another machine:  ").await;
         let url = ready.rsplit("  ").next().unwrap().to_owned();
-        let token = join.rsplit("broccoli node --join ").next().unwrap().to_owned();
+        // By what `up` has left beside the cluster file.
+        let token = home.run(&["token"]).await.ok().trim().to_owned();
         Cluster { home, url, token, up, mosquitto, relay: None }
     }
 

@@ -207,7 +207,7 @@ fn an_error_names_function_task_node_attempt_and_text() {
     fail.options.retries = Some(1);
     let job = c.submit(0, &Canvas::group(vec![add(1, 1), fail]));
     let error = c.wait(0, job, 2_000).expect_err("fails");
-    assert_eq!(error.to_string(), "tasks.fail: boom (task 2, attempt 2 on w1, member 1)");
+    assert_eq!(error.to_string(), "tasks.fail: boom (step 2, attempt 2 on w1, member 1)");
     assert_eq!(error.cause, Cause::Returned);
 }
 

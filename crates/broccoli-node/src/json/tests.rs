@@ -62,6 +62,24 @@ fn what_json_cannot_express_is_an_error() {
 }
 
 #[test]
+fn something_stands_for_what_json_cannot_express() {
+    let write = |cbor: &[u8]| {
+        let Lossy { json, lost } = to_json_lossy(&Cbor::from_encoded(cbor.to_vec())).unwrap();
+        (json, lost)
+    };
+    let float = |name| Some(JsonError::NotFinite(name));
+    let infinity = [0x81, 0xa1, 0x61, b'a', 0xf9, 0x7c, 0];
+    assert_eq!(write(&infinity), (r#"[{"a": "Infinity"}]"#.into(), float("an infinity")));
+    assert_eq!(write(&[0x82, 0xf9, 0xfc, 0, 1]), (r#"["-Infinity", 1]"#.into(), float("an infinity")));
+    assert_eq!(write(&[0xf9, 0x7e, 0]), (r#""NaN""#.into(), float("NaN")));
+    assert_eq!(write(&[0x82, 0xc6, 0, 1]), ("[0, 1]".into(), Some(JsonError::Tag(6))));
+    assert_eq!(write(&[0xa1, 0xa0, 0xf6]), (r#"{"h'a0'": null}"#.into(), Some(JsonError::MapInKey)));
+    assert_eq!(write(&[0xa1, 0xf9, 0x7c, 0, 1]), (r#"{"Infinity": 1}"#.into(), float("an infinity")));
+    assert_eq!(write(&[1]), ("1".into(), None));
+    assert!(to_json_lossy(&Cbor::from_encoded(vec![0x81])).is_err());
+}
+
+#[test]
 fn bad_json_is_refused() {
     let error = |json: &str| from_json(json).unwrap_err().to_string();
     assert_eq!(error("hello"), "not JSON: expected value at line 1 column 1");
@@ -107,15 +125,28 @@ fn arguments_follow_their_types() {
 #[test]
 fn wrong_arguments_say_what_to_write() {
     let table = [
-        ("hello", "i64", r#"expected i64, got hello, which is not JSON; a string is written '"hello"'"#),
-        ("it's", "any", r#"expected any, got it's, which is not JSON; a string is written '"it'\''s"'"#),
-        ("1.5", "i64", "expected i64, got float"),
-        ("300", "u8", "expected u8, got 300"),
-        ("99999999999999999999", "i64", "99999999999999999999 does not fit in 64 bits"),
-        ("[1, \"a\"]", "[i64]", "expected i64, got str"),
-        ("YWJ", "bytes", "expected bytes as base64, got YWJ"),
-        ("YWJj=", "bytes", "expected bytes as base64, got YWJj="),
-        ("YWJk!", "bytes", "expected bytes as base64, got YWJk!"),
+        ("x", "num", "is a number, got x"),
+        ("hello", "i64", "is a whole number, got hello"),
+        ("it's", "any", r#"is any value in JSON, got it's; a text is written '"it'\''s"'"#),
+        ("1.5", "i64", "is a whole number, got 1.5"),
+        ("300", "u8", "is a whole number from 0 to 255, got 300"),
+        ("-1", "u64", "is a whole number, 0 or more, got -1"),
+        ("yes", "bool", "is true or false, got yes"),
+        ("yes", "?bool", "is true or false, or null, got yes"),
+        (
+            "99999999999999999999",
+            "i64",
+            "is a whole number, got 99999999999999999999: 99999999999999999999 does not fit in 64 bits",
+        ),
+        ("1,2,3", "[num]", "is a list of numbers, got 1,2,3; a list is written '[1,2,3]'"),
+        ("5", "[i64]", "is a list of whole numbers, got 5; a list is written '[5]'"),
+        ("bed,chair", "[str]", r#"is a list of texts, got bed,chair; a list is written '["bed","chair"]'"#),
+        ("[1, \"a\"]", "[i64]", "is a list of whole numbers, got [1, \"a\"]; such as '[1, 1]'"),
+        ("a=1", "{f64}", "is a map of numbers, got a=1; such as '{\"a\": 1.5}'"),
+        ("1,2", "(i64,str)", "is a list of 2, one for each of (i64,str), got 1,2; such as '[1, \"a\"]'"),
+        ("YWJ", "bytes", "is bytes in base64, got YWJ"),
+        ("YWJj=", "bytes", "is bytes in base64, got YWJj="),
+        ("YWJk!", "bytes", "is bytes in base64, got YWJk!"),
     ];
     for (text, ty, expected) in table {
         let error = argument(text, &Type::parse(ty).unwrap()).unwrap_err();
@@ -137,7 +168,11 @@ proptest! {
             prop_assert!(to_json(&value).is_ok());
         }
         let _ = argument(&text, &Type::Bytes);
-        let _ = to_json(&Cbor::from_encoded(bytes));
+        let bytes = Cbor::from_encoded(bytes);
+        if let Ok(Lossy { json, lost }) = to_json_lossy(&bytes) {
+            prop_assert!(serde_json::from_str::<Value>(&json).is_ok(), "{}", json);
+            prop_assert_eq!(to_json(&bytes), lost.map_or(Ok(json), Err));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! unless asked for it by [`ServerUrl::to_url_with_password`].
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The port that MQTT has when none is named.
@@ -89,6 +89,12 @@ impl ServerUrl {
     /// Name or address; IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether the host is this machine, whoever reads the address.
+    pub fn is_loopback(&self) -> bool {
+        let ip: Option<IpAddr> = self.host.parse().ok();
+        self.host.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback())
     }
 
     /// TCP port.
@@ -259,6 +265,17 @@ mod tests {
             parse("mqtt://me:p%40ss%3A%25@host"),
             Ok(ServerUrl::new("host", 1883).with_credentials("me", "p@ss:%"))
         );
+    }
+
+    #[test]
+    fn loopback_is_known() {
+        let loopback = |text: &str| parse(text).map(|url| url.is_loopback());
+        for near in ["127.0.0.1", "127.9.9.9:7", "[::1]", "LocalHost:1"] {
+            assert_eq!(loopback(near), Ok(true), "{near}");
+        }
+        for far in ["10.0.0.1", "pi.local", "[fe80::1]", "localhost.example"] {
+            assert_eq!(loopback(far), Ok(false), "{far}");
+        }
     }
 
     #[test]

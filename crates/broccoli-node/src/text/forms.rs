@@ -13,6 +13,7 @@ use super::ast::{Args, Expr, ExprKind, Fallible, Pos, Suffix, SuffixKind, fail};
 use super::eval::Evaluator;
 use super::options;
 use super::parse::is_plain_name;
+use super::similar;
 use super::value::{Outcome, Range, Sig, Value, Weight, found};
 
 /// Most arguments of one call.
@@ -20,8 +21,8 @@ const ARGS_MAX: usize = 256;
 /// What one signature costs against the limit of steps.
 const SIGNATURE_STEPS: usize = 8;
 
-const FUNCTION_METHODS: [&str; 7] = ["s", "si", "map", "starmap", "chunks", "signature", "subtask"];
-const CANVAS_METHODS: [&str; 7] = ["delay", "apply_async", "set", "link", "on_error", "link_error", "get"];
+pub(super) const FUNCTION_METHODS: [&str; 7] = ["s", "si", "map", "starmap", "chunks", "signature", "subtask"];
+pub(super) const CANVAS_METHODS: [&str; 7] = ["delay", "apply_async", "set", "link", "on_error", "link_error", "get"];
 
 /// Encoded arguments of a call: by position and by name.
 type Encoded = (Vec<Cbor>, Vec<(String, Cbor)>);
@@ -37,6 +38,20 @@ impl Values {
         let place = self.keywords.iter().position(|(_, found, _)| found == name)?;
         let (at, _, value) = self.keywords.remove(place);
         Some((at, value))
+    }
+
+    /// Where the first argument stands that is a canvas, or a list of such: what forms take, and functions do not.
+    fn first_canvas(&self) -> Option<Pos> {
+        fn holds(value: &Value) -> bool {
+            match value {
+                Value::Canvas(_) | Value::Header(_) | Value::Outcome(_) | Value::Function(_) => true,
+                Value::List(list) => list.items.first().is_some_and(holds),
+                _ => false,
+            }
+        }
+        let named = self.keywords.iter().map(|(at, _, value)| (at, value));
+        let all = self.positional.iter().map(|(at, value)| (at, value)).chain(named);
+        all.filter(|(_, value)| holds(value)).map(|(at, _)| *at).next()
     }
 
     fn no_keywords(&self, callee: &str) -> Fallible<()> {
@@ -235,6 +250,9 @@ impl Evaluator {
     fn call(&mut self, at: Pos, value: Value, values: Values) -> Fallible<Value> {
         match value {
             Value::Function(name) => {
+                if let (Some(at), Some(hint)) = (values.first_canvas(), similar::misread(&name)) {
+                    return fail(at, hint);
+                }
                 let (args, kwargs) = self.encode_all(values)?;
                 self.task(at, &name, args, kwargs, false)
             }
@@ -586,7 +604,9 @@ fn dotted(at: Pos, value: &Value, name: &str) -> Fallible<Value> {
         }
         Value::Function(_) => fail(at, format!("no function can be named `{name}`")),
         Value::Canvas(_) | Value::Header(_) => {
-            fail(at, format!("a signature has no `.{name}`: there are .{}", CANVAS_METHODS.join(", .")))
+            let near = similar::closest(name, CANVAS_METHODS).map(|near| format!("did you mean `.{near}`?"));
+            let all = || format!("there are .{}", CANVAS_METHODS.join(", ."));
+            fail(at, format!("a signature has no `.{name}`: {}", near.unwrap_or_else(all)))
         }
         other => fail(at, format!("expected a function before `.{name}`, found {}", found(other))),
     }

@@ -147,6 +147,8 @@ impl Lexer {
         let (first, second) = (ahead.next().unwrap_or(' '), ahead.next().unwrap_or(' '));
         let kind = if let Some(prefix) = string_prefix(cursor.rest.as_str()) {
             string(cursor, prefix)?
+        } else if is_formatted_string(cursor.rest.as_str()) {
+            return fail(at, "f-strings are not supported: write the text itself, or join texts with `+`");
         } else if first.is_alphabetic() || first == '_' {
             Kind::Name(cursor.take_while(is_name_char))
         } else if first.is_ascii_digit() || (first == '.' && second.is_ascii_digit()) {
@@ -230,6 +232,14 @@ fn string_prefix(rest: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether an f-string starts here, which Python would compute: `f"{x}"`, `rf'…'`.
+fn is_formatted_string(rest: &str) -> bool {
+    ["f", "fr", "rf"].into_iter().any(|prefix| {
+        let head = rest.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+        head && rest[prefix.len()..].starts_with(['"', '\''])
+    })
+}
+
 fn string(cursor: &mut Cursor<'_>, prefix: &str) -> Fallible<Kind> {
     let start = cursor.at;
     (0..prefix.len()).for_each(|_| {
@@ -299,7 +309,10 @@ fn number(cursor: &mut Cursor<'_>) -> Fallible<Kind> {
         fraction(cursor, &mut text);
     }
     let digits = text.replace('_', "");
-    let parsed = if base != 10 {
+    let is_written_well = underscores_separate_digits(&text, base);
+    let parsed = if !is_written_well {
+        None
+    } else if base != 10 {
         u64::from_str_radix(&digits[2..], base).ok().map(Kind::Int)
     } else if digits.bytes().all(|b| b.is_ascii_digit()) {
         let leading_zero = digits.len() > 1 && digits.starts_with('0');
@@ -311,9 +324,18 @@ fn number(cursor: &mut Cursor<'_>) -> Fallible<Kind> {
     if let Some(kind) = parsed {
         return Ok(kind);
     }
-    let is_integer = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    let is_integer = is_written_well && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
     let reason = if is_integer { "does not fit in 64 bits" } else { "is not a number" };
     fail(at, format!("`{}` {reason}", text.chars().take(40).collect::<String>()))
+}
+
+/// Python's rule: an underscore stands alone between two digits, or after the prefix of a base.
+fn underscores_separate_digits(text: &str, base: u32) -> bool {
+    let bytes = text.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(|byte| char::from(*byte).is_digit(base));
+    let is_prefix = |at: usize| base != 10 && at == 1;
+    let separates = |at: usize| at > 0 && (is_digit(at - 1) || is_prefix(at - 1)) && is_digit(at + 1);
+    bytes.iter().enumerate().all(|(at, byte)| *byte != b'_' || separates(at))
 }
 
 /// The rest of a float after its leading digits: `.5`, `e-3`.

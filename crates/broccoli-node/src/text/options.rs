@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use broccoli_proto::Options;
 use broccoli_proto::options::{DELAYS_MS, LIMITS_MS, ON_MAX, PRIORITIES, RATE_MAX, RETRIES, Rate};
 
+use super::similar::closest;
 use super::value::{Value, found};
 
 /// Every option of `.set`, in the order in which they are printed.
@@ -49,7 +50,11 @@ pub(super) fn set(options: &mut Options, name: &str, value: &Value) -> Result<()
         "each" => options.each = Some(boolean(name, value)?),
         "partial" => options.partial = Some(boolean(name, value)?),
         "on" => options.on = places(value)?,
-        _ => return Err(format!("unknown option `{name}`: there are {}", NAMES.join(", "))),
+        _ => {
+            let near = closest(name, NAMES).map(|near| format!("did you mean `{near}`?"));
+            let all = || format!("there are {}", NAMES.join(", "));
+            return Err(format!("unknown option `{name}`: {}", near.unwrap_or_else(all)));
+        }
     }
     Ok(())
 }

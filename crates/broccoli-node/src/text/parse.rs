@@ -32,6 +32,21 @@ pub(super) fn is_plain_name(name: &str) -> bool {
     starts_well && name.chars().all(|c| c.is_alphanumeric() || c == '_') && !constant && !RESERVED.contains(&name)
 }
 
+/// Why a word of Python stands where no value can, and what to write instead.
+fn reserved(word: &str) -> String {
+    match word {
+        "lambda" | "def" | "class" => {
+            format!("`{word}` is not supported: functions are deployed (`broccoli new`), and called by their names")
+        }
+        "while" | "try" | "with" | "if" | "for" => {
+            format!(
+                "`{word}` is no statement here: a text is one canvas, and its loops are `[f.s(i) for i in range(3)]`"
+            )
+        }
+        _ => format!("expected an expression, found `{word}`: Python's `{word}` is not supported"),
+    }
+}
+
 /// All statements of a text.
 pub(super) fn statements(tokens: &[Token]) -> Fallible<Vec<Statement>> {
     let mut parser = Parser { tokens, next: 0, depth: 0 };
@@ -100,6 +115,15 @@ impl Parser<'_> {
 
     fn expected<T>(&self, what: &str) -> Fallible<T> {
         fail(self.at(), format!("expected {what}, found {}", self.kind()))
+    }
+
+    /// What to write instead of `*args` or `**options`.
+    fn unpacking(&self) -> String {
+        let name = if let Kind::Name(name) = &self.token(1).kind { name } else { "…" };
+        if self.is_sign("**") {
+            return format!("`**{name}` is not supported: write each `name=value`");
+        }
+        format!("`*{name}` is not supported: write the arguments one by one, or call `f.starmap([{name}])`")
     }
 
     fn statement(&mut self) -> Fallible<Option<Statement>> {
@@ -268,7 +292,7 @@ impl Parser<'_> {
                 "None" => ExprKind::None,
                 "True" => ExprKind::Bool(true),
                 "False" => ExprKind::Bool(false),
-                name if RESERVED.contains(&name) => return self.expected("an expression"),
+                name if RESERVED.contains(&name) => return fail(at, reserved(name)),
                 _ => ExprKind::Name(name),
             },
             Kind::Sign("(") => return self.parenthesis(),
@@ -417,7 +441,7 @@ impl Parser<'_> {
     fn arg(&mut self, args: &mut Args) -> Fallible<()> {
         let at = self.at();
         if self.is_sign("*") || self.is_sign("**") {
-            return fail(at, format!("{} is not supported: write the arguments one by one", self.kind()));
+            return fail(at, self.unpacking());
         }
         if let (Kind::Name(name), Kind::Sign("=")) = (self.kind().clone(), &self.token(1).kind) {
             if !is_plain_name(&name) {

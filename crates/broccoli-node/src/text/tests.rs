@@ -219,6 +219,8 @@ fn pasted_sessions() {
 fn values() {
     assert_prints(&[
         ("f.s(0x1f, 0o17, 0b11, 1_000)", "f.s(31, 15, 3, 1000)"),
+        ("f.s(0x_1_f, 1_0.0_5, 1_0e1_0)", "f.s(31, 10.05, 100000000000.0)"),
+        ("\u{feff}f.s(1)", "f.s(1)"),
         ("f.s(9223372036854775807, -9223372036854775808)", "f.s(9223372036854775807, -9223372036854775808)"),
         ("f.s(1.0, .5, 5., 1e3, 1.5e-3, -0.0, 1e300)", "f.s(1.0, 0.5, 5.0, 1000.0, 0.0015, -0.0, 1e300)"),
         ("f.s(float('nan'), float('inf'), -1e999)", "f.s(float(\"nan\"), float(\"inf\"), float(\"-inf\"))"),
@@ -305,17 +307,32 @@ fn syntax_errors_say_what_was_expected() {
         ("add.s(“a”)", "1:7: `“` is not a quote: use \" or '"),
         ("add.s(12ab)", "1:7: `12ab` is not a number"),
         ("add.s(012)", "1:7: `012` is not a number"),
+        ("add.s(1__0)", "1:7: `1__0` is not a number"),
+        ("add.s(1_)", "1:7: `1_` is not a number"),
+        ("add.s(0x1__f)", "1:7: `0x1__f` is not a number"),
+        ("add.s(1._5)", "1:7: `1._5` is not a number"),
+        ("add.s(1_0_e5)", "1:7: `1_0_e5` is not a number"),
+        ("add.s(1_000_000_000_000_000_000_000)", "1:7: `1_000_000_000_000_000_000_000` does not fit in 64 bits"),
+        ("add.s(f'{x}')", "1:7: f-strings are not supported: write the text itself, or join texts with `+`"),
+        ("add.s(rF\"{x}\")", "1:7: f-strings are not supported: write the text itself, or join texts with `+`"),
+        (
+            "while True: f",
+            "1:1: `while` is no statement here: a text is one canvas, and its loops are `[f.s(i) for i in range(3)]`",
+        ),
         ("add.s(1.2.3)", "1:10: expected an operator, `,` or `)`, found the number 0.3"),
         ("add.s(4 / 2)", "1:9: `/` is not supported: use `//`, or compute in a function"),
         ("add.s(4 & 2)", "1:9: expected an expression, found `&`"),
-        ("add.s(*xs)", "1:7: `*` is not supported: write the arguments one by one"),
-        ("add.s(**xs)", "1:7: `**` is not supported: write the arguments one by one"),
+        ("add.s(*xs)", "1:7: `*xs` is not supported: write the arguments one by one, or call `f.starmap([xs])`"),
+        ("add.s(**xs)", "1:7: `**xs` is not supported: write each `name=value`"),
         ("add.s(x=1, 2)", "1:12: expected `name=value`: an argument without name follows one with a name"),
         ("add.s(x=1, x=2)", "1:12: argument `x` is there twice"),
         ("add.s(if=1)", "1:7: expected the name of an argument, found `if`"),
-        ("add.s(lambda x: x)", "1:7: expected an expression, found `lambda`"),
+        (
+            "add.s(lambda x: x)",
+            "1:7: `lambda` is not supported: functions are deployed (`broccoli new`), and called by their names",
+        ),
         ("add.s(1 if x else 2)", "1:9: expected an operator, `,` or `)`, found `if`"),
-        ("add.s(not x)", "1:7: expected an expression, found `not`"),
+        ("add.s(not x)", "1:7: expected an expression, found `not`: Python's `not` is not supported"),
         ("xs[0]", "1:3: expected an operator or the end of the line, found `[`"),
         ("f(x for x in xs, 1)", "1:3: a generator beside other arguments needs parentheses of its own"),
         ("f(1, x for x in xs)", "1:6: a generator beside other arguments needs parentheses of its own"),
@@ -329,6 +346,37 @@ fn syntax_errors_say_what_was_expected() {
         ("import tasks as t\nt.add.s(1)", "1:14: `as` is not supported: use the function's own name"),
         (">>> chain(f,\n>>> g", "1:10: `(` is never closed: expected `)` before the next `>>>`"),
     ]);
+}
+
+#[test]
+fn what_was_probably_meant_is_said() {
+    let compute = "compute in a function of the cluster, which takes results too (`chain`, `chord`)";
+    let of_python = |name: &str, column: u32| format!("1:{column}: `{name}` of Python is not there: {compute}");
+    assert_fails(&[
+        ("gruop(add.s(1, 2))", "1:7: no form `gruop`: did you mean `group`?"),
+        ("chian(f, g.s(2))", "1:7: no form `chian`: did you mean `chain`?"),
+        ("cord([f.s(1), f.s(2)])(g)", "1:6: no form `cord`: did you mean `chord`?"),
+        ("f.s(x=gruop(g))", "1:13: no form `gruop`: did you mean `group`?"),
+        ("print(add.s(1, 2).get())", "1:7: `print` is not needed: the result of the last line is printed"),
+        ("map(f, [1])", "1:5: `map` is called on a function: `f.map([1, 2])`"),
+        ("sum([f.s(1), f.s(2)])", &of_python("sum", 5)),
+        ("f.s(1).set(retires=3)", "1:12: unknown option `retires`: did you mean `retries`?"),
+        ("f.s(1).liink(g)", "1:7: a signature has no `.liink`: did you mean `.link`?"),
+    ]);
+    // A function of any name takes values.
+    assert_prints(&[("gruop(1)", "gruop.s(1)"), ("print.s('a')", "print.s(\"a\")")]);
+}
+
+#[test]
+fn names_are_near_or_not() {
+    let known = ["tasks.add", "add", "mul", "group"];
+    let near = |name: &str| closest(name, known);
+    assert_eq!(
+        [near("ad"), near("aad"), near("gruop"), near("tasks.ad")],
+        [Some("add"), Some("add"), Some("group"), Some("tasks.add")]
+    );
+    assert_eq!([near("x"), near("soil"), near(""), near("groupgroup")], [None; 4]);
+    assert_eq!((method("mpa"), method("soil")), (Some("map"), None));
 }
 
 #[test]
