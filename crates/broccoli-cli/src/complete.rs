@@ -18,6 +18,8 @@ use crate::output::plain;
 
 /// People notice what takes longer.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
+/// … of which so much is for the nodes to be known.
+const MEET_MAX: Duration = Duration::from_millis(100);
 /// How long nodes may take to list their jobs, of that time.
 const JOBS_MAX: Duration = Duration::from_millis(150);
 
@@ -110,6 +112,8 @@ fn ask<T>(question: impl AsyncFnOnce(&Session) -> T) -> Option<T> {
     let common = Common::named(told("--cluster"), told("--server")).with_environment().ok()?;
     let answer = async {
         let session = common.open().await.ok()?;
+        // Who does not answer now is not waited for.
+        let _ = timeout(MEET_MAX, session.meet_all()).await;
         let answer = question(&session).await;
         session.close().await;
         Some(answer)

@@ -28,7 +28,50 @@ async fn until_running(cluster: &Cluster, name: &str, tasks: u64) {
     timeout(PATIENCE, running).await.expect("it runs tasks in time");
 }
 
+/// The fastest of five runs of a command.
+async fn fastest(cluster: &Cluster, args: &[&str]) -> Duration {
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        cluster.run(args).await.ok();
+        fastest = fastest.min(start.elapsed());
+    }
+    fastest
+}
+
+/// The states of all nodes but that of `up`, by `nodes`.
+async fn states(cluster: &Cluster) -> Vec<(String, String)> {
+    let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let states = nodes.as_array().unwrap().iter().map(|node| (text(&node["name"]), text(&node["state"])));
+    states.filter(|(name, _)| name != "pi-1").collect()
+}
+
 on_both_servers! {
+    async fn nodes_that_are_gone_are_shown_and_make_no_command_slow(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let commands: [&[&str]; 4] = [&["run", "add.s(1, 2)"], &["call", "add", "1", "2"], &["nodes"], &["jobs"]];
+        let mut before = Vec::new();
+        for command in commands {
+            before.push(fastest(&cluster, command).await);
+        }
+        for name in ["left-1", "left-2", "left-3"] {
+            let node = cluster.node(name, &[]).await;
+            node.signal("TERM").await;
+            assert_eq!(node.end().await.code, Some(0));
+        }
+        cluster.node("killed", &[]).await.kill().await;
+        for (command, before) in commands.into_iter().zip(before) {
+            let now = fastest(&cluster, command).await;
+            assert!(now < 3 * before + Duration::from_millis(50), "{command:?} took {before:?}, now {now:?}");
+        }
+        let gone = [("killed", "gone"), ("left-1", "left"), ("left-2", "left"), ("left-3", "left")];
+        assert_eq!(states(&cluster).await, gone.map(|(name, state)| (name.to_owned(), state.to_owned())));
+        let table = cluster.run(&["nodes"]).await.ok();
+        let line = table.lines().find(|line| line.starts_with("killed")).unwrap();
+        assert!(line.starts_with("killed  gone   -      -        -       -     -   "), "{line}");
+    }
+
     async fn a_node_that_is_told_to_end_finishes_its_tasks_and_gives_back_the_rest(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let mut worker = cluster.node("pi-2", &["--slots", "2"]).await;

@@ -48,12 +48,21 @@ pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> 
 }
 
 async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
-    let wanted = args.function.clone();
-    let found = session.node.query(move |node: &Node| {
-        let found = node.function(&wanted).map(|(name, function)| (name, function.clone()));
-        found.map_err(|refusal| function::unknown(node, &wanted, refusal))
-    });
-    let (name, function) = found.await.ok_or_else(|| Failure::failed(JobError::Stopped))?.map_err(Failure::usage)?;
+    let find = || async {
+        let wanted = args.function.clone();
+        let found = session.node.query(move |node: &Node| {
+            let found = node.function(&wanted).map(|(name, function)| (name, function.clone()));
+            found.map_err(|refusal| function::unknown(node, &wanted, refusal))
+        });
+        found.await.ok_or_else(|| Failure::failed(JobError::Stopped))
+    };
+    let mut found = find().await?;
+    if found.is_err() {
+        // A function of a node that has not been heard of yet, maybe.
+        session.meet_all().await;
+        found = find().await?;
+    }
+    let (name, function) = found.map_err(Failure::usage)?;
     let mut canvas = Canvas::task(name.as_str(), encode(&name, &function, &args.arguments)?);
     canvas.options.on = args.on;
     canvas.options.retries = args.retries;
