@@ -4,7 +4,7 @@
 
 use broccoli_fuzz::mutate_cbor;
 use broccoli_proto::message::Message;
-use broccoli_proto::packet::{Address, Header, MESSAGES_MAX, messages, open, seal};
+use broccoli_proto::packet::{Address, Envelope, Header, MESSAGES_MAX, messages, open, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::{Canvas, Cbor, Epoch, NodeId};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
@@ -28,7 +28,9 @@ fn forged(data: &[u8]) {
 
     let mut packet = Vec::new();
     let to = Address::Node(node("pi-2"));
-    seal(&key, node("pi-1"), to, Epoch([2; 16]), 3, &mut packet, |buf| buf.extend_from_slice(data));
+    let (sender, epoch) = (node("pi-1"), Epoch([2; 16]));
+    let envelope = Envelope { sender, to, epoch, sequence: 3, challenge: 4, proof: Some(5) };
+    seal(&key, &envelope, &mut packet, |buf| buf.extend_from_slice(data));
     let opened = open(std::slice::from_ref(&key), node("pi-2"), &mut packet).map(|(_, plaintext)| plaintext);
     assert_eq!(opened, Ok(data));
 }

@@ -18,7 +18,7 @@ use crate::output::plain;
 
 /// People notice what takes longer.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
-/// … of which so much is for the nodes to be known.
+/// So much of it is for the nodes to be known.
 const MEET_MAX: Duration = Duration::from_millis(100);
 /// How long nodes may take to list their jobs, of that time.
 const JOBS_MAX: Duration = Duration::from_millis(150);

@@ -37,6 +37,8 @@ const ANNOUNCE_JITTER_US: u64 = 5_000_000;
 const ANNOUNCE_S: u16 = 35;
 /// However often a recording provokes it, presence is published no more often.
 const ANNOUNCE_AGAIN_MIN: Duration = ms(1_000);
+/// Nodes that show themselves to somebody with another key, about.
+const OTHER_KEY_ANSWERS: u64 = 3;
 /// Who is not heard of for so many of its intervals is gone.
 const INTERVALS_MAX: u32 = 3;
 /// Members are looked after at most this often.
@@ -240,10 +242,10 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(shared.me()), Message::Death(death));
     }
 
-    /// Somebody with another key speaks to this cluster. One of its nodes, by chance, shows it that there is one.
+    /// Somebody with another key speaks to this cluster. A few of its nodes, by chance, show it that there is one.
     pub(crate) fn on_other_key(&mut self, shared: &mut Shared) {
         let nodes = self.alive().count().max(1) as u64;
-        if shared.rng.below(nodes) == 0 {
+        if shared.rng.below(nodes) < OTHER_KEY_ANSWERS {
             shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN));
         }
     }

@@ -231,6 +231,11 @@ async fn serve_corrupt_chunk(liar: &mut Peer, signed: &SignedManifest) -> String
                     let bytes = vec![0; (signed.manifest.size).min(CHUNK_BYTES) as usize];
                     Message::Chunk(Chunk { module: request.module, index: 0, bytes })
                 }
+                Message::Hello => {
+                    // A node that has just come asks who is there.
+                    liar.announce(set);
+                    continue;
+                }
                 Message::ModuleRefused(refused) if refused.module == signed.id => return refused.reason,
                 _ => continue,
             };
