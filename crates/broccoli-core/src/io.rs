@@ -117,6 +117,11 @@ impl RecordBytes {
         [&self.head, self.large.as_ref().map_or(&[], Cbor::as_bytes), &self.tail]
     }
 
+    /// How long it is.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces().iter().map(|piece| piece.len()).sum()
+    }
+
     /// The record as one.
     pub fn to_vec(&self) -> Vec<u8> {
         self.pieces().concat()

@@ -19,6 +19,7 @@ mod modules;
 mod node;
 mod origin;
 mod shared;
+mod text;
 mod time;
 mod timers;
 mod worker;

@@ -36,6 +36,7 @@ use crate::config::Limits;
 use crate::io::{Action, Execute, RunId};
 use crate::modules::Modules;
 use crate::shared::{Room, Shared};
+use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
@@ -66,8 +67,6 @@ const ACTIVE: Duration = ms(10_000);
 const REPEATED_PER_PACKET_MAX: usize = 16;
 /// About how long an attempt is on the wire.
 const ATTEMPT_BYTES: usize = 24;
-/// Longest text of a failure.
-const FAILURE_BYTES_MAX: usize = 4_096;
 /// About how long a `Fetch` is: the features are its longest part.
 const FETCH_BYTES: usize = 1_024;
 
@@ -111,6 +110,8 @@ struct Link {
     /// It is the turn of others: the next `Fetch` gives no credit.
     withheld: bool,
     held: BTreeMap<Attempt, Held>,
+    /// Bytes of results that are kept here: those that are pulled stand among the large values.
+    kept_bytes: usize,
     /// Results that have not been sent.
     done: VecDeque<(Epoch, TaskResult)>,
     /// Results that have been sent and not acknowledged, by their number.
@@ -398,6 +399,7 @@ impl Worker {
             if let Some(unacked) = at.ok().and_then(|at| link.unacked.remove(at)) {
                 unacked.results.results.iter().for_each(|result| {
                     link.held.remove(&result.attempt);
+                    link.kept_bytes -= result_bytes(result);
                 });
             }
         }
@@ -466,11 +468,12 @@ impl Worker {
         let Some(link) = self.links.get_mut(&origin) else {
             return;
         };
-        let (now, held) = (shared.now, &mut link.held);
+        let (now, held, kept_bytes) = (shared.now, &mut link.held, &mut link.kept_bytes);
         link.unacked.retain(|unacked| {
             let keep = now - unacked.first_sent < RESULTS_KEPT;
             unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
                 held.remove(&result.attempt);
+                *kept_bytes -= result_bytes(result);
             });
             keep
         });
@@ -647,8 +650,14 @@ impl Worker {
     /// How many more tasks there is room for until origins have acknowledged results: what is held will
     /// be a result, too.
     fn results_room(&self, shared: &Shared) -> usize {
-        let held: usize = self.links.values().map(|link| link.held.len()).sum();
-        shared.config.limits.results_max.saturating_sub(held)
+        let (held, bytes) = self.kept();
+        let limits = &shared.config.limits;
+        if bytes < limits.blob_bytes_max { limits.results_max.saturating_sub(held) } else { 0 }
+    }
+
+    /// Attempts that are held for all origins, and bytes of the results among them.
+    fn kept(&self) -> (usize, usize) {
+        self.links.values().fold((0, 0), |(held, bytes), link| (held + link.held.len(), bytes + link.kept_bytes))
     }
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
@@ -759,7 +768,7 @@ impl Worker {
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("origins", self.links.len(), limits.nodes_max);
         see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
-        let results: usize = self.links.values().map(|link| link.held.len()).sum();
+        let (results, _) = self.kept();
         see("results", results, limits.results_max);
     }
 
@@ -785,6 +794,9 @@ impl Link {
         assert!(open == 0 || shared.timers.is_set(Timer::Renew(origin)), "what is held is renewed");
         let unacked: usize = self.unacked.iter().map(|unacked| unacked.results.results.len()).sum();
         assert_eq!(done, unacked + self.done.len(), "a result is kept until it is acknowledged");
+        let unacked_results = self.unacked.iter().flat_map(|unacked| &unacked.results.results);
+        let bytes: usize = self.done.iter().map(|(_, result)| result).chain(unacked_results).map(result_bytes).sum();
+        assert_eq!(self.kept_bytes, bytes, "bytes of results are counted");
         assert!(unacked == 0 || shared.timers.is_set(Timer::Results(origin)), "results are sent again");
     }
 
@@ -803,6 +815,7 @@ impl Link {
             fetch_due: false,
             withheld: false,
             held: BTreeMap::new(),
+            kept_bytes: 0,
             done: VecDeque::new(),
             unacked: VecDeque::new(),
             last_number: 0,
@@ -816,7 +829,9 @@ impl Link {
     /// Keeps what an attempt came to until the origin has it.
     fn keep_result(&mut self, epoch: Epoch, attempt: Attempt, outcome: Result<Cbor, Failure>) {
         self.held.insert(attempt, Held::Done);
-        self.done.push_back((epoch, TaskResult { attempt, outcome, blob: None }));
+        let result = TaskResult { attempt, outcome, blob: None };
+        self.kept_bytes += result_bytes(&result);
+        self.done.push_back((epoch, result));
     }
 
     /// Whether a batch comes for the first time; notes that it has come.
@@ -884,7 +899,10 @@ impl Link {
             if *epoch == origin_epoch && is_large(result, room.packet) {
                 self.held.insert(result.attempt, Held::Large(*epoch));
                 shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
-                if !detach(shared, to, result, room.packet) {
+                let before = result_bytes(result);
+                let is_detached = detach(shared, to, result, room.packet);
+                self.kept_bytes = self.kept_bytes + result_bytes(result) - before;
+                if !is_detached {
                     // Its address is marked when there is room to hold it.
                     is_starved = true;
                     break;
@@ -967,9 +985,7 @@ fn fit(outcome: Result<Cbor, Failure>, bytes_max: u32) -> Result<Cbor, Failure> 
             format!("the result has {} bytes, the limit is {bytes_max}", value.as_bytes().len()),
         )),
         Err(mut failure) => {
-            while failure.text.len() > FAILURE_BYTES_MAX {
-                failure.text.pop();
-            }
+            text::cut(&mut failure.text, text::FAILURE_BYTES_MAX);
             Err(failure)
         }
         outcome => outcome,

@@ -12,6 +12,9 @@
 //! one record. Whoever is told that something is safe is told after its write: [`Promise`]. Nothing
 //! else waits: tasks are leased and run before the disk knows of their job.
 //!
+//! A record of changes holds one large value at most, which it shares with the job, and not much else:
+//! so nothing is copied into one long record, and a new incarnation reads no longer ones.
+//!
 //! A write begins at once if a client waits for it. The results of other nodes can wait: their
 //! worker keeps them until it hears that they are safe. So a chain costs two writes, not one for
 //! each of its tasks.
@@ -35,6 +38,10 @@ use crate::io::{RecordBytes, SubmitId};
 pub(super) const VERSION: u32 = 1;
 /// From this length on a value in a record is not copied.
 const LARGE_BYTES: usize = 64 << 10;
+/// A record of changes that has reached this length is followed by another one.
+const CHANGES_BYTES: usize = 256 << 10;
+/// About what a change takes beside the value in it.
+const CHANGE_BYTES: usize = 96;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
@@ -287,6 +294,56 @@ pub(super) struct Unwritten {
     pub(super) records: u32,
 }
 
+impl Unwritten {
+    fn bytes(&self) -> usize {
+        let accepted = self.accepted.as_ref().map_or(0, RecordBytes::len);
+        accepted + self.changes.iter().map(Change::bytes).sum::<usize>()
+    }
+
+    /// The changes as records.
+    pub(super) fn into_records(self, unix_ms: Option<u64>) -> impl Iterator<Item = RecordBytes> {
+        let mut changes = self.changes.into_iter().peekable();
+        core::iter::from_fn(move || {
+            let (mut record, mut bytes, mut large) = (Vec::new(), 0, false);
+            while let Some(change) = changes.next_if(|next| bytes < CHANGES_BYTES && !(large && next.large().is_some()))
+            {
+                large |= change.large().is_some();
+                bytes += if change.large().is_some() { CHANGE_BYTES } else { change.bytes() };
+                record.push(change);
+            }
+            let some = !record.is_empty();
+            some.then(|| Record::Changes(ChangesRecord { unix_ms, changes: record }).encode())
+        })
+    }
+}
+
+impl Change {
+    /// The value in it, if it has one.
+    fn value(&self) -> Option<&Cbor> {
+        match self {
+            Change::Ended { outcome, .. } => outcome.as_ref().ok(),
+            Change::Replaced { result, .. } => Some(result),
+            _ => None,
+        }
+    }
+
+    /// The value in it, if that is shared.
+    fn large(&self) -> Option<&Cbor> {
+        self.value().filter(|value| value.as_bytes().len() >= LARGE_BYTES)
+    }
+
+    /// About what it takes of the memory.
+    fn bytes(&self) -> usize {
+        let more = match self {
+            Change::Ended { outcome: Err(error), .. } => error.text.len() + error.function.len(),
+            Change::OnEach { nodes, .. } => core::mem::size_of_val(nodes.as_slice()),
+            Change::Replaced { bindings, .. } => bindings.len() * CHANGE_BYTES,
+            _ => 0,
+        };
+        CHANGE_BYTES + more + self.value().map_or(0, |value| value.as_bytes().len())
+    }
+}
+
 /// The changes that wait for the disk, and the promises that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -294,6 +351,10 @@ pub(super) struct Journal {
     on: bool,
     node: Option<NodeRecord>,
     unwritten: BTreeMap<u64, Unwritten>,
+    /// About what the changes and acceptances in it take of the memory.
+    unwritten_bytes: usize,
+    /// The same of the write that was handed over and is not safe.
+    handed_bytes: usize,
     /// What is unwritten is to be written at once.
     urgent: bool,
     /// The last write that was handed to the shell.
@@ -329,15 +390,48 @@ impl Journal {
     }
 
     /// What has not been written of a job; `None` without a disk.
-    pub(super) fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
+    fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
         self.on.then(|| self.unwritten.entry(job).or_default())
+    }
+
+    /// Notes that a job was accepted. The record is made only for a disk.
+    pub(super) fn accept(&mut self, job: u64, record: impl FnOnce() -> RecordBytes) {
+        if let Some(unwritten) = self.of(job) {
+            let record = record();
+            let bytes = record.len();
+            unwritten.accepted = Some(record);
+            self.unwritten_bytes += bytes;
+        }
     }
 
     /// Notes a change of a job.
     pub(super) fn change(&mut self, job: u64, change: impl FnOnce() -> Change) {
         if let Some(unwritten) = self.of(job) {
-            unwritten.changes.push(change());
+            let change = change();
+            let bytes = change.bytes();
+            unwritten.changes.push(change);
+            self.unwritten_bytes += bytes;
         }
+    }
+
+    /// A job is over: what has happened to it meanwhile does not matter any more.
+    pub(super) fn over(&mut self, job: u64) {
+        if let Some(unwritten) = self.of(job) {
+            let bytes: usize = unwritten.changes.drain(..).map(|change| change.bytes()).sum();
+            self.unwritten_bytes -= bytes;
+        }
+    }
+
+    /// A job that is over is forgotten, and its records with it.
+    pub(super) fn forget(&mut self, job: u64, records: u32) {
+        if let Some(unwritten) = self.of(job) {
+            unwritten.records = records;
+        }
+    }
+
+    /// About what is not safe yet takes of the memory, some of it shared with the jobs.
+    pub(super) fn bytes(&self) -> usize {
+        self.unwritten_bytes + self.handed_bytes
     }
 
     /// The write that makes everything safe that has happened so far.
@@ -384,12 +478,16 @@ impl Journal {
         }
         self.handed += 1;
         self.urgent = false;
+        self.handed_bytes = core::mem::take(&mut self.unwritten_bytes);
         Some((self.handed, self.node.take(), core::mem::take(&mut self.unwritten)))
     }
 
     /// A write is safe.
     pub(super) fn on_persisted(&mut self, number: u64) {
         self.safe = self.safe.max(number.min(self.handed));
+        if self.handed == self.safe {
+            self.handed_bytes = 0;
+        }
     }
 
     /// The next promise that can be kept.
@@ -404,6 +502,8 @@ impl Journal {
     pub(super) fn validate(&self) {
         assert!(self.on || (self.handed == 0 && self.unwritten.is_empty()), "nothing is written without a disk");
         assert!(self.handed <= self.safe + 1, "one write at a time");
+        let bytes: usize = self.unwritten.values().map(Unwritten::bytes).sum();
+        assert_eq!(self.unwritten_bytes, bytes, "bytes that are not written are counted");
         assert!(!self.urgent || self.now() > self.handed, "there is something to write");
         let ordered = self.promises.iter().zip(self.promises.iter().skip(1)).all(|((a, _), (b, _))| a <= b);
         assert!(ordered, "promises are kept in order");
@@ -439,7 +539,8 @@ impl<'b> Record<'b> {
         let large = match self {
             Record::Accepted(accepted) => Some(accepted.canvas.as_ref()),
             Record::Over(over) => over.outcome.as_ref().as_ref().ok(),
-            Record::Node(_) | Record::Changes(_) => None,
+            Record::Changes(record) => record.changes.iter().find_map(Change::large),
+            Record::Node(_) => None,
         };
         let mut writer = PieceWriter { large, bytes: RecordBytes::default() };
         let Ok(()) = minicbor::encode(self, &mut writer).map_err(drop) else {
@@ -458,6 +559,28 @@ impl<'b> Record<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_are_written_in_records_with_one_large_value_each() {
+        let ended = |step, len: usize| Change::Ended { step, outcome: Ok(Cbor::encode(&"x".repeat(len))) };
+        let mut changes: Vec<Change> = (0..3).map(|step| ended(step, LARGE_BYTES)).collect();
+        changes.extend((3..40).map(|step| ended(step, LARGE_BYTES / 2)));
+        let unwritten = Unwritten { changes: changes.clone(), ..Unwritten::default() };
+        let records: Vec<RecordBytes> = unwritten.into_records(Some(7)).collect();
+        let mut read = Vec::new();
+        for record in &records {
+            let [head, large, tail] = record.pieces();
+            assert!(head.len() + tail.len() <= CHANGES_BYTES + LARGE_BYTES, "{} bytes copied", head.len() + tail.len());
+            let shares = |change: &Change| change.large().is_some_and(|value| core::ptr::eq(value.as_bytes(), large));
+            assert!(large.is_empty() || changes.iter().any(shares), "a large value is not copied");
+            let bytes = record.to_vec();
+            let Some(Record::Changes(record)) = Record::decode(&bytes) else { panic!("{record:?}") };
+            assert_eq!(record.unix_ms, Some(7));
+            read.extend(record.changes);
+        }
+        assert_eq!(read, changes, "all of them, in order");
+        assert!(records.len() >= 3 + 37 * LARGE_BYTES / 2 / (CHANGES_BYTES + LARGE_BYTES), "{} records", records.len());
+    }
 
     #[test]
     fn a_large_value_is_shared_and_the_record_is_the_same() {

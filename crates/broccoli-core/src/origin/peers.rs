@@ -239,6 +239,14 @@ impl Peer {
         self.leases.insert(attempt, leased);
     }
 
+    /// The worker keeps the result of an attempt until there is room for it, and says so again and again.
+    pub(super) fn put_off(&mut self, attempt: Attempt, until: Instant) {
+        if let Some(leased) = self.leases.get_mut(&attempt) {
+            (leased.confirmed, leased.started) = (true, true);
+            leased.deadline = leased.deadline.max(until);
+        }
+    }
+
     /// The worker could not be heard: its time starts anew, and it is asked again.
     pub(super) fn extend(&mut self, now: Instant) {
         for leased in self.leases.values_mut() {

@@ -10,7 +10,7 @@ use broccoli_proto::{JobId, NodeId};
 
 use super::Origin;
 use super::jobs::ended_news;
-use super::journal::{ChangesRecord, Promise, Record, Submitted};
+use super::journal::{Promise, Record, Submitted};
 use super::peers::Acknowledged;
 use super::ticket::Client;
 use crate::io::{Action, Event, RecordKey, Write};
@@ -40,13 +40,12 @@ impl Origin {
             let key = |number| RecordKey { job, number };
             let delete = |number| Write { key: key(number), value: None };
             if let Some(running) = self.jobs.get_mut(&job) {
-                if let Some(accepted) = unwritten.accepted {
-                    writes.push(Write { key: key(0), value: Some(accepted) });
-                    running.ticket.records = 1;
+                let accepted = unwritten.accepted.take();
+                if accepted.is_some() {
+                    running.ticket.records = 0;
                 }
-                if !unwritten.changes.is_empty() {
-                    let changes = core::mem::take(&mut unwritten.changes);
-                    writes.push(put(job, running.ticket.records, &Record::Changes(ChangesRecord { unix_ms, changes })));
+                for record in accepted.into_iter().chain(unwritten.into_records(unix_ms)) {
+                    writes.push(Write { key: key(running.ticket.records), value: Some(record) });
                     running.ticket.records += 1;
                 }
             } else if let Some(ended) = self.archive.get_mut(job) {
@@ -67,6 +66,7 @@ impl Origin {
 
     /// A write is safe: what waited for it is told.
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
+        self.dispatch_due |= self.is_disk_behind(shared);
         self.journal.on_persisted(number);
         while let Some(promise) = self.journal.due() {
             self.keep(shared, promise);
@@ -103,6 +103,7 @@ impl Origin {
                     Submitted::ByTask => {}
                 }
                 for news in self.early.remove(&job.number).unwrap_or_default() {
+                    self.memory.told_early(&news);
                     self.tell(shared, job.number, news);
                 }
             }

@@ -7,6 +7,10 @@
 //! Between the two it calls all workers and waits a little, so that what still runs is adopted and
 //! not run again. A job whose records cannot be used is left as it is on the disk, and whoever asks
 //! after it is told so.
+//!
+//! Memory is counted as ever. Records are read one by one: a job that alone needs more than there is
+//! fails and its other records are not read, and one for which the jobs before it have left no room
+//! is left on the disk, for an incarnation with more.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -23,6 +27,7 @@ use super::archive::Ended;
 use super::functions::{Bound, Functions};
 use super::jobs::{Job, attempts_before};
 use super::journal::{About, AcceptedRecord, Binding, Bindings, ChangesRecord, OverRecord, Record, VERSION};
+use super::memory::{outgrown, size};
 use super::ticket::{Client, Ticket};
 use super::{ADOPT, ADOPT_UNCONNECTED, Around, Origin, set_deadline};
 use crate::canvas::{Effects, Limits, lower};
@@ -43,17 +48,25 @@ enum Found {
         job: Box<Job>,
     },
     Over(Box<OverRecord<'static>>),
+    /// It needs more memory than there is.
+    Outgrown {
+        /// As far as it was read.
+        job: Box<Job>,
+        text: String,
+    },
+    /// It would need more than is left, so much in all.
+    NoRoom(usize),
 }
 
-/// How an asker is told that the records of a job are damaged.
-pub(super) fn damaged(reason: &str) -> TaskError {
+/// How an asker is told that a job was left on the disk.
+pub(super) fn left_on_disk(why: &str) -> TaskError {
     TaskError {
         function: "journal".into(),
         task: 0,
         node: None,
         attempt: 0,
         cause: Cause::Lost,
-        text: format!("the records of the job are damaged: {reason}"),
+        text: why.into(),
         members: Vec::new(),
     }
 }
@@ -76,17 +89,32 @@ impl Origin {
                 reader.boots = boots_of(&mut of_job)?;
                 continue;
             }
-            let found = reader.read(&mut self.functions, &mut of_job);
-            of_job.for_each(drop);
+            let limits = &shared.config.limits;
+            let (max, free) = (limits.queue_bytes_max, self.free_bytes(shared));
+            let found = reader.read(&mut self.functions, &mut of_job, max, free);
+            let unread = of_job.count() as u32;
             match found {
                 Ok(Found::Over(record)) => over.push((record.ended_unix_ms, number, *record)),
+                Ok(Found::Outgrown { mut job, text }) => {
+                    job.ticket.records += unread;
+                    self.take_recovered(shared, number, job);
+                    self.fail_for_room(shared, number, text);
+                }
+                Ok(Found::NoRoom(bytes)) => {
+                    let (needed, max) = (size(bytes), size(max));
+                    let reason = format!(
+                        "it needs {needed} of memory beside the jobs before it, and --queue-memory is {max}: start the node with more"
+                    );
+                    self.left.insert(number, format!("the job is left on the disk: {reason}"));
+                    recovery.damaged.push(Damage { job: number, reason });
+                }
                 Ok(Found::Running { order, job }) => {
                     self.accepted = self.accepted.max(order);
                     self.take_recovered(shared, number, job);
                     queued.push((order, number));
                 }
                 Err(reason) => {
-                    self.damaged.insert(number, reason.clone());
+                    self.left.insert(number, format!("the records of the job are damaged: {reason}"));
                     recovery.damaged.push(Damage { job: number, reason });
                 }
             }
@@ -97,6 +125,7 @@ impl Origin {
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
+        self.journal.begin(reader.boots + 1);
         self.adopting = recovery.jobs > 0;
         let mut effects = Effects::default();
         for (_, number) in queued {
@@ -106,7 +135,6 @@ impl Origin {
             effects = self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        self.journal.begin(reader.boots + 1);
         if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
@@ -129,7 +157,7 @@ impl Origin {
         (job.accepted, job.age) = (shared.now, ms(age_ms.unwrap_or(0)));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
-        self.bytes += job.bytes();
+        self.memory.recount(number, &mut job);
         self.remember(number, &job.ticket.about);
         self.jobs.insert(number, job);
     }
@@ -194,6 +222,8 @@ impl Reader {
         &mut self,
         functions: &mut Functions,
         records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>,
+        max: usize,
+        free: usize,
     ) -> Result<Found, String> {
         let first = value(records, 0)?.ok_or("it has no records")?;
         let accepted = match decode(&first, 0)? {
@@ -205,7 +235,9 @@ impl Reader {
         let mut job = self.accepted_again(functions, accepted)?;
         job.plan.start(&mut self.effects);
         let mut count = 1;
-        while let Some(bytes) = value(records, count)? {
+        while job.bytes() <= max.min(free)
+            && let Some(bytes) = value(records, count)?
+        {
             let Record::Changes(ChangesRecord { changes, .. }) = decode(&bytes, count)? else {
                 return Err(format!("record {count} is no change"));
             };
@@ -216,7 +248,15 @@ impl Reader {
             count += 1;
         }
         self.effects.clear();
-        Ok(Found::Running { order, job: Box::new(job.recovered(attempts_before(self.boots), count)) })
+        let bytes = job.bytes();
+        if bytes > free && bytes <= max {
+            return Ok(Found::NoRoom(bytes));
+        }
+        let job = Box::new(job.recovered(attempts_before(self.boots), count));
+        match bytes > max {
+            true => Ok(Found::Outgrown { job, text: outgrown(bytes, 0, max) }),
+            false => Ok(Found::Running { order, job }),
+        }
     }
 
     /// The job as it was when it was accepted.
