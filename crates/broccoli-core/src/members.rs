@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::message::{Birth, Claim, Claimed, Death, Message};
@@ -17,9 +18,16 @@ use crate::canvas::is_pin;
 use crate::config::Limits;
 use crate::io::Event;
 use crate::shared::Shared;
+use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
+/// Labels and capabilities of a node; more are not looked at.
+const FEATURES_MAX: usize = 64;
+/// Longest of them.
+const FEATURE_BYTES_MAX: usize = 128;
+/// Longest version of a program.
+const VERSION_BYTES_MAX: usize = 64;
 /// A birth that was overwritten is published again after this time.
 const REPUBLISH: Duration = ms(200);
 /// Presence is published again after this time, since a birth or a claim may have been lost …
@@ -149,7 +157,9 @@ impl Members {
     }
 
     /// A birth; `true` if it is news.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, birth: Birth) -> bool {
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, mut birth: Birth) -> bool {
+        cut_features(&mut birth.features);
+        text::cut(&mut birth.version, VERSION_BYTES_MAX);
         if let Some(known) = self.nodes.get(&name) {
             let is_late = known.birth.connection > birth.connection;
             let is_known = known.alive && known.birth == birth;
@@ -213,4 +223,11 @@ impl Members {
             _ => {}
         }
     }
+}
+
+/// Drops what no node says of itself.
+pub(crate) fn cut_features(features: &mut Vec<String>) {
+    features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);
+    features.truncate(FEATURES_MAX);
+    features.shrink_to_fit();
 }

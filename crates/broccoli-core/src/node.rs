@@ -116,7 +116,7 @@ impl Node {
         // this one.
         let last_submit = rng.next() as u32 >> 1;
         let shared = Shared {
-            outbox: Outbox::new(config.name, config.limits.outbox_max),
+            outbox: Outbox::new(config.name, &config.limits),
             config,
             epoch,
             now,

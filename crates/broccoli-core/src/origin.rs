@@ -57,7 +57,7 @@ pub(crate) use self::jobs::too_large;
 use self::jobs::{Job, Phase, STEP_BYTES, Task};
 use self::journal::{About, Change, Journal, Key, Promise};
 pub(crate) use self::journal::{Submitted, Submitter};
-use self::memory::{Admission, Memory};
+use self::memory::{ARGUMENTS, Admission, Memory, RESULT};
 use self::peers::Peer;
 use self::queue::Queue;
 use self::rates::Arbiter;
@@ -411,7 +411,7 @@ impl Origin {
             }
             let job = self.jobs.get_mut(&attempt.job);
             let Some(job) = job.filter(|job| job.is_open(attempt.step)) else {
-                peer.aborts.push(attempt);
+                peer.abort(attempt);
                 shared.outbox.mark(Address::Node(from));
                 continue;
             };
@@ -604,7 +604,7 @@ impl Origin {
         if !was_pulled {
             return self.admit(shared, from, attempt, bytes);
         }
-        if self.outgrows(shared, attempt.job, bytes) { Admission::Never } else { Admission::Taken }
+        if self.outgrows(shared, attempt.job, bytes, RESULT) { Admission::Never } else { Admission::Taken }
     }
 
     /// Pulls a result that was in no packet. Its lease goes on until it is here.
@@ -791,6 +791,10 @@ impl Origin {
 
     /// Takes a task that the plan has announced.
     fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
+        let input = self.jobs.get(&number).map_or(0, |job| job.plan.input_bytes(StepId(step)));
+        if input > 0 && self.outgrows(shared, number, input, ARGUMENTS) {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
@@ -925,7 +929,7 @@ impl Origin {
     fn abort(&mut self, shared: &mut Shared, attempt: Attempt) {
         for (name, peer) in &mut self.peers {
             if peer.leases.remove(&attempt).is_some() {
-                peer.aborts.push(attempt);
+                peer.abort(attempt);
                 shared.outbox.mark(Address::Node(*name));
             }
         }

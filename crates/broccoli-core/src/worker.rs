@@ -65,6 +65,8 @@ const RESULTS_KEPT: Duration = ms(600_000);
 const ACTIVE: Duration = ms(10_000);
 /// Messages of results that are repeated in one packet.
 const REPEATED_PER_PACKET_MAX: usize = 16;
+/// Tasks that wait to be handed back at once to one origin; of others it hears when it sends them again.
+const RETURNS_MAX: usize = 4_096;
 /// About how long an attempt is on the wire.
 const ATTEMPT_BYTES: usize = 24;
 /// About how long a `Fetch` is: the features are its longest part.
@@ -281,7 +283,9 @@ impl Worker {
                 self.pulling.insert((from, attempt), waiting);
             }
             Fate::HandedBack => {
-                link.returns.push(attempt);
+                if link.returns.len() < RETURNS_MAX {
+                    link.returns.push(attempt);
+                }
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
@@ -770,6 +774,9 @@ impl Worker {
         see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
         let (results, _) = self.kept();
         see("results", results, limits.results_max);
+        // What was held already may still be handed back.
+        let returns = self.links.values().map(|link| link.returns.len()).max();
+        see("returns", returns.unwrap_or(0), RETURNS_MAX + limits.held_max);
     }
 
     /// Checks that nothing is under way.

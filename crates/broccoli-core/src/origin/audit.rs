@@ -7,6 +7,7 @@ use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
 use super::jobs::{Phase, Task};
+use super::peers::UNSAID_MAX;
 use super::{ANSWERS_MAX, EARLY_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
 use crate::canvas::StepId;
@@ -56,6 +57,7 @@ impl Origin {
         let answers = self.sessions.values().map(|session| session.answers.len()).max();
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
+        see("unsaid", self.peers.values().map(|peer| peer.unsaid()).max().unwrap_or(0), UNSAID_MAX);
         see("leases", leases, grown_max(limits) as usize);
         let (each, pinned) = self.growth.sizes();
         see("tasks for each node", each, grown_max(limits) as usize);

@@ -75,6 +75,10 @@ struct Waiting {
     at: Instant,
 }
 
+/// What a job needs memory for.
+pub(super) const RESULT: &str = "its next result";
+pub(super) const ARGUMENTS: &str = "the arguments of its next task";
+
 /// What becomes of a result that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -213,7 +217,7 @@ impl Origin {
     /// Decides on a result of so many bytes that has come, or could be pulled.
     pub(super) fn admit(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, bytes: usize) -> Admission {
         let (now, job) = (shared.now, attempt.job);
-        if self.outgrows(shared, job, bytes) {
+        if self.outgrows(shared, job, bytes, RESULT) {
             return Admission::Never;
         }
         if self.memory.favoured.is_none() && !self.has_room_for_result(shared, job, bytes) {
@@ -258,12 +262,12 @@ impl Origin {
     }
 
     /// Whether a job needs more than there is, with so many bytes more. It fails then.
-    pub(super) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize) -> bool {
+    pub(super) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize, what: &str) -> bool {
         let max = shared.config.limits.queue_bytes_max;
         let Some(job) = self.jobs.get(&number).filter(|job| job.counted.saturating_add(bytes) > max) else {
             return false;
         };
-        let text = outgrown(job.counted, bytes, max);
+        let text = outgrown(job.counted, Some((bytes, what)), max);
         self.fail_for_room(shared, number, text);
         true
     }
@@ -352,12 +356,13 @@ impl Origin {
 }
 
 /// Why a job fails that alone needs more than there is.
-pub(super) fn outgrown(held: usize, bytes: usize, max: usize) -> String {
-    let (needed, next) = (size(held.saturating_add(bytes)), size(bytes));
+pub(super) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> String {
+    let needed = size(held.saturating_add(next.map_or(0, |(bytes, _)| bytes)));
+    let next = next.map_or_else(String::new, |(bytes, what)| format!(", {} of it for {what}", size(bytes)));
+    let max = size(max);
     format!(
-        "the job needs at least {needed} of memory with its next result of {next}, and --queue-memory is {}; \
-         return less, or start the node with more",
-        size(max)
+        "the job needs at least {needed} of memory{next}, and --queue-memory is {max}; return less, or start the \
+         node with more"
     )
 }
 

@@ -254,7 +254,7 @@ impl Reader {
         }
         let job = Box::new(job.recovered(attempts_before(self.boots), count));
         match bytes > max {
-            true => Ok(Found::Outgrown { job, text: outgrown(bytes, 0, max) }),
+            true => Ok(Found::Outgrown { job, text: outgrown(bytes, None, max) }),
             false => Ok(Found::Running { order, job }),
         }
     }

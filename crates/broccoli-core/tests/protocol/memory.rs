@@ -88,6 +88,20 @@ fn results_that_alone_need_more_than_there_is_fail_their_job_early() {
 }
 
 #[test]
+fn arguments_that_alone_need_more_than_there_is_fail_their_job_early() {
+    let mut c = Cluster::started(709, vec![small(Spec::new("origin", 0)), Spec::worker("w", 2)]);
+    let body = Canvas::task("echo", Cbor::empty_array());
+    let doomed = c.submit(0, &Canvas::chain(vec![makes(8), body.clone()]));
+    let ended = run_to_end(&mut c, &[(0, doomed)], 10_000);
+    let error = ended[0].as_ref().expect_err("the list and a copy of it do not fit");
+    assert_names_the_limit(error);
+    assert!(error.text.contains("for the arguments of its next task"), "{error}");
+    let fits = c.submit(0, &Canvas::chain(vec![makes(4), body]));
+    assert!(run_to_end(&mut c, &[(0, fits)], 10_000) == [Ok(made(4))]);
+    assert_goes_on(&mut c);
+}
+
+#[test]
 fn jobs_that_fit_alone_but_not_together_all_come_to_their_results() {
     for pulls in [false, true] {
         for durable in [false, true] {
