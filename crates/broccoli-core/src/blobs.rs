@@ -169,7 +169,8 @@ pub(crate) struct JobRoom {
 
 #[derive(Debug)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    /// Shared with who else has it: the result of a job with the archive.
+    value: Cbor,
     holders: usize,
     /// When it was last held or asked for.
     used: Instant,
@@ -247,7 +248,7 @@ impl Blobs {
         };
         outgoing.holders -= 1;
         if outgoing.holders == 0 {
-            self.outgoing_bytes -= outgoing.bytes.len();
+            self.outgoing_bytes -= outgoing.value.as_bytes().len();
             self.outgoing.remove(&id);
         }
     }
@@ -327,7 +328,7 @@ pub(crate) fn hold(
     let blobs = &mut shared.blobs;
     let len = value.as_bytes().len();
     let id = match blobs.holders.get(&holder) {
-        Some(id) if blobs.outgoing.get(id).is_some_and(|outgoing| outgoing.bytes.len() == len) => *id,
+        Some(id) if blobs.outgoing.get(id).is_some_and(|outgoing| outgoing.value.as_bytes().len() == len) => *id,
         _ => {
             blobs.release(holder);
             if blobs.outgoing_bytes > 0 && blobs.outgoing_bytes + len > max {
@@ -335,11 +336,10 @@ pub(crate) fn hold(
                 return Err(value);
             }
             let id = BlobId(hash(value.as_bytes()).0);
-            let bytes = value.into_bytes();
             blobs.holders.insert(holder, id);
             let outgoing = blobs.outgoing.entry(id).or_insert_with(|| {
                 blobs.outgoing_bytes += len;
-                Outgoing { bytes, holders: 0, used: now, asked: None }
+                Outgoing { value, holders: 0, used: now, asked: None }
             });
             outgoing.holders += 1;
             id
@@ -395,7 +395,7 @@ pub(crate) fn on_request(shared: &mut Shared, from: NodeId, request: &BlobReques
         return;
     }
     (outgoing.used, outgoing.asked) = (shared.now, Some(shared.now));
-    let pieces = outgoing.bytes.len().div_ceil(piece_bytes as usize) as u32;
+    let pieces = outgoing.value.as_bytes().len().div_ceil(piece_bytes as usize) as u32;
     let serving = shared.blobs.serving.entry(from).or_default();
     for index in (first..pieces).take(usize::from(count).min(WINDOW_MAX as usize)) {
         let served = Served { id, index, piece_bytes };
@@ -421,8 +421,8 @@ pub(crate) fn compose(shared: &mut Shared, to: NodeId, room: Room, put: &mut imp
         serving.overdue = size > room.left;
         if !serving.overdue {
             let offset = served.index as usize * served.piece_bytes as usize;
-            let end = outgoing.bytes.len().min(offset + served.piece_bytes as usize);
-            let bytes = outgoing.bytes[offset..end].to_vec();
+            let end = outgoing.value.as_bytes().len().min(offset + served.piece_bytes as usize);
+            let bytes = outgoing.value.as_bytes()[offset..end].to_vec();
             put(&Message::BlobPiece(BlobPiece { id: served.id, offset: offset as u32, bytes }));
             serving.pieces.pop_front();
         }
@@ -698,7 +698,7 @@ impl Progress {
 impl Blobs {
     /// Checks what must hold between two inputs.
     pub(crate) fn validate(&self, shared: &Shared) {
-        let outgoing: usize = self.outgoing.values().map(|outgoing| outgoing.bytes.len()).sum();
+        let outgoing: usize = self.outgoing.values().map(|outgoing| outgoing.value.as_bytes().len()).sum();
         assert_eq!(self.outgoing_bytes, outgoing, "bytes that are held are counted");
         let holders: usize = self.outgoing.values().map(|outgoing| outgoing.holders).sum();
         assert_eq!(self.holders.len(), holders, "what is held has holders");
@@ -730,7 +730,7 @@ impl Blobs {
     /// How full each collection is.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         // One value of any size is always taken.
-        let one = self.outgoing.values().map(|outgoing| outgoing.bytes.len()).max().unwrap_or(0);
+        let one = self.outgoing.values().map(|outgoing| outgoing.value.as_bytes().len()).max().unwrap_or(0);
         see("blob bytes held", self.outgoing_bytes, limits.blob_bytes_max.max(one));
         let one = self.pulls.values().map(|pull| pull.blob.bytes as usize).max().unwrap_or(0);
         see("blob bytes pulled", self.incoming_bytes, limits.blob_bytes_max.max(one));
