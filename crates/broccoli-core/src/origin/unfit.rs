@@ -157,6 +157,11 @@ impl Demand {
     }
 }
 
+/// About what is kept of a failure that says that a node is too small.
+pub(super) fn learned_bytes(failure: &Failure) -> usize {
+    size_of::<Demand>() + size_of::<(NodeId, Epoch)>() + failure.text.len()
+}
+
 /// Whether a routing is meant for this node alone.
 fn is_named(on: &[String], name: NodeId) -> bool {
     on.iter().any(|want| want == name.as_str() || is_pin(want, name))
@@ -248,10 +253,9 @@ impl Origin {
         };
         let (epoch, takes) = self.peers.get(&from).map_or((shared.epoch, ANYTHING), |peer| (peer.epoch, peer.takes));
         let place = Place { name: from, epoch, takes, code: Code::Here };
-        let before = job.bytes();
         let args_bytes = job.args_bytes(attempt.step) as u64;
         job.learn(attempt.step, &place, args_bytes, failure);
-        self.bytes = self.bytes + job.bytes() - before;
+        self.memory.recount(attempt.job, job);
         self.give_back(shared, attempt);
         self.dispatch_due = true;
         Ok(())
@@ -295,7 +299,9 @@ impl Origin {
             if !self.jobs.get_mut(&number).is_some_and(|job| job.keeps_entry(step)) {
                 continue;
             }
-            let place = self.place_for(shared, (number, step), &places);
+            // One whose result there is no room for is passed over.
+            let has_room = self.memory.is_leased(number);
+            let place = self.place_for(shared, (number, step), &places).filter(|_| has_room);
             let is_open = self.queue.open(class, shared.now) > 0;
             match place {
                 Some(name) if is_open => self.lease_to(shared, class, name, (number, step)),
