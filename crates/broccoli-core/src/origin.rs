@@ -184,6 +184,8 @@ pub(crate) struct Origin {
     recovered: LiteMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
+    /// This incarnation began with jobs of the one before, which knew nodes that it has not heard of.
+    took_over: bool,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,

@@ -129,6 +129,7 @@ impl Origin {
             self.end_tasks(shared, number);
         }
         self.adopting = recovery.jobs > 0;
+        self.took_over = self.adopting;
         self.accepted = queued.last().map_or(0, |(order, ..)| *order);
         let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
         queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));

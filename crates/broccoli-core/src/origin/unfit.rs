@@ -9,7 +9,8 @@
 //! What a node is too small for is no outcome. What it takes it says itself ([`Takes`]), so that nothing larger is
 //! sent to it; what shows only when a task runs (its result, its memory, its depth) is kept for the task, in memory:
 //! the next incarnation of this origin learns it again. The same for a module that a node cannot load: whoever has
-//! asked for it is told, and no task waits for that node. A node whose link has just gone counts as live for 2 s.
+//! asked for it is told, and no task waits for that node. A node whose link has just gone counts as live for 2 s;
+//! after a restart with jobs, nodes have 5 s to be heard of.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -45,6 +46,8 @@ const REFUSALS_MAX: usize = 1_024;
 const REASON_BYTES_MAX: usize = 512;
 /// A node that is large enough has this long to get the module.
 const MODULE_COMES: Duration = ms(10_000);
+/// After a restart with jobs, nodes have this long to be heard of: what has answered before may be stalled now.
+const HEARD_AGAIN: Duration = ms(5_000);
 /// What a node takes that does not say so.
 pub(super) const ANYTHING: Takes = Takes { args_bytes: u32::MAX, result_bytes: u32::MAX };
 
@@ -228,7 +231,8 @@ impl Origin {
     /// Whether what is known of other nodes is to be relied on.
     fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
-        if shared.connected { shared.now - self.growth.connected_at() >= SETTLED } else { is_alone }
+        let settled = if self.took_over { HEARD_AGAIN } else { SETTLED };
+        if shared.connected { shared.now - self.growth.connected_at() >= settled } else { is_alone }
     }
 }
 
