@@ -59,7 +59,8 @@ pub(crate) struct NodeOptions {
     /// Longest run of a task, such as 30s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     time_limit: Option<Duration>,
-    /// Memory for jobs that wait or run; over it the node answers `queue full`
+    /// Memory for jobs that wait or run, with what their tasks come to; without room clients wait, and a job that alone
+    /// needs more fails
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
     queue_memory: usize,
     /// Memory for the results of ended jobs; over it the oldest go, first those that somebody has seen
@@ -75,6 +76,9 @@ pub(crate) fn label(text: &str) -> Result<String, String> {
     let hint = format!("write led or room=kitchen: no spaces, nothing empty, at most {LABEL_BYTES_MAX} bytes");
     if is_label(text) { Ok(text.to_owned()) } else { Err(hint) }
 }
+
+/// Values on their way take this part of the memory for jobs, beside it.
+const BLOBS_PART: usize = 4;
 
 impl NodeOptions {
     fn slots(&self) -> u16 {
@@ -92,11 +96,14 @@ impl NodeOptions {
     }
 
     fn limits(&self) -> Limits {
+        let host = Limits::host();
         Limits {
             queue_bytes_max: self.queue_memory,
+            // Copies of arguments and results that are on their way.
+            blob_bytes_max: host.blob_bytes_max.min(self.queue_memory / BLOBS_PART),
             archive_bytes_max: self.results_memory,
             archive_ms: self.keep_results.as_millis() as u64,
-            ..Limits::host()
+            ..host
         }
     }
 }

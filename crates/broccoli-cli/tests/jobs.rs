@@ -211,7 +211,7 @@ async fn a_node_keeps_jobs_and_results_within_its_settings() {
     let home = Home::new();
     home.run(&["init"]).await.ok();
     let (_server, url) = start_open_mosquitto(&home);
-    let settings = ["--name", "pi-1", "--slots", "1", "--queue-memory", "1K", "--keep-results", "3s", "--data", "data"];
+    let settings = ["--name", "pi-1", "--slots", "1", "--queue-memory", "2K", "--keep-results", "3s", "--data", "data"];
     let mut node = Process::start(home.command(&["node"]).args(settings).env("BROCCOLI_SERVER", &url));
     node.line("ready  ").await;
     let command = |args: &[&str]| {

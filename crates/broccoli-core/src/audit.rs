@@ -110,7 +110,7 @@ impl Node {
         let mut sizes = Vec::new();
         let mut see = |name, len, max| sizes.push(Size { name, len, max });
         self.shared().sizes(&mut see);
-        self.origin().sizes(&self.shared().config.limits, &mut see);
+        self.origin().sizes(self.shared(), &mut see);
         self.worker().sizes(&self.shared().config.limits, &mut see);
         self.modules().sizes(&self.shared().config.limits, &mut see);
         self.members_role().sizes(&self.shared().config.limits, &mut see);

@@ -98,6 +98,11 @@ pub(crate) enum Want {
 }
 
 impl Want {
+    /// Whether it is a part of a job of this node.
+    fn is_for_job(&self) -> bool {
+        matches!(self, Want::Result { .. } | Want::Canvas { .. })
+    }
+
     fn large(&self) -> Large {
         match self {
             Want::Args(_) => Large::Args,
@@ -138,12 +143,34 @@ pub(crate) struct Blobs {
     /// Pulls that wait for their turn.
     waiting: VecDeque<(NodeId, BlobId)>,
     incoming_bytes: usize,
+    /// What of it is pulled for jobs: their canvases, and the results of their tasks.
+    for_jobs_bytes: usize,
+    /// What may be; anything before the origin has said so.
+    job_room: Option<JobRoom>,
     arrived: VecDeque<Arrival>,
+}
+
+/// What an origin may hold for jobs: see its `memory`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JobRoom {
+    /// Bytes that it holds, without what is being pulled …
+    pub(crate) held: usize,
+    /// … and by how many of them jobs have grown, without the favoured one.
+    pub(crate) grown: usize,
+    /// Most bytes that it may hold.
+    pub(crate) max: usize,
+    /// Most bytes for all but results of the favoured job …
+    pub(crate) shared_max: usize,
+    /// … and by how many jobs may grow.
+    pub(crate) grown_max: usize,
+    /// That job.
+    pub(crate) favoured: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    /// Shared with who else has it: the result of a job with the archive.
+    value: Cbor,
     holders: usize,
     /// When it was last held or asked for.
     used: Instant,
@@ -170,6 +197,8 @@ struct Served {
 struct Pull {
     blob: BlobRef,
     wants: Vec<Want>,
+    /// It counts as a part of a job.
+    for_job: bool,
     /// None until it is its turn.
     progress: Option<Progress>,
 }
@@ -219,7 +248,7 @@ impl Blobs {
         };
         outgoing.holders -= 1;
         if outgoing.holders == 0 {
-            self.outgoing_bytes -= outgoing.bytes.len();
+            self.outgoing_bytes -= outgoing.value.as_bytes().len();
             self.outgoing.remove(&id);
         }
     }
@@ -244,6 +273,51 @@ impl Blobs {
         self.serving.clear();
     }
 
+    /// Says what may be pulled for jobs.
+    pub(crate) fn set_job_room(&mut self, room: JobRoom) {
+        self.job_room = Some(room);
+    }
+
+    /// Whether a value is pulled from a node, or waits to be.
+    pub(crate) fn is_wanted(&self, from: NodeId, id: BlobId) -> bool {
+        self.pulls.contains_key(&(from, id))
+    }
+
+    /// Bytes that are being pulled for jobs.
+    pub(crate) fn pulled_for_jobs(&self) -> usize {
+        self.for_jobs_bytes
+    }
+
+    /// Whether there is room for what a pull is a part of.
+    fn has_job_room(&self, pull: &Pull) -> bool {
+        let Some(room) = self.job_room.filter(|_| pull.for_job) else {
+            return true;
+        };
+        let is_favoured = |want: &Want| match want {
+            Want::Result { attempt, .. } => room.favoured == Some(attempt.job),
+            _ => false,
+        };
+        let more = self.for_jobs_bytes.saturating_add(pull.blob.bytes as usize);
+        let (held, grown) = (room.held.saturating_add(more), room.grown.saturating_add(more));
+        let is_shared = held <= room.shared_max && grown <= room.grown_max;
+        let is_canvas = pull.wants.iter().any(|want| matches!(want, Want::Canvas { .. }));
+        if is_canvas {
+            return held <= room.shared_max || (room.held == 0 && held <= room.max);
+        }
+        is_shared || (held <= room.max && pull.wants.iter().any(is_favoured))
+    }
+
+    /// The place of the next pull that may begin. One that waits for room of jobs lets others pass.
+    fn next_pull(&self, bytes_max: usize) -> Option<usize> {
+        if self.pulls.len() - self.waiting.len() >= ACTIVE_MAX {
+            return None;
+        }
+        let has_room = |key: &(NodeId, BlobId)| self.pulls.get(key).is_some_and(|pull| self.has_job_room(pull));
+        let at = self.waiting.iter().position(has_room)?;
+        let bytes = self.pulls.get(&self.waiting[at])?.blob.bytes as usize;
+        (self.incoming_bytes == 0 || self.incoming_bytes + bytes <= bytes_max).then_some(at)
+    }
+
     /// A value that was wanted.
     pub(crate) fn pop_arrived(&mut self) -> Option<Arrival> {
         self.arrived.pop_front()
@@ -264,7 +338,7 @@ pub(crate) fn hold(
     let blobs = &mut shared.blobs;
     let len = value.as_bytes().len();
     let id = match blobs.holders.get(&holder) {
-        Some(id) if blobs.outgoing.get(id).is_some_and(|outgoing| outgoing.bytes.len() == len) => *id,
+        Some(id) if blobs.outgoing.get(id).is_some_and(|outgoing| outgoing.value.as_bytes().len() == len) => *id,
         _ => {
             blobs.release(holder);
             if blobs.outgoing_bytes > 0 && blobs.outgoing_bytes + len > max {
@@ -272,11 +346,10 @@ pub(crate) fn hold(
                 return Err(value);
             }
             let id = BlobId(hash(value.as_bytes()).0);
-            let bytes = value.into_bytes();
             blobs.holders.insert(holder, id);
             let outgoing = blobs.outgoing.entry(id).or_insert_with(|| {
                 blobs.outgoing_bytes += len;
-                Outgoing { bytes, holders: 0, used: now, asked: None }
+                Outgoing { value, holders: 0, used: now, asked: None }
             });
             outgoing.holders += 1;
             id
@@ -332,7 +405,7 @@ pub(crate) fn on_request(shared: &mut Shared, from: NodeId, request: &BlobReques
         return;
     }
     (outgoing.used, outgoing.asked) = (shared.now, Some(shared.now));
-    let pieces = outgoing.bytes.len().div_ceil(piece_bytes as usize) as u32;
+    let pieces = outgoing.value.as_bytes().len().div_ceil(piece_bytes as usize) as u32;
     let serving = shared.blobs.serving.entry(from).or_default();
     for index in (first..pieces).take(usize::from(count).min(WINDOW_MAX as usize)) {
         let served = Served { id, index, piece_bytes };
@@ -358,8 +431,8 @@ pub(crate) fn compose(shared: &mut Shared, to: NodeId, room: Room, put: &mut imp
         serving.overdue = size > room.left;
         if !serving.overdue {
             let offset = served.index as usize * served.piece_bytes as usize;
-            let end = outgoing.bytes.len().min(offset + served.piece_bytes as usize);
-            let bytes = outgoing.bytes[offset..end].to_vec();
+            let end = outgoing.value.as_bytes().len().min(offset + served.piece_bytes as usize);
+            let bytes = outgoing.value.as_bytes()[offset..end].to_vec();
             put(&Message::BlobPiece(BlobPiece { id: served.id, offset: offset as u32, bytes }));
             serving.pieces.pop_front();
         }
@@ -382,13 +455,12 @@ pub(crate) fn want(shared: &mut Shared, from: NodeId, blob: BlobRef, want: Want)
     let key = (from, blob.id);
     let pull = blobs.pulls.entry(key).or_insert_with(|| {
         blobs.waiting.push_back(key);
-        Pull { blob, wants: Vec::new(), progress: None }
+        Pull { blob, wants: Vec::new(), for_job: want.is_for_job(), progress: None }
     });
     if !pull.wants.contains(&want) {
         pull.wants.push(want);
     }
     shared.timers.set_earlier(Timer::Blobs, shared.now + TICK);
-    start_pulls(shared);
     true
 }
 
@@ -487,23 +559,21 @@ pub(crate) fn on_connected(shared: &mut Shared) {
     keys.into_iter().for_each(|key| ask(shared, key));
 }
 
-/// Begins pulls that have waited, as far as there is room.
-fn start_pulls(shared: &mut Shared) {
+/// Begins pulls that have waited, as far as there is room. Done last, when it is known what is held.
+pub(crate) fn start_pulls(shared: &mut Shared) {
     let max = shared.config.limits.blob_bytes_max;
     let piece_bytes_max = shared.packet_bytes_max().saturating_sub(PIECE_OVERHEAD_BYTES as u32 * 4);
-    while let Some(key) = shared.blobs.waiting.front().copied() {
+    while let Some(at) = shared.blobs.next_pull(max) {
         let blobs = &mut shared.blobs;
-        let active = blobs.pulls.len() - blobs.waiting.len();
+        let Some(key) = blobs.waiting.remove(at) else {
+            return;
+        };
         let Some(pull) = blobs.pulls.get_mut(&key) else {
-            blobs.waiting.pop_front();
-            continue;
+            return;
         };
         let bytes = pull.blob.bytes as usize;
-        if active >= ACTIVE_MAX || (blobs.incoming_bytes > 0 && blobs.incoming_bytes + bytes > max) {
-            return;
-        }
-        blobs.waiting.pop_front();
         blobs.incoming_bytes += bytes;
+        blobs.for_jobs_bytes += if pull.for_job { bytes } else { 0 };
         pull.blob.piece_bytes = pull.blob.piece_bytes.min(piece_bytes_max).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
         pull.progress = Some(Progress::new(&pull.blob, shared.now));
         ask(shared, key);
@@ -518,6 +588,7 @@ fn end_pull(shared: &mut Shared, key: (NodeId, BlobId), value: Result<Cbor, Miss
     };
     if pull.progress.is_some() {
         blobs.incoming_bytes -= pull.blob.bytes as usize;
+        blobs.for_jobs_bytes -= if pull.for_job { pull.blob.bytes as usize } else { 0 };
     } else {
         blobs.waiting.retain(|waiting| *waiting != key);
     }
@@ -527,7 +598,6 @@ fn end_pull(shared: &mut Shared, key: (NodeId, BlobId), value: Result<Cbor, Miss
         blobs.arrived.push_back(Arrival { from: key.0, want, value: value.clone() });
     }
     blobs.arrived.extend(last.map(|want| Arrival { from: key.0, want, value }));
-    start_pulls(shared);
 }
 
 /// Asks for pieces until the window is full, if half of it is free.
@@ -638,13 +708,15 @@ impl Progress {
 impl Blobs {
     /// Checks what must hold between two inputs.
     pub(crate) fn validate(&self, shared: &Shared) {
-        let outgoing: usize = self.outgoing.values().map(|outgoing| outgoing.bytes.len()).sum();
+        let outgoing: usize = self.outgoing.values().map(|outgoing| outgoing.value.as_bytes().len()).sum();
         assert_eq!(self.outgoing_bytes, outgoing, "bytes that are held are counted");
         let holders: usize = self.outgoing.values().map(|outgoing| outgoing.holders).sum();
         assert_eq!(self.holders.len(), holders, "what is held has holders");
         let active = self.pulls.values().filter(|pull| pull.progress.is_some());
         let incoming: usize = active.clone().map(|pull| pull.blob.bytes as usize).sum();
         assert_eq!(self.incoming_bytes, incoming, "bytes that are pulled are counted");
+        let for_jobs = active.clone().filter(|pull| pull.for_job).map(|pull| pull.blob.bytes as usize).sum();
+        assert_eq!(self.for_jobs_bytes, for_jobs, "bytes that are pulled for jobs are counted");
         assert_eq!(active.count() + self.waiting.len(), self.pulls.len(), "a pull is active or waits");
         let is_idle = self.holders.is_empty() && self.pulls.is_empty();
         assert!(is_idle || shared.timers.is_set(Timer::Blobs), "large values are looked after");
@@ -668,7 +740,7 @@ impl Blobs {
     /// How full each collection is.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         // One value of any size is always taken.
-        let one = self.outgoing.values().map(|outgoing| outgoing.bytes.len()).max().unwrap_or(0);
+        let one = self.outgoing.values().map(|outgoing| outgoing.value.as_bytes().len()).max().unwrap_or(0);
         see("blob bytes held", self.outgoing_bytes, limits.blob_bytes_max.max(one));
         let one = self.pulls.values().map(|pull| pull.blob.bytes as usize).max().unwrap_or(0);
         see("blob bytes pulled", self.incoming_bytes, limits.blob_bytes_max.max(one));

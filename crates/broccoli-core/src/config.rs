@@ -54,9 +54,10 @@ pub struct Limits {
     pub archive_ms: u64,
     /// Tasks of all these jobs together.
     pub tasks_max: u32,
-    /// Memory that all these jobs may take, in bytes, as far as that can be told: their canvases,
-    /// arguments and tasks, and what their tasks have come to. With more than that no others are
-    /// accepted; an origin that holds none takes one of any size.
+    /// Memory that all these jobs may take, in bytes, as far as that can be told, in all their states: their
+    /// canvases, arguments and tasks, what their tasks have come to, what is pulled for them and what the
+    /// journal does not have yet. With three quarters of that no others are accepted; results wait for room
+    /// at their workers, and a job that alone needs more fails. See docs/limits.md.
     pub queue_bytes_max: usize,
     /// One canvas.
     pub canvas: canvas::Limits,
@@ -73,8 +74,9 @@ pub struct Limits {
     /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
     /// the results of jobs are.
     pub result_bytes_max: u32,
-    /// Bytes of such values that are held for others until they have them, and of those that are
-    /// pulled at a time, each. One of any size is always taken.
+    /// Bytes of such values that are held for others until they have them, of those that are pulled at a
+    /// time, and of results that a worker keeps until they are acknowledged, each. One of any size is always
+    /// taken.
     pub blob_bytes_max: usize,
     /// Nodes remembered: members, origins, workers and clients, each.
     pub nodes_max: usize,

@@ -20,6 +20,7 @@ mod node;
 mod origin;
 mod sessions;
 mod shared;
+mod text;
 mod time;
 mod timers;
 mod worker;

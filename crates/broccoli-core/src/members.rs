@@ -26,9 +26,16 @@ use crate::canvas::is_pin;
 use crate::config::Limits;
 use crate::io::Event;
 use crate::shared::Shared;
+use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
+/// Labels and capabilities of a node; more are not looked at.
+const FEATURES_MAX: usize = 64;
+/// Longest of them.
+const FEATURE_BYTES_MAX: usize = 128;
+/// Longest version of a program.
+const VERSION_BYTES_MAX: usize = 64;
 /// Presence is published again after this time, since a birth or a claim may have been lost …
 const ANNOUNCE: Duration = ms(30_000);
 /// … and up to this much later, so that nodes that started together spread.
@@ -275,7 +282,9 @@ impl Members {
 /// Others.
 impl Members {
     /// A birth; `true` if it is news.
-    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, told: Told, birth: Birth) -> bool {
+    pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, told: Told, mut birth: Birth) -> bool {
+        cut_features(&mut birth.features);
+        text::cut(&mut birth.version, VERSION_BYTES_MAX);
         let now = shared.now;
         if let Some(known) = self.nodes.get_mut(&name) {
             if known.epoch == told.epoch {
@@ -435,4 +444,11 @@ impl Member {
         let heard_ms = (now - self.heard).as_millis() as u64;
         MemberSummary { name, alive: self.alive, heard_ms, left: self.left, client: self.is_client() }
     }
+}
+
+/// Drops what no node says of itself.
+pub(crate) fn cut_features(features: &mut Vec<String>) {
+    features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);
+    features.truncate(FEATURES_MAX);
+    features.shrink_to_fit();
 }

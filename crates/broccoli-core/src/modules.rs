@@ -29,6 +29,7 @@ use crate::config::Limits;
 use crate::io::{Action, Event};
 use crate::members::Members;
 use crate::shared::{Shared, pop_first};
+use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 
@@ -569,6 +570,7 @@ impl Modules {
 }
 
 fn unknown(name: &str, usable: &LiteMap<&str, &ModuleEntry>) -> String {
+    let name = text::name(name);
     let deployed = usable.iter().filter(|(module, _)| !is_builtin(module));
     let all =
         deployed.flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));

@@ -148,7 +148,7 @@ impl Node {
         // this one.
         let last_submit = rng.next() as u32 >> 1;
         let shared = Shared {
-            outbox: Outbox::new(config.name, config.limits.outbox_max),
+            outbox: Outbox::new(config.name, &config.limits),
             config,
             epoch,
             now,
@@ -242,7 +242,9 @@ impl Node {
         };
         let answer = match &error {
             SubmitError::QueueFull => SubmitAnswer::QueueFull,
-            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => SubmitAnswer::BadCanvas,
+            SubmitError::Canvas(_) | SubmitError::TooLarge { .. } | SubmitError::KeyTaken | SubmitError::NoClock => {
+                SubmitAnswer::BadCanvas
+            }
             SubmitError::Draining | SubmitError::Storage(_) => SubmitAnswer::NoJobs,
         };
         (answer, error.to_string())
@@ -649,7 +651,7 @@ impl Node {
             Message::Lease(lease) => self.worker.on_lease(shared, &self.modules, from, epoch, lease),
             Message::Return(returned) => self.origin.on_return(shared, from, epoch, &returned),
             Message::Renew(renew) => self.origin.on_renew(shared, from, epoch, &renew),
-            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results),
+            Message::TaskResults(results) => self.origin.on_results(shared, &around, from, epoch, results, false),
             Message::ResultAck(ack) => self.worker.on_result_ack(shared, from, &ack),
             Message::Abort(abort) => self.worker.on_abort(shared, from, &abort.attempts),
             Message::Submit(submit) => self.origin.on_submit(shared, &around, from, epoch, &submit),
@@ -789,6 +791,7 @@ impl Node {
             Timer::Forget => self.origin.forget_old(shared),
             Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Journal => self.origin.on_journal_timer(),
+            Timer::Room => self.origin.on_room_timer(shared),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),
@@ -856,7 +859,7 @@ impl Node {
                 (Want::Result { epoch, number, attempt }, Ok(value)) => {
                     let results = alloc::vec![TaskResult { attempt, outcome: Ok(value), blob: None }];
                     let results = TaskResults { origin_epoch: shared.epoch, number, results };
-                    self.origin.on_results(shared, &around, from, epoch, results);
+                    self.origin.on_results(shared, &around, from, epoch, results, true);
                 }
                 (Want::Result { epoch, attempt, .. }, Err(Missing::Gone)) => {
                     self.origin.on_result_gone(shared, from, epoch, attempt);
@@ -878,6 +881,8 @@ impl Node {
                 (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_) | Want::Step(_), Err(_)) => {}
             }
         }
+        self.origin.watch_memory(shared);
+        blobs::start_pulls(shared);
     }
 }
 

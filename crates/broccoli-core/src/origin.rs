@@ -23,6 +23,7 @@ mod growth;
 mod handles;
 mod jobs;
 mod journal;
+mod memory;
 mod peers;
 mod promises;
 mod queue;
@@ -54,21 +55,23 @@ use self::delays::{Announced, Due};
 use self::functions::Functions;
 use self::growth::Growth;
 pub(crate) use self::jobs::too_large;
-use self::jobs::{Job, Phase, Task};
+use self::jobs::{Job, Phase, STEP_BYTES, Task};
 use self::journal::{About, Change, Journal, Key, Promise};
 pub(crate) use self::journal::{Submitted, Submitter};
+use self::memory::{ARGUMENTS, Admission, Memory, RESULT};
 use self::peers::Peer;
 use self::queue::Queue;
 use self::rates::Arbiter;
 pub(crate) use self::ticket::Client;
 use self::ticket::Ticket;
-use self::unfit::Refusals;
+use self::unfit::{Refusals, learned_bytes};
 use crate::blobs::{self, Want};
 use crate::canvas::{CanvasError, Effects, StepId, lower};
 use crate::io::{Event, SubmitId};
 use crate::members::{Members, Told};
 use crate::modules::Modules;
 use crate::shared::Shared;
+use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 use crate::worker::too_long;
@@ -104,6 +107,13 @@ const ANSWERS_MAX: usize = 1_024;
 pub enum SubmitError {
     /// The canvas cannot be run.
     Canvas(CanvasError),
+    /// The canvas needs more memory than this node gives to all jobs.
+    TooLarge {
+        /// What it needs, in bytes.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
     QueueFull,
     /// A task has an `eta`, and this node was never told the time of day.
@@ -120,6 +130,7 @@ impl fmt::Display for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SubmitError::Canvas(error) => error.fmt(f),
+            SubmitError::TooLarge { bytes, bytes_max } => f.write_str(&memory::too_large(*bytes, *bytes_max)),
             SubmitError::QueueFull => f.write_str("queue full"),
             SubmitError::NoClock => {
                 f.write_str("this node does not know the time of day: use countdown instead of eta")
@@ -136,12 +147,16 @@ impl core::error::Error for SubmitError {}
 /// What a client is told.
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
+        let short = |mut text: String| {
+            text::cut(&mut text, text::REFUSAL_BYTES_MAX);
+            text
+        };
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
             SubmitError::Draining => Refusal::Draining,
-            SubmitError::Storage(reason) => Refusal::Storage(reason),
-            SubmitError::Canvas(_) | SubmitError::KeyTaken | SubmitError::NoClock => {
-                Refusal::BadCanvas(error.to_string())
+            SubmitError::Storage(reason) => Refusal::Storage(short(reason)),
+            SubmitError::Canvas(_) | SubmitError::TooLarge { .. } | SubmitError::KeyTaken | SubmitError::NoClock => {
+                Refusal::BadCanvas(short(error.to_string()))
             }
         }
     }
@@ -151,8 +166,8 @@ impl From<SubmitError> for Refusal {
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     jobs: BTreeMap<u64, Box<Job>>,
-    /// About what they take of the memory, together.
-    bytes: usize,
+    /// What all of it takes.
+    memory: Memory,
     functions: Functions,
     /// Jobs that are over.
     archive: Archive,
@@ -163,12 +178,14 @@ pub(crate) struct Origin {
     journal: Journal,
     /// Why the journal cannot be written, if it cannot.
     stalled: Option<String>,
-    /// Jobs whose records are damaged, and why.
-    damaged: LiteMap<u64, String>,
+    /// Jobs that were left on the disk, and why: their records are damaged, or there is no memory for them.
+    left: LiteMap<u64, String>,
     /// Accepted submits of an earlier incarnation, until their clients say hello again.
     recovered: LiteMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
     /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
     adopting: bool,
+    /// This incarnation began with jobs of the one before, which knew nodes that it has not heard of.
+    took_over: bool,
     last_job: u32,
     /// Jobs accepted by all incarnations.
     accepted: u64,
@@ -267,21 +284,22 @@ impl Origin {
             name: String::new(),
         };
         let mut job = Job::new(plan, Ticket::new(request.client, about), request.encoded, bound);
-        let bytes = self.bytes + job.bytes();
-        if bytes > limits.queue_bytes_max && !self.jobs.is_empty() {
+        let (bytes, bytes_max) = (job.bytes(), limits.queue_bytes_max);
+        if bytes > bytes_max {
+            return Err(SubmitError::TooLarge { bytes, bytes_max });
+        }
+        if !self.has_room_for_job(shared, bytes) {
             return Err(SubmitError::QueueFull);
         }
-        self.bytes = bytes;
         self.tasks += total;
         self.last_job += 1;
         self.accepted += 1;
         let id = JobId::new(shared.me(), shared.epoch, self.last_job);
+        self.memory.recount(id.number, &mut job);
         if let Some(key) = &job.ticket.about.key {
             self.keys.insert(key.text.clone(), id.number);
         }
-        if let Some(unwritten) = self.journal.of(id.number) {
-            unwritten.accepted = Some(job.record(self.accepted));
-        }
+        self.journal.accept(id.number, || job.record(self.accepted));
         job.accepted = shared.now;
         job.ticket.accepted_in = self.journal.now();
         set_deadline(shared, id.number, &job);
@@ -304,6 +322,7 @@ impl Origin {
         let mut effects = core::mem::take(&mut self.effects);
         if let Some(job) = self.jobs.get_mut(&id.number) {
             job.plan.start(&mut effects);
+            self.memory.recount(id.number, job);
         }
         self.effects = self.follow(shared, id.number, effects);
     }
@@ -331,6 +350,7 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
+        self.memory.recount(number, job);
         for (step, attempt, phase) in job.end_all() {
             if phase == Phase::Leased {
                 self.abort(shared, Attempt { job: number, step, number: attempt });
@@ -412,7 +432,7 @@ impl Origin {
             }
             let job = self.jobs.get_mut(&attempt.job);
             let Some(job) = job.filter(|job| job.is_open(attempt.step)) else {
-                peer.aborts.push(attempt);
+                peer.abort(attempt);
                 shared.outbox.mark(Address::Node(from));
                 continue;
             };
@@ -425,7 +445,7 @@ impl Origin {
         }
     }
 
-    /// A worker has run tasks.
+    /// A worker has run tasks. There is room already for what `was_pulled`.
     pub(crate) fn on_results(
         &mut self,
         shared: &mut Shared,
@@ -433,6 +453,7 @@ impl Origin {
         from: NodeId,
         epoch: Epoch,
         results: TaskResults,
+        was_pulled: bool,
     ) {
         let peer = self.peer(shared, from, epoch);
         peer.suspected = false;
@@ -447,14 +468,36 @@ impl Origin {
                 missing.insert(attempt, ());
                 continue;
             }
+            if let Err(failure) = &mut outcome {
+                text::cut(&mut failure.text, text::FAILURE_BYTES_MAX);
+            }
             if let Some(blob) = result.blob.filter(|_| self.is_open(attempt)) {
                 let max = shared.config.limits.result_bytes_max;
                 if blob.bytes <= max {
-                    missing.insert(attempt, ());
-                    self.pull_result(shared, from, Want::Result { epoch, number: results.number, attempt }, *blob);
+                    match self.admit(shared, from, attempt, blob.bytes as usize) {
+                        Admission::Taken | Admission::PutOff => {
+                            missing.insert(attempt, ());
+                            let want = Want::Result { epoch, number: results.number, attempt };
+                            self.pull_result(shared, from, want, *blob);
+                        }
+                        Admission::Dropped => self.drop_result(shared, from, attempt),
+                        Admission::Never => {}
+                    }
                     continue;
                 }
                 outcome = Err(too_long(blob.bytes as usize, max));
+            }
+            match self.room_for(shared, from, attempt, &outcome, was_pulled) {
+                Admission::Taken | Admission::Never => {}
+                Admission::PutOff => {
+                    missing.insert(attempt, ());
+                    continue;
+                }
+                Admission::Dropped => {
+                    self.drop_result(shared, from, attempt);
+                    missing.remove(&attempt);
+                    continue;
+                }
             }
             missing.remove(&attempt);
             if let Some(peer) = self.peers.get_mut(&from) {
@@ -478,7 +521,8 @@ impl Origin {
     }
 
     /// A running task logged a line.
-    pub(crate) fn on_log(&mut self, shared: &mut Shared, from: NodeId, log: Log) {
+    pub(crate) fn on_log(&mut self, shared: &mut Shared, from: NodeId, mut log: Log) {
+        text::cut(&mut log.text, text::FAILURE_BYTES_MAX);
         let Some(job) = self.jobs.get(&log.attempt.job) else {
             return;
         };
@@ -566,6 +610,29 @@ impl Origin {
 
 /// Large values.
 impl Origin {
+    /// Whether a result can be taken now. What counts for nothing can.
+    fn room_for(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        outcome: &Result<Cbor, Failure>,
+        was_pulled: bool,
+    ) -> Admission {
+        if !self.is_open(attempt) {
+            return Admission::Taken;
+        }
+        let bytes = match outcome {
+            Ok(value) => value.as_bytes().len(),
+            Err(failure) if failure.too_small.is_some() => learned_bytes(failure),
+            Err(failure) => failure.text.len(),
+        };
+        if !was_pulled {
+            return self.admit(shared, from, attempt, bytes);
+        }
+        if self.outgrows(shared, attempt.job, bytes, RESULT) { Admission::Never } else { Admission::Taken }
+    }
+
     /// Pulls a result that was in no packet. Its lease goes on until it is here.
     fn pull_result(&mut self, shared: &mut Shared, from: NodeId, want: Want, blob: BlobRef) {
         if let (Some(peer), Want::Result { attempt, .. }) = (self.peers.get_mut(&from), &want) {
@@ -680,9 +747,8 @@ impl Origin {
         };
         let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
         self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
-        let before = job.bytes();
         job.complete(step, outcome, effects);
-        self.bytes = self.bytes + job.bytes() - before;
+        self.memory.recount(number, job);
         self.waits_no_more(shared, number, step, phase);
     }
 
@@ -760,6 +826,10 @@ impl Origin {
 
     /// Takes a task that the plan has announced.
     fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
+        let input = self.jobs.get(&number).map_or(0, |job| job.plan.input_bytes(StepId(step)));
+        if input > 0 && self.outgrows(shared, number, input, ARGUMENTS) {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
@@ -811,7 +881,10 @@ impl Origin {
         };
         let tasks = job.plan.progress().total;
         self.tasks -= tasks;
-        self.bytes -= job.bytes();
+        self.memory.forget(number, &job, shared.now);
+        if !self.memory.is_crowded() {
+            shared.timers.cancel(Timer::Room);
+        }
         job.ticket.about.name = job.plan.name().into();
         shared.timers.cancel(Timer::JobNews(number));
         shared.timers.cancel(Timer::Expires(number));
@@ -820,9 +893,7 @@ impl Origin {
         let Some(outcome) = job.plan.into_outcome() else {
             return;
         };
-        if let Some(unwritten) = self.journal.of(number) {
-            unwritten.changes.clear();
-        }
+        self.journal.over(number);
         let is_awaited = matches!(job.ticket.client, Client::Local(_)) || job.ticket.listeners().next().is_some();
         if matches!(job.ticket.client, Client::Remote(_)) && !job.ticket.seen {
             shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
@@ -849,7 +920,7 @@ impl Origin {
         if !self.journal.is_safe(ticket.accepted_in) {
             // Nobody knows the job yet.
             let early = self.early.entry(number).or_default();
-            if early.len() < EARLY_MAX {
+            if early.len() < EARLY_MAX && self.memory.keep_early(&shared.config.limits, &news) {
                 early.push(news);
             }
             return;
@@ -894,7 +965,7 @@ impl Origin {
     fn abort(&mut self, shared: &mut Shared, attempt: Attempt) {
         for (name, peer) in &mut self.peers {
             if peer.leases.remove(&attempt).is_some() {
-                peer.aborts.push(attempt);
+                peer.abort(attempt);
                 shared.outbox.mark(Address::Node(*name));
             }
         }

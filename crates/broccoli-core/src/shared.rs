@@ -2,17 +2,20 @@
 
 use alloc::collections::VecDeque;
 
-use broccoli_proto::message::Message;
+use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 use litemap::LiteMap;
 
 use crate::blobs::Blobs;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::io::{Action, Event};
 use crate::sessions::Sessions;
 use crate::time::{Instant, Wall};
 use crate::timers::Timers;
+
+/// Answers of so many packets wait at most, for all addresses together.
+const OUTBOX_PACKETS: usize = 16;
 
 /// The common ground of the roles. It has no behaviour of its own.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Shared {
         see("outbox", waiting.unwrap_or(0), self.config.limits.outbox_max + 1);
         self.blobs.sizes(&self.config.limits, see);
         self.sessions.sizes(self.config.limits.nodes_max, see);
+        see("bytes of answers", self.outbox.bytes, self.outbox.bytes_max);
         see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
     }
 
@@ -81,6 +85,9 @@ pub(crate) struct Room {
 pub(crate) struct Outbox {
     me: NodeId,
     max: usize,
+    /// What the messages take that are made for who asks, and most that they may take together.
+    bytes: usize,
+    bytes_max: usize,
     queues: LiteMap<Address, VecDeque<Message>>,
     marked: LiteMap<Address, ()>,
     order: VecDeque<Address>,
@@ -93,10 +100,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(me: NodeId, max: usize) -> Outbox {
+    pub(crate) fn new(me: NodeId, limits: &Limits) -> Outbox {
         Outbox {
             me,
-            max,
+            max: limits.outbox_max,
+            bytes: 0,
+            bytes_max: OUTBOX_PACKETS * limits.packet_bytes_max as usize,
             queues: LiteMap::new_vec(),
             marked: LiteMap::new_vec(),
             order: VecDeque::new(),
@@ -124,8 +133,10 @@ impl Outbox {
     /// Sends over the wire whatever the address. Any message may be lost, so one too many may be
     /// dropped: the role that waits for an answer repeats it.
     pub(crate) fn send_wire(&mut self, to: Address, message: Message) {
+        let bytes = answer_bytes(&message);
         let queue = self.queues.entry(to).or_default();
-        if queue.len() < self.max {
+        if queue.len() < self.max && (bytes == 0 || self.bytes + bytes <= self.bytes_max) {
+            self.bytes += bytes;
             queue.push_back(message);
         } else {
             self.dropped += 1;
@@ -163,11 +174,13 @@ impl Outbox {
         if queue.is_empty() {
             self.queues.remove(&to);
         }
+        self.bytes -= message.as_ref().map_or(0, answer_bytes);
         message
     }
 
     /// Puts back a message that did not fit.
     pub(crate) fn unpop(&mut self, to: Address, message: Message) {
+        self.bytes += answer_bytes(&message);
         self.queues.entry(to).or_default().push_front(message);
     }
 
@@ -184,8 +197,25 @@ impl Outbox {
     /// Forgets what a lost connection would have carried. The roles repeat what matters.
     pub(crate) fn clear_wire(&mut self) {
         self.queues.clear();
+        self.bytes = 0;
         self.marked.clear();
         self.order.clear();
+    }
+}
+
+/// About what a message takes that whoever asks makes this node write. Values are shared with who holds
+/// them.
+fn answer_bytes(message: &Message) -> usize {
+    const JOB_BYTES: usize = 256;
+    match message {
+        Message::Chunk(chunk) => chunk.bytes.len(),
+        Message::Jobs(jobs) => jobs.jobs.len() * JOB_BYTES,
+        Message::Manifests(manifests) => core::mem::size_of_val(manifests.entries.as_slice()),
+        Message::Refused(refused) => match &refused.reason {
+            Refusal::BadCanvas(text) | Refusal::Storage(text) | Refusal::NotRetriable(text) => text.len(),
+            _ => 0,
+        },
+        _ => 0,
     }
 }
 

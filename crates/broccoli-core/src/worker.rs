@@ -36,6 +36,7 @@ use crate::config::Limits;
 use crate::io::{Action, Execute, RunId};
 use crate::modules::Modules;
 use crate::shared::{Room, Shared};
+use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
@@ -64,10 +65,10 @@ const RESULTS_KEPT: Duration = ms(600_000);
 const ACTIVE: Duration = ms(10_000);
 /// Messages of results that are repeated in one packet.
 const REPEATED_PER_PACKET_MAX: usize = 16;
+/// Tasks that wait to be handed back at once to one origin; of others it hears when it sends them again.
+const RETURNS_MAX: usize = 4_096;
 /// About how long an attempt is on the wire.
 const ATTEMPT_BYTES: usize = 24;
-/// Longest text of a failure.
-const FAILURE_BYTES_MAX: usize = 4_096;
 /// About how long a `Fetch` is: the features are its longest part.
 const FETCH_BYTES: usize = 1_024;
 
@@ -104,6 +105,8 @@ struct Link {
     /// It is the turn of others: the next `Fetch` gives no credit.
     withheld: bool,
     held: BTreeMap<Attempt, Held>,
+    /// Bytes of results that are kept here: those that are pulled stand among the large values.
+    kept_bytes: usize,
     /// Results that have not been sent.
     done: VecDeque<Done>,
     /// Results that have been sent and not acknowledged, by their number.
@@ -292,7 +295,9 @@ impl Worker {
                 self.pulling.insert((from, attempt), waiting);
             }
             Fate::HandedBack => {
-                link.returns.push(attempt);
+                if link.returns.len() < RETURNS_MAX {
+                    link.returns.push(attempt);
+                }
                 link.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
@@ -410,6 +415,7 @@ impl Worker {
             if let Some(unacked) = at.ok().and_then(|at| link.unacked.remove(at)) {
                 unacked.results.results.iter().for_each(|result| {
                     link.held.remove(&result.attempt);
+                    link.kept_bytes -= result_bytes(result);
                 });
             }
         }
@@ -478,18 +484,19 @@ impl Worker {
         let Some(link) = self.links.get_mut(&origin) else {
             return;
         };
-        let now = shared.now;
-        let held = &mut link.held;
+        let (now, held, kept_bytes) = (shared.now, &mut link.held, &mut link.kept_bytes);
         link.unacked.retain(|unacked| {
             let keep = now - unacked.first_sent < RESULTS_KEPT;
             unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
                 held.remove(&result.attempt);
+                *kept_bytes -= result_bytes(result);
             });
             keep
         });
         while link.done.front().is_some_and(|done| now - done.since >= RESULTS_KEPT) {
             if let Some(done) = link.done.pop_front() {
                 link.held.remove(&done.result.attempt);
+                link.kept_bytes -= result_bytes(&done.result);
             }
         }
         let mut next = (!link.done.is_empty()).then_some(now + RESULTS_AGAIN_MAX);
@@ -669,8 +676,14 @@ impl Worker {
     /// How many more tasks there is room for until origins have acknowledged results: what is held will
     /// be a result, too.
     fn results_room(&self, shared: &Shared) -> usize {
-        let held: usize = self.links.values().map(|link| link.held.len()).sum();
-        shared.config.limits.results_max.saturating_sub(held)
+        let (held, bytes) = self.kept();
+        let limits = &shared.config.limits;
+        if bytes < limits.blob_bytes_max { limits.results_max.saturating_sub(held) } else { 0 }
+    }
+
+    /// Attempts that are held for all origins, and bytes of the results among them.
+    fn kept(&self) -> (usize, usize) {
+        self.links.values().fold((0, 0), |(held, bytes), link| (held + link.held.len(), bytes + link.kept_bytes))
     }
 
     /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
@@ -777,8 +790,11 @@ impl Worker {
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("origins", self.links.len(), limits.nodes_max);
         see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
-        let results: usize = self.links.values().map(|link| link.held.len()).sum();
+        let (results, _) = self.kept();
         see("results", results, limits.results_max);
+        // What was held already may still be handed back.
+        let returns = self.links.values().map(|link| link.returns.len()).max();
+        see("returns", returns.unwrap_or(0), RETURNS_MAX + limits.held_max);
     }
 
     /// Checks that nothing is under way.
@@ -803,6 +819,9 @@ impl Link {
         assert!(open == 0 || shared.timers.is_set(Timer::Renew(origin)), "what is held is renewed");
         let unacked: usize = self.unacked.iter().map(|unacked| unacked.results.results.len()).sum();
         assert_eq!(done, unacked + self.done.len(), "a result is kept until it is acknowledged");
+        let unacked_results = self.unacked.iter().flat_map(|unacked| &unacked.results.results);
+        let bytes: usize = self.done.iter().map(|done| &done.result).chain(unacked_results).map(result_bytes).sum();
+        assert_eq!(self.kept_bytes, bytes, "bytes of results are counted");
         assert!(unacked == 0 || shared.timers.is_set(Timer::Results(origin)), "results are sent again");
     }
 
@@ -815,6 +834,7 @@ impl Link {
             fetch_due: false,
             withheld: false,
             held: BTreeMap::new(),
+            kept_bytes: 0,
             done: VecDeque::new(),
             unacked: VecDeque::new(),
             last_number: 0,
@@ -841,6 +861,7 @@ impl Link {
     ) {
         self.held.insert(attempt, Held::Done);
         let result = TaskResult { attempt, outcome, blob: None };
+        self.kept_bytes += result_bytes(&result);
         self.done.push_back(Done { epoch, since: shared.now, result });
         shared.timers.set_earlier(Timer::Results(origin), shared.now + RESULTS_AGAIN_MAX);
     }
@@ -905,7 +926,10 @@ impl Link {
             if *epoch == origin_epoch && is_large(result, room.packet) {
                 self.held.insert(result.attempt, Held::Large(*epoch));
                 shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
-                if !detach(shared, to, result, room.packet) {
+                let before = result_bytes(result);
+                let is_detached = detach(shared, to, result, room.packet);
+                self.kept_bytes = self.kept_bytes + result_bytes(result) - before;
+                if !is_detached {
                     // Its address is marked when there is room to hold it.
                     is_starved = true;
                     break;
@@ -994,9 +1018,7 @@ fn fit(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result
             Err(Failure::result_too_large(value.as_bytes().len(), mine_max as usize))
         }
         Err(mut failure) => {
-            while failure.text.len() > FAILURE_BYTES_MAX {
-                failure.text.pop();
-            }
+            text::cut(&mut failure.text, text::FAILURE_BYTES_MAX);
             Err(failure)
         }
         outcome => outcome,

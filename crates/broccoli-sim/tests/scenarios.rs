@@ -340,3 +340,39 @@ fn a_result_that_is_not_kept_is_there_after_a_restart_for_who_waits() {
     assert!(c.wait(1, job, 10_000).is_ok());
     assert_eq!(c.runs.len(), 1);
 }
+
+/// An origin was full of results, was killed and came back to more of them than it had memory for.
+#[test]
+fn jobs_that_compete_for_memory_survive_restarts_of_their_origin() {
+    const QUEUE: usize = 64_000;
+    let small = |limits: &mut Limits| limits.queue_bytes_max = QUEUE;
+    for packets in [1 << 20, 4_096] {
+        let spec = |spec: Spec| spec.limits(|limits| limits.packet_bytes_max = packets);
+        let origin = spec(Spec::new("origin", 0).durable().limits(small));
+        let workers = ["w1", "w2"].map(|name| spec(Spec::worker(name, 2)));
+        let mut c = started(808, [vec![origin, spec(Spec::client("client"))], workers.into()].concat());
+        c.faults = Faults { loss: 20, duplication: 20, delay: 20, delay_ms_max: 20 };
+        c.attach(1);
+        let large = || Canvas::task("large", Cbor::encode(&[5_000]));
+        let group = || Canvas::group((0..8).map(|_| large()).collect());
+        let jobs: Vec<_> = (0..4).map(|_| c.submit_remote(1, &group())).collect();
+        let doomed = c.submit_remote(1, &Canvas::group((0..40).map(|_| large()).collect()));
+        for round in 0..3_000 {
+            c.run_for(20);
+            for size in c.peek(0).sizes() {
+                assert!(size.len <= size.max, "{} {} of at most {}", size.len, size.name, size.max);
+            }
+            if round % 40 == 20 && round < 200 {
+                c.kill(0, true);
+                c.run_for(100);
+                c.restart(0);
+            }
+        }
+        for job in jobs {
+            let outcome = c.wait(1, job, 600_000);
+            assert!(outcome.is_ok(), "{:?}", outcome.err());
+        }
+        let error = c.wait(1, doomed, 600_000).expect_err("too large");
+        assert!(error.text.contains("--queue-memory is 62.5K"), "{error}");
+    }
+}

@@ -20,6 +20,7 @@ use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 use super::Limits;
 use super::parts::{PIN, Room};
 use super::plan::{Callee, Kind, Mode, Plan, Role, Step, Target};
+use crate::text;
 
 /// A function that a name in the canvas stands for.
 #[derive(Clone, Debug)]
@@ -576,7 +577,7 @@ fn bind(function: &Function, given: Given<'_>, out: &mut Vec<u8>) -> Result<(), 
 fn check_names(function: &Function, placed: usize, named: &[(String, Cbor)]) -> Result<(), ArgumentError> {
     for (index, (name, _)) in named.iter().enumerate() {
         let place = function.args.iter().position(|parameter| parameter.name == *name);
-        let place = place.ok_or_else(|| ArgumentError::Unknown(name.clone()))?;
+        let place = place.ok_or_else(|| ArgumentError::Unknown(text::name(name).into_owned()))?;
         if place < placed || named[..index].iter().any(|(earlier, _)| earlier == name) {
             return Err(ArgumentError::Twice(name.clone()));
         }

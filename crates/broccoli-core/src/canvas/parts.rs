@@ -13,12 +13,14 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId, Options};
 
 use super::lower::{self, CanvasError};
 use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Target, Work, own_error};
 use super::{Limits, Mode};
+use crate::text;
 
 /// How an entry of [`Options::on`] begins that only the node of this name fits, whatever labels others have.
 pub(super) const PIN: char = '=';
@@ -117,7 +119,8 @@ impl Plan {
     fn refuse_each(&self, task: StepId, nodes: usize, room: Room<'_>) -> Option<String> {
         let call = self.call(task);
         if nodes == 0 && call.options.partial != Some(true) {
-            let on = if call.options.on.is_empty() { "any" } else { &call.options.on.join(" ") };
+            let names: Vec<_> = call.options.on.iter().map(|on| text::name(on)).collect();
+            let on = if names.is_empty() { "any" } else { &names.join(" ") };
             return Some(format!("no live node runs it (on: {on}); each needs one, or partial=True"));
         }
         let steps_max = room.limits.steps_max;

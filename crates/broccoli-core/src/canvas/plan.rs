@@ -119,6 +119,8 @@ pub struct Plan {
     pub(super) stand_ins: BTreeMap<u32, u32>,
     /// Everything was ended from outside.
     abandoned: bool,
+    /// Bytes of the results and errors that its steps hold.
+    held_bytes: usize,
     result_bytes_max: usize,
     /// Changes that are still to be followed; empty between calls.
     pub(super) work: Vec<Work>,
@@ -222,6 +224,16 @@ pub(super) enum State {
     Skipped,
 }
 
+impl State {
+    fn held_bytes(&self) -> usize {
+        match self {
+            State::Done(result) => result.as_bytes().len(),
+            State::Failed(error) => error.text.len(),
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Work {
     Start(u32),
@@ -242,6 +254,7 @@ impl Plan {
             running: 0,
             stand_ins: BTreeMap::new(),
             abandoned: false,
+            held_bytes: 0,
             result_bytes_max,
             work: Vec::new(),
         }
@@ -304,9 +317,21 @@ impl Plan {
         self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms"));
     }
 
+    /// Like [`Plan::revoke`]: what it holds is more than there is memory for. It holds it no longer.
+    pub fn outgrow(&mut self, text: String) {
+        self.abandon(Cause::Unfit, text);
+        for step in 1..self.steps.len() as u32 {
+            let state = &self.steps[step as usize].state;
+            if matches!(state, State::Done(_) | State::Failed(_)) {
+                self.set_state(step, State::Joined { failed: matches!(state, State::Failed(_)) });
+            }
+        }
+    }
+
     fn abandon(&mut self, cause: Cause, text: String) {
         if self.result().is_none() {
-            self.steps[0].state = State::Failed(Box::new(self.abandoned_error(cause, text)));
+            let error = self.abandoned_error(cause, text);
+            self.set_state(0, State::Failed(Box::new(error)));
         }
         self.abandoned = true;
         for step in &mut self.steps {
@@ -341,6 +366,16 @@ impl Plan {
     /// Bytes of the arguments of all tasks as written.
     pub fn args_bytes(&self) -> usize {
         self.args.len()
+    }
+
+    /// Bytes of the results and errors that are kept: for later steps, for who asks, for the result.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Bytes that a task takes from what it waits for, in a copy of its own.
+    pub fn input_bytes(&self, step: StepId) -> usize {
+        self.task(step).0.input.map_or(0, |input| self.input(input).len())
     }
 
     /// The arguments of a task that was announced as ready: one CBOR array, in the order and
@@ -454,8 +489,15 @@ impl Plan {
     }
 
     fn settle(&mut self, step: u32, state: State) {
-        self.steps[step as usize].state = state;
+        self.set_state(step, state);
         self.work.push(Work::Ended(step));
+    }
+
+    /// The only way to an outcome, and from it: what is held is counted.
+    fn set_state(&mut self, step: u32, state: State) {
+        let after = state.held_bytes();
+        let before = core::mem::replace(&mut self.steps[step as usize].state, state).held_bytes();
+        self.held_bytes = self.held_bytes + after - before;
     }
 
     fn ended(&mut self, index: u32, effects: &mut Effects) {
@@ -522,13 +564,17 @@ impl Plan {
             unreachable!("only groups get here");
         };
         *pending -= 1;
+        let fitted = *bytes <= result_bytes_max;
         *bytes = bytes.saturating_add(size);
-        let (complete, too_large) = (*pending == 0, *bytes > result_bytes_max);
+        let (complete, fits) = (*pending == 0, *bytes <= result_bytes_max);
         if complete {
             let state = self.join(group);
             self.settle(group, state);
-        } else if too_large && succeeded {
+        } else if !fits && fitted {
             // The list can never be made: do not hold what nobody will get.
+            let succeeded = self.results(group).map(|(member, _)| member);
+            succeeded.collect::<Vec<_>>().into_iter().for_each(|member| self.release(member));
+        } else if !fits && succeeded {
             self.release(member);
         }
     }
@@ -541,18 +587,39 @@ impl Plan {
         let options = self.steps[group as usize].options;
         let partial = named && self.options_at(options).partial == Some(true);
         let error = if partial { None } else { self.first_error(group, members, named) };
-        let state = match error {
-            Some(error) => State::Failed(Box::new(error)),
-            None if bytes > self.result_bytes_max => State::Failed(Box::new(self.too_large_together(group, bytes))),
-            None if named => State::Done(self.map(group, bytes)),
-            None => State::Done(self.list(group, members, bytes)),
-        };
+        let error = error.or_else(|| (bytes > self.result_bytes_max).then(|| self.too_large_together(group, bytes)));
+        let mut out = Vec::new();
+        if error.is_none() {
+            out.reserve_exact(bytes + 9);
+            if named {
+                put_map_header(&mut out, self.results(group).count())
+            } else {
+                put_array_header(&mut out, members as usize)
+            }
+        }
         let mut member = group + 1;
         for _ in 0..members {
+            if error.is_none() {
+                self.put_result(member, named, &mut out);
+            }
+            // One by one: a long list is never there twice.
             self.release(member);
             member = self.steps[member as usize].end;
         }
-        state
+        match error {
+            Some(error) => State::Failed(Box::new(error)),
+            None => State::Done(Cbor::from_encoded(out)),
+        }
+    }
+
+    /// Writes the result of a member into that of its group: in a map behind its node.
+    fn put_result(&self, member: u32, named: bool, out: &mut Vec<u8>) {
+        if let Some(Ok(result)) = self.outcome(StepId(member)) {
+            if named {
+                put_text(out, self.node(member).unwrap_or_default());
+            }
+            out.extend_from_slice(result.as_bytes());
+        }
     }
 
     fn first_error(&self, group: u32, members: u32, named: bool) -> Option<TaskError> {
@@ -572,26 +639,6 @@ impl Plan {
         None
     }
 
-    fn list(&self, group: u32, members: u32, bytes: usize) -> Cbor {
-        let mut out = Vec::with_capacity(bytes + 9);
-        put_array_header(&mut out, members as usize);
-        for result in self.results(group).map(|(_, result)| result) {
-            out.extend_from_slice(result.as_bytes());
-        }
-        Cbor::from_encoded(out)
-    }
-
-    /// The map node → result of the members that have succeeded.
-    fn map(&self, group: u32, bytes: usize) -> Cbor {
-        let mut out = Vec::with_capacity(bytes + 9);
-        put_map_header(&mut out, self.results(group).count());
-        for (member, result) in self.results(group) {
-            put_text(&mut out, self.node(member).unwrap_or_default());
-            out.extend_from_slice(result.as_bytes());
-        }
-        Cbor::from_encoded(out)
-    }
-
     /// The members of a group that have succeeded, with their results, in order.
     fn results(&self, group: u32) -> impl Iterator<Item = (u32, &Cbor)> {
         self.members(group).filter_map(|member| Some((member, self.outcome(StepId(member))?.ok()?)))
@@ -609,10 +656,11 @@ impl Plan {
 
     /// Frees the outcome of a member that only its group needed.
     fn release(&mut self, member: u32) {
-        let step = &mut self.steps[member as usize];
+        let step = &self.steps[member as usize];
         let has_callbacks = step.callbacks < step.end;
         if !has_callbacks && matches!(step.state, State::Done(_) | State::Failed(_)) {
-            step.state = State::Joined { failed: matches!(step.state, State::Failed(_)) };
+            let failed = matches!(step.state, State::Failed(_));
+            self.set_state(member, State::Joined { failed });
         }
     }
 
@@ -732,6 +780,8 @@ impl Plan {
     pub fn validate(&self) {
         assert!(self.work.is_empty(), "work was left undone");
         self.validate_counts();
+        let held: usize = self.steps.iter().map(|step| step.state.held_bytes()).sum();
+        assert_eq!(self.held_bytes, held, "bytes that are held are counted");
         self.validate_stand_ins();
         if !self.abandoned {
             (0..self.steps.len() as u32).for_each(|step| self.validate_step(step));

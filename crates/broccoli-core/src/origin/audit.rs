@@ -7,10 +7,10 @@ use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
 use super::jobs::{Phase, Task};
+use super::peers::UNSAID_MAX;
 use super::{ANSWERS_MAX, EARLY_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
 use crate::canvas::StepId;
-use crate::config::Limits;
 use crate::shared::Shared;
 use crate::timers::Timer;
 
@@ -46,7 +46,9 @@ impl Origin {
         self.archive.iter().for_each(|(number, ended)| see(number, Some(ended.outcome.as_ref())));
     }
 
-    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+    pub(crate) fn sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        let limits = &shared.config.limits;
+        self.memory_sizes(shared, see);
         see("jobs", self.jobs.len(), limits.jobs_max);
         see("tasks", self.tasks as usize, grown_max(limits) as usize);
         // A late success leaves its entry behind until it comes to the front.
@@ -56,6 +58,7 @@ impl Origin {
         let answers = self.sessions.values().map(|session| session.answers.len()).max();
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
+        see("unsaid", self.peers.values().map(|peer| peer.unsaid()).max().unwrap_or(0), UNSAID_MAX);
         see("leases", leases, grown_max(limits) as usize);
         see("refusals of modules", self.refusals.len(), limits.nodes_max);
         let (each, pinned) = self.growth.sizes();
@@ -94,7 +97,7 @@ impl Origin {
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
-        assert_eq!(self.bytes, self.jobs.values().map(|job| job.bytes()).sum::<usize>(), "their bytes are counted");
+        self.memory.validate(shared, self.jobs.iter().map(|(number, job)| (*number, &**job)));
         let mut leased = BTreeMap::new();
         for (name, peer) in &self.peers {
             let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));

@@ -4,15 +4,15 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 
-use broccoli_proto::message::{JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit};
+use broccoli_proto::message::{BlobRef, JobEvent, JobNews, Message, Refusal, Refused, Revoke, Submit};
 use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 use litemap::LiteMap;
 
 use super::jobs::ended_news;
 use super::journal::{Submitted, Submitter};
-use super::recovery::damaged;
+use super::recovery::left_on_disk;
 use super::ticket::Client;
-use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request};
+use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request, SubmitError};
 use crate::blobs;
 use crate::blobs::Want;
 use crate::shared::{Shared, pop_first};
@@ -68,17 +68,15 @@ impl Origin {
         if number <= session.forgotten {
             return;
         }
-        let bytes_max = shared.config.limits.canvas.args_bytes_max;
-        let answer = match (session.answers.get(&number), submit.blob) {
-            (Some(answer), _) => answer.clone(),
-            (None, Some(blob)) if blob.bytes as usize <= bytes_max => {
-                blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
-                return;
-            }
-            (None, Some(blob)) => Err(Refusal::BadCanvas(format!(
-                "the canvas has {} bytes, this node takes {bytes_max}: submit it in parts",
-                blob.bytes
-            ))),
+        let answer = match (session.answers.get(&number).cloned(), submit.blob) {
+            (Some(answer), _) => answer,
+            (None, Some(blob)) => match self.can_take_canvas(shared, from, &blob) {
+                Ok(()) => {
+                    blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
+                    return;
+                }
+                Err(reason) => Err(reason),
+            },
             (None, None) => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
         };
         if let Some(session) = self.sessions.get_mut(&from) {
@@ -94,6 +92,21 @@ impl Origin {
             }
             Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
         }
+    }
+
+    /// Whether a canvas of so many bytes is worth pulling.
+    fn can_take_canvas(&self, shared: &Shared, from: NodeId, blob: &BlobRef) -> Result<(), Refusal> {
+        let (limits, bytes) = (&shared.config.limits, blob.bytes as usize);
+        let (canvas_max, bytes_max) = (limits.canvas.args_bytes_max, limits.queue_bytes_max);
+        if bytes > canvas_max {
+            let text = format!("the canvas has {bytes} bytes, this node takes {canvas_max}: submit it in parts");
+            return Err(Refusal::BadCanvas(text));
+        }
+        if bytes > bytes_max {
+            return Err(SubmitError::TooLarge { bytes, bytes_max }.into());
+        }
+        let is_counted = shared.blobs.is_wanted(from, blob.id);
+        if is_counted || self.has_room_for_job(shared, bytes) { Ok(()) } else { Err(Refusal::QueueFull) }
     }
 
     pub(super) fn take_submit(
@@ -144,8 +157,8 @@ impl Origin {
                 false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
             };
         }
-        match self.damaged.get(&number) {
-            Some(reason) => JobNews::Ended(Err(damaged(reason))),
+        match self.left.get(&number) {
+            Some(why) => JobNews::Ended(Err(left_on_disk(why))),
             None => JobNews::Unknown,
         }
     }

@@ -19,9 +19,10 @@ impl Origin {
             return;
         }
         for (class, priority) in self.queue.order() {
-            if !self.adopting && self.queue.is_choosy(class) {
+            let is_held_back = self.adopting || self.is_disk_behind(shared);
+            if !is_held_back && self.queue.is_choosy(class) {
                 self.dispatch_one_by_one(shared, around, class, priority);
-            } else if !self.adopting {
+            } else if !is_held_back {
                 self.dispatch_class(shared, around, class, priority);
             }
             if !self.queue.is_hungry(class) {
@@ -82,8 +83,19 @@ impl Origin {
                 continue;
             };
             let mut left = part.min(credit as usize);
+            let mut passed = None;
             while left > 0 {
-                let Some((number, step)) = self.queue.pop(class, priority) else {
+                let next = if self.memory.is_crowded() {
+                    // Tasks whose results there is no room for are passed over.
+                    let memory = &self.memory;
+                    let passed = passed.get_or_insert_with(|| {
+                        self.queue.take(class, priority, left, |job| memory.is_leased(job)).into_iter()
+                    });
+                    passed.next()
+                } else {
+                    self.queue.pop(class, priority)
+                };
+                let Some((number, step)) = next else {
                     break;
                 };
                 let Some(attempt) = self.jobs.get_mut(&number).and_then(|job| job.lease(number, step)) else {

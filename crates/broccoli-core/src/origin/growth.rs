@@ -132,7 +132,7 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return Ok(Some(value));
         };
-        let before = (job.plan.progress().total, job.bytes());
+        let before = job.plan.progress().total;
         let (functions, mut bindings) = (&mut self.functions, Vec::new());
         let find = |name: &str| {
             let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
@@ -141,8 +141,8 @@ impl Origin {
             Ok(functions.bind(name, found.module, found.function, || found.full_name()))
         };
         job.replace(attempt.step, &canvas, find, room, effects).map_err(|error| refused(&error.to_string()))?;
-        self.tasks += job.plan.progress().total - before.0;
-        self.bytes = self.bytes + job.bytes() - before.1;
+        self.tasks += job.plan.progress().total - before;
+        self.memory.recount(attempt.job, job);
         self.journal.change(attempt.job, || Change::Replaced { step: attempt.step, result: value, bindings });
         Ok(None)
     }
@@ -158,7 +158,8 @@ impl Origin {
 
     fn room<'l>(&self, shared: &'l Shared) -> Room<'l> {
         let limits = &shared.config.limits;
-        Room { limits: &limits.canvas, tasks: grown_max(limits).saturating_sub(self.tasks) }
+        let tasks = grown_max(limits).saturating_sub(self.tasks);
+        Room { limits: &limits.canvas, tasks: tasks.min(self.free_steps(shared)) }
     }
 }
 
@@ -208,11 +209,11 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
-        let before = (job.plan.progress().total, job.bytes());
+        let before = job.plan.progress().total;
         let mut effects = Effects::default();
         job.plan.run_on_each(StepId(step), nodes, room, &mut effects);
-        self.tasks += job.plan.progress().total - before.0;
-        self.bytes += job.bytes() - before.1;
+        self.tasks += job.plan.progress().total - before;
+        self.memory.recount(number, job);
         let outcome = job.plan.outcome(StepId(step)).map(|outcome| outcome.cloned().map_err(Clone::clone));
         self.journal.change(number, || match outcome {
             None => Change::OnEach { step, nodes: nodes.to_vec() },

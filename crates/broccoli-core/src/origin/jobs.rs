@@ -27,7 +27,7 @@ use crate::time::{Instant, Stamp};
 /// About what a job takes beside its steps and what is encoded in it, …
 const JOB_BYTES: usize = 832;
 /// … and what each step takes: in the plan, as a task, and in the queue.
-const STEP_BYTES: usize = 144;
+pub(super) const STEP_BYTES: usize = 144;
 /// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
@@ -39,12 +39,14 @@ pub(super) struct Job {
     pub(super) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
     functions: Vec<Arc<Bound>>,
-    /// Bytes of all outcomes of its tasks so far.
-    outcome_bytes: usize,
     /// Tasks that some nodes were too small for, by step, …
     pub(super) demands: BTreeMap<u32, Box<Demand>>,
     /// … and about what they take of the memory.
     pub(super) demands_bytes: usize,
+    /// What it is counted with: see [`super::memory`].
+    pub(super) counted: usize,
+    /// What it took when it was accepted.
+    accepted_bytes: usize,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
     /// By step; filled as steps become ready.
@@ -103,14 +105,15 @@ pub(super) enum Phase {
 
 impl Job {
     pub(super) fn new(plan: Plan, ticket: Ticket, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
-        Job {
+        let mut job = Job {
             ticket,
             plan,
             canvas,
             functions,
-            outcome_bytes: 0,
             demands: BTreeMap::new(),
             demands_bytes: 0,
+            counted: 0,
+            accepted_bytes: 0,
             attempts_before: 0,
             tasks: Vec::new(),
             due: BTreeMap::new(),
@@ -122,7 +125,14 @@ impl Job {
             told: 0,
             news_due: false,
             ended: false,
-        }
+        };
+        job.accepted_bytes = job.bytes();
+        job
+    }
+
+    /// What it is counted with beyond what it took when it was accepted.
+    pub(super) fn grown(&self) -> usize {
+        self.counted.saturating_sub(self.accepted_bytes)
     }
 
     /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
@@ -274,7 +284,6 @@ impl Job {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
         self.forget_demand(step);
-        self.outcome_bytes += bytes_of(&outcome);
         self.plan.complete(StepId(step), outcome, effects);
     }
 
@@ -289,8 +298,9 @@ impl Job {
 
     /// About what the job takes of the memory.
     pub(super) fn bytes(&self) -> usize {
-        let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.outcome_bytes;
-        JOB_BYTES + self.plan.steps() * STEP_BYTES + encoded + self.demands_bytes
+        let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.plan.held_bytes();
+        let options = core::mem::size_of_val(self.plan.options());
+        JOB_BYTES + self.plan.steps() * STEP_BYTES + options + encoded + self.demands_bytes
     }
 
     /// Does again what an earlier incarnation has noted.
@@ -304,7 +314,6 @@ impl Job {
         let room = Room { limits, tasks: u32::MAX };
         match change {
             Change::Ended { step, outcome } => {
-                self.outcome_bytes += bytes_of(&outcome);
                 if !self.plan.complete(StepId(step), outcome, effects) {
                     return Err("the outcome of a task that did not run");
                 }
@@ -475,10 +484,6 @@ impl Job {
     fn priority(&self, step: u32) -> u8 {
         self.plan.call(StepId(step)).options.priority.unwrap_or(0)
     }
-}
-
-fn bytes_of(outcome: &Outcome) -> usize {
-    outcome.as_ref().map_or_else(|error| error.text.len(), |value| value.as_bytes().len())
 }
 
 /// The number up to which attempts of recovered tasks are those of earlier incarnations.

@@ -12,6 +12,9 @@
 //! one record. Whoever is told that something is safe is told after its write: [`Promise`]. Nothing
 //! else waits: tasks are leased and run before the disk knows of their job.
 //!
+//! A record of changes holds one large value at most, which it shares with the job, and not much else:
+//! so nothing is copied into one long record, and a new incarnation reads no longer ones.
+//!
 //! A write begins at once if a client waits for it. The results of other nodes can wait: their
 //! worker keeps them until it hears that they are safe. So a chain costs two writes, not one for
 //! each of its tasks.
@@ -38,8 +41,8 @@ pub(super) const VERSION: u32 = 1;
 const LARGE_BYTES: usize = 64 << 10;
 /// Changes whose values have more than this together go into several records.
 const RECORD_BYTES_MAX: usize = 4 << 20;
-/// About what a change takes beside its value.
-const CHANGE_BYTES: usize = 64;
+/// About what a change takes beside the value in it.
+const CHANGE_BYTES: usize = 96;
 
 /// One value of the journal.
 #[derive(Debug, Encode, Decode)]
@@ -247,8 +250,15 @@ impl Change {
         }
     }
 
+    /// About what it takes of the memory.
     fn bytes(&self) -> usize {
-        CHANGE_BYTES + self.value().map_or(0, |value| value.as_bytes().len())
+        let more = match self {
+            Change::Ended { outcome: Err(error), .. } => error.text.len() + error.function.len(),
+            Change::OnEach { nodes, .. } => core::mem::size_of_val(nodes.as_slice()),
+            Change::Replaced { bindings, .. } => bindings.len() * CHANGE_BYTES,
+            _ => 0,
+        };
+        CHANGE_BYTES + more + self.value().map_or(0, |value| value.as_bytes().len())
     }
 }
 
@@ -322,6 +332,13 @@ pub(super) struct Unwritten {
     pub(super) records: u32,
 }
 
+impl Unwritten {
+    fn bytes(&self) -> usize {
+        let accepted = self.accepted.as_ref().map_or(0, RecordBytes::bytes);
+        accepted + self.changes.iter().map(Change::bytes).sum::<usize>()
+    }
+}
+
 /// The changes that wait for the disk, and the promises that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -332,6 +349,10 @@ pub(super) struct Journal {
     /// What was last to be written of it.
     noted: Option<NodeRecord>,
     unwritten: BTreeMap<u64, Unwritten>,
+    /// About what the changes and acceptances in it take of the memory.
+    unwritten_bytes: usize,
+    /// The same of the write that was handed over and is not safe.
+    handed_bytes: usize,
     /// What is unwritten is to be written at once.
     urgent: bool,
     /// The last write that was handed to the shell.
@@ -377,20 +398,53 @@ impl Journal {
     }
 
     /// What has not been written of a job; `None` without a disk.
-    pub(super) fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
+    fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
         self.on.then(|| self.unwritten.entry(job).or_default())
+    }
+
+    /// Notes that a job was accepted. The record is made only for a disk.
+    pub(super) fn accept(&mut self, job: u64, record: impl FnOnce() -> RecordBytes) {
+        if let Some(unwritten) = self.of(job) {
+            let record = record();
+            let bytes = record.bytes();
+            unwritten.accepted = Some(record);
+            self.unwritten_bytes += bytes;
+        }
     }
 
     /// Notes a change of a job.
     pub(super) fn change(&mut self, job: u64, change: impl FnOnce() -> Change) {
         if let Some(unwritten) = self.of(job) {
-            unwritten.changes.push_back(change());
+            let change = change();
+            let bytes = change.bytes();
+            unwritten.changes.push_back(change);
+            self.unwritten_bytes += bytes;
         }
     }
 
     /// The jobs of which something was not handed to the shell yet.
     pub(super) fn unwritten(&self) -> impl Iterator<Item = u64> {
         self.unwritten.keys().copied()
+    }
+
+    /// A job is over: what has happened to it meanwhile does not matter any more.
+    pub(super) fn over(&mut self, job: u64) {
+        if let Some(unwritten) = self.of(job) {
+            let bytes: usize = unwritten.changes.drain(..).map(|change| change.bytes()).sum();
+            self.unwritten_bytes -= bytes;
+        }
+    }
+
+    /// A job that is over is forgotten, and its records with it.
+    pub(super) fn forget(&mut self, job: u64, records: u32) {
+        if let Some(unwritten) = self.of(job) {
+            unwritten.records = records;
+        }
+    }
+
+    /// About what is not safe yet takes of the memory, some of it shared with the jobs.
+    pub(super) fn bytes(&self) -> usize {
+        self.unwritten_bytes + self.handed_bytes
     }
 
     /// The write that makes everything safe that has happened so far.
@@ -437,12 +491,16 @@ impl Journal {
         }
         self.handed += 1;
         self.urgent = false;
+        self.handed_bytes = core::mem::take(&mut self.unwritten_bytes);
         Some((self.handed, self.node.take(), core::mem::take(&mut self.unwritten)))
     }
 
     /// A write is safe.
     pub(super) fn on_persisted(&mut self, number: u64) {
         self.safe = self.safe.max(number.min(self.handed));
+        if self.handed == self.safe {
+            self.handed_bytes = 0;
+        }
     }
 
     /// The next promise that can be kept.
@@ -457,6 +515,8 @@ impl Journal {
     pub(super) fn validate(&self) {
         assert!(self.on || (self.handed == 0 && self.unwritten.is_empty()), "nothing is written without a disk");
         assert!(self.handed <= self.safe + 1, "one write at a time");
+        let bytes: usize = self.unwritten.values().map(Unwritten::bytes).sum();
+        assert_eq!(self.unwritten_bytes, bytes, "bytes that are not written are counted");
         assert!(!self.urgent || self.now() > self.handed, "there is something to write");
         let ordered = self.promises.iter().zip(self.promises.iter().skip(1)).all(|((a, _), (b, _))| a <= b);
         assert!(ordered, "promises are kept in order");
@@ -521,6 +581,25 @@ impl<'b> Record<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_of_all_sizes_are_read_in_their_order_and_what_is_copied_of_them_is_bounded() {
+        let ended = |step, len: usize| Change::Ended { step, outcome: Ok(Cbor::encode(&"x".repeat(len))) };
+        let mut changes: VecDeque<Change> = (0..3).map(|step| ended(step, RECORD_BYTES_MAX + 1)).collect();
+        changes.extend((3..200).map(|step| ended(step, LARGE_BYTES / 2)));
+        let (mut left, mut read, mut records) = (changes.clone(), Vec::new(), 0);
+        while !left.is_empty() {
+            let record = Record::Changes(ChangesRecord { at: None, changes: take_record(&mut left) }).encode();
+            let shared: usize = record.large.iter().map(|(_, value)| value.as_bytes().len()).sum();
+            assert!(record.bytes() - shared <= RECORD_BYTES_MAX, "{} bytes copied", record.bytes() - shared);
+            let bytes = record.to_vec();
+            let Some(Record::Changes(record)) = Record::decode(&bytes) else { panic!("{record:?}") };
+            read.extend(record.changes);
+            records += 1;
+        }
+        assert_eq!(read, Vec::from(changes), "all of them, in order");
+        assert_eq!(records, 3 + 2, "one of any size goes alone");
+    }
 
     #[test]
     fn a_large_value_is_shared_and_the_record_is_the_same() {

@@ -18,6 +18,7 @@ use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
 use super::unfit::ANYTHING;
 use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
+use crate::members::cut_features;
 use crate::shared::{Room, Shared, pop_first};
 use crate::time::{Instant, ms};
 use crate::worker::too_many_args;
@@ -39,6 +40,8 @@ const ACKS_WAITING_MAX: usize = 32;
 const IN_FLIGHT_MAX: Duration = ms(1_500);
 /// Messages of results of which some are being pulled; of others, the worker tells again.
 const MISSING_MAX: usize = 1_024;
+/// Acknowledgements, and aborts, that wait to be sent to one worker.
+pub(super) const UNSAID_MAX: usize = 4_096;
 /// About what a lease takes beside its tasks.
 const LEASE_BYTES: usize = 64;
 
@@ -65,7 +68,7 @@ pub(super) struct Peer {
     pub(super) outgoing: VecDeque<Attempt>,
     acks: Vec<u32>,
     ack_at: Instant,
-    pub(super) aborts: Vec<Attempt>,
+    aborts: Vec<Attempt>,
     /// By the number of their message: results that were told of and are being pulled.
     pub(super) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
     /// Its link is gone, or it does not confirm: no new work.
@@ -139,7 +142,9 @@ impl Peer {
         self.fetched = sequence;
         (self.tasks, self.bytes) = (fetch.tasks, fetch.bytes);
         self.full = fetch.full == Some(true);
-        (self.features, self.modules, self.packet_bytes_max) = (fetch.features, fetch.modules, fetch.packet_bytes_max);
+        (self.modules, self.packet_bytes_max) = (fetch.modules, fetch.packet_bytes_max);
+        self.features = fetch.features;
+        cut_features(&mut self.features);
         if fetch.origin_epoch == Some(my_epoch) {
             self.in_flight.retain(|batch| batch.number > fetch.seen);
             // The worker may remember more than this origin: no number is used twice.
@@ -196,6 +201,14 @@ impl Peer {
         let (deadline, resend_at) = (now + LEASE, now);
         let leased = Leased { since: now, confirmed: true, started, deadline, resent: 0, resend_at, waits: false };
         self.leases.insert(attempt, leased);
+    }
+
+    /// The worker keeps the result of an attempt until there is room for it, and says so again and again.
+    pub(super) fn put_off(&mut self, attempt: Attempt, until: Instant) {
+        if let Some(leased) = self.leases.get_mut(&attempt) {
+            (leased.confirmed, leased.started) = (true, true);
+            leased.deadline = leased.deadline.max(until);
+        }
     }
 
     /// The worker could not be heard: its time starts anew, and it is asked again.
@@ -264,8 +277,18 @@ impl Peer {
         if self.acks.is_empty() {
             self.ack_at = now + ACK_DELAY;
         }
-        self.acks.push(number);
+        if self.acks.len() < UNSAID_MAX {
+            // The worker repeats what is not acknowledged.
+            self.acks.push(number);
+        }
         if self.acks.len() < ACKS_WAITING_MAX { Acknowledged::Later(self.ack_at) } else { Acknowledged::Now }
+    }
+
+    /// The worker is to stop a run. One too many goes on, and is said when the worker names it again.
+    pub(super) fn abort(&mut self, attempt: Attempt) {
+        if self.aborts.len() < UNSAID_MAX {
+            self.aborts.push(attempt);
+        }
     }
 
     /// Notes that a message of results is not to be acknowledged before these are here.
@@ -274,6 +297,11 @@ impl Peer {
         if self.missing.len() > MISSING_MAX {
             pop_first(&mut self.missing);
         }
+    }
+
+    /// The most that waits to be said, of each kind.
+    pub(super) fn unsaid(&self) -> usize {
+        self.acks.len().max(self.aborts.len())
     }
 
     /// About how long acknowledgements and aborts are.

@@ -72,6 +72,7 @@ impl Origin {
 
     /// A write is safe: what waited for it is told.
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
+        self.dispatch_due |= self.is_disk_behind(shared);
         self.journal.on_persisted(number);
         while let Some(promise) = self.journal.due() {
             self.keep(shared, promise);
@@ -108,6 +109,7 @@ impl Origin {
                     Submitted::ByTask => {}
                 }
                 for news in self.early.remove(&job.number).unwrap_or_default() {
+                    self.memory.told_early(&news);
                     self.tell(shared, job.number, news);
                 }
             }

@@ -189,6 +189,20 @@ impl Queue {
         Some(key)
     }
 
+    /// The next tasks of certain jobs, so many at most.
+    pub(super) fn take(&mut self, class: u32, priority: u8, max: usize, which: impl Fn(u64) -> bool) -> Vec<Key> {
+        let mut taken = Vec::new();
+        if let Some(slot) = self.slot(class, priority) {
+            slot.retain(|(_, key)| {
+                let is_taken = taken.len() < max && which(key.0);
+                taken.extend(is_taken.then_some(*key));
+                !is_taken
+            });
+        }
+        self.len -= taken.len();
+        taken
+    }
+
     /// A queued task has ended. Its entry is dropped when it comes to the front, or with others
     /// when they are as many as those that wait.
     pub(super) fn went_stale(&mut self, mut waits: impl FnMut(u64, u32) -> bool) {

@@ -7,6 +7,10 @@
 //! Between the two it calls all workers and waits a little, so that what still runs is adopted and
 //! not run again. A job whose records cannot be used is left as it is on the disk, and whoever asks
 //! after it is told so.
+//!
+//! Memory is counted as ever. Records are read one by one: a job that alone needs more than there is
+//! fails and its other records are not read, and one for which the jobs before it have left no room
+//! is left on the disk, for an incarnation with more.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -26,6 +30,7 @@ use super::jobs::{Job, attempts_before};
 use super::journal::{
     About, AcceptedRecord, Binding, Bindings, ChangesRecord, NodeRecord, OverRecord, Record, VERSION,
 };
+use super::memory::{outgrown, size};
 use super::ticket::{Client, Ticket};
 use super::{ADOPT, ADOPT_UNCONNECTED, AWAITED, Around, Origin, set_deadline};
 use crate::canvas::{Effects, Limits, lower};
@@ -43,17 +48,21 @@ enum Found {
     /// It goes on.
     Running(u64, Box<Job>),
     Over(Box<OverRecord<'static>>),
+    /// It needs more memory than there is, as far as it was read.
+    Outgrown(Box<Job>, String),
+    /// It would need more than is left, so much in all.
+    NoRoom(usize),
 }
 
-/// How an asker is told that the records of a job are damaged.
-pub(super) fn damaged(reason: &str) -> TaskError {
+/// How an asker is told that a job was left on the disk.
+pub(super) fn left_on_disk(why: &str) -> TaskError {
     TaskError {
         function: "journal".into(),
         task: 0,
         node: None,
         attempt: 0,
         cause: Cause::Lost,
-        text: format!("the records of the job are damaged: {reason}"),
+        text: why.into(),
         members: Vec::new(),
     }
 }
@@ -67,7 +76,7 @@ impl Origin {
     ) -> Result<Recovery, OtherVersion> {
         let mut recovery = Recovery::default();
         let mut records = records.peekable();
-        let (mut queued, mut over) = (Vec::new(), Vec::new());
+        let (mut queued, mut over, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let mut reader = Reader::new(shared.config.limits.canvas);
         while let Some((RecordKey { job: number, .. }, _)) = records.peek() {
             let number = *number;
@@ -76,13 +85,32 @@ impl Origin {
                 reader.node = node_of(&mut of_job)?;
                 continue;
             }
-            let found = reader.read(&mut self.functions, &mut of_job);
-            of_job.for_each(drop);
+            let limits = &shared.config.limits;
+            let (max, free) = (limits.queue_bytes_max, self.free_bytes(shared));
+            let found = reader.read(&mut self.functions, &mut of_job, max, free);
+            let unread = of_job.count() as u32;
             match found {
                 Ok(Found::Over(record)) => over.push((record.ended, number, *record)),
-                Ok(Found::Running(order, job)) => queued.push((order, number, job)),
+                Ok(Found::Running(order, mut job)) => {
+                    self.memory.recount(number, &mut job);
+                    queued.push((order, number, job));
+                }
+                Ok(Found::Outgrown(mut job, text)) => {
+                    job.ticket.records += unread;
+                    job.plan.outgrow(text);
+                    self.memory.recount(number, &mut job);
+                    failed.push((number, job));
+                }
+                Ok(Found::NoRoom(bytes)) => {
+                    let (needed, max) = (size(bytes), size(max));
+                    let reason = format!(
+                        "it needs {needed} of memory beside the jobs before it, and --queue-memory is {max}: start the node with more"
+                    );
+                    self.left.insert(number, format!("the job is left on the disk: {reason}"));
+                    recovery.damaged.push(Damage { job: number, reason });
+                }
                 Err(reason) => {
-                    self.damaged.insert(number, reason.clone());
+                    self.left.insert(number, format!("the records of the job are damaged: {reason}"));
                     recovery.damaged.push(Damage { job: number, reason });
                 }
             }
@@ -92,10 +120,16 @@ impl Origin {
         (recovery.jobs, recovery.results) = (queued.len(), over.len());
         let Reader { node: NodeRecord { boots, clock_ahead_ms, .. }, last, .. } = reader;
         shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
+        self.journal.begin(boots + 1, shared.wall.ahead_ms());
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
+        for (number, job) in failed {
+            self.take_recovered(shared, number, job);
+            self.end_tasks(shared, number);
+        }
         self.adopting = recovery.jobs > 0;
+        self.took_over = self.adopting;
         self.accepted = queued.last().map_or(0, |(order, ..)| *order);
         let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
         queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));
@@ -107,7 +141,6 @@ impl Origin {
             effects = self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        self.journal.begin(boots + 1, shared.wall.ahead_ms());
         if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
@@ -124,11 +157,11 @@ impl Origin {
         }
     }
 
+    /// Takes a job over that is counted already.
     fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
         (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
-        self.bytes += job.bytes();
         self.remember(number, &job.ticket.about);
         self.jobs.insert(number, job);
     }
@@ -198,6 +231,8 @@ impl Reader {
         &mut self,
         functions: &mut Functions,
         records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>,
+        max: usize,
+        free: usize,
     ) -> Result<Found, String> {
         let first = value(records, 0)?.ok_or("it has no records")?;
         let accepted = match decode(&first, 0)? {
@@ -213,7 +248,9 @@ impl Reader {
         let mut job = self.accepted_again(functions, accepted)?;
         job.plan.start(&mut self.effects);
         let mut count = 1;
-        while let Some(bytes) = value(records, count)? {
+        while job.bytes() <= max.min(free)
+            && let Some(bytes) = value(records, count)?
+        {
             let Record::Changes(ChangesRecord { at, changes }) = decode(&bytes, count)? else {
                 return Err(format!("record {count} is no change"));
             };
@@ -225,7 +262,15 @@ impl Reader {
             count += 1;
         }
         self.effects.clear();
-        Ok(Found::Running(order, Box::new(job.recovered(attempts_before(self.node.boots), count))))
+        let bytes = job.bytes();
+        if bytes > free && bytes <= max {
+            return Ok(Found::NoRoom(bytes));
+        }
+        let job = Box::new(job.recovered(attempts_before(self.node.boots), count));
+        match bytes > max {
+            true => Ok(Found::Outgrown(job, outgrown(bytes, None, max))),
+            false => Ok(Found::Running(order, job)),
+        }
     }
 
     /// The job as it was when it was accepted.

@@ -10,6 +10,7 @@ use broccoli_proto::packet::Address;
 
 use super::{ADOPT, Around, ENDED_AGAIN, LEASES, Origin, set_countdown};
 use crate::shared::Shared;
+use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 
@@ -102,7 +103,8 @@ impl Origin {
             let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {
                 continue;
             };
-            let news = JobNews::NoNode { function: function.to_string(), on: on.clone(), nodes };
+            let on = on.iter().map(|on| text::name(on).into_owned()).collect();
+            let news = JobNews::NoNode { function: function.to_string(), on, nodes };
             self.tell(shared, number, news);
         }
     }
@@ -178,9 +180,7 @@ impl Origin {
             if let Some(key) = &ended.ticket.about.key {
                 self.keys.remove(&key.text);
             }
-            if let Some(unwritten) = self.journal.of(number) {
-                unwritten.records = ended.ticket.records;
-            }
+            self.journal.forget(number, ended.ticket.records);
         }
         if let Some(until) = self.archive.next_until() {
             shared.timers.set(Timer::Forget, until.max(shared.now + FORGET));

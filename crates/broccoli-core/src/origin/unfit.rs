@@ -9,7 +9,8 @@
 //! What a node is too small for is no outcome. What it takes it says itself ([`Takes`]), so that nothing larger is
 //! sent to it; what shows only when a task runs (its result, its memory, its depth) is kept for the task, in memory:
 //! the next incarnation of this origin learns it again. The same for a module that a node cannot load: whoever has
-//! asked for it is told, and no task waits for that node. A node whose link has just gone counts as live for 2 s.
+//! asked for it is told, and no task waits for that node. A node whose link has just gone counts as live for 2 s;
+//! after a restart with jobs, nodes have 5 s to be heard of.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -45,6 +46,8 @@ const REFUSALS_MAX: usize = 1_024;
 const REASON_BYTES_MAX: usize = 512;
 /// A node that is large enough has this long to get the module.
 const MODULE_COMES: Duration = ms(10_000);
+/// After a restart with jobs, nodes have this long to be heard of: what has answered before may be stalled now.
+const HEARD_AGAIN: Duration = ms(5_000);
 /// What a node takes that does not say so.
 pub(super) const ANYTHING: Takes = Takes { args_bytes: u32::MAX, result_bytes: u32::MAX };
 
@@ -157,6 +160,11 @@ impl Demand {
     }
 }
 
+/// About what is kept of a failure that says that a node is too small.
+pub(super) fn learned_bytes(failure: &Failure) -> usize {
+    size_of::<Demand>() + size_of::<(NodeId, Epoch)>() + failure.text.len()
+}
+
 /// Whether a routing is meant for this node alone.
 fn is_named(on: &[String], name: NodeId) -> bool {
     on.iter().any(|want| want == name.as_str() || is_pin(want, name))
@@ -223,7 +231,8 @@ impl Origin {
     /// Whether what is known of other nodes is to be relied on.
     fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
-        if shared.connected { shared.now - self.growth.connected_at() >= SETTLED } else { is_alone }
+        let settled = if self.took_over { HEARD_AGAIN } else { SETTLED };
+        if shared.connected { shared.now - self.growth.connected_at() >= settled } else { is_alone }
     }
 }
 
@@ -248,10 +257,9 @@ impl Origin {
         };
         let (epoch, takes) = self.peers.get(&from).map_or((shared.epoch, ANYTHING), |peer| (peer.epoch, peer.takes));
         let place = Place { name: from, epoch, takes, code: Code::Here };
-        let before = job.bytes();
         let args_bytes = job.args_bytes(attempt.step) as u64;
         job.learn(attempt.step, &place, args_bytes, failure);
-        self.bytes = self.bytes + job.bytes() - before;
+        self.memory.recount(attempt.job, job);
         self.give_back(shared, attempt);
         self.dispatch_due = true;
         Ok(())
@@ -295,7 +303,9 @@ impl Origin {
             if !self.jobs.get_mut(&number).is_some_and(|job| job.keeps_entry(step)) {
                 continue;
             }
-            let place = self.place_for(shared, (number, step), &places);
+            // One whose result there is no room for is passed over.
+            let has_room = self.memory.is_leased(number);
+            let place = self.place_for(shared, (number, step), &places).filter(|_| has_room);
             let is_open = self.queue.open(class, shared.now) > 0;
             match place {
                 Some(name) if is_open => self.lease_to(shared, class, name, (number, step)),

@@ -10,6 +10,7 @@ mod growth;
 mod hostile;
 mod leaving;
 mod losses;
+mod memory;
 mod modules;
 mod presence;
 mod queue;
@@ -64,6 +65,11 @@ fn attach(c: &mut Cluster, client: Id) {
 
 /// A node of its own that keeps a journal, in one of its incarnations.
 fn durable_node(boots: u8, now: Instant) -> Node {
+    durable_node_with(boots, now, Limits::host())
+}
+
+/// The same with other capacities.
+fn durable_node_with(boots: u8, now: Instant, limits: Limits) -> Node {
     let config = Config {
         name: "pi-1".parse().expect("a name"),
         keys: vec![cluster::cluster_key()],
@@ -76,7 +82,7 @@ fn durable_node(boots: u8, now: Instant) -> Node {
         holds_code: true,
         watches: true,
         version: "test".into(),
-        limits: Limits::host(),
+        limits,
     };
     Node::new(config, Epoch([boots; 16]), 1, now)
 }

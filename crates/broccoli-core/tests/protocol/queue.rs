@@ -60,8 +60,8 @@ fn the_bytes_of_queued_tasks_are_bounded_too() {
 }
 
 #[test]
-fn an_origin_that_holds_nothing_takes_one_job_of_any_size() {
-    let origin = Spec::new("origin", 4).limits(|limits| limits.queue_bytes_max = 1);
+fn an_origin_that_holds_nothing_takes_one_job_of_any_size_that_it_can_hold() {
+    let origin = Spec::new("origin", 4).limits(|limits| limits.queue_bytes_max = 12_000);
     let mut c = Cluster::started(78, vec![origin]);
     let (canvas, expected) = sleeps(60, 10);
     let job = c.submit(0, &canvas);

@@ -1,0 +1,45 @@
+//! Texts for people that quote what others have said: cut to a length that somebody reads.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+
+/// Longest quotation of a name, as of a function or a label.
+const NAME_BYTES_MAX: usize = 80;
+/// Longest text of a refusal.
+pub(crate) const REFUSAL_BYTES_MAX: usize = 1_024;
+/// Longest text of a failure, and longest line of a log.
+pub(crate) const FAILURE_BYTES_MAX: usize = 4_096;
+
+/// A name that somebody has written, of any length.
+pub(crate) fn name(name: &str) -> Cow<'_, str> {
+    if name.len() <= NAME_BYTES_MAX {
+        return Cow::Borrowed(name);
+    }
+    let shown = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
+    Cow::Owned(format!("{shown}… ({} bytes)", name.len()))
+}
+
+/// Shortens a text to so many bytes.
+pub(crate) fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_quoted_in_part_and_texts_are_cut_between_letters() {
+        assert_eq!(name("add"), "add");
+        let long = "é".repeat(500);
+        let shown = name(&long);
+        assert!(shown.len() < 120 && shown.ends_with("… (1000 bytes)"), "{shown}");
+        let mut text = "é".repeat(10);
+        cut(&mut text, 7);
+        assert_eq!(text, "ééé");
+    }
+}
