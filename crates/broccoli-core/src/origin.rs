@@ -463,7 +463,7 @@ impl Origin {
         for result in results.results {
             let attempt = result.attempt;
             let mut outcome = result.outcome;
-            if self.adopting && self.jobs.get(&attempt.job).is_some_and(|job| job.is_unready(attempt.step)) {
+            if self.adopting && self.jobs.get(&attempt.job).is_some_and(|job| job.is_unready(attempt)) {
                 // What comes before it, another worker will tell again: then it counts.
                 missing.insert(attempt, ());
                 continue;
@@ -682,7 +682,8 @@ impl Origin {
         outcome: Result<Cbor, Failure>,
         effects: &mut Effects,
     ) {
-        let Some(task) = self.jobs.get(&attempt.job).and_then(|job| job.open_task(attempt.step)) else {
+        let job = self.jobs.get(&attempt.job).filter(|job| job.knows(attempt));
+        let Some(task) = job.and_then(|job| job.open_task(attempt.step)) else {
             return;
         };
         let outcome = outcome.and_then(well_formed);

@@ -49,6 +49,9 @@ pub(super) struct Job {
     accepted_bytes: usize,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
+    /// Steps that the plan had when this incarnation took it over: those behind them it has made itself, maybe in another
+    /// order than an earlier one that could not write it down.
+    steps_before: usize,
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
@@ -115,6 +118,7 @@ impl Job {
             counted: 0,
             accepted_bytes: 0,
             attempts_before: 0,
+            steps_before: 0,
             tasks: Vec::new(),
             due: BTreeMap::new(),
             expiries: BTreeMap::new(),
@@ -139,7 +143,13 @@ impl Job {
     /// may be anywhere.
     pub(super) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
         (self.attempts_before, self.ticket.records) = (attempts_before, records);
+        self.steps_before = self.plan.steps();
         self
+    }
+
+    /// Whether an attempt is one at the step that the plan has under this number.
+    pub(super) fn knows(&self, attempt: Attempt) -> bool {
+        attempt.number > self.attempts_before || (attempt.step as usize) < self.steps_before
     }
 
     /// A task of the plan, noted here when it was not yet.
@@ -203,13 +213,13 @@ impl Job {
     /// Takes over an attempt of an earlier incarnation of this origin that a worker still holds,
     /// unless its task has been given to somebody already.
     pub(super) fn adopt(&mut self, attempt: Attempt) -> bool {
+        if attempt.number > self.attempts_before || !self.knows(attempt) {
+            return false;
+        }
         let waits = |task: &&mut Task| task.phase == Phase::Ready && task.attempt <= self.attempts_before;
         let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(waits) else {
             return false;
         };
-        if attempt.number > self.attempts_before {
-            return false;
-        }
         (task.phase, task.attempt) = (Phase::Leased, attempt.number);
         true
     }
@@ -274,9 +284,10 @@ impl Job {
         self.open_task(step).is_some()
     }
 
-    /// Whether other tasks come before this one.
-    pub(super) fn is_unready(&self, step: u32) -> bool {
-        self.tasks.get(step as usize).is_none_or(|task| task.phase == Phase::Unready)
+    /// Whether other tasks come before the one of an attempt.
+    pub(super) fn is_unready(&self, attempt: Attempt) -> bool {
+        let is_unready = |task: &Task| task.phase == Phase::Unready;
+        self.knows(attempt) && self.tasks.get(attempt.step as usize).is_none_or(is_unready)
     }
 
     /// Ends a task.
