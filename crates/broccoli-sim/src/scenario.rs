@@ -318,6 +318,8 @@ impl Scenario {
             self.judge_orphan(at);
         }
         for _ in 0..3 {
+            // One that left late is back, or its clients would look for it.
+            (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
             self.go_on(IDLE_MS * 1_000);
         }
         self.note_open_tasks();
