@@ -138,7 +138,12 @@ impl Origin {
             if let Some(job) = self.jobs.get(&number) {
                 job.plan.announce_again(&mut effects);
             }
+            let had_ended = self.jobs.get(&number).is_some_and(|job| job.plan.result().is_some());
             effects = self.follow(shared, number, effects);
+            if let Some(ticket) = self.ticket_mut(number).filter(|_| had_ended) {
+                // So the journal says: that waits for no write of this incarnation.
+                ticket.ended_in = 0;
+            }
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
         if self.adopting {
