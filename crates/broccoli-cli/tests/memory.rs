@@ -12,7 +12,7 @@ use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerUrl};
 use broccoli_node::proto::message::Refusal;
 use broccoli_node::proto::{Canvas, Cause, Cbor, Form, Task};
 use broccoli_node::{Cluster, JobError, JobHandle, NodeHandle};
-use support::{Home, Process, finish, start_open_mosquitto};
+use support::{Home, Plain, Process, finish, start_open_mosquitto, start_open_plain};
 use tokio::process::Child;
 use tokio::time::timeout;
 
@@ -34,25 +34,38 @@ struct Setting {
 enum Server {
     Embedded(#[expect(dead_code)] EmbeddedServer),
     Mosquitto(#[expect(dead_code)] Child),
+    Plain(#[expect(dead_code)] Child, #[expect(dead_code)] Plain),
 }
 
 impl Setting {
-    async fn new(embedded: bool) -> Setting {
+    async fn embedded() -> Setting {
+        let (home, cluster) = Setting::init().await;
+        let (user, password) = cluster.mqtt_credentials();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = ServerConfig { listen, user, password, packet_bytes_max: 1 << 20, clients_max: 100 };
+        let server = EmbeddedServer::start(config).await.unwrap();
+        let url = format!("mqtt://{}", server.local_addr());
+        Setting { home, cluster, url, _server: Server::Embedded(server) }
+    }
+
+    async fn mosquitto() -> Setting {
+        let (home, cluster) = Setting::init().await;
+        let (server, url) = start_open_mosquitto(&home);
+        Setting { home, cluster, url, _server: Server::Mosquitto(server) }
+    }
+
+    /// On a server that retains nothing.
+    async fn plain() -> Setting {
+        let (home, cluster) = Setting::init().await;
+        let (server, relay, url) = start_open_plain(&home).await;
+        Setting { home, cluster, url, _server: Server::Plain(server, relay) }
+    }
+
+    async fn init() -> (Home, Cluster) {
         let home = Home::new();
         home.run(&["init"]).await.ok();
         let cluster = Cluster::load(&home.0.join(".config/broccoli/cluster.json")).unwrap();
-        let (server, url) = if embedded {
-            let (user, password) = cluster.mqtt_credentials();
-            let listen = "127.0.0.1:0".parse().unwrap();
-            let config = ServerConfig { listen, user, password, packet_bytes_max: 1 << 20, clients_max: 100 };
-            let server = EmbeddedServer::start(config).await.unwrap();
-            let url = format!("mqtt://{}", server.local_addr());
-            (Server::Embedded(server), url)
-        } else {
-            let (server, url) = start_open_mosquitto(&home);
-            (Server::Mosquitto(server), url)
-        };
-        Setting { home, cluster, url, _server: server }
+        (home, cluster)
     }
 
     /// The node that is measured.
@@ -109,7 +122,7 @@ async fn fails_for_memory(job: &mut JobHandle) {
     assert!(error.text.contains("--queue-memory is 64M"), "{error}");
 }
 
-/// Makes two tests of each function, one for each MQTT server.
+/// Makes three tests of each function, one for each MQTT server.
 macro_rules! on_both_servers {
     ($(async fn $name:ident($setting:ident: Setting) $body:block)*) => {
         $(mod $name {
@@ -119,12 +132,17 @@ macro_rules! on_both_servers {
 
             #[tokio::test]
             async fn embedded() {
-                run(Setting::new(true).await).await;
+                run(Setting::embedded().await).await;
             }
 
             #[tokio::test]
             async fn mosquitto() {
-                run(Setting::new(false).await).await;
+                run(Setting::mosquitto().await).await;
+            }
+
+            #[tokio::test]
+            async fn plain() {
+                run(Setting::plain().await).await;
             }
         })*
     };

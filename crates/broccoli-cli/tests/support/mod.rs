@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
-use plain::Plain;
+pub(crate) use plain::Plain;
 
 /// How long any step of a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -345,6 +345,15 @@ async fn start_mosquitto(home: &Home, addr: SocketAddr) -> Child {
 /// Starts a Mosquitto that admits everybody, and gives its URL.
 pub(crate) fn start_open_mosquitto(home: &Home) -> (Child, String) {
     start_open_mosquitto_with(home, "")
+}
+
+/// The same behind a relay that keeps it from retaining anything.
+pub(crate) async fn start_open_plain(home: &Home) -> (Child, Plain, String) {
+    let (server, url) = start_open_mosquitto(home);
+    let behind: SocketAddr = url.strip_prefix("mqtt://").unwrap().parse().unwrap();
+    let relay = Plain::start((behind.ip(), 0).into(), behind).await;
+    let url = format!("mqtt://{}", relay.addr());
+    (server, relay, url)
 }
 
 /// The same with these lines in its configuration.
