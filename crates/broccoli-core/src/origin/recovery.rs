@@ -97,8 +97,8 @@ impl Origin {
                 }
                 Ok(Found::Outgrown(mut job, text)) => {
                     job.ticket.records += unread;
+                    // What it held is free for the next ones.
                     job.plan.outgrow(text);
-                    self.memory.recount(number, &mut job);
                     failed.push((number, job));
                 }
                 Ok(Found::NoRoom(bytes)) => {
@@ -162,7 +162,6 @@ impl Origin {
         }
     }
 
-    /// Takes a job over that is counted already.
     fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
         (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
         set_deadline(shared, number, &job);

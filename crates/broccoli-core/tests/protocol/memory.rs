@@ -371,6 +371,24 @@ fn a_recovered_job_that_alone_needs_more_than_there_is_fails_and_is_not_read_who
 }
 
 #[test]
+fn recovered_jobs_that_need_too_much_leave_the_room_to_those_after_them() {
+    let mut durable = Durable::new(16 << 20);
+    for _ in 0..3 {
+        let canvas = Canvas::chain(vec![makes(40), makes_immutable(1)]);
+        durable.node.submit(Instant(durable.now), &canvas).expect("accepted");
+    }
+    // All but the last of each.
+    durable.run(120);
+    durable.node.submit(Instant(durable.now), &makes(5)).expect("accepted");
+    durable.run(0);
+    assert_eq!(durable.restart(QUEUE), Vec::<String>::new(), "nothing is left on the disk");
+    durable.run(100);
+    let mut ended = Vec::new();
+    durable.node.audit_jobs(&mut |_, outcome| ended.push(outcome.is_some_and(|outcome| outcome.is_ok())));
+    assert_eq!(ended, [false, false, false, true]);
+}
+
+#[test]
 fn recovered_jobs_for_which_there_is_no_room_stay_on_the_disk_until_there_is() {
     let mut durable = Durable::new(1 << 20);
     for _ in 0..3 {
