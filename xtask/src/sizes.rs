@@ -14,7 +14,7 @@ use crate::guests;
 use crate::{Result, qemu};
 
 /// Most bytes and instructions: a little over what was seen. Raise one only with a reason.
-const CODE_MAX: u64 = 1_048_576;
+const CODE_MAX: u64 = 1_112_000;
 const STATICS_MAX: u64 = 46_000;
 /// How much waits at a time differs from run to run.
 const HEAP_MAX: u64 = 65_536;

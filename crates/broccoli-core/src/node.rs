@@ -624,7 +624,7 @@ impl Node {
     fn answer(&mut self, to: NodeId, challenge: u64, message: Message) {
         if self.hearsay.take(self.shared.now, self.shared.config.limits.nodes_max) {
             let at = self.members.answer_at(&mut self.shared);
-            self.shared.sessions.answer(at, Answer { to, proof: challenge, message: Some(message) });
+            self.shared.sessions.answer(at, Answer { to, proof: challenge, message: Some(Box::new(message)) });
         }
     }
 
@@ -919,7 +919,7 @@ impl Node {
     fn compose_answer(&mut self, answer: Answer, buf: &mut Vec<u8>) {
         let draft = self.draft(Address::Node(answer.to), Some(answer.proof), buf);
         if let Some(message) = answer.message {
-            packet::put(buf, &message);
+            packet::put(buf, &*message);
         }
         self.seal(draft, buf);
     }

@@ -13,7 +13,6 @@
 //! It remembers open sessions, and no incarnation that is over but the last one of each. It never trusts a broadcast.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use core::time::Duration;
 
 use broccoli_proto::message::Message;
@@ -64,7 +63,7 @@ pub(crate) struct Answer {
     pub(crate) to: NodeId,
     pub(crate) proof: u64,
     /// None: it only shows that this node is there.
-    pub(crate) message: Option<Message>,
+    pub(crate) message: Option<Box<Message>>,
 }
 
 /// The sessions of a node.
@@ -80,7 +79,7 @@ pub(crate) struct Sessions {
     /// Nodes that something waits for until they have answered.
     knocks: LiteMap<NodeId, Knock>,
     /// By the time when they are due, and a number.
-    answers: BTreeMap<(Instant, u64), Answer>,
+    answers: LiteMap<(Instant, u64), Answer>,
     answered: u64,
 }
 
@@ -194,8 +193,8 @@ impl Sessions {
         let until = now + TWIN_ANSWER;
         session.rival = Some(Rival { epoch, until, generation: self.generation });
         let known = session.challenge;
-        self.answer(now, Answer { to, proof: known, message: Some(Message::Hello) });
-        self.answer(until, Answer { to, proof: challenge, message: Some(Message::Hello) });
+        self.answer(now, Answer { to, proof: known, message: Some(Box::new(Message::Hello)) });
+        self.answer(until, Answer { to, proof: challenge, message: Some(Box::new(Message::Hello)) });
     }
 
     /// Which of the challenges that count a packet repeats.
@@ -292,13 +291,13 @@ impl Sessions {
 
     /// The next answer that is due.
     pub(crate) fn pop_answer(&mut self, now: Instant) -> Option<Answer> {
-        let entry = self.answers.first_entry().filter(|entry| entry.key().0 <= now)?;
-        Some(entry.remove())
+        let (&first, _) = self.answers.first().filter(|((at, _), _)| *at <= now)?;
+        self.answers.remove(&first)
     }
 
     /// When the next answer is due.
     pub(crate) fn next_answer(&self) -> Option<Instant> {
-        self.answers.first_key_value().map(|((at, _), _)| *at)
+        self.answers.first().map(|((at, _), _)| *at)
     }
 }
 
@@ -484,7 +483,7 @@ mod tests {
         assert_eq!(receiver.judge(2_500, header(1, 1, 9, proof)), OPENS);
         assert_eq!(receiver.judge(2_501, header(2, 1, 7, proof)), Standing::Repeated);
         let asked = receiver.sessions.pop_answer(Instant(2_501_000)).expect("the one that is known is asked");
-        assert_eq!((asked.proof, asked.message), (9, Some(Message::Hello)));
+        assert_eq!((asked.proof, asked.message.as_deref()), (9, Some(&Message::Hello)));
         assert_eq!(receiver.judge(2_502, header(1, 2, 9, proof)), GOES_ON, "it may have been on its way");
         let proof = Some(receiver.challenge(2_503));
         assert_eq!(receiver.judge(2_503, header(1, 3, 9, proof)), GOES_ON, "it has answered");
