@@ -15,6 +15,7 @@ mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
 mod size;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! A node in the foreground, as `up` and `node` run it.
 //!
-//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, `broccoli drain` and `sys.reboot` it
+//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, SIGHUP, `broccoli drain` and `sys.reboot` it
 //! finishes what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
 
 use std::fmt::Display;
@@ -21,7 +21,7 @@ use crate::board::{self, BoardChoice};
 use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
-use crate::{duration, output, size};
+use crate::{duration, output, size, waits};
 
 /// Within this time an older node of the same name has answered.
 const TWIN_ANSWERS: Duration = Duration::from_millis(100);
@@ -29,6 +29,9 @@ const TWIN_ANSWERS: Duration = Duration::from_millis(100);
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Longest name of a node, in bytes.
 const NAME_BYTES_MAX: usize = broccoli_node::proto::id::NODE_NAME_BYTES_MAX;
+
+/// The capability of a node whose process is the MQTT server of the cluster, too.
+pub(crate) const SERVER_LABEL: &str = "mqtt-server";
 
 /// What a node is and may do.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,12 +55,12 @@ pub(crate) struct NodeOptions {
     /// Directory for the journal and for deployed modules: with it, jobs and modules outlive the program
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Fuel of one run of a task, about one unit for each instruction
-    #[arg(long, value_name = "UNITS")]
-    fuel_limit: Option<u64>,
-    /// Longest run of a task, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    time_limit: Option<Duration>,
+    /// A run of a task that uses more fuel is stopped: about one unit for each instruction
+    #[arg(long, value_name = "UNITS", default_value_t = RunLimits::default().fuel_max)]
+    fuel_limit: u64,
+    /// A run of a task that takes longer is stopped, one that loops for ever too
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "1h")]
+    time_limit: Duration,
     /// Memory for jobs that wait or run; over it the node answers `queue full`
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
     queue_memory: usize,
@@ -76,12 +79,14 @@ impl NodeOptions {
         self.slots.unwrap_or_else(cpus)
     }
 
+    /// The MQTT server of the cluster ends with this node.
+    #[cfg(feature = "embedded-server")]
+    pub(crate) fn serve(&mut self) {
+        self.labels.push(SERVER_LABEL.into());
+    }
+
     fn run_limits(&self) -> RunLimits {
-        let default = RunLimits::default();
-        RunLimits {
-            fuel_max: self.fuel_limit.unwrap_or(default.fuel_max),
-            time_max: self.time_limit.unwrap_or(default.time_max),
-        }
+        RunLimits { fuel_max: self.fuel_limit, time_max: self.time_limit }
     }
 
     fn limits(&self) -> Limits {
@@ -206,11 +211,11 @@ impl Resident {
     /// Finishes what the node does; a second signal ends that.
     async fn drain(&mut self, also: impl Future<Output = ()>) -> Result<(), Failure> {
         self.drains = true;
+        self.node.begin_drain();
         let left = self.what_is_left().await;
         if !left.is_empty() {
             output::note(format_args!("draining{left}; again to stop at once"));
         }
-        self.node.begin_drain();
         let finished = async {
             while let Some(event) = self.event().await? {
                 self.tell(&event);
@@ -226,7 +231,8 @@ impl Resident {
 
     async fn what_is_left(&self) -> String {
         let vitals = self.node.query(|node: &Node| node.vitals()).await;
-        vitals.map(|vitals| drain::what_is_left(&vitals)).unwrap_or_default()
+        let name = self.node.name();
+        vitals.map(|vitals| drain::what_is_left(name, &vitals)).unwrap_or_default()
     }
 
     /// Until the link is up and nobody else has the name.
@@ -294,6 +300,15 @@ impl Resident {
                 output::note(format_args!("refused a module: {reason}"));
             }
             NodeEvent::Storage(text) => output::note(text),
+            NodeEvent::GaveUp(jobs) => {
+                output::note("the time to finish is over: what runs is handed back");
+                for job in jobs {
+                    output::note(format_args!(
+                        "lost: job {}; with --data DIR jobs outlive the node",
+                        waits::job(self.node.name(), job)
+                    ));
+                }
+            }
             NodeEvent::Reboot => {
                 (self.drains, self.reboots) = (true, true);
                 output::note("draining, to reboot as a task asked");
@@ -312,13 +327,15 @@ async fn reboot(command: &str) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(failed(&status)) }
 }
 
-/// Until Ctrl-C or SIGTERM.
+/// Until Ctrl-C, SIGTERM or SIGHUP: whoever closes the terminal wants no other end.
 async fn asked_to_leave() -> Result<(), Failure> {
     let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     tokio::select! {
         pressed = tokio::signal::ctrl_c() => pressed.map_err(no_signals),
         _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     }
 }
 

@@ -136,6 +136,11 @@ impl Modules {
         matches!(self.catalog.get(module), Some(ModuleEntry::Wasm(_)))
     }
 
+    /// The name of a module, if its manifest is known.
+    pub(crate) fn name_of(&self, module: &ModuleHash) -> Option<&str> {
+        self.catalog.get(module).map(ModuleEntry::name)
+    }
+
     /// What a module offers.
     pub(crate) fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
         self.catalog.get(module).map(ModuleEntry::functions)

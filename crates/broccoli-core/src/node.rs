@@ -340,6 +340,7 @@ impl Node {
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
             draining: self.shared.draining.then_some(true),
+            leaving: self.leaving(),
         }
     }
 
@@ -701,7 +702,7 @@ impl Node {
             Message::Drain(drain) => self.on_drain(from, &drain),
             Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
             Message::StepNews(news) => self.on_step_news(from, news),
-            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
+            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, &around, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
             Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
             Message::BlobRequest(request) => blobs::on_request(shared, from, &request),

@@ -420,9 +420,10 @@ impl<F: Flash> Driver<F> {
                 log::error!("an older node has the name {}", self.name);
                 self.end = Some(End::NameTaken);
             }
-            Event::Draining(_) => {
+            Event::Draining(_, limit) => {
                 log::info!("leaving");
-                self.hand_back_at = Some(Instant::now() + DRAIN_MAX);
+                let limit = limit.and_then(|limit| Duration::try_from(limit).ok()).unwrap_or(DRAIN_MAX);
+                self.hand_back_at = Some(Instant::now() + limit);
             }
             Event::Rejected { error: PacketError::CannotOpen, .. } if !self.foreign_key_told => {
                 self.foreign_key_told = true;

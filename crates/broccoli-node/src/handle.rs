@@ -679,7 +679,11 @@ impl JobHandle {
                 JobUpdate::News(JobNews::Ended(outcome)) => return outcome.map_err(JobError::Failed),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Lost),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
-                JobUpdate::Accepted(_) | JobUpdate::News(_) | JobUpdate::QueueFull(_) | JobUpdate::NoAnswer(_) => {}
+                JobUpdate::Accepted(_)
+                | JobUpdate::News(_)
+                | JobUpdate::QueueFull(_)
+                | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::NoAnswer(_) => {}
             }
         }
     }

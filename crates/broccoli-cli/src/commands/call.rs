@@ -30,7 +30,7 @@ pub(crate) struct CallArgs {
 /// # Errors
 /// If the arguments do not fit the function, and see [`crate::jobs::result`].
 pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> {
-    let mut session = common.open().await?;
+    let mut session = common.open_to_submit().await?;
     let done = call(&mut session, args).await;
     session.close().await;
     done

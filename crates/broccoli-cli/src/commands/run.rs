@@ -63,7 +63,7 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
 }
 
 async fn submit(common: &Common, program: Program, args: RunArgs) -> Result<(), Failure> {
-    let mut session = common.open().await?;
+    let mut session = common.open_to_submit().await?;
     let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
     let done = if args.detach {
         interruptible(detach(&session, program.canvas, options.detached(), args.json)).await
@@ -84,6 +84,7 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
             Some(JobUpdate::Refused(Refusal::BadCanvas(why))) => return Err(Failure::usage(why)),
             Some(JobUpdate::Refused(refusal)) => return Err(Failure::failed(JobError::Refused(refusal))),
             Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
+            Some(JobUpdate::OnlyLeaving(node)) => output::note(jobs::only_leaving(node)),
             Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
             None => return Err(Failure::failed(JobError::Stopped)),
         }

@@ -56,7 +56,8 @@ async fn node(
 }
 
 #[cfg(feature = "embedded-server")]
-async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
+async fn with_server(common: &Common, mut args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
+    args.node.serve();
     let server = crate::server::start(&cluster, args.listen, args.clients).await?;
     let addr = server.local_addr();
     let (near, far) = (ServerUrl::new(near_host(addr), addr.port()), ServerUrl::new(far_host(addr), addr.port()));

@@ -278,6 +278,9 @@ pub(super) struct OverRecord<'b> {
     /// Of a job that failed, so that it can be tried again.
     #[n(4)]
     pub(super) canvas: Option<Cow<'b, Cbor>>,
+    /// Tasks that ended by themselves. Default: all.
+    #[n(5)]
+    pub(super) ran: Option<u32>,
 }
 
 impl OverRecord<'_> {
