@@ -18,5 +18,6 @@ pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod run;
+pub(crate) mod undeploy;
 pub(crate) mod up;
 pub(crate) mod wordcount;

@@ -378,6 +378,7 @@ impl Node {
         }
         self.on_due_timers();
         self.deliver_blobs();
+        self.drop_undeployed();
     }
 
     /// The jobs of which something is not handed to the journal yet.
@@ -754,6 +755,21 @@ impl Node {
         if !self.modules.on_installed(&mut self.shared, manifest, outcome, |module| origin.uses(module)) {
             return;
         }
+        self.on_modules_changed();
+    }
+
+    /// Jobs may have been the last that needed a module which was taken away.
+    fn drop_undeployed(&mut self) {
+        let origin = &mut self.origin;
+        if core::mem::take(&mut origin.has_closed) {
+            let origin = &self.origin;
+            if self.modules.drop_undeployed(&mut self.shared, |module| origin.uses(module)) {
+                self.on_modules_changed();
+            }
+        }
+    }
+
+    fn on_modules_changed(&mut self) {
         self.worker.fetch_all(&mut self.shared);
         self.origin.reconsider();
         if self.shared.connected {

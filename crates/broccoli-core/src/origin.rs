@@ -187,6 +187,8 @@ pub(crate) struct Origin {
     growth: Growth,
     refusals: Refusals,
     effects: Effects,
+    /// A job is over: what only it needed may go.
+    pub(crate) has_closed: bool,
 }
 
 /// A canvas to be accepted, and who wants it.
@@ -821,6 +823,7 @@ impl Origin {
         };
         let (tasks, ran) = (job.plan.progress().total, job.plan.ran());
         self.tasks -= tasks;
+        self.has_closed = true;
         self.bytes -= job.bytes();
         job.ticket.about.name = job.plan.name().into();
         shared.timers.cancel(Timer::JobNews(number));

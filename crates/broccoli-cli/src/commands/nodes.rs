@@ -67,7 +67,11 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
 /// One row for each node that somebody knows.
 fn rows(mut presence: Presence, mut births: BTreeMap<NodeId, Birth>) -> Vec<Row> {
     let is_node = |birth: &Birth| birth.slots > 0 || birth.resident || birth.draining == Some(true);
-    births.retain(|name, birth| is_node(birth) || presence.vitals.contains_key(name));
+    let clients: Vec<NodeId> = births.iter().filter(|(_, birth)| !is_node(birth)).map(|(name, _)| *name).collect();
+    for client in clients {
+        births.remove(&client);
+        presence.vitals.remove(&client);
+    }
     let listed = presence.members.values().filter(|member| !member.client).map(|member| member.name);
     let names: BTreeSet<NodeId> = listed.chain(births.keys().copied()).chain(presence.vitals.keys().copied()).collect();
     let row = |name: NodeId| {

@@ -35,6 +35,10 @@ impl Origin {
         let told = |ended: &Ended| {
             ended.ticket.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.ticket.client, Client::Remote(_))
         };
+        if self.journal.owes_news() {
+            // Whoever has revoked a job hears what came of it.
+            return false;
+        }
         // What a journal does not have yet, its worker still has.
         shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
     }

@@ -456,6 +456,11 @@ impl Journal {
         Some(promise)
     }
 
+    /// Whether a client is to be told something as soon as it is safe.
+    pub(super) fn owes_news(&self) -> bool {
+        self.promises.iter().any(|(_, promise)| matches!(promise, Promise::Accepted { .. } | Promise::Ended(_)))
+    }
+
     /// Checks what must hold between two inputs.
     pub(super) fn validate(&self) {
         assert!(self.on || (self.handed == 0 && self.unwritten.is_empty()), "nothing is written without a disk");

@@ -39,7 +39,7 @@ impl Origin {
             }
         }
         if let Some(step) = ready {
-            return Some(self.waits_in_queue(shared, around, job, step));
+            return self.waits_in_queue(shared, around, job, step);
         }
         let at = |step: &u32| job.due(*step).and_then(|due| due.at(&shared.wall));
         let Some(step) = job.due.keys().min_by_key(|step| (at(step).is_none(), at(step))) else {
@@ -51,32 +51,36 @@ impl Origin {
         Some(Waits::Until { function: name(job, *step), ms, again })
     }
 
-    /// Why a task waits that could be started.
-    fn waits_in_queue(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Waits {
-        if let Some(waits) = self.without_node(shared, around, job, step) {
-            return waits;
+    /// Why a task waits that could be started; none as long as this origin may not have heard of all nodes that fit.
+    fn waits_in_queue(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
+        if !self.has_home(shared, around, &want(job, step)) {
+            return self.without_node(shared, around, job, step);
         }
         let call = job.plan.call(StepId(step));
         let choosy = job.demands.contains_key(&step);
         let limit = call.options.rate.map(|rate| Limit::new(call.name, rate));
         let need = Need { want: want(job, step), limit, choosy };
         let function = name(job, step);
-        if self.queue.is_held(&need, shared.now) {
+        Some(if self.queue.is_held(&need, shared.now) {
             Waits::Rate { function }
         } else if choosy {
             Waits::Larger { function }
         } else {
             Waits::Slots { function, waiting: self.queue.len() as u32 }
-        }
+        })
+    }
+
+    /// Whether a live node can run a task, or one whose link has just gone.
+    fn has_home(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> bool {
+        let places = self.places(shared, around, want);
+        places.iter().any(|place| matches!(place.code, Code::Here | Code::Away))
     }
 
     /// That no live node can run a task, if that is known.
     fn without_node(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
         let want = want(job, step);
-        if !shared.config.watches || !self.sees_nodes(shared, around) {
-            return None;
-        }
-        if self.places(shared, around, &want).iter().any(|place| matches!(place.code, Code::Here | Code::Away)) {
+        let is_known = shared.config.watches && self.sees_nodes(shared, around);
+        if !is_known || self.has_home(shared, around, &want) {
             return None;
         }
         let nodes = around.members.count(|_, birth| birth.slots > 0);
@@ -101,7 +105,7 @@ impl Origin {
             what = want.on.iter().collect();
         }
         let is_sure = shared.config.watches && self.sees_nodes(shared, around);
-        Missing { what: what.into_iter().map(|one| plain(one)).collect(), is_sure }
+        Missing { what: what.into_iter().map(plain).collect(), is_sure }
     }
 }
 
