@@ -13,7 +13,7 @@ use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::proto::NodeId;
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -170,13 +170,11 @@ impl Resident {
         after_ready: Option<String>,
         also: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
+        let mut signals = Signals::listen()?;
         let mut also = pin!(also);
         let lived = tokio::select! {
             lived = self.live(after_ready) => lived,
-            asked = asked_to_leave() => match asked {
-                Ok(()) => self.drain(also).await,
-                failed => failed,
-            },
+            () = signals.next() => self.drain(&mut signals, also).await,
             () = also.as_mut() => Ok(()),
         };
         // If it takes too long, the server tells the others by our Will.
@@ -209,7 +207,7 @@ impl Resident {
     }
 
     /// Finishes what the node does; a second signal ends that.
-    async fn drain(&mut self, also: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn drain(&mut self, signals: &mut Signals, also: impl Future<Output = ()>) -> Result<(), Failure> {
         self.drains = true;
         self.node.begin_drain();
         let left = self.what_is_left().await;
@@ -224,7 +222,7 @@ impl Resident {
         };
         tokio::select! {
             finished = finished => finished,
-            again = asked_to_leave() => again,
+            () = signals.next() => Ok(()),
             () = also => Ok(()),
         }
     }
@@ -327,15 +325,24 @@ async fn reboot(command: &str) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(failed(&status)) }
 }
 
-/// Until Ctrl-C, SIGTERM or SIGHUP: whoever closes the terminal wants no other end.
-async fn asked_to_leave() -> Result<(), Failure> {
-    let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed.map_err(no_signals),
-        _ = terminate.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
+/// Ctrl-C, SIGTERM and SIGHUP: whoever closes the terminal wants no other end. Those that come while nobody waits are kept.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
+        let on = |kind| signal(kind).map_err(no_signals);
+        Ok(Signals([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+    }
+
+    /// Until the next one.
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 

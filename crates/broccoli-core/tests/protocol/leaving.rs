@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use broccoli_core::{Event, Instant, SubmitError};
 use broccoli_proto::message::{JobNews, Message, Waits};
-use broccoli_proto::{Cbor, NodeId};
+use broccoli_proto::{Cause, Cbor, NodeId};
 
 use crate::cluster::{Cluster, Id, Run, Spec};
 use crate::{add, sleep, sleeps};
@@ -252,6 +252,26 @@ fn a_drain_with_a_time_names_what_is_lost_to_whoever_has_asked() {
         _ => None,
     });
     assert_eq!(told.map(|leaving| leaving.jobs), Some(lost));
+}
+
+#[test]
+fn a_leaving_node_with_a_journal_tells_first_what_came_of_a_revoke() {
+    for seed in 340..350 {
+        let mut c = Cluster::started(seed, vec![Spec::client("client"), Spec::new("o1", 1).durable()]);
+        crate::attach(&mut c, 0);
+        let running = c.submit_remote(0, &sleep(20_000));
+        c.run_for(300);
+        let accepted = |event: &Event| if let Event::Accepted(_, job) = event { Some(*job) } else { None };
+        let job = c.events(0).find_map(accepted).expect("it is accepted");
+        let other = c.add(Spec::client("other"));
+        c.run_for(300);
+        drain(&mut c, 1);
+        crate::attach(&mut c, other);
+        let asked = c.revoke_job(other, job);
+        assert!(c.run_until(1_000, |c| is_drained(c, 1)), "seed {seed}");
+        let error = c.wait(other, asked, 100).expect_err("it is revoked");
+        assert_eq!((error.cause, c.ended(0, running).is_some()), (Cause::Revoked, true), "seed {seed}");
+    }
 }
 
 #[test]
