@@ -19,5 +19,6 @@ pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod run;
 pub(crate) mod token;
+pub(crate) mod undeploy;
 pub(crate) mod up;
 pub(crate) mod wordcount;

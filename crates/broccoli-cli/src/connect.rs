@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broccoli_node::cluster::{ClusterError, deploy_key_path, readable_by_others};
+use broccoli_node::core::{Member, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl, UrlError};
+use broccoli_node::proto::NodeId;
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle, StartError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
@@ -185,6 +187,27 @@ impl Common {
         let cluster = self.cluster()?;
         let server = self.server(&cluster);
         Session::open(cluster, server, self.verbose).await
+    }
+
+    /// The same, for a command that has something new to be done.
+    ///
+    /// # Errors
+    /// See [`Session::open`]; and with exit code 3 if the only nodes there are about to leave.
+    pub(crate) async fn open_to_submit(&self) -> Result<Session, Failure> {
+        let session = self.open().await?;
+        let leaving = session.node.query(|node: &Node| {
+            let home = node.home()?;
+            let is_leaving = |(name, member): (NodeId, &Member)| name == home && member.birth.draining == Some(true);
+            node.members().any(is_leaving).then_some(home)
+        });
+        let Some(node) = leaving.await.flatten() else {
+            return Ok(session);
+        };
+        session.close().await;
+        Err(Failure::unreachable(format_args!(
+            "{node}, the only node there, is about to leave and takes nothing new: start another one with \
+             `broccoli node`, or try again when it is back"
+        )))
     }
 }
 
@@ -473,6 +496,9 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::Storage(text) => output::note(format_args!("[storage] {text}")),
         NodeEvent::Draining(Some(by)) => output::note(format_args!("[draining] asked by {by}")),
         NodeEvent::Draining(None) => output::note("[draining]"),
+        NodeEvent::GaveUp(jobs) => {
+            output::note(format_args!("[gave up] {} lost", output::count(jobs.len(), "job")));
+        }
         NodeEvent::Reboot => output::note("[reboot]"),
         NodeEvent::Jobs(node, jobs) => {
             output::note(format_args!("[jobs] {} of {node}", output::count(jobs.jobs.len(), "job")));

@@ -19,11 +19,16 @@ use crate::duration;
 use crate::exit::Failure;
 use crate::function;
 use crate::output::{self, Progress};
+use crate::waits::{self, span};
 
 /// What a packet with a canvas in it has besides.
 const PACKET_OVERHEAD_BYTES: usize = 4096;
 /// How long the cancellation of a job may take.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// A job that is done sooner is not asked why it waits …
+const WHY_AFTER: Duration = Duration::from_millis(500);
+/// … and its node has this long to say so.
+const WHY_MAX: Duration = Duration::from_millis(300);
 /// A job that is done sooner shows no progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 /// Time between two pictures of the progress bar.
@@ -86,7 +91,7 @@ pub(crate) async fn follow(
     on_interrupt: OnInterrupt,
 ) -> Result<Cbor, Failure> {
     let asked = job.id().filter(|_| on_interrupt == OnInterrupt::GoOn);
-    let mut view = View { started: Instant::now(), progress: Progress::new(), asked };
+    let mut view = View { started: Instant::now(), progress: Progress::new(), asked, why_told: false };
     let end = limit.map(|limit| view.started + limit);
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut next_bar = view.started + BAR_AFTER;
@@ -110,6 +115,14 @@ pub(crate) async fn follow(
                 OnInterrupt::GoOn => Failure::interrupted("interrupted: the job goes on"),
             }),
             limit = reached(end, limit) => break Err(out_of_time(&job, limit)),
+            () = sleep_until(view.started + WHY_AFTER), if !view.why_told && job.id().is_some() => {
+                view.why_told = true;
+                let Some(id) = job.id() else { continue };
+                let summary = session.node.summary(id, WHY_MAX).await;
+                if let Some(waits) = summary.and_then(|job| job.waits) {
+                    view.note(waits::why(&waits));
+                }
+            }
             () = sleep_until(next_bar), if view.progress.is_visible() => {
                 view.progress.draw(view.started.elapsed());
                 next_bar = Instant::now() + BAR_EVERY;
@@ -197,12 +210,19 @@ async fn cancel(job: &mut JobHandle) -> Failure {
     })
 }
 
+/// That a job waits since the only node there is about to leave.
+pub(crate) fn only_leaving(node: NodeId) -> String {
+    format!("{node}, the only node there, is about to leave and takes nothing new: waiting for another one")
+}
+
 /// What the user sees of a job.
 struct View {
     started: Instant,
     progress: Progress,
     /// A job that was not submitted here.
     asked: Option<JobId>,
+    /// The user was told why it waits, or need not be.
+    why_told: bool,
 }
 
 impl View {
@@ -216,6 +236,10 @@ impl View {
             Some(JobUpdate::News(news)) => self.on_news(news),
             Some(JobUpdate::QueueFull(node)) => {
                 self.note(format!("queue full at {node}: waiting for room"));
+                None
+            }
+            Some(JobUpdate::OnlyLeaving(node)) => {
+                self.note(only_leaving(node));
                 None
             }
             Some(JobUpdate::NoAnswer(node)) => {
@@ -242,11 +266,14 @@ impl View {
                 self.note(format!("[{node} {function} #{task}] {done} of {total}"));
             }
             JobNews::NoNode { function, on, nodes } => {
-                let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" and ")) };
-                let nodes = output::count(nodes as usize, "node");
-                self.note(format!("no live node has {function}{on} ({nodes})"));
+                self.why_told = true;
+                self.note(waits::no_node(&function, &on, nodes));
             }
             JobNews::CallbackFailed(error) => self.note(format!("a callback failed: {error}")),
+            JobNews::Retried { error, again_ms } => {
+                let again = if again_ms == 0 { "at once".into() } else { format!("in {}", span(again_ms)) };
+                self.note(format!("{error}: it is tried again {again}"));
+            }
             JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
             JobNews::Unknown => {
                 return Some(Err(match self.asked {

@@ -19,6 +19,7 @@ mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
 mod size;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ use clap_complete::CompleteEnv;
 use crate::commands::flash;
 use crate::commands::{
     build, call, completions, demo, deploy, drain, functions, init, jobs as listing, new, node, nodes, result, retry,
-    revoke, run, token, up, wordcount,
+    revoke, run, token, undeploy, up, wordcount,
 };
 use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
@@ -79,6 +80,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Send functions to all nodes
     Deploy(deploy::DeployArgs),
+    /// Take a module away from all nodes; jobs that were accepted before go on
+    Undeploy(undeploy::UndeployArgs),
     /// Count the words of texts on the cluster
     Wordcount(wordcount::WordcountArgs),
     /// Make a microcontroller a node of the cluster
@@ -128,6 +131,7 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::New(args) => new::run(args),
         Command::Build(args) => build::run(args),
         Command::Deploy(args) => in_runtime(interruptible(deploy::run(common, args))),
+        Command::Undeploy(args) => in_runtime(undeploy::run(common, args)),
         Command::Wordcount(args) => in_runtime(wordcount::run(common, args)),
         #[cfg(feature = "flash")]
         Command::Flash(args) => flash::run(common, args),

@@ -1,6 +1,6 @@
 //! A node in the foreground, as `up` and `node` run it.
 //!
-//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, `broccoli drain` and `sys.reboot` it
+//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, SIGHUP, `broccoli drain` and `sys.reboot` it
 //! finishes what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
 
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use broccoli_node::proto::NodeId;
 use broccoli_node::proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,7 +22,7 @@ use crate::board::{self, BoardChoice};
 use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
-use crate::{duration, output, size};
+use crate::{duration, output, size, waits};
 
 /// Within this time an older node of the same name has answered.
 const TWIN_ANSWERS: Duration = Duration::from_millis(100);
@@ -30,6 +30,9 @@ const TWIN_ANSWERS: Duration = Duration::from_millis(100);
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Longest name of a node, in bytes.
 const NAME_BYTES_MAX: usize = broccoli_node::proto::id::NODE_NAME_BYTES_MAX;
+
+/// The capability of a node whose process is the MQTT server of the cluster, too.
+pub(crate) const SERVER_LABEL: &str = "mqtt-server";
 
 /// What a node is and may do.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,12 +56,12 @@ pub(crate) struct NodeOptions {
     /// Directory for the journal and for deployed modules: with it, jobs and modules outlive the program
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Fuel of one run of a task, about one unit for each instruction
-    #[arg(long, value_name = "UNITS")]
-    fuel_limit: Option<u64>,
-    /// Longest run of a task, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    time_limit: Option<Duration>,
+    /// A run of a task that uses more fuel is stopped: about one unit for each instruction
+    #[arg(long, value_name = "UNITS", default_value_t = RunLimits::default().fuel_max)]
+    fuel_limit: u64,
+    /// A run of a task that takes longer is stopped, one that loops for ever too
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "1h")]
+    time_limit: Duration,
     /// Memory for jobs that wait or run, with what their tasks come to; without room clients wait, and a job that alone
     /// needs more fails
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
@@ -87,12 +90,14 @@ impl NodeOptions {
         self.slots.unwrap_or_else(cpus)
     }
 
+    /// The MQTT server of the cluster ends with this node.
+    #[cfg(feature = "embedded-server")]
+    pub(crate) fn serve(&mut self) {
+        self.labels.push(SERVER_LABEL.into());
+    }
+
     fn run_limits(&self) -> RunLimits {
-        let default = RunLimits::default();
-        RunLimits {
-            fuel_max: self.fuel_limit.unwrap_or(default.fuel_max),
-            time_max: self.time_limit.unwrap_or(default.time_max),
-        }
+        RunLimits { fuel_max: self.fuel_limit, time_max: self.time_limit }
     }
 
     fn limits(&self) -> Limits {
@@ -179,13 +184,11 @@ impl Resident {
         when_ready: impl FnOnce() -> Option<String>,
         also: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
+        let mut signals = Signals::listen()?;
         let mut also = pin!(also);
         let lived = tokio::select! {
             lived = self.live(when_ready) => lived,
-            asked = asked_to_leave() => match asked {
-                Ok(()) => self.drain(also).await,
-                failed => failed,
-            },
+            () = signals.next() => self.drain(&mut signals, also).await,
             () = also.as_mut() => Ok(()),
         };
         // If it takes too long, the server tells the others by our Will.
@@ -218,13 +221,13 @@ impl Resident {
     }
 
     /// Finishes what the node does; a second signal ends that.
-    async fn drain(&mut self, also: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn drain(&mut self, signals: &mut Signals, also: impl Future<Output = ()>) -> Result<(), Failure> {
         self.drains = true;
+        self.node.begin_drain();
         let left = self.what_is_left().await;
         if !left.is_empty() {
             output::note(format_args!("draining{left}; again to stop at once"));
         }
-        self.node.begin_drain();
         let finished = async {
             while let Some(event) = self.event().await? {
                 self.tell(&event);
@@ -233,14 +236,15 @@ impl Resident {
         };
         tokio::select! {
             finished = finished => finished,
-            again = asked_to_leave() => again,
+            () = signals.next() => Ok(()),
             () = also => Ok(()),
         }
     }
 
     async fn what_is_left(&self) -> String {
         let vitals = self.node.query(|node: &Node| node.vitals()).await;
-        vitals.map(|vitals| drain::what_is_left(&vitals)).unwrap_or_default()
+        let name = self.node.name();
+        vitals.map(|vitals| drain::what_is_left(name, &vitals)).unwrap_or_default()
     }
 
     /// Until the link is up and nobody else has the name.
@@ -308,6 +312,15 @@ impl Resident {
                 output::note(format_args!("refused a module: {reason}"));
             }
             NodeEvent::Storage(text) => output::note(text),
+            NodeEvent::GaveUp(jobs) => {
+                output::note("the time to finish is over: what runs is handed back");
+                for job in jobs {
+                    output::note(format_args!(
+                        "lost: job {}; with --data DIR jobs outlive the node",
+                        waits::job(self.node.name(), job)
+                    ));
+                }
+            }
             NodeEvent::Reboot => {
                 (self.drains, self.reboots) = (true, true);
                 output::note("draining, to reboot as a task asked");
@@ -326,13 +339,24 @@ async fn reboot(command: &str) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(failed(&status)) }
 }
 
-/// Until Ctrl-C or SIGTERM.
-async fn asked_to_leave() -> Result<(), Failure> {
-    let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed.map_err(no_signals),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C, SIGTERM and SIGHUP: whoever closes the terminal wants no other end. Those that come while nobody waits are kept.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
+        let on = |kind| signal(kind).map_err(no_signals);
+        Ok(Signals([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+    }
+
+    /// Until the next one.
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 

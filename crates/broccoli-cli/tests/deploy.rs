@@ -20,6 +20,28 @@ on_both_servers! {
         }
     }
 
+    async fn a_module_is_taken_away_from_all_nodes_and_comes_back(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let node = cluster.node("pi-2", &["--data", "pi-2"]).await;
+        assert_eq!(cluster.run(&["undeploy", "tasks"]).await.ok(), "undeployed tasks from 2 nodes\n");
+        assert!(!cluster.run(&["functions"]).await.ok().contains("tasks."));
+        assert!(!cluster.run(&["nodes"]).await.ok().contains("tasks@"));
+        let gone = cluster.run(&["run", "add.s(1, 2)"]).await;
+        assert_eq!(gone.code, Some(2));
+        assert!(gone.stderr.starts_with("error: no function add"), "{}", gone.stderr);
+        let again = cluster.run(&["undeploy", "tasks"]).await;
+        again.fails(2, "error: there is no module tasks: `broccoli functions` shows those there are\n");
+        let builtin = cluster.run(&["undeploy", "sys"]).await;
+        builtin.fails(2, "error: sys is built into its nodes: it cannot be taken away\n");
+        // What a node has kept of it says so after a restart.
+        node.signal("TERM").await;
+        assert_eq!(node.end().await.code, Some(0));
+        let _node = cluster.node("pi-2", &["--data", "pi-2"]).await;
+        assert_eq!(cluster.run(&["run", "add.s(1, 2)"]).await.code, Some(2));
+        cluster.run(&["deploy", "--examples"]).await.ok();
+        assert_eq!(cluster.run(&["run", "add.s(1, 2).set(on='pi-2')"]).await.ok(), "3\n");
+    }
+
     async fn log_lines_go_to_stderr_with_node_and_task(cluster: Cluster) {
         cluster.run(&["deploy", TYPES]).await.ok();
         let ended = cluster.run(&["run", "types.node.s()"]).await;
@@ -30,7 +52,8 @@ on_both_servers! {
     async fn a_wait_without_a_fitting_node_is_said_and_ends_with_it(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let mut run = Process::start(&mut cluster.command(&["run", "add.s(1, 2).set(on='room=attic')"]));
-        assert_eq!(run.note("no live node").await, "no live node has tasks.add on room=attic (1 node)");
+        let why = "tasks.add waits: no live node has the label room=attic (1 node)";
+        assert_eq!(run.note("tasks.add waits").await, why);
         let _node = cluster.node("pi-2", &["--label", "room=attic"]).await;
         assert_eq!(run.end().await.ok(), "3\n");
     }

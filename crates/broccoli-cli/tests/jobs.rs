@@ -6,7 +6,8 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Cluster, Home, Process, finish, start_open_mosquitto};
+use support::{Cluster, Home, PATIENCE, Process, finish, start_open_mosquitto};
+use tokio::time::timeout;
 
 /// Detaches a job and gives its id.
 async fn detach(cluster: &Cluster, expression: &str) -> String {
@@ -31,7 +32,7 @@ on_both_servers! {
         assert_eq!(cluster.run(&["result", &id]).await.ok(), "640\n");
         let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.ok()).unwrap();
         let expected =
-            json!({"id": id, "state": "succeeded", "result": 640, "error": null, "done": 3, "total": 3});
+            json!({"id": id, "state": "succeeded", "result": 640, "error": null, "done": 3, "total": 3, "waits": null});
         assert_eq!(shown, expected);
 
         let out = cluster.run(&["run", "--detach", "--json", "add.s(1, 2)"]).await.ok();
@@ -52,6 +53,7 @@ on_both_servers! {
         assert_eq!((shown.code, shown.stderr.as_str()), (Some(1), ""));
         let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
         assert_eq!((&shown["state"], &shown["error"]), (&"failed".into(), &error[7..error.len() - 1].into()));
+        assert_eq!((&shown["done"], &shown["total"]), (&1.into(), &1.into()));
 
         let good = detach(&cluster, "add.s(1, 2)").await;
         cluster.run(&["result", &good, "--wait"]).await.ok();
@@ -75,7 +77,8 @@ on_both_servers! {
         let shown = cluster.run(&["result", &id, "--json"]).await;
         assert_eq!((shown.code, shown.stderr.as_str()), (Some(5), ""));
         let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
-        let expected = json!({"id": id, "state": "pending", "result": null, "error": null, "done": 0, "total": 1});
+        let expected =
+            json!({"id": id, "state": "pending", "result": null, "error": null, "done": 0, "total": 1, "waits": null});
         assert_eq!(shown, expected);
         cluster
             .run(&["result", &id, "--timeout", "200ms"])
@@ -149,7 +152,7 @@ on_both_servers! {
             assert!(ended.as_u64().is_none_or(|ended| ended >= submitted.as_u64().unwrap()));
         }
         let job = |id: &str, state: &str, name: &str, done: u32, total: u32, key: Value| {
-            json!({"id": id, "state": state, "name": name, "done": done, "total": total, "key": key})
+            json!({"id": id, "state": state, "name": name, "done": done, "total": total, "key": key, "waits": null})
         };
         assert_eq!(
             jobs,
@@ -162,6 +165,41 @@ on_both_servers! {
         let table = cluster.run(&["jobs"]).await.ok();
         assert!(table.starts_with("ID  ") && table.lines().count() == 4, "{table}");
         cluster.run(&["revoke", going]).await.ok();
+    }
+
+    async fn a_job_that_waits_says_why_to_whoever_asks(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let why = "tasks.add waits: no live node has the label room=kitchn (1 node)";
+        let id = detach(&cluster, "group(add.s(i, i) for i in range(100)).set(on='room=kitchn')").await;
+        // The node knows it once it has heard of those that are there.
+        let told = async {
+            loop {
+                let jobs = cluster.run(&["jobs"]).await;
+                if !jobs.stderr.is_empty() {
+                    break jobs.stderr;
+                }
+            }
+        };
+        assert_eq!(timeout(PATIENCE, told).await.expect("it says so in time"), format!("{id}: {why}\n"));
+        let pending = format!("error: job {id} has not ended (0 of 100 tasks; {why}): wait for it with --wait\n");
+        cluster.run(&["result", &id]).await.fails(5, &pending);
+        let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.stdout).unwrap();
+        assert_eq!((&shown["waits"], &shown["state"]), (&why.into(), &"pending".into()));
+        let mut run = Process::start(&mut cluster.command(&["run", "add.s(1, 2).set(countdown=60)"]));
+        let note = run.note("tasks.add is to wait").await;
+        assert!(note == "tasks.add is to wait 59s more" || note == "tasks.add is to wait 58s more", "{note}");
+        run.kill().await;
+        // What never ran is not done.
+        cluster.run(&["revoke", &id]).await.ok();
+        let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.stdout).unwrap();
+        assert_eq!((&shown["state"], &shown["done"], &shown["total"]), (&"revoked".into(), &0.into(), &100.into()));
+    }
+
+    async fn retries_are_told_to_whoever_waits(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let ended = cluster.run(&["run", "fail.s('no bread').set(retries=1, backoff=0.2, jitter=False)"]).await;
+        let note = "tasks.fail: no bread (task 0, attempt 1 on pi-1): it is tried again in 200ms\n";
+        ended.fails(1, &format!("{note}error: tasks.fail: no bread (task 0, attempt 2 on pi-1)\n"));
     }
 
     async fn a_key_makes_one_job_of_many_submits(cluster: Cluster) {

@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Cluster, PATIENCE, Process};
+use support::{Cluster, Home, PATIENCE, Process, finish};
 use tokio::time::timeout;
 
 /// Longest time that anybody waits because a node leaves.
@@ -89,12 +89,14 @@ on_both_servers! {
     }
 
     async fn an_idle_node_leaves_at_once(cluster: Cluster) {
-        let worker = cluster.node("pi-2", &["--slots", "2"]).await;
-        worker.signal("INT").await;
-        let told_at = Instant::now();
-        let ended = worker.end().await;
-        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-        assert!(told_at.elapsed() < WAIT_MAX, "{:?}", told_at.elapsed());
+        for signal in ["INT", "HUP"] {
+            let worker = cluster.node("pi-2", &["--slots", "2"]).await;
+            worker.signal(signal).await;
+            let told_at = Instant::now();
+            let ended = worker.end().await;
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{signal}");
+            assert!(told_at.elapsed() < WAIT_MAX, "{signal}: {:?}", told_at.elapsed());
+        }
         assert!(!cluster.run(&["nodes"]).await.ok().contains("pi-2  live"));
     }
 
@@ -115,6 +117,29 @@ on_both_servers! {
         assert_eq!(run.end().await.ok(), "5\n");
         let took = told_at.elapsed();
         assert!(took < Duration::from_secs(3) + 2 * WAIT_MAX, "{took:?}");
+    }
+
+    async fn a_node_that_drains_answers_and_takes_nothing_new(cluster: Cluster) {
+        let mut cluster = cluster.with_examples().await;
+        let id = cluster.run(&["run", "--detach", "sleep_ms.s(60000, 1)"]).await.ok();
+        let id = id.trim();
+        until_running(&cluster, "pi-1", 1).await;
+        cluster.up.signal("TERM").await;
+        assert_eq!(cluster.up.note("draining").await, "draining: 1 task runs (tasks.sleep_ms); again to stop at once");
+        let nodes = cluster.run(&["nodes"]).await;
+        assert_eq!(nodes.stderr, "pi-1 is about to leave: 1 task runs (tasks.sleep_ms)\n");
+        assert!(nodes.ok().lines().any(|line| line.starts_with("pi-1  draining  ")));
+        let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
+        assert_eq!(nodes[0]["waits_for"], serde_json::json!({"tasks": ["tasks.sleep_ms"], "jobs": []}));
+        assert!(cluster.run(&["jobs"]).await.ok().contains(id));
+        assert_eq!(cluster.run(&["result", id]).await.code, Some(5));
+        assert!(cluster.run(&["functions"]).await.ok().contains("tasks.add"));
+        let nothing_new = "error: pi-1, the only node there, is about to leave and takes nothing new: start another one \
+                           with `broccoli node`, or try again when it is back\n";
+        cluster.run(&["run", "add.s(1, 2)"]).await.fails(3, nothing_new);
+        cluster.run(&["call", "add", "1", "2"]).await.fails(3, nothing_new);
+        assert_eq!(cluster.run(&["revoke", id]).await.ok(), format!("job {id} is revoked\n"));
+        assert_eq!(cluster.up.end().await.code, Some(0));
     }
 
     async fn a_node_is_drained_from_afar_and_says_who_asked(cluster: Cluster) {
@@ -140,6 +165,73 @@ on_both_servers! {
             .await
             .fails(2, "error: there is no node pi-2: `broccoli nodes` shows those that are there\n");
     }
+}
+
+#[tokio::test]
+async fn a_node_is_drained_for_a_time_and_what_is_lost_is_named() {
+    let cluster = Cluster::mosquitto().await.with_examples().await;
+    let Cluster { home, url, up, mosquitto: _mosquitto, .. } = cluster;
+    let run = async |args: &[&str]| finish(home.command(&[args, &["--server", &url]].concat())).await;
+    let mut node = Process::start(&mut home.command(&["node", "--name", "pi-2", "--slots", "1", "--server", &url]));
+    node.line("ready  ").await;
+    let has_code = async {
+        while !serde_json::from_str::<Value>(&run(&["nodes", "--json"]).await.ok()).unwrap()[1]["modules"]
+            .as_array()
+            .is_some_and(|modules| modules.iter().any(|module| module["name"] == "tasks"))
+        {}
+    };
+    timeout(PATIENCE, has_code).await.expect("it gets the module in time");
+    up.signal("TERM").await;
+    assert_eq!(up.end().await.code, Some(0));
+    let running = run(&["run", "--detach", "sleep_ms.s(60000, 1)"]).await.ok();
+    let waiting = run(&["run", "--detach", "add.s(1, 2).set(on='room=kitchn')"]).await.ok();
+    let (running, waiting) = (running.trim(), waiting.trim());
+    assert!(running.starts_with("pi-2/"), "{running}");
+    let is_told = async {
+        loop {
+            let jobs = run(&["jobs"]).await;
+            if jobs.stdout.contains("running") && jobs.stderr.starts_with(waiting) {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, is_told).await.expect("one runs, and the other says why it does not");
+    let started_at = Instant::now();
+    let drained = run(&["drain", "pi-2", "--for", "1s"]).await;
+    let took = started_at.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    let why = "tasks.add waits: no live node has the label room=kitchn (0 nodes)";
+    let expected = format!(
+        "pi-2 is draining: 1 task runs (tasks.sleep_ms), 2 jobs are held in memory ({running}: tasks.sleep_ms, \
+         {waiting}: {why})\n\
+         lost with pi-2, which held it in memory: job {running}: tasks.sleep_ms\n\
+         lost with pi-2, which held it in memory: job {waiting}: {why}\n"
+    );
+    assert_eq!((drained.code, drained.stdout.as_str(), drained.stderr), (Some(0), "pi-2 has left\n", expected));
+    let ended = node.end().await;
+    assert_eq!(ended.code, Some(0));
+    assert!(
+        ended.stderr.contains(&format!("lost: job {running}: tasks.sleep_ms; with --data DIR")),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[tokio::test]
+async fn draining_the_node_of_up_says_that_the_server_goes_with_it() {
+    let cluster = Cluster::embedded().await;
+    let drained = cluster.run(&["drain", "pi-1"]).await;
+    assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-1 has left\n"), "{}", drained.stderr);
+    let note = "the MQTT server of this cluster runs in pi-1 and ends with it: nodes connect again when it is back\n";
+    assert!(drained.stderr.starts_with(note), "{}", drained.stderr);
+    assert_eq!(cluster.up.end().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn help_names_the_time_after_which_a_task_is_stopped() {
+    let help = finish(Home::new().command(&["node", "--help"])).await.ok();
+    let limit = help.lines().skip_while(|line| !line.contains("--time-limit")).take(4).collect::<Vec<_>>().join(" ");
+    assert!(limit.contains("loops for ever") && limit.contains("[default: 1h]"), "{limit}");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
-use self::origins::{choose, choose_by_key, rank};
+use self::origins::{choose, choose_by_key, choose_leaving, rank};
 use self::pace::Pace;
 use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
@@ -109,6 +109,7 @@ struct Request {
     asked_at: Option<Instant>,
     told_silent: bool,
     told_full: bool,
+    told_leaving: bool,
 }
 
 #[derive(Debug)]
@@ -116,7 +117,7 @@ enum Wish {
     Submit(Submission),
     Retry(JobId),
     Follow,
-    Drain(NodeId),
+    Drain(NodeId, Option<Duration>),
 }
 
 impl Request {
@@ -133,6 +134,7 @@ impl Request {
             asked_at: None,
             told_silent: false,
             told_full: false,
+            told_leaving: false,
         }
     }
 
@@ -181,9 +183,9 @@ impl Client {
         self.add(shared, id, request);
     }
 
-    /// Asks a node to leave when it has finished.
-    pub(crate) fn drain(&mut self, shared: &mut Shared, id: SubmitId, node: NodeId) {
-        self.add(shared, id, Request::new(Wish::Drain(node)));
+    /// Asks a node to leave when it has finished, or after this time.
+    pub(crate) fn drain(&mut self, shared: &mut Shared, id: SubmitId, node: NodeId, limit: Option<Duration>) {
+        self.add(shared, id, Request::new(Wish::Drain(node, limit)));
     }
 
     fn add(&mut self, shared: &mut Shared, id: SubmitId, request: Request) {
@@ -253,6 +255,10 @@ impl Client {
         }
         if self.home.is_none() {
             self.home = choose(shared, members, None);
+            if shared.now - since >= AGAIN {
+                // It takes nothing new, and still tells what there is.
+                self.home = self.home.or_else(|| choose_leaving(shared.me(), members));
+            }
         }
         self.check_ready(shared, modules, members);
         match self.home {
@@ -286,7 +292,8 @@ impl Client {
         }
         let takes_jobs = members.get(node).is_some_and(|member| member.birth.resident);
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
-        if !self.ready && self.home.is_some_and(is_better) {
+        let may_move = !self.ready || self.home.is_some_and(|home| members.is_leaving(home));
+        if may_move && self.home.is_some_and(is_better) {
             self.home = None;
         }
         if self.home.is_none() && takes_jobs {
@@ -396,9 +403,9 @@ impl Client {
         request.check_silence(shared, id);
         let again = match (request.job, &request.wish) {
             (Some(job), _) => self.ask_after(shared, id, job),
-            (None, Wish::Drain(node)) => {
-                let node = *node;
-                self.ask_to_leave(shared, id, node)
+            (None, Wish::Drain(node, limit)) => {
+                let (node, limit) = (*node, *limit);
+                self.ask_to_leave(shared, id, node, limit)
             }
             (None, _) => self.send(shared, members, id),
         };
@@ -425,10 +432,18 @@ impl Client {
         let request = self.requests.get_mut(&id)?;
         let to = request.to.or_else(|| match &request.wish {
             Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared.me(), members, key, request.not),
-            Wish::Submit(_) => self.home,
+            Wish::Submit(_) => self.home.filter(|home| !members.is_leaving(*home)),
             Wish::Retry(job) => Some(job.origin),
-            Wish::Follow | Wish::Drain(_) => None,
-        })?;
+            Wish::Follow | Wish::Drain(..) => None,
+        });
+        let Some(to) = to else {
+            let leaving = self.home.filter(|home| members.is_leaving(*home) && !request.told_leaving);
+            if let Some(home) = leaving {
+                request.told_leaving = true;
+                shared.event(Event::OnlyLeaving(SubmitId(id), home));
+            }
+            return None;
+        };
         request.may_be_there |= shared.sessions.epoch_of(to).is_some();
         request.to = Some(to);
         request.tries += 1;
@@ -439,7 +454,7 @@ impl Client {
                 Message::Submit(Submit { number, canvas, key, detached, blob: None })
             }
             Wish::Retry(job) => Message::Retry(Retry { number, job: *job }),
-            Wish::Follow | Wish::Drain(_) => return None,
+            Wish::Follow | Wish::Drain(..) => return None,
         };
         shared.outbox.send(to, message);
         Some(SUBMIT_AGAIN)
@@ -468,14 +483,23 @@ impl Client {
         QUERY.max(QUERY_EACH * self.by_job.len() as u32)
     }
 
-    fn ask_to_leave(&mut self, shared: &mut Shared, id: u32, node: NodeId) -> Option<Duration> {
+    fn ask_to_leave(
+        &mut self,
+        shared: &mut Shared,
+        id: u32,
+        node: NodeId,
+        limit: Option<Duration>,
+    ) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
         if request.number == 0 {
             self.last_number = self.last_number.wrapping_add(1).max(1);
             request.number = self.last_number;
             self.numbers.insert(request.number, id);
         }
-        shared.outbox.send(node, Message::Drain(Drain { number: request.number }));
+        shared.outbox.send(
+            node,
+            Message::Drain(Drain { number: request.number, for_ms: limit.map(|limit| limit.as_millis() as u64) }),
+        );
         None
     }
 }
@@ -486,7 +510,7 @@ impl Request {
         let node = match (&self.wish, self.job) {
             (_, Some(job)) => job.origin,
             (Wish::Retry(job), None) => job.origin,
-            (Wish::Drain(node), None) => *node,
+            (Wish::Drain(node, _), None) => *node,
             (Wish::Submit(_) | Wish::Follow, None) => return,
         };
         let since = *self.asked_at.get_or_insert(shared.now);
@@ -617,7 +641,7 @@ impl Client {
 
     /// A node says how it is: one that was asked to leave has heard it.
     pub(crate) fn on_vitals(&mut self, shared: &mut Shared, from: NodeId, vitals: &Vitals) {
-        let heard = |request: &Request| matches!(request.wish, Wish::Drain(node) if node == from);
+        let heard = |request: &Request| matches!(request.wish, Wish::Drain(node, _) if node == from);
         if vitals.draining != Some(true) {
             return;
         }

@@ -4,8 +4,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
-use broccoli_proto::message::{Failure, JobNews, Jobs, LeasedFunction, MemberList, Refusal, StepNews, Vitals};
+use broccoli_proto::message::{
+    Failure, JobNews, JobSummary, Jobs, LeasedFunction, MemberList, Refusal, StepNews, Vitals,
+};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
@@ -221,6 +224,8 @@ pub enum Event {
     Job(SubmitId, JobNews),
     /// A node has no room for a submitted canvas; the client goes on asking. Told once.
     QueueFull(SubmitId, NodeId),
+    /// A submitted canvas waits: the only node that could take it is about to leave. Told once.
+    OnlyLeaving(SubmitId, NodeId),
     /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
     /// client goes on asking. Told once for each silence.
     NoAnswer(SubmitId, NodeId),
@@ -229,8 +234,10 @@ pub enum Event {
     /// How a step of a job is: see [`crate::Node::ask_step`].
     Step(Box<StepNews>),
     /// This node takes nothing new and leaves when it has finished. Named is who asked for it over
-    /// the wire.
-    Draining(Option<NodeId>),
+    /// the wire, and after which time [`crate::Node::hand_back`] is wanted, if they say so.
+    Draining(Option<NodeId>, Option<Duration>),
+    /// This node waits no more: these jobs, which it held in memory, are lost.
+    GaveUp(Vec<JobSummary>),
     /// Nothing is left to do before leaving: send what is left, then disconnect.
     Drained,
     /// Another node that is older has this node's name: stop.

@@ -131,6 +131,11 @@ impl Members {
         self.nodes.get(&name).map(Box::as_ref)
     }
 
+    /// Whether a node says that it is about to leave.
+    pub(crate) fn is_leaving(&self, name: NodeId) -> bool {
+        self.get(name).is_some_and(|member| member.birth.draining == Some(true))
+    }
+
     /// How many live nodes are like this. This node itself is one of them.
     pub(crate) fn count(&self, like: impl Fn(NodeId, &Birth) -> bool) -> u32 {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32

@@ -137,6 +137,11 @@ impl Modules {
         matches!(self.catalog.get(module), Some(ModuleEntry::Wasm(_)))
     }
 
+    /// The name of a module, if its manifest is known.
+    pub(crate) fn name_of(&self, module: &ModuleHash) -> Option<&str> {
+        self.catalog.get(module).map(ModuleEntry::name)
+    }
+
     /// What a module offers.
     pub(crate) fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
         self.catalog.get(module).map(ModuleEntry::functions)
@@ -208,13 +213,16 @@ impl Modules {
 
     /// Newest version of each module held, but for those that every node has by itself.
     pub(crate) fn versions(&self) -> Vec<ModuleVersion> {
-        let mut newest: LiteMap<&str, u64> = LiteMap::new_vec();
+        let mut newest: LiteMap<&str, &ModuleEntry> = LiteMap::new_vec();
         let held = self.held.keys().filter_map(|id| self.catalog.get(id));
         for entry in held.filter(|entry| !is_builtin(entry.name())) {
-            let version = newest.entry(entry.name()).or_default();
-            *version = entry.version().max(*version);
+            let known = newest.entry(entry.name()).or_insert(entry);
+            if entry.version() > known.version() {
+                *known = entry;
+            }
         }
-        newest.into_iter().map(|(name, version)| ModuleVersion { name: name.into(), version }).collect()
+        let there = newest.into_iter().filter(|(_, entry)| !is_tombstone(entry));
+        there.map(|(name, entry)| ModuleVersion { name: name.into(), version: entry.version() }).collect()
     }
 }
 
@@ -400,7 +408,9 @@ impl Modules {
             return;
         }
         let have = alloc::vec![false; signed.manifest.chunks.len()];
-        shared.actions.push_back(Action::Reserve(signed));
+        if !signed.manifest.is_tombstone() {
+            shared.actions.push_back(Action::Reserve(signed));
+        }
         self.pulls.insert(id, Box::new(Pull { from, excluded: Vec::new(), have, asked_to: 0, tries: 0 }));
         self.ask_for_chunks(shared, id);
     }
@@ -523,21 +533,39 @@ impl Modules {
         let name = signed.manifest.name.clone();
         self.catalog.insert(id, ModuleEntry::Wasm(signed));
         self.held.insert(id, ());
-        self.drop_old(shared, &name, in_use);
+        // A task that has just made this node pull an older version needs it.
+        self.drop_old(shared, &name, |module| *module == id || in_use(module));
         self.digest = digest(self.held.keys());
         shared.event(Event::Modules);
         true
     }
 
-    /// Drops versions that are neither among the newest nor in use.
+    /// Jobs have ended: drops what was kept for them of modules that were taken away. Returns whether the set has changed.
+    pub(crate) fn drop_undeployed(&mut self, shared: &mut Shared, in_use: impl Fn(&ModuleHash) -> bool) -> bool {
+        let held = self.held.keys().filter_map(|id| self.catalog.get(id));
+        let gone: Vec<String> = held.filter(|entry| is_tombstone(entry)).map(|entry| entry.name().into()).collect();
+        for name in &gone {
+            self.drop_old(shared, name, &in_use);
+        }
+        let before = core::mem::replace(&mut self.digest, digest(self.held.keys()));
+        before != self.digest
+    }
+
+    /// Drops versions that are neither among the newest nor in use; if the newest takes the module away, all others.
     fn drop_old(&mut self, shared: &mut Shared, name: &str, in_use: impl Fn(&ModuleHash) -> bool) {
         let held = self.held.keys().filter_map(|id| self.catalog.get(id)).filter(|entry| entry.name() == name);
+        let newest = held.clone().max_by_key(|entry| entry.version());
+        let is_gone = newest.is_some_and(is_tombstone);
+        let kept = if is_gone { 1 } else { shared.config.limits.versions_kept };
         let mut versions: Vec<(u64, ModuleHash)> = held.map(|entry| (entry.version(), entry.id())).collect();
         versions.sort_unstable();
         versions.reverse();
-        for (_, id) in versions.into_iter().skip(shared.config.limits.versions_kept).filter(|(_, id)| !in_use(id)) {
+        for (_, id) in versions.into_iter().skip(kept).filter(|(_, id)| !in_use(id)) {
             self.held.remove(&id);
-            self.catalog.remove(&id);
+            if !is_gone {
+                // Else a task of an accepted job may still need it here.
+                self.catalog.remove(&id);
+            }
             shared.actions.push_back(Action::Remove(id));
         }
     }
@@ -567,6 +595,11 @@ impl Modules {
     fn refuse(&self, shared: &mut Shared, module: ModuleHash, reason: String) {
         shared.outbox.broadcast(Message::ModuleRefused(ModuleRefused { module, reason, asked: None }));
     }
+}
+
+/// Whether an entry takes a module away.
+fn is_tombstone(entry: &ModuleEntry) -> bool {
+    matches!(entry, ModuleEntry::Wasm(signed) if signed.manifest.is_tombstone())
 }
 
 fn unknown(name: &str, usable: &LiteMap<&str, &ModuleEntry>) -> String {

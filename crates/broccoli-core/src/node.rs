@@ -342,6 +342,7 @@ impl Node {
             tasks_run: self.worker.tasks_run(),
             modules: self.modules.versions(),
             draining: self.shared.draining.then_some(true),
+            leaving: self.leaving(),
         }
     }
 
@@ -379,6 +380,7 @@ impl Node {
         }
         self.on_due_timers();
         self.deliver_blobs();
+        self.drop_undeployed();
     }
 
     /// The jobs of which something is not handed to the journal yet.
@@ -703,7 +705,7 @@ impl Node {
             Message::Drain(drain) => self.on_drain(from, &drain),
             Message::Jobs(jobs) => shared.event(Event::Jobs(from, jobs)),
             Message::StepNews(news) => self.on_step_news(from, news),
-            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, from, &request),
+            Message::JobsRequest(request) => self.origin.on_jobs_request(shared, &around, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
             Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
             Message::BlobRequest(request) => blobs::on_request(shared, from, &request),
@@ -755,6 +757,21 @@ impl Node {
         if !self.modules.on_installed(&mut self.shared, manifest, outcome, |module| origin.uses(module)) {
             return;
         }
+        self.on_modules_changed();
+    }
+
+    /// Jobs may have been the last that needed a module which was taken away.
+    fn drop_undeployed(&mut self) {
+        let origin = &mut self.origin;
+        if core::mem::take(&mut origin.has_closed) {
+            let origin = &self.origin;
+            if self.modules.drop_undeployed(&mut self.shared, |module| origin.uses(module)) {
+                self.on_modules_changed();
+            }
+        }
+    }
+
+    fn on_modules_changed(&mut self) {
         self.worker.fetch_all(&mut self.shared);
         self.origin.reconsider();
         if self.shared.connected {

@@ -32,6 +32,7 @@ mod recovery;
 mod ticket;
 mod timeouts;
 mod unfit;
+mod waits;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -203,6 +204,8 @@ pub(crate) struct Origin {
     growth: Growth,
     refusals: Refusals,
     effects: Effects,
+    /// A job is over: what only it needed may go.
+    pub(crate) has_closed: bool,
 }
 
 /// A canvas to be accepted, and who wants it.
@@ -339,7 +342,8 @@ impl Origin {
     /// The time limit of a job is over.
     pub(crate) fn on_deadline(&mut self, shared: &mut Shared, number: u64) {
         if let Some(job) = self.jobs.get_mut(&number) {
-            job.plan.miss_deadline();
+            let last = job.last_failure(None).map(String::from);
+            job.plan.miss_deadline(last.as_deref());
             self.journal.change(number, || Change::Late);
             self.end_tasks(shared, number);
         }
@@ -726,11 +730,18 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
-        match job.retry(shared, attempt, failure, &mut self.queue) {
+        job.note_failure(step, &failure);
+        let retried = job.retry(shared, attempt, failure, &mut self.queue);
+        self.memory.recount(attempt.job, job);
+        match retried {
             Ok((failures, due)) => {
                 self.journal.change(attempt.job, || Change::Failed { step, failures });
                 if let Some(due) = due {
                     self.wait(shared, attempt.job, step, due);
+                }
+                let job = self.jobs.get_mut(&attempt.job);
+                if let Some(news) = job.and_then(|job| job.retried_news(shared.now, from, attempt)) {
+                    self.tell(shared, attempt.job, news);
                 }
                 self.dispatch_due = true;
             }
@@ -880,8 +891,9 @@ impl Origin {
         let Some(mut job) = self.jobs.remove(&number).map(|job| *job) else {
             return;
         };
-        let tasks = job.plan.progress().total;
+        let (tasks, ran) = (job.plan.progress().total, job.plan.ran());
         self.tasks -= tasks;
+        self.has_closed = true;
         self.memory.forget(number, &job, shared.now);
         if !self.memory.is_crowded() {
             shared.timers.cancel(Timer::Room);
@@ -904,6 +916,7 @@ impl Origin {
             canvas: outcome.is_err().then_some(job.canvas),
             outcome,
             tasks,
+            ran,
             ended: shared.wall.stamp(shared.now),
             until: shared.now + ms(shared.config.limits.archive_ms),
             awaited_until: shared.now + if is_awaited { AWAITED } else { Duration::ZERO },

@@ -158,6 +158,7 @@ struct Running {
     attempt: Attempt,
     since: Instant,
     timeout_ms: Option<u64>,
+    function: Arc<LeasedFunction>,
 }
 
 #[derive(Debug)]
@@ -631,7 +632,13 @@ impl Worker {
             if let Some(timeout_ms) = task.timeout_ms {
                 shared.timers.set(Timer::RunTimeout(run.0), shared.now + ms(timeout_ms));
             }
-            let running = Running { origin, attempt: task.attempt, since: shared.now, timeout_ms: task.timeout_ms };
+            let running = Running {
+                origin,
+                attempt: task.attempt,
+                since: shared.now,
+                timeout_ms: task.timeout_ms,
+                function: function.clone(),
+            };
             self.running.insert(run, running);
             let execute = Execute { run, function, args: task.args, bin: task.bin };
             shared.actions.push_back(Action::Execute(execute));

@@ -1412,7 +1412,7 @@ fn a_missed_deadline_ends_the_job() {
     let mut plan = plan(&set(Canvas::chain(vec![f("zero"), s("add", [1])]), deadline(900)));
     let ready = started(&mut plan);
     completed(&mut plan, ready[0]);
-    plan.miss_deadline();
+    plan.miss_deadline(None);
     plan.validate();
     let error = plan.result().and_then(Result::err).expect("failed");
     assert_eq!((error.cause, error.function.as_str()), (Cause::TimedOut, "tasks.add"));

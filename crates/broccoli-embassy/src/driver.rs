@@ -420,9 +420,10 @@ impl<F: Flash> Driver<F> {
                 log::error!("an older node has the name {}", self.name);
                 self.end = Some(End::NameTaken);
             }
-            Event::Draining(_) => {
+            Event::Draining(_, limit) => {
                 log::info!("leaving");
-                self.hand_back_at = Some(Instant::now() + DRAIN_MAX);
+                let limit = limit.and_then(|limit| Duration::try_from(limit).ok()).unwrap_or(DRAIN_MAX);
+                self.hand_back_at = Some(Instant::now() + limit);
             }
             Event::Rejected { error: PacketError::CannotOpen, .. } if !self.foreign_key_told => {
                 self.foreign_key_told = true;
@@ -485,6 +486,10 @@ impl<F: Flash> Driver<F> {
 
     /// Keeps a module if it is what its manifest promises.
     fn check(&mut self, signed: &SignedManifest) -> Result<(), String> {
+        if signed.manifest.is_tombstone() {
+            // There is nothing to keep; after a restart, others tell of it again.
+            return Ok(());
+        }
         self.store.check(signed).map_err(|error| error.to_string())?;
         self.load(&signed.id, &signed.manifest.functions)?;
         self.store.keep(signed).map_err(|error| error.to_string())

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
-use broccoli_proto::message::{JobNews, Jobs, MemberList, Refusal, StepNews, Vitals};
+use broccoli_proto::message::{JobNews, JobSummary, Jobs, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
@@ -104,6 +104,8 @@ pub enum NodeEvent {
     Step(StepNews),
     /// This node takes nothing new and leaves when it has finished; named is who asked for it.
     Draining(Option<NodeId>),
+    /// This node has handed back what it ran, and leaves; these jobs, which it held in memory, are lost.
+    GaveUp(Vec<JobSummary>),
     /// A task wants this machine to reboot, and may: the node drains and ends, then it is up to whoever runs
     /// it.
     Reboot,
@@ -123,6 +125,8 @@ pub enum JobUpdate {
     News(JobNews),
     /// This node has no room for it now; it is submitted again until there is. Told once.
     QueueFull(NodeId),
+    /// The only node that could take it is about to leave: it waits for another one. Told once.
+    OnlyLeaving(NodeId),
     /// This node, which holds it, has said nothing for five seconds; it is asked again. Told once for
     /// each silence.
     NoAnswer(NodeId),
@@ -133,7 +137,7 @@ pub(crate) enum Ask {
     Follow(JobId),
     Revoke(JobId),
     Retry(JobId),
-    Drain(NodeId),
+    Drain(NodeId, Option<Duration>),
 }
 
 pub(crate) enum Command {
@@ -492,7 +496,7 @@ impl Driver {
                     Ask::Follow(job) => self.node.follow(now, job),
                     Ask::Revoke(job) => self.node.revoke_job(now, job),
                     Ask::Retry(job) => self.node.retry_job(now, job),
-                    Ask::Drain(node) => self.node.drain_node(now, node),
+                    Ask::Drain(node, limit) => self.node.drain_node(now, node, limit),
                 };
                 self.follow(submit, updates, id);
             }
@@ -674,8 +678,10 @@ impl Driver {
                 self.over = true;
                 return;
             }
-            Event::Draining(by) => {
-                self.drain_until = Some(time::Instant::now() + self.drain_limit);
+            Event::OnlyLeaving(submit, node) => return self.update(submit, JobUpdate::OnlyLeaving(node)),
+            Event::GaveUp(jobs) => NodeEvent::GaveUp(jobs),
+            Event::Draining(by, limit) => {
+                self.drain_until = Some(time::Instant::now() + limit.unwrap_or(self.drain_limit));
                 self.set_hand_back();
                 NodeEvent::Draining(by)
             }

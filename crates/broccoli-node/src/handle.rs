@@ -526,11 +526,24 @@ impl NodeHandle {
         key: &DeployKey,
         wait: Duration,
     ) -> Result<Deployment, ManifestError> {
+        let manifest = Manifest::new(name, self.next_version(name).await, &wasm, functions)?.sign(&key.0);
+        Ok(self.offer(manifest, wasm, wait).await)
+    }
+
+    /// Takes a module away from all nodes, and waits as [`NodeHandle::deploy`] does. Jobs that were accepted before go on.
+    ///
+    /// # Errors
+    /// If no module can have this name.
+    pub async fn undeploy(&self, name: &str, key: &DeployKey, wait: Duration) -> Result<Deployment, ManifestError> {
+        let manifest = Manifest::tombstone(name, self.next_version(name).await)?.sign(&key.0);
+        Ok(self.offer(manifest, Vec::new(), wait).await)
+    }
+
+    /// A version that is newer than all that are known.
+    async fn next_version(&self, name: &str) -> u64 {
         let module = name.to_owned();
         let known = self.query(move |node| node.functions().get(module.as_str()).map(|(version, _)| *version)).await;
-        let version = unix_ms().max(known.flatten().map_or(0, |version| version + 1));
-        let manifest = Manifest::new(name, version, &wasm, functions)?.sign(&key.0);
-        Ok(self.offer(manifest, wasm, wait).await)
+        unix_ms().max(known.flatten().map_or(0, |version| version + 1))
     }
 
     /// Offers a signed module to all nodes; see [`NodeHandle::deploy`].
@@ -681,7 +694,11 @@ impl JobHandle {
                 JobUpdate::News(JobNews::Ended(outcome)) => return outcome.map_err(JobError::Failed),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Lost),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
-                JobUpdate::Accepted(_) | JobUpdate::News(_) | JobUpdate::QueueFull(_) | JobUpdate::NoAnswer(_) => {}
+                JobUpdate::Accepted(_)
+                | JobUpdate::News(_)
+                | JobUpdate::QueueFull(_)
+                | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::NoAnswer(_) => {}
             }
         }
     }

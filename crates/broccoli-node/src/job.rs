@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use broccoli_core::Node;
-use broccoli_proto::message::{JobNews, JobSummary, StepState, StepView, Vitals};
+use broccoli_proto::message::{Birth, JobNews, JobSummary, StepState, StepView, Vitals};
 use broccoli_proto::{Cause, Cbor, JobId, NodeId, TaskError};
 use tokio::time;
 
@@ -143,7 +143,7 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::News(_) => {}
+                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {}
             }
         }
     }
@@ -287,7 +287,9 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::News(_) => continue,
+                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {
+                    continue;
+                }
             };
             return Ok(status);
         }
@@ -304,7 +306,7 @@ impl Job {
                 JobUpdate::Accepted(id) => return Ok(self.node.job(id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::QueueFull(_) | JobUpdate::News(_) => {}
+                JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {}
             }
         }
     }
@@ -336,9 +338,10 @@ impl NodeHandle {
         let mut events = self.listen();
         let me = self.name();
         let origins = self.query(move |node: &Node| {
-            let holds = |name, resident, durable: Option<bool>| name != me && (resident || durable == Some(true));
-            let live = node.members().filter(|(_, member)| member.alive);
-            live.filter(|(name, m)| holds(*name, m.birth.resident, m.birth.durable)).map(|(name, _)| name).collect()
+            // One that is about to leave holds jobs, and takes no new ones.
+            let holds = |b: &Birth| b.resident || b.durable == Some(true) || b.draining == Some(true);
+            let live = node.members().filter(|(name, member)| member.alive && *name != me);
+            live.filter(|(_, member)| holds(&member.birth)).map(|(name, _)| name).collect()
         });
         let silent: BTreeSet<NodeId> = origins.await.unwrap_or_default();
         let jobs = silent.iter().map(|origin| (*origin, Vec::new())).collect();
@@ -402,13 +405,14 @@ impl NodeHandle {
         self.command(Command::Drain);
     }
 
-    /// Asks another node to leave when it has finished, and waits until it has heard it.
+    /// Asks another node to leave when it has finished, and waits until it has heard it. After `limit`, or the time that its
+    /// operator has set, it hands back what it runs and leaves; jobs that it holds in memory are lost then.
     ///
     /// # Errors
     /// [`JobError::Refused`] if the node takes no orders of others, [`JobError::NoAnswer`].
-    pub async fn drain_node(&self, name: NodeId) -> Result<Vitals, JobError> {
+    pub async fn drain_node(&self, name: NodeId, limit: Option<Duration>) -> Result<Vitals, JobError> {
         let mut events = self.listen();
-        let mut updates = self.ask(Ask::Drain(name));
+        let mut updates = self.ask(Ask::Drain(name, limit));
         loop {
             tokio::select! {
                 event = events.recv() => match event.ok_or(JobError::Stopped)? {

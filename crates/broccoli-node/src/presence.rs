@@ -90,8 +90,10 @@ impl NodeHandle {
         if !listed.map(|member| &member.name).all(&is_heard) {
             return false;
         }
-        let is_node =
-            |member: &broccoli_core::Member| member.alive && (member.birth.slots > 0 || member.birth.resident);
+        let is_node = |member: &broccoli_core::Member| {
+            let birth = &member.birth;
+            member.alive && (birth.slots > 0 || birth.resident || birth.draining == Some(true))
+        };
         let all =
             move |node: &Node| node.members().filter(|(_, member)| is_node(member)).all(|(name, _)| is_heard(&name));
         self.query(all).await != Some(false)

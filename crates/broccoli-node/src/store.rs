@@ -170,6 +170,9 @@ fn check(signed: &SignedManifest, code: Code, engine: Option<&Engine>) -> Result
     if hash(&wasm) != manifest.hash {
         return Err("the code does not match the hash in its manifest".into());
     }
+    if manifest.is_tombstone() {
+        return Ok(CheckedCode { wasm, module: None });
+    }
     let load = |engine: &Engine| engine.load_known(&wasm, &manifest.functions);
     let module = engine.map(load).transpose().map_err(|error| error.to_string())?;
     Ok(CheckedCode { wasm, module })

@@ -261,7 +261,7 @@ on_both_servers! {
         let mut events = origin.events();
         let client = cluster.node("client").start().unwrap();
         until(&client, |node: &Node| node.members().any(|(_, member)| member.birth.resident)).await;
-        let vitals = in_time(client.drain_node(node_id("origin"))).await.unwrap();
+        let vitals = in_time(client.drain_node(node_id("origin"), None)).await.unwrap();
         assert_eq!(vitals.draining, Some(true));
         let by = |event| if let NodeEvent::Draining(by) = event { Some(by) } else { None };
         assert_eq!(event(&mut events, by).await, Some(node_id("client")));

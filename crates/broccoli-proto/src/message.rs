@@ -23,7 +23,8 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Decoder, Encode, decode};
 
 pub use self::handles::{
-    Drain, JobState, JobSummary, Jobs, JobsRequest, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
+    Drain, JobState, JobSummary, Jobs, JobsRequest, Leaving, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
+    Waits,
 };
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
@@ -633,6 +634,16 @@ pub enum JobNews {
         #[n(4)]
         total: u32,
     },
+    /// A task has failed and is tried again. Best effort: of many that fail at once, few are told of.
+    #[n(7)]
+    Retried {
+        /// The failure.
+        #[n(0)]
+        error: TaskError,
+        /// When it is tried again, in milliseconds from now.
+        #[n(1)]
+        again_ms: u64,
+    },
 }
 
 /// A client ends its job.
@@ -804,6 +815,9 @@ pub struct Vitals {
     /// Whether it is about to leave.
     #[n(8)]
     pub draining: Option<bool>,
+    /// What it waits for then.
+    #[n(9)]
+    pub leaving: Option<Box<Leaving>>,
 }
 
 /// A module by name and version.

@@ -170,6 +170,20 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Takes a module away from a cluster: a newer version of this name with no code and no functions, which spreads as any other
+    /// and stays, so that no node brings an older version back.
+    ///
+    /// # Errors
+    /// If no module can have this name.
+    pub fn tombstone(name: &str, version: u64) -> Result<Manifest, ManifestError> {
+        Manifest::new(name, version, &[], Vec::new().into())
+    }
+
+    /// Whether it takes a module away.
+    pub fn is_tombstone(&self) -> bool {
+        self.size == 0 && self.functions.is_empty()
+    }
+
     /// Signs the manifest with the cluster's private deploy key.
     pub fn sign(self, key: &SigningKey) -> SignedManifest {
         let bytes = Cbor::encode(&self).into_bytes();

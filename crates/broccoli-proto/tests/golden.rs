@@ -60,7 +60,7 @@ kinds! { REFUSALS, refusal_kind, Refusal:
 
 kinds! { NEWS, news_kind, JobNews:
     0 "progress" Progress, 1 "logged" Logged, 2 "no-node" NoNode, 3 "callback-failed" CallbackFailed, 4 "ended" Ended,
-    5 "unknown" Unknown, 6 "task-progress" TaskProgress,
+    5 "unknown" Unknown, 6 "task-progress" TaskProgress, 7 "retried" Retried,
 }
 
 kinds! { CAUSES, cause_kind, Cause:
@@ -141,10 +141,15 @@ fn presence() -> Vec<(&'static str, Message)> {
         tasks_run: 2_190,
         modules: vec![ModuleVersion { name: "tasks".into(), version: 1_790_000_000_000 }],
         draining: None,
+        leaving: None,
     };
     let member = |name, alive, heard_ms, left| MemberSummary { name: node(name), alive, heard_ms, left, client: false };
     let members = vec![member("pi-2", true, 1_200, false), member("pi-3", false, 86_000_000, true)];
     let draining = Vitals { slots: 4, ready: 0, draining: Some(true), ..vitals.clone() };
+    let waits = Some(Waits::NoNode { function: "tasks.add".into(), missing: vec!["room=kitchn".into()], nodes: 3 });
+    let held = vec![JobSummary { state: JobState::Queued, done: 0, waits, ..running_job() }];
+    let leaving = Leaving { tasks: vec!["tasks.add".into()], jobs: held, gives_up: Some(true) };
+    let gives_up = Vitals { leaving: Some(Box::new(leaving)), ..draining.clone() };
     vec![
         ("birth", Message::Birth(birth.clone())),
         ("birth.draining", Message::Birth(Birth { slots: 0, resident: false, draining: Some(true), ..birth })),
@@ -158,6 +163,7 @@ fn presence() -> Vec<(&'static str, Message)> {
         ("member-list", Message::MemberList(MemberList { members, more: true })),
         ("vitals-request", Message::VitalsRequest),
         ("vitals", Message::Vitals(vitals)),
+        ("vitals.leaving", Message::Vitals(gives_up)),
         ("vitals.draining", Message::Vitals(draining)),
     ]
 }
@@ -277,6 +283,7 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("job-event.ended", ended(Ok(Cbor::encode(&90)))),
         ("job-event.ended-failed", ended(Err(error(Cause::Crashed)))),
         ("job-event.ended-never-ran", ended(Err(TaskError { node: None, attempt: 0, ..error(Cause::Revoked) }))),
+        ("job-event.retried", event(JobNews::Retried { error: error(Cause::Returned), again_ms: 1_500 })),
         ("job-event.unknown", event(JobNews::Unknown)),
         ("job-event-ack", Message::JobEventAck(job())),
         ("job-query", Message::JobQuery(job())),
@@ -284,9 +291,8 @@ fn jobs() -> Vec<(&'static str, Message)> {
     ]
 }
 
-/// A job that runs, and one of each state that has ended.
-fn handles() -> Vec<(&'static str, Message)> {
-    let running = JobSummary {
+fn running_job() -> JobSummary {
+    JobSummary {
         number: job().number,
         state: JobState::Running,
         name: "tasks.add".into(),
@@ -295,7 +301,13 @@ fn handles() -> Vec<(&'static str, Message)> {
         submitted_unix_ms: Some(1_790_000_000_000),
         ended_unix_ms: None,
         key: None,
-    };
+        waits: None,
+    }
+}
+
+/// A job that runs, one of each state that has ended, and why jobs wait.
+fn handles() -> Vec<(&'static str, Message)> {
+    let running = running_job();
     let ended = [JobState::Succeeded, JobState::Failed, JobState::Revoked].into_iter().zip(2..);
     let ended = ended.map(|(state, count)| JobSummary {
         number: JobId::new(node("pi-1"), EPOCH, count).number,
@@ -304,6 +316,22 @@ fn handles() -> Vec<(&'static str, Message)> {
         key: Some("nightly".into()),
         ..running.clone()
     });
+    let function = || "tasks.add".to_owned();
+    let waits = [
+        Waits::NoNode { function: function(), missing: vec!["room=kitchn".into()], nodes: 3 },
+        Waits::Rate { function: function() },
+        Waits::Until { function: function(), ms: Some(60_000), again: true },
+        Waits::Slots { function: function(), waiting: 4 },
+        Waits::Larger { function: function() },
+        Waits::Nodes,
+    ];
+    let waiting = waits.into_iter().map(|waits| JobSummary {
+        state: JobState::Queued,
+        done: 0,
+        waits: Some(waits),
+        ..running.clone()
+    });
+    let waiting = Jobs { jobs: waiting.collect(), more: false };
     let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
     let news = |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None }));
     let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
@@ -312,8 +340,10 @@ fn handles() -> Vec<(&'static str, Message)> {
         ("jobs-request", Message::JobsRequest(JobsRequest { after: Some(job().number), max: 256 })),
         ("jobs-request.first", Message::JobsRequest(JobsRequest { after: None, max: 256 })),
         ("jobs", Message::Jobs(jobs)),
+        ("jobs.waiting", Message::Jobs(waiting)),
         ("retry", Message::Retry(Retry { number: 1, job: job() })),
-        ("drain", Message::Drain(Drain { number: 1 })),
+        ("drain", Message::Drain(Drain { number: 1, for_ms: None })),
+        ("drain.for", Message::Drain(Drain { number: 1, for_ms: Some(30_000) })),
         ("step-query", Message::StepQuery(StepQuery { job: job(), path: vec![1, 0] })),
         ("step-news", news(view("tasks.add", StepState::Succeeded, 0, Some(Ok(Cbor::encode(&5)))))),
         ("step-news.running", news(view("group", StepState::Running, 3, None))),

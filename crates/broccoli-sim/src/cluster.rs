@@ -32,7 +32,7 @@ use self::disk::Disk;
 use self::faults::Counts;
 use self::server::Stranger;
 pub use self::spec::Spec;
-pub use self::wire::{Sealed, cluster_key, module, open};
+pub use self::wire::{Sealed, cluster_key, module, open, tombstone};
 use self::wire::{brief, deploy_public};
 use crate::workload::{self, Workload};
 

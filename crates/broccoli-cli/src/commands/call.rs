@@ -41,7 +41,7 @@ pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> 
     if args.on.len() > ON_MAX || args.on.iter().any(String::is_empty) {
         return Err(Failure::usage(format_args!("--on takes up to {ON_MAX} nodes, labels or capabilities")));
     }
-    let mut session = common.open().await?;
+    let mut session = common.open_to_submit().await?;
     let done = call(&mut session, args).await;
     session.close().await;
     done

@@ -37,7 +37,9 @@ pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Fail
             functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             Module { name: name.into(), version, functions }
         };
-        node.functions().into_iter().map(module).collect::<Vec<_>>()
+        // A module without functions was taken away.
+        let there = node.functions().into_iter().filter(|(_, (_, functions))| !functions.is_empty());
+        there.map(module).collect::<Vec<_>>()
     });
     let modules = modules.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
     session.close().await;

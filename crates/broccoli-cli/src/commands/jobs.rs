@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::connect::Common;
 use crate::exit::Failure;
 use crate::output;
+use crate::waits::{self, span};
 
 /// How long nodes may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -16,8 +17,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How they are shown.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobsArgs {
-    /// For machines: [{"id", "state", "name", "done", "total", "submitted_unix_ms", "ended_unix_ms", "key"}]; state is
-    /// queued, running, succeeded, failed or revoked, and what the node does not know is null
+    /// For machines: [{"id", "state", "name", "done", "total", "submitted_unix_ms", "ended_unix_ms", "key", "waits"}];
+    /// state is queued, running, succeeded, failed or revoked, waits says why none of its tasks runs, and what the node does not
+    /// know is null
     #[arg(long)]
     json: bool,
 }
@@ -43,9 +45,13 @@ pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> 
     if all.is_empty() {
         return output::print("no jobs: submit one with `broccoli run --detach`");
     }
+    let waiting: Vec<String> =
+        all.iter().filter(|(_, job)| job.waits.is_some()).map(|(node, job)| waits::job(*node, job)).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let rows: Vec<[String; 7]> = all.into_iter().map(|(node, job)| cells(node, job, now)).collect();
-    output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], rows)
+    output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], rows)?;
+    waiting.into_iter().for_each(output::note);
+    Ok(())
 }
 
 fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {
@@ -58,6 +64,7 @@ fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {
         "submitted_unix_ms": job.submitted_unix_ms,
         "ended_unix_ms": job.ended_unix_ms,
         "key": job.key,
+        "waits": job.waits.as_ref().map(waits::why),
     })
 }
 
@@ -86,26 +93,5 @@ fn state(state: JobState) -> &'static str {
         JobState::Failed => "failed",
         JobState::Revoked => "revoked",
         JobState::Other => "unknown",
-    }
-}
-
-/// `340ms`, `42s`, `7m`, `3h`, `12d`.
-fn span(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms}ms"),
-        1_000..60_000 => format!("{}s", ms / 1_000),
-        60_000..3_600_000 => format!("{}m", ms / 60_000),
-        3_600_000..86_400_000 => format!("{}h", ms / 3_600_000),
-        _ => format!("{}d", ms / 86_400_000),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::span;
-
-    #[test]
-    fn spans_are_short() {
-        assert_eq!([999, 59_000, 120_000, 7_200_000, 90_000_000].map(span), ["999ms", "59s", "2m", "2h", "1d"]);
     }
 }

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use broccoli_node::core::Node;
-use broccoli_node::proto::NodeId;
-use broccoli_node::proto::message::{Birth, Vitals};
+use broccoli_node::proto::message::{Birth, JobSummary, Leaving, Vitals};
+use broccoli_node::proto::{JobId, NodeId};
 use broccoli_node::{JobError, Presence};
 use serde_json::{Value, json};
 
+use super::drain::what_is_left;
 use crate::connect::Common;
 use crate::date::version;
 use crate::exit::Failure;
-use crate::output;
+use crate::{output, waits};
 
 /// How long nodes may take to say how they are.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -21,8 +22,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodesArgs {
     /// For machines: [{"name", "state", "slots", "resident", "labels", "version", "running", "queued", "jobs",
-    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}]}]; state is live, draining (about to leave),
-    /// silent (it does not answer), left (it has said goodbye) or gone; what is not known of a node that has not answered is null
+    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}], "waits_for": {"tasks", "jobs"}}]; state is
+    /// live, draining (about to leave when what it waits for has ended: functions that run, and jobs that only it holds), silent (it does not answer), left (it has said goodbye) or gone; what is not known of a node that has not answered is null
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +55,13 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     } else {
         let headings =
             ["NAME", "STATE", "SLOTS", "RUNNING", "QUEUED", "JOBS", "UP", "SEEN", "LABELS", "VERSION", "MODULES"];
-        output::print_table(headings, rows.iter().map(cells).collect())
+        output::print_table(headings, rows.iter().map(cells).collect())?;
+        for row in &rows {
+            if let (Some(vitals), "draining") = (&row.vitals, row.state) {
+                output::note(format_args!("{} is about to leave{}", row.name, what_is_left(row.name, vitals)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -86,6 +93,14 @@ fn rows(mut presence: Presence, mut births: BTreeMap<NodeId, Birth>) -> Vec<Row>
     names.into_iter().map(row).collect()
 }
 
+fn waits_for(name: NodeId, leaving: &Leaving) -> Value {
+    let job = |job: &JobSummary| {
+        let id = JobId { origin: name, number: job.number };
+        json!({"id": id.to_string(), "name": job.name, "waits": job.waits.as_ref().map(waits::why)})
+    };
+    json!({"tasks": leaving.tasks, "jobs": Value::from_iter(leaving.jobs.iter().map(job))})
+}
+
 fn as_json(row: &Row) -> Value {
     let (vitals, birth) = (row.vitals.as_ref(), row.birth.as_ref());
     let modules = |vitals: &Vitals| {
@@ -106,6 +121,7 @@ fn as_json(row: &Row) -> Value {
         "uptime_s": vitals.map(|vitals| vitals.uptime_ms / 1_000),
         "last_seen_s": row.last_seen.map(|seen| seen.as_millis() as f64 / 1_000.0),
         "modules": vitals.map(modules),
+        "waits_for": vitals.and_then(|vitals| vitals.leaving.as_deref()).map(|leaving| waits_for(row.name, leaving)),
     })
 }
 

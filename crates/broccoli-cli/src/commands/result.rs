@@ -12,9 +12,9 @@ use crate::complete;
 use crate::connect::{Common, Session, interruptible};
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, OnInterrupt};
-use crate::{duration, output};
+use crate::{duration, output, waits};
 
-/// How long the node may take to tell how many tasks an ended job had.
+/// How long the node may take to tell how many tasks an ended job had, or why one waits.
 const SUMMARY_MAX: Duration = Duration::from_secs(2);
 
 /// Which job, and whether to wait for it.
@@ -29,8 +29,8 @@ pub(crate) struct ResultArgs {
     /// Wait, but no longer than this, such as 30s; the job goes on
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// For machines: {"id", "state", "result", "error", "done", "total"}; state is pending, succeeded, failed, revoked
-    /// or unknown, and what does not apply is null
+    /// For machines: {"id", "state", "result", "error", "done", "total", "waits"}; state is pending, succeeded, failed,
+    /// revoked or unknown, waits says why none of its tasks runs, and what does not apply is null
     #[arg(long)]
     json: bool,
 }
@@ -59,10 +59,18 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
     }
     jobs::check_origin(session, args.job).await?;
     let state = interruptible(async { Ok(job.state().await) }).await?;
+    let summary = match &state {
+        Ok(JobStatus::Succeeded(_)) if !args.json => None,
+        Ok(_) => session.node.summary(args.job, SUMMARY_MAX).await,
+        Err(_) => None,
+    };
     let failure = match &state {
         Ok(JobStatus::Succeeded(_)) => None,
         Ok(JobStatus::Pending { done, total }) => {
-            let wait = format!("job {} has not ended ({done} of {total} tasks): wait for it with --wait", args.job);
+            let why = summary.as_ref().and_then(|job| job.waits.as_ref()).map(waits::why);
+            let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+            let wait =
+                format!("job {} has not ended ({done} of {total} tasks{why}): wait for it with --wait", args.job);
             Some(Failure::pending(wait))
         }
         Ok(JobStatus::Failed(error)) => Some(Failure::failed(error)),
@@ -72,11 +80,6 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
         Err(error) => Some(jobs::failure(error.clone())),
     };
     if args.json && !matches!(&state, Err(error) if !matches!(error, JobError::Unknown(_))) {
-        let summary = match &state {
-            // It has told how far it is.
-            Ok(JobStatus::Pending { .. }) | Err(_) => None,
-            Ok(_) => session.node.summary(args.job, SUMMARY_MAX).await,
-        };
         output::print(as_json(args.job, &state, summary)?)?;
         return failure.map_or(Ok(()), |failure| Err(failure.silent()));
     }
@@ -88,6 +91,7 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
 
 fn as_json(id: JobId, state: &Result<JobStatus, JobError>, summary: Option<JobSummary>) -> Result<Value, Failure> {
     let (mut result, mut error) = (Value::Null, Value::Null);
+    let why = summary.as_ref().and_then(|job| job.waits.as_ref()).map(waits::why);
     let mut progress = summary.map_or((Value::Null, Value::Null), |job| (json!(job.done), json!(job.total)));
     let name = match state {
         Ok(JobStatus::Succeeded(value)) => {
@@ -109,5 +113,6 @@ fn as_json(id: JobId, state: &Result<JobStatus, JobError>, summary: Option<JobSu
     let (done, total) = progress;
     Ok(json!({
         "id": id.to_string(), "state": name, "result": result, "error": error, "done": done, "total": total,
+        "waits": why,
     }))
 }

@@ -70,7 +70,7 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
 }
 
 async fn in_session(common: &Common, program: Program, args: SubmitArgs) -> Result<(), Failure> {
-    let mut session = common.open().await?;
+    let mut session = common.open_to_submit().await?;
     let done = submit(&mut session, program.canvas, args, program.wait).await;
     session.close().await;
     done
@@ -104,6 +104,7 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
             Some(JobUpdate::Refused(Refusal::BadCanvas(why))) => return Err(Failure::usage(why)),
             Some(JobUpdate::Refused(refusal)) => return Err(Failure::failed(JobError::Refused(refusal))),
             Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
+            Some(JobUpdate::OnlyLeaving(node)) => output::note(jobs::only_leaving(node)),
             Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
             None => return Err(Failure::failed(JobError::Stopped)),
         }

@@ -88,7 +88,8 @@ fn join(cluster: &Cluster, far: &ServerUrl) -> String {
 }
 
 #[cfg(feature = "embedded-server")]
-async fn with_server(common: &Common, args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
+async fn with_server(common: &Common, mut args: UpArgs, cluster: Cluster) -> Result<(), Failure> {
+    args.node.serve();
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
     let server = crate::server::start(&cluster, listen, args.clients).await?;
     let addr = server.local_addr();

@@ -55,7 +55,7 @@ pub(crate) async fn run(common: &Common, args: WordcountArgs) -> Result<(), Fail
         text.push('\n');
     }
     let words = words(&text);
-    let mut session = common.open().await?;
+    let mut session = common.open_to_submit().await?;
     let key = common.deploy_key(&session.cluster);
     let counts = count_here(&mut session, key, &words, args.chunks).await;
     session.close().await;

@@ -72,6 +72,7 @@ impl Plan {
         let options = self.keep_options(Options { priority, ..Options::default() });
         let root = lower::append(self, task.0, canvas, options, resolve, room)?;
         self.done += 1;
+        self.ran += 1;
         self.stand_in(task.0, root, effects);
         Ok(())
     }

@@ -113,6 +113,8 @@ pub struct Plan {
     pub(super) total: u32,
     /// Tasks that have ended or never will run.
     pub(super) done: u32,
+    /// Tasks that have ended by themselves.
+    pub(super) ran: u32,
     /// Tasks that were announced as ready and have not ended.
     pub(super) running: u32,
     /// What was appended for a task, by the task.
@@ -251,6 +253,7 @@ impl Plan {
             deadline_ms: None,
             total: 0,
             done: 0,
+            ran: 0,
             running: 0,
             stand_ins: BTreeMap::new(),
             abandoned: false,
@@ -300,6 +303,7 @@ impl Plan {
         };
         self.running -= 1;
         self.done += 1;
+        self.ran += 1;
         self.settle(step.0, state);
         self.follow(effects);
         true
@@ -312,9 +316,11 @@ impl Plan {
     }
 
     /// Like [`Plan::revoke`]: the time of [`Plan::deadline_ms`] is over.
-    pub fn miss_deadline(&mut self) {
+    /// `last` is the last error of a task that was to be tried again.
+    pub fn miss_deadline(&mut self, last: Option<&str>) {
         let deadline_ms = self.deadline_ms.unwrap_or(0);
-        self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms"));
+        let last = last.map(|last| format!("; its last error was: {last}")).unwrap_or_default();
+        self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms{last}"));
     }
 
     /// Like [`Plan::revoke`]: what it holds is more than there is memory for. It holds it no longer.
@@ -444,6 +450,11 @@ impl Plan {
     /// The first function that it calls, `module.function`; empty if it calls none.
     pub fn name(&self) -> &str {
         self.functions.first().map_or("", |target| &target.callee.name)
+    }
+
+    /// How many tasks have ended by themselves: they have run, or were replaced. Those that never will are not among them.
+    pub fn ran(&self) -> u32 {
+        self.ran
     }
 
     /// How many tasks have ended.

@@ -8,10 +8,11 @@ use broccoli_proto::message::Birth;
 use crate::members::Members;
 use crate::shared::Shared;
 
-/// How good an origin seems: best is one that has answered, and among those one that keeps its jobs over a restart.
-pub(super) fn rank(shared: &Shared, members: &Members, node: NodeId) -> (bool, bool) {
+/// How good an origin seems: best is one that stays, among those one that has answered, and among those one that keeps its
+/// jobs over a restart.
+pub(super) fn rank(shared: &Shared, members: &Members, node: NodeId) -> (bool, bool, bool) {
     let durable = members.get(node).is_some_and(|member| is_durable(&member.birth));
-    (shared.sessions.epoch_of(node).is_some(), durable)
+    (!members.is_leaving(node), shared.sessions.epoch_of(node).is_some(), durable)
 }
 
 /// The origin of a canvas without a key: any of the best live nodes that take jobs of others, preferably not `not`.
@@ -21,6 +22,12 @@ pub(super) fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>
     candidates.retain(|node| rank(shared, members, *node) == best);
     let at = shared.rng.below(candidates.len() as u64) as usize;
     Some(candidates[at])
+}
+
+/// Whom to ask if no live node takes jobs: one that is about to leave, preferably one that takes them otherwise.
+pub(super) fn choose_leaving(me: NodeId, members: &Members) -> Option<NodeId> {
+    let leaving = members.alive().filter(|(name, member)| *name != me && member.birth.draining == Some(true));
+    leaving.max_by_key(|(_, member)| is_durable(&member.birth)).map(|(name, _)| name)
 }
 
 /// The origin of a canvas with a key: the same one for all clients that see the same nodes

@@ -5,12 +5,18 @@
 //!                                hand_back ──► all is given back ──────────▲
 //! ```
 
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
+
 use broccoli_proto::NodeId;
-use broccoli_proto::message::{Drain, Message, Refusal, Refused};
+use broccoli_proto::message::{Drain, JobSummary, Leaving, Message, Refusal, Refused};
 
 use super::Node;
 use crate::io::Event;
-use crate::time::Instant;
+use crate::origin::Around;
+use crate::time::{Instant, ms};
 
 /// How far a node is with its leave.
 #[derive(Debug, Default)]
@@ -19,6 +25,8 @@ pub(super) struct Leave {
     handed_back: bool,
     /// It has said goodbye.
     told: bool,
+    /// The last client that has asked for it: it hears what is lost.
+    by: Option<NodeId>,
 }
 
 impl Node {
@@ -27,23 +35,37 @@ impl Node {
     /// not wait for its jobs: they go on when it is back.
     pub fn drain(&mut self, now: Instant) {
         self.shared.now = now;
-        self.begin_drain(None);
+        self.begin_drain(None, None);
     }
 
     /// Ends the wait of [`Node::drain`]: what runs is stopped and given back to its origins, and
     /// jobs that this node holds in memory are lost.
     pub fn hand_back(&mut self, now: Instant) {
         self.shared.now = now;
-        self.begin_drain(None);
+        self.begin_drain(None, None);
+        if !core::mem::replace(&mut self.leave.handed_back, true) {
+            let mut vitals = self.vitals();
+            let lost = vitals.leaving.as_mut().map(|leaving| {
+                leaving.gives_up = Some(true);
+                leaving.jobs.clone()
+            });
+            if let Some(by) = self.leave.by {
+                self.shared.outbox.send(by, Message::Vitals(vitals));
+            }
+            self.shared.event(Event::GaveUp(lost.unwrap_or_default()));
+        }
         self.worker.hand_back(&mut self.shared);
-        self.leave.handed_back = true;
     }
 
-    fn begin_drain(&mut self, by: Option<NodeId>) {
+    fn begin_drain(&mut self, by: Option<NodeId>, limit: Option<Duration>) {
+        self.leave.by = by.or(self.leave.by);
         if core::mem::replace(&mut self.shared.draining, true) {
+            if limit.is_some() {
+                self.shared.event(Event::Draining(by, limit));
+            }
             return;
         }
-        self.shared.event(Event::Draining(by));
+        self.shared.event(Event::Draining(by, limit));
         self.worker.drain(&mut self.shared);
         if self.shared.connected {
             self.members.publish(&mut self.shared, self.modules.digest());
@@ -53,12 +75,28 @@ impl Node {
     /// A client asks this node to leave.
     pub(super) fn on_drain(&mut self, from: NodeId, drain: &Drain) {
         let answer = if self.shared.config.resident {
-            self.begin_drain(Some(from));
+            self.begin_drain(Some(from), drain.for_ms.map(ms));
             Message::Vitals(self.vitals())
         } else {
             Message::Refused(Refused { number: drain.number, reason: Refusal::NotResident })
         };
         self.shared.outbox.send(from, answer);
+    }
+
+    /// What it waits for, if it is about to leave.
+    pub(super) fn leaving(&self) -> Option<Box<Leaving>> {
+        if !self.shared.draining {
+            return None;
+        }
+        let around = Around { modules: &self.modules, members: &self.members };
+        let holds = if self.shared.config.durable { 0 } else { Leaving::LISTED_MAX };
+        let jobs: Vec<JobSummary> = self.origin.running(&self.shared, &around).take(holds).collect();
+        let tasks = self.worker.functions().take(Leaving::LISTED_MAX);
+        let tasks = tasks.map(|function| match self.modules.name_of(&function.module) {
+            Some(module) => format!("{module}.{}", function.name),
+            None => function.name.clone(),
+        });
+        Some(Box::new(Leaving { tasks: tasks.collect(), jobs, gives_up: None }))
     }
 
     /// Says goodbye as soon as there is nothing to wait for.

@@ -1,6 +1,7 @@
 //! What a user of the node asks of jobs and nodes that are known by their id only.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use broccoli_proto::message::{JobsRequest, MembersRequest, Message, StepQuery};
 use broccoli_proto::packet::Address;
@@ -45,9 +46,9 @@ impl Node {
         self.ask(now, |node, id| node.client.retry(&mut node.shared, id, job))
     }
 
-    /// Asks another node to leave when it has finished; its vitals tell that it has heard it.
-    pub fn drain_node(&mut self, now: Instant, name: NodeId) -> SubmitId {
-        self.ask(now, |node, id| node.client.drain(&mut node.shared, id, name))
+    /// Asks another node to leave when it has finished, or after this time; its vitals tell that it has heard it.
+    pub fn drain_node(&mut self, now: Instant, name: NodeId, limit: Option<Duration>) -> SubmitId {
+        self.ask(now, |node, id| node.client.drain(&mut node.shared, id, name, limit))
     }
 
     /// Wants to hear no more of a job, which goes on.

@@ -32,6 +32,8 @@ pub(super) struct Ended {
     pub(super) outcome: Outcome,
     /// All of its tasks.
     pub(super) tasks: u32,
+    /// Those that ended by themselves.
+    pub(super) ran: u32,
     /// Of a job that failed, so that it can be tried again.
     pub(super) canvas: Option<Cbor>,
     pub(super) ended: Option<Stamp>,
@@ -62,6 +64,7 @@ impl Ended {
             tasks: self.tasks,
             ended: self.ended,
             canvas: self.canvas.as_ref().map(Cow::Borrowed),
+            ran: Some(self.ran),
         }
     }
 

@@ -138,8 +138,10 @@ impl Origin {
 
     /// Somebody asks how a job is, and hears of it from now on.
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(&id.number) {
-            job.ticket.watch(from);
+        // One that has ended is told once that is safe.
+        let is_safe = self.archive.get(id.number).is_some_and(|ended| self.journal.is_safe(ended.ticket.ended_in));
+        if let Some(ticket) = self.ticket_mut(id.number).filter(|_| !is_safe) {
+            ticket.watch(from);
         }
         let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
         shared.outbox.send(from, Message::JobEvent(Box::new(JobEvent { job: id, news, blob: None })));

@@ -157,7 +157,7 @@ impl Job {
             return Err(failure);
         }
         if let Some(expired) = self.expired(step, shared.now) {
-            return Err(Failure::new(expired.cause, format!("{}; it had failed: {}", expired.text, failure.text)));
+            return Err(expired);
         }
         let pause = asked.unwrap_or_else(|| backoff(options, failures, &mut shared.rng));
         if pause.is_zero() {
@@ -172,7 +172,8 @@ impl Job {
     /// Why a task cannot be started any more, if it is too late for it.
     pub(super) fn expired(&self, step: u32, now: Instant) -> Option<Failure> {
         let expires_ms = self.plan.call(StepId(step)).options.expires_ms?;
-        (self.age(now) >= ms(expires_ms)).then(|| Failure::new(Cause::Expired, too_late(expires_ms)))
+        let last = || self.last_failure(Some(step));
+        (self.age(now) >= ms(expires_ms)).then(|| Failure::new(Cause::Expired, too_late(expires_ms, last())))
     }
 
     /// When the next tasks expire that may still wait.
@@ -201,6 +202,7 @@ impl Job {
     }
 }
 
-fn too_late(expires_ms: u64) -> String {
-    format!("expired: it waited longer than its {expires_ms} ms")
+fn too_late(expires_ms: u64, last: Option<&str>) -> String {
+    let last = last.map(|last| format!("; its last error was: {last}")).unwrap_or_default();
+    format!("expired: it waited longer than its {expires_ms} ms{last}")
 }

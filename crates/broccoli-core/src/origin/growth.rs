@@ -84,7 +84,7 @@ impl Growth {
     }
 
     /// Tasks of a job that are to run on each node.
-    fn each_of(&self, job: u64) -> &[(Key, Instant)] {
+    pub(super) fn each_of(&self, job: u64) -> &[(Key, Instant)] {
         let each = self.each.as_slice();
         let from = each.partition_point(|((number, _), _)| *number < job);
         let len = each[from..].partition_point(|((number, _), _)| *number == job);

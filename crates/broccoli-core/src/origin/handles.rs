@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use broccoli_proto::message::{
     JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, StepNews, StepQuery,
-    StepState, StepView, Submit,
+    StepState, StepView, Submit, Waits,
 };
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
@@ -35,6 +35,10 @@ impl Origin {
         let told = |ended: &Ended| {
             ended.ticket.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.ticket.client, Client::Remote(_))
         };
+        if self.journal.owes_news() {
+            // Whoever has revoked a job hears what came of it.
+            return false;
+        }
         // What a journal does not have yet, its worker still has.
         shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
     }
@@ -50,14 +54,21 @@ impl Origin {
 /// Jobs by their id.
 impl Origin {
     /// Somebody asks which jobs there are.
-    pub(crate) fn on_jobs_request(&self, shared: &mut Shared, from: NodeId, request: &JobsRequest) {
+    pub(crate) fn on_jobs_request(
+        &self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        from: NodeId,
+        request: &JobsRequest,
+    ) {
         let packet = shared.config.limits.packet_bytes_max as usize;
         let mut room = packet.saturating_sub(2 * OVERHEAD_BYTES_MAX);
         let max = usize::from(request.max).min(LISTED_MAX);
         let (mut jobs, mut more) = (Vec::new(), false);
         let mut after = request.after;
-        while let Some(summary) = self.summary_after(&shared.wall, after) {
-            let bytes = SUMMARY_BYTES + summary.key.as_ref().map_or(0, String::len);
+        while let Some(summary) = self.summary_after(shared, around, after) {
+            let told = summary.key.as_ref().map_or(0, String::len) + summary.waits.as_ref().map_or(0, waits_bytes);
+            let bytes = SUMMARY_BYTES + told;
             more = jobs.len() >= max || bytes > room;
             if more {
                 break;
@@ -70,31 +81,44 @@ impl Origin {
     }
 
     /// The first job beyond a number, running or over.
-    fn summary_after(&self, wall: &Wall, after: Option<u64>) -> Option<JobSummary> {
+    fn summary_after(&self, shared: &Shared, around: &Around<'_>, after: Option<u64>) -> Option<JobSummary> {
         let first = after.map_or(Some(0), |after| after.checked_add(1))?;
         let running = self.jobs.range(first..).next();
         let over = self.archive.first_from(first);
         match (running, over) {
-            (Some((number, job)), Some((other, _))) if *number < other => Some(self.summary_of(wall, *number, job)),
-            (_, Some((number, ended))) => Some(summary_of_ended(wall, number, ended)),
-            (Some((number, job)), None) => Some(self.summary_of(wall, *number, job)),
+            (Some((number, job)), Some((other, _))) if *number < other => {
+                Some(self.summary_of(shared, around, *number, job))
+            }
+            (_, Some((number, ended))) => Some(summary_of_ended(&shared.wall, number, ended)),
+            (Some((number, job)), None) => Some(self.summary_of(shared, around, *number, job)),
             (None, None) => None,
         }
     }
 
-    fn summary_of(&self, wall: &Wall, number: u64, job: &Job) -> JobSummary {
+    /// The jobs that are not over.
+    pub(crate) fn running<'a>(
+        &'a self,
+        shared: &'a Shared,
+        around: &'a Around<'a>,
+    ) -> impl Iterator<Item = JobSummary> + 'a {
+        self.jobs.iter().map(|(number, job)| self.summary_of(shared, around, *number, job))
+    }
+
+    fn summary_of(&self, shared: &Shared, around: &Around<'_>, number: u64, job: &Job) -> JobSummary {
         let progress = job.plan.progress();
+        let wall = &shared.wall;
         let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
         let going = if job.was_leased() { JobState::Running } else { JobState::Queued };
         JobSummary {
             number,
             state: outcome.as_ref().map_or(going, state_of),
             name: short(job.plan.name()),
-            done: progress.done,
+            done: if matches!(outcome, Some(Err(_))) { job.plan.ran() } else { progress.done },
             total: progress.total,
             submitted_unix_ms: job.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
             ended_unix_ms: None,
             key: job.ticket.about.key.as_ref().map(|key| key.text.clone()),
+            waits: self.waits(shared, around, (number, job)),
         }
     }
 
@@ -168,11 +192,26 @@ fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
         number,
         state: state_of(&ended.outcome),
         name: short(&ended.ticket.about.name),
-        done: ended.tasks,
+        done: if ended.outcome.is_ok() { ended.tasks } else { ended.ran },
         total: ended.tasks,
         submitted_unix_ms: ended.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
         ended_unix_ms: ended.ended.map(|stamp| wall.unix_ms_of(stamp)),
         key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
+        waits: None,
+    }
+}
+
+/// About how long the reason is why a job waits.
+fn waits_bytes(waits: &Waits) -> usize {
+    match waits {
+        Waits::NoNode { function, missing, .. } => {
+            function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
+        }
+        Waits::Rate { function }
+        | Waits::Until { function, .. }
+        | Waits::Slots { function, .. }
+        | Waits::Larger { function } => function.len(),
+        Waits::Nodes => 0,
     }
 }
 

@@ -13,6 +13,7 @@ use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedT
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 
+use super::NEWS;
 use super::delays::Due;
 use super::functions::{Bound, Functions};
 use super::journal::{AcceptedRecord, Bindings, Change, Record};
@@ -25,9 +26,15 @@ use crate::io::RecordBytes;
 use crate::time::{Instant, Stamp};
 
 /// About what a job takes beside its steps and what is encoded in it, …
-const JOB_BYTES: usize = 832;
+const JOB_BYTES: usize = 896;
 /// … and what each step takes: in the plan, as a task, and in the queue.
 pub(super) const STEP_BYTES: usize = 144;
+/// Errors of tasks that are tried again which a job keeps, …
+const FAILED_MAX: usize = 16;
+/// … the longest text of one, …
+const FAILED_BYTES_MAX: usize = 256;
+/// … and about what one takes beside it.
+const FAILED_BYTES: usize = 64;
 /// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
@@ -47,6 +54,14 @@ pub(super) struct Job {
     pub(super) counted: usize,
     /// What it took when it was accepted.
     accepted_bytes: usize,
+    /// The last errors of tasks that are tried again, by step: the first [`FAILED_MAX`] of them, …
+    pub(super) failed: BTreeMap<u32, Box<(Cause, String)>>,
+    /// … about what they take of the memory, …
+    pub(super) failed_bytes: usize,
+    /// … the task that failed last, …
+    pub(super) failed_last: Option<u32>,
+    /// … and when its client was last told of one.
+    pub(super) retried_told: Option<Instant>,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
     /// Steps that the plan had when this incarnation took it over: those behind them it has made itself, maybe in another
@@ -117,6 +132,10 @@ impl Job {
             demands_bytes: 0,
             counted: 0,
             accepted_bytes: 0,
+            failed: BTreeMap::new(),
+            failed_bytes: 0,
+            failed_last: None,
+            retried_told: None,
             attempts_before: 0,
             steps_before: 0,
             tasks: Vec::new(),
@@ -295,6 +314,7 @@ impl Job {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
         self.forget_demand(step);
+        self.forget_failure(step);
         self.plan.complete(StepId(step), outcome, effects);
     }
 
@@ -311,7 +331,7 @@ impl Job {
     pub(super) fn bytes(&self) -> usize {
         let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.plan.held_bytes();
         let options = core::mem::size_of_val(self.plan.options());
-        JOB_BYTES + self.plan.steps() * STEP_BYTES + options + encoded + self.demands_bytes
+        JOB_BYTES + self.plan.steps() * STEP_BYTES + options + encoded + self.demands_bytes + self.failed_bytes
     }
 
     /// Does again what an earlier incarnation has noted.
@@ -343,7 +363,7 @@ impl Job {
                 return Err("a failure of a task that did not run");
             }
             Change::Revoked => self.plan.revoke(),
-            Change::Late => self.plan.miss_deadline(),
+            Change::Late => self.plan.miss_deadline(None),
             Change::OnEach { step, nodes } => {
                 if !self.plan.is_running_task(StepId(step)) {
                     return Err("nodes for a task that did not run");
@@ -386,6 +406,7 @@ impl Job {
         self.task_mut(step).phase = Phase::Ended;
         self.due.remove(&step);
         self.forget_demand(step);
+        self.forget_failure(step);
         Ok(())
     }
 
@@ -440,6 +461,33 @@ impl Job {
         self.functions[self.plan.call(StepId(step)).key as usize].leased.module
     }
 
+    /// Keeps why a task has failed that may be tried again.
+    pub(super) fn note_failure(&mut self, step: u32, failure: &Failure) {
+        self.forget_failure(step);
+        if self.failed.len() >= FAILED_MAX
+            && let Some((other, _)) = self.failed.first_key_value()
+        {
+            self.forget_failure(*other);
+        }
+        let text = &failure.text[..failure.text.floor_char_boundary(FAILED_BYTES_MAX)];
+        self.failed_bytes += FAILED_BYTES + text.len();
+        self.failed.insert(step, Box::new((failure.cause, text.into())));
+        self.failed_last = Some(step);
+    }
+
+    fn forget_failure(&mut self, step: u32) {
+        if let Some(failed) = self.failed.remove(&step) {
+            self.failed_bytes -= FAILED_BYTES + failed.1.len();
+            self.failed_last = self.failed_last.filter(|last| *last != step);
+        }
+    }
+
+    /// The last error of a task, or of any, that has not ended.
+    pub(super) fn last_failure(&self, step: Option<u32>) -> Option<&str> {
+        let step = step.or(self.failed_last)?;
+        self.failed.get(&step).map(|failed| failed.1.as_str())
+    }
+
     /// Describes a failure for people.
     pub(super) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
         TaskError {
@@ -470,9 +518,26 @@ impl Job {
         JobNews::Progress { done: progress.done, total: progress.total }
     }
 
+    /// Whether anybody hears news of it.
+    fn is_heard(&self) -> bool {
+        matches!(self.ticket.client, Client::Local(_)) || self.ticket.listeners().next().is_some()
+    }
+
+    /// That the task of an attempt has failed and is tried again, if somebody hears it, and was not told so just now.
+    pub(super) fn retried_news(&mut self, now: Instant, from: NodeId, attempt: Attempt) -> Option<JobNews> {
+        let again_ms = self.due(attempt.step).map_or(0, |due| (due.from - now).as_millis() as u64);
+        if !self.is_heard() || self.retried_told.is_some_and(|told| now - told < NEWS) {
+            return None;
+        }
+        self.retried_told = Some(now);
+        let (cause, text) = &**self.failed.get(&attempt.step)?;
+        let error = self.error(attempt.step, Some(from), attempt.number, Failure::new(*cause, text.as_str()));
+        Some(JobNews::Retried { error, again_ms })
+    }
+
     /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
     pub(super) fn news_to_come(&mut self) -> bool {
-        let heard = matches!(self.ticket.client, Client::Local(_)) || self.ticket.listeners().next().is_some();
+        let heard = self.is_heard();
         let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
         self.news_due |= come;
         come

@@ -288,6 +288,9 @@ pub(super) struct OverRecord<'b> {
     /// Of a job that failed, so that it can be tried again.
     #[n(4)]
     pub(super) canvas: Option<Cow<'b, Cbor>>,
+    /// Tasks that ended by themselves. Default: all.
+    #[n(5)]
+    pub(super) ran: Option<u32>,
 }
 
 impl OverRecord<'_> {
@@ -509,6 +512,11 @@ impl Journal {
         self.is_safe(number).then(|| self.promises.pop_front())?;
         self.given.remove(&promise);
         Some(promise)
+    }
+
+    /// Whether a client is to be told something as soon as it is safe.
+    pub(super) fn owes_news(&self) -> bool {
+        self.promises.iter().any(|(_, promise)| matches!(promise, Promise::Accepted { .. } | Promise::Ended(_)))
     }
 
     /// Checks what must hold between two inputs.

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -107,6 +106,11 @@ impl Queue {
         };
         self.classes.insert(self.last_class, Box::new(class));
         self.last_class
+    }
+
+    /// Whether tasks with this need may not be started now, for their rate.
+    pub(super) fn is_held(&self, need: &Need, now: Instant) -> bool {
+        need.limit.is_some() && self.ids.get(need).is_some_and(|class| self.open(*class, now) == 0)
     }
 
     /// What a class needs of a node.
@@ -298,8 +302,8 @@ impl Queue {
         pinned_to(&self.classes.get(&class)?.want.on)?.parse().ok()
     }
 
-    /// Keeps count of how long no node fits a class; names some of its tasks, one of each job,
-    /// and its routing, when their clients are to be told.
+    /// Keeps count of how long no node fits a class; names some of its tasks, one of each job, when
+    /// their clients are to be told.
     pub(super) fn long_without_node(
         &mut self,
         class: u32,
@@ -307,7 +311,7 @@ impl Queue {
         now: Instant,
         after: Duration,
         again: Duration,
-    ) -> Option<(LiteMap<u64, u32>, Vec<String>)> {
+    ) -> Option<LiteMap<u64, u32>> {
         let class = self.classes.get_mut(&class)?;
         if !unfit {
             (class.unfit_since, class.told_at) = (None, None);
@@ -323,7 +327,7 @@ impl Queue {
         for (_, (job, step)) in class.queues.iter().flatten().take(TOLD_MAX) {
             some.insert(*job, *step);
         }
-        Some((some, class.want.on.clone()))
+        Some(some)
     }
 
     /// When a class that no node fits will have waited for this long.

@@ -191,6 +191,7 @@ impl Origin {
             ticket,
             outcome: over.outcome.into_owned(),
             tasks: over.tasks,
+            ran: over.ran.unwrap_or(over.tasks),
             canvas: over.canvas.map(Cow::into_owned),
             ended: over.ended,
             until: shared.now + ms(shared.config.limits.archive_ms).saturating_sub(age),

@@ -93,11 +93,17 @@ impl Origin {
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
 
-    /// Tells the clients whose tasks no node has fitted for long.
+    /// Tells the clients whose tasks no node fits: at once if none is there that their routing allows, else when it has been so
+    /// for long, since modules travel.
     fn tell_without_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
-        let Some((tasks, on)) = self.queue.long_without_node(class, unfit, shared.now, NO_NODE, NO_NODE_AGAIN) else {
+        let want = self.queue.want(class).filter(|_| unfit).cloned();
+        let missing = want.map(|want| self.missing(shared, around, &want));
+        let is_sure = missing.as_ref().is_some_and(|missing| missing.is_sure);
+        let after = if is_sure { Duration::ZERO } else { NO_NODE };
+        let Some(tasks) = self.queue.long_without_node(class, unfit, shared.now, after, NO_NODE_AGAIN) else {
             return;
         };
+        let on = missing.map(|missing| missing.what).unwrap_or_default();
         let nodes = around.members.count(|_, birth| birth.slots > 0);
         for (number, step) in tasks {
             let Some(function) = self.jobs.get(&number).and_then(|job| job.function_of(step)) else {

@@ -71,16 +71,16 @@ pub(super) struct Demand {
 
 /// A node that a routing allows.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     name: NodeId,
     epoch: Epoch,
     takes: Takes,
-    code: Code,
+    pub(super) code: Code,
 }
 
 /// Whether a node can run the functions of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Code {
+pub(super) enum Code {
     /// It holds the module.
     Here,
     /// It may get it.
@@ -190,7 +190,7 @@ impl Job {
 /// Which nodes there are.
 impl Origin {
     /// The live nodes that a routing allows.
-    fn places(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Vec<Place> {
+    pub(super) fn places(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Vec<Place> {
         let mut places = Vec::new();
         let me = shared.me();
         let travels = around.modules.travels(&want.module);
@@ -229,7 +229,7 @@ impl Origin {
     }
 
     /// Whether what is known of other nodes is to be relied on.
-    fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
+    pub(super) fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
         let settled = if self.took_over { HEARD_AGAIN } else { SETTLED };
         if shared.connected { shared.now - self.growth.connected_at() >= settled } else { is_alone }

@@ -1,5 +1,6 @@
 //! The worker of a node that leaves.
 
+use broccoli_proto::message::LeasedFunction;
 use broccoli_proto::packet::Address;
 
 use super::{Held, Worker};
@@ -32,6 +33,11 @@ impl Worker {
                 shared.outbox.mark(Address::Node(running.origin));
             }
         }
+    }
+
+    /// The functions of what runs.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &LeasedFunction> {
+        self.running.values().map(|running| &*running.function)
     }
 
     /// Whether nothing runs for anybody, and every result has been acknowledged.

@@ -1,8 +1,10 @@
 //! Nodes that leave on purpose: nothing is lost, nothing runs twice, nobody waits.
 
+use core::time::Duration;
+
 use broccoli_core::{Event, Instant, SubmitError};
-use broccoli_proto::message::{JobNews, Message};
-use broccoli_proto::{Cbor, NodeId};
+use broccoli_proto::message::{JobNews, Message, Waits};
+use broccoli_proto::{Cause, Cbor, NodeId};
 
 use crate::cluster::{Cluster, Id, Run, Spec};
 use crate::{add, sleep, sleeps};
@@ -174,7 +176,7 @@ fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
     // The first request meets a node that has restarted since.
     for (id, restarts) in [(1, true), (2, false)] {
         let (now, name) = (Instant(c.now_us), c.name(id));
-        c.node(0).drain_node(now, name);
+        c.node(0).drain_node(now, name, None);
         if restarts {
             c.lose = Some(|message| matches!(message, Message::Drain(_)));
             c.flush(0);
@@ -185,7 +187,8 @@ fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
         }
         c.flush(0);
         let client: NodeId = c.name(0);
-        let asked = |c: &Cluster| c.events(id).any(|event| matches!(event, Event::Draining(Some(by)) if *by == client));
+        let asked =
+            |c: &Cluster| c.events(id).any(|event| matches!(event, Event::Draining(Some(by), None) if *by == client));
         assert!(c.run_until(2_000, asked));
         leaves_within(&mut c, id, WAIT_MAX_MS);
         let gone = c.node(0).members().any(|(node, member)| node == name && !member.alive);
@@ -193,6 +196,82 @@ fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
     }
     c.run_for(10_000);
     c.assert_idle();
+}
+
+/// Clients that only ask find a node that is about to leave; one that has something new waits for another.
+#[test]
+fn a_leaving_node_is_asked_and_says_what_it_waits_for() {
+    let mut c = Cluster::started(308, vec![Spec::client("first"), Spec::new("o1", 1), Spec::client("second")]);
+    crate::attach(&mut c, 0);
+    let running = c.submit_remote(0, &sleep(20_000));
+    let mut homeless = add(1, 2);
+    homeless.options.on = vec!["room=kitchn".into()];
+    let waiting = c.submit_remote(0, &homeless);
+    c.run_for(2_000);
+    drain(&mut c, 1);
+    crate::attach(&mut c, 2);
+    let vitals = c.peek(1).vitals();
+    let leaving = vitals.leaving.expect("it is about to leave");
+    assert_eq!(leaving.tasks, ["tasks.sleep"]);
+    let [_, held] = &leaving.jobs[..] else { panic!("two jobs, not {:?}", leaving.jobs) };
+    let missing = vec!["room=kitchn".to_owned()];
+    assert_eq!(held.waits, Some(Waits::NoNode { function: "tasks.add".into(), missing, nodes: 0 }));
+
+    let next = c.submit_remote(2, &add(2, 3));
+    let told =
+        |c: &Cluster| c.events(2).filter(|event| matches!(event, Event::OnlyLeaving(id, _) if *id == next)).count();
+    assert!(c.run_until(500, |c| told(c) == 1));
+    c.run_for(3_000);
+    assert_eq!((told(&c), c.ended(2, next)), (1, None), "told once, and it waits");
+    c.add(Spec::new("o2", 1));
+    assert_eq!(c.wait(2, next, 1_000), Ok(Cbor::encode(&5)));
+    assert_eq!((c.ended(0, running), c.ended(0, waiting)), (None, None));
+}
+
+#[test]
+fn a_drain_with_a_time_names_what_is_lost_to_whoever_has_asked() {
+    let mut c = Cluster::started(309, vec![Spec::client("client"), Spec::new("o1", 1)]);
+    crate::attach(&mut c, 0);
+    c.submit_remote(0, &sleep(20_000));
+    c.run_for(200);
+    let (now, name) = (Instant(c.now_us), c.name(1));
+    c.node(0).drain_node(now, name, Some(Duration::from_secs(3)));
+    c.flush(0);
+    let limit = |c: &Cluster| {
+        c.events(1).find_map(|event| if let Event::Draining(_, limit) = event { Some(*limit) } else { None })
+    };
+    assert!(c.run_until(1_000, |c| limit(c).is_some()));
+    assert_eq!(limit(&c), Some(Some(Duration::from_secs(3))));
+    hand_back(&mut c, 1);
+    leaves_within(&mut c, 1, WAIT_MAX_MS);
+    let lost = c.events(1).find_map(|event| if let Event::GaveUp(jobs) = event { Some(jobs.clone()) } else { None });
+    let lost = lost.expect("it says what is lost");
+    assert_eq!(lost.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["tasks.sleep"]);
+    let told = c.events(0).find_map(|event| match event {
+        Event::Vitals(_, vitals) => vitals.leaving.clone().filter(|leaving| leaving.gives_up == Some(true)),
+        _ => None,
+    });
+    assert_eq!(told.map(|leaving| leaving.jobs), Some(lost));
+}
+
+#[test]
+fn a_leaving_node_with_a_journal_tells_first_what_came_of_a_revoke() {
+    for seed in 340..350 {
+        let mut c = Cluster::started(seed, vec![Spec::client("client"), Spec::new("o1", 1).durable()]);
+        crate::attach(&mut c, 0);
+        let running = c.submit_remote(0, &sleep(20_000));
+        c.run_for(300);
+        let accepted = |event: &Event| if let Event::Accepted(_, job) = event { Some(*job) } else { None };
+        let job = c.events(0).find_map(accepted).expect("it is accepted");
+        let other = c.add(Spec::client("other"));
+        c.run_for(300);
+        drain(&mut c, 1);
+        crate::attach(&mut c, other);
+        let asked = c.revoke_job(other, job);
+        assert!(c.run_until(1_000, |c| is_drained(c, 1)), "seed {seed}");
+        let error = c.wait(other, asked, 100).expect_err("it is revoked");
+        assert_eq!((error.cause, c.ended(0, running).is_some()), (Cause::Revoked, true), "seed {seed}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod spread;
 mod stranger;
 mod time;
 mod unfit;
+mod waits;
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@ use broccoli_core::Event;
 use broccoli_proto::message::Message;
 use broccoli_proto::{Canvas, Cbor};
 
-use crate::cluster::{Cluster, Id, Spec, module};
+use crate::cluster::{Cluster, Id, Spec, module, tombstone};
 use crate::{none, sleep};
 
 fn cluster(seed: u64, workers: usize) -> Cluster {
@@ -42,6 +42,38 @@ fn a_deployed_module_spreads_to_all_within_a_second() {
     }
     c.run_for(10_000);
     c.assert_idle();
+}
+
+/// Takes the module `app` away with a newer version, and another one comes after it.
+#[test]
+fn a_module_that_is_taken_away_is_gone_everywhere_when_no_job_needs_it_and_can_come_back() {
+    let mut c = cluster(64, 2);
+    let (signed, code) = module(1, true);
+    c.deploy(0, &signed, &code);
+    assert!(c.run_until(2_000, |c| (0..3).all(|id| c.holds(id, signed.id))));
+    // A job that was accepted before goes on.
+    let mut later = none("app.version");
+    later.options.countdown_ms = Some(3_000);
+    let accepted = c.submit(0, &later);
+    let away = tombstone(2);
+    c.deploy(1, &away, &[]);
+    assert!(c.run_until(2_000, |c| (0..3).all(|id| c.holds(id, away.id))));
+    assert!(c.try_submit(0, &none("app.version")).is_err(), "it is not there for new jobs");
+    assert!(c.peek(0).function("version").is_err());
+    let named = |c: &Cluster, id| c.peek(id).vitals().modules.iter().any(|module| module.name == "app");
+    assert!((0..3).all(|id| !named(&c, id)), "nobody shows it");
+    assert_eq!([0, 1, 2].map(|id| c.holds(id, signed.id)), [true, false, false], "it is kept for the job only");
+    assert_eq!(c.wait(0, accepted, 10_000), Ok(Cbor::encode(&1)));
+    assert!(c.run_until(5_000, |c| !c.holds(0, signed.id)), "the job was the last that needed it");
+    // A node that was away when that happened does not bring it back.
+    let late = c.add(Spec::worker("late", 1));
+    c.deploy(late, &signed, &code);
+    c.run_for(3_000);
+    assert!(c.holds(late, away.id) && c.peek(0).function("version").is_err());
+    let (again, code) = module(3, true);
+    c.deploy(2, &again, &code);
+    assert!(c.run_until(2_000, |c| (0..3).all(|id| c.holds(id, again.id))));
+    assert_eq!(version_on(&mut c, "w1"), Some(3));
 }
 
 #[test]

@@ -114,12 +114,14 @@ fn tasks_run_where_they_are_sent() {
 }
 
 #[test]
-fn a_task_that_no_node_fits_says_so_after_two_seconds_and_runs_when_one_comes() {
+fn a_task_that_no_node_fits_says_so_at_once_and_runs_when_one_comes() {
     let specs = vec![Spec::client("client"), Spec::new("origin", 1), Spec::worker("w1", 1)];
     let mut c = Cluster::started(13, specs);
     crate::attach(&mut c, 0);
     let mut canvas = add(1, 2);
     canvas.options.on = vec!["led".into()];
+    // Those that are there were heard of.
+    c.run_for(1_000);
     let start = c.now_ms();
     let job = c.submit_remote(0, &canvas);
     c.run_for(4_500);
@@ -129,7 +131,7 @@ fn a_task_that_no_node_fits_says_so_after_two_seconds_and_runs_when_one_comes() 
         panic!("told once, not {told:?}");
     };
     assert_eq!((function.as_str(), on.as_slice(), *nodes), ("tasks.add", &["led".to_string()][..], 2));
-    assert!((2_000..2_200).contains(&(at - start)), "told after {} ms", at - start);
+    assert!(at - start < 100, "told after {} ms", at - start);
 
     c.add(Spec::worker("late", 1).label("led"));
     assert_eq!(c.wait(0, job, 3_000), Ok(Cbor::encode(&3)));

@@ -324,11 +324,11 @@ fn no_retry_starts_after_a_task_has_expired() {
     let mut c = cluster(122);
     let failing = with(one("first_fails", 2_000), Options { retries: Some(3), ..expires(1_000) });
     let job = c.submit(0, &failing);
-    assert_expired(&mut c, job, 5_000, "expired: it waited longer than its 1000 ms; it had failed: first");
+    assert_expired(&mut c, job, 5_000, "expired: it waited longer than its 1000 ms; its last error was: first");
     let asking = with(asks(3, 2_000), expires(1_000));
     let job = c.submit(0, &asking);
     let start = c.now_ms();
-    assert_expired(&mut c, job, 5_000, "expired: it waited longer than its 1000 ms");
+    assert_expired(&mut c, job, 5_000, "expired: it waited longer than its 1000 ms; its last error was: busy");
     assert_near(c.now_ms() - start, 1_000);
     assert_eq!(c.runs.len(), 2);
     c.run_for(10_000);

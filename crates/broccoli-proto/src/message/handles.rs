@@ -59,6 +59,99 @@ pub struct JobSummary {
     /// The key that it was submitted with.
     #[n(7)]
     pub key: Option<String>,
+    /// Why none of its tasks runs, though it is not over.
+    #[n(8)]
+    #[cbor(decode_with = "Waits::known_or_none", nil = "Waits::absent")]
+    pub waits: Option<Waits>,
+}
+
+/// Why no task of a job runs. Named is one of the tasks that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Waits {
+    /// No live node can run it.
+    #[n(0)]
+    NoNode {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// What no live node has: of its routing, or `module` if those that fit do not hold that.
+        #[n(1)]
+        missing: Vec<String>,
+        /// How many live nodes with slots there are.
+        #[n(2)]
+        nodes: u32,
+    },
+    /// The rate of its function lets no more tasks start now.
+    #[n(1)]
+    Rate {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// It is not time for it yet.
+    #[n(2)]
+    Until {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// How long it will wait; none if the node does not know the time of day.
+        #[n(1)]
+        ms: Option<u64>,
+        /// Whether it has failed before.
+        #[n(2)]
+        again: bool,
+    },
+    /// The nodes that could run it have no slot for it now.
+    #[n(3)]
+    Slots {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// How many tasks wait at its origin, this one included.
+        #[n(1)]
+        waiting: u32,
+    },
+    /// Nodes that have tried it were too small.
+    #[n(4)]
+    Larger {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// It waits for the nodes that it is to run on, or for what they do.
+    #[n(5)]
+    Nodes,
+}
+
+impl Waits {
+    /// A reason that this version does not know is none.
+    fn known_or_none<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Option<Waits>, decode::Error> {
+        crate::known_or(decoder, context, |decoder| decoder.skip().map(|()| None))
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::option_option, reason = "the signature that the derived decoder wants")]
+    fn absent() -> Option<Option<Waits>> {
+        Some(None)
+    }
+}
+
+/// What a node waits for that is about to leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Leaving {
+    /// Functions of tasks that it runs; the first [`Leaving::LISTED_MAX`] of [`super::Vitals::running`].
+    #[n(0)]
+    pub tasks: Vec<String>,
+    /// Jobs that would be lost with it; the first [`Leaving::LISTED_MAX`] of [`super::Vitals::jobs`].
+    #[n(1)]
+    pub jobs: Vec<JobSummary>,
+    /// It waits no more: what it runs is handed back, and these jobs are lost.
+    #[n(2)]
+    pub gives_up: Option<bool>,
+}
+
+impl Leaving {
+    /// Most tasks and most jobs that are named.
+    pub const LISTED_MAX: usize = 8;
 }
 
 impl JobSummary {
@@ -114,6 +207,9 @@ pub struct Drain {
     /// As [`super::Submit::number`], for `Refused`.
     #[n(0)]
     pub number: u32,
+    /// After this time, in milliseconds, it hands back what it runs, and leaves. Default: as its operator has said.
+    #[n(1)]
+    pub for_ms: Option<u64>,
 }
 
 /// Asks how one step of a job is.

@@ -206,7 +206,7 @@ impl Cluster {
     /// A node asks another one to finish and leave.
     pub fn ask_to_drain(&mut self, id: Id, name: NodeId) -> SubmitId {
         let now = self.at(id);
-        let asked = self.node(id).drain_node(now, name);
+        let asked = self.node(id).drain_node(now, name, None);
         self.drain(id);
         asked
     }

@@ -90,6 +90,11 @@ pub fn module(version: u64, signed_well: bool) -> (SignedManifest, Vec<u8>) {
     (manifest.sign(&key), code)
 }
 
+/// What takes `app` away.
+pub fn tombstone(version: u64) -> SignedManifest {
+    Manifest::tombstone("app", version).expect("within limits").sign(&deploy_key())
+}
+
 /// The messages of a packet, shortened.
 pub(super) fn brief(packet: &[u8]) -> String {
     let texts: Vec<String> = open(packet).1.iter().map(|message| cropped(format!("{message:?}"))).collect();

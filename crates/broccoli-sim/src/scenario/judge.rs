@@ -15,7 +15,7 @@ impl Scenario {
         let start = self.cluster.starts(id);
         let find = |submit| self.by_submit.get(&(id, start, submit)).copied();
         match event {
-            Event::Draining(_) => self.begin_leave(id),
+            Event::Draining(..) => self.begin_leave(id),
             Event::Drained => self.on_drained(id),
             Event::Accepted(submit, job) => {
                 let at = find(submit).expect("only what was submitted is accepted");

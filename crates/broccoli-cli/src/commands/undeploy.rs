@@ -1,0 +1,72 @@
+//! `broccoli undeploy`: takes a module away from all nodes.
+
+use std::time::Duration;
+
+use broccoli_node::abi::builtin::is_builtin;
+use broccoli_node::core::Node;
+use broccoli_node::{DeployKey, Deployment, JobError};
+
+use crate::connect::{Common, Session};
+use crate::exit::Failure;
+use crate::{duration, output};
+
+/// Which module.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UndeployArgs {
+    /// Name of the module: what stands before the dot in `broccoli functions`
+    #[arg(value_name = "MODULE")]
+    name: String,
+    /// How long to wait for the nodes
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "10s")]
+    timeout: Duration,
+}
+
+/// Takes a module away, and says from how many nodes.
+///
+/// # Errors
+/// If there is no such module, or a node does not let go of it.
+pub(crate) async fn run(common: &Common, args: UndeployArgs) -> Result<(), Failure> {
+    let cluster = common.cluster()?;
+    let key = common.deploy_key(&cluster)?;
+    let session = common.open().await?;
+    let done = undeploy(&session, &args, &key).await;
+    session.close().await;
+    output::print(done?)
+}
+
+async fn undeploy(session: &Session, args: &UndeployArgs, key: &DeployKey) -> Result<String, Failure> {
+    let name = &args.name;
+    let wanted = name.clone();
+    let known = session.node.query(move |node: &Node| {
+        let functions = node.functions();
+        functions.get(wanted.as_str()).filter(|(_, functions)| !functions.is_empty()).map(|(version, _)| *version)
+    });
+    let known = known.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    if is_builtin(name) || known == Some(0) {
+        return Err(Failure::usage(format_args!("{name} is built into its nodes: it cannot be taken away")));
+    }
+    if known.is_none() {
+        return Err(Failure::usage(format_args!(
+            "there is no module {name}: `broccoli functions` shows those there are"
+        )));
+    }
+    let deployment = session.node.undeploy(name, key, args.timeout).await.map_err(Failure::usage)?;
+    report(name, &deployment, args.timeout)
+}
+
+fn report(name: &str, deployment: &Deployment, wait: Duration) -> Result<String, Failure> {
+    let Deployment { holders, refused, missing } = deployment;
+    if let Some((node, reason)) = refused.first() {
+        let others = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
+        return Err(Failure::failed(format_args!("{node}{others} keeps {name}: {reason}; is its program older?")));
+    }
+    if holders.is_empty() {
+        let wait = duration::print(wait);
+        return Err(Failure::timed_out(format_args!("no node has heard of it within {wait}; see `broccoli nodes`")));
+    }
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
+        output::note(format_args!("not there yet: {}; the other nodes will pass it on", names.join(", ")));
+    }
+    Ok(format!("undeployed {name} from {}", output::count(holders.len(), "node")))
+}

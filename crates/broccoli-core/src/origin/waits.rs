@@ -1,0 +1,124 @@
+//! Why no task of a job runs, for whoever asks.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use broccoli_proto::NodeId;
+use broccoli_proto::message::{Waits, Want};
+
+use super::jobs::{Job, Phase};
+use super::queue::Need;
+use super::rates::Limit;
+use super::unfit::Code;
+use super::{Around, Origin};
+use crate::canvas::{StepId, pinned_to};
+use crate::shared::Shared;
+
+/// What a task needs and no live node has.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Of its routing; or the module, if those that it allows do not hold that.
+    pub(super) what: Vec<String>,
+    /// No node is there that the routing allows, and this origin knows all that are.
+    pub(super) is_sure: bool,
+}
+
+impl Origin {
+    /// Why none of the tasks of a job runs; none if one does, or all have ended.
+    pub(super) fn waits(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job)) -> Option<Waits> {
+        if job.ended {
+            return None;
+        }
+        let mut ready = None;
+        for (step, task) in job.tasks() {
+            match task.phase {
+                Phase::Leased => return None,
+                Phase::Ready => ready = ready.or(Some(step)),
+                Phase::Unready | Phase::Delayed | Phase::Ended => {}
+            }
+        }
+        if let Some(step) = ready {
+            return self.waits_in_queue(shared, around, job, step);
+        }
+        let at = |step: &u32| job.due(*step).and_then(|due| due.at(&shared.wall));
+        let Some(step) = job.due.keys().min_by_key(|step| (at(step).is_none(), at(step))) else {
+            let ((_, step), _) = self.growth.each_of(number).first()?;
+            return Some(self.without_node(shared, around, job, *step).unwrap_or(Waits::Nodes));
+        };
+        let ms = at(step).map(|at| (at - shared.now).as_millis() as u64);
+        let again = job.task(*step).is_some_and(|task| task.failures > 0);
+        Some(Waits::Until { function: name(job, *step), ms, again })
+    }
+
+    /// Why a task waits that could be started; none as long as this origin may not have heard of all nodes that fit.
+    fn waits_in_queue(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
+        if !self.has_home(shared, around, &want(job, step)) {
+            return self.without_node(shared, around, job, step);
+        }
+        let call = job.plan.call(StepId(step));
+        let choosy = job.demands.contains_key(&step);
+        let limit = call.options.rate.map(|rate| Limit::new(call.name, rate));
+        let need = Need { want: want(job, step), limit, choosy };
+        let function = name(job, step);
+        Some(if self.queue.is_held(&need, shared.now) {
+            Waits::Rate { function }
+        } else if choosy {
+            Waits::Larger { function }
+        } else {
+            Waits::Slots { function, waiting: self.queue.len() as u32 }
+        })
+    }
+
+    /// Whether a live node can run a task, or one whose link has just gone.
+    fn has_home(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> bool {
+        let places = self.places(shared, around, want);
+        places.iter().any(|place| matches!(place.code, Code::Here | Code::Away))
+    }
+
+    /// That no live node can run a task, if that is known.
+    fn without_node(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
+        let want = want(job, step);
+        let is_known = shared.config.watches && self.sees_nodes(shared, around);
+        if !is_known || self.has_home(shared, around, &want) {
+            return None;
+        }
+        let nodes = around.members.count(|_, birth| birth.slots > 0);
+        let missing = self.missing(shared, around, &want).what;
+        Some(Waits::NoNode { function: name(job, step), missing, nodes })
+    }
+
+    /// What no live node has, of what a task needs that none can run.
+    pub(super) fn missing(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Missing {
+        if !self.places(shared, around, want).is_empty() {
+            let module = around.modules.name_of(&want.module);
+            let what = module.map(|module| alloc::vec![format!("the module {module}")]).unwrap_or_default();
+            return Missing { what, is_sure: false };
+        }
+        let nobody_has = |one: &&String| {
+            let alone = Want { module: want.module, on: alloc::vec![(*one).clone()] };
+            self.places(shared, around, &alone).is_empty()
+        };
+        let mut what: Vec<&String> = want.on.iter().filter(nobody_has).collect();
+        if what.is_empty() {
+            // Each of it somebody has, but nobody all of it.
+            what = want.on.iter().collect();
+        }
+        let is_sure = shared.config.watches && self.sees_nodes(shared, around);
+        Missing { what: what.into_iter().map(plain).collect(), is_sure }
+    }
+}
+
+fn want(job: &Job, step: u32) -> Want {
+    Want { module: job.module_of(step), on: job.plan.call(StepId(step)).options.on.clone() }
+}
+
+fn name(job: &Job, step: u32) -> String {
+    job.plan.call(StepId(step)).name.into()
+}
+
+/// A part of a routing as people write it.
+fn plain(one: &String) -> String {
+    let pinned = pinned_to(core::slice::from_ref(one)).and_then(|node| node.parse::<NodeId>().ok());
+    pinned.map_or_else(|| one.clone(), |node| node.to_string())
+}

@@ -1,0 +1,155 @@
+//! Why jobs wait, what they have come to, and what is told of failures that are tried again.
+
+use broccoli_core::{Event, Instant};
+use broccoli_proto::message::{JobNews, JobState, JobSummary, Waits};
+use broccoli_proto::options::Rate;
+use broccoli_proto::{Canvas, Cause, Options};
+
+use crate::cluster::{Cluster, Spec};
+use crate::{add, attach, one, sleep};
+
+/// A client, an origin, and a worker with a label.
+fn cluster(seed: u64) -> Cluster {
+    let specs = vec![Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 1).label("room=kitchen")];
+    let mut c = Cluster::started(seed, specs);
+    attach(&mut c, 0);
+    c.run_for(1_000);
+    c
+}
+
+/// The jobs of the origin, as the client is told.
+fn jobs(c: &mut Cluster) -> Vec<JobSummary> {
+    let (now, origin) = (Instant(c.now_us), c.name(1));
+    let before = c.timed_events(0).len();
+    c.node(0).ask_jobs(now, origin, None, 100);
+    c.flush(0);
+    let listed = |c: &Cluster| {
+        c.timed_events(0)[before..].iter().find_map(|(_, event)| match event {
+            Event::Jobs(_, jobs) => Some(jobs.jobs.clone()),
+            _ => None,
+        })
+    };
+    assert!(c.run_until(1_000, |c| listed(c).is_some()), "the origin answers");
+    listed(c).expect("just looked")
+}
+
+fn last_waits(c: &mut Cluster) -> Option<Waits> {
+    jobs(c).pop().expect("a job").waits
+}
+
+fn with(mut canvas: Canvas, options: Options) -> Canvas {
+    canvas.options = options;
+    canvas
+}
+
+fn on(labels: &[&str]) -> Options {
+    Options { on: labels.iter().map(|label| (*label).to_owned()).collect(), ..Options::default() }
+}
+
+#[test]
+fn a_job_says_which_part_of_its_routing_nobody_has() {
+    let mut c = cluster(400);
+    let no_node = |missing: &[&str]| {
+        let missing = missing.iter().map(|one| (*one).to_owned()).collect();
+        Some(Waits::NoNode { function: "tasks.add".into(), missing, nodes: 1 })
+    };
+    for (wanted, missing) in [
+        (&["room=kitchn"][..], &["room=kitchn"][..]),
+        (&["room=kitchen", "led"], &["led"]),
+        (&["w1", "origin"], &["origin"]),
+    ] {
+        c.submit_remote(0, &with(add(1, 2), on(wanted)));
+        c.run_for(50);
+        assert_eq!(last_waits(&mut c), no_node(missing));
+    }
+    c.add(Spec::worker("w2", 1).label("room=hall"));
+    c.run_for(1_000);
+    let both = ["room=kitchen", "room=hall"];
+    c.submit_remote(0, &with(add(1, 2), on(&both)));
+    c.run_for(50);
+    let Some(Waits::NoNode { missing, nodes, .. }) = last_waits(&mut c) else { panic!("no node has both") };
+    assert_eq!((missing, nodes), (both.map(String::from).to_vec(), 2));
+}
+
+#[test]
+fn a_job_says_that_it_waits_for_a_slot_a_rate_or_a_time() {
+    let mut c = cluster(401);
+    let running = c.submit_remote(0, &sleep(5_000));
+    c.run_for(100);
+    assert_eq!(last_waits(&mut c), None, "it runs");
+    for _ in 0..20 {
+        c.submit_remote(0, &sleep(1));
+    }
+    c.run_for(50);
+    let Some(Waits::Slots { function, waiting }) = last_waits(&mut c) else { panic!("the worker is busy") };
+    assert!(function == "tasks.sleep" && waiting > 0, "{function} {waiting}");
+    c.submit_remote(0, &with(add(1, 2), Options { countdown_ms: Some(60_000), ..Options::default() }));
+    c.run_for(50);
+    let Some(Waits::Until { ms: Some(ms), again: false, .. }) = last_waits(&mut c) else {
+        panic!("it has a countdown")
+    };
+    assert!((59_000..=60_000).contains(&ms), "{ms}");
+    c.revoke(0, running);
+    c.run_for(2_000);
+    let rate: Rate = Rate { tasks: 1, per_ms: 60_000 };
+    let limited = || with(add(1, 2), Options { rate: Some(rate), ..Options::default() });
+    let first = c.submit_remote(0, &limited());
+    assert!(c.wait(0, first, 5_000).is_ok());
+    c.submit_remote(0, &limited());
+    c.run_for(500);
+    assert_eq!(last_waits(&mut c), Some(Waits::Rate { function: "tasks.add".into() }));
+}
+
+#[test]
+fn retries_are_told_with_their_error_and_when() {
+    let mut c = cluster(402);
+    let options = Options { retries: Some(2), backoff_ms: Some(2_000), jitter: Some(false), ..Options::default() };
+    let job = c.submit_remote(0, &with(one("first_fails", 10), options));
+    c.run_for(500);
+    let Some(Waits::Until { again: true, ms: Some(ms), .. }) = last_waits(&mut c) else { panic!("it has failed once") };
+    assert!((1_000..=2_000).contains(&ms), "{ms}");
+    assert!(c.wait(0, job, 10_000).is_ok());
+    let told: Vec<_> = c.news(0, job).filter(|news| matches!(news, JobNews::Retried { .. })).cloned().collect();
+    let [JobNews::Retried { error, again_ms }] = &told[..] else { panic!("told once, not {told:?}") };
+    assert_eq!((error.text.as_str(), error.function.as_str(), *again_ms), ("first", "tasks.first_fails", 2_000));
+    assert_eq!(error.node.map(|node| node.to_string()).as_deref(), Some("w1"));
+}
+
+#[test]
+fn of_many_retries_few_are_told() {
+    let mut c = cluster(403);
+    let options = || Options { retries: Some(50), ..Options::default() };
+    let job = c.submit_remote(0, &Canvas::group((0..20).map(|n| with(one("flaky", 20 + n), options())).collect()));
+    c.wait(0, job, 60_000).expect("in the end each succeeds");
+    let (told, runs) = (c.news(0, job).filter(|news| matches!(news, JobNews::Retried { .. })).count(), c.runs.len());
+    assert!(told >= 1 && told * 10 < runs, "{told} of {runs}");
+}
+
+#[test]
+fn a_deadline_tells_the_last_error() {
+    let mut c = cluster(404);
+    let options = Options { retries: Some(9), backoff_ms: Some(60_000), jitter: Some(false), ..Options::default() };
+    let mut canvas = Canvas::group(vec![with(one("first_fails", 10), options)]);
+    canvas.options.deadline_ms = Some(1_500);
+    let job = c.submit_remote(0, &canvas);
+    let error = c.wait(0, job, 10_000).expect_err("late");
+    assert_eq!(error.cause, Cause::TimedOut);
+    assert_eq!(error.text, "the job took longer than its deadline of 1500 ms; its last error was: first");
+}
+
+#[test]
+fn done_counts_what_has_ended_by_itself() {
+    let mut c = cluster(405);
+    let job = c.submit_remote(0, &with(Canvas::group((0..100).map(|n| add(n, n)).collect()), on(&["led"])));
+    c.run_for(100);
+    c.revoke(0, job);
+    assert!(c.wait(0, job, 5_000).is_err());
+    let part = c.submit_remote(0, &Canvas::group((0..5).map(|n| sleep(1_000 + n)).collect()));
+    c.run_for(2_500);
+    c.revoke(0, part);
+    assert!(c.wait(0, part, 5_000).is_err());
+    let all = c.submit_remote(0, &Canvas::group((0..5).map(|n| add(n, n)).collect()));
+    assert!(c.wait(0, all, 5_000).is_ok());
+    let counts: Vec<_> = jobs(&mut c).into_iter().map(|job| (job.state, job.done, job.total)).collect();
+    assert_eq!(counts, [(JobState::Revoked, 0, 100), (JobState::Revoked, 2, 5), (JobState::Succeeded, 5, 5)]);
+}
