@@ -221,6 +221,9 @@ pub enum Event {
     Job(SubmitId, JobNews),
     /// A node has no room for a submitted canvas; the client goes on asking. Told once.
     QueueFull(SubmitId, NodeId),
+    /// A node cannot write its journal, with the reason, and no other that keeps one takes a submitted canvas; the
+    /// client goes on asking. Told once.
+    CannotStore(SubmitId, NodeId, String),
     /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
     /// client goes on asking. Told once for each silence.
     NoAnswer(SubmitId, NodeId),
@@ -257,6 +260,13 @@ pub enum Event {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
+    /// A node does not wait for another one any more: see [`crate::Node::ask_to_forget`].
+    Forgotten {
+        /// Who says so.
+        by: NodeId,
+        /// Who is forgotten.
+        node: NodeId,
+    },
     /// A node said which others it knows: see [`crate::Node::ask_members`].
     Members(NodeId, MemberList),
 }

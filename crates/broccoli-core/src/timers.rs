@@ -35,6 +35,8 @@ pub(crate) enum Timer {
     Adopt,
     /// Origin: write what has changed.
     Journal,
+    /// Origin: look after claims of keys.
+    Keys,
     /// Worker: confirm or renew what is held for this origin.
     Renew(NodeId),
     /// Worker: send results again to this origin.

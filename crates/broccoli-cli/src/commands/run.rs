@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use broccoli_node::core::{Member, Node};
 use broccoli_node::proto::Canvas;
-use broccoli_node::proto::message::Refusal;
 use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
 use broccoli_node::{JobError, JobUpdate, SubmitOptions, json};
 use serde_json::json;
@@ -37,6 +36,9 @@ pub(crate) struct RunArgs {
     /// A name for this job, 1 to 128 bytes: run again with the same key, it is the same job
     #[arg(long, value_name = "KEY", value_parser = key)]
     key: Option<String>,
+    /// With --key: if the job with this key has failed or was revoked, run it again as a new one
+    #[arg(long, requires = "key")]
+    again: bool,
     /// With --detach, for machines: {"id"}
     #[arg(long, requires = "detach")]
     json: bool,
@@ -65,6 +67,7 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
 async fn submit(common: &Common, program: Program, args: RunArgs) -> Result<(), Failure> {
     let mut session = common.open().await?;
     let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
+    let options = if args.again { options.again() } else { options };
     let done = if args.detach {
         interruptible(detach(&session, program.canvas, options.detached(), args.json)).await
     } else {
@@ -81,9 +84,9 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
     let id = loop {
         match job.next().await {
             Some(JobUpdate::Accepted(id)) => break id,
-            Some(JobUpdate::Refused(Refusal::BadCanvas(why))) => return Err(Failure::usage(why)),
-            Some(JobUpdate::Refused(refusal)) => return Err(Failure::failed(JobError::Refused(refusal))),
+            Some(JobUpdate::Refused(refusal)) => return Err(jobs::refused(refusal)),
             Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
+            Some(JobUpdate::CannotStore(node, why)) => output::note(jobs::cannot_store(node, &why)),
             Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
             None => return Err(Failure::failed(JobError::Stopped)),
         }

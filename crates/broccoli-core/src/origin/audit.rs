@@ -58,6 +58,7 @@ impl Origin {
         let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
         see("leases", leases, grown_max(limits) as usize);
         see("refusals of modules", self.refusals.len(), limits.nodes_max);
+        self.claims.sizes(limits, see);
         let (each, pinned) = self.growth.sizes();
         see("tasks for each node", each, grown_max(limits) as usize);
         see("runs on each node", pinned, 2 * grown_max(limits) as usize);
@@ -89,6 +90,7 @@ impl Origin {
     pub(crate) fn validate(&self, shared: &Shared) {
         self.journal.validate();
         self.archive.validate();
+        self.claims.validate(shared);
         self.growth.validate(shared, &self.jobs);
         assert!(self.early.values().all(|early| early.len() <= EARLY_MAX), "early news are bounded");
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
@@ -135,6 +137,7 @@ impl Origin {
     pub(crate) fn validate_idle(&self) {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
+        assert!(self.claims.is_idle(), "no key is claimed");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
     }
 }

@@ -90,7 +90,8 @@ impl Origin {
         over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
         queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
         (recovery.jobs, recovery.results) = (queued.len(), over.len());
-        let Reader { node: NodeRecord { boots, clock_ahead_ms, .. }, last, .. } = reader;
+        let Reader { node, last, .. } = reader;
+        let (boots, clock_ahead_ms) = (node.boots, node.clock_ahead_ms);
         shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
@@ -107,7 +108,9 @@ impl Origin {
             effects = self.follow(shared, number, effects);
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        self.journal.begin(boots + 1, shared.wall.ahead_ms());
+        let keepers = node.keepers();
+        self.journal.begin(boots + 1, shared.wall.ahead_ms(), &keepers);
+        self.recover_keepers(keepers);
         if self.adopting {
             shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
         }
@@ -189,7 +192,7 @@ struct Reader {
 
 impl Reader {
     fn new(limits: Limits) -> Reader {
-        let node = NodeRecord { version: VERSION, boots: 0, clock_ahead_ms: None };
+        let node = NodeRecord { version: VERSION, boots: 0, ..NodeRecord::default() };
         Reader { node, last: None, limits, known: LiteMap::new_vec(), effects: Effects::default() }
     }
 
@@ -283,7 +286,7 @@ mod tests {
     #[test]
     fn records_of_every_version_but_a_later_one_are_read() {
         let read = |version| {
-            let record = Record::Node(NodeRecord { version, boots: 3, clock_ahead_ms: None }).encode();
+            let record = Record::Node(NodeRecord { version, boots: 3, ..NodeRecord::default() }).encode();
             node_of(&mut core::iter::once((RecordKey { job: 0, number: 0 }, record.to_vec())))
         };
         for version in 0..=VERSION {
