@@ -210,7 +210,8 @@ impl Node {
         let id = self.next_submit();
         let around = Around { modules: &self.modules, members: &self.members };
         let client = origin::Client::Local(id);
-        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
+        let request =
+            Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
         self.origin.accept(&mut self.shared, job, Submitted::Local(id));
         Ok(id)
@@ -224,7 +225,8 @@ impl Node {
         self.shared.now = now;
         let around = Around { modules: &self.modules, members: &self.members };
         let client = origin::Client::Detached;
-        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
+        let request =
+            Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
         self.origin.accept(&mut self.shared, job, Submitted::ByTask);
         Ok(job)

@@ -716,7 +716,10 @@ impl Driver {
     }
 
     fn update(&mut self, submit: SubmitId, update: JobUpdate) {
-        let over = matches!(update, JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown | JobNews::GoesOn));
+        let over = matches!(
+            update,
+            JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown | JobNews::GoesOn)
+        );
         let Some(updates) = self.jobs.get(&submit) else { return };
         let _ = updates.send(update);
         if over {

@@ -153,10 +153,7 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_)
-                | JobUpdate::QueueFull(_)
-                | JobUpdate::CannotStore(..)
-                | JobUpdate::News(_) => {}
+                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::CannotStore(..) | JobUpdate::News(_) => {}
             }
         }
     }
@@ -300,10 +297,9 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_)
-                | JobUpdate::QueueFull(_)
-                | JobUpdate::CannotStore(..)
-                | JobUpdate::News(_) => continue,
+                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::CannotStore(..) | JobUpdate::News(_) => {
+                    continue;
+                }
             };
             return Ok(status);
         }

@@ -153,7 +153,10 @@ fn presence() -> Vec<(&'static str, Message)> {
         ("birth.small", Message::Birth(small)),
         ("death.will", Message::Death(Death { connection: 1, leaving: false, holds_no_key: None })),
         ("death.goodbye", Message::Death(Death { connection: 1, leaving: true, holds_no_key: None })),
-        ("death.goodbye-without-keys", Message::Death(Death { connection: 1, leaving: true, holds_no_key: Some(true) })),
+        (
+            "death.goodbye-without-keys",
+            Message::Death(Death { connection: 1, leaving: true, holds_no_key: Some(true) }),
+        ),
         ("claim", Message::Claim(Claim { nonce: NONCE, age_ms: 60_000 })),
         ("claimed", Message::Claimed(Claimed { nonce: NONCE })),
         ("members-request", Message::MembersRequest(MembersRequest { after: Some(node("pi-1")), max: 64 })),
@@ -267,7 +270,14 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("hello", Message::Hello),
         (
             "submit",
-            Message::Submit(Submit { number: 1, canvas: canvas.clone(), key: None, detached: None, blob: None, again: None }),
+            Message::Submit(Submit {
+                number: 1,
+                canvas: canvas.clone(),
+                key: None,
+                detached: None,
+                blob: None,
+                again: None,
+            }),
         ),
         ("submit.detached", Message::Submit(detached)),
         ("submit.again", Message::Submit(again)),

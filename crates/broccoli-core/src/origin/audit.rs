@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use broccoli_proto::NodeId;
 use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
@@ -44,6 +45,10 @@ impl Origin {
     pub(crate) fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
         self.jobs.iter().for_each(|(number, job)| see(*number, job.plan.result()));
         self.archive.iter().for_each(|(number, ended)| see(number, Some(ended.outcome.as_ref())));
+    }
+
+    pub(crate) fn audit_has_met(&self, node: NodeId) -> bool {
+        self.claims.has_met(node)
     }
 
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {

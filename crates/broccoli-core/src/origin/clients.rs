@@ -130,7 +130,14 @@ impl Origin {
         let waits = submit.detached != Some(true);
         let client = if waits { Client::Remote(submitter.node) } else { Client::Detached };
         let encoded = submit.canvas.clone();
-        let request = Request { canvas: &canvas, encoded, client, submitter: Some(submitter), key, again: submit.again == Some(true) };
+        let request = Request {
+            canvas: &canvas,
+            encoded,
+            client,
+            submitter: Some(submitter),
+            key,
+            again: submit.again == Some(true),
+        };
         self.submit(shared, around, request).map_err(Refusal::from)
     }
 

@@ -19,10 +19,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
 use broccoli_proto::module::hash;
 use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
-use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::{JobId, NodeId};
 use litemap::LiteMap;
 
@@ -355,6 +355,10 @@ impl Keys {
         assert_eq!(!self.claims.is_empty(), shared.timers.is_set(Timer::Keys), "claims are looked after");
         assert!(self.claims.values().all(|claim| !claim.waiting.is_empty()), "somebody waits for each claim");
         assert!(self.keepers.known.is_disjoint(&self.keepers.forgotten), "a keeper is forgotten or not");
+    }
+
+    pub(super) fn has_met(&self, node: NodeId) -> bool {
+        self.keepers.known.contains(&node) || self.keepers.forgotten.contains(&node)
     }
 
     pub(super) fn is_idle(&self) -> bool {

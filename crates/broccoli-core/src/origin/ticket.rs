@@ -44,7 +44,16 @@ pub(super) struct Ticket {
 impl Ticket {
     /// Of a job that the journal does not have yet.
     pub(super) fn new(client: Client, about: About) -> Ticket {
-        Ticket { client, about, watchers: Vec::new(), accepted_in: 0, ended_in: 0, records: 0, detached: false, seen: false }
+        Ticket {
+            client,
+            about,
+            watchers: Vec::new(),
+            accepted_in: 0,
+            ended_in: 0,
+            records: 0,
+            detached: false,
+            seen: false,
+        }
     }
 
     /// Notes that a node wants to hear of the job.

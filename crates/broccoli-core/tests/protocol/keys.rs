@@ -145,7 +145,8 @@ fn a_node_that_joined_later_and_was_started_again_still_knows_who_may_hold_a_key
         c.node(0).ask_to_forget(now, of, name);
     }
     c.flush(0);
-    let forgotten = |c: &Cluster| c.events(0).filter(|e| matches!(e, Event::Forgotten { node, .. } if *node == name)).count();
+    let forgotten =
+        |c: &Cluster| c.events(0).filter(|e| matches!(e, Event::Forgotten { node, .. } if *node == name)).count();
     assert!(c.run_until(5_000, |c| forgotten(c) == 2));
     accepted(submit(&mut c, 1, &sleep(1), "another"));
     // That is remembered, too.
