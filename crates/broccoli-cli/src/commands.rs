@@ -8,6 +8,7 @@ pub(crate) mod deploy;
 pub(crate) mod drain;
 #[cfg(feature = "flash")]
 pub(crate) mod flash;
+pub(crate) mod forget;
 pub(crate) mod functions;
 pub(crate) mod init;
 pub(crate) mod jobs;

@@ -511,6 +511,7 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::NoOrigin => output::note("[no node has answered yet]"),
         NodeEvent::NameTaken => output::note("[name taken]"),
         NodeEvent::Modules => output::note("[modules changed]"),
+        NodeEvent::Forgotten { by, node } => output::note(format_args!("[forgotten] {node} at {by}")),
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Pending = 5,
     /// The node that is to hold it knows no such job.
     Unknown = 6,
+    /// A node that may hold a job with the key is not there: nothing was submitted.
+    Unsure = 7,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
@@ -79,6 +81,11 @@ impl Failure {
     /// Exit code 6.
     pub(crate) fn unknown(message: impl Display) -> Failure {
         Failure::new(Exit::Unknown, message)
+    }
+
+    /// Exit code 7.
+    pub(crate) fn unsure(message: impl Display) -> Failure {
+        Failure::new(Exit::Unsure, message)
     }
 
     /// Exit code 130.

@@ -156,6 +156,21 @@ pub(crate) fn failure(error: JobError) -> Failure {
     }
 }
 
+/// Why a canvas was refused, and how to exit then.
+pub(crate) fn refused(refusal: Refusal) -> Failure {
+    let exit: fn(JobError) -> Failure = match refusal {
+        Refusal::BadCanvas(_) => Failure::usage,
+        Refusal::Unsure(_) => Failure::unsure,
+        _ => Failure::failed,
+    };
+    exit(JobError::Refused(refusal))
+}
+
+/// What is said when no node can write its journal.
+pub(crate) fn cannot_store(node: NodeId, why: &str) -> String {
+    format!("{node} cannot write its journal: {why}; waiting until it, or another node that keeps one, can")
+}
+
 /// Checks that the node which holds a job is there, so that nobody waits for nothing.
 ///
 /// # Errors
@@ -202,11 +217,10 @@ fn out_of_time(job: &JobHandle, limit: Duration) -> Failure {
 async fn cancel(job: &mut JobHandle) -> Failure {
     let end = Instant::now() + CANCEL_MAX;
     job.revoke().await;
-    let ended = timeout_at(end, job.result()).await.is_ok();
-    Failure::interrupted(if ended {
-        "interrupted: the job is cancelled"
-    } else {
-        "interrupted: the job is told to end, but no node has confirmed it"
+    Failure::interrupted(match timeout_at(end, job.result()).await {
+        Ok(Err(JobError::LeftToOthers)) => "interrupted: others wait for the job, so it goes on",
+        Ok(_) => "interrupted: the job is cancelled",
+        Err(_) => "interrupted: the job is told to end, but no node has confirmed it",
     })
 }
 
@@ -246,11 +260,11 @@ impl View {
                 self.note(format!("no answer from {node} for 5 s: asking again"));
                 None
             }
-            Some(JobUpdate::Refused(refusal)) => {
-                let is_misuse = matches!(refusal, Refusal::BadCanvas(_));
-                let error = JobError::Refused(refusal);
-                Some(Err(if is_misuse { Failure::usage(error) } else { Failure::failed(error) }))
+            Some(JobUpdate::CannotStore(node, why)) => {
+                self.note(cannot_store(node, &why));
+                None
             }
+            Some(JobUpdate::Refused(refusal)) => Some(Err(refused(refusal))),
             None => Some(Err(Failure::failed(JobError::Stopped))),
         }
     }
@@ -275,6 +289,8 @@ impl View {
                 self.note(format!("{error}: it is tried again {again}"));
             }
             JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
+            // Only after an interrupt, when nobody looks any more.
+            JobNews::GoesOn => {}
             JobNews::Unknown => {
                 return Some(Err(match self.asked {
                     Some(job) => Failure::unknown(JobError::Unknown(job)),

@@ -29,16 +29,16 @@ use clap_complete::CompleteEnv;
 #[cfg(feature = "flash")]
 use crate::commands::flash;
 use crate::commands::{
-    build, call, completions, demo, deploy, drain, functions, init, jobs as listing, new, node, nodes, result, retry,
-    revoke, run, token, undeploy, up, wordcount,
+    build, call, completions, demo, deploy, drain, forget, functions, init, jobs as listing, new, node, nodes, result,
+    retry, revoke, run, token, undeploy, up, wordcount,
 };
 use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 the job failed, 2 wrong use (found before anything runs), 3 cannot reach the
-cluster, 4 timed out, 5 the job has not ended, 6 unknown job, 130 interrupted. `up` and `node` end with 0 when
-they are asked to leave.";
+cluster, 4 timed out, 5 the job has not ended, 6 unknown job, 7 a node that may hold a job with the key is not
+there, 130 interrupted. `up` and `node` end with 0 when they are asked to leave.";
 
 /// A distributed task queue for clusters of small computers.
 #[derive(Parser)]
@@ -72,6 +72,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Have a node finish what it does, and leave
     Drain(drain::DrainArgs),
+    /// Say that a node will not come back, so that keys do not wait for it
+    Forget(forget::ForgetArgs),
     /// Show the functions that can be called
     Functions(functions::FunctionsArgs),
     /// Write a crate for functions of your own
@@ -126,6 +128,7 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Revoke(args) => in_runtime(interruptible(revoke::run(common, args))),
         Command::Retry(args) => in_runtime(interruptible(retry::run(common, args))),
         Command::Drain(args) => in_runtime(interruptible(drain::run(common, args))),
+        Command::Forget(args) => in_runtime(interruptible(forget::run(common, args))),
         Command::Nodes(args) => in_runtime(interruptible(nodes::run(common, args))),
         Command::Functions(args) => in_runtime(interruptible(functions::run(common, args))),
         Command::New(args) => new::run(args),

@@ -218,6 +218,83 @@ on_both_servers! {
         assert_eq!(empty.code, Some(2));
         assert!(empty.stderr.contains("a key has 1 to 128 bytes"), "{}", empty.stderr);
     }
+
+    async fn a_key_stays_with_its_job_while_nodes_join_stall_and_die(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let second = cluster.node("pi-2", &["--slots", "1", "--data", "data-2"]).await;
+        let submit = |key: String, again: bool| {
+            let mut args = vec!["run", "--detach", "--key", key.as_str()];
+            args.extend(again.then_some("--again"));
+            args.push("fail.s('no bread')");
+            finish(cluster.command(&args))
+        };
+        let keys: Vec<String> = (0..6).map(|number| format!("key {number}")).collect();
+        let mut ids = Vec::new();
+        for key in &keys {
+            ids.push(submit(key.clone(), false).await.ok());
+        }
+        // A third one joins.
+        let third = cluster.node("pi-3", &["--slots", "1", "--data", "data-3"]).await;
+        for (key, id) in keys.iter().zip(&ids) {
+            assert_eq!(submit(key.clone(), false).await.ok(), *id);
+        }
+        // Its job has failed, and somebody says that it may run again.
+        let again = submit(keys[0].clone(), true).await.ok();
+        assert_ne!(again, ids[0]);
+        assert_eq!(submit(keys[0].clone(), false).await.ok(), again);
+        ids[0] = again;
+
+        // The holder stands still for three seconds: the same job, or nobody is sure.
+        let unsure = "error: cannot be sure: pi-2, which may hold a job with this key, is not there; start it, or if it \
+                      will not come back, `broccoli forget pi-2`, and submit again\n";
+        second.signal("STOP").await;
+        let resumes = async {
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            second.signal("CONT").await;
+        };
+        let asks = async {
+            let mut ended = Vec::new();
+            for key in &keys[..3] {
+                ended.push(submit(key.clone(), false).await);
+            }
+            ended
+        };
+        let ((), ended) = tokio::join!(resumes, asks);
+        for (ended, id) in ended.into_iter().zip(&ids) {
+            let is_same = (ended.code, &ended.stdout) == (Some(0), id);
+            assert!(is_same || (ended.code, ended.stderr.as_str()) == (Some(7), unsure), "{ended:?}, not {id}");
+        }
+
+        // It is killed.
+        second.kill().await;
+        for (key, id) in keys.iter().zip(&ids) {
+            if id.starts_with("pi-2/") {
+                submit(key.clone(), false).await.fails(7, unsure);
+            } else {
+                assert_eq!(submit(key.clone(), false).await.ok(), *id);
+            }
+        }
+        submit("new".into(), false).await.fails(7, unsure);
+        assert_eq!(cluster.run(&["forget", "pi-2"]).await.ok(), "pi-2 is forgotten\n");
+        submit("new".into(), false).await.ok();
+        let there = "error: pi-3 is there: forget it when it is gone for good, as after `broccoli drain pi-3`\n";
+        cluster.run(&["forget", "pi-3"]).await.fails(2, there);
+        drop(third);
+    }
+
+    async fn an_interrupt_ends_no_job_that_somebody_else_waits_for(cluster: Cluster) {
+        let cluster = cluster.with_examples().await;
+        let run = ["-v", "run", "--key", "shared", "sleep_ms.s(3000, 7)"];
+        let mut first = Process::start(&mut cluster.command(&run));
+        first.note("[accepted]").await;
+        let mut second = Process::start(&mut cluster.command(&run));
+        second.note("[accepted]").await;
+        first.signal("INT").await;
+        let ended = first.end().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
+        assert!(ended.stderr.ends_with("error: interrupted: others wait for the job, so it goes on\n"), "{}", ended.stderr);
+        assert_eq!(second.end().await.stdout, "7\n");
+    }
 }
 
 #[tokio::test]

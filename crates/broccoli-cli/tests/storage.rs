@@ -115,6 +115,28 @@ async fn a_second_signal_ends_a_node_that_cannot_write_at_once() {
 }
 
 #[tokio::test]
+async fn another_node_takes_what_one_with_a_full_disk_cannot() {
+    let cluster = Bare::new().await;
+    let _stalled = cluster.stalled().await;
+    // Nobody else is there: whoever submits waits, and says why.
+    let mut waits = Process::start(&mut cluster.command(&["run", "add.s(1, 2)"]));
+    let note = waits.note("pi-1 cannot write its journal").await;
+    let why = format!("{FILE_LIMIT}; waiting until it, or another node that keeps one, can");
+    assert_eq!(note, format!("pi-1 cannot write its journal: {why}"));
+    let args = ["node", "--name", "pi-2", "--slots", "1", "--data", "data-2"];
+    let mut other = Process::start(&mut cluster.command(&args));
+    other.line("ready  pi-2").await;
+    let ended = waits.end().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "3\n"), "{}", ended.stderr);
+    for number in 0..20 {
+        let key = format!("key {number}");
+        let args = ["run", "add.s(1, 2)", "--key", key.as_str()];
+        let args = if number % 2 == 0 { &args[..2] } else { &args };
+        assert_eq!(support::finish(cluster.command(args)).await.ok(), "3\n");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_of_file_sizes_is_named_and_kills_nobody() {
     let cluster = Bare::new().await;
     let ended = Process::start(&mut cluster.node_command(Some(1))).end().await;

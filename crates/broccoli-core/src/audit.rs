@@ -105,6 +105,11 @@ impl Node {
         self.shared().sessions.audit_challenge()
     }
 
+    /// Whether this origin has heard of another one, there or not, that may hold the job of a key.
+    pub fn audit_has_met(&self, node: NodeId) -> bool {
+        self.origin().audit_has_met(node)
+    }
+
     /// How full each collection is that strangers can fill.
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = Vec::new();

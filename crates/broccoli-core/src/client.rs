@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nothing that it was asked for is given up but by an answer: a full origin is asked again after a
-//! pause, one that leaves is replaced, one that is silent is told of and asked again.
+//! pause, one that leaves or cannot write is replaced, one that is silent is told of and asked again.
 
 mod origins;
 mod pace;
@@ -24,7 +24,7 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
-use self::origins::{choose, choose_by_key, choose_leaving, rank};
+use self::origins::{choose, choose_by_key, choose_leaving, is_durable, rank};
 use self::pace::Pace;
 use crate::blobs::{self, Holder, Want};
 use crate::io::{Event, SubmitId};
@@ -55,6 +55,10 @@ const NO_ORIGIN: Duration = ms(2_000);
 const ENDED_MAX: usize = 256;
 /// A node that has come may be one of many: the choice waits this long for the others.
 const BIRTHS: Duration = ms(2);
+/// A submit that was sent from one origin to another so often takes its time.
+const HOPS_MAX: u32 = 3;
+/// Origins that could not write, of which it is remembered.
+const STALLED_MAX: usize = 16;
 
 /// A canvas for an origin.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct Submission {
     pub canvas: Cbor,
     /// Submits with one key give one job, however often they are made.
     pub key: Option<String>,
+    /// The key may stand for a new job if the one before has failed or was revoked.
+    pub again: bool,
     /// The job goes on without its client, and its result is kept for who asks.
     pub detached: bool,
 }
@@ -110,6 +116,11 @@ struct Request {
     told_silent: bool,
     told_full: bool,
     told_leaving: bool,
+    told_stalled: bool,
+    /// Origins that could not write their journals since the last pause.
+    stalled: Vec<NodeId>,
+    /// How often one origin has named another for its key.
+    hops: u32,
 }
 
 #[derive(Debug)]
@@ -135,7 +146,15 @@ impl Request {
             told_silent: false,
             told_full: false,
             told_leaving: false,
+            told_stalled: false,
+            stalled: Vec::new(),
+            hops: 0,
         }
+    }
+
+    /// Whether others may wait for the same job, so that it does not end with this request.
+    fn is_shared(&self) -> bool {
+        matches!(&self.wish, Wish::Submit(Submission { key: Some(_), .. }))
     }
 
     /// Whether it has to be accepted before anything else happens.
@@ -425,7 +444,7 @@ impl Client {
         if request.tries >= SUBMITS_MAX
             && let Some(mute) = request.to.take()
         {
-            // Gone without a word. If it had accepted the canvas after all, tasks run twice.
+            // Gone without a word. If it had accepted the canvas after all, tasks run twice; with a key, they do not.
             (request.not, request.tries, request.may_be_there) = (Some(mute), 0, false);
             self.move_home(shared, members, mute);
         }
@@ -449,9 +468,10 @@ impl Client {
         request.tries += 1;
         let number = request.number;
         let message = match &request.wish {
-            Wish::Submit(Submission { canvas, key, detached }) => {
-                let (canvas, key, detached) = (canvas.clone(), key.clone(), detached.then_some(true));
-                Message::Submit(Submit { number, canvas, key, detached, blob: None })
+            Wish::Submit(Submission { canvas, key, again, detached }) => {
+                let (canvas, key) = (canvas.clone(), key.clone());
+                let (detached, again) = (detached.then_some(true), again.then_some(true));
+                Message::Submit(Submit { number, canvas, key, detached, blob: None, again })
             }
             Wish::Retry(job) => Message::Retry(Retry { number, job: *job }),
             Wish::Follow | Wish::Drain(..) => return None,
@@ -463,6 +483,14 @@ impl Client {
     /// Asks after a job, and ends it if that is wanted.
     fn ask_after(&mut self, shared: &mut Shared, id: u32, job: JobId) -> Option<Duration> {
         let query = self.query();
+        let wanted = |other: u32| other != id && self.requests.get(&other).is_some_and(|other| !other.revoked);
+        let others = self.by_job.range((job, 0)..=(job, u32::MAX)).any(|(_, other)| wanted(*other));
+        let mine = self.requests.get(&id)?.is_shared();
+        if mine && others && self.requests.get(&id)?.revoked {
+            self.remove(shared, id);
+            shared.event(Event::Job(SubmitId(id), JobNews::GoesOn));
+            return None;
+        }
         let request = self.requests.get_mut(&id)?;
         let mut again = match request.wish {
             Wish::Submit(Submission { detached: false, .. }) => query,
@@ -471,7 +499,11 @@ impl Client {
         request.tries += 1;
         if request.revoked {
             again = AGAIN;
-            shared.outbox.send(job.origin, Message::Revoke(Revoke { job }));
+            shared.outbox.send(job.origin, Message::Revoke(Revoke { job, mine: mine.then_some(true) }));
+            if mine {
+                // The answer tells what has come of it; who asks after the job waits for it.
+                return Some(again);
+            }
         }
         // After the revoke, so that the answer tells what has come of it.
         shared.outbox.send(job.origin, Message::JobQuery(job));
@@ -566,15 +598,17 @@ impl Client {
         }
         match refused.reason {
             Refusal::QueueFull => {
-                self.numbers.remove(&refused.number);
                 if !core::mem::replace(&mut request.told_full, true) {
                     shared.event(Event::QueueFull(SubmitId(id), from));
                 }
-                (request.to, request.number) = (None, 0);
-                shared.timers.cancel(Timer::Submit(id));
-                self.waiting.push_back(id);
-                self.pace.on_full(shared.now, &mut shared.rng);
-                self.admit(shared);
+                self.pause(shared, id);
+            }
+            Refusal::Storage(reason) if is_submit => self.on_stalled(shared, members, id, from, reason),
+            Refusal::Elsewhere(node) if is_submit => {
+                request.hops += 1;
+                let pause = if request.hops > HOPS_MAX { AGAIN } else { Duration::ZERO };
+                (request.to, request.not, request.tries, request.may_be_there) = (Some(node), None, 0, false);
+                shared.timers.set(Timer::Submit(id), shared.now + pause);
             }
             Refusal::Draining if is_submit => {
                 (request.to, request.not, request.tries) = (None, Some(from), 0);
@@ -591,6 +625,47 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// An origin cannot write its journal: another one that keeps a journal is asked at once. If none is left, the canvas
+    /// waits until one can.
+    fn on_stalled(&mut self, shared: &mut Shared, members: &Members, id: u32, from: NodeId, reason: String) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if request.stalled.len() < STALLED_MAX {
+            request.stalled.push(from);
+        }
+        let mut others = members.alive().filter(|(name, member)| {
+            member.birth.resident && is_durable(&member.birth) && !request.stalled.contains(name)
+        });
+        if let Some((other, _)) = others.find(|(name, _)| *name != shared.me() && *name != from) {
+            (request.to, request.tries, request.may_be_there) = (Some(other), 0, false);
+            shared.timers.set(Timer::Submit(id), shared.now);
+            if self.home == Some(from) {
+                self.home = Some(other);
+                shared.timers.set(Timer::Attach, shared.now);
+            }
+            return;
+        }
+        request.stalled.clear();
+        if !core::mem::replace(&mut request.told_stalled, true) {
+            shared.event(Event::CannotStore(SubmitId(id), from, reason));
+        }
+        self.pause(shared, id);
+    }
+
+    /// Lets a canvas wait for its turn after a pause.
+    fn pause(&mut self, shared: &mut Shared, id: u32) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        self.numbers.remove(&request.number);
+        (request.to, request.number) = (None, 0);
+        shared.timers.cancel(Timer::Submit(id));
+        self.waiting.push_back(id);
+        self.pace.on_full(shared.now, &mut shared.rng);
+        self.admit(shared);
     }
 
     /// News of a job.
@@ -624,9 +699,14 @@ impl Client {
             }
         }
         let over = matches!(news, JobNews::Ended(_) | JobNews::Unknown);
+        let goes_on = news == JobNews::GoesOn;
         let query = self.query();
         for id in ids {
-            if over {
+            let is_left = self.requests.get(&id).is_some_and(|request| request.revoked && request.is_shared());
+            if goes_on && !is_left {
+                continue;
+            }
+            if over || goes_on {
                 self.remove(shared, id);
             } else if let Some(request) = self.requests.get_mut(&id) {
                 (request.asked_at, request.told_silent) = (None, false);

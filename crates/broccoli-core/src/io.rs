@@ -226,6 +226,9 @@ pub enum Event {
     QueueFull(SubmitId, NodeId),
     /// A submitted canvas waits: the only node that could take it is about to leave. Told once.
     OnlyLeaving(SubmitId, NodeId),
+    /// A node cannot write its journal, with the reason, and no other that keeps one takes a submitted canvas; the
+    /// client goes on asking. Told once.
+    CannotStore(SubmitId, NodeId, String),
     /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
     /// client goes on asking. Told once for each silence.
     NoAnswer(SubmitId, NodeId),
@@ -264,6 +267,13 @@ pub enum Event {
     },
     /// A node said how it is.
     Vitals(NodeId, Vitals),
+    /// A node does not wait for another one any more: see [`crate::Node::ask_to_forget`].
+    Forgotten {
+        /// Who says so.
+        by: NodeId,
+        /// Who is forgotten.
+        node: NodeId,
+    },
     /// A node said which others it knows: see [`crate::Node::ask_members`].
     Members(NodeId, MemberList),
 }

@@ -136,6 +136,11 @@ impl Members {
         self.get(name).is_some_and(|member| member.birth.draining == Some(true))
     }
 
+    /// Whether the last known incarnation of a node was proven to be there.
+    pub(crate) fn was_proven(&self, name: NodeId) -> bool {
+        self.get(name).is_some_and(|member| member.proven)
+    }
+
     /// How many live nodes are like this. This node itself is one of them.
     pub(crate) fn count(&self, like: impl Fn(NodeId, &Birth) -> bool) -> u32 {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
@@ -249,8 +254,9 @@ impl Members {
     }
 
     /// Says goodbye to everybody.
-    pub(crate) fn leave(&self, shared: &mut Shared) {
-        let death = Death { connection: self.connection, leaving: true };
+    pub(crate) fn leave(&self, shared: &mut Shared, holds_no_key: bool) {
+        let holds_no_key = holds_no_key.then_some(true);
+        let death = Death { connection: self.connection, leaving: true, holds_no_key };
         shared.outbox.send_wire(Address::Birth(shared.me()), Message::Death(death));
     }
 

@@ -197,7 +197,7 @@ impl Node {
         let connection = self.members.next_connection();
         let to = Address::Birth(self.shared.me());
         let draft = self.draft(to, None, will);
-        packet::put(will, &Message::Death(Death { connection, leaving: false }));
+        packet::put(will, &Message::Death(Death { connection, leaving: false, holds_no_key: None }));
         self.seal(draft, will);
     }
 
@@ -210,7 +210,8 @@ impl Node {
         let id = self.next_submit();
         let around = Around { modules: &self.modules, members: &self.members };
         let client = origin::Client::Local(id);
-        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let request =
+            Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
         self.origin.accept(&mut self.shared, job, Submitted::Local(id));
         Ok(id)
@@ -224,7 +225,8 @@ impl Node {
         self.shared.now = now;
         let around = Around { modules: &self.modules, members: &self.members };
         let client = origin::Client::Detached;
-        let request = Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None };
+        let request =
+            Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
         self.origin.accept(&mut self.shared, job, Submitted::ByTask);
         Ok(job)
@@ -325,7 +327,7 @@ impl Node {
     /// Says goodbye: nobody waits for this node's return. Send what is left, then disconnect.
     pub fn leave(&mut self, now: Instant) {
         self.shared.now = now;
-        self.members.leave(&mut self.shared);
+        self.members.leave(&mut self.shared, self.origin.holds_no_key());
     }
 
     /// How this node is.
@@ -664,7 +666,11 @@ impl Node {
                 shared.blobs.release(Holder::Ended { client: from, job: job.number });
                 self.origin.on_ended_ack(shared, job);
             }
-            Message::Revoke(revoke) => self.origin.on_revoke(shared, &revoke),
+            Message::Revoke(revoke) => self.origin.on_revoke(shared, &self.members, from, &revoke),
+            Message::KeyClaim(claim) => self.origin.on_key_claim(shared, from, claim),
+            Message::KeyAnswer(answer) => self.origin.on_key_answer(shared, &around, from, answer),
+            Message::Forget(forget) => self.origin.on_forget(shared, from, forget),
+            Message::Forgotten(forgotten) => shared.event(Event::Forgotten { by: from, node: forgotten.node }),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
             Message::ManifestRequest(request) => {
                 if !self.modules.on_manifest_request(shared, from, request) {
@@ -717,6 +723,9 @@ impl Node {
     fn on_birth(&mut self, from: NodeId, told: Told, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
         let slots = birth.slots;
+        if birth.durable == Some(true) && self.shared.config.resident {
+            self.origin.hear_of_keeper(&mut self.shared, from, told.fresh);
+        }
         let is_news = self.members.on_birth(&mut self.shared, from, told, birth);
         if is_news || told.fresh {
             self.origin.on_birth(&mut self.shared, from, told, slots);
@@ -728,6 +737,10 @@ impl Node {
     fn on_death(&mut self, from: NodeId, epoch: Epoch, death: Death) {
         if self.members.on_death(&mut self.shared, from, epoch, death) {
             self.origin.on_death(&mut self.shared, from, epoch, death.leaving);
+            // What may be a recording of an incarnation that never was there says nothing of keys.
+            if death.leaving && death.holds_no_key == Some(true) && self.members.was_proven(from) {
+                self.origin.forget_keeper(&self.shared, from);
+            }
             self.client.on_death(&mut self.shared, &self.members, from, death.leaving);
         }
     }
@@ -809,6 +822,7 @@ impl Node {
             Timer::Adopt => self.origin.on_adopt_timer(shared),
             Timer::Journal => self.origin.on_journal_timer(),
             Timer::Room => self.origin.on_room_timer(shared),
+            Timer::Keys => self.origin.on_keys_timer(shared, &around),
             Timer::Renew(node) => self.worker.on_renew_timer(shared, node),
             Timer::Results(node) => self.worker.on_results_timer(shared, node),
             Timer::Return => self.worker.on_return_timer(shared),

@@ -23,6 +23,7 @@ mod growth;
 mod handles;
 mod jobs;
 mod journal;
+mod keys;
 mod memory;
 mod peers;
 mod promises;
@@ -59,6 +60,7 @@ pub(crate) use self::jobs::too_large;
 use self::jobs::{Job, Phase, STEP_BYTES, Task};
 use self::journal::{About, Change, Journal, Key, Promise};
 pub(crate) use self::journal::{Submitted, Submitter};
+use self::keys::Keys;
 use self::memory::{ARGUMENTS, Admission, Memory, RESULT};
 use self::peers::Peer;
 use self::queue::Queue;
@@ -174,6 +176,8 @@ pub(crate) struct Origin {
     archive: Archive,
     /// Submits that their clients have named, running and over.
     keys: BTreeMap<String, u64>,
+    /// Keys that are to be taken, and who else may hold them.
+    claims: Keys,
     /// News of jobs whose acceptance is not safe yet.
     early: BTreeMap<u64, Vec<JobNews>>,
     journal: Journal,
@@ -216,6 +220,8 @@ pub(crate) struct Request<'a> {
     pub(crate) client: Client,
     pub(crate) submitter: Option<Submitter>,
     pub(crate) key: Option<String>,
+    /// The key may stand for a new job if the one before has failed.
+    pub(crate) again: bool,
 }
 
 /// What the origin reads of the other roles.
@@ -243,8 +249,16 @@ impl Origin {
         request: Request<'_>,
     ) -> Result<JobId, SubmitError> {
         let key = request.key.clone().map(|text| Key { text, canvas: hash(request.encoded.as_bytes()) });
-        if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text)) {
-            return self.known(shared, *known, key.as_ref());
+        if let Some(known) = key.as_ref().and_then(|key| self.keys.get(&key.text).copied()) {
+            let job = self.known(shared, known, key.as_ref())?;
+            if !(request.again && self.has_failed(known)) {
+                if request.client == Client::Detached
+                    && let Some(ticket) = self.ticket_mut(known)
+                {
+                    ticket.detached = true;
+                }
+                return Ok(job);
+            }
         }
         // What its running tasks submit is a part of their work.
         let by_task = request.client == Client::Detached && request.submitter.is_none();
@@ -316,6 +330,14 @@ impl Origin {
             return Err(SubmitError::KeyTaken);
         }
         Ok(JobId { origin: shared.me(), number })
+    }
+
+    /// Whether a job has ended without a result, and that is safe.
+    fn has_failed(&self, number: u64) -> bool {
+        let is_told = self.ticket(number).is_some_and(|ticket| self.journal.is_safe(ticket.ended_in));
+        let running = self.jobs.get(&number).and_then(|job| job.outcome());
+        let failed = running.map(|outcome| outcome.is_err());
+        is_told && failed.or_else(|| self.archive.get(number).map(|ended| ended.outcome.is_err())) == Some(true)
     }
 
     /// Tells a client that its canvas is a job, once that is safe, and starts the job if it is new.
@@ -586,6 +608,7 @@ impl Origin {
     /// The link of this node is up again: workers could not be heard meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
         self.arbiter.on_connected(shared.now);
+        self.claim_again(shared);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
             shared.outbox.mark(Address::Node(*node));

@@ -37,6 +37,8 @@ pub(crate) enum Timer {
     Journal,
     /// Origin: look after what waits for memory.
     Room,
+    /// Origin: look after claims of keys.
+    Keys,
     /// Worker: confirm or renew what is held for this origin.
     Renew(NodeId),
     /// Worker: send results again to this origin.

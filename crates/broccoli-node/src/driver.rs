@@ -98,6 +98,13 @@ pub enum NodeEvent {
     Vitals(NodeId, Vitals),
     /// A node said which others it knows, or some of them.
     Members(NodeId, MemberList),
+    /// A node does not wait for another one any more: see [`crate::NodeHandle::forget_node`].
+    Forgotten {
+        /// Who says so.
+        by: NodeId,
+        /// Who is forgotten.
+        node: NodeId,
+    },
     /// A node said which jobs it holds, or some of them.
     Jobs(NodeId, Jobs),
     /// An origin said how a step of a job is.
@@ -127,6 +134,9 @@ pub enum JobUpdate {
     QueueFull(NodeId),
     /// The only node that could take it is about to leave: it waits for another one. Told once.
     OnlyLeaving(NodeId),
+    /// This node cannot write its journal, for this reason, and no other that keeps one takes it; it is submitted again
+    /// until one does. Told once.
+    CannotStore(NodeId, String),
     /// This node, which holds it, has said nothing for five seconds; it is asked again. Told once for
     /// each silence.
     NoAnswer(NodeId),
@@ -173,6 +183,10 @@ pub(crate) enum Command {
     AskMembers {
         of: NodeId,
         after: Option<NodeId>,
+    },
+    AskToForget {
+        of: NodeId,
+        node: NodeId,
     },
     Listen(Sender<NodeEvent>),
     Query(Box<dyn FnOnce(&Node) + Send>),
@@ -487,8 +501,8 @@ impl Driver {
             },
             Command::SubmitToCluster { canvas, options, updates, id } => {
                 let canvas = Cbor::encode(&canvas);
-                let SubmitOptions { key, detached } = options;
-                let submit = self.node.submit_with(now, Submission { canvas, key, detached });
+                let SubmitOptions { key, again, detached } = options;
+                let submit = self.node.submit_with(now, Submission { canvas, key, again, detached });
                 self.follow(submit, updates, id);
             }
             Command::Ask { ask, updates, id } => {
@@ -512,6 +526,7 @@ impl Driver {
             Command::Attach => self.node.attach(now),
             Command::AskVitals => self.node.ask_vitals(now),
             Command::AskAll => self.node.ask_all(now),
+            Command::AskToForget { of, node } => self.node.ask_to_forget(now, of, node),
             Command::AskMembers { of, after } => self.node.ask_members(now, of, after, u16::MAX),
             Command::Listen(listener) => self.listeners.push(listener),
             Command::Query(query) => query(&self.node),
@@ -673,6 +688,7 @@ impl Driver {
             Event::Refused(submit, refusal) => return self.update(submit, JobUpdate::Refused(refusal)),
             Event::Job(submit, news) => return self.update(submit, JobUpdate::News(news)),
             Event::QueueFull(submit, node) => return self.update(submit, JobUpdate::QueueFull(node)),
+            Event::CannotStore(submit, node, why) => return self.update(submit, JobUpdate::CannotStore(node, why)),
             Event::NoAnswer(submit, node) => return self.update(submit, JobUpdate::NoAnswer(node)),
             Event::Drained => {
                 self.over = true;
@@ -699,13 +715,17 @@ impl Driver {
             Event::Modules => NodeEvent::Modules,
             Event::ModuleRefused { by, module, reason } => NodeEvent::ModuleRefused { by, module, reason },
             Event::Vitals(node, vitals) => NodeEvent::Vitals(node, vitals),
+            Event::Forgotten { by, node } => NodeEvent::Forgotten { by, node },
             Event::Members(node, list) => NodeEvent::Members(node, list),
         };
         self.tell(&told);
     }
 
     fn update(&mut self, submit: SubmitId, update: JobUpdate) {
-        let over = matches!(update, JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown));
+        let over = matches!(
+            update,
+            JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown | JobNews::GoesOn)
+        );
         let Some(updates) = self.jobs.get(&submit) else { return };
         let _ = updates.send(update);
         if over {

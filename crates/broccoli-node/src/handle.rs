@@ -99,6 +99,8 @@ pub enum JobError {
     NoAnswer(NodeId),
     /// The result is not of the type that was asked for; here it is.
     Type(Cbor),
+    /// This program has revoked the job, but others wait for it: it goes on.
+    LeftToOthers,
     /// This node has stopped.
     Stopped,
 }
@@ -116,6 +118,13 @@ impl fmt::Display for JobError {
             }
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),
             JobError::Refused(Refusal::Draining) => f.write_str("the node is about to leave; submit to another"),
+            JobError::Refused(Refusal::Elsewhere(node)) => write!(f, "{node} holds a job with this key; submit to it"),
+            JobError::Refused(Refusal::Unsure(node)) => write!(
+                f,
+                "cannot be sure: {node}, which may hold a job with this key, is not there; start it, or if it will not come \
+                 back, `broccoli forget {node}`, and submit again"
+            ),
+            JobError::LeftToOthers => f.write_str("others wait for the job: it goes on"),
             JobError::Refused(Refusal::NotRetriable(why)) => write!(f, "nothing to try again: {why}"),
             JobError::Refused(Refusal::Other(number)) => {
                 write!(f, "refused for a reason that this version does not know (number {number}): update this program")
@@ -693,11 +702,13 @@ impl JobHandle {
             match self.next().await.ok_or(JobError::Stopped)? {
                 JobUpdate::News(JobNews::Ended(outcome)) => return outcome.map_err(JobError::Failed),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Lost),
+                JobUpdate::News(JobNews::GoesOn) => return Err(JobError::LeftToOthers),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::Accepted(_)
                 | JobUpdate::News(_)
                 | JobUpdate::QueueFull(_)
                 | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::CannotStore(..)
                 | JobUpdate::NoAnswer(_) => {}
             }
         }
@@ -711,7 +722,8 @@ impl JobHandle {
         decode(self.result().await?)
     }
 
-    /// Ends the job: tasks that have not run never will, running ones are stopped.
+    /// Ends the job: tasks that have not run never will, running ones are stopped. One that was submitted with a key goes on
+    /// if others have submitted it too, or wait for it: [`JobError::LeftToOthers`].
     pub async fn revoke(&mut self) {
         if let Some(id) = &mut self.id {
             self.submit = id.await.ok();

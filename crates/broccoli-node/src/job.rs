@@ -32,14 +32,24 @@ const NO_ANSWER: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubmitOptions {
     pub(crate) key: Option<String>,
+    pub(crate) again: bool,
     pub(crate) detached: bool,
 }
 
 impl SubmitOptions {
     /// What the submit is called, 1 to 128 bytes: another one with the same key, from anywhere, is the
-    /// same job for as long as its origin remembers it. So a submit whose answer was lost can be repeated.
+    /// same job for as long as its origin remembers it. So a submit whose answer was lost can be repeated. If a node that
+    /// may hold the job does not answer, the submit is refused with [`Refusal::Unsure`].
+    ///
+    /// [`Refusal::Unsure`]: broccoli_proto::message::Refusal::Unsure
     pub fn key(mut self, key: impl Into<String>) -> SubmitOptions {
         self.key = Some(key.into());
+        self
+    }
+
+    /// With a key: if its job has failed or was revoked, the key stands for a new job from now on.
+    pub fn again(mut self) -> SubmitOptions {
+        self.again = true;
         self
     }
 
@@ -143,7 +153,11 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {}
+                JobUpdate::Accepted(_)
+                | JobUpdate::QueueFull(_)
+                | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::CannotStore(..)
+                | JobUpdate::News(_) => {}
             }
         }
     }
@@ -287,7 +301,11 @@ impl Job {
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::Accepted(_) | JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {
+                JobUpdate::Accepted(_)
+                | JobUpdate::QueueFull(_)
+                | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::CannotStore(..)
+                | JobUpdate::News(_) => {
                     continue;
                 }
             };
@@ -306,7 +324,10 @@ impl Job {
                 JobUpdate::Accepted(id) => return Ok(self.node.job(id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
-                JobUpdate::QueueFull(_) | JobUpdate::OnlyLeaving(_) | JobUpdate::News(_) => {}
+                JobUpdate::QueueFull(_)
+                | JobUpdate::OnlyLeaving(_)
+                | JobUpdate::CannotStore(..)
+                | JobUpdate::News(_) => {}
             }
         }
     }
@@ -427,6 +448,38 @@ impl NodeHandle {
                 },
             }
         }
+    }
+
+    /// Tells all live nodes that take jobs that another node will not come back, so that submits with a key do not
+    /// wait for it, and waits this long for their answers. Gives those that have not answered.
+    pub async fn forget_node(&self, name: NodeId, wait: Duration) -> BTreeSet<NodeId> {
+        let mut events = self.listen();
+        let me = self.name();
+        let origins = self.query(move |node: &Node| {
+            let live = node.members().filter(|(other, member)| member.alive && *other != me && *other != name);
+            live.filter(|(_, m)| m.birth.resident || m.birth.durable == Some(true)).map(|(other, _)| other).collect()
+        });
+        let mut silent: BTreeSet<NodeId> = origins.await.unwrap_or_default();
+        let ask = |silent: &BTreeSet<NodeId>| {
+            silent.iter().for_each(|of| self.command(Command::AskToForget { of: *of, node: name }));
+        };
+        ask(&silent);
+        let end = time::Instant::now() + wait;
+        let mut again = time::Instant::now() + ASK_AGAIN;
+        while !silent.is_empty() && time::Instant::now() < end {
+            match time::timeout_at(end.min(again), events.recv()).await {
+                Ok(Some(NodeEvent::Forgotten { by, node })) if node == name => {
+                    silent.remove(&by);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    again = time::Instant::now() + ASK_AGAIN;
+                    ask(&silent);
+                }
+            }
+        }
+        silent
     }
 
     fn ask(&self, ask: Ask) -> JobHandle {

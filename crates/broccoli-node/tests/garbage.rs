@@ -108,7 +108,7 @@ on_both_servers! {
         let mut events = origin.events();
         let mut stranger = Peer::new(&server, &cluster.cluster, "w1").await;
         stranger.use_key(Cluster::generate().unwrap().0.key);
-        let death = Message::Death(Death { connection: u32::MAX, leaving: true });
+        let death = Message::Death(Death { connection: u32::MAX, leaving: true, holds_no_key: None });
         for to in [Address::Node(node_id("origin")), Address::Birth(worker.name()), Address::All] {
             stranger.send(to, std::slice::from_ref(&death));
             event(&mut events, |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;

@@ -14,6 +14,7 @@
 //! ```
 
 mod handles;
+mod keys;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -26,6 +27,7 @@ pub use self::handles::{
     Drain, JobState, JobSummary, Jobs, JobsRequest, Leaving, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
     Waits,
 };
+pub use self::keys::{Forget, Forgotten, KeyAnswer, KeyClaim};
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
 use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
@@ -159,6 +161,18 @@ pub enum Message {
     /// Some of them.
     #[n(42)]
     MemberList(#[n(0)] MemberList),
+    /// An origin asks another one whether it holds a job with a key.
+    #[n(43)]
+    KeyClaim(#[n(0)] KeyClaim),
+    /// The answer.
+    #[n(44)]
+    KeyAnswer(#[n(0)] KeyAnswer),
+    /// A client says that a node will not come back, whatever jobs it may hold.
+    #[n(45)]
+    Forget(#[n(0)] Forget),
+    /// The answer, once it is safe.
+    #[n(46)]
+    Forgotten(#[n(0)] Forgotten),
 }
 
 /// Presence of a node, on its birth topic, or as the answer to a `Hello`.
@@ -219,6 +233,9 @@ pub struct Death {
     /// Whether the node left on purpose: nobody needs to wait for its return.
     #[n(1)]
     pub leaving: bool,
+    /// Whether it holds no job with a key, running or over, and will accept none: nobody needs to ask it for one.
+    #[n(2)]
+    pub holds_no_key: Option<bool>,
 }
 
 /// The call for help. Repeated at growing intervals while work waits without credit.
@@ -474,8 +491,8 @@ pub struct Submit {
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
     #[n(1)]
     pub canvas: Cbor,
-    /// What the client calls it, 1 to 128 bytes: another submit with the same key is the same job, for as
-    /// long as the origin remembers it.
+    /// What the client calls it, 1 to 128 bytes: another submit with the same key, to any origin, is the same
+    /// job, for as long as its origin remembers it.
     #[n(2)]
     pub key: Option<String>,
     /// Whether nobody waits for news. Default: the client does.
@@ -484,6 +501,9 @@ pub struct Submit {
     /// Where to pull `canvas` from, which is null then: it fits into no packet.
     #[n(4)]
     pub blob: Option<BlobRef>,
+    /// Whether the key may stand for a new job if the one before has failed or was revoked. Default: not.
+    #[n(5)]
+    pub again: Option<bool>,
 }
 
 /// The job is accepted.
@@ -530,6 +550,12 @@ pub enum Refusal {
     /// The job has not failed, so that there is nothing to try again; the text says why.
     #[n(6)]
     NotRetriable(#[n(0)] String),
+    /// This node holds a job with the key, or is about to: submit to it.
+    #[n(7)]
+    Elsewhere(#[n(0)] NodeId),
+    /// This node may hold a job with the key, and does not answer.
+    #[n(8)]
+    Unsure(#[n(0)] NodeId),
     /// A reason that this version does not know: its number. Never sent.
     #[n(4294967295)]
     Other(#[n(0)] u32),
@@ -644,6 +670,9 @@ pub enum JobNews {
         #[n(1)]
         again_ms: u64,
     },
+    /// The answer to [`Revoke::mine`]: others wait for the job, so it goes on.
+    #[n(8)]
+    GoesOn,
 }
 
 /// A client ends its job.
@@ -652,6 +681,9 @@ pub struct Revoke {
     /// The job.
     #[n(0)]
     pub job: JobId,
+    /// Whether the job goes on if it is detached or another client waits for it; this one does not any more.
+    #[n(1)]
+    pub mine: Option<bool>,
 }
 
 /// Asks for manifests.

@@ -49,18 +49,20 @@ kinds! { MESSAGES, message_kind, Message:
     28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
     33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
     37 "step-news" StepNews, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece, 40 "blob-gone" BlobGone,
-    41 "members-request" MembersRequest, 42 "member-list" MemberList,
+    41 "members-request" MembersRequest, 42 "member-list" MemberList, 43 "key-claim" KeyClaim,
+    44 "key-answer" KeyAnswer, 45 "forget" Forget, 46 "forgotten" Forgotten,
 }
 
 kinds! { REFUSALS, refusal_kind, Refusal:
     1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
     4 "draining" Draining, 5 "storage" Storage, 6 "not-retriable" NotRetriable,
+    7 "elsewhere" Elsewhere, 8 "unsure" Unsure,
     never sent: Other
 }
 
 kinds! { NEWS, news_kind, JobNews:
     0 "progress" Progress, 1 "logged" Logged, 2 "no-node" NoNode, 3 "callback-failed" CallbackFailed, 4 "ended" Ended,
-    5 "unknown" Unknown, 6 "task-progress" TaskProgress, 7 "retried" Retried,
+    5 "unknown" Unknown, 6 "task-progress" TaskProgress, 7 "retried" Retried, 8 "goes-on" GoesOn,
 }
 
 kinds! { CAUSES, cause_kind, Cause:
@@ -154,8 +156,12 @@ fn presence() -> Vec<(&'static str, Message)> {
         ("birth", Message::Birth(birth.clone())),
         ("birth.draining", Message::Birth(Birth { slots: 0, resident: false, draining: Some(true), ..birth })),
         ("birth.small", Message::Birth(small)),
-        ("death.will", Message::Death(Death { connection: 1, leaving: false })),
-        ("death.goodbye", Message::Death(Death { connection: 1, leaving: true })),
+        ("death.will", Message::Death(Death { connection: 1, leaving: false, holds_no_key: None })),
+        ("death.goodbye", Message::Death(Death { connection: 1, leaving: true, holds_no_key: None })),
+        (
+            "death.goodbye-without-keys",
+            Message::Death(Death { connection: 1, leaving: true, holds_no_key: Some(true) }),
+        ),
         ("claim", Message::Claim(Claim { nonce: NONCE, age_ms: 60_000 })),
         ("claimed", Message::Claimed(Claimed { nonce: NONCE })),
         ("members-request", Message::MembersRequest(MembersRequest { after: Some(node("pi-1")), max: 64 })),
@@ -260,14 +266,27 @@ fn jobs() -> Vec<(&'static str, Message)> {
     let no_node = JobNews::NoNode { function: "tasks.add".into(), on: vec!["led".into()], nodes: 3 };
     let canvas = Cbor::encode(&call());
     let key = Some("tonight".into());
-    let detached = Submit { number: 2, canvas: canvas.clone(), key, detached: Some(true), blob: None };
+    let detached = Submit { number: 2, canvas: canvas.clone(), key, detached: Some(true), blob: None, again: None };
+    let again = Submit { again: Some(true), ..detached.clone() };
+    let revoke = Revoke { job: job(), mine: None };
+    let claim = KeyClaim { nonce: NONCE, key: "tonight".into(), durable: true, keepers: DIGEST };
+    let free = KeyAnswer { nonce: NONCE, taken: false, keepers: vec![node("pi-1"), node("pi-2")] };
+    let taken = KeyAnswer { taken: true, keepers: vec![], ..free.clone() };
     vec![
         ("hello", Message::Hello),
         (
             "submit",
-            Message::Submit(Submit { number: 1, canvas: canvas.clone(), key: None, detached: None, blob: None }),
+            Message::Submit(Submit {
+                number: 1,
+                canvas: canvas.clone(),
+                key: None,
+                detached: None,
+                blob: None,
+                again: None,
+            }),
         ),
         ("submit.detached", Message::Submit(detached)),
+        ("submit.again", Message::Submit(again)),
         ("accepted", Message::Accepted(Accepted { number: 1, job: job() })),
         ("refused.queue-full", refused(Refusal::QueueFull)),
         ("refused.storage", refused(Refusal::Storage("no space left on device".into()))),
@@ -275,6 +294,13 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("refused.not-resident", refused(Refusal::NotResident)),
         ("refused.draining", refused(Refusal::Draining)),
         ("refused.not-retriable", refused(Refusal::NotRetriable("the job has succeeded".into()))),
+        ("refused.elsewhere", refused(Refusal::Elsewhere(node("pi-2")))),
+        ("refused.unsure", refused(Refusal::Unsure(node("pi-2")))),
+        ("key-claim", Message::KeyClaim(claim)),
+        ("key-answer", Message::KeyAnswer(free)),
+        ("key-answer.taken", Message::KeyAnswer(taken)),
+        ("forget", Message::Forget(Forget { node: node("pi-2") })),
+        ("forgotten", Message::Forgotten(Forgotten { node: node("pi-2") })),
         ("job-event.progress", event(JobNews::Progress { done: 7, total: 11 })),
         ("job-event.logged", event(logged)),
         ("job-event.task-progress", event(progress)),
@@ -287,7 +313,9 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("job-event.unknown", event(JobNews::Unknown)),
         ("job-event-ack", Message::JobEventAck(job())),
         ("job-query", Message::JobQuery(job())),
-        ("revoke", Message::Revoke(Revoke { job: job() })),
+        ("job-event.goes-on", event(JobNews::GoesOn)),
+        ("revoke", Message::Revoke(revoke)),
+        ("revoke.mine", Message::Revoke(Revoke { mine: Some(true), ..revoke })),
     ]
 }
 
@@ -380,7 +408,7 @@ fn blobs() -> Vec<(&'static str, Message)> {
     let result = TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::null()), blob: Some(Box::new(BLOB)) };
     let results = TaskResults { origin_epoch: EPOCH, number: 3, results: vec![result] };
     let canvas = Cbor::null();
-    let submit = Submit { number: 3, canvas, key: None, detached: None, blob: Some(BLOB) };
+    let submit = Submit { number: 3, canvas, key: None, detached: None, blob: Some(BLOB), again: None };
     let ended = JobEvent { job: job(), news: JobNews::Ended(Ok(Cbor::null())), blob: Some(BLOB) };
     let request = BlobRequest { id: BLOB.id, first: 8, count: 16, piece_bytes: BLOB.piece_bytes };
     vec![
@@ -538,8 +566,8 @@ fn the_manifest_in_its_file_is_signed() {
 /// New fields are optional and come last: an older reader skips them, a newer one misses none.
 #[test]
 fn unknown_fields_are_skipped_and_missing_optional_ones_are_unset() {
-    let death = Message::Death(Death { connection: 1, leaving: false });
-    let of_the_future = [0x82, 0x01, 0x81, 0x83, 0x01, 0xf4, 0x63, b'n', b'e', b'w'];
+    let death = Message::Death(Death { connection: 1, leaving: false, holds_no_key: None });
+    let of_the_future = [0x82, 0x01, 0x81, 0x84, 0x01, 0xf4, 0xf6, 0x63, b'n', b'e', b'w'];
     assert_eq!(minicbor::decode::<Message>(&of_the_future).expect("decodes"), death);
 
     let task = lease().tasks.swap_remove(0);

@@ -111,6 +111,8 @@ enum State {
     Open,
     Refused,
     Unknown,
+    /// It goes on for others.
+    Left,
     Ended(Outcome),
 }
 
@@ -128,8 +130,8 @@ pub struct Scenario {
     makers: BTreeMap<u32, (Id, u8)>,
     /// What clients were told that a job came to.
     told: BTreeMap<JobId, Outcome>,
-    /// The job that a key stands for, at an origin with a disk.
-    keys: BTreeMap<(Id, String), u64>,
+    /// The job that a key stands for at all origins with a disk together, and the submit that was told so.
+    keys: BTreeMap<String, (JobId, usize)>,
     clients: Vec<Id>,
     twins: Vec<Id>,
     /// Nodes that lost their disk, and the last incarnation before.

@@ -255,7 +255,7 @@ fn a_clock_that_is_set_makes_no_job_older_and_none_younger() {
         c.attach(client);
         let keyed = || {
             let (canvas, key) = (Cbor::encode(&sleep(1)), Some("key".into()));
-            Submission { canvas, key, detached: false }
+            Submission { canvas, key, again: false, detached: false }
         };
         let first = c.submit_with(client, keyed());
         assert!(c.wait(client, first, 5_000).is_ok());
@@ -312,7 +312,7 @@ fn whoever_waits_for_a_job_gets_its_result_though_none_is_kept() {
         c.run_for(1_000);
         c.lose = None;
         assert!(c.wait(1, job, 5_000).is_ok(), "told again until it was heard");
-        let submission = Submission { canvas: Cbor::encode(&sleep(700)), key: None, detached: true };
+        let submission = Submission { canvas: Cbor::encode(&sleep(700)), key: None, again: false, detached: true };
         let detached = c.submit_with(2, submission);
         assert!(c.run_until(300, |c| job_of(c, 2, detached).is_some()));
         let watched = c.follow(2, job_of(&c, 2, detached).expect("accepted"));

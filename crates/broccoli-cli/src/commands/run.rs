@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use broccoli_node::core::{Member, Node};
 use broccoli_node::proto::Canvas;
-use broccoli_node::proto::message::Refusal;
 use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
 use broccoli_node::{JobError, JobUpdate, SubmitOptions};
 use serde_json::json;
@@ -44,6 +43,9 @@ pub(crate) struct SubmitArgs {
     /// A name for this job, 1 to 128 bytes: submitted again with the same key, it is the same job
     #[arg(long, value_name = "KEY", value_parser = key)]
     key: Option<String>,
+    /// With --key: if the job with this key has failed or was revoked, run it again as a new one
+    #[arg(long, requires = "key")]
+    again: bool,
     /// With --detach, for machines: {"id"}
     #[arg(long, requires = "detach")]
     json: bool,
@@ -88,6 +90,7 @@ pub(super) async fn submit(
 ) -> Result<(), Failure> {
     jobs::check(session, &canvas).await?;
     let options = args.key.into_iter().fold(SubmitOptions::default(), SubmitOptions::key);
+    let options = if args.again { options.again() } else { options };
     if args.detach {
         return interruptible(detach(session, canvas, options.detached(), args.json)).await;
     }
@@ -101,10 +104,10 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
     let id = loop {
         match job.next().await {
             Some(JobUpdate::Accepted(id)) => break id,
-            Some(JobUpdate::Refused(Refusal::BadCanvas(why))) => return Err(Failure::usage(why)),
-            Some(JobUpdate::Refused(refusal)) => return Err(Failure::failed(JobError::Refused(refusal))),
+            Some(JobUpdate::Refused(refusal)) => return Err(jobs::refused(refusal)),
             Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
             Some(JobUpdate::OnlyLeaving(node)) => output::note(jobs::only_leaving(node)),
+            Some(JobUpdate::CannotStore(node, why)) => output::note(jobs::cannot_store(node, &why)),
             Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
             None => return Err(Failure::failed(JobError::Stopped)),
         }

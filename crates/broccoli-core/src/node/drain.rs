@@ -107,7 +107,7 @@ impl Node {
         let finished = self.worker.is_drained() && self.origin.is_drained(&self.shared);
         if finished || (self.leave.handed_back && self.worker.has_given_back()) {
             self.leave.told = true;
-            self.members.leave(&mut self.shared);
+            self.members.leave(&mut self.shared, self.origin.holds_no_key());
             self.shared.event(Event::Drained);
         }
     }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{JobsRequest, MembersRequest, Message, StepQuery};
+use broccoli_proto::message::{Forget, JobsRequest, MembersRequest, Message, StepQuery};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
@@ -16,7 +16,7 @@ impl Node {
     /// Hands an encoded canvas to the origin that this node is attached to. News come as
     /// [`crate::Event::Accepted`] or [`crate::Event::Refused`], and [`crate::Event::Job`].
     pub fn submit_to_cluster(&mut self, now: Instant, canvas: Cbor) -> SubmitId {
-        self.submit_with(now, Submission { canvas, key: None, detached: false })
+        self.submit_with(now, Submission { canvas, key: None, again: false, detached: false })
     }
 
     /// Hands a canvas to an origin: with a key, to the one that all submits with this key go to.
@@ -78,6 +78,13 @@ impl Node {
     pub fn ask_members(&mut self, now: Instant, node: NodeId, after: Option<NodeId>, max: u16) {
         self.shared.now = now;
         self.shared.outbox.send(node, Message::MembersRequest(MembersRequest { after, max }));
+    }
+
+    /// Tells a node once that another one will not come back, so that keys do not wait for it; the answer comes as
+    /// [`crate::Event::Forgotten`].
+    pub fn ask_to_forget(&mut self, now: Instant, of: NodeId, node: NodeId) {
+        self.shared.now = now;
+        self.shared.outbox.send(of, Message::Forget(Forget { node }));
     }
 
     /// Asks once how a step of a job is; the answer comes as [`crate::Event::Step`].

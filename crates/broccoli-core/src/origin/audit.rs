@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use broccoli_proto::NodeId;
 use broccoli_proto::message::Attempt;
 
 use super::growth::grown_max;
@@ -46,6 +47,10 @@ impl Origin {
         self.archive.iter().for_each(|(number, ended)| see(number, Some(ended.outcome.as_ref())));
     }
 
+    pub(crate) fn audit_has_met(&self, node: NodeId) -> bool {
+        self.claims.has_met(node)
+    }
+
     pub(crate) fn sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let limits = &shared.config.limits;
         self.memory_sizes(shared, see);
@@ -61,6 +66,7 @@ impl Origin {
         see("unsaid", self.peers.values().map(|peer| peer.unsaid()).max().unwrap_or(0), UNSAID_MAX);
         see("leases", leases, grown_max(limits) as usize);
         see("refusals of modules", self.refusals.len(), limits.nodes_max);
+        self.claims.sizes(limits, see);
         let (each, pinned) = self.growth.sizes();
         see("tasks for each node", each, grown_max(limits) as usize);
         see("runs on each node", pinned, 2 * grown_max(limits) as usize);
@@ -92,6 +98,7 @@ impl Origin {
     pub(crate) fn validate(&self, shared: &Shared) {
         self.journal.validate();
         self.archive.validate();
+        self.claims.validate(shared);
         self.growth.validate(shared, &self.jobs);
         assert!(self.early.values().all(|early| early.len() <= EARLY_MAX), "early news are bounded");
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
@@ -138,6 +145,7 @@ impl Origin {
     pub(crate) fn validate_idle(&self) {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.queue.is_empty(), "no task is queued");
+        assert!(self.claims.is_idle(), "no key is claimed");
         assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
     }
 }

@@ -15,6 +15,7 @@ use super::ticket::Client;
 use super::{ANSWERS_MAX, Around, KEY_BYTES_MAX, Origin, Request, SubmitError};
 use crate::blobs;
 use crate::blobs::Want;
+use crate::members::Members;
 use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 use crate::timers::Timer;
@@ -68,6 +69,7 @@ impl Origin {
         if number <= session.forgotten {
             return;
         }
+        let submitter = Submitter { node: from, epoch, number };
         let answer = match (session.answers.get(&number).cloned(), submit.blob) {
             (Some(answer), _) => answer,
             (None, Some(blob)) => match self.can_take_canvas(shared, from, &blob) {
@@ -77,20 +79,36 @@ impl Origin {
                 }
                 Err(reason) => Err(reason),
             },
-            (None, None) => self.take_submit(shared, around, Submitter { node: from, epoch, number }, submit),
+            (None, None) => match self.claim(shared, around, submitter, submit) {
+                Some(answer) => answer,
+                None => return,
+            },
         };
-        if let Some(session) = self.sessions.get_mut(&from) {
-            session.remember(number, answer.clone());
-        }
+        self.answer_submit(shared, submitter, submit.key.is_some(), answer);
+    }
+
+    /// Tells a client what has come of its submit, now and when it is repeated.
+    pub(super) fn answer_submit(
+        &mut self,
+        shared: &mut Shared,
+        submitter: Submitter,
+        has_key: bool,
+        answer: Result<JobId, Refusal>,
+    ) {
+        let Submitter { node, epoch, number } = submitter;
+        let Some(session) = self.sessions.get_mut(&node).filter(|session| session.epoch == epoch) else {
+            return;
+        };
+        session.remember(number, answer.clone());
         match answer {
             Ok(job) => {
-                self.accept(shared, job, Submitted::Remote { node: from, number });
-                if submit.key.is_some() {
+                self.accept(shared, job, Submitted::Remote { node, number });
+                if has_key {
                     // It may be an old one, of which the client would hear only when it asks.
-                    self.on_query(shared, from, job);
+                    self.on_query(shared, node, job);
                 }
             }
-            Err(reason) => shared.outbox.send(from, Message::Refused(Refused { number, reason })),
+            Err(reason) => shared.outbox.send(node, Message::Refused(Refused { number, reason })),
         }
     }
 
@@ -125,15 +143,34 @@ impl Origin {
         let waits = submit.detached != Some(true);
         let client = if waits { Client::Remote(submitter.node) } else { Client::Detached };
         let encoded = submit.canvas.clone();
-        let request = Request { canvas: &canvas, encoded, client, submitter: Some(submitter), key };
+        let request = Request {
+            canvas: &canvas,
+            encoded,
+            client,
+            submitter: Some(submitter),
+            key,
+            again: submit.again == Some(true),
+        };
         self.submit(shared, around, request).map_err(Refusal::from)
     }
 
     /// A client ends a job.
-    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, revoke: &Revoke) {
-        if revoke.job.origin == shared.me() {
-            self.revoke(shared, revoke.job.number);
+    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, members: &Members, from: NodeId, revoke: &Revoke) {
+        let job = revoke.job;
+        if job.origin != shared.me() {
+            return;
         }
+        if revoke.mine != Some(true) {
+            return self.revoke(shared, job.number);
+        }
+        let is_there = |node| members.get(node).is_some_and(|member| member.alive);
+        let running = self.jobs.get_mut(&job.number);
+        if running.is_some_and(|job| job.ticket.leave(from) || job.ticket.listeners().any(is_there)) {
+            let event = JobEvent { job, news: JobNews::GoesOn, blob: None };
+            return shared.outbox.send(from, Message::JobEvent(Box::new(event)));
+        }
+        self.revoke(shared, job.number);
+        self.on_query(shared, from, job);
     }
 
     /// Somebody asks how a job is, and hears of it from now on.

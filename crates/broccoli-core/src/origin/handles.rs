@@ -169,7 +169,7 @@ impl Origin {
             // What is wrong is said as for any submit.
             Err(_) => Cbor::null(),
         };
-        let submit = Submit { number, canvas, key: None, detached: Some(true), blob: None };
+        let submit = Submit { number, canvas, key: None, detached: Some(true), blob: None, again: None };
         self.on_submit(shared, around, from, epoch, &submit);
     }
 

@@ -32,6 +32,7 @@ use broccoli_abi::Function;
 use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId, Outcome};
 use minicbor::{Decode, Encode};
 
+use super::keys::Keepers;
 use crate::io::{RecordBytes, SubmitId};
 use crate::time::Stamp;
 
@@ -57,7 +58,7 @@ pub(super) enum Record<'b> {
     Over(#[b(0)] OverRecord<'b>),
 }
 
-#[derive(Clone, Copy, Debug, Encode, Decode)]
+#[derive(Clone, Debug, Default, Encode, Decode)]
 pub(super) struct NodeRecord {
     #[n(0)]
     pub(super) version: u32,
@@ -67,6 +68,24 @@ pub(super) struct NodeRecord {
     /// How far the time of day has been set ahead of the [`Stamp`]s; none if it never was.
     #[n(2)]
     pub(super) clock_ahead_ms: Option<i64>,
+    /// Other nodes that may hold the job of a key.
+    #[n(3)]
+    pub(super) keepers: Option<Vec<NodeId>>,
+    /// Those of whom somebody has said that they will not come back.
+    #[n(4)]
+    pub(super) forgotten: Option<Vec<NodeId>>,
+}
+
+impl NodeRecord {
+    pub(super) fn keepers(&self) -> Keepers {
+        let set = |names: &Option<Vec<NodeId>>| names.iter().flatten().copied().collect();
+        Keepers { known: set(&self.keepers), forgotten: set(&self.forgotten) }
+    }
+
+    fn with(self, keepers: &Keepers) -> NodeRecord {
+        let list = |names: &BTreeSet<NodeId>| (!names.is_empty()).then(|| names.iter().copied().collect());
+        NodeRecord { keepers: list(&keepers.known), forgotten: list(&keepers.forgotten), ..self }
+    }
 }
 
 /// A job as it was accepted.
@@ -322,6 +341,8 @@ pub(super) enum Promise {
     Accepted { job: u64, to: Submitted },
     /// To the client: the job has ended.
     Ended(u64),
+    /// To the client: a node is not waited for any more.
+    Forgotten { to: NodeId, node: NodeId },
     /// To the worker: these results need not be kept any more.
     Results { worker: NodeId, epoch: Epoch, number: u32 },
 }
@@ -378,21 +399,30 @@ impl Journal {
     }
 
     /// Begins an incarnation.
-    pub(super) fn begin(&mut self, boots: u32, clock_ahead_ms: i64) {
+    pub(super) fn begin(&mut self, boots: u32, clock_ahead_ms: i64, keepers: &Keepers) {
         if self.on {
-            self.note_node(NodeRecord { version: VERSION, boots, clock_ahead_ms: Some(clock_ahead_ms) });
+            let clock_ahead_ms = Some(clock_ahead_ms);
+            let node = NodeRecord { version: VERSION, boots, clock_ahead_ms, ..NodeRecord::default() };
+            self.note_node(node.with(keepers));
+        }
+    }
+
+    /// Other nodes may hold the job of a key, or none any more.
+    pub(super) fn note_keepers(&mut self, keepers: &Keepers) {
+        if let Some(noted) = self.noted.take() {
+            self.note_node(noted.with(keepers));
         }
     }
 
     /// The time of day was set. Later incarnations must know before they ask how old a record is.
     pub(super) fn set_clock(&mut self, ahead_ms: i64) {
-        if let Some(noted) = self.noted.filter(|noted| noted.clock_ahead_ms != Some(ahead_ms)) {
+        if let Some(noted) = self.noted.clone().filter(|noted| noted.clock_ahead_ms != Some(ahead_ms)) {
             self.note_node(NodeRecord { clock_ahead_ms: Some(ahead_ms), ..noted });
         }
     }
 
     fn note_node(&mut self, node: NodeRecord) {
-        (self.node, self.noted, self.urgent) = (Some(node), Some(node), true);
+        (self.node, self.noted, self.urgent) = (Some(node.clone()), Some(node), true);
     }
 
     /// Whether the next incarnation will know of this one.

@@ -114,6 +114,7 @@ impl Origin {
                 }
             }
             Promise::Ended(number) => self.tell_ended(shared, number),
+            Promise::Forgotten { to, node } => Origin::tell_forgotten(shared, to, node),
             Promise::Results { worker, epoch, number } => {
                 let Some(peer) = self.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
                     return;

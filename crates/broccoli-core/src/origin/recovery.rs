@@ -118,9 +118,12 @@ impl Origin {
         over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
         queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
         (recovery.jobs, recovery.results) = (queued.len(), over.len());
-        let Reader { node: NodeRecord { boots, clock_ahead_ms, .. }, last, .. } = reader;
+        let Reader { node, last, .. } = reader;
+        let (boots, clock_ahead_ms) = (node.boots, node.clock_ahead_ms);
         shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
-        self.journal.begin(boots + 1, shared.wall.ahead_ms());
+        let keepers = node.keepers();
+        self.journal.begin(boots + 1, shared.wall.ahead_ms(), &keepers);
+        self.recover_keepers(keepers);
         for (_, number, record) in over {
             self.archive_recovered(shared, number, record);
         }
@@ -227,7 +230,7 @@ struct Reader {
 
 impl Reader {
     fn new(limits: Limits) -> Reader {
-        let node = NodeRecord { version: VERSION, boots: 0, clock_ahead_ms: None };
+        let node = NodeRecord { version: VERSION, boots: 0, ..NodeRecord::default() };
         Reader { node, last: None, limits, known: LiteMap::new_vec(), effects: Effects::default() }
     }
 
@@ -333,7 +336,7 @@ mod tests {
     #[test]
     fn records_of_every_version_but_a_later_one_are_read() {
         let read = |version| {
-            let record = Record::Node(NodeRecord { version, boots: 3, clock_ahead_ms: None }).encode();
+            let record = Record::Node(NodeRecord { version, boots: 3, ..NodeRecord::default() }).encode();
             node_of(&mut core::iter::once((RecordKey { job: 0, number: 0 }, record.to_vec())))
         };
         for version in 0..=VERSION {

@@ -35,6 +35,8 @@ pub(super) struct Ticket {
     pub(super) ended_in: u64,
     /// Records that the journal has of it.
     pub(super) records: u32,
+    /// Another submit of the same job was detached.
+    pub(super) detached: bool,
     /// Somebody knows how the job ended.
     pub(super) seen: bool,
 }
@@ -42,7 +44,16 @@ pub(super) struct Ticket {
 impl Ticket {
     /// Of a job that the journal does not have yet.
     pub(super) fn new(client: Client, about: About) -> Ticket {
-        Ticket { client, about, watchers: Vec::new(), accepted_in: 0, ended_in: 0, records: 0, seen: false }
+        Ticket {
+            client,
+            about,
+            watchers: Vec::new(),
+            accepted_in: 0,
+            ended_in: 0,
+            records: 0,
+            detached: false,
+            seen: false,
+        }
     }
 
     /// Notes that a node wants to hear of the job.
@@ -51,6 +62,16 @@ impl Ticket {
         if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
             self.watchers.push(node);
         }
+    }
+
+    /// A node waits no more for the job. Returns whether it goes on whoever waits, since somebody has detached it.
+    pub(super) fn leave(&mut self, node: NodeId) -> bool {
+        let is_detached = self.detached || !self.about.waits;
+        self.watchers.retain(|watcher| *watcher != node);
+        if self.client == Client::Remote(node) {
+            self.client = Client::Detached;
+        }
+        is_detached
     }
 
     /// The other nodes that hear of the job.

@@ -183,7 +183,8 @@ impl Origin {
         let bytes_max = shared.config.limits.archive_bytes_max;
         for (number, ended) in self.archive.forget(shared.now, bytes_max) {
             shared.timers.cancel(Timer::JobEnded(number));
-            if let Some(key) = &ended.ticket.about.key {
+            let key = ended.ticket.about.key.as_ref();
+            if let Some(key) = key.filter(|key| self.keys.get(&key.text) == Some(&number)) {
                 self.keys.remove(&key.text);
             }
             self.journal.forget(number, ended.ticket.records);

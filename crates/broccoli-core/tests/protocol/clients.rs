@@ -135,7 +135,7 @@ fn pending_never_means_unknown() {
 }
 
 fn submission(canvas: &Canvas, key: Option<&str>, detached: bool) -> Submission {
-    Submission { canvas: Cbor::encode(canvas), key: key.map(Into::into), detached }
+    Submission { canvas: Cbor::encode(canvas), key: key.map(Into::into), again: false, detached }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod faults;
 mod forms;
 mod growth;
 mod hostile;
+mod keys;
 mod leaving;
 mod losses;
 mod memory;

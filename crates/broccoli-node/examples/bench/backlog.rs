@@ -133,7 +133,7 @@ fn accept(shape: &str, mut log: Option<Log>) -> Result<Vec<f64>, Error> {
     for number in 1..=jobs {
         let mut tasks = next.by_ref().take(each as usize).map(|n| call("noop", &[n]));
         let canvas = if each == 1 { tasks.next().ok_or("no task")? } else { Canvas::group(tasks.collect()) };
-        let submission = Submission { canvas: Cbor::encode(&canvas), key: None, detached: true };
+        let submission = Submission { canvas: Cbor::encode(&canvas), key: None, again: false, detached: true };
         wired.client.submit_with(wired.now, submission);
         if number % BURST == 0 || number == jobs {
             wired.until_accepted(number, log.as_mut())?;

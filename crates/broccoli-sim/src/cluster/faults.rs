@@ -76,6 +76,8 @@ pub enum Fault {
     Retry,
     /// A canvas was handed in again with its key.
     KeyAgain,
+    /// A key was refused because a node that may hold it did not answer.
+    KeyUnsure,
     /// A task put a canvas into the queue of its node.
     TaskSubmit,
     /// A task asked to be tried again later.
@@ -90,7 +92,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 40] = [
+    pub const ALL: [Fault; 41] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -126,6 +128,7 @@ impl Fault {
         Fault::StallRefusal,
         Fault::Retry,
         Fault::KeyAgain,
+        Fault::KeyUnsure,
         Fault::TaskSubmit,
         Fault::RetryAfter,
         Fault::Replay,
@@ -171,6 +174,7 @@ impl Fault {
             Fault::StallRefusal => "canvases refused by a stalled disk",
             Fault::Retry => "failed jobs tried again",
             Fault::KeyAgain => "keys handed in again",
+            Fault::KeyUnsure => "keys that nobody could be sure of",
             Fault::TaskSubmit => "canvases submitted by tasks",
             Fault::RetryAfter => "tasks that asked for another try",
             Fault::Replay => "packets replayed by a stranger",

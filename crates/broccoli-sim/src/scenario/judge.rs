@@ -28,11 +28,21 @@ impl Scenario {
                 if let Some(key) = self.jobs[at].key.clone().filter(|_| self.cluster.spec(origin).durable)
                     && !self.is_lost(at)
                 {
-                    let known = *self.keys.entry((origin, key)).or_insert(job.number);
-                    assert_eq!(known, job.number, "one key is one job");
+                    // With the memory of its origin, the job is gone.
+                    let is_gone = |(_, at): &(JobId, usize)| self.is_lost(*at) || self.has_twin(*at);
+                    if self.keys.get(&key).is_some_and(is_gone) {
+                        self.keys.remove(&key);
+                    }
+                    let (known, _) = *self.keys.entry(key).or_insert((job, at));
+                    // Two that were never there at the same time cannot know of each other.
+                    let up = self.cluster.is_up(origin).then(|| self.cluster.peek(origin));
+                    let has_met = up.is_none_or(|node| node.audit_has_met(known.origin));
+                    let is_excused = self.has_twin(at) || !has_met;
+                    assert!(known == job || is_excused, "one key is one job: {known} and {job}");
                 }
             }
             Event::QueueFull(..) => self.cluster.counts.add(Fault::QueueFull),
+            Event::CannotStore(..) => self.cluster.counts.add(Fault::StallRefusal),
             Event::Refused(submit, refusal) => {
                 let at = find(submit).expect("only what was submitted is refused");
                 assert!(self.is_refused_well(at, &refusal), "refused: {refusal:?}");
@@ -42,6 +52,11 @@ impl Scenario {
                 if let Some(at) = find(submit) {
                     self.on_ended(at, outcome);
                 }
+            }
+            Event::Job(submit, JobNews::GoesOn) => {
+                let at = find(submit).expect("only what was submitted is left to others");
+                assert!(self.jobs[at].revoked && self.jobs[at].key.is_some(), "nobody has left this job");
+                self.jobs[at].state = State::Left;
             }
             Event::Job(submit, JobNews::Unknown) => {
                 if let Some(at) = find(submit) {
@@ -69,6 +84,11 @@ impl Scenario {
             }
             // Only its origin can try a job again.
             Refusal::Draining => again.is_some() && self.troubles.contains(&Trouble::Drain),
+            // Who may hold the key was away, stood still, or could not be heard.
+            Refusal::Unsure(_) => {
+                self.cluster.counts.add(Fault::KeyUnsure);
+                self.jobs[at].key.is_some() && !self.is_calm()
+            }
             Refusal::NotRetriable(_) => again.is_some_and(|of| self.is_lost(of) || self.has_twin(of)),
             _ => false,
         }

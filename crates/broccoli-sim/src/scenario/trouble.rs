@@ -60,7 +60,8 @@ impl Scenario {
             }
             Trouble::Wipe if !up && self.cluster.spec(id).durable => {
                 self.cluster.wipe(id);
-                self.keys.retain(|(origin, _), _| *origin != id);
+                let name = self.cluster.name(id);
+                self.keys.retain(|_, (job, _)| job.origin != name);
                 self.wiped.insert(id, self.cluster.starts(id));
             }
             Trouble::Pause if up && !paused => {
@@ -139,7 +140,8 @@ impl Scenario {
         }
         let key = *self.rng.pick(&keys);
         self.damaged.insert((id, key.job));
-        self.keys.retain(|(origin, _), job| (*origin, *job) != (id, key.job));
+        let name = self.cluster.name(id);
+        self.keys.retain(|_, (job, _)| (job.origin, job.number) != (name, key.job));
         // A shell notices by its checksums what is not as it was written; then it is no record.
         self.cluster.damage(id, key, |value| value.truncate(value.len() / 2));
     }

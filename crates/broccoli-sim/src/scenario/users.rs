@@ -66,7 +66,7 @@ impl Scenario {
             _ => (canvas, self.rng.one_in(3).then(|| format!("key {}", self.jobs.len()))),
         };
         let detached = self.rng.one_in(4);
-        let submission = Submission { canvas: Cbor::encode(&canvas), key: key.clone(), detached };
+        let submission = Submission { canvas: Cbor::encode(&canvas), key: key.clone(), again: false, detached };
         let submit = self.cluster.submit_with(id, submission);
         self.submitted(id, submit, canvas, key);
     }

@@ -1,0 +1,367 @@
+//! The same key is the same job: an origin that is to accept a job with a new key asks all that may hold one.
+//!
+//! ```text
+//!   Submit, new key ──► claim ──► all say that it is free ──► accepted, or refused as any other job
+//!                        ├── one holds it, or its own claim goes first ──► Elsewhere
+//!                        └── one does not answer ──────────────────────► Unsure
+//! ```
+//!
+//! Two claims for one key: the node with the smaller name goes on, the other leaves the key to it. Of two origins that ask each
+//! other, the later one finds the claim or the job of the earlier one, so that never both accept.
+//!
+//! *Keepers* are the other nodes with a journal that may hold a job with a key: those that have told of themselves, have
+//! asked, or were named by one that was asked. Whoever answers a claim keeps the asker's name, in its journal if it has one,
+//! before it answers. So a job with a key is held by nobody whose name the others do not have. A keeper stays one while it is
+//! gone, until it says goodbye without any key, or somebody says that it will not come back.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use broccoli_proto::id::NODE_NAME_BYTES_MAX;
+use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
+use broccoli_proto::module::hash;
+use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
+use broccoli_proto::{JobId, NodeId};
+use litemap::LiteMap;
+
+use super::journal::{Promise, Submitter};
+use super::{Around, KEY_BYTES_MAX, Origin};
+use crate::config::Limits;
+use crate::shared::Shared;
+use crate::time::{Instant, ms};
+use crate::timers::Timer;
+
+/// Claims are looked after this often; what was not answered is asked again after this time, doubled.
+const LOOK: Duration = ms(100);
+/// Who has not answered for so long is not there.
+const SILENCE: Duration = ms(1_500);
+/// After a connection, others have so long to say that they are there.
+const SETTLE: Duration = ms(500);
+/// Claims under way.
+pub(super) const CLAIMS_MAX: usize = 1_024;
+/// Submits that wait for one claim.
+const WAITING_MAX: usize = 64;
+/// Nodes that have come are asked who they are as long as so few are known: more of them ask often enough by their claims.
+const ASKED_MAX: usize = 64;
+/// About how long a name is in a list.
+const LISTED_BYTES: usize = NODE_NAME_BYTES_MAX + 2;
+
+/// Who may hold the job of a key, and the keys that this node is about to take.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    keepers: Keepers,
+    claims: BTreeMap<String, Claim>,
+    /// What the canvases of waiting submits take.
+    bytes: usize,
+    /// Others have had time to say that they are there.
+    settled: Instant,
+    /// The write that makes the keepers safe.
+    noted_in: u64,
+}
+
+/// Nodes with a journal, this one not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keepers {
+    /// Those that are asked.
+    pub(super) known: BTreeSet<NodeId>,
+    /// Those that are asked no more, unless they are heard of again.
+    pub(super) forgotten: BTreeSet<NodeId>,
+}
+
+/// A key that this node is about to take.
+#[derive(Debug)]
+struct Claim {
+    nonce: u64,
+    asked: LiteMap<NodeId, Asked>,
+    /// How often it was looked after.
+    looks: u32,
+    waiting: Vec<(Submitter, Submit)>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    answered: bool,
+}
+
+impl Keepers {
+    /// A node has told of itself.
+    fn meet(&mut self, node: NodeId, max: usize) -> bool {
+        let was_forgotten = self.forgotten.remove(&node);
+        let has_room = self.known.len() < max;
+        (has_room && self.known.insert(node)) || was_forgotten
+    }
+
+    /// A node need not be asked any more.
+    fn forget(&mut self, node: NodeId, max: usize) -> bool {
+        let is_known = self.known.remove(&node);
+        if is_known && self.forgotten.len() < max {
+            self.forgotten.insert(node);
+        }
+        is_known
+    }
+
+    /// The names of all, with that of this node if it is one.
+    fn names(&self, shared: &Shared) -> BTreeSet<NodeId> {
+        let me = shared.config.durable.then(|| shared.me());
+        self.known.iter().copied().chain(me).collect()
+    }
+}
+
+/// Names that differ in nothing have one digest.
+fn digest(names: &BTreeSet<NodeId>) -> u64 {
+    let mut text = String::new();
+    for name in names {
+        text.push_str(name.as_str());
+        text.push('\n');
+    }
+    let [a, b, c, d, e, f, g, h, ..] = hash(text.as_bytes()).0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Submits with a key.
+impl Origin {
+    /// What comes of a submit; none as long as its key is claimed.
+    pub(super) fn claim(
+        &mut self,
+        shared: &mut Shared,
+        around: &Around<'_>,
+        submitter: Submitter,
+        submit: &Submit,
+    ) -> Option<Result<JobId, Refusal>> {
+        let new = |key: &&String| (1..=KEY_BYTES_MAX).contains(&key.len()) && !self.keys.contains_key(*key);
+        let Some(key) = submit.key.as_ref().filter(new).filter(|_| !shared.draining) else {
+            return Some(self.take_submit(shared, around, submitter, submit));
+        };
+        let bytes = submit.canvas.as_bytes().len();
+        let has_room = self.claims.bytes + bytes <= shared.config.limits.queue_bytes_max
+            && (self.claims.claims.len() < CLAIMS_MAX || self.claims.claims.contains_key(key));
+        if !has_room {
+            return Some(Err(Refusal::QueueFull));
+        }
+        let begin = || Claim { nonce: shared.rng.next(), asked: LiteMap::new_vec(), looks: 0, waiting: Vec::new() };
+        let claim = self.claims.claims.entry(key.clone()).or_insert_with(begin);
+        if claim.waiting.iter().any(|(known, _)| *known == submitter) {
+            return None;
+        }
+        if claim.waiting.len() >= WAITING_MAX {
+            return Some(Err(Refusal::QueueFull));
+        }
+        claim.waiting.push((submitter, submit.clone()));
+        self.claims.bytes += bytes;
+        self.look_after(shared, around, key);
+        None
+    }
+
+    /// Asks who has not answered, and ends a claim about which all is known.
+    fn look_after(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
+        shared.timers.set_earlier(Timer::Keys, shared.now + LOOK);
+        let Keys { keepers, claims, settled, .. } = &mut self.claims;
+        let Some(claim) = claims.get_mut(key).filter(|_| shared.connected) else {
+            return;
+        };
+        let me = shared.me();
+        let live = around.members.alive().filter(|(_, member)| member.birth.durable == Some(true));
+        for node in keepers.known.iter().copied().chain(live.map(|(node, _)| node)).filter(|node| *node != me) {
+            claim.asked.entry(node).or_insert(Asked { since: shared.now, answered: false });
+        }
+        let keepers_digest = digest(&keepers.names(shared));
+        let mut missing = None;
+        let mut waits = shared.now < *settled;
+        for (node, asked) in claim.asked.iter().filter(|(_, asked)| !asked.answered) {
+            let is_over = shared.now - asked.since >= SILENCE;
+            waits |= !is_over;
+            // Of one that is known by hearsay only, nobody knows that it was there lately.
+            if is_over && keepers.known.contains(node) {
+                missing = Some(*node);
+            }
+            let is_new = asked.since == shared.now;
+            if !is_over && (is_new || (claim.looks.is_power_of_two() && !shared.outbox.has(Address::Node(*node)))) {
+                let (nonce, key, durable) = (claim.nonce, key.clone(), shared.config.durable);
+                let claim = KeyClaim { nonce, key, durable, keepers: keepers_digest };
+                shared.outbox.send(*node, Message::KeyClaim(claim));
+            }
+        }
+        claim.looks += 1;
+        match missing {
+            Some(node) => self.leave_key(shared, key, &Refusal::Unsure(node)),
+            None if waits => {}
+            None => self.take_key(shared, around, key),
+        }
+    }
+
+    /// Nobody else has the key.
+    fn take_key(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
+        for (submitter, submit) in self.end_claim(shared, key) {
+            if self.is_session(submitter.node, submitter.epoch) {
+                let answer = self.take_submit(shared, around, submitter, &submit);
+                self.answer_submit(shared, submitter, true, answer);
+            }
+        }
+    }
+
+    /// Another node has the key, or may have it.
+    fn leave_key(&mut self, shared: &mut Shared, key: &String, why: &Refusal) {
+        for (submitter, _) in self.end_claim(shared, key) {
+            self.answer_submit(shared, submitter, true, Err(why.clone()));
+        }
+    }
+
+    fn end_claim(&mut self, shared: &mut Shared, key: &String) -> Vec<(Submitter, Submit)> {
+        let waiting = self.claims.claims.remove(key).map(|claim| claim.waiting).unwrap_or_default();
+        self.claims.bytes -= waiting.iter().map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>();
+        if self.claims.claims.is_empty() {
+            shared.timers.cancel(Timer::Keys);
+        }
+        waiting
+    }
+
+    /// Claims wait for answers.
+    pub(crate) fn on_keys_timer(&mut self, shared: &mut Shared, around: &Around<'_>) {
+        let keys: Vec<String> = self.claims.claims.keys().cloned().collect();
+        keys.iter().for_each(|key| self.look_after(shared, around, key));
+    }
+
+    /// The link is up: nobody could answer before.
+    pub(super) fn claim_again(&mut self, shared: &Shared) {
+        self.claims.settled = shared.now + SETTLE;
+        for claim in self.claims.claims.values_mut() {
+            claim.looks = 0;
+            claim.asked.iter_mut().for_each(|(_, asked)| asked.since = shared.now);
+        }
+    }
+}
+
+/// Other origins.
+impl Origin {
+    /// Another origin is about to take a key.
+    pub(crate) fn on_key_claim(&mut self, shared: &mut Shared, from: NodeId, claim: KeyClaim) {
+        let KeyClaim { nonce, key, durable, keepers } = claim;
+        if durable {
+            self.meet_keeper(shared, from);
+            if !self.journal.is_safe(self.claims.noted_in) && self.stalled.is_none() {
+                // It asks again.
+                return;
+            }
+        }
+        let goes_first = self.claims.claims.contains_key(&key) && shared.me() < from;
+        let taken = goes_first || self.keys.contains_key(&key);
+        if !taken {
+            self.leave_key(shared, &key, &Refusal::Elsewhere(from));
+        }
+        let names = self.claims.keepers.names(shared);
+        let room = (shared.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX) / LISTED_BYTES;
+        let differs = digest(&names) != keepers;
+        let keepers = names.into_iter().filter(|_| differs).take(room.saturating_sub(1)).collect();
+        shared.outbox.send(from, Message::KeyAnswer(KeyAnswer { nonce, taken, keepers }));
+    }
+
+    /// Another origin says whether it has a key.
+    pub(crate) fn on_key_answer(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, answer: KeyAnswer) {
+        let mut claims = self.claims.claims.iter_mut();
+        let Some((key, claim)) = claims.find(|(_, claim)| claim.nonce == answer.nonce) else {
+            return;
+        };
+        let key = key.clone();
+        match claim.asked.get_mut(&from) {
+            Some(asked) => asked.answered = true,
+            None => return,
+        }
+        self.hear_of_keepers(shared, answer.keepers);
+        if answer.taken {
+            self.leave_key(shared, &key, &Refusal::Elsewhere(from));
+        } else {
+            self.look_after(shared, around, &key);
+        }
+    }
+
+    /// Somebody says that a node with a journal is there. What may be a recording makes this node ask.
+    pub(crate) fn hear_of_keeper(&mut self, shared: &mut Shared, node: NodeId, fresh: bool) {
+        if fresh {
+            self.meet_keeper(shared, node);
+            return;
+        }
+        let known = &self.claims.keepers.known;
+        let asks = shared.config.durable && known.len() < ASKED_MAX && !known.contains(&node);
+        if asks && node != shared.me() && !shared.outbox.has(Address::Node(node)) {
+            shared.outbox.send(node, Message::Hello);
+        }
+    }
+
+    /// A node with a journal has told of itself.
+    fn meet_keeper(&mut self, shared: &Shared, node: NodeId) {
+        if node != shared.me() && self.claims.keepers.meet(node, shared.config.limits.nodes_max) {
+            self.note_keepers();
+        }
+    }
+
+    /// Another node knows these.
+    fn hear_of_keepers(&mut self, shared: &Shared, nodes: Vec<NodeId>) {
+        let Keepers { known, forgotten } = &mut self.claims.keepers;
+        let before = known.len();
+        let is_new = |node: &NodeId| *node != shared.me() && !forgotten.contains(node);
+        known.extend(nodes.into_iter().filter(is_new).take(shared.config.limits.nodes_max.saturating_sub(before)));
+        if known.len() != before {
+            self.note_keepers();
+        }
+    }
+
+    /// A node has left for good, or holds nothing for a key.
+    pub(crate) fn forget_keeper(&mut self, shared: &Shared, node: NodeId) {
+        if self.claims.keepers.forget(node, shared.config.limits.nodes_max) {
+            self.note_keepers();
+        }
+    }
+
+    fn note_keepers(&mut self) {
+        self.journal.note_keepers(&self.claims.keepers);
+        self.claims.noted_in = self.journal.now();
+    }
+
+    /// Takes over what an earlier incarnation has known.
+    pub(super) fn recover_keepers(&mut self, keepers: Keepers) {
+        self.claims.keepers = keepers;
+    }
+
+    /// Somebody says that a node will not come back.
+    pub(crate) fn on_forget(&mut self, shared: &mut Shared, from: NodeId, forget: Forget) {
+        self.forget_keeper(shared, forget.node);
+        self.promise(shared, Promise::Forgotten { to: from, node: forget.node });
+    }
+
+    pub(super) fn tell_forgotten(shared: &mut Shared, to: NodeId, node: NodeId) {
+        shared.outbox.send(to, Message::Forgotten(Forgotten { node }));
+    }
+
+    /// Whether nobody needs to ask this node for a key when it has left.
+    pub(crate) fn holds_no_key(&self) -> bool {
+        self.keys.is_empty() && self.left.is_empty()
+    }
+}
+
+/// Invariants, for tests and the simulator.
+impl Keys {
+    pub(super) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("claims of keys", self.claims.len(), CLAIMS_MAX);
+        see("nodes that may hold a key", self.keepers.known.len(), limits.nodes_max);
+        see("forgotten nodes", self.keepers.forgotten.len(), limits.nodes_max);
+    }
+
+    pub(super) fn validate(&self, shared: &Shared) {
+        let waiting = self.claims.values().flat_map(|claim| &claim.waiting);
+        assert_eq!(self.bytes, waiting.map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>());
+        assert_eq!(!self.claims.is_empty(), shared.timers.is_set(Timer::Keys), "claims are looked after");
+        assert!(self.claims.values().all(|claim| !claim.waiting.is_empty()), "somebody waits for each claim");
+        assert!(self.keepers.known.is_disjoint(&self.keepers.forgotten), "a keeper is forgotten or not");
+    }
+
+    pub(super) fn has_met(&self, node: NodeId) -> bool {
+        self.keepers.known.contains(&node) || self.keepers.forgotten.contains(&node)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.claims.is_empty()
+    }
+}
