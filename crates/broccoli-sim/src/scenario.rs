@@ -17,7 +17,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broccoli_core::{Event, SubmitId, TaskState};
-use broccoli_proto::{Canvas, JobId, Outcome};
+use broccoli_proto::{Canvas, JobId, NodeId, Outcome};
 
 use self::leaving::Leaving;
 use self::trouble::{TROUBLES, Trouble};
@@ -132,6 +132,8 @@ pub struct Scenario {
     told: BTreeMap<JobId, Outcome>,
     /// The job that a key stands for at all origins with a disk together, and the submit that was told so.
     keys: BTreeMap<String, (JobId, usize)>,
+    /// Whom the origin of a job had heard of when it accepted it.
+    met: BTreeMap<(Id, u64), BTreeSet<NodeId>>,
     clients: Vec<Id>,
     twins: Vec<Id>,
     /// Nodes that lost their disk, and the last incarnation before.
@@ -219,6 +221,7 @@ impl Scenario {
             makers: BTreeMap::new(),
             told: BTreeMap::new(),
             keys: BTreeMap::new(),
+            met: BTreeMap::new(),
             clients: Vec::new(),
             twins: Vec::new(),
             wiped: BTreeMap::new(),
@@ -284,6 +287,7 @@ impl Scenario {
         let mut stopped = Vec::new();
         let touched = self.cluster.touched.clone();
         self.checker.check(&mut self.cluster);
+        touched.iter().for_each(|id| self.note_met(*id));
         for id in touched {
             for (_, event) in self.cluster.take_events(id) {
                 match event {

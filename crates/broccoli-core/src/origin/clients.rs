@@ -99,7 +99,10 @@ impl Origin {
         let Some(session) = self.sessions.get_mut(&node).filter(|session| session.epoch == epoch) else {
             return;
         };
-        session.remember(number, answer.clone());
+        // Who comes back from there asks again.
+        if !matches!(answer, Err(Refusal::Elsewhere(_))) {
+            session.remember(number, answer.clone());
+        }
         match answer {
             Ok(job) => {
                 self.accept(shared, job, Submitted::Remote { node, number });

@@ -98,6 +98,25 @@ fn nobody_is_sure_while_the_holder_is_dead_and_everybody_is_when_it_is_back() {
 }
 
 #[test]
+fn who_is_sent_to_a_holder_that_dies_is_told_that_nobody_is_sure() {
+    let mut c = cluster(707, 1);
+    let keys: Vec<String> = (0..20).map(|number| format!("key {number}")).collect();
+    keys.iter().for_each(|key| {
+        accepted(submit(&mut c, 0, &sleep(1), key));
+    });
+    c.add(Spec::new("o2", 1).durable());
+    c.run_for(2_000);
+    c.lose = Some(|message| matches!(message, Message::Accepted(_)));
+    let again: Vec<SubmitId> = keys.iter().map(|key| c.submit_with(1, keyed(&sleep(1), key, false))).collect();
+    c.run_for(1_000);
+    c.kill(2, true);
+    c.lose = None;
+    let all_are_told = |c: &Cluster| again.iter().all(|submit| answer(c, 1, *submit).is_some());
+    assert!(c.run_until(60_000, all_are_told));
+    assert!(again.iter().all(|submit| answer(&c, 1, *submit) == Some(unsure(&c, 2))));
+}
+
+#[test]
 fn a_holder_that_stands_still_makes_no_second_job() {
     for seed in 710..715 {
         let mut c = cluster(seed, 2);

@@ -1,8 +1,10 @@
 //! What nodes tell their users, and whether that is right.
 
+use std::collections::BTreeSet;
+
 use broccoli_core::{Event, RecordKey};
 use broccoli_proto::message::{JobNews, Refusal};
-use broccoli_proto::{Canvas, Cause, Form, JobId, Options, Outcome};
+use broccoli_proto::{Canvas, Cause, Form, JobId, NodeId, Options, Outcome};
 
 use super::trouble::Trouble;
 use super::{Scenario, State, Submitted};
@@ -35,8 +37,8 @@ impl Scenario {
                     }
                     let (known, _) = *self.keys.entry(key).or_insert((job, at));
                     // Two that were never there at the same time cannot know of each other.
-                    let up = self.cluster.is_up(origin).then(|| self.cluster.peek(origin));
-                    let has_met = up.is_none_or(|node| node.audit_has_met(known.origin));
+                    let met = self.met.get(&(origin, job.number));
+                    let has_met = met.is_some_and(|met| met.contains(&known.origin));
                     let is_excused = self.has_twin(at) || !has_met;
                     assert!(known == job || is_excused, "one key is one job: {known} and {job}");
                 }
@@ -69,6 +71,22 @@ impl Scenario {
             }
             _ => {}
         }
+    }
+
+    /// Notes whom a node has heard of, for each job that it has just accepted.
+    pub(super) fn note_met(&mut self, id: Id) {
+        if !self.cluster.is_up(id) || !self.cluster.spec(id).durable {
+            return;
+        }
+        let node = self.cluster.peek(id);
+        let mut new = Vec::new();
+        node.audit_jobs(&mut |job, _| new.extend((!self.met.contains_key(&(id, job))).then_some(job)));
+        if new.is_empty() {
+            return;
+        }
+        let names = (0..self.cluster.len()).map(|other| self.cluster.name(other));
+        let met: BTreeSet<NodeId> = names.filter(|name| node.audit_has_met(*name)).collect();
+        self.met.extend(new.into_iter().map(|job| ((id, job), met.clone())));
     }
 
     /// Whether there is a reason to refuse a canvas, or to try a job again.
