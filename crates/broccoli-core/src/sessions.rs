@@ -187,7 +187,8 @@ impl Sessions {
         let Some(session) = self.open.get_mut(&to) else {
             return;
         };
-        if session.rival.is_some_and(|rival| rival.epoch == epoch) {
+        if session.rival.is_some_and(|rival| rival.epoch == epoch || now < rival.until) {
+            // One after the other, if there are more than two.
             return;
         }
         let until = now + TWIN_ANSWER;
@@ -488,6 +489,18 @@ mod tests {
         let proof = Some(receiver.challenge(2_503));
         assert_eq!(receiver.judge(2_503, header(1, 3, 9, proof)), GOES_ON, "it has answered");
         assert_eq!(receiver.judge(3_000, header(2, 2, 7, proof)), Standing::Repeated, "so this is a twin");
+    }
+
+    #[test]
+    fn of_many_incarnations_one_is_asked_at_a_time() {
+        let mut receiver = Receiver::new();
+        let proof = Some(receiver.challenge(1_000));
+        assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
+        for (epoch, sequence) in [(2, 1), (3, 1), (2, 2), (3, 2)] {
+            assert_eq!(receiver.judge(1_001, header(epoch, sequence, 9, proof)), Standing::Repeated);
+        }
+        let asked = core::iter::from_fn(|| receiver.sessions.pop_answer(Instant(9_000_000))).count();
+        assert_eq!(asked, 2, "the one that is known, and the first of the others");
     }
 
     #[test]
