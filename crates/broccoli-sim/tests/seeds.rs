@@ -6,6 +6,15 @@ use broccoli_sim::scenario;
 
 const SEEDS: u64 = 400;
 
+/// Seeds that have found something: see docs/simulation.md.
+#[test]
+fn what_was_found_once_is_not_there_again() {
+    for seed in [148, 437, 1189, 1445, 2406, 10880] {
+        let violation = scenario::run(seed, 0, false).err().map(|violation| violation.what);
+        assert_eq!(violation, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn whatever_goes_wrong_each_task_has_one_outcome_and_each_promised_job_ends_right() {
     let next = AtomicU64::new(1);
