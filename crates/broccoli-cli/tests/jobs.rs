@@ -198,8 +198,8 @@ on_both_servers! {
     async fn retries_are_told_to_whoever_waits(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let ended = cluster.run(&["run", "fail.s('no bread').set(retries=1, backoff=0.2, jitter=False)"]).await;
-        let note = "tasks.fail: no bread (task 0, attempt 1 on pi-1): it is tried again in 200ms\n";
-        ended.fails(1, &format!("{note}error: tasks.fail: no bread (task 0, attempt 2 on pi-1)\n"));
+        let note = "tasks.fail: no bread (step 0, attempt 1 on pi-1): it is tried again in 200ms\n";
+        ended.fails(1, &format!("{note}error: tasks.fail: no bread (step 0, attempt 2 on pi-1)\n"));
     }
 
     async fn a_key_makes_one_job_of_many_submits(cluster: Cluster) {

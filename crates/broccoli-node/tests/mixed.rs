@@ -60,7 +60,7 @@ on_both_servers! {
         let (origin, _workers) = started(&cluster, vec![chip(&cluster)]).await;
         let error = task_error(origin.submit(canvas("tsum.s(range(20000)).set(retries=5)"))).await;
         assert_eq!((error.cause, error.attempt), (Cause::Unfit, 1), "{error}");
-        let text = format!("tasks.tsum: the arguments have 59724 bytes, this node takes 16384{NO_OTHER} (task 0, attempt 1 on chip)");
+        let text = format!("tasks.tsum: the arguments have 59724 bytes, this node takes 16384{NO_OTHER} (step 0, attempt 1 on chip)");
         assert_eq!(error.to_string(), text);
         let error = task_error(origin.submit(canvas("text.s(20000).set(on='chip')"))).await;
         assert_eq!(error.text, "the result has 20003 bytes, this node takes 16384");

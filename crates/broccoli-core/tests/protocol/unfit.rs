@@ -319,7 +319,7 @@ fn a_client_is_told_which_limit_of_which_node_it_was() {
     let job = c.submit_remote(2, &echo(20_000));
     let error = c.wait(2, job, 10_000).expect_err("too large for the chip");
     let text = format!(
-        "tasks.echo: the arguments have 20004 bytes, this node takes 16384{NO_OTHER} (task 0, attempt 1 on chip)"
+        "tasks.echo: the arguments have 20004 bytes, this node takes 16384{NO_OTHER} (step 0, attempt 1 on chip)"
     );
     assert_eq!(error.to_string(), text);
 }
