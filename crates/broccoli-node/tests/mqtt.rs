@@ -236,6 +236,14 @@ async fn mute_server_is_unreachable() {
 }
 
 #[tokio::test]
+async fn embedded_server_stops_as_soon_as_it_has_started() {
+    for _ in 0..200 {
+        let mut server = TestServer::embedded().await;
+        tokio::time::timeout(support::PATIENCE, server.stop()).await.expect("it stops");
+    }
+}
+
+#[tokio::test]
 async fn embedded_server_names_a_taken_port() {
     let server = TestServer::embedded().await;
     match start_embedded(server.addr()).await {

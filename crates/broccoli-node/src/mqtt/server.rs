@@ -224,8 +224,8 @@ async fn run(
     notices: UnboundedSender<ServerNotice>,
     started: oneshot::Sender<Started>,
 ) {
-    // Before there is anything that could miss a shutdown.
-    let mut stop = shutdown.subscribe();
+    // Before anybody can send a shutdown, who may do so as soon as the server has started.
+    let (mut stop, door_stop) = (shutdown.subscribe(), shutdown.subscribe());
     let listening = listen(config.listen);
     let (listener, addr) = match listening {
         Ok(listening) => listening,
@@ -238,7 +238,7 @@ async fn run(
     let router = rooms.router.clone();
     let account = Account { user: config.user, password: config.password };
     let door = Door::new(account, rooms, config.clients_max, notices);
-    let mut kept = tokio::spawn(door.keep(listener));
+    let mut kept = tokio::spawn(door.keep(listener, door_stop));
     if started.send(Ok(addr)).is_err() {
         return;
     }

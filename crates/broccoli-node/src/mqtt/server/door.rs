@@ -128,8 +128,7 @@ impl Door {
     }
 
     /// Lets clients in until the server is to stop, and then waits until they are gone.
-    pub(super) async fn keep(self: Arc<Self>, listener: TcpListener) {
-        let mut shutdown = self.rooms.shutdown.subscribe();
+    pub(super) async fn keep(self: Arc<Self>, listener: TcpListener, mut shutdown: broadcast::Receiver<()>) {
         let mut connections = JoinSet::new();
         let mut starved_told = false;
         loop {
