@@ -20,7 +20,7 @@ pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
 /// Writes a text of this program's own as it is.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_script(text: &str) -> Result<(), Failure> {
     write_out(text.trim_end())
 }
@@ -28,7 +28,7 @@ pub(crate) fn print_script(text: &str) -> Result<(), Failure> {
 /// Writes rows below their headings to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
     write_out(table(headings, rows))
 }
@@ -36,7 +36,7 @@ pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: Vec<[String
 /// Writes a line to stdout whose beginning stands out, both made [`plain`].
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 #[cfg(feature = "embedded-server")]
 pub(crate) fn print_headed(head: &str, rest: &str) -> Result<(), Failure> {
     write_out(format_args!("{} {}", bold(&plain(head)), plain(rest)))
