@@ -86,20 +86,35 @@ pub(super) async fn deploy(
 }
 
 fn report(name: &str, what: &str, deployment: &Deployment, wait: Duration) -> Result<String, Failure> {
+    let nodes = holders(deployment, &format!("refused {name}"), "", || {
+        format!("no node has taken {name} within {}", duration::print(wait))
+    })?;
+    Ok(format!("{what} to {nodes}"))
+}
+
+/// How many nodes have done what they were told, as text; notes those that nothing was heard of.
+///
+/// # Errors
+/// A node has refused: `refusal` says what, `hint` stands behind its reason. Or nobody has done it: `nobody` says that.
+pub(super) fn holders(
+    deployment: &Deployment,
+    refusal: &str,
+    hint: &str,
+    nobody: impl FnOnce() -> String,
+) -> Result<String, Failure> {
     let Deployment { holders, refused, missing } = deployment;
     if let Some((node, reason)) = refused.first() {
         let others = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
-        return Err(Failure::failed(format_args!("{node}{others} refused {name}: {reason}")));
+        return Err(Failure::failed(format_args!("{node}{others} {refusal}: {reason}{hint}")));
     }
     if holders.is_empty() {
-        let wait = duration::print(wait);
-        return Err(Failure::timed_out(format_args!("no node has taken {name} within {wait}; see `broccoli nodes`")));
+        return Err(Failure::timed_out(format_args!("{}; see `broccoli nodes`", nobody())));
     }
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
         output::note(format_args!("not there yet: {}; the other nodes will pass it on", names.join(", ")));
     }
-    Ok(format!("{what} to {}", output::count(holders.len(), "node")))
+    Ok(output::count(holders.len(), "node"))
 }
 
 fn built(dir: &Path) -> Result<Module, Failure> {

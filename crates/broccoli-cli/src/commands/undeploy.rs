@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use broccoli_node::abi::builtin::is_builtin;
 use broccoli_node::core::Node;
-use broccoli_node::{DeployKey, Deployment, JobError};
+use broccoli_node::{DeployKey, JobError};
 
+use super::deploy::holders;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{duration, output};
@@ -51,22 +52,8 @@ async fn undeploy(session: &Session, args: &UndeployArgs, key: &DeployKey) -> Re
         )));
     }
     let deployment = session.node.undeploy(name, key, args.timeout).await.map_err(Failure::usage)?;
-    report(name, &deployment, args.timeout)
-}
-
-fn report(name: &str, deployment: &Deployment, wait: Duration) -> Result<String, Failure> {
-    let Deployment { holders, refused, missing } = deployment;
-    if let Some((node, reason)) = refused.first() {
-        let others = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
-        return Err(Failure::failed(format_args!("{node}{others} keeps {name}: {reason}; is its program older?")));
-    }
-    if holders.is_empty() {
-        let wait = duration::print(wait);
-        return Err(Failure::timed_out(format_args!("no node has heard of it within {wait}; see `broccoli nodes`")));
-    }
-    if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-        output::note(format_args!("not there yet: {}; the other nodes will pass it on", names.join(", ")));
-    }
-    Ok(format!("undeployed {name} from {}", output::count(holders.len(), "node")))
+    let nodes = holders(&deployment, &format!("keeps {name}"), "; is its program older?", || {
+        format!("no node has heard of it within {}", duration::print(args.timeout))
+    })?;
+    Ok(format!("undeployed {name} from {nodes}"))
 }
