@@ -12,6 +12,7 @@ use broccoli_proto::cbor::put_array_header;
 use broccoli_proto::message::{Attempt, Failure, JobNews, LeasedFunction, LeasedTask, Want};
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
+use litemap::LiteMap;
 
 use super::NEWS;
 use super::delays::Due;
@@ -55,7 +56,7 @@ pub(super) struct Job {
     /// What it took when it was accepted.
     accepted_bytes: usize,
     /// The last errors of tasks that are tried again, by step: the first [`FAILED_MAX`] of them, …
-    pub(super) failed: BTreeMap<u32, Box<(Cause, String)>>,
+    pub(super) failed: LiteMap<u32, Box<(Cause, String)>>,
     /// … about what they take of the memory, …
     pub(super) failed_bytes: usize,
     /// … the task that failed last, …
@@ -132,7 +133,7 @@ impl Job {
             demands_bytes: 0,
             counted: 0,
             accepted_bytes: 0,
-            failed: BTreeMap::new(),
+            failed: LiteMap::new_vec(),
             failed_bytes: 0,
             failed_last: None,
             retried_told: None,
@@ -465,7 +466,7 @@ impl Job {
     pub(super) fn note_failure(&mut self, step: u32, failure: &Failure) {
         self.forget_failure(step);
         if self.failed.len() >= FAILED_MAX
-            && let Some((other, _)) = self.failed.first_key_value()
+            && let Some((other, _)) = self.failed.first()
         {
             self.forget_failure(*other);
         }

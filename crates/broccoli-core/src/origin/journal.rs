@@ -32,7 +32,7 @@ use broccoli_abi::Function;
 use broccoli_proto::{Cbor, Epoch, ModuleHash, NodeId, Outcome};
 use minicbor::{Decode, Encode};
 
-use super::keys::Keepers;
+use super::keys::{Keepers, Nodes};
 use crate::io::{RecordBytes, SubmitId};
 use crate::time::Stamp;
 
@@ -78,12 +78,12 @@ pub(super) struct NodeRecord {
 
 impl NodeRecord {
     pub(super) fn keepers(&self) -> Keepers {
-        let set = |names: &Option<Vec<NodeId>>| names.iter().flatten().copied().collect();
+        let set = |names: &Option<Vec<NodeId>>| names.iter().flatten().map(|name| (*name, ())).collect();
         Keepers { known: set(&self.keepers), forgotten: set(&self.forgotten) }
     }
 
     fn with(self, keepers: &Keepers) -> NodeRecord {
-        let list = |names: &BTreeSet<NodeId>| (!names.is_empty()).then(|| names.iter().copied().collect());
+        let list = |names: &Nodes| (!names.is_empty()).then(|| names.keys().copied().collect());
         NodeRecord { keepers: list(&keepers.known), forgotten: list(&keepers.forgotten), ..self }
     }
 }
@@ -394,13 +394,14 @@ impl Journal {
         Journal { on, ..Journal::default() }
     }
 
+    /// Known when it is compiled without the feature `journal`: what writes is left out then.
     pub(super) fn is_on(&self) -> bool {
-        self.on
+        cfg!(feature = "journal") && self.on
     }
 
     /// Begins an incarnation.
     pub(super) fn begin(&mut self, boots: u32, clock_ahead_ms: i64, keepers: &Keepers) {
-        if self.on {
+        if self.is_on() {
             let clock_ahead_ms = Some(clock_ahead_ms);
             let node = NodeRecord { version: VERSION, boots, clock_ahead_ms, ..NodeRecord::default() };
             self.note_node(node.with(keepers));
@@ -409,14 +410,15 @@ impl Journal {
 
     /// Other nodes may hold the job of a key, or none any more.
     pub(super) fn note_keepers(&mut self, keepers: &Keepers) {
-        if let Some(noted) = self.noted.take() {
+        if let Some(noted) = self.noted.take().filter(|_| self.is_on()) {
             self.note_node(noted.with(keepers));
         }
     }
 
     /// The time of day was set. Later incarnations must know before they ask how old a record is.
     pub(super) fn set_clock(&mut self, ahead_ms: i64) {
-        if let Some(noted) = self.noted.clone().filter(|noted| noted.clock_ahead_ms != Some(ahead_ms)) {
+        let noted = self.noted.as_ref().filter(|noted| self.is_on() && noted.clock_ahead_ms != Some(ahead_ms));
+        if let Some(noted) = noted.cloned() {
             self.note_node(NodeRecord { clock_ahead_ms: Some(ahead_ms), ..noted });
         }
     }
@@ -427,12 +429,12 @@ impl Journal {
 
     /// Whether the next incarnation will know of this one.
     pub(super) fn has_begun(&self) -> bool {
-        !self.on || self.safe > 0
+        !self.is_on() || self.safe > 0
     }
 
     /// What has not been written of a job; `None` without a disk.
     fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
-        self.on.then(|| self.unwritten.entry(job).or_default())
+        self.is_on().then(|| self.unwritten.entry(job).or_default())
     }
 
     /// Notes that a job was accepted. The record is made only for a disk.
@@ -477,23 +479,23 @@ impl Journal {
 
     /// About what is not safe yet takes of the memory, some of it shared with the jobs.
     pub(super) fn bytes(&self) -> usize {
-        self.unwritten_bytes + self.handed_bytes
+        if self.is_on() { self.unwritten_bytes + self.handed_bytes } else { 0 }
     }
 
     /// The write that makes everything safe that has happened so far.
     pub(super) fn now(&self) -> u64 {
-        let waits = self.node.is_some() || !self.unwritten.is_empty();
+        let waits = self.is_on() && (self.node.is_some() || !self.unwritten.is_empty());
         self.handed + u64::from(waits)
     }
 
     /// Whether a write has been made.
     pub(super) fn is_safe(&self, number: u64) -> bool {
-        number <= self.safe
+        !self.is_on() || number <= self.safe
     }
 
     /// Whether there is something to write, and nothing sees to it yet.
     pub(super) fn is_waiting(&self) -> bool {
-        self.handed == self.safe && self.now() > self.handed && !self.urgent
+        self.is_on() && self.handed == self.safe && self.now() > self.handed && !self.urgent
     }
 
     /// What waits has waited long enough.
@@ -519,7 +521,7 @@ impl Journal {
 
     /// What is to be written next, if nothing is being written.
     pub(super) fn next_write(&mut self) -> Option<(u64, Option<NodeRecord>, BTreeMap<u64, Unwritten>)> {
-        if self.handed > self.safe || !self.urgent {
+        if !self.is_on() || self.handed > self.safe || !self.urgent {
             return None;
         }
         self.handed += 1;
@@ -538,7 +540,7 @@ impl Journal {
 
     /// The next promise that can be kept.
     pub(super) fn due(&mut self) -> Option<Promise> {
-        let (number, promise) = *self.promises.front()?;
+        let (number, promise) = *self.promises.front().filter(|_| self.is_on())?;
         self.is_safe(number).then(|| self.promises.pop_front())?;
         self.given.remove(&promise);
         Some(promise)
@@ -546,7 +548,8 @@ impl Journal {
 
     /// Whether a client is to be told something as soon as it is safe.
     pub(super) fn owes_news(&self) -> bool {
-        self.promises.iter().any(|(_, promise)| matches!(promise, Promise::Accepted { .. } | Promise::Ended(_)))
+        self.is_on()
+            && self.promises.iter().any(|(_, promise)| matches!(promise, Promise::Accepted { .. } | Promise::Ended(_)))
     }
 
     /// Checks what must hold between two inputs.

@@ -14,7 +14,7 @@
 //! before it answers. So a job with a key is held by nobody whose name the others do not have. A keeper stays one while it is
 //! gone, until it says goodbye without any key, or somebody says that it will not come back.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -52,7 +52,7 @@ const LISTED_BYTES: usize = NODE_NAME_BYTES_MAX + 2;
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     keepers: Keepers,
-    claims: BTreeMap<String, Claim>,
+    claims: LiteMap<String, Box<Claim>>,
     /// What the canvases of waiting submits take.
     bytes: usize,
     /// Others have had time to say that they are there.
@@ -61,13 +61,16 @@ pub(super) struct Keys {
     noted_in: u64,
 }
 
+/// A set of nodes.
+pub(super) type Nodes = LiteMap<NodeId, ()>;
+
 /// Nodes with a journal, this one not among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keepers {
     /// Those that are asked.
-    pub(super) known: BTreeSet<NodeId>,
+    pub(super) known: Nodes,
     /// Those that are asked no more, unless they are heard of again.
-    pub(super) forgotten: BTreeSet<NodeId>,
+    pub(super) forgotten: Nodes,
 }
 
 /// A key that this node is about to take.
@@ -89,31 +92,34 @@ struct Asked {
 impl Keepers {
     /// A node has told of itself.
     fn meet(&mut self, node: NodeId, max: usize) -> bool {
-        let was_forgotten = self.forgotten.remove(&node);
+        let was_forgotten = self.forgotten.remove(&node).is_some();
         let has_room = self.known.len() < max;
-        (has_room && self.known.insert(node)) || was_forgotten
+        (has_room && self.known.insert(node, ()).is_none()) || was_forgotten
     }
 
     /// A node need not be asked any more.
     fn forget(&mut self, node: NodeId, max: usize) -> bool {
-        let is_known = self.known.remove(&node);
+        let is_known = self.known.remove(&node).is_some();
         if is_known && self.forgotten.len() < max {
-            self.forgotten.insert(node);
+            self.forgotten.insert(node, ());
         }
         is_known
     }
 
     /// The names of all, with that of this node if it is one.
-    fn names(&self, shared: &Shared) -> BTreeSet<NodeId> {
-        let me = shared.config.durable.then(|| shared.me());
-        self.known.iter().copied().chain(me).collect()
+    fn names(&self, shared: &Shared) -> Nodes {
+        let mut names = self.known.clone();
+        if shared.config.durable {
+            names.insert(shared.me(), ());
+        }
+        names
     }
 }
 
 /// Names that differ in nothing have one digest.
-fn digest(names: &BTreeSet<NodeId>) -> u64 {
+fn digest(names: &Nodes) -> u64 {
     let mut text = String::new();
-    for name in names {
+    for name in names.keys() {
         text.push_str(name.as_str());
         text.push('\n');
     }
@@ -141,7 +147,10 @@ impl Origin {
         if !has_room {
             return Some(Err(Refusal::QueueFull));
         }
-        let begin = || Claim { nonce: shared.rng.next(), asked: LiteMap::new_vec(), looks: 0, waiting: Vec::new() };
+        let begin = || {
+            let nonce = shared.rng.next();
+            Box::new(Claim { nonce, asked: LiteMap::new_vec(), looks: 0, waiting: Vec::new() })
+        };
         let claim = self.claims.claims.entry(key.clone()).or_insert_with(begin);
         if claim.waiting.iter().any(|(known, _)| *known == submitter) {
             return None;
@@ -164,7 +173,7 @@ impl Origin {
         };
         let me = shared.me();
         let live = around.members.alive().filter(|(_, member)| member.birth.durable == Some(true));
-        for node in keepers.known.iter().copied().chain(live.map(|(node, _)| node)).filter(|node| *node != me) {
+        for node in keepers.known.keys().copied().chain(live.map(|(node, _)| node)).filter(|node| *node != me) {
             claim.asked.entry(node).or_insert(Asked { since: shared.now, answered: false });
         }
         let keepers_digest = digest(&keepers.names(shared));
@@ -174,7 +183,7 @@ impl Origin {
             let is_over = shared.now - asked.since >= SILENCE;
             waits |= !is_over;
             // Of one that is known by hearsay only, nobody knows that it was there lately.
-            if is_over && keepers.known.contains(node) {
+            if is_over && keepers.known.contains_key(node) {
                 missing = Some(*node);
             }
             let is_new = asked.since == shared.now;
@@ -227,7 +236,7 @@ impl Origin {
     /// The link is up: nobody could answer before.
     pub(super) fn claim_again(&mut self, shared: &Shared) {
         self.claims.settled = shared.now + SETTLE;
-        for claim in self.claims.claims.values_mut() {
+        for (_, claim) in self.claims.claims.iter_mut() {
             claim.looks = 0;
             claim.asked.iter_mut().for_each(|(_, asked)| asked.since = shared.now);
         }
@@ -254,7 +263,7 @@ impl Origin {
         let names = self.claims.keepers.names(shared);
         let room = (shared.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX) / LISTED_BYTES;
         let differs = digest(&names) != keepers;
-        let keepers = names.into_iter().filter(|_| differs).take(room.saturating_sub(1)).collect();
+        let keepers = names.keys().copied().filter(|_| differs).take(room.saturating_sub(1)).collect();
         shared.outbox.send(from, Message::KeyAnswer(KeyAnswer { nonce, taken, keepers }));
     }
 
@@ -284,7 +293,7 @@ impl Origin {
             return;
         }
         let known = &self.claims.keepers.known;
-        let asks = shared.config.durable && known.len() < ASKED_MAX && !known.contains(&node);
+        let asks = shared.config.durable && known.len() < ASKED_MAX && !known.contains_key(&node);
         if asks && node != shared.me() && !shared.outbox.has(Address::Node(node)) {
             shared.outbox.send(node, Message::Hello);
         }
@@ -301,8 +310,12 @@ impl Origin {
     fn hear_of_keepers(&mut self, shared: &Shared, nodes: Vec<NodeId>) {
         let Keepers { known, forgotten } = &mut self.claims.keepers;
         let before = known.len();
-        let is_new = |node: &NodeId| *node != shared.me() && !forgotten.contains(node);
-        known.extend(nodes.into_iter().filter(is_new).take(shared.config.limits.nodes_max.saturating_sub(before)));
+        for node in nodes {
+            let is_new = node != shared.me() && !forgotten.contains_key(&node);
+            if is_new && known.len() < shared.config.limits.nodes_max {
+                known.insert(node, ());
+            }
+        }
         if known.len() != before {
             self.note_keepers();
         }
@@ -354,11 +367,14 @@ impl Keys {
         assert_eq!(self.bytes, waiting.map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>());
         assert_eq!(!self.claims.is_empty(), shared.timers.is_set(Timer::Keys), "claims are looked after");
         assert!(self.claims.values().all(|claim| !claim.waiting.is_empty()), "somebody waits for each claim");
-        assert!(self.keepers.known.is_disjoint(&self.keepers.forgotten), "a keeper is forgotten or not");
+        assert!(
+            self.keepers.known.keys().all(|node| !self.keepers.forgotten.contains_key(node)),
+            "a keeper is forgotten or not"
+        );
     }
 
     pub(super) fn has_met(&self, node: NodeId) -> bool {
-        self.keepers.known.contains(&node) || self.keepers.forgotten.contains(&node)
+        self.keepers.known.contains_key(&node) || self.keepers.forgotten.contains_key(&node)
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -388,7 +388,7 @@ pub(super) fn size(bytes: usize) -> String {
     let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
         return format!("{bytes} bytes");
     };
-    let tenths = (bytes as u128 * 10).div_ceil(unit as u128);
+    let tenths = (bytes as u64).saturating_mul(10).div_ceil(unit as u64);
     if tenths.is_multiple_of(10) {
         format!("{}{name}", tenths / 10)
     } else {
