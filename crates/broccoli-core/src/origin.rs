@@ -488,7 +488,7 @@ impl Origin {
         let mut current = None;
         for result in results.results {
             let attempt = result.attempt;
-            let mut outcome = result.outcome;
+            let mut outcome = result.outcome.map_err(|failure| *failure);
             if self.adopting && self.jobs.get(&attempt.job).is_some_and(|job| job.is_unready(attempt)) {
                 // What comes before it, another worker will tell again: then it counts.
                 missing.insert(attempt, ());

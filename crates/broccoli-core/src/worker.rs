@@ -867,7 +867,7 @@ impl Link {
         outcome: Result<Cbor, Failure>,
     ) {
         self.held.insert(attempt, Held::Done);
-        let result = TaskResult { attempt, outcome, blob: None };
+        let result = TaskResult { attempt, outcome: outcome.map_err(Box::new), blob: None };
         self.kept_bytes += result_bytes(&result);
         self.done.push_back(Done { epoch, since: shared.now, result });
         shared.timers.set_earlier(Timer::Results(origin), shared.now + RESULTS_AGAIN_MAX);

@@ -407,9 +407,9 @@ pub struct TaskResult {
     /// Which attempt.
     #[n(0)]
     pub attempt: Attempt,
-    /// Its value, or why there is none.
+    /// Its value, or why there is none, which is rare: boxed as in [`LeasedTask`].
     #[n(1)]
-    pub outcome: Result<Cbor, Failure>,
+    pub outcome: Result<Cbor, Box<Failure>>,
     /// Where to pull the value from, which is null then: it fits into no packet. Boxed as in [`LeasedTask`].
     #[n(2)]
     pub blob: Option<Box<BlobRef>>,
@@ -428,9 +428,9 @@ pub struct Failure {
     /// The function asks to be tried again, after this many milliseconds.
     #[n(2)]
     pub retry_after_ms: Option<u64>,
-    /// The worker is too small for the task: no outcome of it, another node may do. Boxed as in [`LeasedTask`].
+    /// The worker is too small for the task: no outcome of it, another node may do.
     #[n(3)]
-    pub too_small: Option<Box<TooSmall>>,
+    pub too_small: Option<TooSmall>,
 }
 
 /// What a worker is too small for.
@@ -452,13 +452,12 @@ impl Failure {
 
     /// The worker has only so much of what the task needs, or cannot run it at all.
     pub fn too_small(text: impl Into<String>, has: Option<u64>) -> Failure {
-        let too_small = Box::new(TooSmall { has, result_bytes: None });
-        Failure { too_small: Some(too_small), ..Failure::new(Cause::Unfit, text) }
+        Failure { too_small: Some(TooSmall { has, result_bytes: None }), ..Failure::new(Cause::Unfit, text) }
     }
 
     /// The worker takes no result of more than `max` bytes.
     pub fn result_too_large(bytes: usize, max: usize) -> Failure {
-        let too_small = Box::new(TooSmall { has: Some(max as u64), result_bytes: Some(bytes as u64) });
+        let too_small = TooSmall { has: Some(max as u64), result_bytes: Some(bytes as u64) };
         let text = format!("the result has {bytes} bytes, this node takes {max}");
         Failure { too_small: Some(too_small), ..Failure::new(Cause::Unfit, text) }
     }

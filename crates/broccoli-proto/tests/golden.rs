@@ -204,7 +204,7 @@ fn work() -> Vec<(&'static str, Message)> {
     ]);
     let failed = failures.map(|((_, text), cause)| TaskResult {
         attempt: NEXT,
-        outcome: Err(Failure::new(cause, *text)),
+        outcome: Err(Box::new(Failure::new(cause, *text))),
         blob: None,
     });
     let results = vec![TaskResult { attempt: ATTEMPT, outcome: Ok(Cbor::encode(&5)), blob: None }];
@@ -216,7 +216,7 @@ fn work() -> Vec<(&'static str, Message)> {
         Failure::result_too_large(20_000, 16_384),
         Failure::too_small("this node does not have the function any more", None),
     ];
-    let too_small = too_small.map(|failure| TaskResult { attempt: NEXT, outcome: Err(failure), blob: None });
+    let too_small = too_small.map(|failure| TaskResult { attempt: NEXT, outcome: Err(Box::new(failure)), blob: None });
     let too_small = TaskResults { number: 3, results: too_small.into(), ..results.clone() };
     vec![
         ("available", Message::Available(available)),

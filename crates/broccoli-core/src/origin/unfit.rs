@@ -127,7 +127,7 @@ impl Demand {
 
     /// A node was too small.
     fn learn(&mut self, place: &Place, args_bytes: u64, failure: Failure) {
-        let TooSmall { result_bytes, .. } = failure.too_small.as_deref().copied().unwrap_or_default();
+        let TooSmall { result_bytes, .. } = failure.too_small.unwrap_or_default();
         if args_bytes > u64::from(place.takes.args_bytes) {
             self.args_bytes = args_bytes;
         }
@@ -247,7 +247,7 @@ impl Origin {
         failure: Failure,
     ) -> Result<(), Failure> {
         let max = shared.config.limits.result_bytes_max;
-        let result_bytes = failure.too_small.as_ref().and_then(|too_small| too_small.result_bytes).unwrap_or(0);
+        let result_bytes = failure.too_small.and_then(|too_small| too_small.result_bytes).unwrap_or(0);
         if result_bytes > u64::from(max) {
             // Nor does this origin take it, whoever gives it.
             return Err(too_long(result_bytes as usize, max));
