@@ -97,8 +97,6 @@ struct Link {
     epoch: Option<Epoch>,
     /// Last batch of that incarnation.
     seen: u32,
-    /// Which of the 64 batches before it have come, the last one in the lowest bit.
-    seen_before: u64,
     /// Tasks that the origin may still send.
     credit: u32,
     fetch_due: bool,
@@ -248,14 +246,11 @@ impl Worker {
         link.heard = Some(shared.now);
         if link.epoch != Some(epoch) {
             link.epoch = Some(epoch);
-            (link.seen, link.seen_before) = (0, 0);
+            link.seen = 0;
         }
         shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
-        if !link.is_new(lease.batch) {
-            // Repeated on the way: what has come of it is said again if it is still held.
-            link.renew_due = true;
-            return;
-        }
+        // One packet may have overtaken another; none comes twice.
+        link.seen = link.seen.max(lease.batch);
         link.result_bytes_max = lease.result_bytes_max;
         link.credit = link.credit.saturating_sub(lease.tasks.len() as u32);
         let functions: Vec<_> = lease.functions.into_iter().map(Arc::new).collect();
@@ -836,7 +831,6 @@ impl Link {
         Link {
             epoch: None,
             seen: 0,
-            seen_before: 0,
             credit: 0,
             fetch_due: false,
             withheld: false,
@@ -871,24 +865,6 @@ impl Link {
         self.kept_bytes += result_bytes(&result);
         self.done.push_back(Done { epoch, since: shared.now, result });
         shared.timers.set_earlier(Timer::Results(origin), shared.now + RESULTS_AGAIN_MAX);
-    }
-
-    /// Whether a batch comes for the first time; notes that it has come.
-    fn is_new(&mut self, batch: u32) -> bool {
-        if batch > self.seen {
-            let shift = batch - self.seen;
-            let before = self.seen_before.checked_shl(shift).unwrap_or(0);
-            self.seen_before = before | 1_u64.checked_shl(shift - 1).unwrap_or(0);
-            self.seen = batch;
-            return true;
-        }
-        let bit = match self.seen.checked_sub(batch + 1) {
-            Some(back) => 1_u64.checked_shl(back).unwrap_or(0),
-            None => return false,
-        };
-        let is_new = bit != 0 && self.seen_before & bit == 0;
-        self.seen_before |= bit;
-        is_new
     }
 
     /// About how long all is that waits for the origin beside results.

@@ -192,7 +192,9 @@ fn a_recorded_will_stops_no_worker() {
         let (to, will) = (Address::Birth(c.name(1)), c.will(1));
         vec![Published { from: 1, to, bytes: will }]
     };
-    let start = c.now_ms();
+    let w = c.name(1);
+    let changes = |c: &Cluster| c.events(0).filter(|event| matches!(event, Event::Member(name) if *name == w)).count();
+    let (start, before) = (c.now_ms(), changes(&c));
     let mut worst = 0;
     for n in 0..40 {
         let asked_at = c.now_ms();
@@ -204,6 +206,7 @@ fn a_recorded_will_stops_no_worker() {
     }
     assert!(worst < 2_500, "one bounded delay, {worst} ms");
     assert!(c.now_ms() - start < 6_000, "and no more than one: {} ms", c.now_ms() - start);
+    assert_eq!(changes(&c) - before, 2, "it was taken for gone once, and was there again");
 }
 
 /// What a packet that is published again makes the nodes publish.
@@ -286,4 +289,59 @@ fn what_is_told_to_everybody_changes_nothing_at_a_node_that_knows_better() {
     }
     let changes = c.events(0).filter(|event| matches!(event, Event::Member(name) if *name == w)).count();
     assert!(changes <= 4, "{changes} changes of one node that restarted once");
+}
+
+#[test]
+fn births_that_were_lost_and_recorded_keep_no_dead_worker_alive() {
+    let mut c = Cluster::started(910, vec![Spec::new("origin", 0), Spec::worker("w1", 1)]);
+    let job = c.submit(0, &sleep(30_000));
+    c.run_for(500);
+    // Nothing of the worker gets to its origin, but to the stranger: it has other modules each time.
+    c.count_from_here();
+    c.silence(1, true, false);
+    for version in 1..=16 {
+        let (signed, code) = crate::cluster::module(version, true);
+        c.deploy(1, &signed, &code);
+        c.run_for(50);
+    }
+    // No Will says that it is gone.
+    c.depart(1);
+    let w2 = c.add(Spec::worker("w2", 1));
+    let births = with(&said_by(&c, 1), |message| matches!(message, Message::Birth(_)));
+    assert!(births.len() >= 16, "{}", births.len());
+    let (w1, killed_at) = (c.name(1), c.now_ms());
+    let mut alive = 0;
+    for birth in &births {
+        publish(&mut c, std::slice::from_ref(birth));
+        c.run_for(1);
+        alive += u32::from(c.peek(0).members().any(|(name, member)| name == w1 && member.alive));
+        c.run_for(2_000);
+    }
+    let moved = c.runs.iter().find(|run| run.node == w2).map(|run| run.at_ms - killed_at);
+    // As above.
+    assert!(moved.is_some_and(|ms| ms < 15_000), "{moved:?} ms");
+    assert!(alive < 8, "it was taken for alive after {alive} of {} births", births.len());
+    assert_eq!(c.wait(0, job, 60_000), Ok(Cbor::encode(&30_000)));
+}
+
+#[test]
+fn the_last_words_of_an_incarnation_do_not_bring_it_back() {
+    for silent_ms in [0, 500, 2_000, 5_000] {
+        let mut c = Cluster::started(911, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+        let job = c.submit(0, &add(1, 1));
+        assert!(c.wait(0, job, 2_000).is_ok());
+        let last = said_by(&c, 1);
+        c.kill(1, true);
+        c.restart(1);
+        let job = c.submit(0, &add(2, 2));
+        assert!(c.wait(0, job, 2_000).is_ok());
+        c.run_for(silent_ms);
+        publish(&mut c, &last);
+        c.run_for(20);
+        let asked_at = c.now_ms();
+        let job = c.submit(0, &add(3, 3));
+        assert_eq!(c.wait(0, job, 5_000), Ok(Cbor::encode(&6)));
+        let took = c.now_ms() - asked_at;
+        assert!(took < 50, "{took} ms, {silent_ms} ms after the new one was heard");
+    }
 }
