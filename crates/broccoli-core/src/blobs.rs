@@ -15,6 +15,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -27,6 +28,7 @@ use litemap::LiteMap;
 use crate::audit::Large;
 use crate::config::Limits;
 use crate::shared::{Room, Shared};
+use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 
@@ -361,10 +363,13 @@ pub(crate) fn hold(
     Ok(BlobRef { id, bytes: len as u32, piece_bytes: piece_bytes as u32 })
 }
 
-/// Replaces the value in a message that would not fit into a packet of `packet` bytes. None if there
+/// Replaces the value in a message that would not fit into a packet of `packet` bytes, and shortens its text. None if there
 /// is no room to hold the value: the message is as good as lost, and its sender repeats it.
-pub(crate) fn fit(shared: &mut Shared, to: NodeId, message: Message, packet: usize) -> Option<Message> {
+pub(crate) fn fit(shared: &mut Shared, to: NodeId, mut message: Message, packet: usize) -> Option<Message> {
     let is_large = |value: &Cbor| value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet;
+    if let Some(text) = text_of(&mut message) {
+        text::cut(text, packet.saturating_sub(VALUE_OVERHEAD_BYTES));
+    }
     match message {
         Message::Submit(submit) if is_large(&submit.canvas) => {
             let blob = hold(shared, to, Holder::Canvas(submit.number), submit.canvas, packet).ok()?;
@@ -391,6 +396,25 @@ pub(crate) fn fit(shared: &mut Shared, to: NodeId, message: Message, packet: usi
             Some(Message::StepNews(news))
         }
         message => Some(message),
+    }
+}
+
+/// The text for people in a message that may be longer than the smallest packet.
+fn text_of(message: &mut Message) -> Option<&mut String> {
+    match message {
+        Message::Log(log) => Some(&mut log.text),
+        Message::JobEvent(event) => match &mut event.news {
+            JobNews::Logged { text, .. } => Some(text),
+            JobNews::CallbackFailed(error) | JobNews::Ended(Err(error)) | JobNews::Retried { error, .. } => {
+                Some(&mut error.text)
+            }
+            _ => None,
+        },
+        Message::StepNews(news) => match news.view.as_mut()?.outcome.as_mut()? {
+            Err(error) => Some(&mut error.text),
+            Ok(_) => None,
+        },
+        _ => None,
     }
 }
 

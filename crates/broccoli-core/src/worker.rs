@@ -891,9 +891,10 @@ impl Link {
     /// Writes results that wait, or wait again, as long as there is room. Returns whether that
     /// was all of them.
     fn put_results(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) -> bool {
+        self.take_back_too_long(room.packet);
         let mut left = room.left;
         for (repeated, unacked) in self.unacked.iter_mut().filter(|unacked| unacked.again).enumerate() {
-            let bytes: usize = unacked.results.results.iter().map(result_bytes).sum();
+            let bytes = results_bytes(&unacked.results);
             if bytes > left || repeated >= REPEATED_PER_PACKET_MAX {
                 return false;
             }
@@ -918,6 +919,11 @@ impl Link {
                     break;
                 }
             }
+            if let Err(failure) = &mut result.outcome {
+                let before = failure.text.len();
+                text::cut(&mut failure.text, room.packet.saturating_sub(VALUE_OVERHEAD_BYTES));
+                self.kept_bytes = self.kept_bytes + failure.text.len() - before;
+            }
             let bytes = result_bytes(result);
             if *epoch != origin_epoch || bytes > left {
                 break;
@@ -939,6 +945,21 @@ impl Link {
             shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
         }
         self.done.is_empty() || is_starved
+    }
+
+    /// Results that are to be sent again and went into one packet, but do not any more: the origin takes shorter ones than
+    /// was known, or has restarted. They go as if they had not been sent.
+    fn take_back_too_long(&mut self, packet: usize) {
+        let is_too_long = |unacked: &Unacked| unacked.again && results_bytes(&unacked.results) > packet;
+        while let Some(at) = self.unacked.iter().rposition(is_too_long) {
+            let Some(Unacked { results, first_sent: since, .. }) = self.unacked.remove(at) else {
+                return;
+            };
+            let epoch = results.origin_epoch;
+            for result in results.results.into_iter().rev() {
+                self.done.push_front(Done { epoch, since, result });
+            }
+        }
     }
 
     /// Names what is held, an epoch of the origin at a time.
@@ -1020,6 +1041,11 @@ fn result_bytes(result: &TaskResult) -> usize {
         Err(failure) => failure.text.len(),
     };
     body + 32
+}
+
+/// The same of several.
+fn results_bytes(results: &TaskResults) -> usize {
+    results.results.iter().map(result_bytes).sum()
 }
 
 fn run_of(running: &LiteMap<RunId, Running>, origin: NodeId, attempt: Attempt) -> Option<RunId> {

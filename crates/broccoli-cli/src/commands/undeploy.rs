@@ -37,6 +37,7 @@ pub(crate) async fn run(common: &Common, args: UndeployArgs) -> Result<(), Failu
 
 async fn undeploy(session: &Session, args: &UndeployArgs, key: &DeployKey) -> Result<String, Failure> {
     let name = &args.name;
+    session.meet_all().await;
     let wanted = name.clone();
     let known = session.node.query(move |node: &Node| {
         let functions = node.functions();

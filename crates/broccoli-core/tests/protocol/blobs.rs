@@ -1,9 +1,9 @@
 //! Large values: what fits into no packet of its receiver is pulled in pieces.
 
 use broccoli_core::{Event, Input, Instant};
-use broccoli_proto::message::{BlobPiece, Message};
+use broccoli_proto::message::{BlobPiece, JobNews, Message};
 use broccoli_proto::packet::Address;
-use broccoli_proto::{BlobId, Canvas, Cause, Cbor, module};
+use broccoli_proto::{BlobId, Canvas, Cause, Cbor, Options, module};
 use broccoli_sim::cluster::functions::large;
 
 use crate::cluster::{Cluster, Faults, Spec, open};
@@ -119,6 +119,51 @@ fn a_node_with_the_smallest_packets_takes_and_gives_1_mb() {
     let job = c.submit(0, &echo(&value));
     assert_eq!(c.wait(0, job, 60_000), Ok(value));
     assert_packets_fit(&c);
+    settle(&mut c);
+}
+
+#[test]
+fn long_errors_and_logs_are_cut_to_the_smallest_packets() {
+    let specs = [Spec::client("client"), Spec::new("origin", 0), Spec::worker("w", 1)];
+    let mut c = Cluster::started(18, specs.map(|spec| packets(spec, 2_048)).into());
+    attach(&mut c, 0);
+    let long = "é".repeat(5_000);
+    let options = Options { retries: Some(1), ..Options::default() };
+    let fails = Canvas { options, ..Canvas::task("fail", Cbor::encode(&[&long])) };
+    let job = c.submit_remote(0, &fails);
+    let error = c.wait(0, job, 10_000).expect_err("it fails");
+    assert!(long.starts_with(&error.text) && error.text.len() > 1_000, "{} bytes", error.text.len());
+    let retried = c.news(0, job).filter(|news| matches!(news, JobNews::Retried { .. })).count();
+    assert_eq!(retried, 1, "the client was told of the first failure");
+
+    let job = c.submit_remote(0, &one("sleep", 500));
+    c.run_for(100);
+    c.log(2, &long);
+    assert!(c.wait(0, job, 2_000).is_ok());
+    let logged = c.news(0, job).find_map(|news| match news {
+        JobNews::Logged { text, .. } => Some(text.clone()),
+        _ => None,
+    });
+    assert!(logged.is_some_and(|text| long.starts_with(&text) && text.len() > 1_000));
+    assert_packets_fit(&c);
+    settle(&mut c);
+}
+
+#[test]
+fn results_that_an_origin_with_smaller_packets_has_not_got_are_pulled() {
+    let specs = [Spec::client("client"), Spec::new("origin", 0).durable(), Spec::worker("w", 4)];
+    let mut c = Cluster::started(19, specs.map(|spec| packets(spec, PACKET_BYTES)).into());
+    attach(&mut c, 0);
+    c.lose = Some(|message| matches!(message, Message::TaskResults(_)));
+    let job = c.submit_remote(0, &Canvas::group(vec![make(40_000), make(3_000), make(3_000)]));
+    c.run_for(1_000);
+    c.kill(1, true);
+    c.change_limits(1, |limits| limits.packet_bytes_max = 4_096);
+    c.lose = None;
+    c.restart(1);
+    let results = [40_000, 3_000, 3_000].map(large);
+    assert_eq!(c.wait(0, job, 20_000), Ok(Cbor::array(results.iter().map(Cbor::as_bytes))));
+    assert_eq!(c.runs.len(), 3, "each was run once");
     settle(&mut c);
 }
 

@@ -1,6 +1,6 @@
 //! What a test does to the nodes of the cluster.
 
-use broccoli_core::{Event, Input, Node, RecordKey, Recovery, Submission, SubmitError, SubmitId};
+use broccoli_core::{Event, Input, Limits, Node, RecordKey, Recovery, Submission, SubmitError, SubmitId};
 use broccoli_proto::message::Message;
 use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
 use broccoli_proto::packet::Address;
@@ -261,6 +261,18 @@ impl Cluster {
     /// How a node was made.
     pub fn spec(&self, id: Id) -> &Spec {
         &self.slots[id].spec
+    }
+
+    /// Gives a node other limits, from its next start on.
+    pub fn change_limits(&mut self, id: Id, change: impl FnOnce(&mut Limits)) {
+        change(&mut self.slots[id].spec.limits);
+    }
+
+    /// What a node runs logs a line.
+    pub fn log(&mut self, id: Id, text: &str) {
+        let (now, run) = (self.at(id), *self.slots[id].runs.keys().next().expect("something runs"));
+        self.node(id).handle_input(now, Input::Logged { run, text: text.into() });
+        self.drain(id);
     }
 
     /// How often a node was started.
