@@ -310,6 +310,10 @@ impl Client {
             return;
         }
         let takes_jobs = members.get(node).is_some_and(|member| member.birth.resident);
+        if !takes_jobs && !members.is_leaving(node) {
+            // It took jobs, or was asked while it left, and does neither since it has restarted.
+            self.move_home(shared, members, node);
+        }
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
         let may_move = !self.ready || self.home.is_some_and(|home| members.is_leaving(home));
         if may_move && self.home.is_some_and(is_better) {
@@ -451,7 +455,7 @@ impl Client {
         let request = self.requests.get_mut(&id)?;
         let to = request.to.or_else(|| match &request.wish {
             Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared.me(), members, key, request.not),
-            Wish::Submit(_) => self.home.filter(|home| !members.is_leaving(*home)),
+            Wish::Submit(_) => self.home.filter(|home| members.get(*home).is_none_or(|member| member.birth.resident)),
             Wish::Retry(job) => Some(job.origin),
             Wish::Follow | Wish::Drain(..) => None,
         });

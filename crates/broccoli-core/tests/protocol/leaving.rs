@@ -293,3 +293,24 @@ fn leaving_works_over_links_that_lose_a_tenth() {
         assert!(!c.news(0, job).any(|news| matches!(news, JobNews::Unknown)), "seed {seed}");
     }
 }
+
+/// A client that found only a node that left has it for nothing else once that has restarted.
+#[test]
+fn who_was_asked_while_it_left_is_given_no_jobs_when_it_is_back() {
+    let mut c = Cluster::started(309, vec![Spec::worker("mine", 0), Spec::worker("w", 2), Spec::client("client")]);
+    c.submit(0, &sleep(20_000));
+    c.run_for(500);
+    assert_eq!(c.running_on(1), 1);
+    drain(&mut c, 1);
+    crate::attach(&mut c, 2);
+    let job = c.submit_remote(2, &add(2, 3));
+    c.run_for(1_000);
+    assert!(c.events(2).any(|event| matches!(event, Event::OnlyLeaving(id, _) if *id == job)));
+    // Nobody is told that it was gone.
+    c.depart(1);
+    c.restart(1);
+    c.run_for(2_000);
+    assert!(!c.events(2).any(|event| matches!(event, Event::Refused(..))), "it takes no jobs, and is given none");
+    c.add(Spec::new("origin", 0));
+    assert_eq!(c.wait(2, job, 5_000), Ok(Cbor::encode(&5)));
+}
