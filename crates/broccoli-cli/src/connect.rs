@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::exit::Failure;
 use crate::output;
+use crate::signals::Signals;
 
 /// How long a client looks for a node that takes jobs.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
@@ -170,7 +171,7 @@ impl Common {
     }
 
     /// What the `up` of this cluster has left, if it runs here.
-    fn running_up(&self, cluster: &Cluster) -> Option<UpFile> {
+    pub(crate) fn running_up(&self, cluster: &Cluster) -> Option<UpFile> {
         UpFile::read(&self.cluster_path().ok()?, cluster)
     }
 
@@ -238,7 +239,8 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
 }
 
 /// What a running `up` leaves beside the cluster file, so that other commands of this user find its server wherever it listens:
-/// a JSON object in FILE.up, readable by its owner only, as an address may have a password in it.
+/// a JSON object in FILE.up.PID, readable by its owner only, as an address may have a password in it. Of several, the one that
+/// was started first counts.
 #[derive(Clone, Debug)]
 pub(crate) struct UpFile {
     /// The server as this machine reaches it.
@@ -248,48 +250,61 @@ pub(crate) struct UpFile {
 }
 
 impl UpFile {
-    fn path(cluster_path: &Path) -> PathBuf {
-        let mut name = cluster_path.as_os_str().to_owned();
-        name.push(".up");
-        name.into()
+    /// The files of all, each with the process that has left it.
+    fn all(cluster_path: &Path) -> Vec<(PathBuf, String)> {
+        let name = cluster_path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".up.";
+        let entries = cluster_path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+        let pid = |path: PathBuf| {
+            let pid = path.file_name()?.to_str()?.strip_prefix(&name)?.to_owned();
+            pid.bytes().all(|byte| byte.is_ascii_digit()).then_some((path, pid))
+        };
+        entries.filter_map(|entry| pid(entry.path())).collect()
     }
 
     /// What is there is a hint: nothing else depends on it.
     fn read(cluster_path: &Path, cluster: &Cluster) -> Option<UpFile> {
-        let text = fs::read_to_string(UpFile::path(cluster_path)).ok()?;
-        let json: Value = serde_json::from_str(&text).ok()?;
-        let url = |name: &str| json[name].as_str()?.parse().ok();
-        // The file of an earlier cluster may be left.
-        let is_ours = json["cluster"].as_str() == Some(cluster.id.as_str());
+        let started = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
         // One that was killed has not taken it away.
-        let runs = json["pid"]
-            .as_str()
-            .is_some_and(|pid| !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists());
-        (is_ours && runs).then_some(UpFile { near: url("server")?, far: url("server_for_others")? })
+        let mut files: Vec<_> = UpFile::all(cluster_path).into_iter().filter(|(_, pid)| runs(pid)).collect();
+        files.sort_by_key(|(path, _)| started(path));
+        files.into_iter().find_map(|(path, _)| UpFile::parse(&fs::read_to_string(path).ok()?, cluster))
     }
 
-    /// Leaves it until the guard is dropped.
+    /// None if it is of an earlier cluster.
+    fn parse(text: &str, cluster: &Cluster) -> Option<UpFile> {
+        let json: Value = serde_json::from_str(text).ok()?;
+        let url = |name: &str| json[name].as_str()?.parse().ok();
+        let is_ours = json["cluster"].as_str() == Some(cluster.id.as_str());
+        is_ours.then_some(UpFile { near: url("server")?, far: url("server_for_others")? })
+    }
+
+    /// Leaves it until the guard is dropped, and takes away what others have left that were killed.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn leave(&self, cluster_path: &Path, cluster: &Cluster) -> io::Result<UpGuard> {
-        let path = UpFile::path(cluster_path);
+        for (left, _) in UpFile::all(cluster_path).into_iter().filter(|(_, pid)| !runs(pid)) {
+            // Another one may be faster.
+            let _ = fs::remove_file(left);
+        }
+        let beside = |end: &str| {
+            let mut name = cluster_path.as_os_str().to_owned();
+            name.push(format!(".up.{}{end}", std::process::id()));
+            PathBuf::from(name)
+        };
+        let (path, unfinished) = (beside(""), beside(".new"));
         let json = json!({
             "cluster": cluster.id.as_str(),
             "server": self.near.to_url_with_password(),
             "server_for_others": self.far.to_url_with_password(),
-            "pid": std::process::id().to_string(),
         });
         let text = format!("{json:#}\n");
-        let mut beside = path.clone().into_os_string();
-        beside.push(format!(".{}", std::process::id()));
-        let beside = PathBuf::from(beside);
-        let written = write_private(&beside, &text).and_then(|()| fs::rename(&beside, &path));
+        let written = write_private(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &path));
         written.inspect_err(|_| {
             // It is of no use to anybody.
-            let _ = fs::remove_file(&beside);
+            let _ = fs::remove_file(&unfinished);
         })?;
-        Ok(UpGuard { path, text })
+        Ok(UpGuard { path })
     }
 }
 
@@ -304,16 +319,17 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 /// Takes away what `up` has left, when it ends.
 pub(crate) struct UpGuard {
     path: PathBuf,
-    text: String,
 }
 
 impl Drop for UpGuard {
     fn drop(&mut self) {
-        // A later `up` may have put its own there.
-        if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text) {
-            let _ = fs::remove_file(&self.path);
-        }
+        let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Whether a process is there, where the system tells.
+fn runs(pid: &str) -> bool {
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists()
 }
 
 /// The port of an MQTT server that names none.
@@ -360,7 +376,7 @@ impl Session {
 
     async fn attach(&mut self, server: &ServerUrl) -> Result<(), Failure> {
         let end = Instant::now() + ATTACH_MAX;
-        let mut trouble = None;
+        let (mut trouble, mut connected) = (None, false);
         while let Ok(event) = timeout_at(end, self.event()).await {
             match event {
                 Some(NodeEvent::Attached(_)) => return Ok(()),
@@ -371,6 +387,7 @@ impl Session {
                     }
                     trouble = Some(message);
                 }
+                Some(NodeEvent::Connected) => connected = true,
                 Some(NodeEvent::NotHeard) => return Err(Failure::unreachable(not_heard(&self.cluster, server))),
                 Some(NodeEvent::ForeignKey) => {
                     trouble = Some(format!("{FOREIGN_KEY}; use the file or the token of that cluster"));
@@ -381,6 +398,11 @@ impl Session {
         }
         Err(Failure::unreachable(trouble.unwrap_or_else(|| {
             let id = self.cluster.id;
+            if !connected {
+                return format!(
+                    "what listens at {server} does not answer as an MQTT server does: is it one, and does it run?"
+                );
+            }
             format!("no node of cluster {id} answers on {server}: start one with `broccoli up` or `broccoli node`")
         })))
     }
@@ -388,6 +410,11 @@ impl Session {
     /// Waits until all nodes that are there are known: they answer one after the other.
     pub(crate) async fn meet_all(&self) {
         self.node.meet_all(MEET_MAX).await;
+    }
+
+    /// Whether the cluster knows a node, be it that it is gone.
+    pub(crate) async fn is_known(&self, name: NodeId) -> bool {
+        self.node.presence(MEET_MAX).await.members.contains_key(&name)
     }
 
     /// The next thing that happens in the cluster; none if the client has stopped.
@@ -520,9 +547,10 @@ pub(crate) fn note_event(event: &NodeEvent) {
 /// # Errors
 /// Those of the future, and exit code 130.
 pub(crate) async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut signals = Signals::of_command()?;
     tokio::select! {
         biased;
         outcome = work => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted("interrupted")),
+        () = signals.next() => Err(Failure::interrupted("interrupted")),
     }
 }

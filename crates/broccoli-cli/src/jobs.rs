@@ -4,7 +4,6 @@
 //! Ctrl-C, which cancels the job if it was submitted here.
 
 use std::future::pending;
-use std::pin::pin;
 use std::time::Duration;
 
 use broccoli_node::core::{Limits, Node};
@@ -19,6 +18,7 @@ use crate::duration;
 use crate::exit::Failure;
 use crate::function;
 use crate::output::{self, Progress};
+use crate::signals::Signals;
 use crate::waits::{self, span};
 
 /// What a packet with a canvas in it has besides.
@@ -93,7 +93,7 @@ pub(crate) async fn follow(
     let asked = job.id().filter(|_| on_interrupt == OnInterrupt::GoOn);
     let mut view = View { started: Instant::now(), progress: Progress::new(), asked, why_told: false };
     let end = limit.map(|limit| view.started + limit);
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut signals = Signals::of_command()?;
     let mut next_bar = view.started + BAR_AFTER;
     let outcome = loop {
         tokio::select! {
@@ -110,7 +110,7 @@ pub(crate) async fn follow(
                 }
                 view.on_event(event);
             }
-            _ = interrupted.as_mut() => break Err(match on_interrupt {
+            () = signals.next() => break Err(match on_interrupt {
                 OnInterrupt::Cancel => cancel(&mut job).await,
                 OnInterrupt::GoOn => Failure::interrupted("interrupted: the job goes on"),
             }),

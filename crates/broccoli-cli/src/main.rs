@@ -18,6 +18,7 @@ mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
+mod signals;
 mod size;
 mod waits;
 

@@ -14,7 +14,6 @@ use broccoli_node::proto::NodeId;
 use broccoli_node::proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
 use tokio::process::Command;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,6 +21,7 @@ use crate::board::{self, BoardChoice};
 use crate::commands::drain;
 use crate::connect::{self, FOREIGN_KEY};
 use crate::exit::Failure;
+use crate::signals::Signals;
 use crate::{duration, output, size, waits};
 
 /// Within this time an older node of the same name has answered.
@@ -184,7 +184,7 @@ impl Resident {
         when_ready: impl FnOnce() -> Option<String>,
         also: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::of_node()?;
         let mut also = pin!(also);
         let lived = tokio::select! {
             lived = self.live(when_ready) => lived,
@@ -337,27 +337,6 @@ async fn reboot(command: &str) -> Result<(), Failure> {
     let program = words.next().ok_or_else(|| failed(&"there is no command"))?;
     let status = Command::new(program).args(words).status().await.map_err(|error| failed(&error))?;
     if status.success() { Ok(()) } else { Err(failed(&status)) }
-}
-
-/// Ctrl-C, SIGTERM and SIGHUP: whoever closes the terminal wants no other end. Those that come while nobody waits are kept.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn listen() -> Result<Signals, Failure> {
-        let no_signals = |error| Failure::failed(format_args!("cannot wait for signals: {error}"));
-        let on = |kind| signal(kind).map_err(no_signals);
-        Ok(Signals([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
-    }
-
-    /// Until the next one.
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }
 
 /// The machine's name, made one for a node.

@@ -82,7 +82,8 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let port = if port.is_empty() { Ok(DEFAULT_PORT) } else { port.parse() };
     let host_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     match port {
-        Ok(port) if !host.is_empty() && host.chars().all(host_like) => resolve(host, port),
+        // The system takes a number for an address.
+        Ok(port) if host.chars().all(host_like) && host.contains(|c: char| !c.is_ascii_digit()) => resolve(host, port),
         _ => Err(format!("this is no address to listen on: {EXAMPLE}")),
     }
 }
@@ -114,7 +115,7 @@ mod tests {
         ] {
             assert_eq!(listen(text).as_deref(), Ok(addr), "{text}");
         }
-        for text in ["", ":", ":1883", "host:port", "localhost:70000", "70000x:1", "mqtt://host", "a b"] {
+        for text in ["", ":", ":1883", "99999", "host:port", "localhost:70000", "70000x:1", "mqtt://host", "a b"] {
             let error = listen(text).unwrap_err();
             assert!(error.ends_with(EXAMPLE), "{text}: {error}");
         }

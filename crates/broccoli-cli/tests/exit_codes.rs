@@ -25,15 +25,18 @@ on_both_servers! {
         assert!(late.stderr.starts_with("error: no result within 200ms: "), "{}", late.stderr);
     }
 
-    async fn ctrl_c_cancels_the_job(cluster: Cluster) {
+    async fn ctrl_c_and_timeout_cancel_the_job(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
-        let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
-        run.note("[attached]").await;
-        run.note("[accepted]").await;
-        run.signal("INT").await;
-        let ended = run.end().await;
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
-        assert!(ended.stderr.ends_with("error: interrupted: the job is cancelled\n"), "{}", ended.stderr);
+        // What `timeout` of the shell sends is the second.
+        for signal in ["INT", "TERM"] {
+            let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
+            run.note("[attached]").await;
+            run.note("[accepted]").await;
+            run.signal(signal).await;
+            let ended = run.end().await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""), "{signal}");
+            assert!(ended.stderr.ends_with("error: interrupted: the job is cancelled\n"), "{signal}: {}", ended.stderr);
+        }
         // Both slots are free again, and the origin holds nothing.
         cluster.run(&["run", "group(sleep_ms.s(1, 1), sleep_ms.s(1, 2))", "--timeout", "10s"]).await.ok();
         let nodes: serde_json::Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();

@@ -70,6 +70,13 @@ on_both_servers! {
         let table = cluster.run(&["nodes"]).await.ok();
         let line = table.lines().find(|line| line.starts_with("killed")).unwrap();
         assert!(line.starts_with("killed  gone   -      -        -       -     -   "), "{line}");
+        let gone = "error: killed is gone already: if it does not come back, `broccoli forget killed`\n";
+        cluster.run(&["drain", "killed"]).await.fails(2, gone);
+        let typed = cluster.run(&["forget", "kiled"]).await;
+        assert!(typed.stderr.starts_with("no node kiled has been there for a day, or ever"), "{}", typed.stderr);
+        let forgotten = cluster.run(&["forget", "killed"]).await;
+        assert_eq!((forgotten.stdout.as_str(), forgotten.stderr.as_str()), ("killed is forgotten\n", ""));
+        assert!(!cluster.run(&["nodes"]).await.ok().contains("killed"));
     }
 
     async fn a_node_that_is_told_to_end_finishes_its_tasks_and_gives_back_the_rest(cluster: Cluster) {
@@ -138,6 +145,9 @@ on_both_servers! {
                            with `broccoli node`, or try again when it is back\n";
         cluster.run(&["run", "add.s(1, 2)"]).await.fails(3, nothing_new);
         cluster.run(&["call", "add", "1", "2"]).await.fails(3, nothing_new);
+        let nobody = "error: no node is there that takes modules: those that are there are about to leave; start one with \
+                      `broccoli node`\n";
+        cluster.run(&["deploy", "--examples"]).await.fails(3, nobody);
         assert_eq!(cluster.run(&["revoke", id]).await.ok(), format!("job {id} is revoked\n"));
         assert_eq!(cluster.up.end().await.code, Some(0));
     }
@@ -163,7 +173,7 @@ on_both_servers! {
         cluster
             .run(&["drain", "pi-2"])
             .await
-            .fails(2, "error: there is no node pi-2: `broccoli nodes` shows those that are there\n");
+            .fails(2, "error: pi-2 is gone already: if it does not come back, `broccoli forget pi-2`\n");
     }
 }
 

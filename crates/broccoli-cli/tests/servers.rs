@@ -88,6 +88,20 @@ async fn what_is_no_mqtt_server_is_called_that() {
     }
 }
 
+/// As a web server is, which waits for a line, or a process that was stopped.
+#[tokio::test]
+async fn what_takes_connections_and_says_nothing_is_called_that() {
+    let home = Home::new();
+    home.run(&["init"]).await.ok();
+    let listener = TcpListener::bind(free_addr()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let told = home.run(&["nodes", "--server", &addr.to_string()]).await;
+    assert_eq!(told.code, Some(3));
+    let answers = format!("what listens at mqtt://{addr} does not answer as an MQTT server does");
+    let no_answer = format!("no MQTT server at mqtt://{addr} (no answer within 5s)");
+    assert!(told.stderr.contains(&answers) || told.stderr.contains(&no_answer), "{}", told.stderr);
+}
+
 #[tokio::test]
 async fn a_full_server_is_said_by_commands_and_once_by_itself() {
     let home = Home::new();

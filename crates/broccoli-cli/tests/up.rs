@@ -5,7 +5,15 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use support::{Cluster, Home, Process, finish, free_addr};
+
+/// What `up` has left for other commands.
+fn left(home: &Home) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(home.0.join(".config/broccoli")).unwrap().map(|file| file.unwrap().path());
+    files.filter(|file| file.to_string_lossy().contains("cluster.json.up")).collect()
+}
 
 on_both_servers! {
     async fn other_commands_find_the_server_while_it_runs(cluster: Cluster) {
@@ -19,13 +27,29 @@ on_both_servers! {
 
         up.signal("TERM").await;
         assert_eq!(up.end().await.code, Some(0));
-        assert!(!home.0.join(".config/broccoli/cluster.json.up").exists());
+        assert_eq!(left(&home), Vec::<PathBuf>::new());
+    }
+
+    async fn a_second_one_hides_the_first_from_nobody(cluster: Cluster) {
+        let Cluster { home, up, mosquitto: _mosquitto, .. } = cluster;
+        let mut second = Process::start(&mut home.command(&["up", "--name", "pi-2", "--listen", "127.0.0.1:0"]));
+        second.note("warning: `broccoli up` runs here already, on mqtt://").await;
+        second.line("ready  pi-2  ").await;
+        let nodes = home.run(&["nodes"]).await.ok();
+        assert!(nodes.contains("pi-1") && !nodes.contains("pi-2"), "{nodes}");
+        up.signal("TERM").await;
+        assert_eq!(up.end().await.code, Some(0));
+        let nodes = home.run(&["nodes"]).await.ok();
+        assert!(nodes.contains("pi-2") && !nodes.contains("pi-1"), "{nodes}");
+        second.signal("TERM").await;
+        assert_eq!(second.end().await.code, Some(0));
+        assert_eq!(left(&home), Vec::<PathBuf>::new());
     }
 
     async fn what_a_killed_one_has_left_is_not_taken(cluster: Cluster) {
         let Cluster { home, up, url, mosquitto: _mosquitto, .. } = cluster;
         up.kill().await;
-        assert!(home.0.join(".config/broccoli/cluster.json.up").exists());
+        assert_eq!(left(&home).len(), 1);
         let port = url.rsplit(':').next().unwrap();
         let told = home.run(&["nodes"]).await;
         assert!(told.code == Some(3) && !told.stderr.contains(port), "{}", told.stderr);
@@ -36,7 +60,7 @@ on_both_servers! {
 #[tokio::test]
 async fn the_file_is_private_and_of_its_cluster_only() {
     let cluster = Cluster::embedded().await;
-    let path = cluster.home.0.join(".config/broccoli/cluster.json.up");
+    let path = left(&cluster.home).remove(0);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     // Of another cluster, which was made since, it says nothing.
@@ -58,6 +82,12 @@ async fn the_command_line_wins_over_the_environment() {
     assert!(up.line("ready  pi-1  ").await.ends_with(&addr.to_string()));
     let ended = home.run(&["up", "--listen", "127.0.0.1:0", "--server", "mqtt://127.0.0.1:1"]).await;
     assert!(ended.code == Some(2) && ended.stderr.contains("cannot be used with"), "{}", ended.stderr);
+    let ended = home.run(&["--server", "mqtt://127.0.0.1:1", "up", "--listen", "127.0.0.1:0"]).await;
+    assert!(
+        ended.code == Some(2) && ended.stderr.contains("--listen cannot be used with --server"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test]

@@ -380,6 +380,14 @@ impl Members {
         }
     }
 
+    /// Somebody says that a node will not come back: it is not shown any more, unless it is there.
+    pub(crate) fn forget(&mut self, shared: &mut Shared, name: NodeId) {
+        if self.nodes.get(&name).is_some_and(|member| !member.alive) {
+            self.nodes.remove(&name);
+            shared.event(Event::Member(name));
+        }
+    }
+
     /// A node does not answer.
     pub(crate) fn on_silent(&mut self, shared: &mut Shared, name: NodeId) {
         if let Some(member) = self.nodes.get_mut(&name) {

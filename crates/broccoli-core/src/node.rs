@@ -669,7 +669,10 @@ impl Node {
             Message::Revoke(revoke) => self.origin.on_revoke(shared, &self.members, from, &revoke),
             Message::KeyClaim(claim) => self.origin.on_key_claim(shared, from, claim),
             Message::KeyAnswer(answer) => self.origin.on_key_answer(shared, &around, from, answer),
-            Message::Forget(forget) => self.origin.on_forget(shared, from, forget),
+            Message::Forget(forget) => {
+                self.members.forget(shared, forget.node);
+                self.origin.on_forget(shared, from, forget);
+            }
             Message::Forgotten(forgotten) => shared.event(Event::Forgotten { by: from, node: forgotten.node }),
             Message::JobQuery(job) => self.origin.on_query(shared, from, job),
             Message::ManifestRequest(request) => {

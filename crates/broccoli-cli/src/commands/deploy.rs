@@ -107,6 +107,11 @@ pub(super) fn holders(
         let others = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
         return Err(Failure::failed(format_args!("{node}{others} {refusal}: {reason}{hint}")));
     }
+    if holders.is_empty() && missing.is_empty() {
+        return Err(Failure::unreachable(
+            "no node is there that takes modules: those that are there are about to leave; start one with `broccoli node`",
+        ));
+    }
     if holders.is_empty() {
         return Err(Failure::timed_out(format_args!("{}; see `broccoli nodes`", nobody())));
     }

@@ -46,9 +46,11 @@ async fn drain(session: &mut Session, args: &DrainArgs) -> Result<(), Failure> {
     session.meet_all().await;
     let has_left = move |node: &Node| !node.members().any(|(other, member)| other == name && member.alive);
     if session.node.query(has_left).await != Some(false) {
-        return Err(Failure::usage(format_args!(
-            "there is no node {name}: `broccoli nodes` shows those that are there"
-        )));
+        let reason = match session.is_known(name).await {
+            true => format!("{name} is gone already: if it does not come back, `broccoli forget {name}`"),
+            false => format!("there is no node {name}: `broccoli nodes` shows those that are there"),
+        };
+        return Err(Failure::usage(reason));
     }
     let serves = move |node: &Node| {
         let server = |member: &Member| member.birth.features.iter().any(|feature| feature == SERVER_LABEL);

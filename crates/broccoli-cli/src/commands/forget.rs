@@ -39,6 +39,11 @@ async fn forget(session: &Session, name: NodeId) -> Result<(), Failure> {
             "{name} is there: forget it when it is gone for good, as after `broccoli drain {name}`"
         )));
     }
+    if !session.is_known(name).await {
+        output::note(format_args!(
+            "no node {name} has been there for a day, or ever: if it is a typing error, nothing has changed"
+        ));
+    }
     let silent: Vec<String> =
         session.node.forget_node(name, ANSWER_MAX).await.iter().map(ToString::to_string).collect();
     if !silent.is_empty() {

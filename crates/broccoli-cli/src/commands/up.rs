@@ -41,6 +41,12 @@ pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure
         let kept = |dir: std::path::PathBuf| dir.join(cluster.id.as_str()).join(name.as_str());
         args.node.data = directory("XDG_DATA_HOME", ".local/share").map(kept);
     }
+    if let Some(UpFile { near, .. }) = common.running_up(&cluster) {
+        output::note(format_args!(
+            "warning: `broccoli up` runs here already, on {near}, where other commands go on looking: this one begins apart from \
+             it; `broccoli node --name NAME` adds a node to it"
+        ));
+    }
     match common.named_server() {
         #[cfg(feature = "embedded-server")]
         Some(_) if common.has_usual_server() && args.listen.is_some() => {
@@ -49,6 +55,10 @@ pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure
             );
             with_server(common, args, cluster).await
         }
+        #[cfg(feature = "embedded-server")]
+        Some(server) if args.listen.is_some() => Err(Failure::usage(format_args!(
+            "--listen cannot be used with --server: it is for an MQTT server in this process, not for that at {server}"
+        ))),
         Some(server) => node(common, args.node, cluster, UpFile { near: server.clone(), far: server }).await,
         None => with_server(common, args, cluster).await,
     }
