@@ -314,6 +314,10 @@ impl Client {
             // It took jobs, or was asked while it left, and does neither since it has restarted.
             self.move_home(shared, members, node);
         }
+        if takes_jobs && shared.sessions.epoch_of(node).is_none() && !shared.outbox.has(Address::Node(node)) {
+            // What it has told everybody may be a recording: only one that answers is given keys.
+            shared.outbox.send(node, Message::Hello);
+        }
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
         let may_move = !self.ready || self.home.is_some_and(|home| members.is_leaving(home));
         if may_move && self.home.is_some_and(is_better) {
@@ -454,7 +458,7 @@ impl Client {
         }
         let request = self.requests.get_mut(&id)?;
         let to = request.to.or_else(|| match &request.wish {
-            Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared.me(), members, key, request.not),
+            Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared, members, key, request.not),
             Wish::Submit(_) => self.home.filter(|home| members.get(*home).is_none_or(|member| member.birth.resident)),
             Wish::Retry(job) => Some(job.origin),
             Wish::Follow | Wish::Drain(..) => None,

@@ -7,12 +7,15 @@
 //! ```
 //!
 //! What waits for a node stays with its role until that node's latest challenge is known. A challenge is replaced every
-//! [`CHALLENGE_AGE`], the one before still counts: so no packet counts later than twice that time after it was made,
-//! and by its sequence it counts once (the window of RFC 4303, appendix A2). A recording of the past can at most delay something by that.
+//! [`CHALLENGE_AGE`] and counts twice as long: so no packet counts later than that after it was made, and by its sequence it
+//! counts once (the window of RFC 4303, appendix A2). A recording of the past can at most delay something by that.
 //!
-//! It remembers open sessions, and no incarnation that is over but the last one of each. It never trusts a broadcast.
+//! Another incarnation of a node opens a session only with a challenge that is newer than the session of the one before:
+//! nothing that an earlier one has said can. So it remembers open sessions, and no incarnation that is over but the last one
+//! of each. It never trusts a broadcast.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use broccoli_proto::message::Message;
@@ -23,8 +26,12 @@ use litemap::LiteMap;
 use crate::shared::Rng;
 use crate::time::{Instant, ms};
 
-/// A challenge is replaced after this time; the one before counts as long again.
+/// A challenge is replaced after this time, and counts for twice as long.
 const CHALLENGE_AGE: Duration = ms(5_000);
+/// Another incarnation of a node has it replaced sooner, but not sooner than this.
+const CHALLENGE_AGE_MIN: Duration = ms(200);
+/// So many count at a time.
+const CHALLENGES_MAX: usize = 50;
 /// A challenge of another node is used for this long: then it still counts there, and on the way there.
 const PROOF_AGE_MAX: Duration = ms(4_000);
 /// Two nodes of one name take turns no sooner than after so long a silence of the one that counts.
@@ -69,12 +76,10 @@ pub(crate) struct Answer {
 /// The sessions of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    challenge: u64,
-    challenge_before: Option<u64>,
+    /// Those that count, and since when, the present one first.
+    challenges: VecDeque<(u64, Instant)>,
     /// Counts the challenges.
     generation: u64,
-    /// Since when the challenge is the present one; none before the first.
-    since: Option<Instant>,
     open: LiteMap<NodeId, Box<Session>>,
     /// Nodes that something waits for until they have answered.
     knocks: LiteMap<NodeId, Knock>,
@@ -87,6 +92,8 @@ pub(crate) struct Sessions {
 #[derive(Debug)]
 struct Session {
     epoch: Epoch,
+    /// The challenge that was the present one when it was opened.
+    opened: u64,
     /// The incarnation before, which may be a twin, and the last challenge that it may have repeated in its time.
     replaced: Option<(Epoch, u64)>,
     /// Its latest challenge, and when it came.
@@ -151,7 +158,12 @@ impl Sessions {
             let session = self.open.get_mut(&sender).filter(|session| session.is_live(epoch, now));
             return session.map_or(Standing::Unproven, |session| session.take(sequence, challenge, now));
         }
-        let Some(generation) = self.proven_generation(now, rng, proof) else {
+        let before = self.open.get(&sender).filter(|session| session.epoch != epoch).map(|session| session.opened);
+        let is_newer = |generation: &u64| before.is_none_or(|opened| *generation > opened);
+        let Some(generation) = self.proven_generation(now, rng, proof).filter(is_newer) else {
+            if before.is_some_and(|opened| self.generation <= opened) && self.challenge_age(now) >= CHALLENGE_AGE_MIN {
+                self.renew_challenge(now, rng);
+            }
             self.answer(now, Answer { to: sender, proof: challenge, message: None });
             return Standing::Unproven;
         };
@@ -170,7 +182,9 @@ impl Sessions {
                 let replaced = other.map(|session| (session.epoch, self.generation));
                 self.make_room(max);
                 let window = Window { newest: sequence, seen: 1 };
-                let session = Session { epoch, replaced, challenge, challenged: now, window, heard: now, rival: None };
+                let opened = self.generation;
+                let session =
+                    Session { epoch, opened, replaced, challenge, challenged: now, window, heard: now, rival: None };
                 self.open.insert(sender, Box::new(session));
                 Standing::Fresh { opens: true }
             }
@@ -181,7 +195,7 @@ impl Sessions {
     /// the other.
     fn ask_which(&mut self, now: Instant, rng: &mut Rng, header: &Header) {
         let Header { sender: to, epoch, challenge, .. } = *header;
-        if self.since.is_some_and(|since| now - since >= TWIN_CHALLENGE_AGE) {
+        if self.challenge_age(now) >= TWIN_CHALLENGE_AGE {
             self.renew_challenge(now, rng);
         }
         let Some(session) = self.open.get_mut(&to) else {
@@ -200,12 +214,11 @@ impl Sessions {
 
     /// Which of the challenges that count a packet repeats.
     fn proven_generation(&mut self, now: Instant, rng: &mut Rng, proof: Option<u64>) -> Option<u64> {
-        let challenge = self.challenge(now, rng);
-        match proof? {
-            proof if proof == challenge => Some(self.generation),
-            proof if Some(proof) == self.challenge_before => Some(self.generation - 1),
-            _ => None,
-        }
+        self.challenge(now, rng);
+        let proof = proof?;
+        let mut counting = self.challenges.iter().take_while(|(_, since)| now - *since < CHALLENGE_AGE * 2);
+        let back = counting.position(|(challenge, _)| *challenge == proof)?;
+        Some(self.generation - back as u64)
     }
 
     fn make_room(&mut self, max: usize) {
@@ -237,18 +250,25 @@ impl Sessions {
 impl Sessions {
     /// What answers to this node have to repeat.
     pub(crate) fn challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
-        if self.since.is_none_or(|since| now - since >= CHALLENGE_AGE) {
-            self.renew_challenge(now, rng);
+        match self.challenges.front() {
+            Some((challenge, since)) if now - *since < CHALLENGE_AGE => *challenge,
+            _ => self.renew_challenge(now, rng),
         }
-        self.challenge
     }
 
-    fn renew_challenge(&mut self, now: Instant, rng: &mut Rng) {
-        let counts_still = self.since.is_some_and(|since| now - since < CHALLENGE_AGE * 2);
-        self.challenge_before = counts_still.then_some(self.challenge);
-        self.challenge = rng.next();
+    /// How old the present challenge is.
+    fn challenge_age(&self, now: Instant) -> Duration {
+        self.challenges.front().map_or(Duration::MAX, |(_, since)| now - *since)
+    }
+
+    fn renew_challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
+        let counts = |(_, since): &(u64, Instant)| now - *since < CHALLENGE_AGE * 2;
+        let counting = self.challenges.iter().take_while(|challenge| counts(challenge)).count();
+        self.challenges.truncate(counting.min(CHALLENGES_MAX - 1));
+        let challenge = rng.next();
+        self.challenges.push_front((challenge, now));
         self.generation += 1;
-        self.since = Some(now);
+        challenge
     }
 
     /// What shows a node that this one is there now, if it is known.
@@ -311,7 +331,7 @@ impl Sessions {
 
     /// The present challenge.
     pub(crate) fn audit_challenge(&self) -> Option<u64> {
-        self.since.map(|_| self.challenge)
+        self.challenges.front().map(|(challenge, _)| *challenge)
     }
 
     /// How full each collection is.
@@ -319,6 +339,7 @@ impl Sessions {
         see("sessions", self.open.len(), max);
         see("knocks", self.knocks.len(), 2 * max + 2);
         see("answers", self.answers.len(), ANSWERS_MAX);
+        see("challenges", self.challenges.len(), CHALLENGES_MAX);
     }
 }
 

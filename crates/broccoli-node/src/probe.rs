@@ -3,7 +3,8 @@
 //! Some servers drop without a word. Before a packet is relied on that is larger than any that has come back, a node
 //! sends itself one of that size, and a small one after it: packets of one sender to one topic keep their order, so
 //! when the small one comes alone, the large one was dropped. Twice, since any packet may be lost; then half the size is
-//! tried. Knows neither clock nor link: its driver asks it what to send and tells it what has come.
+//! tried. Each probe has a number that nobody can guess, so that a stranger can only repeat what has come back already.
+//! Knows neither clock nor link: its driver asks it what to send and tells it what has come.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,9 +15,6 @@ const PASSES: usize = 4_096;
 const LOSSES_MAX: u8 = 2;
 /// How probes begin. No sealed packet begins so.
 const PREFIX: &[u8] = b"broccoli probe ";
-/// After the prefix: that it is the large one, or the one after it.
-const LARGE: u8 = b'L';
-const AFTER: u8 = b'A';
 /// A node that has heard nothing of itself so long after anything has arrived hears nothing …
 const ECHO_AFTER_ANYTHING: Duration = Duration::from_secs(2);
 /// … and so does one that has only heard others so long.
@@ -26,13 +24,11 @@ const ECHO_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Probe {
     /// Tells probes of this node from those of a twin.
     id: Vec<u8>,
-    /// Tells probes of this connection and size from older ones.
-    number: u32,
     /// The largest that came back.
     passed: usize,
     /// None is sent that is larger.
     limit: usize,
-    under_way: Option<Size>,
+    under_way: Option<UnderWay>,
     outgoing: VecDeque<Vec<u8>>,
     /// Since when the link is up and when something last came, until this node has heard itself.
     unheard: Option<(Duration, Duration)>,
@@ -45,6 +41,15 @@ struct Size {
     losses: u8,
     /// A larger one was dropped.
     is_reduced: bool,
+}
+
+/// Probes that have not come back.
+struct UnderWay {
+    size: Size,
+    /// How the large one begins, …
+    large: Vec<u8>,
+    /// … and the one after it.
+    after: Vec<u8>,
 }
 
 /// What a packet to this node's own address was.
@@ -64,7 +69,7 @@ impl Probe {
     /// For the incarnation of a node with this client id.
     pub(crate) fn new(client_id: &str) -> Probe {
         let id = [PREFIX, client_id.as_bytes(), b" "].concat();
-        Probe { id, number: 0, passed: 0, limit: 0, under_way: None, outgoing: VecDeque::new(), unheard: None }
+        Probe { id, passed: 0, limit: 0, under_way: None, outgoing: VecDeque::new(), unheard: None }
     }
 
     /// The link is up, and takes packets of so many bytes. What the server is like may have changed.
@@ -125,30 +130,34 @@ impl Probe {
     }
 
     fn send(&mut self, size: Size) {
-        self.number += 1;
-        self.under_way = Some(size);
-        let mut large = self.packet(LARGE);
-        large.resize(size.bytes.max(large.len()), 0);
-        self.outgoing.push_back(large);
-        let after = self.packet(AFTER);
-        self.outgoing.push_back(after);
+        self.under_way = None;
+        // Without a source of randomness nothing can be known, as on a server that tells its limit.
+        let (Some(large), Some(after)) = (self.packet(), self.packet()) else { return };
+        let mut padded = large.clone();
+        padded.resize(size.bytes.max(large.len()), 0);
+        self.outgoing.extend([padded, after.clone()]);
+        self.under_way = Some(UnderWay { size, large, after });
     }
 
-    fn packet(&self, kind: u8) -> Vec<u8> {
-        [&self.id, &self.number.to_be_bytes()[..], &[kind]].concat()
+    /// One that nobody can guess.
+    fn packet(&self) -> Option<Vec<u8>> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).ok()?;
+        Some([&self.id[..], &nonce[..]].concat())
     }
 
     fn hear(&mut self, packet: &[u8]) -> Heard {
         if !packet.starts_with(PREFIX) {
             return Heard::Other;
         }
-        let Some(size) = self.under_way else { return Heard::Probe };
-        if packet.starts_with(&self.packet(LARGE)) {
+        let Some(UnderWay { size, large, after }) = &self.under_way else { return Heard::Probe };
+        let size = *size;
+        if packet.starts_with(large) && packet.len() >= size.bytes {
             self.under_way = None;
             self.passed = size.bytes;
             return if size.is_reduced { Heard::Settled(size.bytes) } else { Heard::Probe };
         }
-        if packet == self.packet(AFTER) { self.on_lost(size) } else { Heard::Probe }
+        if packet == after { self.on_lost(size) } else { Heard::Probe }
     }
 
     fn on_lost(&mut self, size: Size) -> Heard {
@@ -247,6 +256,26 @@ mod tests {
         probe.on_sent(8_192);
         assert!(old.iter().all(|packet| probe.on_packet(NOW, Some(packet)) == Heard::Probe));
         assert_eq!(probe.passed, PASSES);
+    }
+
+    #[test]
+    fn what_a_stranger_makes_up_or_repeats_says_nothing() {
+        let mut probe = connected(1 << 20);
+        probe.on_sent(600_000);
+        let (large, after) = (probe.poll_transmit().unwrap(), probe.poll_transmit().unwrap());
+        // The server has dropped the large one: a stranger knows of the other alone, and of the name.
+        let mut made_up = after.clone();
+        made_up.resize(1 << 20, 0);
+        for packet in [&made_up[..], &large[..100], b"broccoli probe node-1 \0\0\0\x01L"] {
+            assert_eq!(probe.on_packet(NOW, Some(packet)), Heard::Probe);
+        }
+        assert_eq!(probe.passed, PASSES);
+        // What has come back is over: the next probes have other numbers.
+        probe.on_packet(NOW, Some(&after));
+        let again: Vec<_> = std::iter::from_fn(|| probe.poll_transmit()).collect();
+        assert!(!again.contains(&large) && !again.contains(&after));
+        assert_eq!(probe.on_packet(NOW, Some(&after)), Heard::Probe);
+        assert_eq!(probe.poll_transmit(), None, "it was counted once");
     }
 
     #[test]

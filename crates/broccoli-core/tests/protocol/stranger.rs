@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use broccoli_core::Event;
+use broccoli_core::{Event, Submission};
 use broccoli_proto::message::Message;
 use broccoli_proto::options::Rate;
 use broccoli_proto::packet::Address;
@@ -147,6 +147,53 @@ fn an_earlier_incarnation_of_a_client_makes_no_second_job() {
     c.lose = None;
     assert_eq!(c.wait(0, job, 5_000), Ok(Cbor::encode(&50)));
     assert_eq!(c.runs.len() - runs, 1, "one submit is one job");
+}
+
+#[test]
+fn of_many_incarnations_of_a_client_none_comes_back() {
+    let mut c = Cluster::started(912, vec![Spec::client("client"), Spec::new("origin", 2)]);
+    for n in 0..3 {
+        attach(&mut c, 0);
+        let job = c.submit_remote(0, &add(n, 1));
+        assert!(c.wait(0, job, 5_000).is_ok());
+        c.run_for(1_650);
+        if n < 2 {
+            c.kill(0, true);
+            c.restart(0);
+        }
+    }
+    let (said, runs) = (said_by(&c, 0), c.runs.len());
+    assert_eq!(runs, 3);
+    c.kill(0, false);
+    for _ in 0..60 {
+        replay(&mut c, &said, 1, 250);
+    }
+    assert_eq!(c.runs.len(), runs, "what was submitted has run once");
+}
+
+#[test]
+fn dead_nodes_that_a_server_remembers_hold_up_no_key() {
+    let ghosts: Vec<Spec> = (0..12).map(|at| Spec::new(&format!("ghost-{at}"), 1).durable()).collect();
+    let mut c = Cluster::started(913, ghosts);
+    let births = with(&c.published.clone(), |message| matches!(message, Message::Birth(_)));
+    (0..12).for_each(|id| c.depart(id));
+    for birth in births.iter().filter(|packet| matches!(packet.to, Address::Birth(_))) {
+        c.retain(birth.to, &birth.bytes);
+    }
+    c.add(Spec::new("origin", 1).durable());
+    for n in 0..8 {
+        let client = c.add(Spec::client(&format!("client-{n}")));
+        attach(&mut c, client);
+        c.run_for(50);
+        let start = c.now_ms();
+        let key = format!("key {n}");
+        let submission =
+            Submission { canvas: Cbor::encode(&add(n, 1)), key: Some(key.clone()), again: false, detached: false };
+        let job = c.submit_with(client, submission);
+        assert!(c.wait(client, job, 60_000).is_ok());
+        assert!(c.now_ms() - start < 2_500, "{key} took {} ms", c.now_ms() - start);
+        c.depart(client);
+    }
 }
 
 #[test]
