@@ -315,7 +315,7 @@ impl Client {
             self.move_home(shared, members, node);
         }
         if takes_jobs && shared.sessions.epoch_of(node).is_none() && !shared.outbox.has(Address::Node(node)) {
-            // What it has told everybody may be a recording: only one that answers is given keys.
+            // What it has told everybody may be a recording. All such are asked at once, and not when it is their turn.
             shared.outbox.send(node, Message::Hello);
         }
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
@@ -458,7 +458,7 @@ impl Client {
         }
         let request = self.requests.get_mut(&id)?;
         let to = request.to.or_else(|| match &request.wish {
-            Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared, members, key, request.not),
+            Wish::Submit(Submission { key: Some(key), .. }) => choose_by_key(shared.me(), members, key, request.not),
             Wish::Submit(_) => self.home.filter(|home| members.get(*home).is_none_or(|member| member.birth.resident)),
             Wish::Retry(job) => Some(job.origin),
             Wish::Follow | Wish::Drain(..) => None,
@@ -649,6 +649,11 @@ impl Client {
         });
         if let Some((other, _)) = others.find(|(name, _)| *name != shared.me() && *name != from) {
             (request.to, request.tries, request.may_be_there) = (Some(other), 0, false);
+            // The refusal is kept for this number: it may come back there when there is room.
+            self.numbers.remove(&request.number);
+            self.last_number = self.last_number.wrapping_add(1).max(1);
+            request.number = self.last_number;
+            self.numbers.insert(request.number, id);
             shared.timers.set(Timer::Submit(id), shared.now);
             if self.home == Some(from) {
                 self.home = Some(other);

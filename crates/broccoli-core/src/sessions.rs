@@ -455,6 +455,15 @@ mod tests {
             self.sessions.challenge(Instant(at_ms * 1_000), &mut self.rng)
         }
 
+        /// The challenge that is made for an incarnation which knows none but the present one.
+        fn renewed(&mut self, at_ms: u64, epoch: u8) -> u64 {
+            let known = self.challenge(at_ms);
+            assert_eq!(self.judge(at_ms, header(epoch, 1, 9, Some(known))), Standing::Unproven);
+            let made = self.challenge(at_ms);
+            assert_ne!(made, known);
+            made
+        }
+
         fn judge(&mut self, at_ms: u64, header: Header) -> Standing {
             self.sessions.judge(Instant(at_ms * 1_000), &mut self.rng, &header, true, 8)
         }
@@ -490,19 +499,39 @@ mod tests {
         let mut receiver = Receiver::new();
         let proof = Some(receiver.challenge(1_000));
         assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
-        assert_eq!(receiver.judge(1_001, header(2, 1, 9, proof)), Standing::Repeated, "it has restarted, or is a twin");
-        assert_eq!(receiver.judge(1_202, header(2, 2, 9, proof)), OPENS, "the other one has not answered");
-        assert_eq!(receiver.judge(1_203, header(1, 2, 9, proof)), Standing::Repeated);
-        assert_eq!(receiver.judge(5_203, header(1, 3, 9, proof)), Standing::Repeated, "it may have said so before");
-        let proof = Some(receiver.challenge(6_500));
-        assert_eq!(receiver.judge(6_502, header(1, 4, 9, proof)), OPENS, "it is there now");
+        let newer = Some(receiver.renewed(1_201, 2));
+        assert_eq!(receiver.judge(1_202, header(2, 2, 9, newer)), Standing::Repeated, "it has restarted, or is a twin");
+        assert_eq!(receiver.judge(1_403, header(2, 3, 9, newer)), OPENS, "the other one has not answered");
+        assert_eq!(receiver.judge(1_404, header(1, 2, 9, newer)), Standing::Unproven, "it may have said so before");
+        let newest = Some(receiver.challenge(1_605));
+        assert_eq!(receiver.judge(1_606, header(1, 3, 9, newest)), Standing::Repeated, "the other one is there");
+        assert_eq!(receiver.judge(5_500, header(1, 4, 9, newest)), OPENS, "it is there now");
+    }
+
+    #[test]
+    fn nothing_brings_back_an_incarnation_before_the_last() {
+        let mut receiver = Receiver::new();
+        let mut proof = Some(receiver.challenge(1_000));
+        for epoch in 1..=4_u8 {
+            let at_ms = 1_000 + 1_800 * u64::from(epoch);
+            if epoch > 1 {
+                proof = Some(receiver.renewed(at_ms - 1, epoch));
+            }
+            assert_eq!(receiver.judge(at_ms, header(epoch, 2, 9, proof)), OPENS, "incarnation {epoch}");
+            for old in 1..epoch {
+                assert_eq!(receiver.judge(at_ms, header(old, 3, 9, proof)), Standing::Unproven, "{old} after {epoch}");
+            }
+        }
     }
 
     #[test]
     fn a_node_that_is_there_is_not_replaced_by_its_twin() {
         let mut receiver = Receiver::new();
         let proof = Some(receiver.challenge(1_000));
-        assert_eq!(receiver.judge(2_500, header(1, 1, 9, proof)), OPENS);
+        assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
+        let proof = Some(receiver.renewed(1_400, 2));
+        assert_eq!(receiver.judge(2_499, header(1, 5, 9, proof)), GOES_ON);
+        receiver.sessions.answers.clear();
         assert_eq!(receiver.judge(2_501, header(2, 1, 7, proof)), Standing::Repeated);
         let asked = receiver.sessions.pop_answer(Instant(2_501_000)).expect("the one that is known is asked");
         assert_eq!((asked.proof, asked.message.as_deref()), (9, Some(&Message::Hello)));
@@ -517,8 +546,10 @@ mod tests {
         let mut receiver = Receiver::new();
         let proof = Some(receiver.challenge(1_000));
         assert_eq!(receiver.judge(1_000, header(1, 1, 9, proof)), OPENS);
-        for (epoch, sequence) in [(2, 1), (3, 1), (2, 2), (3, 2)] {
-            assert_eq!(receiver.judge(1_001, header(epoch, sequence, 9, proof)), Standing::Repeated);
+        let proof = Some(receiver.renewed(1_201, 2));
+        receiver.sessions.answers.clear();
+        for (epoch, sequence) in [(2, 2), (3, 1), (2, 3), (3, 2)] {
+            assert_eq!(receiver.judge(1_202, header(epoch, sequence, 9, proof)), Standing::Repeated);
         }
         let asked = core::iter::from_fn(|| receiver.sessions.pop_answer(Instant(9_000_000))).count();
         assert_eq!(asked, 2, "the one that is known, and the first of the others");

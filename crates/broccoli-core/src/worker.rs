@@ -1034,13 +1034,17 @@ pub(crate) fn too_long(bytes: usize, max: u32) -> Failure {
     Failure::new(Cause::Unfit, format!("the result has {bytes} bytes, its origin takes {max}"))
 }
 
+/// About how long the address of a value is that is pulled.
+const BLOB_REF_BYTES: usize = 48;
+
 /// About how long a result is in a packet.
 fn result_bytes(result: &TaskResult) -> usize {
     let body = match &result.outcome {
         Ok(value) => value.as_bytes().len(),
         Err(failure) => failure.text.len(),
     };
-    body + 32
+    let blob = if result.blob.is_some() { BLOB_REF_BYTES } else { 0 };
+    body + blob + 32
 }
 
 /// The same of several.

@@ -9,7 +9,7 @@ const SEEDS: u64 = 400;
 /// Seeds that have found something: see docs/simulation.md.
 #[test]
 fn what_was_found_once_is_not_there_again() {
-    for seed in [148, 437, 1189, 1445, 2406, 10880, 2111, 30080] {
+    for seed in [148, 437, 1189, 1445, 2406, 10880, 2111, 5340, 30080] {
         let violation = scenario::run(seed, 0, false).err().map(|violation| violation.what);
         assert_eq!(violation, None, "seed {seed}");
     }

@@ -31,16 +31,13 @@ pub(super) fn choose_leaving(me: NodeId, members: &Members) -> Option<NodeId> {
 }
 
 /// The origin of a canvas with a key: the same one for all clients that see the same nodes
-/// (rendezvous hashing: Thaler, Ravishankar 1998), among the best live nodes that take jobs of others.
-pub(super) fn choose_by_key(shared: &Shared, members: &Members, key: &str, not: Option<NodeId>) -> Option<NodeId> {
-    let mut candidates = residents(shared.me(), members, not);
-    // Of one that has not answered, nobody knows that it is there; one that keeps its jobs is worth more than an answer.
-    let worth = |node: &NodeId| {
-        let (stays, has_answered, durable) = rank(shared, members, *node);
-        (stays, durable, has_answered)
-    };
-    let best = candidates.iter().map(worth).max()?;
-    candidates.retain(|node| worth(node) == best);
+/// (rendezvous hashing: Thaler, Ravishankar 1998).
+pub(super) fn choose_by_key(me: NodeId, members: &Members, key: &str, not: Option<NodeId>) -> Option<NodeId> {
+    let mut candidates = residents(me, members, not);
+    let durable = |node: &NodeId| members.get(*node).is_some_and(|member| is_durable(&member.birth));
+    if candidates.iter().any(durable) {
+        candidates.retain(durable);
+    }
     candidates.into_iter().max_by_key(|name| (weight(key, *name), *name))
 }
 

@@ -42,7 +42,8 @@ impl Cluster {
                 }
                 continue;
             };
-            assert!(packet.len() <= self.slots[id].spec.limits.packet_bytes_max as usize, "a packet within its limit");
+            let max = self.slots[id].spec.limits.packet_bytes_max as usize;
+            assert!(packet.len() <= max, "a packet of {} bytes, {max} at most: {}", packet.len(), brief(&packet));
             self.output(id);
             if self.slots[id].spec.later {
                 self.add_later_messages(id, &mut packet);
