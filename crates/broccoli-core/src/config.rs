@@ -134,7 +134,7 @@ impl Limits {
             archive_bytes_max: 4 << 10,
             archive_ms: 10 * 60_000,
             tasks_max: 128,
-            queue_bytes_max: 16 << 10,
+            queue_bytes_max: 32 << 10,
             canvas: canvas::Limits { steps_max: 128, depth_max: 8, args_bytes_max: 8 << 10, result_bytes_max: 8 << 10 },
             held_max: 16,
             results_max: 24,

@@ -30,6 +30,8 @@ use crate::time::{Instant, ms};
 const CHALLENGE_AGE: Duration = ms(5_000);
 /// Another incarnation of a node has it replaced sooner, but not sooner than this.
 const CHALLENGE_AGE_MIN: Duration = ms(200);
+/// This part of the most sessions is a few.
+const FEW: usize = 4;
 /// So many count at a time.
 const CHALLENGES_MAX: usize = 50;
 /// A challenge of another node is used for this long: then it still counts there, and on the way there.
@@ -180,7 +182,7 @@ impl Sessions {
             }
             other => {
                 let replaced = other.map(|session| (session.epoch, self.generation));
-                self.make_room(max);
+                self.make_room(now, max);
                 let window = Window { newest: sequence, seen: 1 };
                 let opened = self.generation;
                 let session =
@@ -221,11 +223,16 @@ impl Sessions {
         Some(self.generation - back as u64)
     }
 
-    fn make_room(&mut self, max: usize) {
-        if self.open.len() >= max
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, session)| session.heard).map(|(node, _)| *node)
-        {
-            self.open.remove(&oldest);
+    /// The session that was idle for longest is forgotten if there are too many; also if there are more than a few and
+    /// nothing from its time counts any more, as of clients that have gone.
+    fn make_room(&mut self, now: Instant, max: usize) {
+        let Some((node, session)) = self.open.iter().min_by_key(|(_, session)| session.heard) else {
+            return;
+        };
+        let is_over = now - session.heard >= CHALLENGE_AGE * 2;
+        if self.open.len() >= max || (is_over && self.open.len() >= max / FEW) {
+            let node = *node;
+            self.open.remove(&node);
         }
     }
 
