@@ -250,15 +250,26 @@ pub(crate) struct UpFile {
 }
 
 impl UpFile {
+    /// How the names of these files begin, with their folder.
+    fn prefix(cluster_path: &Path) -> OsString {
+        let mut prefix = cluster_path.as_os_str().to_owned();
+        prefix.push(".up.");
+        prefix
+    }
+
     /// The files of all, each with the process that has left it.
     fn all(cluster_path: &Path) -> Vec<(PathBuf, String)> {
-        let name = cluster_path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".up.";
-        let entries = cluster_path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
-        let pid = |path: PathBuf| {
-            let pid = path.file_name()?.to_str()?.strip_prefix(&name)?.to_owned();
-            pid.bytes().all(|byte| byte.is_ascii_digit()).then_some((path, pid))
+        let prefix = UpFile::prefix(cluster_path);
+        let prefix = Path::new(&prefix);
+        // A file that is named alone lies in the working directory.
+        let folder = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let left = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let pid = name.to_str()?.strip_prefix(prefix.file_name()?.to_str()?)?;
+            pid.bytes().all(|byte| byte.is_ascii_digit()).then(|| (entry.path(), pid.to_owned()))
         };
-        entries.filter_map(|entry| pid(entry.path())).collect()
+        entries.filter_map(left).collect()
     }
 
     /// What is there is a hint: nothing else depends on it.
@@ -288,8 +299,8 @@ impl UpFile {
             let _ = fs::remove_file(left);
         }
         let beside = |end: &str| {
-            let mut name = cluster_path.as_os_str().to_owned();
-            name.push(format!(".up.{}{end}", std::process::id()));
+            let mut name = UpFile::prefix(cluster_path);
+            name.push(format!("{}{end}", std::process::id()));
             PathBuf::from(name)
         };
         let (path, unfinished) = (beside(""), beside(".new"));

@@ -30,6 +30,13 @@ on_both_servers! {
         assert_eq!(left(&home), Vec::<PathBuf>::new());
     }
 
+    async fn a_cluster_file_in_the_working_directory_will_do(cluster: Cluster) {
+        let Cluster { home, up: _up, mosquitto: _mosquitto, .. } = cluster;
+        let mut nodes = home.command(&["--cluster", "cluster.json", "nodes"]);
+        nodes.current_dir(home.0.join(".config/broccoli"));
+        assert!(finish(nodes).await.ok().contains("pi-1"));
+    }
+
     async fn a_second_one_hides_the_first_from_nobody(cluster: Cluster) {
         let Cluster { home, up, mosquitto: _mosquitto, .. } = cluster;
         let mut second = Process::start(&mut home.command(&["up", "--name", "pi-2", "--listen", "127.0.0.1:0"]));
