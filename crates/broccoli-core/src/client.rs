@@ -314,9 +314,9 @@ impl Client {
             // It took jobs, or was asked while it left, and does neither since it has restarted.
             self.move_home(shared, members, node);
         }
-        if takes_jobs && shared.sessions.epoch_of(node).is_none() && !shared.outbox.has(Address::Node(node)) {
+        if takes_jobs && shared.sessions.epoch_of(node).is_none() {
             // What it has told everybody may be a recording. All such are asked at once, and not when it is their turn.
-            shared.outbox.send(node, Message::Hello);
+            shared.outbox.ask_who(node);
         }
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
         let may_move = !self.ready || self.home.is_some_and(|home| members.is_leaving(home));
@@ -399,11 +399,9 @@ impl Client {
             let Some(id) = self.waiting.pop_front() else {
                 return;
             };
-            self.last_number = self.last_number.wrapping_add(1).max(1);
-            let number = self.last_number;
             if let Some(request) = self.requests.get_mut(&id) {
-                (request.number, request.tries) = (number, 0);
-                self.numbers.insert(number, id);
+                request.tries = 0;
+                self.renumber(id);
                 self.pace.in_flight += 1;
                 shared.timers.set(Timer::Submit(id), shared.now);
             }
@@ -411,6 +409,16 @@ impl Client {
         if !self.waiting.is_empty() && self.pace.until() > shared.now {
             shared.timers.set(Timer::Admit, self.pace.until());
         }
+    }
+
+    /// Gives a request a number that no origin has answered; none if there is no such request.
+    fn renumber(&mut self, id: u32) -> Option<u32> {
+        let request = self.requests.get_mut(&id)?;
+        self.numbers.remove(&request.number);
+        self.last_number = self.last_number.wrapping_add(1).max(1);
+        request.number = self.last_number;
+        self.numbers.insert(request.number, id);
+        Some(request.number)
     }
 
     /// The pause after a refusal is over.
@@ -530,16 +538,12 @@ impl Client {
         node: NodeId,
         limit: Option<Duration>,
     ) -> Option<Duration> {
-        let request = self.requests.get_mut(&id)?;
-        if request.number == 0 {
-            self.last_number = self.last_number.wrapping_add(1).max(1);
-            request.number = self.last_number;
-            self.numbers.insert(request.number, id);
-        }
-        shared.outbox.send(
-            node,
-            Message::Drain(Drain { number: request.number, for_ms: limit.map(|limit| limit.as_millis() as u64) }),
-        );
+        let number = match self.requests.get(&id)?.number {
+            0 => self.renumber(id)?,
+            number => number,
+        };
+        let for_ms = limit.map(|limit| limit.as_millis() as u64);
+        shared.outbox.send(node, Message::Drain(Drain { number, for_ms }));
         None
     }
 }
@@ -650,10 +654,7 @@ impl Client {
         if let Some((other, _)) = others.find(|(name, _)| *name != shared.me() && *name != from) {
             (request.to, request.tries, request.may_be_there) = (Some(other), 0, false);
             // The refusal is kept for this number: it may come back there when there is room.
-            self.numbers.remove(&request.number);
-            self.last_number = self.last_number.wrapping_add(1).max(1);
-            request.number = self.last_number;
-            self.numbers.insert(request.number, id);
+            self.renumber(id);
             shared.timers.set(Timer::Submit(id), shared.now);
             if self.home == Some(from) {
                 self.home = Some(other);

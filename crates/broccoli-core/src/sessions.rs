@@ -226,11 +226,14 @@ impl Sessions {
     /// The session that was idle for longest is forgotten if there are too many; also if there are more than a few and
     /// nothing from its time counts any more, as of clients that have gone.
     fn make_room(&mut self, now: Instant, max: usize) {
+        if self.open.len() < max / FEW {
+            return;
+        }
         let Some((node, session)) = self.open.iter().min_by_key(|(_, session)| session.heard) else {
             return;
         };
         let is_over = now - session.heard >= CHALLENGE_AGE * 2;
-        if self.open.len() >= max || (is_over && self.open.len() >= max / FEW) {
+        if self.open.len() >= max || is_over {
             let node = *node;
             self.open.remove(&node);
         }

@@ -189,6 +189,13 @@ impl Outbox {
         self.queues.contains_key(&to)
     }
 
+    /// Asks a node who it is, unless something that goes there will show it.
+    pub(crate) fn ask_who(&mut self, node: NodeId) {
+        if !self.has(Address::Node(node)) {
+            self.send(node, Message::Hello);
+        }
+    }
+
     /// Forgets what waits for an address.
     pub(crate) fn forget(&mut self, to: Address) {
         self.queues.remove(&to);

@@ -294,8 +294,8 @@ impl Origin {
         }
         let known = &self.claims.keepers.known;
         let asks = shared.config.durable && known.len() < ASKED_MAX && !known.contains_key(&node);
-        if asks && node != shared.me() && !shared.outbox.has(Address::Node(node)) {
-            shared.outbox.send(node, Message::Hello);
+        if asks && node != shared.me() {
+            shared.outbox.ask_who(node);
         }
     }
 

@@ -65,6 +65,18 @@ fn assert_names_the_limit(error: &TaskError) {
     assert!(error.text.contains("--queue-memory is 62.5K"), "{error}");
 }
 
+/// Why a canvas of the client, node 1, is refused as bad.
+fn refusal(c: &mut Cluster, id: SubmitId) -> String {
+    let text = |c: &Cluster| {
+        c.events(1).find_map(|event| match event {
+            Event::Refused(refused, Refusal::BadCanvas(text)) if *refused == id => Some(text.clone()),
+            _ => None,
+        })
+    };
+    assert!(c.run_until(5_000, |c| text(c).is_some()));
+    text(c).expect("just seen")
+}
+
 #[test]
 fn results_that_alone_need_more_than_there_is_fail_their_job_early() {
     let bulk = [Spec::new("origin", 0), Spec::worker("w", 2)];
@@ -193,14 +205,7 @@ fn a_canvas_that_can_never_fit_is_refused_at_once() {
         let error = c.try_submit(0, &huge).expect_err("too large");
         assert!(matches!(error, SubmitError::TooLarge { bytes_max: QUEUE, .. }), "{error:?}");
         let remote = c.submit_remote(1, &huge);
-        let refused = |c: &Cluster| {
-            c.events(1).find_map(|event| match event {
-                Event::Refused(id, Refusal::BadCanvas(text)) if *id == remote => Some(text.clone()),
-                _ => None,
-            })
-        };
-        assert!(c.run_until(5_000, |c| refused(c).is_some()));
-        let text = refused(&c).expect("just seen");
+        let text = refusal(&mut c, remote);
         assert!(text.contains("--queue-memory is 62.5K") && text.contains("needs"), "{text}");
         let pieces = c.packets_with(|message| matches!(message, Message::BlobPiece(_)));
         assert_eq!(pieces, 0, "nothing of it is pulled");
@@ -261,14 +266,7 @@ fn names_and_texts_of_any_length_are_quoted_in_part() {
     }
     for canvas in [Canvas::task(&long, Cbor::empty_array()), kwargs] {
         let id = c.submit_remote(1, &canvas);
-        let text = |c: &Cluster| {
-            c.events(1).find_map(|event| match event {
-                Event::Refused(refused, Refusal::BadCanvas(text)) if *refused == id => Some(text.clone()),
-                _ => None,
-            })
-        };
-        assert!(c.run_until(5_000, |c| text(c).is_some()));
-        let text = text(&c).expect("just seen");
+        let text = refusal(&mut c, id);
         assert!(text.len() < 1_100 && text.contains("xxx… (900000 bytes)"), "{} bytes", text.len());
     }
     let mut nowhere = sleep(1);
