@@ -43,11 +43,12 @@ pub(crate) fn test(program: &Path) -> Result {
     let up = Background::start(home.broccoli()?.args(["up", "--listen", "127.0.0.1:0", "--name", "host"]))?;
     let ready = up.line_with("ready", PATIENCE)?;
     let server = ready.split_whitespace().find(|word| word.starts_with("mqtt://")).unwrap_or_default();
-    let join = up.line_with("--join ", PATIENCE)?;
-    let token = join.split_once("--join ").map_or("", |(_, token)| token.trim());
+    let token = output(home.broccoli()?.args(["token", "--server", server])).ok_or("`broccoli token` failed")?;
+    let path = home.0.join("token");
+    fs::write(&path, token).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
 
     let mut qemu = home.command("qemu-aarch64");
-    let node = Background::start(qemu.arg(program).args(["node", "--name", "qemu", "--slots", "1", "--join", token]))?;
+    let node = Background::start(qemu.arg(program).args(["node", "--name", "qemu", "--slots", "1", "--join", "@token"]))?;
     node.line_with("ready", PATIENCE)?;
 
     run(home.broccoli()?.args(["deploy", "--examples", "--timeout", "60s", "--server", server]))?;
