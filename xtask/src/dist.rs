@@ -48,7 +48,8 @@ pub(crate) fn test(program: &Path) -> Result {
     fs::write(&path, token).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
 
     let mut qemu = home.command("qemu-aarch64");
-    let node = Background::start(qemu.arg(program).args(["node", "--name", "qemu", "--slots", "1", "--join", "@token"]))?;
+    let node =
+        Background::start(qemu.arg(program).args(["node", "--name", "qemu", "--slots", "1", "--join", "@token"]))?;
     node.line_with("ready", PATIENCE)?;
 
     run(home.broccoli()?.args(["deploy", "--examples", "--timeout", "60s", "--server", server]))?;

@@ -17,8 +17,8 @@ const LOSSES_MAX: u8 = 2;
 const PREFIX: &[u8] = b"broccoli probe ";
 /// A node that has heard nothing of itself so long after anything has arrived hears nothing …
 const ECHO_AFTER_ANYTHING: Duration = Duration::from_secs(2);
-/// … and so does one that has only heard others so long.
-const ECHO_MAX: Duration = Duration::from_secs(10);
+/// … and so does one that has only heard others so long. A server to which a thousand nodes come at once takes its time.
+const ECHO_MAX: Duration = Duration::from_secs(60);
 
 /// What is known of the server, from one connection to the next.
 pub(crate) struct Probe {

@@ -27,6 +27,8 @@ use super::wire::{Publish, Wire};
 /// Packets that may arrive before the server has confirmed the subscriptions (retained ones); more are dropped.
 const EARLY_PACKETS_MAX: usize = 16_384;
 /// What a graceful end may take before it becomes an abrupt one.
+/// A busy server may take so many times longer to connect than another one.
+const BUSY_FACTOR_MAX: u32 = 8;
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
 const CHECKS_PER_KEEP_ALIVE: u32 = 2;
@@ -53,7 +55,8 @@ pub struct LinkConfig {
     /// Seconds, at least 1. The server sends our Will 1.5 times this after we fell silent; we give up on a silent server
     /// after 1.5 to 2 times this. A server may impose its own.
     pub keep_alive_s: u16,
-    /// What dialling and the MQTT handshake may take together.
+    /// What dialling and the MQTT handshake may take together. A server that was reached and took longer may take twice as
+    /// long the next time, up to eight times: it is busy, and what it has begun must not begin again.
     pub connect_timeout: Duration,
     /// The largest payload that is sent or received, in bytes.
     pub packet_bytes_max: usize,
@@ -178,18 +181,21 @@ impl std::error::Error for PublishError {}
 pub struct Link {
     config: LinkConfig,
     attempt: Option<Attempt>,
+    /// How many times the time to connect the next attempt may take.
+    busy_factor: u32,
 }
 
 impl Link {
     /// A link that does nothing until [`Link::connect`].
     pub fn new(config: LinkConfig) -> Self {
-        Self { config, attempt: None }
+        Self { config, attempt: None, busy_factor: 1 }
     }
 
     /// Starts to connect under this client id; [`Link::next`] does the work. An earlier connection ends abruptly.
     /// Call it inside a tokio runtime.
     pub fn connect(&mut self, client_id: &str, will: Option<Will>) {
-        self.attempt = Some(Attempt::new(&self.config, client_id, will));
+        let connect_timeout = self.config.connect_timeout * self.busy_factor;
+        self.attempt = Some(Attempt::new(&self.config, connect_timeout, client_id, will));
     }
 
     /// True from [`LinkEvent::Connected`] to [`LinkEvent::Disconnected`].
@@ -270,8 +276,13 @@ impl Link {
     }
 
     fn conclude(&mut self, result: Result<LinkEvent, DisconnectReason>) -> LinkEvent {
+        if matches!(result, Ok(LinkEvent::Connected)) {
+            self.busy_factor = 1;
+        }
         result.unwrap_or_else(|reason| {
-            self.attempt = None;
+            if self.attempt.take().is_some_and(|attempt| attempt.is_late) {
+                self.busy_factor = (self.busy_factor * 2).min(BUSY_FACTOR_MAX);
+            }
             LinkEvent::Disconnected { reason }
         })
     }
@@ -289,6 +300,9 @@ struct Attempt {
     connect: Packet,
     /// Arrived before the subscriptions were confirmed; handed out after [`LinkEvent::Connected`].
     early: VecDeque<LinkEvent>,
+    connect_timeout: Duration,
+    /// The server was reached, and has not answered in time.
+    is_late: bool,
     /// Until open: the end of the attempt. Afterwards: the next check of the keep-alive.
     timer: Pin<Box<Sleep>>,
     check_interval: Duration,
@@ -340,14 +354,16 @@ impl Quota {
 }
 
 impl Attempt {
-    fn new(config: &LinkConfig, client_id: &str, will: Option<Will>) -> Self {
+    fn new(config: &LinkConfig, connect_timeout: Duration, client_id: &str, will: Option<Will>) -> Self {
         Self {
             stage: Stage::Dialing(dial(&config.url)),
             wire: None,
             quota: Quota::new(None, None),
             connect: connect_packet(config, client_id, will),
             early: VecDeque::new(),
-            timer: Box::pin(sleep(config.connect_timeout)),
+            connect_timeout,
+            is_late: false,
+            timer: Box::pin(sleep(connect_timeout)),
             check_interval: check_interval(config.keep_alive_s),
             sent: false,
             received: false,
@@ -371,7 +387,7 @@ impl Attempt {
                 }
             }
             ready!(self.timer.as_mut().poll(cx));
-            self.handle_timer(config)?;
+            self.handle_timer()?;
         }
     }
 
@@ -531,9 +547,10 @@ impl Attempt {
     }
 
     /// One coarse check instead of a clock reading per packet.
-    fn handle_timer(&mut self, config: &LinkConfig) -> Result<(), DisconnectReason> {
+    fn handle_timer(&mut self) -> Result<(), DisconnectReason> {
         if !matches!(self.stage, Stage::Open) {
-            return Err(DisconnectReason::Unreachable(format!("no answer within {:?}", config.connect_timeout)));
+            self.is_late = !matches!(self.stage, Stage::Dialing(_));
+            return Err(DisconnectReason::Unreachable(format!("no answer within {:?}", self.connect_timeout)));
         }
         if self.received {
             self.silent_checks = 0;
