@@ -27,11 +27,11 @@ const ADDS: usize = 50;
 const CHORD: &str = "~chord(add.s(i, i) for i in range(10000))(tsum.s())";
 const CHORD_RESULT: &str = "99990000";
 const PING: &str = "sys.ping.s().set(each=True)";
-/// How long idle nodes are watched.
-const IDLE: Duration = Duration::from_secs(10);
+/// How long idle nodes are watched: longer than they are silent.
+const IDLE: Duration = Duration::from_secs(60);
 /// Ticks of the processor's time in a second, on every Linux.
 const TICKS: f64 = 100.0;
-/// Nodes that may start at the same time: the machine has to find its feet.
+/// Nodes that start at the same time, once those before are there: they and the server share one machine.
 const STARTS_AT_ONCE: usize = 50;
 
 /// What is measured.
@@ -128,9 +128,8 @@ fn measure(programs: &Programs, server: Server, nodes: usize) -> Result<Row> {
     };
     let origin = cluster.start_node("origin", origin)?;
     let servers = [Some(origin.id()), mosquitto.as_ref().map(Background::id)];
-    let start = Instant::now();
-    let mut fleet = Fleet::start(&cluster, nodes, servers.into_iter().flatten())?;
-    let ready = step("all ready", || fleet.until_ready(&cluster, start))?;
+    let mut fleet = Fleet::new(servers.into_iter().flatten())?;
+    let ready = step("all ready", || fleet.start(&cluster, nodes))?;
     let (deploy, _) = step("deploy of the examples, until all have them", || fleet.deploy(&cluster))?;
     let add = step("one add", || median_add(&cluster))?;
     let (chord, sum) = step("10,000 adds", || timed(&cluster, &["run", CHORD]))?;
@@ -176,8 +175,12 @@ fn expect<T: PartialEq + std::fmt::Display>(what: &str, found: T, wanted: T) -> 
 /// Runs a command of the cluster; how long it took, and what it printed.
 fn timed(cluster: &Cluster, args: &[&str]) -> Result<(Duration, String)> {
     let start = Instant::now();
-    let printed = output(&mut cluster.client(args)).ok_or_else(|| format!("`broccoli {}` failed", args.join(" ")))?;
-    Ok((start.elapsed(), printed))
+    let failed = |why: &str| format!("`broccoli {}`: {}", args.join(" "), why.trim());
+    let ended = cluster.client(args).output().map_err(|error| failed(&error.to_string()))?;
+    if !ended.status.success() {
+        return Err(failed(&String::from_utf8_lossy(&ended.stderr)));
+    }
+    Ok((start.elapsed(), String::from_utf8_lossy(&ended.stdout).into_owned()))
 }
 
 fn median_add(cluster: &Cluster) -> Result<Duration> {
@@ -194,6 +197,7 @@ fn median_add(cluster: &Cluster) -> Result<Duration> {
 /// The nodes of a run.
 struct Fleet {
     nodes: Vec<Child>,
+    attended: PipeReader,
     /// They leave when this ends …
     alive: Option<PipeWriter>,
     /// … and this ends the servers then, which nobody else would.
@@ -201,7 +205,8 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(cluster: &Cluster, count: usize, servers: impl Iterator<Item = u32>) -> Result<Fleet> {
+    /// Without nodes. With it end the servers, too.
+    fn new(servers: impl Iterator<Item = u32>) -> Result<Fleet> {
         let no_pipe = |error| format!("no pipe: {error}");
         let (attended, alive) = pipe().map_err(no_pipe)?;
         let mut watchman = Command::new("sh");
@@ -209,26 +214,31 @@ impl Fleet {
         // Ctrl-C in a terminal must not end it with this program.
         watchman.process_group(0).stdin(attended.try_clone().map_err(no_pipe)?);
         let watchman = watchman.spawn().map_err(|error| format!("no shell: {error}"))?;
-        let mut fleet = Fleet { nodes: Vec::with_capacity(count), alive: Some(alive), watchman };
+        Ok(Fleet { nodes: Vec::new(), attended, alive: Some(alive), watchman })
+    }
+
+    /// Starts so many nodes; until `nodes` shows all of them.
+    fn start(&mut self, cluster: &Cluster, count: usize) -> Result<Duration> {
+        let start = Instant::now();
         let log = File::create(cluster.dir().join("logs/nodes")).map_err(|error| format!("no log: {error}"))?;
         for number in 0..count {
             let name = format!("n{number:05}");
             let mut command = cluster.client(&["node", "--attended", "--slots", "1", "--name", &name]);
-            fleet.nodes.push(spawn(&mut command, &attended, &log)?);
-            if number % STARTS_AT_ONCE == STARTS_AT_ONCE - 1 {
-                sleep(Duration::from_millis(50));
+            self.nodes.push(spawn(&mut command, &self.attended, &log)?);
+            if self.nodes.len().is_multiple_of(STARTS_AT_ONCE) || self.nodes.len() == count {
+                self.until_ready(cluster)?;
             }
         }
-        Ok(fleet)
+        Ok(start.elapsed())
     }
 
     /// Until `nodes` shows all of them.
-    fn until_ready(&self, cluster: &Cluster, start: Instant) -> Result<Duration> {
+    fn until_ready(&self, cluster: &Cluster) -> Result {
         let all = self.nodes.len() + 1;
         let live = |text: &str| text.matches("\"state\":\"live\"").count();
         until(&format!("`broccoli nodes` shows {all} live nodes"), PATIENCE, || {
             let shown = output(&mut cluster.client(&["nodes", "--json"])).is_some_and(|text| live(&text) == all);
-            Ok(shown.then(|| start.elapsed()))
+            Ok(shown.then_some(()))
         })
     }
 
@@ -236,7 +246,7 @@ impl Fleet {
     fn deploy(&self, cluster: &Cluster) -> Result<(Duration, String)> {
         let all = self.nodes.len() + 1;
         let start = Instant::now();
-        let (_, printed) = timed(cluster, &["deploy", "--examples"])?;
+        let (_, printed) = timed(cluster, &["deploy", "--examples", "--timeout", "120s"])?;
         let done = until("each node has the examples", PATIENCE, || {
             let text = output(&mut cluster.client(&["nodes", "--json"])).unwrap_or_default();
             Ok((text.matches("\"name\":\"tasks\"").count() == all).then(|| start.elapsed()))
@@ -323,6 +333,9 @@ const REPORT_HEAD: &str = "
 embedded MQTT server (in the process of `broccoli up`), then on Mosquitto. All commands are the ones that users type, with the start of
 their process; each result is checked, and `broccoli nodes` must show every node. One machine runs all of it, so these are times of a
 busy machine, not of a network.
+
+A node tells every other one that it is there and which modules it has: what starting and deploying cost together grows with the
+square of the number of nodes. Each node spreads it over a time that grows likewise, so that a server keeps up.
 ";
 
 fn table(nodes: usize, rows: &[Row]) -> String {
@@ -335,7 +348,7 @@ fn table(nodes: usize, rows: &[Row]) -> String {
     };
     line("", &|row| row.server.name().to_owned());
     line("|---|", &|_| "---:".to_owned());
-    line("| all ready, from the start of the first |", &|row| shown(row.ready));
+    line("| all ready, from the start of the first (50 at a time) |", &|row| shown(row.ready));
     line("| `deploy --examples`, until each node has them |", &|row| shown(row.deploy));
     line("| `call add 4 4`, median of 50 |", &|row| shown(row.add));
     line("| a chord of 10,000 `add` |", &|row| shown(row.chord));

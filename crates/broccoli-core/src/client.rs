@@ -21,7 +21,6 @@ use core::time::Duration;
 use broccoli_proto::message::{
     Accepted, Drain, JobEvent, JobNews, Message, Refusal, Refused, Retry, Revoke, Submit, Vitals,
 };
-use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{choose, choose_by_key, choose_leaving, is_durable, rank};
@@ -284,7 +283,7 @@ impl Client {
             Some(_) if self.is_home_known() => shared.timers.cancel(Timer::Attach),
             // Its answer says again which modules it has.
             Some(home) => shared.outbox.send(home, Message::Hello),
-            None => shared.outbox.send_wire(Address::All, Message::Hello),
+            None => shared.ask_all(),
         }
         match self.home {
             None if !self.told && shared.now - since > NO_ORIGIN => {

@@ -38,10 +38,12 @@ const FEATURE_BYTES_MAX: usize = 128;
 const VERSION_BYTES_MAX: usize = 64;
 /// Presence is published again after this time, since a birth or a claim may have been lost …
 const ANNOUNCE: Duration = ms(30_000);
-/// … and up to this much later, so that nodes that started together spread.
-const ANNOUNCE_JITTER_US: u64 = 5_000_000;
-/// What a birth says of that, in seconds.
-const ANNOUNCE_S: u16 = 35;
+/// … and up to this much later, so that nodes that started together spread …
+const ANNOUNCE_JITTER: Duration = ms(5_000);
+/// … and this much for each member that is known, so that a node hears some six births a second however many there are.
+const ANNOUNCE_MEMBER: Duration = ms(300);
+/// What the first birth says of that, in seconds: it is not known yet how many there are.
+const ANNOUNCE_FIRST_S: u16 = 300;
 /// However often a recording provokes it, presence is published no more often.
 const ANNOUNCE_AGAIN_MIN: Duration = ms(1_000);
 /// Nodes that show themselves to somebody with another key, about.
@@ -57,6 +59,8 @@ const ASK_AGAIN: Duration = ms(1_000);
 /// A node that everybody is asked for answers within this time for each member that it knows, so that not all
 /// answers come at once.
 const SPREAD_US: u64 = 50;
+/// All nodes together tell everybody of news within this time for each packet that the server delivers of it.
+const SPREAD_NEWS_US: u64 = 50;
 /// About how long a member is in a list.
 const LISTED_BYTES: usize = 64;
 
@@ -92,8 +96,14 @@ pub(crate) struct Members {
     connection: u32,
     claim_nonce: u64,
     started: Instant,
-    /// When this node's presence was last published.
+    /// When this node's presence was last published, …
     announced: Instant,
+    /// … within how many seconds it said that it is published again, …
+    again_s: u16,
+    /// … which 256th of the time for that will be taken, so that it grows with the cluster, …
+    share: u8,
+    /// … and whether it is published as soon as it may be.
+    provoked: bool,
 }
 
 /// How a birth has come.
@@ -115,7 +125,7 @@ pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool 
 /// What is known.
 impl Members {
     pub(crate) fn new(now: Instant) -> Members {
-        Members { started: now, ..Members::default() }
+        Members { started: now, again_s: ANNOUNCE_FIRST_S, ..Members::default() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
@@ -194,7 +204,7 @@ impl Members {
         }
         self.announce(shared, modules);
         if shared.config.watches {
-            shared.outbox.send_wire(Address::All, Message::Hello);
+            shared.ask_all();
         }
         self.look_again(shared);
     }
@@ -212,7 +222,7 @@ impl Members {
             resident: config.resident && takes_work,
             version: config.version.clone(),
             durable: config.durable.then_some(true),
-            again_s: ANNOUNCE_S,
+            again_s: self.again_s,
             draining: shared.draining.then_some(true),
             takes: Some(config.limits.takes()),
         }
@@ -228,14 +238,39 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(me), Message::Birth(birth));
     }
 
-    /// Publishes the birth and claims the name, now and from time to time.
-    pub(crate) fn announce(&mut self, shared: &mut Shared, modules: u64) {
-        if !shared.connected {
-            return;
+    /// Publishes the birth and claims the name from time to time: the cluster may have grown since that was set.
+    pub(crate) fn on_claim_timer(&mut self, shared: &mut Shared, modules: u64) {
+        let at = self.announce_at();
+        if shared.now < at && !self.provoked {
+            shared.timers.set(Timer::Claim, at);
+        } else if shared.connected {
+            self.again_s = self.spread(u32::from(u8::MAX) + 1).as_secs().min(u64::from(u16::MAX)) as u16;
+            self.announce(shared, modules);
         }
-        let again = ANNOUNCE + Duration::from_micros(shared.rng.below(ANNOUNCE_JITTER_US));
-        shared.timers.set(Timer::Claim, shared.now + again);
+    }
+
+    /// When this node's presence is published again, if nothing provokes it.
+    fn announce_at(&self) -> Instant {
+        self.announced + self.spread(u32::from(self.share)).min(Duration::from_secs(u64::from(self.again_s)))
+    }
+
+    /// How long after the last time that is, at so many 256ths of the time that all nodes take for it.
+    fn spread(&self, share: u32) -> Duration {
+        ANNOUNCE + (ANNOUNCE_JITTER + ANNOUNCE_MEMBER * self.nodes.len() as u32) / (u32::from(u8::MAX) + 1) * share
+    }
+
+    /// Says again who is here, however often it is provoked not all the time.
+    fn announce_soon(&mut self, shared: &mut Shared) {
+        self.provoked = true;
+        shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN));
+    }
+
+    /// Publishes the birth and claims the name.
+    fn announce(&mut self, shared: &mut Shared, modules: u64) {
         self.publish(shared, modules);
+        self.provoked = false;
+        self.share = shared.rng.next() as u8;
+        shared.timers.set(Timer::Claim, self.announce_at());
         self.claim_nonce = shared.rng.next();
         let age_ms = (shared.now - self.started).as_millis() as u64;
         let claim = Claim { nonce: self.claim_nonce, age_ms };
@@ -253,6 +288,16 @@ impl Members {
         shared.now + Duration::from_micros(shared.rng.below(spread.max(1)))
     }
 
+    /// When to tell everybody that this node has other modules: at once if nobody else has them yet, else when it is its turn
+    /// among all nodes that take them over now.
+    pub(crate) fn news_at(&self, shared: &mut Shared, modules: u64) -> Instant {
+        if self.other_with(shared.me(), modules).is_none() {
+            return shared.now;
+        }
+        let packets = (self.nodes.len() as u64).pow(2);
+        shared.now + Duration::from_micros(shared.rng.below((packets * SPREAD_NEWS_US).max(1)))
+    }
+
     /// Says goodbye to everybody.
     pub(crate) fn leave(&self, shared: &mut Shared, holds_no_key: bool) {
         let holds_no_key = holds_no_key.then_some(true);
@@ -264,14 +309,13 @@ impl Members {
     pub(crate) fn on_other_key(&mut self, shared: &mut Shared) {
         let nodes = self.alive().count().max(1) as u64;
         if shared.rng.below(nodes) < OTHER_KEY_ANSWERS {
-            shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN));
+            self.announce_soon(shared);
         }
     }
 
     /// Something of another incarnation was said in this node's name: it may be a recording, or a twin. Both are
     /// answered by saying again who is here.
     pub(crate) fn on_other_self(&mut self, shared: &mut Shared, epoch: Epoch, message: &Message) {
-        let soon = shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN);
         match message {
             Message::Claim(claim) => {
                 let age_ms = (shared.now - self.started).as_millis() as u64;
@@ -280,11 +324,11 @@ impl Members {
                 if older {
                     shared.outbox.send_wire(Address::Node(shared.me()), answer);
                 } else {
-                    shared.timers.set_earlier(Timer::Claim, soon);
+                    self.announce_soon(shared);
                 }
             }
             Message::Claimed(claimed) if claimed.nonce == self.claim_nonce => shared.event(Event::NameTaken),
-            Message::Birth(_) | Message::Death(_) => shared.timers.set_earlier(Timer::Claim, soon),
+            Message::Birth(_) | Message::Death(_) => self.announce_soon(shared),
             _ => {}
         }
     }
@@ -307,6 +351,10 @@ impl Members {
                 if known.silent && !told.fresh {
                     known.ask(shared, name);
                     return false;
+                }
+                // How often it says so is no news.
+                if core::mem::replace(&mut known.birth.again_s, birth.again_s) > birth.again_s {
+                    shared.timers.set_earlier(Timer::Members, now + known.age_max());
                 }
                 let is_known = known.alive && known.birth == birth;
                 known.alive = true;
@@ -332,6 +380,21 @@ impl Members {
         let member = Member::new(birth, told, now);
         shared.timers.set_earlier(Timer::Members, now + member.age_max());
         self.nodes.insert(name, Box::new(member));
+        shared.event(Event::Member(name));
+        true
+    }
+
+    /// A node says which modules it has; `true` if that is news of a node that is known.
+    pub(crate) fn on_modules(&mut self, shared: &mut Shared, name: NodeId, told: Told, modules: u64) -> bool {
+        let Some(known) = self.nodes.get_mut(&name).filter(|known| known.epoch == told.epoch && known.alive) else {
+            return false;
+        };
+        let is_late = !told.fresh && told.sequence <= known.sequence;
+        if is_late || known.birth.modules == modules {
+            return false;
+        }
+        known.sequence = known.sequence.max(told.sequence);
+        known.birth.modules = modules;
         shared.event(Event::Member(name));
         true
     }

@@ -161,6 +161,7 @@ impl Node {
             blobs: Blobs::default(),
             sessions: Sessions::default(),
             link_bytes_max: u32::MAX,
+            asked_all: None,
         };
         Node {
             modules: Modules::new(&shared),
@@ -507,6 +508,7 @@ impl Node {
     /// Forgets what a lost connection would have carried.
     fn clear_wire(&mut self) {
         self.shared.outbox.clear_wire();
+        self.shared.asked_all = None;
         self.shared.blobs.clear_wire();
         let knocked: Vec<NodeId> = self.shared.sessions.knocked().collect();
         knocked.into_iter().for_each(|node| self.shared.timers.cancel(Timer::Knock(node)));
@@ -725,16 +727,21 @@ impl Node {
 
     fn on_birth(&mut self, from: NodeId, told: Told, birth: Birth) {
         self.modules.on_digest(&mut self.shared, from, birth.modules);
-        let slots = birth.slots;
         if birth.durable == Some(true) && self.shared.config.resident {
             self.origin.hear_of_keeper(&mut self.shared, from, told.fresh);
         }
         let is_news = self.members.on_birth(&mut self.shared, from, told, birth);
         if is_news || told.fresh {
-            self.origin.on_birth(&mut self.shared, from, told, slots);
-            self.client.on_member(&mut self.shared, &self.modules, &self.members, from);
+            self.on_member(from, told);
         }
         self.worker.on_hearsay(&mut self.shared, from, told.epoch);
+    }
+
+    /// There is news of a node.
+    fn on_member(&mut self, node: NodeId, told: Told) {
+        let slots = self.members.get(node).map_or(0, |member| member.birth.slots);
+        self.origin.on_birth(&mut self.shared, node, told, slots);
+        self.client.on_member(&mut self.shared, &self.modules, &self.members, node);
     }
 
     fn on_death(&mut self, from: NodeId, epoch: Epoch, death: Death) {
@@ -751,6 +758,9 @@ impl Node {
     fn on_available(&mut self, from: NodeId, told: Told, available: &Available) {
         self.worker.on_hearsay(&mut self.shared, from, told.epoch);
         self.modules.on_digest(&mut self.shared, from, available.modules);
+        if self.members.on_modules(&mut self.shared, from, told, available.modules) {
+            self.on_member(from, told);
+        }
         let me = self.shared.me();
         let features = &self.shared.config.features;
         let routed = available.wants.iter().filter(|want| crate::members::matches(&want.on, me, features));
@@ -790,9 +800,13 @@ impl Node {
     fn on_modules_changed(&mut self) {
         self.worker.fetch_all(&mut self.shared);
         self.origin.reconsider();
+        let at = self.members.news_at(&mut self.shared, self.modules.digest());
+        self.shared.timers.set_earlier(Timer::News, at);
+    }
+
+    fn on_news_timer(&mut self) {
         if self.shared.connected {
-            self.members.publish(&mut self.shared, self.modules.digest());
-            // Nodes that do not watch births hear of it as well.
+            // Not as a birth: nodes that do not watch those hear of it as well.
             let news = Available { wants: Vec::new(), chance: 0, modules: self.modules.digest() };
             self.shared.outbox.broadcast(Message::Available(news));
         }
@@ -837,7 +851,8 @@ impl Node {
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
             Timer::Blobs => self.on_blobs_timer(),
-            Timer::Claim => self.members.announce(shared, self.modules.digest()),
+            Timer::Claim => self.members.on_claim_timer(shared, self.modules.digest()),
+            Timer::News => self.on_news_timer(),
             Timer::Members => self.members.on_look_timer(shared),
             Timer::Knock(node) => self.on_knock_timer(node),
             // What is due is sent next.

@@ -1,6 +1,7 @@
 //! What all roles of a node share: identity, time, timers, outgoing messages, actions, randomness.
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::packet::Address;
@@ -11,11 +12,13 @@ use crate::blobs::Blobs;
 use crate::config::{Config, Limits};
 use crate::io::{Action, Event};
 use crate::sessions::Sessions;
-use crate::time::{Instant, Wall};
+use crate::time::{Instant, Wall, ms};
 use crate::timers::Timers;
 
 /// Answers of so many packets wait at most, for all addresses together.
 const OUTBOX_PACKETS: usize = 16;
+/// Everybody is asked at most this often: each question has as many answers as there are nodes.
+const ASK_ALL_AGAIN: Duration = ms(100);
 
 /// The common ground of the roles. It has no behaviour of its own.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Longest packet that the link takes.
     pub(crate) link_bytes_max: u32,
+    /// When everybody was last asked over this connection.
+    pub(crate) asked_all: Option<Instant>,
 }
 
 impl Shared {
@@ -61,6 +66,14 @@ impl Shared {
         self.sessions.sizes(self.config.limits.nodes_max, see);
         see("bytes of answers", self.outbox.bytes, self.outbox.bytes_max);
         see("addresses", self.outbox.queues.len(), 2 * self.config.limits.nodes_max + 2);
+    }
+
+    /// Asks everybody who is there, unless the answers to the last question are still on their way.
+    pub(crate) fn ask_all(&mut self) {
+        if self.asked_all.is_none_or(|asked| self.now - asked >= ASK_ALL_AGAIN) {
+            self.asked_all = Some(self.now);
+            self.outbox.send_wire(Address::All, Message::Hello);
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -63,6 +63,8 @@ pub(crate) enum Timer {
     Blobs,
     /// Members: ask again whether the name is taken.
     Claim,
+    /// Members: tell everybody of other modules.
+    News,
     /// Members: see who was not heard of for long.
     Members,
     /// Sessions: knock again at this node, or take it for silent.

@@ -18,6 +18,9 @@ const EXAMPLES: &[u8] = include_bytes!("../../../../functions/tasks.wasm");
 /// Name of their module.
 pub(super) const EXAMPLES_NAME: &str = "tasks";
 
+/// Nodes that are named in a line; of more it says how many.
+const NAMED_MAX: usize = 8;
+
 /// What goes to the nodes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeployArgs {
@@ -116,8 +119,12 @@ pub(super) fn holders(
         return Err(Failure::timed_out(format_args!("{}; see `broccoli nodes`", nobody())));
     }
     if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-        output::note(format_args!("not there yet: {}; the other nodes will pass it on", names.join(", ")));
+        let names: Vec<&str> = missing.iter().take(NAMED_MAX).map(|name| name.as_str()).collect();
+        let more = match missing.len() - names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        output::note(format_args!("not there yet: {}{more}; the other nodes will pass it on", names.join(", ")));
     }
     Ok(output::count(holders.len(), "node"))
 }

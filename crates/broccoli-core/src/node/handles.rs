@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use broccoli_proto::message::{Forget, JobsRequest, MembersRequest, Message, StepQuery};
-use broccoli_proto::packet::Address;
 use broccoli_proto::{Cbor, JobId, NodeId};
 
 use super::Node;
@@ -71,7 +70,7 @@ impl Node {
     /// Asks everybody who is there; answers show as [`Node::members`].
     pub fn ask_all(&mut self, now: Instant) {
         self.shared.now = now;
-        self.shared.outbox.send_wire(Address::All, Message::Hello);
+        self.shared.ask_all();
     }
 
     /// Asks a node once which others it knows, beyond a name; the answer comes as [`crate::Event::Members`].

@@ -2,6 +2,7 @@
 
 use broccoli_core::Event;
 use broccoli_proto::message::Message;
+use broccoli_proto::packet::Address;
 
 use crate::adds;
 use crate::cluster::{Cluster, Spec};
@@ -127,4 +128,73 @@ fn a_worker_works_on_once_its_twin_is_gone() {
     c.kill(twin, true);
     let job = c.submit(0, &canvas);
     assert_eq!(c.wait(0, job, 10_000), Ok(expected));
+}
+
+/// How often each node has said that it is there, in so many minutes.
+fn births_a_node(c: &mut Cluster, minutes: u64) -> f64 {
+    c.count_from_here();
+    c.run_for(minutes * 60_000);
+    c.packets_with(|message| matches!(message, Message::Birth(_))) as f64 / c.len() as f64
+}
+
+#[test]
+fn nodes_say_less_often_that_they_are_there_the_more_there_are() {
+    let cluster = |workers: usize| {
+        let workers = (0..workers).map(|number| Spec::worker(&format!("w{number}"), 1));
+        Cluster::started(64, [Spec::new("origin", 0)].into_iter().chain(workers).collect())
+    };
+    let (mut few, mut many) = (cluster(2), cluster(100));
+    // Every 30 to 35 s, and every 30 to 65 s.
+    let (often, seldom) = (births_a_node(&mut few, 20), births_a_node(&mut many, 20));
+    assert!((33.0..41.0).contains(&often), "{often}");
+    assert!((18.0..32.0).contains(&seldom), "{seldom}");
+    let gone = |c: &Cluster| c.events(0).filter(|event| matches!(event, Event::Member(_))).count();
+    assert!(many.peek(0).members().all(|(_, member)| member.alive), "nobody is taken for gone");
+    assert!(gone(&many) <= 101, "nor was for a while");
+    for member in many.peek(0).members().map(|(_, member)| member) {
+        assert!((35..=66).contains(&member.birth.again_s), "{}", member.birth.again_s);
+    }
+}
+
+#[test]
+fn new_modules_are_told_once_to_everybody() {
+    let mut c = Cluster::started(65, vec![Spec::new("origin", 0), Spec::worker("w1", 1), Spec::worker("w2", 1)]);
+    let before = c.peek(0).members().next().map(|(_, member)| member.birth.modules);
+    c.count_from_here();
+    let (signed, code) = crate::cluster::module(2, true);
+    c.deploy(0, &signed, &code);
+    c.run_for(2_000);
+    for id in 0..c.len() {
+        let modules: Vec<u64> = c.peek(id).members().map(|(_, member)| member.birth.modules).collect();
+        assert_eq!(modules.len(), 3);
+        assert_ne!(Some(modules[0]), before);
+        assert!(modules.iter().all(|digest| *digest == modules[0]), "each is known to have them");
+    }
+    assert_eq!(c.packets_with(|message| matches!(message, Message::Available(_))), 3);
+    assert_eq!(c.packets_with(|message| matches!(message, Message::Birth(_))), 0);
+}
+
+#[test]
+fn a_client_asks_everybody_once() {
+    let mut c = Cluster::started(66, vec![Spec::new("origin", 0), Spec::worker("w1", 1), Spec::client("client")]);
+    c.kill(2, true);
+    c.run_for(1_000);
+    c.count_from_here();
+    c.restart(2);
+    crate::attach(&mut c, 2);
+    let asked = c.published.iter().filter(|packet| packet.from == 2 && packet.to == Address::All).count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_node_that_ends_without_a_will_is_gone_after_three_of_its_intervals() {
+    let mut c = Cluster::started(67, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+    // By then it has said how often it will be heard of.
+    c.run_for(40_000);
+    c.depart(1);
+    let (w, departed_at) = (c.name(1), c.now_ms());
+    let is_gone = |c: &Cluster| c.peek(0).members().any(|(name, member)| name == w && !member.alive);
+    assert!(c.run_until(300_000, is_gone));
+    let after = c.now_ms() - departed_at;
+    assert!((60_000..=107_000).contains(&after), "{after} ms");
 }
