@@ -150,9 +150,12 @@ async fn a_node_whose_directory_was_removed_accepts_nothing() {
     let mut node = cluster.node(None).await;
     support::finish(cluster.command(&["run", "sys.ping.s()"])).await.ok();
     fs::remove_dir_all(cluster.home.0.join("data")).unwrap();
-    let waiting = Process::start(&mut cluster.command(&["run", "--key", "k", "sys.ping.s()"]));
+    let mut waiting = Process::start(&mut cluster.command(&["run", "--key", "k", "sys.ping.s()"]));
     let note = node.note("the journal cannot be written").await;
-    assert!(note.contains("data/journal is gone, or another one is in its place: start the node again"), "{note}");
+    let why = "data/journal is gone, or another one is in its place: start the node again";
+    assert!(note.contains(why), "{note}");
+    let note = waiting.note("pi-1 cannot write its journal").await;
+    assert!(note.contains(why), "{note}");
     node.signal("TERM").await;
     assert_eq!(node.end().await.code, Some(0));
     // Nothing was accepted that is gone now: the next one takes it.

@@ -615,6 +615,11 @@ impl Client {
                 self.pause(shared, id);
             }
             Refusal::Storage(reason) if is_submit => self.on_stalled(shared, members, id, from, reason),
+            Refusal::Unwritten(reason) if is_submit => {
+                if !core::mem::replace(&mut request.told_stalled, true) {
+                    shared.event(Event::CannotStore(SubmitId(id), from, reason));
+                }
+            }
             Refusal::Elsewhere(node) if is_submit => {
                 request.hops += 1;
                 let pause = if request.hops > HOPS_MAX { AGAIN } else { Duration::ZERO };

@@ -150,16 +150,12 @@ impl core::error::Error for SubmitError {}
 /// What a client is told.
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
-        let short = |mut text: String| {
-            text::cut(&mut text, text::REFUSAL_BYTES_MAX);
-            text
-        };
         match error {
             SubmitError::QueueFull => Refusal::QueueFull,
             SubmitError::Draining => Refusal::Draining,
-            SubmitError::Storage(reason) => Refusal::Storage(short(reason)),
+            SubmitError::Storage(reason) => Refusal::Storage(text::refusal(reason)),
             SubmitError::Canvas(_) | SubmitError::TooLarge { .. } | SubmitError::KeyTaken | SubmitError::NoClock => {
-                Refusal::BadCanvas(short(error.to_string()))
+                Refusal::BadCanvas(text::refusal(error.to_string()))
             }
         }
     }

@@ -232,7 +232,10 @@ fn answer_bytes(message: &Message) -> usize {
         Message::Jobs(jobs) => jobs.jobs.len() * JOB_BYTES,
         Message::Manifests(manifests) => core::mem::size_of_val(manifests.entries.as_slice()),
         Message::Refused(refused) => match &refused.reason {
-            Refusal::BadCanvas(text) | Refusal::Storage(text) | Refusal::NotRetriable(text) => text.len(),
+            Refusal::BadCanvas(text)
+            | Refusal::Storage(text)
+            | Refusal::NotRetriable(text)
+            | Refusal::Unwritten(text) => text.len(),
             _ => 0,
         },
         _ => 0,

@@ -7,7 +7,7 @@ use alloc::string::String;
 /// Longest quotation of a name, as of a function or a label.
 const NAME_BYTES_MAX: usize = 80;
 /// Longest text of a refusal.
-pub(crate) const REFUSAL_BYTES_MAX: usize = 1_024;
+const REFUSAL_BYTES_MAX: usize = 1_024;
 /// Longest text of a failure, and longest line of a log.
 pub(crate) const FAILURE_BYTES_MAX: usize = 4_096;
 
@@ -18,6 +18,12 @@ pub(crate) fn name(name: &str) -> Cow<'_, str> {
     }
     let shown = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
     Cow::Owned(format!("{shown}… ({} bytes)", name.len()))
+}
+
+/// The text of a refusal, of any length before.
+pub(crate) fn refusal(mut text: String) -> String {
+    cut(&mut text, REFUSAL_BYTES_MAX);
+    text
 }
 
 /// Shortens a text to so many bytes.

@@ -113,7 +113,7 @@ impl fmt::Display for JobError {
                 f.write_str("queue full: the node holds as many tasks as it may; try later")
             }
             JobError::Refused(Refusal::BadCanvas(why)) => f.write_str(why),
-            JobError::Refused(Refusal::Storage(why)) => {
+            JobError::Refused(Refusal::Storage(why) | Refusal::Unwritten(why)) => {
                 write!(f, "the node cannot write its journal: {why}; try later")
             }
             JobError::Refused(Refusal::NotResident) => f.write_str("the node takes no jobs of others"),

@@ -556,6 +556,9 @@ pub enum Refusal {
     /// This node may hold a job with the key, and does not answer.
     #[n(8)]
     Unsure(#[n(0)] NodeId),
+    /// The node has taken the job and cannot write that; the text says why. It accepts the job as soon as it can.
+    #[n(9)]
+    Unwritten(#[n(0)] String),
     /// A reason that this version does not know: its number. Never sent.
     #[n(4294967295)]
     Other(#[n(0)] u32),

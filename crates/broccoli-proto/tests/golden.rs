@@ -56,7 +56,7 @@ kinds! { MESSAGES, message_kind, Message:
 kinds! { REFUSALS, refusal_kind, Refusal:
     1 "queue-full" QueueFull, 2 "bad-canvas" BadCanvas, 3 "not-resident" NotResident,
     4 "draining" Draining, 5 "storage" Storage, 6 "not-retriable" NotRetriable,
-    7 "elsewhere" Elsewhere, 8 "unsure" Unsure,
+    7 "elsewhere" Elsewhere, 8 "unsure" Unsure, 9 "unwritten" Unwritten,
     never sent: Other
 }
 
@@ -296,6 +296,7 @@ fn jobs() -> Vec<(&'static str, Message)> {
         ("refused.not-retriable", refused(Refusal::NotRetriable("the job has succeeded".into()))),
         ("refused.elsewhere", refused(Refusal::Elsewhere(node("pi-2")))),
         ("refused.unsure", refused(Refusal::Unsure(node("pi-2")))),
+        ("refused.unwritten", refused(Refusal::Unwritten("no space left on device".into()))),
         ("key-claim", Message::KeyClaim(claim)),
         ("key-answer", Message::KeyAnswer(free)),
         ("key-answer.taken", Message::KeyAnswer(taken)),

@@ -17,6 +17,7 @@ use crate::blobs;
 use crate::blobs::Want;
 use crate::members::Members;
 use crate::shared::{Shared, pop_first};
+use crate::text;
 use crate::time::Instant;
 use crate::timers::Timer;
 
@@ -106,6 +107,12 @@ impl Origin {
         match answer {
             Ok(job) => {
                 self.accept(shared, job, Submitted::Remote { node, number });
+                if let Some(reason) = &self.stalled
+                    && !self.is_written(job)
+                {
+                    let reason = Refusal::Unwritten(text::refusal(reason.clone()));
+                    shared.outbox.send(node, Message::Refused(Refused { number, reason }));
+                }
                 if has_key {
                     // It may be an old one, of which the client would hear only when it asks.
                     self.on_query(shared, node, job);
@@ -113,6 +120,11 @@ impl Origin {
             }
             Err(reason) => shared.outbox.send(node, Message::Refused(Refused { number, reason })),
         }
+    }
+
+    /// Whether the journal has a job that this node has taken.
+    fn is_written(&self, job: JobId) -> bool {
+        self.ticket(job.number).is_none_or(|ticket| self.journal.is_safe(ticket.accepted_in))
     }
 
     /// Whether a canvas of so many bytes is worth pulling.

@@ -351,3 +351,20 @@ fn the_other_node_takes_what_one_with_a_full_disk_cannot() {
     assert!(c.run_until(20_000, |c| answer(c, 0, submit).is_some()));
     accepted(answer(&c, 0, submit).expect("just seen"));
 }
+
+#[test]
+fn who_waits_for_a_node_that_has_taken_a_job_and_cannot_write_it_is_told_why() {
+    for key in [None, Some("k".to_owned())] {
+        let mut c = cluster(707, 2);
+        // The nodes do not know it yet.
+        (2..4).for_each(|id| c.stall(id, true));
+        let submit = c.submit_with(0, Submission { key, ..keyed(&sleep(1), "", false) });
+        c.run_for(10_000);
+        assert_eq!(answer(&c, 0, submit), None, "nobody has accepted it");
+        let told = c.events(0).filter(|event| matches!(event, Event::CannotStore(..))).count();
+        assert_eq!(told, 1, "it is told once");
+        (2..4).for_each(|id| c.stall(id, false));
+        assert!(c.run_until(20_000, |c| answer(c, 0, submit).is_some()));
+        accepted(answer(&c, 0, submit).expect("just seen"));
+    }
+}
