@@ -14,6 +14,7 @@ mod exit;
 mod function;
 mod jobs;
 mod misuse;
+mod number;
 mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]

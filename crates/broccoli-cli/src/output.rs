@@ -25,12 +25,23 @@ pub(crate) fn print_script(text: &str) -> Result<(), Failure> {
     write_out(text.trim_end())
 }
 
-/// Writes rows below their headings to stdout.
+/// Writes rows below their headings to stdout. In a terminal that is too narrow the `spare` columns are left out, the first
+/// of them first, and a note names them; then cells are cut.
 ///
 /// # Errors
 /// As [`print()`].
-pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
-    write_out(table(headings, rows))
+pub(crate) fn print_table<const N: usize>(
+    headings: [&str; N],
+    spare: &[&str],
+    rows: Vec<[String; N]>,
+) -> Result<(), Failure> {
+    let terminal = terminal_size::terminal_size_of(io::stdout());
+    let (table, left_out) = table(headings, spare, rows, terminal.map(|(width, _)| width.0.into()));
+    write_out(table)?;
+    if !left_out.is_empty() {
+        note(format_args!("no room for {}: a wider terminal shows more, and --json everything", left_out.join(", ")));
+    }
+    Ok(())
 }
 
 /// Writes a line to stdout whose beginning stands out, both made [`plain`].
@@ -103,22 +114,58 @@ fn takes_commands(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Cells are not cut to less than this.
+const CELL_WIDTH_MIN: usize = 8;
+/// Between two columns.
+const GAP: &str = "  ";
+
 /// Rows below their headings, each cell made [`plain`], each column as wide as its widest cell; the last one is not padded.
-fn table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> String {
+/// With `room` for so many characters in a line, see [`print_table`]. Also gives what is left out.
+fn table<'a, const N: usize>(
+    headings: [&str; N],
+    spare: &[&'a str],
+    rows: Vec<[String; N]>,
+    room: Option<usize>,
+) -> (String, Vec<&'a str>) {
     let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| plain(&cell))).collect();
     let length = |text: &str| text.chars().count();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| length(&row[column]));
         cells.max().unwrap_or(0).max(length(headings[column]))
     };
-    let widths: [usize; N] = std::array::from_fn(width);
+    let mut columns: Vec<(usize, usize)> = (0..N).map(|column| (column, width(column))).collect();
+    let mut left_out = Vec::new();
+    let is_too_wide = |columns: &[(usize, usize)]| {
+        let all = columns.iter().map(|(_, width)| width + GAP.len()).sum::<usize>().saturating_sub(GAP.len());
+        room.is_some_and(|room| all > room)
+    };
+    for heading in spare {
+        if is_too_wide(&columns) {
+            columns.retain(|(column, _)| headings[*column] != *heading);
+            left_out.push(*heading);
+        }
+    }
+    while is_too_wide(&columns)
+        && let Some((_, width)) = columns.iter_mut().skip(1).max_by_key(|(_, width)| *width)
+        && *width > CELL_WIDTH_MIN
+    {
+        *width -= 1;
+    }
     let line = |cells: [&str; N]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        let padded = columns.iter().map(|(column, width)| format!("{:width$}", cut(cells[*column], *width)));
+        padded.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
     };
     let mut lines = vec![bold(&line(headings))];
     lines.extend(rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str()))));
-    lines.join("\n")
+    (lines.join("\n"), left_out)
+}
+
+/// A text of at most so many characters.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A number with its noun: `1 node`, `3 nodes`.
@@ -188,7 +235,23 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_lines_end_with_text() {
         let rows = [["pi-1".into(), "4".into()], ["kitchen-pi".into(), "".into()]];
-        assert_eq!(table(["NAME", "SLOTS"], rows.into()), "NAME        SLOTS\npi-1        4\nkitchen-pi");
+        assert_eq!(table(["NAME", "SLOTS"], &[], rows.into(), None).0, "NAME        SLOTS\npi-1        4\nkitchen-pi");
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let rows = || vec![["kitchen-pi".to_owned(), "4".into(), "a long text with many words".into(), "0.1.0".into()]];
+        let shown = |room| table(["NAME", "SLOTS", "LABELS", "VERSION"], &["VERSION", "SLOTS"], rows(), Some(room));
+        let whole = "NAME        SLOTS  LABELS                       VERSION\nkitchen-pi  4      a long text with many words  0.1.0";
+        assert_eq!(shown(55), (whole.to_owned(), vec![]));
+        let (text, left_out) = shown(54);
+        assert_eq!(text, "NAME        SLOTS  LABELS\nkitchen-pi  4      a long text with many words");
+        assert_eq!(left_out, ["VERSION"]);
+        let (text, left_out) = shown(25);
+        assert_eq!(text, "NAME        LABELS\nkitchen-pi  a long text …");
+        assert_eq!(left_out, ["VERSION", "SLOTS"]);
+        // The names are never cut.
+        assert_eq!(shown(1).0, "NAME        LABELS\nkitchen-pi  a long …");
     }
 
     #[test]
@@ -197,7 +260,7 @@ mod tests {
         let shown = r"a\u001b[2Jb\r\n\t\u009b31mc\u007f\u202ed\u2028\u0000";
         assert_eq!(plain(hostile), shown);
         assert_eq!(plain("Öl 5 € 😀 👩‍🌾 \\"), "Öl 5 € 😀 👩‍🌾 \\");
-        assert_eq!(table(["A", "B"], vec![["x\ny".into(), "z".into()]]), "A     B\nx\\ny  z");
+        assert_eq!(table(["A", "B"], &[], vec![["x\ny".into(), "z".into()]], None).0, "A     B\nx\\ny  z");
         // Text in JSON stays the same text.
         let json = serde_json::Value::from("\u{9b}31m\u{202e}").to_string();
         assert_eq!(serde_json::from_str::<String>(&plain(&json)).unwrap(), "\u{9b}31m\u{202e}");

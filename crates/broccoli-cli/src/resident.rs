@@ -41,7 +41,7 @@ pub(crate) struct NodeOptions {
     #[arg(long)]
     pub(crate) name: Option<NodeId>,
     /// Tasks to run side by side; 0 for a node that only holds jobs; default: one for each CPU
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = crate::number::within(0..=u16::MAX))]
     slots: Option<u16>,
     /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
@@ -57,7 +57,7 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// A run of a task that uses more fuel is stopped: about one unit for each instruction
-    #[arg(long, value_name = "UNITS", default_value_t = RunLimits::default().fuel_max)]
+    #[arg(long, value_name = "UNITS", value_parser = crate::number::within(1..=u64::MAX), default_value_t = RunLimits::default().fuel_max)]
     fuel_limit: u64,
     /// A run of a task that takes longer is stopped, one that loops for ever too
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "1h")]

@@ -29,7 +29,7 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "PLACE", add = ArgValueCandidates::new(complete::places))]
     on: Vec<String>,
     /// How many times it is tried again after an error
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=*RETRIES.end() as i64))]
+    #[arg(long, value_name = "N", value_parser = crate::number::within(0..=*RETRIES.end() as u32))]
     retries: Option<u32>,
 }
 

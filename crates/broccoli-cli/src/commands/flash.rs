@@ -41,7 +41,7 @@ pub(crate) struct FlashArgs {
     #[arg(long)]
     allow_reboot: bool,
     /// Pin of a LED; default: the coloured one of Espressif's boards
-    #[arg(long, value_name = "PIN")]
+    #[arg(long, value_name = "PIN", value_parser = crate::number::within(0..=u8::MAX))]
     led: Option<u8>,
     /// Firmware to write; default: dist/broccoli-CHIP.bin, which `cargo xtask firmware --chip CHIP` makes
     #[arg(long, value_name = "FILE")]

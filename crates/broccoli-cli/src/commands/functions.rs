@@ -76,5 +76,5 @@ fn print_table(modules: &[Module]) -> Result<(), Failure> {
         [format!("{}.{function}", module.name), version(module.version), first_line]
     };
     let rows = modules.iter().flat_map(|module| module.functions.iter().map(move |f| row(module, f)));
-    output::print_table(["FUNCTION", "VERSION", "WHAT IT DOES"], rows.collect())
+    output::print_table(["FUNCTION", "VERSION", "WHAT IT DOES"], &["VERSION"], rows.collect())
 }

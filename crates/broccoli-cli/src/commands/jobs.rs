@@ -49,7 +49,7 @@ pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> 
         all.iter().filter(|(_, job)| job.waits.is_some()).map(|(node, job)| waits::job(*node, job)).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let rows: Vec<[String; 7]> = all.into_iter().map(|(node, job)| cells(node, job, now)).collect();
-    output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], rows)?;
+    output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], &["TOOK"], rows)?;
     waiting.into_iter().for_each(output::note);
     Ok(())
 }

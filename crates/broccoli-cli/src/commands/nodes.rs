@@ -55,7 +55,7 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
     } else {
         let headings =
             ["NAME", "STATE", "SLOTS", "RUNNING", "QUEUED", "JOBS", "UP", "SEEN", "LABELS", "VERSION", "MODULES"];
-        output::print_table(headings, rows.iter().map(cells).collect())?;
+        output::print_table(headings, &["VERSION", "UP", "MODULES"], rows.iter().map(cells).collect())?;
         for row in &rows {
             if let (Some(vitals), "draining") = (&row.vitals, row.state) {
                 output::note(format_args!("{} is about to leave{}", row.name, what_is_left(row.name, vitals)));

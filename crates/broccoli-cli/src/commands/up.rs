@@ -24,7 +24,7 @@ pub(crate) struct UpArgs {
     listen: Option<SocketAddr>,
     /// Nodes and commands that the MQTT server takes at the same time; each takes a file descriptor
     #[cfg(feature = "embedded-server")]
-    #[arg(long, value_name = "N", default_value_t = crate::server::CLIENTS_MAX, value_parser = clients)]
+    #[arg(long, value_name = "N", default_value_t = crate::server::CLIENTS_MAX, value_parser = crate::number::within(1..=1_000_000_usize))]
     clients: usize,
     #[command(flatten)]
     node: NodeOptions,
@@ -115,15 +115,6 @@ async fn with_server(_: &Common, _: UpArgs, _: Cluster) -> Result<(), Failure> {
         "this program was built without an MQTT server: install one (apt install mosquitto), then name it: \
          broccoli up --server mqtt://user:password@host",
     ))
-}
-
-/// How many clients a server can be for.
-#[cfg(feature = "embedded-server")]
-fn clients(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(clients @ 1..=1_000_000) => Ok(clients),
-        _ => Err("a number from 1 to 1000000".into()),
-    }
 }
 
 /// The host under which this machine reaches the server.

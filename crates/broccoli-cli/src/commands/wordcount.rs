@@ -33,7 +33,7 @@ pub(crate) struct WordcountArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Send the words in N bins, each one task, instead of one task for each word
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = crate::number::within(1..=u32::MAX))]
     chunks: Option<u32>,
     /// For machines: {"words": N, "counts": [[word, n], …]}, where N is the number of all words
     #[arg(long)]
