@@ -63,6 +63,15 @@ on_both_servers! {
 }
 
 #[tokio::test]
+async fn a_task_that_waits_for_a_node_is_queued_where_its_job_is() {
+    let cluster = support::Cluster::embedded().await.with_examples().await;
+    cluster.run(&["run", "--detach", "add.s(1, 2).set(on='room=kitchen')"]).await.ok();
+    let nodes = cluster.run(&["nodes"]).await.ok();
+    let row = nodes.lines().nth(1).unwrap();
+    assert!(row.starts_with("pi-1  live   2      0        1       1     "), "{nodes}");
+}
+
+#[tokio::test]
 async fn tables_are_aligned() {
     let cluster = support::Cluster::embedded().await.with_examples().await;
     let nodes = cluster.run(&["nodes"]).await.ok();

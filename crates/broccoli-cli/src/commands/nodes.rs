@@ -138,7 +138,8 @@ fn cells(row: &Row) -> [String; 11] {
         row.state.to_owned(),
         born(|birth| birth.slots.to_string()),
         vital(|vitals| vitals.running.to_string()),
-        vital(|vitals| vitals.queued.to_string()),
+        // Whether they wait here for a slot or, in its jobs, for a node.
+        vital(|vitals| (u64::from(vitals.queued) + u64::from(vitals.ready)).to_string()),
         vital(|vitals| vitals.jobs.to_string()),
         vital(|vitals| uptime(vitals.uptime_ms / 1_000)),
         row.last_seen.map_or_else(unknown, |seen| uptime(seen.as_secs())),
