@@ -394,3 +394,37 @@ fn the_last_words_of_an_incarnation_do_not_bring_it_back() {
         assert!(took < 50, "{took} ms, {silent_ms} ms after the new one was heard");
     }
 }
+
+#[test]
+fn recorded_news_of_modules_change_nothing() {
+    let mut c = Cluster::started(913, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+    for version in 2..6 {
+        let (signed, code) = crate::cluster::module(version, true);
+        c.deploy(1, &signed, &code);
+        c.run_for(1_000);
+    }
+    let w = c.name(1);
+    let known = |c: &Cluster| c.peek(0).members().find(|(name, _)| *name == w).map(|(_, member)| member.birth.modules);
+    let last = known(&c);
+    let news = with(&said_by(&c, 1), |message| matches!(message, Message::Available(_)));
+    assert!(news.len() >= 4, "{}", news.len());
+    for packet in news.iter().cycle().take(20) {
+        publish(&mut c, std::slice::from_ref(packet));
+        c.run_for(100);
+        assert_eq!(known(&c), last);
+    }
+    // Nor at a node that knows the worker from recordings alone, once it has heard the last of them.
+    let births = with(&said_by(&c, 1), |message| matches!(message, Message::Birth(_)));
+    c.silence(1, true, false);
+    c.kill(0, true);
+    c.restart(0);
+    c.run_for(50);
+    publish(&mut c, &births);
+    publish(&mut c, &news);
+    c.run_for(100);
+    for packet in news.iter().cycle().take(20) {
+        publish(&mut c, std::slice::from_ref(packet));
+        c.run_for(100);
+        assert_eq!(known(&c), last);
+    }
+}
