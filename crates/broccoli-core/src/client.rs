@@ -52,8 +52,10 @@ const NO_ANSWER: Duration = ms(5_000);
 const NO_ORIGIN: Duration = ms(2_000);
 /// Ended jobs that are remembered.
 const ENDED_MAX: usize = 256;
-/// A node that has come may be one of many: the choice waits this long for the others.
+/// A node that has come may be one of many: the choice waits this long for the others, …
 const BIRTHS: Duration = ms(2);
+/// … and this long for one that keeps its jobs over a restart.
+const DURABLE_BIRTHS: Duration = ms(10);
 /// A submit that was sent from one origin to another so often takes its time.
 const HOPS_MAX: u32 = 3;
 /// Origins that could not write, of which it is remembered.
@@ -323,7 +325,9 @@ impl Client {
             self.home = None;
         }
         if self.home.is_none() && takes_jobs {
-            shared.timers.set_earlier(Timer::Attach, shared.now + BIRTHS);
+            let is_durable = members.get(node).is_some_and(|member| is_durable(&member.birth));
+            let pause = if is_durable { BIRTHS } else { DURABLE_BIRTHS };
+            shared.timers.set_earlier(Timer::Attach, shared.now + pause);
         }
     }
 

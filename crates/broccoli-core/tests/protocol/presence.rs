@@ -198,3 +198,14 @@ fn a_node_that_ends_without_a_will_is_gone_after_three_of_its_intervals() {
     let after = c.now_ms() - departed_at;
     assert!((60_000..=107_000).contains(&after), "{after} ms");
 }
+
+#[test]
+fn a_client_takes_an_origin_that_keeps_its_jobs_if_there_is_one() {
+    for seed in 0..20 {
+        let nodes = (0..8).map(|number| Spec::new(&format!("n{number}"), 1));
+        let mut c = Cluster::started(seed, nodes.chain([Spec::new("durable", 1).durable()]).collect());
+        let client = c.add(Spec::client("client"));
+        crate::attach(&mut c, client);
+        assert_eq!(c.peek(client).home(), Some(c.name(8)), "seed {seed}");
+    }
+}
