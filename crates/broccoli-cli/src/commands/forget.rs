@@ -33,6 +33,7 @@ pub(crate) async fn run(common: &Common, args: ForgetArgs) -> Result<(), Failure
 }
 
 async fn forget(session: &Session, name: NodeId) -> Result<(), Failure> {
+    session.meet_all().await;
     let is_there = move |node: &Node| node.members().any(|(other, member)| other == name && member.alive);
     if session.node.query(is_there).await == Some(true) {
         return Err(Failure::usage(format_args!(
