@@ -619,7 +619,7 @@ impl Client {
                 self.pause(shared, id);
             }
             Refusal::Storage(reason) if is_submit => self.on_stalled(shared, members, id, from, reason),
-            Refusal::Unwritten(reason) if is_submit => {
+            Refusal::Unwritten(reason) => {
                 if !core::mem::replace(&mut request.told_stalled, true) {
                     shared.event(Event::CannotStore(SubmitId(id), from, reason));
                 }
