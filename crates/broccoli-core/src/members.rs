@@ -42,6 +42,8 @@ const ANNOUNCE: Duration = ms(30_000);
 const ANNOUNCE_JITTER: Duration = ms(5_000);
 /// … and this much for each member that is known, so that a node hears some six births a second however many there are.
 const ANNOUNCE_MEMBER: Duration = ms(300);
+/// The time for that is taken in so many parts.
+const SHARES: u32 = 1 << u8::BITS;
 /// What the first birth says of that, in seconds: it is not known yet how many there are.
 const ANNOUNCE_FIRST_S: u16 = 300;
 /// However often a recording provokes it, presence is published no more often.
@@ -100,7 +102,7 @@ pub(crate) struct Members {
     announced: Instant,
     /// … within how many seconds it said that it is published again, …
     again_s: u16,
-    /// … which 256th of the time for that will be taken, so that it grows with the cluster, …
+    /// … how many of the [`SHARES`] of the time for that will be taken, so that it grows with the cluster, …
     share: u8,
     /// … and whether it is published as soon as it may be.
     provoked: bool,
@@ -244,7 +246,7 @@ impl Members {
         if shared.now < at && !self.provoked {
             shared.timers.set(Timer::Claim, at);
         } else if shared.connected {
-            self.again_s = self.spread(u32::from(u8::MAX) + 1).as_secs().min(u64::from(u16::MAX)) as u16;
+            self.again_s = self.spread(SHARES).as_secs().min(u64::from(u16::MAX)) as u16;
             self.announce(shared, modules);
         }
     }
@@ -254,9 +256,9 @@ impl Members {
         self.announced + self.spread(u32::from(self.share)).min(Duration::from_secs(u64::from(self.again_s)))
     }
 
-    /// How long after the last time that is, at so many 256ths of the time that all nodes take for it.
+    /// How long after the last time that is, at so many of the [`SHARES`] of the time that all nodes take for it.
     fn spread(&self, share: u32) -> Duration {
-        ANNOUNCE + (ANNOUNCE_JITTER + ANNOUNCE_MEMBER * self.nodes.len() as u32) / (u32::from(u8::MAX) + 1) * share
+        ANNOUNCE + (ANNOUNCE_JITTER + ANNOUNCE_MEMBER * self.nodes.len() as u32) / SHARES * share
     }
 
     /// Says again who is here, however often it is provoked not all the time.

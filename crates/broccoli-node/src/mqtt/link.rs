@@ -26,9 +26,9 @@ use super::wire::{Publish, Wire};
 
 /// Packets that may arrive before the server has confirmed the subscriptions (retained ones); more are dropped.
 const EARLY_PACKETS_MAX: usize = 16_384;
-/// What a graceful end may take before it becomes an abrupt one.
 /// A busy server may take so many times longer to connect than another one.
 const BUSY_FACTOR_MAX: u32 = 8;
+/// What a graceful end may take before it becomes an abrupt one.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
 const CHECKS_PER_KEEP_ALIVE: u32 = 2;
