@@ -21,7 +21,7 @@ pub(crate) fn run() -> Result {
         run_command(cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     steps.run("builds without std", || {
-        let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm";
+        let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm -p broccoli-run";
         run_command(&mut cargo(&format!("build --locked --target {} {chip}", qemu::TARGET)))?;
         run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core"))
     })?;

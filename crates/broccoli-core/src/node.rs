@@ -18,6 +18,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use broccoli_abi::{Function, Functions, SubmitAnswer};
 use broccoli_proto::message::{
@@ -38,12 +39,14 @@ use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
 use crate::shared::{Outbox, Rng, Room, Shared};
-use crate::time::{Instant, Wall};
+use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
 
 /// Most messages that a node delivers to itself before it sends something.
 const LOOPBACK_MAX: usize = 4_096;
+/// The time of day is told at least this often: a clock that was set shows.
+const WALL: Duration = ms(1_000);
 /// Most timers that are followed before something is sent; the others are still due then.
 const TIMERS_MAX: usize = 4_096;
 /// No packet limit of a link or of another node is taken for less.
@@ -375,6 +378,7 @@ impl Node {
             Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
             Input::Stalled(reason) => self.origin.on_stalled(reason),
             Input::WallClock { unix_ms } => {
+                self.shared.timers.set(Timer::Wall, now + WALL);
                 if self.shared.wall.tell(now, unix_ms) {
                     self.origin.on_clock_set(&mut self.shared);
                 }
@@ -855,8 +859,8 @@ impl Node {
             Timer::News => self.on_news_timer(),
             Timer::Members => self.members.on_look_timer(shared),
             Timer::Knock(node) => self.on_knock_timer(node),
-            // What is due is sent next.
-            Timer::Answers => {}
+            // What is due is sent next; the time of day was told before.
+            Timer::Answers | Timer::Wall => {}
         }
     }
 }

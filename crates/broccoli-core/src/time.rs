@@ -26,6 +26,35 @@ impl Sub for Instant {
     }
 }
 
+/// Pauses before attempts, doubled from the first to the longest.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    next: Duration,
+    first: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// Before a new connection to the MQTT server.
+    pub const RECONNECT: Backoff = Backoff::new(ms(50), ms(1_000));
+
+    const fn new(first: Duration, max: Duration) -> Backoff {
+        Backoff { next: first, first, max }
+    }
+
+    /// The pause before the next attempt.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
+        pause
+    }
+
+    /// An attempt has succeeded.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
 /// Milliseconds.
 pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -155,6 +184,15 @@ mod tests {
             wall.tell(at, unix_ms);
         }
         (wall, at, unix_ms)
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut backoff = Backoff::RECONNECT;
+        let pauses: [u128; 7] = core::array::from_fn(|_| backoff.pause().as_millis());
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1_000, 1_000]);
+        backoff.reset();
+        assert_eq!(backoff.pause(), ms(50));
     }
 
     #[test]

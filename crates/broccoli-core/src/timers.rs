@@ -67,6 +67,8 @@ pub(crate) enum Timer {
     News,
     /// Members: see who was not heard of for long.
     Members,
+    /// The time of day is to be told again.
+    Wall,
     /// Sessions: knock again at this node, or take it for silent.
     Knock(NodeId),
     /// Sessions: an answer is due.

@@ -4,6 +4,18 @@ use core::fmt;
 
 use broccoli_abi::HostCall;
 
+/// The processor, as Rust's standard library calls it elsewhere.
+pub(crate) const ARCH: &str = if cfg!(target_arch = "riscv32") {
+    "riscv32"
+} else if cfg!(target_arch = "xtensa") {
+    "xtensa"
+} else {
+    "other"
+};
+
+/// Does what a task asks of the board, at once; an error says why it cannot be done.
+pub(crate) type Board = fn(HostCall) -> Result<i32, &'static str>;
+
 /// The chip, as the firmware hands it over.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -17,25 +29,13 @@ pub struct Device {
     /// How its heap is.
     pub memory: fn() -> Memory,
     /// Does what a task asks of the board, at once; an error says why it cannot be done.
-    pub board: fn(HostCall) -> Result<i32, &'static str>,
+    pub board: Board,
     /// Told when the node is connected to its MQTT server, and when it is no longer: for a lamp.
     pub connected: fn(bool),
     /// What kind of board it is, for people: `esp32c6`.
     pub board_kind: &'static str,
     /// What the board has, for `.set(on="led")`: see [`crate::capability`].
     pub capabilities: &'static [&'static str],
-}
-
-/// What jobs can ask a board for.
-pub mod capability {
-    /// It has an LED.
-    pub const LED: &str = "led";
-    /// It has pins.
-    pub const GPIO: &str = "gpio";
-    /// It measures voltages.
-    pub const ADC: &str = "adc";
-    /// It measures its temperature.
-    pub const TEMP: &str = "temp";
 }
 
 /// State of a heap, in bytes.

@@ -21,12 +21,13 @@ use core::future::pending;
 use core::pin::Pin;
 use core::task::Poll;
 
-use broccoli_core::{Action, Config, Event, Execute, Input, Limits, Node, RunId};
+use broccoli_core::{Action, Backoff, Config, Event, Execute, Input, Limits, Node, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::{DeployPublic, SignedManifest};
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Epoch, ModuleHash, NodeId};
+use broccoli_run::{About, Builtins, Machine, News};
 use broccoli_wasm::{Engine, Functions};
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either3, select, select3};
@@ -35,8 +36,7 @@ use embassy_net::Stack;
 use embassy_net::tcp::TcpSocket;
 use embassy_time::{Duration, Instant, Timer};
 
-use crate::builtin::Builtins;
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::executor::{Executor, LIMITS, Report};
 use crate::link::{Down, Link, LinkConfig, Packet, Will};
 use crate::settings::Settings;
@@ -48,13 +48,10 @@ const SLOTS: u16 = 1;
 const PACKETS_MAX: usize = 16;
 /// Tasks run for about this long before everything else is looked after again.
 const BURST: Duration = Duration::from_millis(5);
-/// Pause before a new connection, doubled up to the maximum.
-const RECONNECT: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long a leaving node waits for what runs.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// The state machine is told the time of day this often.
-const WALL_CLOCK: Duration = Duration::from_secs(1);
+/// Why tasks may not reboot the chip.
+const NO_REBOOT: &str = "this node may not be rebooted by tasks: its settings lack reboot=yes";
 /// Buffers of the socket each way, in bytes: half a packet, the rest of which waits for its turn where it is.
 const SOCKET_BYTES: usize = 2_048;
 /// Memory that a module takes at most for each byte of its code, beside the operand stack: up to 3.1 was measured while it is
@@ -81,7 +78,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
     let deploy_public = settings.deploy_public;
     let mut driver = Driver::new(settings, device, flash);
     driver.find_modules(&deploy_public);
-    let mut pause = RECONNECT;
+    let mut reconnect = Backoff::RECONNECT;
     loop {
         let will = driver.will();
         let socket = TcpSocket::new(stack, &mut rx, &mut tx);
@@ -89,7 +86,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
         let open: Pin<Box<dyn Future<Output = _>>> = Box::pin(Link::open(stack, socket, &config, &will));
         let down = match select(open, driver.run_offline()).await {
             Either::First(Ok(mut link)) => {
-                pause = RECONNECT;
+                reconnect.reset();
                 match driver.run_online(&mut link).await {
                     Ok(end) => {
                         link.disconnect().await;
@@ -105,11 +102,13 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
             Either::First(Err(down)) => down,
             Either::Second(end) => return end,
         };
+        let pause = reconnect.pause();
         log::warn!("{down}; the next try is in {} ms", pause.as_millis());
-        if let Either::Second(end) = select(Timer::after(pause), driver.run_offline()).await {
+        if let Either::Second(end) =
+            select(Timer::after(Duration::from_micros(pause.as_micros() as u64)), driver.run_offline()).await
+        {
             return end;
         }
-        pause = (pause * 2).min(RECONNECT_MAX);
     }
 }
 
@@ -137,8 +136,6 @@ struct Driver<F> {
     heap_bytes_max: usize,
     /// Modules that wait for the memory that a run has.
     installs: Vec<SignedManifest>,
-    /// When the time of day is told again.
-    wall_clock_at: Instant,
     /// When a leaving node hands back what runs.
     hand_back_at: Option<Instant>,
     end: Option<End>,
@@ -155,17 +152,26 @@ impl<F: Flash> Driver<F> {
     fn new(settings: Settings, device: Device, flash: F) -> Box<Driver<F>> {
         let limits = Limits::chip();
         let deploy_public = settings.deploy_public;
-        let mut features = settings.features.clone();
-        let of_board = device.capabilities.iter().map(|capability| String::from(*capability));
-        features.extend(of_board.filter(|capability| !settings.features.contains(capability)));
-        let builtins = Builtins::new(&settings, &features, SLOTS, &device);
+        let features = broccoli_run::features(&settings.features, device.capabilities);
+        let machine = Machine { now_us, unix_ms: device.unix_ms };
+        let about = About {
+            name: settings.name.as_str(),
+            slots: SLOTS,
+            labels: &features,
+            board: device.board_kind,
+            os: "none",
+            arch: device::ARCH,
+            version: env!("CARGO_PKG_VERSION"),
+            reboot: if settings.reboots { Ok(()) } else { Err(NO_REBOOT) },
+        };
+        let builtins = Builtins::new(about, machine);
         let config = Config {
             name: settings.name,
             keys: alloc::vec![settings.key],
             deploy_public,
             slots: SLOTS,
             features,
-            natives: Builtins::natives(),
+            natives: broccoli_run::builtin_modules().into(),
             resident: settings.resident,
             durable: false,
             holds_code: true,
@@ -179,13 +185,12 @@ impl<F: Flash> Driver<F> {
             node,
             topics: Topics::new(settings.cluster),
             name: settings.name,
-            executor: Executor::new(limits.result_bytes_max as usize, &device, builtins),
+            executor: Executor::new(limits.result_bytes_max as usize, &device, machine, builtins),
             store: Store::new(flash, LIMITS.module_bytes_max as u32),
             engine: Engine::new(LIMITS),
             device,
             heap_bytes_max,
             installs: Vec::new(),
-            wall_clock_at: Instant::now(),
             hand_back_at: None,
             end: None,
             reboots: false,
@@ -248,7 +253,7 @@ impl<F: Flash> Driver<F> {
     fn due(&self) -> Instant {
         let timer = self.node.poll_timeout().map(|at| Instant::from_micros(at.0));
         let due = [timer, self.executor.due(), self.hand_back_at].into_iter().flatten();
-        due.fold(self.wall_clock_at, Instant::min)
+        due.fold(Instant::MAX, Instant::min)
     }
 
     fn feed(&mut self, input: Input<'_>) {
@@ -278,19 +283,15 @@ impl<F: Flash> Driver<F> {
 
     #[inline(never)]
     fn on_time(&mut self) {
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-        if is_due(self.hand_back_at) {
+        if self.hand_back_at.is_some_and(|at| at <= Instant::now()) {
             self.hand_back_at = None;
             self.node.hand_back(now());
         }
-        if is_due(Some(self.wall_clock_at)) {
-            self.tell_time();
-        }
+        self.tell_time();
         self.feed(Input::Timeout);
     }
 
     fn tell_time(&mut self) {
-        self.wall_clock_at = Instant::now() + WALL_CLOCK;
         if let Some(unix_ms) = (self.device.unix_ms)() {
             self.feed(Input::WallClock { unix_ms });
         }
@@ -304,15 +305,15 @@ impl<F: Flash> Driver<F> {
                 }
                 self.feed(Input::Executed { run, outcome });
             }
-            Report::Reboot => {
+            Report::News(_, News::Reboot) => {
                 self.reboots = true;
                 self.node.drain(now());
             }
-            Report::Logged(run, text) => {
+            Report::News(run, News::Logged(text)) => {
                 log::info!("task: {text}");
                 self.feed(Input::Logged { run, text });
             }
-            Report::Progress(run, done, total) => self.feed(Input::Progress { run, done, total }),
+            Report::News(run, News::Progress(done, total)) => self.feed(Input::Progress { run, done, total }),
             Report::Submit(run, canvas) => self.on_task_submit(run, &canvas),
         }
     }
@@ -392,7 +393,7 @@ impl<F: Flash> Driver<F> {
             }
             Action::Install(manifest) => self.install(manifest),
             Action::Remove(module) => {
-                self.executor.remove_module(&module);
+                self.executor.library().remove(&module);
                 if let Err(error) = self.store.remove(&module) {
                     log::error!("a module is not removed: {error}");
                 }
@@ -407,7 +408,7 @@ impl<F: Flash> Driver<F> {
     fn execute(&mut self, execute: Execute) {
         let (run, module) = (execute.run, execute.function.module);
         let started = self.make_callable(&module).map_err(|reason| Failure::too_small(reason, None));
-        if let Err(failure) = started.and_then(|()| self.executor.start(Instant::now(), execute)) {
+        if let Err(failure) = started.and_then(|()| self.executor.start(execute)) {
             self.feed(Input::Executed { run, outcome: Err(failure) });
         }
     }
@@ -497,7 +498,7 @@ impl<F: Flash> Driver<F> {
 
     /// Makes sure that a function of a module can be called: the module is loaded, and there is memory for an instance.
     fn make_callable(&mut self, id: &ModuleHash) -> Result<(), String> {
-        if !self.executor.has_module(id) {
+        if !self.executor.library().has(id) {
             let functions = self.node.functions_of(id).cloned().ok_or_else(|| StoreError::Missing.to_string())?;
             return self.load(id, &functions);
         }
@@ -512,7 +513,7 @@ impl<F: Flash> Driver<F> {
         check_memory(need, self.make_room(id, need))?;
         let code = self.store.code(id).map_err(|error| error.to_string())?;
         let module = self.engine.load_known(&code, functions).map_err(|error| error.to_string())?;
-        self.executor.add_module(*id, module);
+        self.executor.library().add(*id, module);
         Ok(())
     }
 
@@ -520,7 +521,7 @@ impl<F: Flash> Driver<F> {
     /// much memory is free then.
     fn make_room(&mut self, id: &ModuleHash, need: usize) -> usize {
         if need > (self.device.memory)().free {
-            self.executor.forget_other_modules(id);
+            self.executor.library().remove_others(id);
         }
         (self.device.memory)().free
     }
@@ -536,8 +537,12 @@ fn check_memory(need: usize, free: usize) -> Result<(), String> {
     if need > free { Err(format!("the module needs about {need} bytes of memory, there are {free}")) } else { Ok(()) }
 }
 
+fn now_us() -> u64 {
+    Instant::now().as_micros()
+}
+
 fn now() -> broccoli_core::Instant {
-    broccoli_core::Instant(Instant::now().as_micros())
+    broccoli_core::Instant(now_us())
 }
 
 /// Ready after the network had its turn, or never.

@@ -1,5 +1,5 @@
 //! The embassy shell of a Broccoli node, for microcontrollers: the same state machine as on a PC,
-//! with an MQTT link over embassy-net and a Wasm executor of one thread.
+//! with an MQTT link over embassy-net and an executor of one thread.
 //!
 //! ```text
 //!  firmware: pins, radio or virtio, random numbers, settings, reset
@@ -7,7 +7,7 @@
 //!  ┌──▼───────────┐   packets, actions   ┌─────────▼───┐
 //!  │ driver       │ ◄──────────────────► │ link (MQTT) │
 //!  │ executor     │                      └─────────────┘
-//!  │ store        │ ── broccoli-core, broccoli-wasm
+//!  │ store        │ ── broccoli-core, broccoli-run, broccoli-wasm
 //!  └──────────────┘
 //! ```
 //!
@@ -19,7 +19,6 @@
 
 extern crate alloc;
 
-mod builtin;
 mod device;
 mod driver;
 mod executor;
@@ -28,7 +27,8 @@ mod settings;
 mod store;
 
 pub use broccoli_abi::HostCall;
-pub use device::{Device, Memory, capability};
+pub use broccoli_run::capability;
+pub use device::{Device, Memory};
 pub use driver::{End, run};
 pub use embedded_storage::nor_flash;
 pub use settings::{Settings, SettingsError, Wifi};

@@ -19,14 +19,7 @@ use broccoli_abi::HostCall;
 pub use linux::LinuxBoard;
 pub use simulated::{BoardChange, SimulatedBoard};
 
-/// A capability for routing: the board has an LED.
-pub const LED: &str = "led";
-/// A capability for routing: it has pins.
-pub const GPIO: &str = "gpio";
-/// A capability for routing: it measures voltages.
-pub const ADC: &str = "adc";
-/// A capability for routing: it measures its temperature.
-pub const TEMP: &str = "temp";
+pub use broccoli_run::capability::{ADC, GPIO, LED, TEMP};
 
 /// What a node has beside processor and network.
 #[derive(Debug, Default)]

@@ -18,9 +18,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use broccoli_core::{Action, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
+use broccoli_core::{Action, Backoff, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, JobSummary, Jobs, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
@@ -36,6 +36,7 @@ use crate::executor::{Executor, Report};
 use crate::handle::StartError;
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Unwritten, Writer};
+use crate::machine::MACHINE;
 use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
 use crate::probe::{Heard, Probe};
 use crate::store::{Installation, Installed, Store, Stored};
@@ -44,9 +45,6 @@ use crate::store::{Installation, Installed, Store, Stored};
 const INPUTS_MAX: usize = 256;
 /// Short tasks run for about this long before everything else is looked after again.
 const BURST: Duration = Duration::from_millis(5);
-/// Pause before a new connection, doubled up to the maximum.
-pub(crate) const RECONNECT: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// What a leaving node hands back has this long to be sent.
@@ -55,8 +53,6 @@ const HAND_BACK_MAX: Duration = Duration::from_secs(1);
 const STALLED_MAX: Duration = Duration::from_secs(4);
 /// … and the last write may take so long.
 const FINISH_MAX: Duration = Duration::from_secs(4);
-/// The state machine is told the time of day this often: a clock that was set shows.
-const WALL_CLOCK: Duration = Duration::from_secs(1);
 /// Events that wait for one listener; those after them are dropped.
 pub(crate) const EVENTS_MAX: usize = 4_096;
 
@@ -219,9 +215,7 @@ pub struct Driver {
     pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
     pub(crate) started: std::time::Instant,
     pub(crate) connect_at: Option<time::Instant>,
-    /// When the time of day is told again.
-    pub(crate) wall_clock_at: time::Instant,
-    pub(crate) reconnect: Duration,
+    pub(crate) reconnect: Backoff,
     pub(crate) connected: bool,
     /// How long a leaving node waits for what runs.
     pub(crate) drain_limit: Duration,
@@ -319,7 +313,7 @@ impl Driver {
         let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
         let silent_at = self.probe.silent_at().map(|at| (self.started + at).into());
         let due = [self.connect_at, self.hand_back_at, self.leave_at, silent_at].into_iter().flatten();
-        let at = due.fold(soon.min(timer.into()).min(self.wall_clock_at), time::Instant::min);
+        let at = due.fold(soon.min(timer.into()), time::Instant::min);
         if sleep.deadline() != at {
             sleep.reset(at);
         }
@@ -362,20 +356,17 @@ impl Driver {
         if is_due(self.leave_at) {
             self.leave();
         }
-        if is_due(Some(self.wall_clock_at)) {
-            self.tell_time();
-        }
         if self.probe.is_silent(self.started.elapsed()) {
             self.tell(&NodeEvent::NotHeard);
         }
+        self.tell_time();
         self.feed(Input::Timeout);
     }
 
     /// Tells the state machine the time of day.
     pub(crate) fn tell_time(&mut self) {
-        self.wall_clock_at = time::Instant::now() + WALL_CLOCK;
-        if let Ok(since) = SystemTime::UNIX_EPOCH.elapsed() {
-            self.feed(Input::WallClock { unix_ms: since.as_millis() as u64 });
+        if let Some(unix_ms) = (MACHINE.unix_ms)() {
+            self.feed(Input::WallClock { unix_ms });
         }
     }
 
@@ -411,7 +402,7 @@ impl Driver {
         match event {
             LinkEvent::Connected => {
                 self.connected = true;
-                self.reconnect = RECONNECT;
+                self.reconnect.reset();
                 self.probe.on_connected(self.started.elapsed(), self.link.packet_bytes_max() as usize);
                 self.feed(Input::PacketLimit(self.link.packet_bytes_max()));
                 self.feed(Input::Connected);
@@ -432,8 +423,7 @@ impl Driver {
             LinkEvent::Disconnected { reason } => {
                 self.connected = false;
                 self.probe.on_disconnected();
-                self.connect_at = Some(time::Instant::now() + self.reconnect);
-                self.reconnect = (self.reconnect * 2).min(RECONNECT_MAX);
+                self.connect_at = Some(time::Instant::now() + self.reconnect.pause());
                 self.feed(Input::Disconnected);
                 self.tell(&NodeEvent::Disconnected(reason));
             }

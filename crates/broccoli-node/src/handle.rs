@@ -10,23 +10,24 @@ use std::time::Duration;
 
 use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
-use broccoli_core::{Config, Limits, Node, SubmitId};
+use broccoli_core::{Backoff, Config, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
 use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, TaskError};
+use broccoli_run::{About, Builtins, Library, RunLimits};
 use broccoli_wasm::Engine;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 
 use crate::board::Board;
-use crate::builtin;
 use crate::cluster::{Cluster, ClusterError, DeployKey, random};
-use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent, RECONNECT};
-use crate::executor::{Executor, RunLimits};
+use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent};
+use crate::executor::Executor;
 use crate::job::{Place, SubmitOptions};
 use crate::journal::{Journal, JournalError};
+use crate::machine::MACHINE;
 use crate::mqtt::{Link, LinkConfig, ServerUrl};
 use crate::native::{Native, NativeFunction};
 use crate::probe::Probe;
@@ -34,6 +35,8 @@ use crate::store::Store;
 
 /// Module of native functions whose name has none.
 const NATIVE_MODULE: &str = "native";
+/// Why tasks may not reboot a node's machine.
+const NO_REBOOT: &str = "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`";
 /// Most labels and capabilities of a node.
 const FEATURES_MAX: usize = 16;
 
@@ -282,7 +285,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub fn build(mut self) -> Result<(NodeHandle, Driver), StartError> {
-        self.add_capabilities();
+        self.features = broccoli_run::features(&self.features, &self.board.capabilities());
         self.check_names()?;
         let cluster = self.cluster.ok_or_else(|| StartError::Cluster(ClusterError::Missing("cluster file".into())))?;
         let server = self.server.or_else(|| cluster.server.clone()).ok_or(StartError::NoServer)?;
@@ -296,26 +299,29 @@ impl Builder {
             let functions = natives.values().map(|native| (*native.description).clone()).collect();
             (NativeModule { name, functions }, natives.into_iter().collect::<HashMap<_, _>>())
         };
-        let mut natives: Vec<_> = self.natives.into_iter().map(describe).collect();
+        let natives: Vec<_> = self.natives.into_iter().map(describe).collect();
         let (report_sender, reports) = mpsc::unbounded_channel();
         let board = Arc::new(self.board);
-        if self.slots > 0 {
-            natives.extend(builtin::modules(builtin::Context {
-                name,
-                slots: self.slots,
-                features: self.features.clone(),
-                board: board.clone(),
-                reboots: self.allows_reboot,
-                reports: report_sender.clone(),
-            }));
-        }
+        let about = About {
+            name: name.as_str(),
+            slots: self.slots,
+            labels: &self.features,
+            board: board.kind(),
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            version: env!("CARGO_PKG_VERSION"),
+            reboot: if self.allows_reboot { Ok(()) } else { Err(NO_REBOOT) },
+        };
+        let library = Library::new(Builtins::new(about, MACHINE));
+        let builtins = (self.slots > 0).then(broccoli_run::builtin_modules);
+        let builtins = builtins.into_iter().flatten();
         let config = Config {
             name,
             keys: vec![cluster.key.clone()],
             deploy_public: cluster.deploy_public,
             slots: self.slots,
             features: self.features,
-            natives: natives.iter().map(|(module, _)| module.clone()).collect(),
+            natives: natives.iter().map(|(module, _)| module.clone()).chain(builtins).collect(),
             resident: self.resident,
             durable: self.data.is_some(),
             holds_code: self.holds_code || self.slots > 0 || self.resident,
@@ -336,8 +342,11 @@ impl Builder {
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         let result_bytes_max = self.limits.result_bytes_max as usize;
-        let mut executor = Executor::new(self.run_limits, result_bytes_max, seed, board, report_sender.clone());
-        natives.into_iter().for_each(|(module, functions)| executor.add_natives(&module, functions));
+        let mut executor =
+            Executor::new(self.run_limits, result_bytes_max, seed, library, board, report_sender.clone());
+        for (module, functions) in natives {
+            executor.add_natives(&module, functions);
+        }
         let client_id = format!("{name}-{epoch}");
         let mut driver = Driver {
             node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
@@ -356,8 +365,7 @@ impl Builder {
             jobs: HashMap::new(),
             started: std::time::Instant::now(),
             connect_at: None,
-            wall_clock_at: tokio::time::Instant::now(),
-            reconnect: RECONNECT,
+            reconnect: Backoff::RECONNECT,
             connected: false,
             drain_limit: self.drain_limit,
             drain_until: None,
@@ -381,15 +389,6 @@ impl Builder {
         driver.say(damaged);
         driver.install_stored(stored);
         Ok((NodeHandle { name, commands, events: Some(events) }, driver))
-    }
-
-    /// What the board can do becomes labels; the operator may have said so already.
-    fn add_capabilities(&mut self) {
-        for capability in self.board.capabilities() {
-            if !self.features.iter().any(|feature| feature == capability) {
-                self.features.push(capability.into());
-            }
-        }
     }
 
     fn check_names(&self) -> Result<(), StartError> {

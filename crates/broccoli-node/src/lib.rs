@@ -19,7 +19,6 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
-mod builtin;
 pub mod cluster;
 mod driver;
 mod executor;
@@ -27,6 +26,7 @@ mod handle;
 mod job;
 pub mod journal;
 pub mod json;
+mod machine;
 pub mod mqtt;
 pub mod native;
 mod presence;
@@ -38,12 +38,12 @@ pub mod text;
 pub use broccoli_abi as abi;
 pub use broccoli_core as core;
 pub use broccoli_proto as proto;
+pub use broccoli_run::RunLimits;
 pub use broccoli_wasm as wasm;
 
 pub use board::Board;
 pub use cluster::{Cluster, DeployKey};
 pub use driver::{Driver, JobUpdate, NodeEvent};
-pub use executor::RunLimits;
 pub use handle::{Builder, Deployment, JobError, JobHandle, NodeHandle, StartError};
 pub use job::{Job, JobStatus, Listing, SubmitOptions};
 pub use journal::JournalError;

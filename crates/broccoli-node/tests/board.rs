@@ -62,6 +62,20 @@ on_both_servers! {
         }
     }
 
+    async fn a_blink_that_is_revoked_stops_between_two_switches(server: TestServer) {
+        let cluster = TestCluster::new(&server);
+        let (origin, _worker, board) = pair(&cluster).await;
+        let mut changes = board.watch();
+        // For a minute, in both slots.
+        let mut job = origin.submit(canvas("group(board.blink(30, 2000), board.blink(30, 2000))"));
+        for _ in 0..2 {
+            assert_eq!(changes.recv().await, Ok(BoardChange::Led(true)));
+        }
+        job.revoke().await;
+        // There is a slot for it long before the minute is over.
+        assert!(!result::<bool>(origin.submit(canvas("gpio_read(4)"))).await);
+    }
+
     async fn pins_are_read_and_written_and_keep_their_level(server: TestServer) {
         let cluster = TestCluster::new(&server);
         let (origin, _worker, board) = pair(&cluster).await;

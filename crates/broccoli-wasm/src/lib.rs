@@ -13,14 +13,15 @@
 
 extern crate alloc;
 
-mod imports;
+mod engine;
+mod host;
 mod limits;
 mod load;
 mod run;
 mod section;
 
 pub use broccoli_abi::{Arg, Function, Functions, HostCall, SubmitAnswer, Type};
-pub use imports::{Host, NoHost};
+pub use host::{Host, NoHost};
 pub use limits::Limits;
 pub use load::{Engine, LoadError, Module};
 pub use run::{Failure, Run, Step};

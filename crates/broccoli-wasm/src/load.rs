@@ -5,19 +5,14 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use broccoli_abi::{
-    ABI_VERSION, DescribeError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, EXPORT_TASK_PREFIX, Function,
-    Functions, IMPORT_MODULE,
-};
-use wasmi::errors::{ErrorKind, InstantiationError};
-use wasmi::{CompilationMode, Config, EnforcedLimits, Extern, ExternType, FuncType, Instance, Store, ValType};
+use broccoli_abi::{ABI_VERSION, DescribeError, EXPORT_TASK_PREFIX, Function, Functions};
 
-use crate::imports::{Import, NoHost, State};
+use crate::engine::{Compiled, Compiler};
 use crate::section::Sections;
 use crate::{Failure, Host, Limits, Run};
 
@@ -25,35 +20,14 @@ use crate::{Failure, Host, Limits, Run};
 #[derive(Clone, Debug)]
 pub struct Engine {
     limits: Limits,
-    config: Config,
-}
-
-/// What wasmi counts the height of a stack in, although it says bytes.
-const CELL_BYTES: usize = 8;
-
-fn cells(bytes: usize) -> usize {
-    (bytes / CELL_BYTES).max(1)
+    compiler: Compiler,
 }
 
 impl Engine {
     /// An engine that loads and runs modules within `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let mut config = Config::default();
-        config
-            .consume_fuel(true)
-            .ignore_custom_sections(true)
-            // A call that runs out of fuel while it compiles another function cannot be resumed.
-            .compilation_mode(CompilationMode::Eager)
-            .enforced_limits(EnforcedLimits::strict())
-            .wasm_custom_page_sizes(true)
-            .wasm_multi_memory(false)
-            .wasm_tail_call(false)
-            .set_min_stack_height(cells(limits.stack_bytes_min.min(limits.stack_bytes_max)))
-            .set_max_stack_height(cells(limits.stack_bytes_max))
-            .set_max_recursion_depth(limits.call_depth_max)
-            .set_max_cached_stacks(limits.stacks_cached_max);
-        Self { limits, config }
+        Self { limits, compiler: Compiler::new(&limits) }
     }
 
     /// The limits of this engine.
@@ -93,36 +67,9 @@ impl Engine {
     }
 
     fn compile(&self, wasm: &[u8], functions: Functions) -> Result<Module, LoadError> {
-        // An engine of its own: compiled code lives as long as its engine, and a replaced module
-        // must not stay in memory.
-        let engine = wasmi::Engine::new(&self.config);
-        let invalid = |e: wasmi::Error| LoadError::Invalid(e.to_string());
-        // The compiler asserts what the validator, half a step behind it, has not yet refused.
-        wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
-        let wasm = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
-        let inner = Inner {
-            imports: imports(&wasm)?,
-            initialize: check_exports(&wasm, &functions)?,
-            exports: functions.iter().map(export_name).collect(),
-            functions,
-            limits: self.limits,
-            engine,
-            wasm,
-        };
-        inner.instantiate(NoHost).map_err(|e| self.refused(&e))?;
-        Ok(Module { inner: Arc::new(inner) })
-    }
-
-    fn refused(&self, error: &wasmi::Error) -> LoadError {
-        match error.kind() {
-            ErrorKind::Instantiation(InstantiationError::FailedToInstantiateMemory(_)) => {
-                LoadError::MemoryTooLarge { max: self.limits.memory_bytes_max }
-            }
-            ErrorKind::Instantiation(
-                InstantiationError::FailedToInstantiateTable(_) | InstantiationError::TooManyTables,
-            ) => LoadError::TableTooLarge { max: self.limits.table_elements_max },
-            _ => LoadError::Invalid(error.to_string()),
-        }
+        let compiled = self.compiler.compile(wasm, &functions, &self.limits)?;
+        let exports = functions.iter().map(export_name).collect();
+        Ok(Module { inner: Arc::new(Inner { limits: self.limits, functions, exports, compiled }) })
     }
 }
 
@@ -137,6 +84,12 @@ impl Module {
     #[must_use]
     pub fn functions(&self) -> &Functions {
         &self.inner.functions
+    }
+
+    /// The limits of its runs.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
     }
 
     /// Prepares one run of `function` in a fresh instance. Nothing of the guest runs before the
@@ -167,76 +120,12 @@ pub(crate) struct Inner {
     pub(crate) functions: Functions,
     /// Name of the export of each function, in the same order.
     pub(crate) exports: Vec<Box<str>>,
-    /// Whether the module has an `_initialize`.
-    pub(crate) initialize: bool,
-    imports: Vec<Import>,
-    engine: wasmi::Engine,
-    wasm: wasmi::Module,
+    pub(crate) compiled: Compiled,
 }
 
-impl Inner {
-    pub(crate) fn instantiate<H: Host + 'static>(&self, host: H) -> Result<(Store<State<H>>, Instance), wasmi::Error> {
-        let mut store = Store::new(&self.engine, State::new(host, &self.limits));
-        store.limiter(|state| &mut state.guard);
-        let imports: Vec<Extern> = self.imports.iter().map(|import| Extern::Func(import.bind(&mut store))).collect();
-        let instance = Instance::new(&mut store, &self.wasm, &imports)?;
-        Ok((store, instance))
-    }
-}
-
-fn export_name(function: &Function) -> Box<str> {
+/// Under which name a function is exported.
+pub(crate) fn export_name(function: &Function) -> Box<str> {
     format!("{EXPORT_TASK_PREFIX}{}", function.name).into()
-}
-
-fn imports(wasm: &wasmi::Module) -> Result<Vec<Import>, LoadError> {
-    wasm.imports()
-        .map(|import| {
-            let name = || format!("{}.{}", import.module(), import.name());
-            let found = match import.module() {
-                IMPORT_MODULE => Import::find(import.name()),
-                _ => None,
-            };
-            let known = found.ok_or_else(|| LoadError::ForbiddenImport(name()))?;
-            match import.ty() {
-                ExternType::Func(ty) if *ty == known.ty() => Ok(known),
-                _ => Err(LoadError::ImportType(name())),
-            }
-        })
-        .collect()
-}
-
-/// Checks that everything the ABI wants is exported; says whether there is an `_initialize`.
-fn check_exports(wasm: &wasmi::Module, functions: &[Function]) -> Result<bool, LoadError> {
-    use ValType::{I32, I64};
-    match wasm.get_export(EXPORT_MEMORY) {
-        Some(ExternType::Memory(_)) => {}
-        Some(_) => return Err(LoadError::ExportType(EXPORT_MEMORY.into())),
-        None => return Err(LoadError::MissingExport(EXPORT_MEMORY.into())),
-    }
-    if !has_func(wasm, EXPORT_ALLOC, &FuncType::new([I32], [I32]))? {
-        return Err(LoadError::MissingExport(EXPORT_ALLOC.into()));
-    }
-    let task = FuncType::new([I32, I32], [I64]);
-    for name in functions.iter().map(export_name) {
-        if !has_func(wasm, &name, &task)? {
-            return Err(LoadError::MissingExport(name.into()));
-        }
-    }
-    for export in wasm.exports() {
-        let name = export.name().strip_prefix(EXPORT_TASK_PREFIX);
-        if name.is_some_and(|name| !functions.iter().any(|f| f.name == name)) {
-            return Err(LoadError::Undescribed(export.name().into()));
-        }
-    }
-    has_func(wasm, EXPORT_INITIALIZE, &FuncType::new([], []))
-}
-
-fn has_func(wasm: &wasmi::Module, name: &str, wanted: &FuncType) -> Result<bool, LoadError> {
-    match wasm.get_export(name) {
-        None => Ok(false),
-        Some(ExternType::Func(ty)) if ty == *wanted => Ok(true),
-        Some(_) => Err(LoadError::ExportType(name.into())),
-    }
 }
 
 /// Why a module is refused.

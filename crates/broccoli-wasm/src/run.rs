@@ -1,7 +1,7 @@
 //! One run of one task: a fresh instance, advanced in steps.
 //!
-//! Owns the order of a run (`_initialize`, `broccoli_alloc`, the task), its suspension, and the
-//! check of what it returns. A run that fails or is dropped leaves nothing behind.
+//! Owns the order of a run (`_initialize`, `broccoli_alloc`, the task) and the check of what it returns. How a call is
+//! suspended is the matter of the engine. A run that fails or is dropped leaves nothing behind.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -11,16 +11,11 @@ use core::{fmt, mem};
 
 use broccoli_abi::cbor::{Head, Reader, is_canvas};
 use broccoli_abi::{
-    ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, EXPORT_MEMORY, HostAnswer, HostCall, PackedResult, RETRY_AFTER_MS_MAX,
-    SubmitAnswer, validate_item,
-};
-use wasmi::errors::{ErrorKind, InstantiationError};
-use wasmi::{
-    Error, Instance, Memory, Store, TrapCode, TypedFunc, TypedResumableCall, TypedResumableCallHostTrap,
-    TypedResumableCallOutOfFuel, Val, WasmParams, WasmResults,
+    ArgsError, EXPORT_ALLOC, EXPORT_INITIALIZE, HostAnswer, HostCall, PackedResult, RETRY_AFTER_MS_MAX, SubmitAnswer,
+    validate_item,
 };
 
-use crate::imports::{Room, State, Suspend};
+use crate::engine::{Instance, Stop};
 use crate::{Host, Module};
 
 /// A task that has been started. [`Run::step`] advances it until it is done.
@@ -30,15 +25,10 @@ pub struct Run<H> {
     /// Until they are written into the guest.
     args: Box<[u8]>,
     args_len: u32,
-    store: Store<State<H>>,
-    instance: Instance,
-    memory: Memory,
+    instance: Instance<H>,
     at: Stage,
-    /// For the next step, if the task has asked something.
-    answer: i64,
-    /// Where the task wants to read why its board has refused.
-    room: Room,
-    fuel_used: u64,
+    /// Whether the call of this stage was begun.
+    begun: bool,
 }
 
 /// How far a step came.
@@ -63,223 +53,136 @@ pub enum Step {
     Call(HostCall),
 }
 
-/// Where the next step goes on.
+/// The call that the next step begins or goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Initialize(Entry<()>),
-    Alloc(Entry<u32>),
-    Task { ptr: u32, entry: Entry<i64> },
+    Initialize,
+    Alloc,
+    Task { ptr: u32 },
     Ended,
-}
-
-enum Entry<R> {
-    Call,
-    OutOfFuel(TypedResumableCallOutOfFuel<R>),
-    Asleep(TypedResumableCallHostTrap<R>),
-    /// It has submitted something, or called the board.
-    Asked(TypedResumableCallHostTrap<R>),
-}
-
-/// How a call into the guest came out.
-enum Outcome<R> {
-    Returned(R),
-    Yielded(Entry<R>),
-    Asleep(Entry<R>, u32),
-    Submitted(Entry<R>, Vec<u8>),
-    Called(Entry<R>, HostCall),
-    Failed(Failure),
-}
-
-impl<R> Entry<R> {
-    fn required_fuel(&self) -> u64 {
-        match self {
-            Self::OutOfFuel(call) => call.required_fuel(),
-            _ => 0,
-        }
-    }
-}
-
-impl Stage {
-    fn required_fuel(&self) -> u64 {
-        match self {
-            Self::Initialize(entry) => entry.required_fuel(),
-            Self::Alloc(entry) => entry.required_fuel(),
-            Self::Task { entry, .. } => entry.required_fuel(),
-            Self::Ended => 0,
-        }
-    }
 }
 
 impl<H: Host + 'static> Run<H> {
     pub(crate) fn new(module: Module, function: usize, args: &[u8], host: H) -> Result<Self, Failure> {
-        let (store, instance) = module.inner.instantiate(host).map_err(not_started)?;
-        let memory = instance.get_memory(&store, EXPORT_MEMORY).ok_or_else(vanished)?;
-        let at = if module.inner.initialize { Stage::Initialize(Entry::Call) } else { Stage::Alloc(Entry::Call) };
+        let inner = &module.inner;
+        let instance = inner.compiled.instantiate(host, &inner.limits)?;
+        let at = if inner.compiled.initialize { Stage::Initialize } else { Stage::Alloc };
         let max = u32::MAX as usize;
         let args_len = u32::try_from(args.len()).map_err(|_| Failure::ArgsTooLarge { bytes: args.len(), max })?;
-        let args = args.into();
-        let room = Room::default();
-        Ok(Self { module, function, args, args_len, store, instance, memory, at, answer: 0, room, fuel_used: 0 })
+        Ok(Self { module, function, args: args.into(), args_len, instance, at, begun: false })
     }
 
     /// Fuel burnt so far, in the engine's units (about one per Wasm instruction).
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
-        self.fuel_used
+        self.instance.fuel_used()
     }
 
     /// What answers the imports.
     #[must_use]
     pub fn host(&self) -> &H {
-        &self.store.data().host
+        self.instance.host()
     }
 
     /// What answers the imports.
     pub fn host_mut(&mut self) -> &mut H {
-        &mut self.store.data_mut().host
+        self.instance.host_mut()
     }
 
     /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs. Why it
     /// was refused goes to the log of the task, within its limit; nothing if `why` is empty.
     pub fn answer(&mut self, answer: SubmitAnswer, why: &str) {
-        self.answer = answer.code();
+        self.instance.answer(answer.code());
         if !why.is_empty() {
-            self.store.data_mut().log(&format!("submit: {why}"));
+            self.instance.log(&format!("submit: {why}"));
         }
     }
 
     /// Answers [`Step::Call`]: with what the call says that it answers, or with why it cannot be done. Without
     /// an answer the task gets an error without a text.
     pub fn answer_call(&mut self, answer: Result<i32, &str>) {
-        let answer = match answer {
-            Ok(value) => HostAnswer::Value(value),
-            Err(why) => self.room.refuse(self.memory, &mut self.store, why),
-        };
-        self.answer = answer.pack();
+        match answer {
+            Ok(value) => self.instance.answer(HostAnswer::Value(value).pack()),
+            Err(why) => self.instance.refuse(why),
+        }
     }
 
     /// Ends the run and gives the host back.
     #[must_use]
     pub fn into_host(self) -> H {
-        self.store.into_data().host
+        self.instance.into_host()
     }
 
     /// Runs until the task is done, sleeps, submits, calls the board, or has burnt `fuel`. A single instruction that needs
     /// more (a large copy) gets what it needs.
     pub fn step(&mut self, fuel: u64) -> Step {
-        let fuel = fuel.max(self.at.required_fuel());
-        if let Err(e) = self.store.set_fuel(fuel) {
-            return Step::Done(Err(failure(e)));
-        }
-        let step = self.advance();
-        let left = self.store.get_fuel().unwrap_or(0);
-        self.fuel_used = self.fuel_used.saturating_add(fuel.saturating_sub(left));
-        step
-    }
-
-    fn advance(&mut self) -> Step {
+        let goal = self.fuel_used().saturating_add(fuel);
         loop {
-            match mem::replace(&mut self.at, Stage::Ended) {
-                Stage::Initialize(entry) => match self.enter(entry, EXPORT_INITIALIZE, ()) {
-                    Outcome::Returned(()) => self.at = Stage::Alloc(Entry::Call),
-                    stopped => return self.stop(stopped, Stage::Initialize),
-                },
-                Stage::Alloc(entry) => match self.enter(entry, EXPORT_ALLOC, self.args_len) {
-                    Outcome::Returned(ptr) => match self.write_args(ptr) {
-                        Ok(()) => self.at = Stage::Task { ptr, entry: Entry::Call },
-                        Err(failure) => return Step::Done(Err(failure)),
-                    },
-                    // An allocator reports exhaustion by trapping.
-                    Outcome::Failed(Failure::Trap(_)) => return Step::Done(Err(self.out_of_memory())),
-                    stopped => return self.stop(stopped, Stage::Alloc),
-                },
-                Stage::Task { ptr, entry } => {
-                    let module = self.module.clone();
-                    let export = &module.inner.exports[self.function];
-                    match self.enter(entry, export, (ptr, self.args_len)) {
-                        Outcome::Returned(packed) => return Step::Done(self.read_result(packed)),
-                        stopped => return self.stop(stopped, |entry| Stage::Task { ptr, entry }),
+            let left = goal.saturating_sub(self.fuel_used());
+            let stop = if self.begun { self.instance.resume(left) } else { self.begin(left) };
+            match stop {
+                Stop::Returned(value) => {
+                    if let Some(step) = self.returned(value) {
+                        return step;
                     }
                 }
-                Stage::Ended => return Step::Done(Err(Failure::Ended)),
+                Stop::Yielded => return Step::Yielded,
+                Stop::Asleep { ms } => return Step::Sleep { ms },
+                Stop::Submitted(canvas) => return Step::Submit { canvas },
+                Stop::Asked(call) => return Step::Call(call),
+                Stop::Failed(failure) => return self.failed(failure),
             }
         }
     }
 
-    /// Keeps a suspended call for the next step; `advance` has taken what returned.
-    fn stop<R>(&mut self, stopped: Outcome<R>, stage: impl FnOnce(Entry<R>) -> Stage) -> Step {
-        match stopped {
-            Outcome::Yielded(entry) => {
-                self.at = stage(entry);
-                Step::Yielded
-            }
-            Outcome::Asleep(entry, ms) => {
-                self.at = stage(entry);
-                Step::Sleep { ms }
-            }
-            Outcome::Submitted(entry, canvas) => {
-                self.at = stage(entry);
-                Step::Submit { canvas }
-            }
-            Outcome::Called(entry, call) => {
-                self.at = stage(entry);
-                Step::Call(call)
-            }
-            Outcome::Failed(failure) => Step::Done(Err(failure)),
-            Outcome::Returned(_) => Step::Done(Err(Failure::Ended)),
+    /// Calls what this stage is about.
+    fn begin(&mut self, fuel: u64) -> Stop {
+        self.begun = true;
+        let (instance, inner) = (&mut self.instance, &self.module.inner);
+        match self.at {
+            Stage::Initialize => instance.call(EXPORT_INITIALIZE, &[], false, fuel),
+            Stage::Alloc => instance.call(EXPORT_ALLOC, &[self.args_len], true, fuel),
+            Stage::Task { ptr } => instance.call(&inner.exports[self.function], &[ptr, self.args_len], true, fuel),
+            Stage::Ended => Stop::Failed(Failure::Ended),
         }
     }
 
-    /// Calls an export, or goes on with a suspended call of it. Not inlined: what the other stages need of the stack must
-    /// not lie below the guest.
-    #[inline(never)]
-    fn enter<P: WasmParams, R: WasmResults>(&mut self, entry: Entry<R>, export: &str, params: P) -> Outcome<R> {
-        let store = &mut self.store;
-        let call = match entry {
-            Entry::Call => self
-                .instance
-                .get_typed_func(&*store, export)
-                .and_then(|func: TypedFunc<P, R>| func.call_resumable(store, params)),
-            Entry::OutOfFuel(call) => call.resume(store),
-            Entry::Asleep(call) => call.resume(store, &[]),
-            Entry::Asked(call) => call.resume(store, &[Val::I64(self.answer)]),
+    /// The call of this stage has ended well: goes on to the next, or ends.
+    fn returned(&mut self, value: i64) -> Option<Step> {
+        let next = match self.at {
+            Stage::Initialize => Ok(Stage::Alloc),
+            Stage::Alloc => self.write_args(value as u32),
+            Stage::Task { .. } => {
+                self.at = Stage::Ended;
+                return Some(Step::Done(self.read_result(value)));
+            }
+            Stage::Ended => Err(Failure::Ended),
         };
-        match call {
-            Ok(TypedResumableCall::Finished(value)) => Outcome::Returned(value),
-            Ok(TypedResumableCall::OutOfFuel(call)) => Outcome::Yielded(Entry::OutOfFuel(call)),
-            Ok(TypedResumableCall::HostTrap(call)) => match call.host_error().downcast_ref() {
-                Some(&Suspend::Sleep { ms }) => Outcome::Asleep(Entry::Asleep(call), ms),
-                Some(Suspend::Submit { canvas }) => {
-                    let canvas = canvas.clone();
-                    self.answer = SubmitAnswer::NoJobs.code();
-                    Outcome::Submitted(Entry::Asked(call), canvas)
-                }
-                Some(&Suspend::Call { call: asked, room }) => {
-                    self.answer = HostAnswer::Refused { text_len: 0 }.pack();
-                    self.room = room;
-                    Outcome::Called(Entry::Asked(call), asked)
-                }
-                Some(Suspend::Panic { text, line }) => {
-                    Outcome::Failed(Failure::Panic { text: text.clone(), line: *line })
-                }
-                _ => Outcome::Failed(Failure::Trap(call.host_error().to_string())),
-            },
-            Err(_) if self.store.data().guard.out_of_memory => Outcome::Failed(self.out_of_memory()),
-            Err(error) if is_denied(&error) => Outcome::Failed(self.out_of_memory()),
-            Err(error) => Outcome::Failed(failure(error)),
+        match next {
+            Ok(stage) => {
+                (self.at, self.begun) = (stage, false);
+                None
+            }
+            Err(failure) => Some(self.failed(failure)),
         }
     }
 
-    /// The task has not got what it asked for last.
-    fn out_of_memory(&self) -> Failure {
-        let guard = &self.store.data().guard;
-        let limit = (!guard.out_of_memory).then_some(self.module.inner.limits.memory_bytes_max);
-        Failure::OutOfMemory { wanted: guard.wanted_bytes, limit }
+    fn failed(&mut self, failure: Failure) -> Step {
+        let at = mem::replace(&mut self.at, Stage::Ended);
+        self.begun = false;
+        Step::Done(Err(match failure {
+            // An allocator reports exhaustion by trapping.
+            Failure::Trap(_) if at == Stage::Alloc => self.instance.out_of_memory(),
+            failure => failure,
+        }))
     }
 
-    fn write_args(&mut self, ptr: u32) -> Result<(), Failure> {
-        let args = mem::take(&mut self.args);
-        let written = self.memory.write(&mut self.store, ptr as usize, &args);
-        written.map_err(|_| Failure::BadResult("broccoli_alloc: out of bounds".into()))
+    fn write_args(&mut self, ptr: u32) -> Result<Stage, Failure> {
+        let (args, start) = (mem::take(&mut self.args), ptr as usize);
+        let room = start.checked_add(args.len()).and_then(|end| self.instance.memory_mut().get_mut(start..end));
+        let room = room.ok_or_else(|| Failure::BadResult("broccoli_alloc: out of bounds".into()))?;
+        room.copy_from_slice(&args);
+        Ok(Stage::Task { ptr })
     }
 
     fn read_result(&self, packed: i64) -> Result<Vec<u8>, Failure> {
@@ -291,7 +194,7 @@ impl<H: Host + 'static> Run<H> {
         }
         let body = start
             .checked_add(len)
-            .and_then(|end| self.memory.data(&self.store).get(start..end))
+            .and_then(|end| self.instance.memory().get(start..end))
             .ok_or_else(|| Failure::BadResult("out of bounds".into()))?;
         if err {
             return Err(task_error(body));
@@ -310,7 +213,7 @@ impl<H> fmt::Debug for Run<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
             .field("function", &self.module.inner.functions[self.function].name)
-            .field("fuel_used", &self.fuel_used)
+            .field("at", &self.at)
             .finish_non_exhaustive()
     }
 }
@@ -330,34 +233,6 @@ fn task_error(body: &[u8]) -> Failure {
         },
         _ => Failure::BadResult("the error is not a text".into()),
     }
-}
-
-fn failure(error: Error) -> Failure {
-    match error.as_trap_code() {
-        Some(TrapCode::StackOverflow) => Failure::StackOverflow,
-        _ => Failure::Trap(error.to_string()),
-    }
-}
-
-/// Whether a guest was not given what it asked for.
-fn is_denied(error: &Error) -> bool {
-    error.as_trap_code() == Some(TrapCode::GrowthOperationLimited)
-}
-
-/// The module was instantiated at its load, within the same limits.
-fn not_started(error: Error) -> Failure {
-    use InstantiationError::{FailedToInstantiateMemory, FailedToInstantiateTable};
-    match error.kind() {
-        ErrorKind::Instantiation(FailedToInstantiateMemory(_) | FailedToInstantiateTable(_)) => {
-            Failure::OutOfMemory { wanted: 0, limit: None }
-        }
-        _ => failure(error),
-    }
-}
-
-/// Exports are checked at load, so this would be an error of the engine.
-fn vanished() -> Failure {
-    Failure::Trap("the memory export is gone".into())
 }
 
 /// Why a task gave no result.

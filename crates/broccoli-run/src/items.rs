@@ -20,7 +20,7 @@ pub struct Items {
 }
 
 impl Items {
-    /// Those of [`crate::Execute`], whose results may have `bytes_max` bytes together.
+    /// Those of a run, whose results may have `bytes_max` bytes together.
     ///
     /// # Errors
     /// If a bin is not a list.
@@ -39,6 +39,12 @@ impl Items {
     pub fn next_args(&mut self) -> Option<Cbor> {
         self.at += 1;
         self.lists.next()
+    }
+
+    /// Whether each call has got its list.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lists.len() == 0
     }
 
     /// Keeps the result of a call.

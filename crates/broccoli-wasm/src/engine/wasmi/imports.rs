@@ -16,7 +16,7 @@ use wasmi::errors::HostError;
 use wasmi::{AsContextMut, Caller, Error, Extern, Func, FuncType, Memory, ResourceLimiter, Store, ValType};
 use wasmi_core::LimiterError;
 
-use crate::Limits;
+use crate::{Host, Limits};
 
 /// Longest panic text that is kept, in bytes.
 const PANIC_BYTES_MAX: usize = 1024;
@@ -28,40 +28,9 @@ const CALL_FUEL: u64 = 100;
 /// Most tables of one module.
 const TABLES_MAX: usize = 4;
 
-/// Answers the imports of a run. Each method must return at once.
-pub trait Host {
-    /// One log text of the task, without a line end, at most 4 KiB.
-    fn log(&mut self, text: &str);
-    /// Milliseconds since 1970, or since the node started if it has no clock.
-    fn now_ms(&mut self) -> i64;
-    /// 64 random bits, not for secrets.
-    fn random(&mut self) -> u64;
-    /// The task has done so much of `total`, which is 0 if it does not know. It may say so in a tight
-    /// loop.
-    fn progress(&mut self, done: u32, total: u32);
-}
-
-/// A host without a clock or randomness, to which nobody listens: for measurements, and for a trial.
-#[derive(Clone, Copy, Debug)]
-pub struct NoHost;
-
-impl Host for NoHost {
-    fn log(&mut self, _: &str) {}
-
-    fn now_ms(&mut self) -> i64 {
-        0
-    }
-
-    fn random(&mut self) -> u64 {
-        0
-    }
-
-    fn progress(&mut self, _: u32, _: u32) {}
-}
-
 /// The functions of the import module `broccoli`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Import {
+pub(super) enum Import {
     Panic,
     Log,
     NowMs,
@@ -73,7 +42,7 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    pub(crate) fn find(name: &str) -> Option<Self> {
+    pub(super) fn find(name: &str) -> Option<Self> {
         match name {
             IMPORT_PANIC => Some(Self::Panic),
             IMPORT_LOG => Some(Self::Log),
@@ -87,7 +56,7 @@ impl Import {
         }
     }
 
-    pub(crate) fn ty(self) -> FuncType {
+    pub(super) fn ty(self) -> FuncType {
         use ValType::{I32, I64};
         match self {
             Self::Panic => FuncType::new([I32, I32, I32], []),
@@ -99,7 +68,7 @@ impl Import {
         }
     }
 
-    pub(crate) fn bind<H: Host + 'static>(self, store: &mut Store<State<H>>) -> Func {
+    pub(super) fn bind<H: Host + 'static>(self, store: &mut Store<State<H>>) -> Func {
         match self {
             Self::Panic => Func::wrap(store, panic::<H>),
             Self::Log => Func::wrap(store, log::<H>),
@@ -119,7 +88,7 @@ impl Import {
 
 /// Why an import ended or suspended the call.
 #[derive(Debug)]
-pub(crate) enum Suspend {
+pub(super) enum Suspend {
     Sleep { ms: u32 },
     Submit { canvas: Vec<u8> },
     Call { call: HostCall, room: Room },
@@ -142,15 +111,15 @@ impl fmt::Display for Suspend {
 impl HostError for Suspend {}
 
 /// What the store of a run owns beside the instance.
-pub(crate) struct State<H> {
-    pub(crate) host: H,
-    pub(crate) guard: Guard,
+pub(super) struct State<H> {
+    pub(super) host: H,
+    pub(super) guard: Guard,
     log_bytes_left: usize,
     canvas_bytes_max: usize,
 }
 
 impl<H> State<H> {
-    pub(crate) fn new(host: H, limits: &Limits) -> Self {
+    pub(super) fn new(host: H, limits: &Limits) -> Self {
         Self {
             host,
             guard: Guard {
@@ -179,7 +148,7 @@ fn log<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<
 
 impl<H: Host> State<H> {
     /// Passes a line on, within the limit of the run.
-    pub(crate) fn log(&mut self, text: &str) {
+    pub(super) fn log(&mut self, text: &str) {
         if text.len() <= self.log_bytes_left {
             self.log_bytes_left -= text.len();
             self.host.log(text);
@@ -238,14 +207,14 @@ fn board<H: Host>(
 
 /// Where a guest wants the text of an error; lies in its memory, which never shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(super) struct Room {
     start: u32,
     len: u32,
 }
 
 impl Room {
     /// Writes as much of the text as there is room for, in whole characters.
-    pub(crate) fn refuse(self, memory: Memory, mut store: impl AsContextMut, text: &str) -> HostAnswer {
+    pub(super) fn refuse(self, memory: Memory, mut store: impl AsContextMut, text: &str) -> HostAnswer {
         let end = text.floor_char_boundary(HOST_TEXT_LEN_MAX.min(self.len as usize));
         let written = memory.write(&mut store, self.start as usize, &text.as_bytes()[..end]);
         HostAnswer::Refused { text_len: if written.is_ok() { end as u32 } else { 0 } }
@@ -283,13 +252,13 @@ fn bytes_of<'a, H>(
 
 /// Bounds memory and tables. A growth beyond a limit ends the run with a clear error: few guests
 /// check for it.
-pub(crate) struct Guard {
-    memory_bytes_max: usize,
+pub(super) struct Guard {
+    pub(super) memory_bytes_max: usize,
     table_elements_max: usize,
     /// The largest memory that the guest has asked for.
-    pub(crate) wanted_bytes: usize,
+    pub(super) wanted_bytes: usize,
     /// Whether the machine had no memory for a growth within the limits. The guest has been told so; if it traps, that is why.
-    pub(crate) out_of_memory: bool,
+    pub(super) out_of_memory: bool,
 }
 
 impl ResourceLimiter for Guard {

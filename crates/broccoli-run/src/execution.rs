@@ -1,0 +1,447 @@
+//! One run of a task, which may be a bin of several calls: a state machine that its shell advances.
+//!
+//! ```text
+//!                 ┌───────────────── step ◄────────────────┐
+//!                 ▼                                        │ answer_…
+//!   new ──► Ready ──step──► Step::Ask ──► Asking ──────────┘
+//!             │  ▲
+//!             │  └──── the time has come ───── Asleep ◄── Step::Waits
+//!             └──► Step::Ended        (also when it was aborted, or has broken a limit)
+//! ```
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
+
+use broccoli_abi::{HostCall, SubmitAnswer};
+use broccoli_proto::message::Failure;
+use broccoli_proto::{Cause, Cbor, ModuleHash};
+use broccoli_wasm::{Limits, Run, Step as Stepped};
+
+use crate::builtin::{self, Builtins, Next};
+use crate::failure::failure_of;
+use crate::host::{Machine, MachineVitals, TaskHost};
+use crate::items::Items;
+use crate::library::Code;
+use crate::pace::Pace;
+use crate::progress::Progress;
+
+/// What a call of a built-in function costs a slice.
+const BUILTIN_FUEL: u64 = 500;
+
+/// What one run may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Fuel: about one unit for each instruction of Wasm.
+    pub fuel_max: u64,
+    /// Time from start to end, waiting included.
+    pub time_max: Duration,
+}
+
+impl Default for RunLimits {
+    /// An hour, and fuel for about as long on a PC.
+    fn default() -> RunLimits {
+        RunLimits { fuel_max: 1_000_000_000_000, time_max: Duration::from_secs(3600) }
+    }
+}
+
+/// How far a step came.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// The slice is used up; step again.
+    Yielded,
+    /// There is nothing to do before [`Execution::due_us`], an answer or an abort.
+    Waits,
+    /// The task asks its shell; step again after the answer.
+    Ask(Ask),
+    /// The task has ended.
+    Ended(Result<Cbor, Failure>),
+}
+
+/// What a task asks its shell.
+#[derive(Debug, PartialEq)]
+pub enum Ask {
+    /// To put a canvas into the queue of this node; its bytes are unchecked. See [`Execution::answer_submit`].
+    Submit(Vec<u8>),
+    /// To do something with the board. See [`Execution::answer_board`].
+    Board(HostCall),
+    /// How the machine is. See [`Execution::answer_vitals`].
+    Vitals,
+    /// To call the function of [`Code::Shell`] with these arguments. See [`Execution::answer_call`].
+    Function(Cbor),
+}
+
+/// What a task says while it runs.
+#[derive(Debug, PartialEq)]
+pub enum News {
+    /// It logged a line.
+    Logged(String),
+    /// It has done so much of so much, which is 0 if it does not know.
+    Progress(u32, u32),
+    /// It may, and wants the machine to reboot.
+    Reboot,
+}
+
+/// A task that runs.
+#[derive(Debug)]
+pub struct Execution {
+    code: Code,
+    function: String,
+    items: Items,
+    call: Call,
+    state: State,
+    /// While no call of Wasm has it.
+    host: TaskHost,
+    limits: RunLimits,
+    started_us: u64,
+    fuel_used: u64,
+    reboots: bool,
+}
+
+/// What the next step finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It can go on.
+    Ready,
+    /// It sleeps until then.
+    Asleep {
+        until_us: u64,
+    },
+    /// Its shell owes it an answer.
+    Asking,
+    /// It is to end.
+    Aborted,
+    Ended,
+}
+
+/// The call of the current item.
+#[derive(Debug)]
+enum Call {
+    /// The next item has not been begun.
+    None,
+    Wasm(Run<TaskHost>),
+    /// With what is to be done in the next step, unless it waits for an answer.
+    Builtin(builtin::Call, Result<Next, String>),
+    /// With what the shell has answered.
+    Function(Option<Result<Cbor, Failure>>),
+}
+
+impl Execution {
+    /// A run of a function with these arguments; nothing of it has run yet. `seed` is for the task's random numbers.
+    #[must_use]
+    pub fn new(
+        code: Code,
+        function: String,
+        items: Items,
+        limits: RunLimits,
+        machine: Machine,
+        seed: u64,
+    ) -> Execution {
+        let started_us = (machine.now_us)();
+        let host = TaskHost::new(machine, seed, started_us);
+        let (call, state) = (Call::None, State::Ready);
+        Execution { code, function, items, call, state, host, limits, started_us, fuel_used: 0, reboots: false }
+    }
+
+    /// When there is something for [`Execution::step`] to do; 0 if there is now.
+    #[must_use]
+    pub fn due_us(&self) -> u64 {
+        let until_us = match self.state {
+            State::Asleep { until_us } => until_us,
+            State::Asking => u64::MAX,
+            State::Ready | State::Aborted | State::Ended => return 0,
+        };
+        until_us.min(self.end_us()).min(self.progress().due_us().unwrap_or(u64::MAX))
+    }
+
+    /// Ends the run at its next step.
+    pub fn abort(&mut self) {
+        if self.state != State::Ended {
+            self.state = State::Aborted;
+        }
+    }
+
+    /// Answers [`Ask::Submit`]. The reason of a refusal is for the log of the task.
+    pub fn answer_submit(&mut self, answer: SubmitAnswer, why: &str) {
+        if let (State::Asking, Call::Wasm(run)) = (self.state, &mut self.call) {
+            run.answer(answer, why);
+            self.state = State::Ready;
+        }
+    }
+
+    /// Answers [`Ask::Board`] with what the call says that it answers, or with why it cannot be done.
+    pub fn answer_board(&mut self, answer: Result<i32, &str>) {
+        match (self.state, &mut self.call) {
+            (State::Asking, Call::Wasm(run)) => run.answer_call(answer),
+            (State::Asking, Call::Builtin(call, next)) => *next = call.answer(answer),
+            _ => return,
+        }
+        self.state = State::Ready;
+    }
+
+    /// Answers [`Ask::Vitals`].
+    pub fn answer_vitals(&mut self, vitals: MachineVitals) {
+        if let (State::Asking, Call::Builtin(call, next), Code::Builtin(_, builtins)) =
+            (self.state, &mut self.call, &self.code)
+        {
+            *next = Ok(Next::Value(builtins.vitals(call, vitals)));
+            self.state = State::Ready;
+        }
+    }
+
+    /// Answers [`Ask::Function`]. It counts even if the run was aborted or late meanwhile.
+    pub fn answer_call(&mut self, outcome: Result<Cbor, Failure>) {
+        if let Call::Function(answer @ None) = &mut self.call {
+            *answer = Some(outcome);
+        }
+    }
+
+    /// Of the task, for a function of the shell that says how far it is.
+    pub fn progress_mut(&mut self) -> &mut Progress {
+        &mut self.host_mut().progress
+    }
+
+    /// Takes what the task has said since the last time.
+    pub fn take_news(&mut self, mut tell: impl FnMut(News)) {
+        let is_over = self.state == State::Ended;
+        let host = self.host_mut();
+        host.lines.drain(..).for_each(|line| tell(News::Logged(line)));
+        if host.progress.due_us().is_some() {
+            let now_us = (host.machine.now_us)();
+            let told = if is_over { host.progress.end(now_us) } else { host.progress.tell(now_us) };
+            if let Some((done, total)) = told {
+                tell(News::Progress(done, total));
+            }
+        }
+        if mem::take(&mut self.reboots) {
+            tell(News::Reboot);
+        }
+    }
+
+    /// Runs for a slice; several calls of a bin may end in one. The pace learns from it. After the end it does nothing
+    /// more.
+    pub fn step(&mut self, pace: &mut Pace) -> Step {
+        let now_us = self.now_us();
+        // What a function has given counts, however long it took.
+        if !matches!(self.call, Call::Function(Some(_))) {
+            if let Some(failure) = self.check(now_us) {
+                return self.end(Err(failure));
+            }
+            match self.state {
+                State::Asleep { until_us } if until_us > now_us => return Step::Waits,
+                State::Asking => return Step::Waits,
+                _ => {}
+            }
+        }
+        if self.state != State::Aborted {
+            self.state = State::Ready;
+        }
+        let before = self.fuel_used;
+        let step = self.slice(pace.fuel());
+        pace.learn(self.fuel_used - before, || self.now_us() - now_us);
+        step
+    }
+
+    fn now_us(&self) -> u64 {
+        (self.host.machine.now_us)()
+    }
+
+    fn end_us(&self) -> u64 {
+        self.started_us.saturating_add(u64::try_from(self.limits.time_max.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn progress(&self) -> &Progress {
+        match &self.call {
+            Call::Wasm(run) => &run.host().progress,
+            _ => &self.host.progress,
+        }
+    }
+
+    fn host_mut(&mut self) -> &mut TaskHost {
+        match &mut self.call {
+            Call::Wasm(run) => run.host_mut(),
+            _ => &mut self.host,
+        }
+    }
+
+    /// Why it may not go on.
+    fn check(&self, now_us: u64) -> Option<Failure> {
+        match self.state {
+            State::Aborted => Some(Failure::new(Cause::Revoked, "stopped")),
+            State::Ended => Some(Failure::new(Cause::Crashed, "the run has ended")),
+            _ if now_us >= self.end_us() => {
+                let limit = seconds(self.limits.time_max);
+                Some(Failure::new(Cause::TimedOut, format!("ran longer than this node's limit of {limit} s")))
+            }
+            _ => None,
+        }
+    }
+
+    fn slice(&mut self, fuel: u64) -> Step {
+        let goal = self.fuel_used.saturating_add(fuel);
+        loop {
+            let step = match &mut self.call {
+                Call::Wasm(_) => self.step_wasm(goal),
+                Call::Builtin(..) => self.step_builtin(),
+                Call::Function(_) => self.step_function(),
+                Call::None if self.fuel_used >= goal => Some(Step::Yielded),
+                Call::None => match self.items.next_args() {
+                    None => {
+                        let result = self.items.take_result();
+                        Some(self.end(Ok(result)))
+                    }
+                    Some(args) => self.begin(args),
+                },
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    /// Begins the call of the next item. Not inlined: what it needs of the stack must not lie below the guest.
+    #[inline(never)]
+    fn begin(&mut self, args: Cbor) -> Option<Step> {
+        let code = self.code.clone();
+        match &code {
+            Code::Wasm(module) => match module.start(&self.function, args.as_bytes(), self.host.clone()) {
+                Ok(run) => {
+                    self.call = Call::Wasm(run);
+                    None
+                }
+                Err(error) => Some(self.fail(failure_of(&error, module.limits()))),
+            },
+            Code::Builtin(module, builtins) => self.begin_builtin(module, builtins, &args),
+            Code::Shell => {
+                self.call = Call::Function(None);
+                Some(self.ask(Ask::Function(args)))
+            }
+        }
+    }
+
+    fn begin_builtin(&mut self, module: &ModuleHash, builtins: &Builtins, args: &Cbor) -> Option<Step> {
+        self.fuel_used += BUILTIN_FUEL;
+        match builtins.begin(module, &self.function, args) {
+            Ok((call, next)) => {
+                self.call = Call::Builtin(call, Ok(next));
+                None
+            }
+            Err(failure) => Some(self.fail(failure)),
+        }
+    }
+
+    #[inline(never)]
+    fn step_wasm(&mut self, goal: u64) -> Option<Step> {
+        let Call::Wasm(run) = &mut self.call else { return None };
+        let left = goal.min(self.limits.fuel_max).saturating_sub(self.fuel_used).max(1);
+        let before = run.fuel_used();
+        let stepped = run.step(left);
+        self.fuel_used += run.fuel_used() - before;
+        match stepped {
+            Stepped::Done(result) => self.end_wasm(result),
+            Stepped::Sleep { ms } => Some(self.sleep(u64::from(ms) * 1_000)),
+            Stepped::Submit { canvas } => Some(self.ask(Ask::Submit(canvas))),
+            Stepped::Call(call) => Some(self.ask(Ask::Board(call))),
+            Stepped::Yielded if self.fuel_used >= self.limits.fuel_max => {
+                let text = format!("out of fuel: used {} of {}", self.fuel_used, self.limits.fuel_max);
+                self.keep_host();
+                Some(self.fail(Failure::new(Cause::Crashed, text)))
+            }
+            Stepped::Yielded => Some(Step::Yielded),
+        }
+    }
+
+    /// Not inlined: what it needs of the stack must not lie below the guest.
+    #[inline(never)]
+    fn end_wasm(&mut self, result: Result<Vec<u8>, broccoli_wasm::Failure>) -> Option<Step> {
+        self.keep_host();
+        match (result, &self.code) {
+            (Ok(value), _) => self.push(Cbor::from_encoded(value)),
+            (Err(error), Code::Wasm(module)) => Some(self.fail(failure_of(&error, module.limits()))),
+            (Err(error), _) => Some(self.fail(failure_of(&error, &Limits::host()))),
+        }
+    }
+
+    /// Ends the call and takes its host back.
+    fn keep_host(&mut self) {
+        if let Call::Wasm(run) = mem::replace(&mut self.call, Call::None) {
+            self.host = run.into_host();
+        }
+    }
+
+    fn step_builtin(&mut self) -> Option<Step> {
+        let Call::Builtin(mut call, next) = mem::replace(&mut self.call, Call::None) else { return None };
+        match next {
+            Ok(Next::Value(value)) => self.push(value),
+            Ok(Next::Reboot) => {
+                self.reboots = true;
+                self.push(Cbor::null())
+            }
+            Ok(Next::Board(asked)) => {
+                self.call = Call::Builtin(call, Err(String::new()));
+                Some(self.ask(Ask::Board(asked)))
+            }
+            Ok(Next::Vitals) => {
+                self.call = Call::Builtin(call, Err(String::new()));
+                Some(self.ask(Ask::Vitals))
+            }
+            Ok(Next::Sleep(us)) => {
+                let next = call.wake();
+                self.call = Call::Builtin(call, Ok(next));
+                Some(self.sleep(us))
+            }
+            Err(text) => Some(self.fail(Failure::new(Cause::Returned, text))),
+        }
+    }
+
+    fn step_function(&mut self) -> Option<Step> {
+        let Call::Function(answer) = mem::replace(&mut self.call, Call::None) else { return None };
+        match answer {
+            Some(Ok(value)) => {
+                // The limits count between the items of a bin.
+                let more = if self.items.is_empty() { None } else { Some(Step::Yielded) };
+                self.push(value).or(more)
+            }
+            Some(Err(failure)) => Some(self.fail(failure)),
+            None => {
+                self.call = Call::Function(None);
+                Some(Step::Waits)
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) -> Step {
+        self.state = State::Asking;
+        Step::Ask(ask)
+    }
+
+    fn sleep(&mut self, us: u64) -> Step {
+        self.state = State::Asleep { until_us: self.now_us().saturating_add(us) };
+        Step::Waits
+    }
+
+    /// Keeps what a call has given; there may be more items.
+    fn push(&mut self, value: Cbor) -> Option<Step> {
+        let pushed = self.items.push(value);
+        pushed.err().map(|failure| self.fail(failure))
+    }
+
+    /// The run ends with the failure of an item.
+    fn fail(&mut self, failure: Failure) -> Step {
+        let failure = self.items.name(failure);
+        self.end(Err(failure))
+    }
+
+    fn end(&mut self, outcome: Result<Cbor, Failure>) -> Step {
+        self.state = State::Ended;
+        Step::Ended(outcome)
+    }
+}
+
+/// Seconds, to the millisecond: `3600`, `0.2`. Without floating point, whose printing is 15 KB of a chip's flash.
+fn seconds(time: Duration) -> String {
+    let text = format!("{}.{:03}", time.as_secs(), time.subsec_millis());
+    text.trim_end_matches('0').trim_end_matches('.').into()
+}
