@@ -118,6 +118,7 @@ enum State {
 
 /// The call of the current item.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most calls are of Wasm: a box would cost each an allocation")]
 enum Call {
     /// The next item has not been begun.
     None,
