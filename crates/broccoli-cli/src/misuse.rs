@@ -30,7 +30,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "`broccoli run \"add.s(1, 2)\"` runs a canvas, `broccoli call add 1 2` one function",
     ),
     (&["create", "scaffold"], "`broccoli new DIR` writes a crate of functions, `broccoli init` makes a cluster"),
-    (&["beat", "purge", "flower"], "README.md has a table for those who know Celery"),
+    (&["beat", "purge", "flower"], "docs/celery.md has a table for those who know Celery"),
 ];
 
 /// The error of a command line, with the name that an unknown command has here.

@@ -1,4 +1,4 @@
-//! Boards from the command line: the commands of the README, what a simulated board shows, and reboots.
+//! Boards from the command line: the commands of docs/guide.md, what a simulated board shows, and reboots.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]

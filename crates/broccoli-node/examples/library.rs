@@ -1,4 +1,4 @@
-//! The Rust example of the README: a cluster in one process.
+//! The Rust example of docs/guide.md: a cluster in one process.
 
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerUrl};
 use broccoli_node::{Cluster, NodeHandle, text};
@@ -42,10 +42,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_this_example() {
+    fn the_guide_shows_this_example() {
         let (_, code) = include_str!("library.rs").split_once("\n\n").expect("a comment, then the code");
         let (code, _) = code.split_once("\n#[cfg(test)]").expect("the code, then the tests");
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&format!("```rust\n{code}```\n")), "README.md shows another example");
+        let guide = include_str!("../../../docs/guide.md");
+        assert!(guide.contains(&format!("```rust\n{code}```\n")), "docs/guide.md shows another example");
     }
 }
