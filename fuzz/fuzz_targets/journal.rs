@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use broccoli_abi::{Arg, Function, Type};
-use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey};
+use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, Timing};
 use broccoli_fuzz::{Random, mutate_cbor, replace};
 use broccoli_node::text;
 use broccoli_proto::message::Failure;
@@ -127,6 +127,7 @@ fn node(epoch: u8) -> Node {
         holds_code: true,
         watches: true,
         version: String::new(),
+        timing: Timing::FAST,
         limits: Limits::host(),
     };
     Node::new(config, Epoch([epoch; 16]), u64::from(epoch), Instant::default())

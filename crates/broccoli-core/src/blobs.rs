@@ -31,6 +31,7 @@ use crate::shared::{Room, Shared};
 use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, Timing, link_ms};
 
 /// Values held and pulls are looked after this often.
 const TICK: Duration = ms(100);
@@ -51,11 +52,11 @@ const WINDOW_BYTES: u32 = 2 << 20;
 /// A piece that was asked for so many pieces before one that has come is lost.
 const REORDERED_MAX: u64 = 8;
 /// Pieces are asked for again when none comes for this long, or for twice the time that one takes …
-const PATIENCE: Duration = ms(300);
+const PATIENCE: LinkTime = link_ms(300);
 /// … up to this.
-const PATIENCE_MAX: Duration = ms(4_000);
+const PATIENCE_MAX: LinkTime = link_ms(4_000);
 /// A pull fails when no piece has come for this long.
-const SILENCE_MAX: Duration = ms(10_000);
+const SILENCE_MAX: LinkTime = link_ms(10_000);
 /// Times that a whole value is pulled whose hash does not match.
 const MISMATCHES_MAX: u8 = 2;
 /// Pulls at once; the others wait.
@@ -65,9 +66,9 @@ const PULLS_MAX: usize = 1_024;
 /// Pieces that wait to be sent to one node.
 const SERVED_MAX: usize = 512;
 /// What a job or a step came to is held for a client that does not pull it, or has stopped to, for this long.
-const IDLE_MAX: Duration = ms(30_000);
+const IDLE_MAX: LinkTime = link_ms(30_000);
 /// Somebody pulls a value if they have asked within this time.
-const PULLED: Duration = ms(2_000);
+const PULLED: LinkTime = link_ms(2_000);
 
 /// What a value is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,6 +208,7 @@ struct Pull {
 
 #[derive(Debug)]
 struct Progress {
+    timing: Timing,
     bytes: Vec<u8>,
     have: Vec<bool>,
     missing: u32,
@@ -235,9 +237,9 @@ impl Blobs {
     }
 
     /// Whether a value is being pulled.
-    pub(crate) fn is_pulled(&self, holder: Holder, now: Instant) -> bool {
+    pub(crate) fn is_pulled(&self, holder: Holder, now: Instant, timing: Timing) -> bool {
         let outgoing = self.holders.get(&holder).and_then(|id| self.outgoing.get(id));
-        outgoing.and_then(|outgoing| outgoing.asked).is_some_and(|asked| now - asked < PULLED)
+        outgoing.and_then(|outgoing| outgoing.asked).is_some_and(|asked| now - asked < timing.time(PULLED))
     }
 
     /// A value is held for this no more.
@@ -524,11 +526,12 @@ pub(crate) fn on_timer(
     is_held: impl Fn(&Holder) -> bool,
     is_wanted: impl Fn(NodeId, &Want) -> bool,
 ) {
-    let (now, blobs) = (shared.now, &mut shared.blobs);
+    let (now, idle_max) = (shared.now, shared.timing(IDLE_MAX));
+    let blobs = &mut shared.blobs;
     let before = blobs.outgoing_bytes;
     let is_idle = |holder: &Holder, id: &BlobId| {
         let used = blobs.outgoing.get(id).map(|outgoing| outgoing.used);
-        matches!(holder, Holder::Ended { .. } | Holder::Step { .. }) && used.is_none_or(|used| now - used > IDLE_MAX)
+        matches!(holder, Holder::Ended { .. } | Holder::Step { .. }) && used.is_none_or(|used| now - used > idle_max)
     };
     let idle = blobs.holders.iter().filter(|(holder, id)| !is_held(holder) || is_idle(holder, id));
     let idle: Vec<Holder> = idle.map(|(holder, _)| *holder).collect();
@@ -551,14 +554,14 @@ pub(crate) fn on_timer(
 
 /// Asks again where nothing comes, and gives up where nothing has come for long.
 fn look_after_pulls(shared: &mut Shared) {
-    let (now, connected) = (shared.now, shared.connected);
+    let (now, connected, silence_max) = (shared.now, shared.connected, shared.timing(SILENCE_MAX));
     let (mut stalled, mut silent) = (Vec::new(), Vec::new());
     for (key, pull) in &mut shared.blobs.pulls {
         let Some(progress) = &mut pull.progress else { continue };
         if !connected {
             // Nothing could come: its time begins when the link is back.
             (progress.heard, progress.stirred) = (now, now);
-        } else if now - progress.heard > SILENCE_MAX {
+        } else if now - progress.heard > silence_max {
             silent.push(*key);
         } else if now - progress.stirred > progress.patience() {
             progress.stall(now);
@@ -599,7 +602,7 @@ pub(crate) fn start_pulls(shared: &mut Shared) {
         blobs.incoming_bytes += bytes;
         blobs.for_jobs_bytes += if pull.for_job { bytes } else { 0 };
         pull.blob.piece_bytes = pull.blob.piece_bytes.min(piece_bytes_max).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
-        pull.progress = Some(Progress::new(&pull.blob, shared.now));
+        pull.progress = Some(Progress::new(&pull.blob, shared.now, shared.config.timing));
         ask(shared, key);
     }
 }
@@ -651,9 +654,10 @@ fn ask(shared: &mut Shared, (from, id): (NodeId, BlobId)) {
 }
 
 impl Progress {
-    fn new(blob: &BlobRef, now: Instant) -> Progress {
+    fn new(blob: &BlobRef, now: Instant, timing: Timing) -> Progress {
         let pieces = (blob.bytes as usize).div_ceil(blob.piece_bytes as usize);
         Progress {
+            timing,
             bytes: alloc::vec![0; blob.bytes as usize],
             have: alloc::vec![false; pieces],
             missing: pieces as u32,
@@ -710,7 +714,7 @@ impl Progress {
     fn stall(&mut self, now: Instant) {
         self.again.extend(core::mem::take(&mut self.asked).into_iter().map(|(piece, _)| piece));
         self.window = (self.window / 2).max(1);
-        self.takes = (self.takes * 2).clamp(PATIENCE / 2, PATIENCE_MAX / 2);
+        self.takes = (self.takes * 2).clamp(self.timing.time(PATIENCE) / 2, self.timing.time(PATIENCE_MAX) / 2);
         self.stirred = now;
     }
 
@@ -724,7 +728,7 @@ impl Progress {
     }
 
     fn patience(&self) -> Duration {
-        (self.takes * 2).clamp(PATIENCE, PATIENCE_MAX)
+        (self.takes * 2).clamp(self.timing.time(PATIENCE), self.timing.time(PATIENCE_MAX))
     }
 }
 

@@ -31,31 +31,32 @@ use crate::members::{Member, Members};
 use crate::modules::Modules;
 use crate::origin::too_large;
 use crate::shared::Shared;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Hello, Revoke and Drain are repeated after this time, …
-const AGAIN: Duration = ms(200);
+const AGAIN: LinkTime = link_ms(200);
 /// … canvases after this one.
-const SUBMIT_AGAIN: Duration = ms(400);
+const SUBMIT_AGAIN: LinkTime = link_ms(400);
 /// Another origin is tried after a submit was sent so often without an answer.
 const SUBMITS_MAX: u32 = 15;
 /// A job is asked after when nothing was heard of it for this long …
-const QUERY: Duration = ms(2_000);
+const QUERY: LinkTime = link_ms(2_000);
 /// … less often if there are many, so that this is the time between two questions, …
-const QUERY_EACH: Duration = ms(2);
+const QUERY_EACH: LinkTime = link_ms(2);
 /// … and at first, if its news go to another client, after this time, doubled.
-const QUERY_FIRST: Duration = ms(50);
+const QUERY_FIRST: LinkTime = link_ms(50);
 /// After this time without an answer the user is told.
-const NO_ANSWER: Duration = ms(5_000);
+const NO_ANSWER: LinkTime = link_ms(5_000);
 /// After this time without an origin the user is told.
-const NO_ORIGIN: Duration = ms(2_000);
+const NO_ORIGIN: LinkTime = link_ms(2_000);
 /// Ended jobs that are remembered.
 const ENDED_MAX: usize = 256;
 /// A node that has come may be one of many: the choice waits this long for the others, …
-const BIRTHS: Duration = ms(2);
+const BIRTHS: LinkTime = link_ms(2);
 /// … and this long for one that keeps its jobs over a restart.
-const DURABLE_BIRTHS: Duration = ms(10);
+const DURABLE_BIRTHS: LinkTime = link_ms(10);
 /// A submit that was sent from one origin to another so often takes its time.
 const HOPS_MAX: u32 = 3;
 /// Origins that could not write, of which it is remembered.
@@ -269,13 +270,13 @@ impl Client {
         let Some(since) = self.wanted_since else {
             return;
         };
-        shared.timers.set(Timer::Attach, shared.now + AGAIN);
+        shared.timers.set(Timer::Attach, shared.now + shared.timing(AGAIN));
         if !shared.connected {
             return;
         }
         if self.home.is_none() {
             self.home = choose(shared, members, None);
-            if shared.now - since >= AGAIN {
+            if shared.now - since >= shared.timing(AGAIN) {
                 // It takes nothing new, and still tells what there is.
                 self.home = self.home.or_else(|| choose_leaving(shared.me(), members));
             }
@@ -288,7 +289,7 @@ impl Client {
             None => shared.ask_all(),
         }
         match self.home {
-            None if !self.told && shared.now - since > NO_ORIGIN => {
+            None if !self.told && shared.now - since > shared.timing(NO_ORIGIN) => {
                 self.told = true;
                 shared.event(Event::NoOrigin);
             }
@@ -326,7 +327,7 @@ impl Client {
         }
         if self.home.is_none() && takes_jobs {
             let is_durable = members.get(node).is_some_and(|member| is_durable(&member.birth));
-            let pause = if is_durable { BIRTHS } else { DURABLE_BIRTHS };
+            let pause = if is_durable { shared.timing(BIRTHS) } else { shared.timing(DURABLE_BIRTHS) };
             shared.timers.set_earlier(Timer::Attach, shared.now + pause);
         }
     }
@@ -434,7 +435,7 @@ impl Client {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        shared.timers.set(Timer::Submit(id), shared.now + AGAIN);
+        shared.timers.set(Timer::Submit(id), shared.now + shared.timing(AGAIN));
         if !shared.connected && request.job.is_none_or(|job| job.origin != shared.me()) {
             return;
         }
@@ -455,10 +456,10 @@ impl Client {
     /// Sends a canvas or what stands for it; gives the time until the next try.
     fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
-        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now) {
+        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now, shared.config.timing) {
             // It is on its way, in pieces.
             request.tries = 1;
-            return Some(SUBMIT_AGAIN);
+            return Some(shared.timing(SUBMIT_AGAIN));
         }
         if request.tries >= SUBMITS_MAX
             && let Some(mute) = request.to.take()
@@ -496,12 +497,12 @@ impl Client {
             Wish::Follow | Wish::Drain(..) => return None,
         };
         shared.outbox.send(to, message);
-        Some(SUBMIT_AGAIN)
+        Some(shared.timing(SUBMIT_AGAIN))
     }
 
     /// Asks after a job, and ends it if that is wanted.
     fn ask_after(&mut self, shared: &mut Shared, id: u32, job: JobId) -> Option<Duration> {
-        let query = self.query();
+        let query = self.query(shared);
         let wanted = |other: u32| other != id && self.requests.get(&other).is_some_and(|other| !other.revoked);
         let others = self.by_job.range((job, 0)..=(job, u32::MAX)).any(|(_, other)| wanted(*other));
         let mine = self.requests.get(&id)?.is_shared();
@@ -513,11 +514,11 @@ impl Client {
         let request = self.requests.get_mut(&id)?;
         let mut again = match request.wish {
             Wish::Submit(Submission { detached: false, .. }) => query,
-            _ => (QUERY_FIRST * (1 << request.tries.min(6))).min(query),
+            _ => (shared.timing(QUERY_FIRST) * (1 << request.tries.min(6))).min(query),
         };
         request.tries += 1;
         if request.revoked {
-            again = AGAIN;
+            again = shared.timing(AGAIN);
             shared.outbox.send(job.origin, Message::Revoke(Revoke { job, mine: mine.then_some(true) }));
             if mine {
                 // The answer tells what has come of it; who asks after the job waits for it.
@@ -530,8 +531,8 @@ impl Client {
     }
 
     /// How often a job is asked after: of many jobs, each less often.
-    fn query(&self) -> Duration {
-        QUERY.max(QUERY_EACH * self.by_job.len() as u32)
+    fn query(&self, shared: &Shared) -> Duration {
+        shared.timing(QUERY).max(shared.timing(QUERY_EACH) * self.by_job.len() as u32)
     }
 
     fn ask_to_leave(
@@ -561,7 +562,7 @@ impl Request {
             (Wish::Submit(_) | Wish::Follow, None) => return,
         };
         let since = *self.asked_at.get_or_insert(shared.now);
-        if !self.told_silent && shared.now - since >= NO_ANSWER {
+        if !self.told_silent && shared.now - since >= shared.timing(NO_ANSWER) {
             self.told_silent = true;
             shared.event(Event::NoAnswer(SubmitId(id), node));
         }
@@ -584,10 +585,10 @@ impl Client {
         };
         (request.job, request.tries, request.asked_at) = (Some(accepted.job), 0, None);
         self.by_job.insert((accepted.job, id));
-        let mut next = QUERY_FIRST;
+        let mut next = shared.timing(QUERY_FIRST);
         if let Wish::Submit(submission) = &mut request.wish {
             submission.canvas = Cbor::null();
-            next = if submission.detached { QUERY_FIRST } else { QUERY };
+            next = if submission.detached { shared.timing(QUERY_FIRST) } else { shared.timing(QUERY) };
         }
         if request.revoked {
             next = Duration::ZERO;
@@ -626,13 +627,13 @@ impl Client {
             }
             Refusal::Elsewhere(node) if is_submit => {
                 request.hops += 1;
-                let pause = if request.hops > HOPS_MAX { AGAIN } else { Duration::ZERO };
+                let pause = if request.hops > HOPS_MAX { shared.timing(AGAIN) } else { Duration::ZERO };
                 (request.to, request.not, request.tries, request.may_be_there) = (Some(node), None, 0, false);
                 shared.timers.set(Timer::Submit(id), shared.now + pause);
             }
             Refusal::Draining if is_submit => {
                 (request.to, request.not, request.tries) = (None, Some(from), 0);
-                shared.timers.set(Timer::Submit(id), shared.now + BIRTHS);
+                shared.timers.set(Timer::Submit(id), shared.now + shared.timing(BIRTHS));
                 self.move_home(shared, members, from);
             }
             reason => {
@@ -686,7 +687,7 @@ impl Client {
         (request.to, request.number) = (None, 0);
         shared.timers.cancel(Timer::Submit(id));
         self.waiting.push_back(id);
-        self.pace.on_full(shared.now, &mut shared.rng);
+        self.pace.on_full(shared.now, shared.config.timing, &mut shared.rng);
         self.admit(shared);
     }
 
@@ -722,7 +723,7 @@ impl Client {
         }
         let over = matches!(news, JobNews::Ended(_) | JobNews::Unknown);
         let goes_on = news == JobNews::GoesOn;
-        let query = self.query();
+        let query = self.query(shared);
         for id in ids {
             let is_left = self.requests.get(&id).is_some_and(|request| request.revoked && request.is_shared());
             if goes_on && !is_left {

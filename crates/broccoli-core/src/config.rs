@@ -9,6 +9,7 @@ use broccoli_proto::module::{DeployPublic, NativeModule};
 use broccoli_proto::seal::ClusterKey;
 
 use crate::canvas;
+use crate::timing::Timing;
 
 /// Identity, role and capacities of a node.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub watches: bool,
     /// Version of the program, for people.
     pub version: String,
+    /// Times of the protocol, as its link needs them.
+    pub timing: Timing,
     /// Capacities.
     pub limits: Limits,
 }

@@ -22,6 +22,7 @@ mod shared;
 mod text;
 mod time;
 mod timers;
+mod timing;
 mod worker;
 
 pub use audit::{Known, Large, Size, TaskState, TaskView};
@@ -32,3 +33,4 @@ pub use members::Member;
 pub use node::{Damage, Node, OtherVersion, Recovery};
 pub use origin::SubmitError;
 pub use time::{Backoff, Instant};
+pub use timing::{LinkSpeed, Timing};

@@ -29,6 +29,7 @@ use crate::shared::Shared;
 use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, Timing, link_ms};
 
 /// Labels and capabilities of a node; more are not looked at.
 const FEATURES_MAX: usize = 64;
@@ -37,27 +38,27 @@ const FEATURE_BYTES_MAX: usize = 128;
 /// Longest version of a program.
 const VERSION_BYTES_MAX: usize = 64;
 /// Presence is published again after this time, since a birth or a claim may have been lost …
-const ANNOUNCE: Duration = ms(30_000);
+const ANNOUNCE: LinkTime = link_ms(30_000);
 /// … and up to this much later, so that nodes that started together spread …
-const ANNOUNCE_JITTER: Duration = ms(5_000);
+const ANNOUNCE_JITTER: LinkTime = link_ms(5_000);
 /// … and this much for each member that is known, so that a node hears some six births a second however many there are.
-const ANNOUNCE_MEMBER: Duration = ms(300);
+const ANNOUNCE_MEMBER: LinkTime = link_ms(300);
 /// The time for that is taken in so many parts.
 const SHARES: u32 = 1 << u8::BITS;
 /// What the first birth says of that, in seconds: it is not known yet how many there are.
-const ANNOUNCE_FIRST_S: u16 = 300;
+const ANNOUNCE_FIRST: LinkTime = link_ms(300_000);
 /// However often a recording provokes it, presence is published no more often.
-const ANNOUNCE_AGAIN_MIN: Duration = ms(1_000);
+const ANNOUNCE_AGAIN_MIN: LinkTime = link_ms(1_000);
 /// Nodes that show themselves to somebody with another key, about.
 const OTHER_KEY_ANSWERS: u64 = 3;
 /// Who is not heard of for so many of its intervals is gone.
 const INTERVALS_MAX: u32 = 3;
 /// Members are looked after at most this often.
-const LOOK_AFTER_MIN: Duration = ms(1_000);
+const LOOK_AFTER_MIN: LinkTime = link_ms(1_000);
 /// A member that is gone is remembered for this long.
 const GONE_KEPT: Duration = ms(24 * 3_600_000);
 /// A member of which strange things are heard is asked at most this often.
-const ASK_AGAIN: Duration = ms(1_000);
+const ASK_AGAIN: LinkTime = link_ms(1_000);
 /// A node that everybody is asked for answers within this time for each member that it knows, so that not all
 /// answers come at once.
 const SPREAD_US: u64 = 50;
@@ -126,8 +127,8 @@ pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool 
 
 /// What is known.
 impl Members {
-    pub(crate) fn new(now: Instant) -> Members {
-        Members { started: now, again_s: ANNOUNCE_FIRST_S, ..Members::default() }
+    pub(crate) fn new(now: Instant, timing: Timing) -> Members {
+        Members { started: now, again_s: timing.time(ANNOUNCE_FIRST).as_secs() as u16, ..Members::default() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
@@ -242,29 +243,31 @@ impl Members {
 
     /// Publishes the birth and claims the name from time to time: the cluster may have grown since that was set.
     pub(crate) fn on_claim_timer(&mut self, shared: &mut Shared, modules: u64) {
-        let at = self.announce_at();
+        let at = self.announce_at(shared);
         if shared.now < at && !self.provoked {
             shared.timers.set(Timer::Claim, at);
         } else if shared.connected {
-            self.again_s = self.spread(SHARES).as_secs().min(u64::from(u16::MAX)) as u16;
+            self.again_s = self.spread(shared, SHARES).as_secs().min(u64::from(u16::MAX)) as u16;
             self.announce(shared, modules);
         }
     }
 
     /// When this node's presence is published again, if nothing provokes it.
-    fn announce_at(&self) -> Instant {
-        self.announced + self.spread(u32::from(self.share)).min(Duration::from_secs(u64::from(self.again_s)))
+    fn announce_at(&self, shared: &Shared) -> Instant {
+        let told = Duration::from_secs(u64::from(self.again_s));
+        self.announced + self.spread(shared, u32::from(self.share)).min(told)
     }
 
     /// How long after the last time that is, at so many of the [`SHARES`] of the time that all nodes take for it.
-    fn spread(&self, share: u32) -> Duration {
-        ANNOUNCE + (ANNOUNCE_JITTER + ANNOUNCE_MEMBER * self.nodes.len() as u32) / SHARES * share
+    fn spread(&self, shared: &Shared, share: u32) -> Duration {
+        let all = shared.timing(ANNOUNCE_JITTER) + shared.timing(ANNOUNCE_MEMBER) * self.nodes.len() as u32;
+        shared.timing(ANNOUNCE) + all / SHARES * share
     }
 
     /// Says again who is here, however often it is provoked not all the time.
     fn announce_soon(&mut self, shared: &mut Shared) {
         self.provoked = true;
-        shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + ANNOUNCE_AGAIN_MIN));
+        shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + shared.timing(ANNOUNCE_AGAIN_MIN)));
     }
 
     /// Publishes the birth and claims the name.
@@ -272,7 +275,7 @@ impl Members {
         self.publish(shared, modules);
         self.provoked = false;
         self.share = shared.rng.next() as u8;
-        shared.timers.set(Timer::Claim, self.announce_at());
+        shared.timers.set(Timer::Claim, self.announce_at(shared));
         self.claim_nonce = shared.rng.next();
         let age_ms = (shared.now - self.started).as_millis() as u64;
         let claim = Claim { nonce: self.claim_nonce, age_ms };
@@ -286,7 +289,7 @@ impl Members {
 
     /// When to answer a question that everybody was asked.
     pub(crate) fn answer_at(&self, shared: &mut Shared) -> Instant {
-        let spread = self.nodes.len() as u64 * SPREAD_US;
+        let spread = self.nodes.len() as u64 * SPREAD_US * shared.stretch();
         shared.now + Duration::from_micros(shared.rng.below(spread.max(1)))
     }
 
@@ -297,7 +300,7 @@ impl Members {
             return shared.now;
         }
         let packets = (self.nodes.len() as u64).pow(2);
-        shared.now + Duration::from_micros(shared.rng.below((packets * SPREAD_NEWS_US).max(1)))
+        shared.now + Duration::from_micros(shared.rng.below((packets * SPREAD_NEWS_US * shared.stretch()).max(1)))
     }
 
     /// Says goodbye to everybody.
@@ -486,7 +489,7 @@ impl Members {
         let end = |member: &Member| member.heard + if member.alive { member.age_max() } else { GONE_KEPT };
         let others = self.iter().filter(|(name, _)| *name != shared.me());
         if let Some(next) = others.map(|(_, member)| end(member)).min() {
-            shared.timers.set_earlier(Timer::Members, next.max(shared.now + LOOK_AFTER_MIN));
+            shared.timers.set_earlier(Timer::Members, next.max(shared.now + shared.timing(LOOK_AFTER_MIN)));
         }
     }
 }
@@ -518,7 +521,7 @@ impl Member {
 
     /// Asks a node who it is, not too often.
     fn ask(&mut self, shared: &mut Shared, name: NodeId) {
-        if self.asked.is_none_or(|asked| shared.now - asked >= ASK_AGAIN) {
+        if self.asked.is_none_or(|asked| shared.now - asked >= shared.timing(ASK_AGAIN)) {
             self.asked = Some(shared.now);
             shared.outbox.send(name, Message::Hello);
         }

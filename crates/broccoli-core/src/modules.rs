@@ -14,7 +14,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use broccoli_abi::builtin::is_builtin;
 use broccoli_abi::{Function, Functions};
@@ -30,11 +29,11 @@ use crate::io::{Action, Event};
 use crate::members::Members;
 use crate::shared::{Shared, pop_first};
 use crate::text;
-use crate::time::ms;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Manifests and chunks are asked for again after this time …
-const AGAIN: Duration = ms(300);
+const AGAIN: LinkTime = link_ms(300);
 /// … and after so many times, of another node. If nobody has them, the time is doubled after as many
 /// tries again …
 const TRIES_MAX: u32 = 4;
@@ -341,7 +340,7 @@ impl Modules {
 
     fn ask(&self, shared: &mut Shared, from: NodeId, digest: u64) {
         shared.outbox.send(from, Message::ManifestRequest(ManifestRequest { digest }));
-        shared.timers.set(Timer::Manifests(from), shared.now + AGAIN);
+        shared.timers.set(Timer::Manifests(from), shared.now + shared.timing(AGAIN));
     }
 
     /// Takes a manifest into the catalog. Returns whether it is acceptable.
@@ -432,7 +431,7 @@ impl Modules {
         pull.asked_to = last;
         let request = ChunkRequest { module: id, first, count: (last - first) as u16 };
         shared.outbox.send(pull.from, Message::ChunkRequest(request));
-        let again = AGAIN * (1 << (pull.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
+        let again = shared.timing(AGAIN) * (1 << (pull.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
         shared.timers.set(Timer::Pull(id), shared.now + again);
     }
 
@@ -497,7 +496,7 @@ impl Modules {
             pull.excluded.push(from);
             self.refuse(shared, chunk.module, reason);
             self.change_provider(shared, members, chunk.module);
-            shared.timers.set(Timer::Pull(chunk.module), shared.now + AGAIN);
+            shared.timers.set(Timer::Pull(chunk.module), shared.now + shared.timing(AGAIN));
             return;
         }
         pull.have[at] = true;

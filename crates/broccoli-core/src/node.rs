@@ -25,7 +25,7 @@ use broccoli_proto::message::{
     Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
     Vitals,
 };
-use broccoli_proto::module::SignedManifest;
+use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
 use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, OVERHEAD_BYTES_MAX, PacketError};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
@@ -49,8 +49,8 @@ const LOOPBACK_MAX: usize = 4_096;
 const WALL: Duration = ms(1_000);
 /// Most timers that are followed before something is sent; the others are still due then.
 const TIMERS_MAX: usize = 4_096;
-/// No packet limit of a link or of another node is taken for less.
-const PACKET_BYTES_MIN: u32 = 2_048;
+/// No packet limit of a link or of another node is taken for less: a chunk of a module has to fit.
+const PACKET_BYTES_MIN: u32 = CHUNK_BYTES + 256;
 /// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
 
@@ -150,6 +150,7 @@ impl Node {
         // Numbers start anywhere, so that an answer to an earlier incarnation fits no submit of
         // this one.
         let last_submit = rng.next() as u32 >> 1;
+        let timing = config.timing;
         let shared = Shared {
             outbox: Outbox::new(config.name, &config.limits),
             config,
@@ -162,13 +163,13 @@ impl Node {
             actions: VecDeque::new(),
             rng,
             blobs: Blobs::default(),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(timing),
             link_bytes_max: u32::MAX,
             asked_all: None,
         };
         Node {
             modules: Modules::new(&shared),
-            members: Members::new(now),
+            members: Members::new(now, timing),
             origin: Origin::new(shared.config.durable),
             shared,
             worker: Worker::default(),
@@ -395,7 +396,8 @@ impl Node {
         self.origin.unwritten_jobs()
     }
 
-    /// Seals the next packet into `buf`. Call it as long as the link takes packets.
+    /// Seals the next packet into `buf`. Call it as long as the link takes packets; while it takes none, call
+    /// [`Node::poll_local`].
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
@@ -421,6 +423,12 @@ impl Node {
             self.shared.timers.set_earlier(Timer::Answers, at);
         }
         None
+    }
+
+    /// Goes on with what this node does for itself while its link takes no packets; [`Node::poll_transmit`] does so, too.
+    pub fn poll_local(&mut self, now: Instant) {
+        self.shared.now = now;
+        self.settle();
     }
 
     /// The next thing to be done by the shell.
@@ -833,7 +841,7 @@ impl Node {
             Timer::Announce(class) => self.origin.on_announce_timer(shared, &around, class),
             Timer::Countdown { job, step } => self.origin.on_countdown(shared, job, step),
             Timer::Expires(job) => self.origin.on_expires_timer(shared, job),
-            Timer::Permits(class) => self.origin.on_permits_timer(shared.now, class),
+            Timer::Permits(class) => self.origin.on_permits_timer(shared, class),
             Timer::JobNews(job) => self.origin.on_news_timer(shared, job),
             Timer::JobDeadline(job) => self.origin.on_deadline(shared, job),
             Timer::Each(job) => self.origin.on_each_timer(shared, &around, job),

@@ -77,29 +77,30 @@ use crate::shared::Shared;
 use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 use crate::worker::too_long;
 
 /// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
 /// is on its way while the other runs.
 const LEASE_TASKS_MAX: usize = 128;
 /// Workers' leases are looked after this often.
-const LEASES: Duration = ms(100);
+const LEASES: LinkTime = link_ms(100);
 /// Runs of a task that started and were lost before it fails.
 const LOSSES_MAX: u8 = 3;
 /// News of a job that wait until its acceptance is told; those after them are dropped.
 const EARLY_MAX: usize = 64;
 /// Clients hear of progress this often.
-const NEWS: Duration = ms(250);
+const NEWS: LinkTime = link_ms(250);
 /// How a job ended is repeated after this time, doubled each time.
-const ENDED_AGAIN: Duration = ms(500);
+const ENDED_AGAIN: LinkTime = link_ms(500);
 /// Whoever waits for a job may stay away for so long before its result counts as too old.
 const AWAITED: Duration = ms(10 * 60_000);
 /// After a restart, workers have this long from the first connection to say what they hold …
-const ADOPT: Duration = ms(800);
+const ADOPT: LinkTime = link_ms(800);
 /// … and the node waits this long for a connection.
-const ADOPT_UNCONNECTED: Duration = ms(2_000);
+const ADOPT_UNCONNECTED: LinkTime = link_ms(2_000);
 /// A node that has come hears what waits within this time.
-const ANNOUNCE_TO_NEW: Duration = ms(10);
+const ANNOUNCE_TO_NEW: LinkTime = link_ms(10);
 /// Longest key of a submit.
 const KEY_BYTES_MAX: usize = 128;
 /// Submits of one client whose answers are remembered.
@@ -422,7 +423,7 @@ impl Origin {
         if !self.peers.contains_key(&name) && self.peers.len() >= shared.config.limits.nodes_max {
             self.peers.retain(|_, peer| !peer.leases.is_empty());
         }
-        self.peers.entry(name).or_insert_with(|| Box::new(Peer::new(epoch)))
+        self.peers.entry(name).or_insert_with(|| Box::new(Peer::new(epoch, shared.config.timing)))
     }
 
     /// A worker hands tasks back.
@@ -462,7 +463,7 @@ impl Origin {
             // since its success counts as well.
             if job.adopt(attempt) {
                 peer.adopt(attempt, started, shared.now);
-                shared.timers.set_earlier(Timer::Leases(from), shared.now + LEASES);
+                shared.timers.set_earlier(Timer::Leases(from), shared.now + shared.timing(LEASES));
             }
         }
     }
@@ -577,7 +578,7 @@ impl Origin {
             return;
         };
         let lost = peer.suspect(shared.now, leaving);
-        shared.timers.set_earlier(Timer::Leases(node), shared.now + LEASES);
+        shared.timers.set_earlier(Timer::Leases(node), shared.now + shared.timing(LEASES));
         self.give_up(shared, lost);
     }
 
@@ -596,14 +597,14 @@ impl Origin {
         } else if !peer.leases.is_empty() && (peer.suspected || peer.epoch != told.epoch) {
             shared.outbox.send(node, Message::Hello);
         }
-        shared.timers.set_earlier(Timer::Leases(node), shared.now + LEASES);
+        shared.timers.set_earlier(Timer::Leases(node), shared.now + shared.timing(LEASES));
         // A new node may be the first that fits.
         self.dispatch_due = true;
     }
 
     /// The link of this node is up again: workers could not be heard meanwhile.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
-        self.arbiter.on_connected(shared.now);
+        self.arbiter.on_connected(shared);
         self.claim_again(shared);
         for (node, peer) in &mut self.peers {
             peer.extend(shared.now);
@@ -759,7 +760,7 @@ impl Origin {
                     self.wait(shared, attempt.job, step, due);
                 }
                 let job = self.jobs.get_mut(&attempt.job);
-                if let Some(news) = job.and_then(|job| job.retried_news(shared.now, from, attempt)) {
+                if let Some(news) = job.and_then(|job| job.retried_news(shared, from, attempt)) {
                     self.tell(shared, attempt.job, news);
                 }
                 self.dispatch_due = true;
@@ -845,7 +846,7 @@ impl Origin {
         }
         if let Some(job) = self.jobs.get_mut(&number) {
             if job.news_to_come() {
-                shared.timers.set(Timer::JobNews(number), shared.now + NEWS);
+                shared.timers.set(Timer::JobNews(number), shared.now + shared.timing(NEWS));
             }
             if let Some(at) = job.next_expiry().filter(|_| !self.adopting) {
                 shared.timers.set(Timer::Expires(number), at);
@@ -928,7 +929,7 @@ impl Origin {
         self.journal.over(number);
         let is_awaited = matches!(job.ticket.client, Client::Local(_)) || job.ticket.listeners().next().is_some();
         if matches!(job.ticket.client, Client::Remote(_)) && !job.ticket.seen {
-            shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
+            shared.timers.set(Timer::JobEnded(number), shared.now + shared.timing(ENDED_AGAIN));
         }
         let ended = Ended {
             ticket: job.ticket,

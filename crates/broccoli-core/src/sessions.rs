@@ -24,29 +24,30 @@ use broccoli_proto::{Epoch, NodeId};
 use litemap::LiteMap;
 
 use crate::shared::Rng;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
+use crate::timing::{LinkTime, Timing, link_ms};
 
 /// A challenge is replaced after this time, and counts for twice as long.
-const CHALLENGE_AGE: Duration = ms(5_000);
+const CHALLENGE_AGE: LinkTime = link_ms(5_000);
 /// Another incarnation of a node has it replaced sooner, but not sooner than this.
-const CHALLENGE_AGE_MIN: Duration = ms(200);
+const CHALLENGE_AGE_MIN: LinkTime = link_ms(200);
 /// This part of the most sessions is a few.
 const FEW: usize = 4;
 /// So many count at a time.
 const CHALLENGES_MAX: usize = 50;
 /// A challenge of another node is used for this long: then it still counts there, and on the way there.
-const PROOF_AGE_MAX: Duration = ms(4_000);
+const PROOF_AGE_MAX: LinkTime = link_ms(4_000);
 /// Two nodes of one name take turns no sooner than after so long a silence of the one that counts.
-const TWIN_SILENCE: Duration = ms(4_000);
+const TWIN_SILENCE: LinkTime = link_ms(4_000);
 /// Another incarnation of a node that was heard within this time may be a twin …
-const TWIN_HEARD: Duration = ms(1_500);
+const TWIN_HEARD: LinkTime = link_ms(1_500);
 /// … so the one that is known has this long to say that it is still there.
-const TWIN_ANSWER: Duration = ms(200);
+const TWIN_ANSWER: LinkTime = link_ms(200);
 /// A challenge is replaced for that if it is older than this.
-const TWIN_CHALLENGE_AGE: Duration = ms(1_000);
+const TWIN_CHALLENGE_AGE: LinkTime = link_ms(1_000);
 /// A knock is repeated after this time, doubled up to the maximum …
-const KNOCK_AGAIN: Duration = ms(100);
-const KNOCK_AGAIN_MAX: Duration = ms(400);
+const KNOCK_AGAIN: LinkTime = link_ms(100);
+const KNOCK_AGAIN_MAX: LinkTime = link_ms(400);
 /// … and after so many without an answer the node counts as silent: 1.5 s.
 const KNOCKS_MAX: u32 = 5;
 /// Answers that wait to be sent; one too many is as good as lost.
@@ -78,6 +79,7 @@ pub(crate) struct Answer {
 /// The sessions of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
+    timing: Timing,
     /// Those that count, and since when, the present one first.
     challenges: VecDeque<(u64, Instant)>,
     /// Counts the challenges.
@@ -142,6 +144,10 @@ pub(crate) enum Knocking {
 
 /// Coming in.
 impl Sessions {
+    pub(crate) fn new(timing: Timing) -> Sessions {
+        Sessions { timing, ..Sessions::default() }
+    }
+
     /// Judges a packet that was opened. `directed`: it is for this node alone.
     pub(crate) fn judge(
         &mut self,
@@ -157,13 +163,15 @@ impl Sessions {
             return Standing::Repeated;
         }
         if !directed {
-            let session = self.open.get_mut(&sender).filter(|session| session.is_live(epoch, now));
+            let session = self.open.get_mut(&sender).filter(|session| session.is_live(epoch, now, self.timing));
             return session.map_or(Standing::Unproven, |session| session.take(sequence, challenge, now));
         }
         let before = self.open.get(&sender).filter(|session| session.epoch != epoch).map(|session| session.opened);
         let is_newer = |generation: &u64| before.is_none_or(|opened| *generation > opened);
         let Some(generation) = self.proven_generation(now, rng, proof).filter(is_newer) else {
-            if before.is_some_and(|opened| self.generation <= opened) && self.challenge_age(now) >= CHALLENGE_AGE_MIN {
+            if before.is_some_and(|opened| self.generation <= opened)
+                && self.challenge_age(now) >= self.timing.time(CHALLENGE_AGE_MIN)
+            {
                 self.renew_challenge(now, rng);
             }
             self.answer(now, Answer { to: sender, proof: challenge, message: None });
@@ -175,8 +183,8 @@ impl Sessions {
                 session.keep_out_rival(generation);
                 session.take(sequence, challenge, now)
             }
-            Some(session) if session.keeps_out(epoch, generation, now) => Standing::Repeated,
-            Some(session) if session.may_be_twin(epoch, now) => {
+            Some(session) if session.keeps_out(epoch, generation, now, self.timing) => Standing::Repeated,
+            Some(session) if session.may_be_twin(epoch, now, self.timing) => {
                 self.ask_which(now, rng, header);
                 Standing::Repeated
             }
@@ -197,7 +205,7 @@ impl Sessions {
     /// the other.
     fn ask_which(&mut self, now: Instant, rng: &mut Rng, header: &Header) {
         let Header { sender: to, epoch, challenge, .. } = *header;
-        if self.challenge_age(now) >= TWIN_CHALLENGE_AGE {
+        if self.challenge_age(now) >= self.timing.time(TWIN_CHALLENGE_AGE) {
             self.renew_challenge(now, rng);
         }
         let Some(session) = self.open.get_mut(&to) else {
@@ -207,7 +215,7 @@ impl Sessions {
             // One after the other, if there are more than two.
             return;
         }
-        let until = now + TWIN_ANSWER;
+        let until = now + self.timing.time(TWIN_ANSWER);
         session.rival = Some(Rival { epoch, until, generation: self.generation });
         let known = session.challenge;
         self.answer(now, Answer { to, proof: known, message: Some(Box::new(Message::Hello)) });
@@ -218,7 +226,8 @@ impl Sessions {
     fn proven_generation(&mut self, now: Instant, rng: &mut Rng, proof: Option<u64>) -> Option<u64> {
         self.challenge(now, rng);
         let proof = proof?;
-        let mut counting = self.challenges.iter().take_while(|(_, since)| now - *since < CHALLENGE_AGE * 2);
+        let mut counting =
+            self.challenges.iter().take_while(|(_, since)| now - *since < self.timing.time(CHALLENGE_AGE) * 2);
         let back = counting.position(|(challenge, _)| *challenge == proof)?;
         Some(self.generation - back as u64)
     }
@@ -232,7 +241,7 @@ impl Sessions {
         let Some((node, session)) = self.open.iter().min_by_key(|(_, session)| session.heard) else {
             return;
         };
-        let is_over = now - session.heard >= CHALLENGE_AGE * 2;
+        let is_over = now - session.heard >= self.timing.time(CHALLENGE_AGE) * 2;
         if self.open.len() >= max || is_over {
             let node = *node;
             self.open.remove(&node);
@@ -261,7 +270,7 @@ impl Sessions {
     /// What answers to this node have to repeat.
     pub(crate) fn challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
         match self.challenges.front() {
-            Some((challenge, since)) if now - *since < CHALLENGE_AGE => *challenge,
+            Some((challenge, since)) if now - *since < self.timing.time(CHALLENGE_AGE) => *challenge,
             _ => self.renew_challenge(now, rng),
         }
     }
@@ -272,7 +281,7 @@ impl Sessions {
     }
 
     fn renew_challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
-        let counts = |(_, since): &(u64, Instant)| now - *since < CHALLENGE_AGE * 2;
+        let counts = |(_, since): &(u64, Instant)| now - *since < self.timing.time(CHALLENGE_AGE) * 2;
         let counting = self.challenges.iter().take_while(|challenge| counts(challenge)).count();
         self.challenges.truncate(counting.min(CHALLENGES_MAX - 1));
         let challenge = rng.next();
@@ -283,7 +292,8 @@ impl Sessions {
 
     /// What shows a node that this one is there now, if it is known.
     pub(crate) fn proof(&self, to: NodeId, now: Instant) -> Option<u64> {
-        let session = self.open.get(&to).filter(|session| now - session.challenged < PROOF_AGE_MAX)?;
+        let session =
+            self.open.get(&to).filter(|session| now - session.challenged < self.timing.time(PROOF_AGE_MAX))?;
         Some(session.challenge)
     }
 
@@ -293,7 +303,8 @@ impl Sessions {
         if knock.again > now {
             return Knocking::Waits;
         }
-        knock.again = now + (KNOCK_AGAIN * (1 << knock.tries.min(8))).min(KNOCK_AGAIN_MAX);
+        knock.again =
+            now + (self.timing.time(KNOCK_AGAIN) * (1 << knock.tries.min(8))).min(self.timing.time(KNOCK_AGAIN_MAX));
         knock.tries += 1;
         Knocking::Now(knock.again)
     }
@@ -355,22 +366,22 @@ impl Sessions {
 
 impl Session {
     /// Whether this incarnation was there a moment ago.
-    fn is_live(&self, epoch: Epoch, now: Instant) -> bool {
-        self.epoch == epoch && now - self.heard < CHALLENGE_AGE * 2
+    fn is_live(&self, epoch: Epoch, now: Instant, timing: Timing) -> bool {
+        self.epoch == epoch && now - self.heard < timing.time(CHALLENGE_AGE) * 2
     }
 
     /// Whether another incarnation does not count: it was replaced, and the one that took its place is there, or it shows
     /// nothing that it has not known before.
-    fn keeps_out(&self, epoch: Epoch, generation: u64, now: Instant) -> bool {
-        let is_there = now - self.heard < TWIN_SILENCE;
+    fn keeps_out(&self, epoch: Epoch, generation: u64, now: Instant, timing: Timing) -> bool {
+        let is_there = now - self.heard < timing.time(TWIN_SILENCE);
         self.replaced.is_some_and(|(replaced, known)| replaced == epoch && (is_there || generation <= known))
     }
 
     /// Whether another incarnation may be a twin: this one was there a moment ago, and has not been silent since it was asked.
-    fn may_be_twin(&self, epoch: Epoch, now: Instant) -> bool {
+    fn may_be_twin(&self, epoch: Epoch, now: Instant, timing: Timing) -> bool {
         match self.rival.filter(|rival| rival.epoch == epoch) {
             Some(rival) => now < rival.until,
-            None => now - self.heard < TWIN_HEARD,
+            None => now - self.heard < timing.time(TWIN_HEARD),
         }
     }
 

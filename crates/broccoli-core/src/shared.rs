@@ -12,13 +12,14 @@ use crate::blobs::Blobs;
 use crate::config::{Config, Limits};
 use crate::io::{Action, Event};
 use crate::sessions::Sessions;
-use crate::time::{Instant, Wall, ms};
+use crate::time::{Instant, Wall};
 use crate::timers::Timers;
+use crate::timing::{LinkTime, link_ms};
 
 /// Answers of so many packets wait at most, for all addresses together.
 const OUTBOX_PACKETS: usize = 16;
 /// Everybody is asked at most this often: each question has as many answers as there are nodes.
-const ASK_ALL_AGAIN: Duration = ms(100);
+const ASK_ALL_AGAIN: LinkTime = link_ms(100);
 
 /// The common ground of the roles. It has no behaviour of its own.
 #[derive(Debug)]
@@ -52,7 +53,17 @@ impl Shared {
         self.wall.unix_ms(self.now)
     }
 
-    /// Longest packet that this node sends and takes, in bytes.
+    /// A time of the protocol on the link of this node.
+    pub(crate) fn timing(&self, time: LinkTime) -> Duration {
+        self.config.timing.time(time)
+    }
+
+    /// How many times longer than on a fast link the protocol waits.
+    pub(crate) fn stretch(&self) -> u64 {
+        self.config.timing.stretch().into()
+    }
+
+    /// The longest packet that this node sends and takes, in bytes.
     pub(crate) fn packet_bytes_max(&self) -> u32 {
         self.config.limits.packet_bytes_max.min(self.link_bytes_max)
     }
@@ -70,7 +81,7 @@ impl Shared {
 
     /// Asks everybody who is there, unless the answers to the last question are still on their way.
     pub(crate) fn ask_all(&mut self) {
-        if self.asked_all.is_none_or(|asked| self.now - asked >= ASK_ALL_AGAIN) {
+        if self.asked_all.is_none_or(|asked| self.now - asked >= self.timing(ASK_ALL_AGAIN)) {
             self.asked_all = Some(self.now);
             self.outbox.send_wire(Address::All, Message::Hello);
         }

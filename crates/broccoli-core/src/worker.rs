@@ -39,6 +39,7 @@ use crate::shared::{Room, Shared};
 use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Work that a worker wants to have before it, beyond what runs.
 const WINDOW_US: u64 = 10_000;
@@ -47,22 +48,22 @@ const WINDOW_TASKS_MAX: u32 = 256;
 /// A run that takes longer keeps its slot from being counted on.
 const LONG_US: u64 = 5_000;
 /// A lease is confirmed within this time, by a result or a `Renew`.
-const CONFIRM: Duration = ms(20);
+const CONFIRM: LinkTime = link_ms(20);
 /// Held attempts are renewed this often.
-const RENEW: Duration = ms(1_000);
+const RENEW: LinkTime = link_ms(1_000);
 /// Tasks that cannot start within this time go back.
-const WAIT_MAX: Duration = ms(50);
+const WAIT_MAX: LinkTime = link_ms(50);
 /// Capacity that was offered to one origin is offered to the others after this time.
-const OFFER: Duration = ms(10);
+const OFFER: LinkTime = link_ms(10);
 /// A call for help that may be a recording is answered at most this often.
-const HEARSAY_AGAIN: Duration = ms(20);
+const HEARSAY_AGAIN: LinkTime = link_ms(20);
 /// Results are repeated after this time, doubled up to the maximum.
-const RESULTS_AGAIN: Duration = ms(250);
-const RESULTS_AGAIN_MAX: Duration = ms(5_000);
+const RESULTS_AGAIN: LinkTime = link_ms(250);
+const RESULTS_AGAIN_MAX: LinkTime = link_ms(5_000);
 /// Results that no origin has wanted for this long are dropped.
-const RESULTS_KEPT: Duration = ms(600_000);
+const RESULTS_KEPT: LinkTime = link_ms(600_000);
 /// Origins heard of within this time share the window.
-const ACTIVE: Duration = ms(10_000);
+const ACTIVE: LinkTime = link_ms(10_000);
 /// Messages of results that are repeated in one packet.
 const REPEATED_PER_PACKET_MAX: usize = 16;
 /// Tasks that wait to be handed back at once to one origin; of others it hears when it sends them again.
@@ -219,7 +220,7 @@ impl Worker {
         let Some(link) = self.link(shared, from) else {
             return;
         };
-        let is_early = link.called.is_some_and(|called| shared.now - called < HEARSAY_AGAIN);
+        let is_early = link.called.is_some_and(|called| shared.now - called < shared.timing(HEARSAY_AGAIN));
         if (link.credit == 0 && free == 0) || (is_early && !fresh) {
             // Without credit the link stays in the round: it gets the next capacity that is freed.
             return;
@@ -248,7 +249,7 @@ impl Worker {
             link.epoch = Some(epoch);
             link.seen = 0;
         }
-        shared.timers.set_earlier(Timer::Renew(from), shared.now + CONFIRM);
+        shared.timers.set_earlier(Timer::Renew(from), shared.now + shared.timing(CONFIRM));
         // One packet may have overtaken another; none comes twice.
         link.seen = link.seen.max(lease.batch);
         link.result_bytes_max = lease.result_bytes_max;
@@ -261,7 +262,7 @@ impl Worker {
         }
         self.start_runs(shared);
         if !self.queue.is_empty() {
-            shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
+            shared.timers.set_earlier(Timer::Return, shared.now + shared.timing(CONFIRM));
         }
     }
 
@@ -361,7 +362,7 @@ impl Worker {
                 self.queue.push_back(waiting);
                 self.start_runs(shared);
                 if !self.queue.is_empty() {
-                    shared.timers.set_earlier(Timer::Return, shared.now + CONFIRM);
+                    shared.timers.set_earlier(Timer::Return, shared.now + shared.timing(CONFIRM));
                 }
             }
             _ => {
@@ -471,7 +472,7 @@ impl Worker {
         if link.held.values().any(|held| !matches!(held, Held::Done)) {
             link.renew_due = true;
             shared.outbox.mark(Address::Node(origin));
-            shared.timers.set(Timer::Renew(origin), shared.now + RENEW);
+            shared.timers.set(Timer::Renew(origin), shared.now + shared.timing(RENEW));
         }
     }
 
@@ -482,27 +483,28 @@ impl Worker {
         };
         let (now, held, kept_bytes) = (shared.now, &mut link.held, &mut link.kept_bytes);
         link.unacked.retain(|unacked| {
-            let keep = now - unacked.first_sent < RESULTS_KEPT;
+            let keep = now - unacked.first_sent < shared.timing(RESULTS_KEPT);
             unacked.results.results.iter().filter(|_| !keep).for_each(|result| {
                 held.remove(&result.attempt);
                 *kept_bytes -= result_bytes(result);
             });
             keep
         });
-        while link.done.front().is_some_and(|done| now - done.since >= RESULTS_KEPT) {
+        while link.done.front().is_some_and(|done| now - done.since >= shared.timing(RESULTS_KEPT)) {
             if let Some(done) = link.done.pop_front() {
                 link.held.remove(&done.result.attempt);
                 link.kept_bytes -= result_bytes(&done.result);
             }
         }
-        let mut next = (!link.done.is_empty()).then_some(now + RESULTS_AGAIN_MAX);
+        let mut next = (!link.done.is_empty()).then_some(now + shared.timing(RESULTS_AGAIN_MAX));
         for unacked in &mut link.unacked {
-            let at = unacked.sent + (RESULTS_AGAIN * (1 << unacked.tries.min(6))).min(RESULTS_AGAIN_MAX);
+            let at = unacked.sent
+                + (shared.timing(RESULTS_AGAIN) * (1 << unacked.tries.min(6))).min(shared.timing(RESULTS_AGAIN_MAX));
             if at <= now {
                 unacked.again = true;
                 shared.outbox.mark(Address::Node(origin));
             }
-            let at = if at <= now { now + RESULTS_AGAIN } else { at };
+            let at = if at <= now { now + shared.timing(RESULTS_AGAIN) } else { at };
             next = Some(next.map_or(at, |next: Instant| next.min(at)));
         }
         if let Some(at) = next {
@@ -527,7 +529,7 @@ impl Worker {
             shared.outbox.mark(Address::Node(waiting.origin));
         }
         if !self.queue.is_empty() {
-            shared.timers.set(Timer::Return, shared.now + CONFIRM);
+            shared.timers.set(Timer::Return, shared.now + shared.timing(CONFIRM));
         }
     }
 
@@ -560,7 +562,7 @@ impl Worker {
     ) {
         let window = self.window(shared);
         let full = self.results_room(shared) == 0;
-        let is_active = |link: &Link| link.heard.is_some_and(|heard| shared.now - heard < ACTIVE);
+        let is_active = |link: &Link| link.heard.is_some_and(|heard| shared.now - heard < shared.timing(ACTIVE));
         let active = self.links.iter().filter(|(origin, link)| **origin == to || is_active(link)).count() as u32;
         let Some(link) = self.links.get_mut(&to) else {
             return;
@@ -666,9 +668,9 @@ impl Worker {
         if shared.draining || shared.blobs.is_full() || (self.crowded && !is_idle) {
             return 0;
         }
-        let long = self.long_runs(shared.now);
+        let long = self.long_runs(shared);
         let open = usize::from(shared.config.slots).saturating_sub(long) as u64;
-        let per_slot = WINDOW_US.checked_div(self.task_us).unwrap_or(1).max(1);
+        let per_slot = (WINDOW_US * shared.stretch()).checked_div(self.task_us).unwrap_or(1).max(1);
         let tasks = (open * per_slot).min(u64::from(WINDOW_TASKS_MAX).max(open)) as usize;
         let held = self.queue.len() + self.pulling.len() + self.running.len();
         let room = shared.config.limits.held_max.saturating_sub(held);
@@ -694,20 +696,21 @@ impl Worker {
     }
 
     /// Runs whose slots are not counted on.
-    fn long_runs(&self, now: Instant) -> usize {
-        let is_long = |running: &&Running| (now - running.since).as_micros() as u64 > LONG_US;
+    fn long_runs(&self, shared: &Shared) -> usize {
+        let long_us = LONG_US * shared.stretch();
+        let is_long = |running: &&Running| (shared.now - running.since).as_micros() as u64 > long_us;
         self.running.values().filter(is_long).count()
     }
 
     /// How many of the waiting tasks will start soon enough to be kept.
     fn startable_soon(&self, shared: &Shared) -> usize {
         let oldest = self.queue.front().map_or(Duration::ZERO, |waiting| shared.now - waiting.since);
-        let open = usize::from(shared.config.slots).saturating_sub(self.long_runs(shared.now));
+        let open = usize::from(shared.config.slots).saturating_sub(self.long_runs(shared));
         if open == 0 {
             return 0;
         }
-        let expected = WAIT_MAX.as_micros() as u64 / self.task_us.max(1) * open as u64;
-        if oldest > WAIT_MAX { open.min(self.queue.len()) } else { (expected as usize).max(open) }
+        let expected = shared.timing(WAIT_MAX).as_micros() as u64 / self.task_us.max(1) * open as u64;
+        if oldest > shared.timing(WAIT_MAX) { open.min(self.queue.len()) } else { (expected as usize).max(open) }
     }
 
     /// Offers freed capacity to origins without credit, one after the other. Where it does not go
@@ -738,7 +741,7 @@ impl Worker {
             }
         }
         if offered && withheld {
-            shared.timers.set(Timer::Offer, shared.now + OFFER);
+            shared.timers.set(Timer::Offer, shared.now + shared.timing(OFFER));
         }
     }
 
@@ -864,7 +867,7 @@ impl Link {
         let result = TaskResult { attempt, outcome: outcome.map_err(Box::new), blob: None };
         self.kept_bytes += result_bytes(&result);
         self.done.push_back(Done { epoch, since: shared.now, result });
-        shared.timers.set_earlier(Timer::Results(origin), shared.now + RESULTS_AGAIN_MAX);
+        shared.timers.set_earlier(Timer::Results(origin), shared.now + shared.timing(RESULTS_AGAIN_MAX));
     }
 
     /// About how long all is that waits for the origin beside results.
@@ -909,7 +912,7 @@ impl Link {
         while let Some(Done { epoch, result, .. }) = self.done.front_mut() {
             if *epoch == origin_epoch && is_large(result, room.packet) {
                 self.held.insert(result.attempt, Held::Large(*epoch));
-                shared.timers.set_earlier(Timer::Renew(to), shared.now + RENEW);
+                shared.timers.set_earlier(Timer::Renew(to), shared.now + shared.timing(RENEW));
                 let before = result_bytes(result);
                 let is_detached = detach(shared, to, result, room.packet);
                 self.kept_bytes = self.kept_bytes + result_bytes(result) - before;
@@ -942,7 +945,7 @@ impl Link {
         if let Message::TaskResults(results) = message {
             let unacked = Unacked { results, sent: shared.now, first_sent: shared.now, tries: 0, again: false };
             self.unacked.push_back(unacked);
-            shared.timers.set_earlier(Timer::Results(to), shared.now + RESULTS_AGAIN);
+            shared.timers.set_earlier(Timer::Results(to), shared.now + shared.timing(RESULTS_AGAIN));
         }
         self.done.is_empty() || is_starved
     }

@@ -21,7 +21,7 @@ use core::future::pending;
 use core::pin::Pin;
 use core::task::Poll;
 
-use broccoli_core::{Action, Backoff, Config, Event, Execute, Input, Limits, Node, RunId};
+use broccoli_core::{Action, Backoff, Config, Event, Execute, Input, Limits, Node, RunId, Timing};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::{DeployPublic, SignedManifest};
 use broccoli_proto::packet::{Address, PacketError};
@@ -177,6 +177,7 @@ impl<F: Flash> Driver<F> {
             holds_code: true,
             watches: false,
             version: env!("CARGO_PKG_VERSION").into(),
+            timing: Timing::FAST,
             limits,
         };
         let heap_bytes_max = (device.memory)().free;

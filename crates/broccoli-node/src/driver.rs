@@ -558,6 +558,9 @@ impl Driver {
     }
 
     fn transmit(&mut self) {
+        if self.connected && !self.link.has_room() {
+            self.node.poll_local(self.now());
+        }
         let mut buf = std::mem::take(&mut self.buf);
         while !self.connected || self.link.has_room() {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };

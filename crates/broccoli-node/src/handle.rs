@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
-use broccoli_core::{Backoff, Config, Limits, Node, SubmitId};
+use broccoli_core::{Backoff, Config, Limits, Node, SubmitId, Timing};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
 use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
@@ -327,6 +327,7 @@ impl Builder {
             holds_code: self.holds_code || self.slots > 0 || self.resident,
             watches: true,
             version: env!("CARGO_PKG_VERSION").into(),
+            timing: Timing::FAST,
             limits: self.limits,
         };
         let topics = Topics::new(cluster.id);

@@ -8,6 +8,7 @@
 //! The server keeps Wills, and what a stranger has it retain. After every step the
 //! invariants of every touched node are checked.
 
+pub mod bus;
 pub mod clock;
 mod control;
 pub mod disk;
@@ -21,12 +22,13 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId, SubmitError};
+use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId, SubmitError, Timing};
 use broccoli_proto::message::{Failure, Message};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash};
 
+use self::bus::Bus;
 use self::clock::Clock;
 use self::disk::Disk;
 use self::faults::Counts;
@@ -140,6 +142,8 @@ struct Slot {
     recovery: Recovery,
     /// It ends after so many outputs.
     crash_after: Option<u32>,
+    /// Until when the bus has not sent the last packet.
+    sending_until_us: u64,
     /// When the last delivery comes.
     last_delivery_us: u64,
     chunks: BTreeMap<(ModuleHash, u32), Vec<u8>>,
@@ -157,14 +161,48 @@ struct Slot {
 
 #[derive(Clone)]
 enum Work {
-    Publish { from: Id, session: u64, to: Address, bytes: Vec<u8> },
-    Deliver { node: Id, session: u64, to: Address, bytes: Vec<u8> },
-    Connected { node: Id, session: u64 },
-    LostLink { node: Id, session: u64 },
-    Disconnected { node: Id },
-    Synced { node: Id, epoch: u8, number: u64 },
-    WallClock { node: Id, epoch: u8 },
-    RunEnds { node: Id, epoch: u8, run: RunId, outcome: Result<Cbor, Failure> },
+    Publish {
+        from: Id,
+        session: u64,
+        to: Address,
+        bytes: Vec<u8>,
+    },
+    Deliver {
+        node: Id,
+        session: u64,
+        to: Address,
+        bytes: Vec<u8>,
+    },
+    /// The bus has sent the last packet of a node.
+    Sent {
+        node: Id,
+    },
+    Connected {
+        node: Id,
+        session: u64,
+    },
+    LostLink {
+        node: Id,
+        session: u64,
+    },
+    Disconnected {
+        node: Id,
+    },
+    Synced {
+        node: Id,
+        epoch: u8,
+        number: u64,
+    },
+    WallClock {
+        node: Id,
+        epoch: u8,
+    },
+    RunEnds {
+        node: Id,
+        epoch: u8,
+        run: RunId,
+        outcome: Result<Cbor, Failure>,
+    },
 }
 
 /// The cluster.
@@ -183,6 +221,8 @@ pub struct Cluster {
     pub faults: Faults,
     /// Deliveries take up to this much longer, so that they overtake each other.
     pub jitter_us: u64,
+    /// The medium, if it is not a fast network. To be set before nodes are added.
+    pub bus: Option<Bus>,
     /// Packets of the first do not reach the second.
     pub blocked: BTreeSet<(Id, Id)>,
     /// How often each fault has happened.
@@ -236,6 +276,7 @@ impl Cluster {
             stranger: Stranger::default(),
             faults: Faults::default(),
             jitter_us: 0,
+            bus: None,
             blocked: BTreeSet::new(),
             counts: Counts::default(),
             sync_us_max: 10_000,
@@ -255,6 +296,11 @@ impl Cluster {
             trace_max: 0,
             digest: None,
         }
+    }
+
+    /// How long the protocol waits for others.
+    pub fn timing(&self) -> Timing {
+        self.bus.as_ref().map_or(Timing::FAST, Bus::timing)
     }
 
     /// Nodes `names` that are connected and know each other.
@@ -291,6 +337,7 @@ impl Cluster {
             disk: Disk::default(),
             recovery: Recovery::default(),
             crash_after: None,
+            sending_until_us: 0,
             last_delivery_us: 0,
             chunks: BTreeMap::new(),
             installed: BTreeMap::new(),
@@ -308,7 +355,7 @@ impl Cluster {
     }
 
     fn boot(&mut self, id: Id) {
-        let (seed, now) = (self.seed, self.at(id));
+        let (seed, now, timing) = (self.seed, self.at(id), self.timing());
         let natives = if self.workload.is_some() { workload::natives() } else { functions::natives() };
         let slot = &mut self.slots[id];
         slot.epoch_count += 1;
@@ -326,10 +373,15 @@ impl Cluster {
             holds_code: slot.spec.holds_code,
             watches: slot.spec.watches,
             version: "test".into(),
+            timing,
             limits: slot.spec.limits,
         };
         let node_seed = mix(seed.wrapping_add(id as u64) ^ u64::from(slot.epoch_count) << 40);
-        slot.node = Some(Node::new(config, epoch, node_seed, now));
+        let mut node = Node::new(config, epoch, node_seed, now);
+        if let Some(bus) = &self.bus {
+            node.handle_input(now, Input::PacketLimit(bus.speed().packet_bytes_max));
+        }
+        slot.node = Some(node);
         slot.runs.clear();
         if self.tells_time {
             self.tick_wall_clock(id);
@@ -451,6 +503,7 @@ impl Cluster {
         let node = match &work {
             Work::Publish { .. } | Work::LostLink { .. } => None,
             Work::Deliver { node, .. }
+            | Work::Sent { node }
             | Work::Connected { node, .. }
             | Work::Disconnected { node }
             | Work::Synced { node, .. }
@@ -481,6 +534,7 @@ impl Cluster {
                 slot.node.as_mut()?.handle_input(now, Input::Packet { to, packet: &bytes });
                 Some(node)
             }
+            Work::Sent { node } => Some(node),
             Work::Connected { node, session } => {
                 if self.slots[node].session != Some(session) {
                     return None;

@@ -4,13 +4,14 @@
 use core::time::Duration;
 
 use crate::shared::Rng;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
+use crate::timing::{LinkTime, Timing, link_ms};
 
 /// Canvases that were sent and are not answered.
 const WINDOW_MAX: u32 = 256;
 /// Pause after the first refusal, doubled up to the maximum.
-const PAUSE: Duration = ms(200);
-const PAUSE_MAX: Duration = ms(5_000);
+const PAUSE: LinkTime = link_ms(200);
+const PAUSE_MAX: LinkTime = link_ms(5_000);
 
 /// The backpressure of one client.
 #[derive(Debug)]
@@ -48,13 +49,13 @@ impl Pace {
     }
 
     /// The origin is full. Refusals of what was sent before a pause do not prolong it.
-    pub(super) fn on_full(&mut self, now: Instant, rng: &mut Rng) {
+    pub(super) fn on_full(&mut self, now: Instant, timing: Timing, rng: &mut Rng) {
         self.in_flight -= 1;
         self.window = 1;
         if now < self.until {
             return;
         }
-        self.pause = (self.pause * 2).clamp(PAUSE, PAUSE_MAX);
+        self.pause = (self.pause * 2).clamp(timing.time(PAUSE), timing.time(PAUSE_MAX));
         // Half of it at random, so that clients that were refused together do not come together.
         let half = self.pause.as_micros() as u64 / 2;
         self.until = now + Duration::from_micros(half + rng.below(half));
@@ -64,16 +65,17 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::ms;
 
     #[test]
     fn pauses_grow_to_their_limit_and_end_with_the_first_good_answer() {
         let (mut pace, mut rng, mut now) = (Pace::default(), Rng(1), Instant(0));
         pace.in_flight = 20;
         for most_ms in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
-            pace.on_full(now, &mut rng);
+            pace.on_full(now, Timing::FAST, &mut rng);
             let pause = pace.until() - now;
             assert!(pause >= ms(most_ms / 2) && pause <= ms(most_ms), "{pause:?} of at most {most_ms} ms");
-            pace.on_full(now, &mut rng);
+            pace.on_full(now, Timing::FAST, &mut rng);
             assert_eq!(pace.until() - now, pause, "one pause for all that were refused together");
             now = pace.until();
         }

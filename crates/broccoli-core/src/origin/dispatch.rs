@@ -110,7 +110,7 @@ impl Origin {
             if !peer.outgoing.is_empty() {
                 self.last_worker = Some(name);
                 shared.outbox.mark(Address::Node(name));
-                shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
+                shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
             }
         }
         let waiting = self.queue.waiting(class, priority) as u32;

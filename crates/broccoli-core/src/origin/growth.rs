@@ -14,7 +14,6 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use broccoli_abi::cbor::is_canvas;
 use broccoli_proto::message::{Attempt, Failure, Want};
@@ -29,17 +28,18 @@ use crate::canvas::{Effects, Mode, Room, StepId};
 use crate::config::Limits;
 use crate::members::matches;
 use crate::shared::Shared;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Jobs may grow by this part of what can be accepted, together.
 const GROWTH_PART: u32 = 4;
 /// Births of nodes that are there have come this long after the link is up.
-pub(super) const SETTLED: Duration = ms(1_000);
+pub(super) const SETTLED: LinkTime = link_ms(1_000);
 /// Nodes for each are looked for again after this time.
-const LOOK_AGAIN: Duration = ms(100);
+const LOOK_AGAIN: LinkTime = link_ms(100);
 /// Nodes that runs are tied to are looked after this often.
-const LOOK_AFTER: Duration = ms(250);
+const LOOK_AFTER: LinkTime = link_ms(250);
 
 /// Tasks of all jobs, grown ones included, that an origin may hold.
 pub(super) fn grown_max(limits: &Limits) -> u32 {
@@ -72,7 +72,7 @@ impl Growth {
     /// A run that only this node can do is ready.
     pub(super) fn watch(&mut self, shared: &mut Shared, node: NodeId, job: u64, step: u32) {
         self.pinned.entry(node).or_default().entry((job, step)).or_insert(None);
-        shared.timers.set_earlier(Timer::Pinned(node), shared.now + LOOK_AFTER);
+        shared.timers.set_earlier(Timer::Pinned(node), shared.now + shared.timing(LOOK_AFTER));
     }
 
     /// A job is over. Its runs are forgotten when their nodes are looked after.
@@ -178,7 +178,7 @@ impl Origin {
         let waiting = self.growth.each_of(number).iter();
         let waiting: Vec<(u32, Instant)> = waiting.map(|((_, step), since)| (*step, *since)).collect();
         let connected_at = self.growth.connected_at;
-        let settled = shared.connected && shared.now - connected_at >= SETTLED;
+        let settled = shared.connected && shared.now - connected_at >= shared.timing(SETTLED);
         // Whoever has been part of a cluster waits for the link; others do not know that there is one.
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
         // Tasks of one job mostly want the same.
@@ -192,12 +192,12 @@ impl Origin {
                 let (nodes, all_known) = nodes_for(shared, around, &want);
                 (want, nodes, all_known)
             });
-            let long = shared.now - since.max(connected_at) >= NO_NODE && (shared.connected || is_alone);
+            let long = shared.now - since.max(connected_at) >= shared.timing(NO_NODE) && (shared.connected || is_alone);
             if (settled && all_known && !nodes.is_empty()) || long {
                 self.growth.each.remove(&(number, step));
                 self.expand_each(shared, number, step, &nodes);
             } else {
-                shared.timers.set(Timer::Each(number), shared.now + LOOK_AGAIN);
+                shared.timers.set(Timer::Each(number), shared.now + shared.timing(LOOK_AGAIN));
             }
             last = Some((want, nodes, all_known));
         }
@@ -232,14 +232,14 @@ impl Origin {
         let mut lost = Vec::new();
         for ((number, step), since) in &mut runs {
             *since = self.unable_since(shared, around, node, (*number, *step), *since);
-            if since.is_some_and(|since| shared.now - since >= NO_NODE) {
+            if since.is_some_and(|since| shared.now - since >= shared.timing(NO_NODE)) {
                 lost.push((*number, *step));
             }
         }
         runs.retain(|key, _| !lost.contains(key));
         if !runs.is_empty() {
             self.growth.pinned.insert(node, runs);
-            shared.timers.set(Timer::Pinned(node), shared.now + LOOK_AFTER);
+            shared.timers.set(Timer::Pinned(node), shared.now + shared.timing(LOOK_AFTER));
         }
         for key in lost {
             let is_there = around.members.get(node).is_some_and(|member| member.alive);

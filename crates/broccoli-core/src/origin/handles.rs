@@ -46,7 +46,7 @@ impl Origin {
     /// Calls for help soon, however long the next call would have waited.
     pub(super) fn call_soon(&self, shared: &mut Shared) {
         for (class, _) in self.queue.order() {
-            shared.timers.set_earlier(Timer::Announce(class), shared.now + ANNOUNCE_TO_NEW);
+            shared.timers.set_earlier(Timer::Announce(class), shared.now + shared.timing(ANNOUNCE_TO_NEW));
         }
     }
 }

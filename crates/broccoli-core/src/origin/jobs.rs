@@ -24,6 +24,7 @@ use super::ticket::{Client, Ticket};
 use super::unfit::Demand;
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
 use crate::io::RecordBytes;
+use crate::shared::Shared;
 use crate::time::{Instant, Stamp};
 
 /// About what a job takes beside its steps and what is encoded in it, …
@@ -525,9 +526,10 @@ impl Job {
     }
 
     /// That the task of an attempt has failed and is tried again, if somebody hears it, and was not told so just now.
-    pub(super) fn retried_news(&mut self, now: Instant, from: NodeId, attempt: Attempt) -> Option<JobNews> {
+    pub(super) fn retried_news(&mut self, shared: &Shared, from: NodeId, attempt: Attempt) -> Option<JobNews> {
+        let now = shared.now;
         let again_ms = self.due(attempt.step).map_or(0, |due| (due.from - now).as_millis() as u64);
-        if !self.is_heard() || self.retried_told.is_some_and(|told| now - told < NEWS) {
+        if !self.is_heard() || self.retried_told.is_some_and(|told| now - told < shared.timing(NEWS)) {
             return None;
         }
         self.retried_told = Some(now);

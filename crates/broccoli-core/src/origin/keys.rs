@@ -17,7 +17,6 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
@@ -30,15 +29,16 @@ use super::journal::{Promise, Submitter};
 use super::{Around, KEY_BYTES_MAX, Origin};
 use crate::config::Limits;
 use crate::shared::Shared;
-use crate::time::{Instant, ms};
+use crate::time::Instant;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Claims are looked after this often; what was not answered is asked again after this time, doubled.
-const LOOK: Duration = ms(100);
+const LOOK: LinkTime = link_ms(100);
 /// Who has not answered for so long is not there.
-const SILENCE: Duration = ms(1_500);
+const SILENCE: LinkTime = link_ms(1_500);
 /// After a connection, others have so long to say that they are there.
-const SETTLE: Duration = ms(500);
+const SETTLE: LinkTime = link_ms(500);
 /// Claims under way.
 pub(super) const CLAIMS_MAX: usize = 1_024;
 /// Submits that wait for one claim.
@@ -166,7 +166,7 @@ impl Origin {
 
     /// Asks who has not answered, and ends a claim about which all is known.
     fn look_after(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
-        shared.timers.set_earlier(Timer::Keys, shared.now + LOOK);
+        shared.timers.set_earlier(Timer::Keys, shared.now + shared.timing(LOOK));
         let Keys { keepers, claims, settled, .. } = &mut self.claims;
         let Some(claim) = claims.get_mut(key).filter(|_| shared.connected) else {
             return;
@@ -180,7 +180,7 @@ impl Origin {
         let mut missing = None;
         let mut waits = shared.now < *settled;
         for (node, asked) in claim.asked.iter().filter(|(_, asked)| !asked.answered) {
-            let is_over = shared.now - asked.since >= SILENCE;
+            let is_over = shared.now - asked.since >= shared.timing(SILENCE);
             waits |= !is_over;
             // Of one that is known by hearsay only, nobody knows that it was there lately.
             if is_over && keepers.known.contains_key(node) {
@@ -235,7 +235,7 @@ impl Origin {
 
     /// The link is up: nobody could answer before.
     pub(super) fn claim_again(&mut self, shared: &Shared) {
-        self.claims.settled = shared.now + SETTLE;
+        self.claims.settled = shared.now + shared.timing(SETTLE);
         for (_, claim) in self.claims.claims.iter_mut() {
             claim.looks = 0;
             claim.asked.iter_mut().for_each(|(_, asked)| asked.since = shared.now);

@@ -30,15 +30,16 @@ use crate::config::Limits;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// What waits for room is looked after this often.
 const LOOK: Duration = ms(1_000);
 /// A job of which no result was put off for this long does not wait. Workers repeat results more often.
-pub(super) const PUT_OFF: Duration = ms(15_000);
+pub(super) const PUT_OFF: LinkTime = link_ms(15_000);
 /// If nothing was taken or freed for this long while results wait, workers are rid of them.
-const SHED: Duration = ms(5_000);
+const SHED: LinkTime = link_ms(5_000);
 /// If nothing was taken or freed for this long while results wait, nothing will be.
-const STUCK: Duration = ms(60_000);
+const STUCK: LinkTime = link_ms(60_000);
 /// What an error that no run has given takes at most.
 const OWN_ERROR_BYTES_MAX: usize = 512;
 /// News of jobs whose acceptance is not safe take this part of the memory at most.
@@ -238,11 +239,11 @@ impl Origin {
         shared.timers.set_earlier(Timer::Room, now + LOOK);
         // What is not written yet takes room that it will not need then.
         self.journal.hurry();
-        if now - self.memory.moved >= SHED && !self.memory.is_favoured(job) {
+        if now - self.memory.moved >= shared.timing(SHED) && !self.memory.is_favoured(job) {
             return Admission::Dropped;
         }
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.put_off(attempt, now + PUT_OFF);
+            peer.put_off(attempt, now + shared.timing(PUT_OFF));
         }
         Admission::PutOff
     }
@@ -319,17 +320,17 @@ impl Origin {
     /// Looks after what waits for room.
     pub(crate) fn on_room_timer(&mut self, shared: &mut Shared) {
         let now = shared.now;
-        self.memory.waiting.retain(|_, waiting| now - waiting.at < PUT_OFF);
+        self.memory.waiting.retain(|_, waiting| now - waiting.at < shared.timing(PUT_OFF));
         self.dispatch_due = true;
         let oldest = self.memory.waiting.first().map(|(number, _)| *number);
-        if self.memory.favoured.is_none_or(|favoured| now - favoured.at >= PUT_OFF)
+        if self.memory.favoured.is_none_or(|favoured| now - favoured.at >= shared.timing(PUT_OFF))
             && let Some(oldest) = oldest
         {
             self.favour(now, oldest);
         }
         let is_written = self.journal.bytes() == 0 && shared.blobs.pulled_for_jobs() == 0;
         let all_wait = self.memory.waiting.len() == self.jobs.len();
-        if is_written && (all_wait || now - self.memory.moved >= STUCK) {
+        if is_written && (all_wait || now - self.memory.moved >= shared.timing(STUCK)) {
             let held = |number: &u64| self.jobs.get(number).map_or(0, |job| job.counted);
             let largest = self.memory.waiting.keys().copied().max_by_key(held);
             largest.into_iter().for_each(|number| self.give_up_for_room(shared, number));

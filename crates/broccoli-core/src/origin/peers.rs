@@ -6,7 +6,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use broccoli_proto::message::{Abort, Attempt, Failure, Fetch, Lease, LeasedFunction, Message, ResultAck, Takes};
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
@@ -20,24 +19,25 @@ use super::unfit::ANYTHING;
 use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
 use crate::members::cut_features;
 use crate::shared::{Room, Shared, pop_first};
-use crate::time::{Instant, ms};
+use crate::time::Instant;
+use crate::timing::{LinkTime, Timing, link_ms};
 use crate::worker::too_many_args;
 
 /// A lease that is not renewed for this long is lost.
-const LEASE: Duration = ms(4_000);
+const LEASE: LinkTime = link_ms(4_000);
 /// Leases of a worker whose link is gone wait this long for its return.
-const SUSPECT: Duration = ms(2_000);
+const SUSPECT: LinkTime = link_ms(2_000);
 /// A lease is sent again when it is not confirmed within this time, doubled each time …
-const CONFIRM: Duration = ms(150);
+const CONFIRM: LinkTime = link_ms(150);
 /// … and is lost when the worker says nothing for this long.
-const CONFIRM_MAX: Duration = ms(1_500);
+const CONFIRM_MAX: LinkTime = link_ms(1_500);
 /// Acknowledgements wait this long for a lease to travel with.
-const ACK_DELAY: Duration = ms(10);
+const ACK_DELAY: LinkTime = link_ms(10);
 /// Results that are acknowledged without waiting.
 const ACKS_WAITING_MAX: usize = 32;
 /// A batch that the worker has not seen after this time does not take of its credit any more: it
 /// was lost, and so may be what says that it came.
-const IN_FLIGHT_MAX: Duration = ms(1_500);
+const IN_FLIGHT_MAX: LinkTime = link_ms(1_500);
 /// Messages of results of which some are being pulled; of others, the worker tells again.
 const MISSING_MAX: usize = 1_024;
 /// Acknowledgements, and aborts, that wait to be sent to one worker.
@@ -48,6 +48,7 @@ const LEASE_BYTES: usize = 64;
 /// A worker.
 #[derive(Debug)]
 pub(super) struct Peer {
+    timing: Timing,
     pub(super) epoch: Epoch,
     /// Sequence of the packet with the last `Fetch`: older ones are late.
     fetched: u64,
@@ -104,9 +105,10 @@ pub(super) enum Acknowledged {
 }
 
 impl Peer {
-    pub(super) fn new(epoch: Epoch) -> Peer {
+    pub(super) fn new(epoch: Epoch, timing: Timing) -> Peer {
         Peer {
             epoch,
+            timing,
             fetched: 0,
             tasks: 0,
             full: false,
@@ -129,7 +131,7 @@ impl Peer {
 
     /// The worker has restarted: it has lost what the incarnation before held, which is given.
     pub(super) fn restart(&mut self, epoch: Epoch) -> Vec<(Attempt, bool)> {
-        let before = core::mem::replace(self, Peer::new(epoch));
+        let before = core::mem::replace(self, Peer::new(epoch, self.timing));
         before.leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect()
     }
 
@@ -173,9 +175,9 @@ impl Peer {
             since: now,
             confirmed: false,
             started: false,
-            deadline: now + LEASE,
+            deadline: now + self.timing.time(LEASE),
             resent: 0,
-            resend_at: now + CONFIRM,
+            resend_at: now + self.timing.time(CONFIRM),
             waits: true,
         };
         if self.leases.is_empty() {
@@ -192,13 +194,13 @@ impl Peer {
         };
         leased.confirmed = true;
         leased.started |= started;
-        leased.deadline = now + LEASE;
+        leased.deadline = now + self.timing.time(LEASE);
         true
     }
 
     /// The worker holds an attempt of an earlier incarnation of this origin.
     pub(super) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
-        let (deadline, resend_at) = (now + LEASE, now);
+        let (deadline, resend_at) = (now + self.timing.time(LEASE), now);
         let leased = Leased { since: now, confirmed: true, started, deadline, resent: 0, resend_at, waits: false };
         self.leases.insert(attempt, leased);
     }
@@ -214,7 +216,7 @@ impl Peer {
     /// The worker could not be heard: its time starts anew, and it is asked again.
     pub(super) fn extend(&mut self, now: Instant) {
         for leased in self.leases.values_mut() {
-            leased.deadline = now + LEASE;
+            leased.deadline = now + self.timing.time(LEASE);
             if !leased.confirmed {
                 (leased.since, leased.resend_at) = (now, now);
             }
@@ -225,7 +227,9 @@ impl Peer {
     pub(super) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
         self.suspected = true;
         self.tasks = 0;
-        self.leases.values_mut().for_each(|leased| leased.deadline = leased.deadline.min(now + SUSPECT));
+        self.leases
+            .values_mut()
+            .for_each(|leased| leased.deadline = leased.deadline.min(now + self.timing.time(SUSPECT)));
         if leaving { self.take(|_| true) } else { Vec::new() }
     }
 
@@ -242,21 +246,22 @@ impl Peer {
     }
 
     fn forget_lost_batches(&mut self, now: Instant) {
-        self.in_flight.retain(|batch| now - batch.sent < IN_FLIGHT_MAX);
+        self.in_flight.retain(|batch| now - batch.sent < self.timing.time(IN_FLIGHT_MAX));
     }
 
     /// Finds leases that are lost, and whether others have to be sent again or acknowledged.
     pub(super) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
-        if self.leases.values().any(|leased| leased.is_unheard(now)) {
+        let timing = self.timing;
+        if self.leases.values().any(|leased| leased.is_unheard(now, timing)) {
             self.suspected = true;
         }
         self.forget_lost_batches(now);
-        let lost = self.take(|leased| now > leased.deadline || leased.is_unheard(now));
+        let lost = self.take(|leased| now > leased.deadline || leased.is_unheard(now, timing));
         for (attempt, leased) in &mut self.leases {
             if !leased.confirmed && !leased.waits && now >= leased.resend_at && !self.suspected {
                 leased.resent += 1;
                 leased.waits = true;
-                leased.resend_at = now + CONFIRM * (1 << leased.resent.min(3));
+                leased.resend_at = now + self.timing.time(CONFIRM) * (1 << leased.resent.min(3));
                 self.outgoing.push_back(*attempt);
             }
         }
@@ -275,7 +280,7 @@ impl Peer {
     /// Notes that results are to be acknowledged.
     pub(super) fn acknowledge(&mut self, number: u32, now: Instant) -> Acknowledged {
         if self.acks.is_empty() {
-            self.ack_at = now + ACK_DELAY;
+            self.ack_at = now + self.timing.time(ACK_DELAY);
         }
         if self.acks.len() < UNSAID_MAX {
             // The worker repeats what is not acknowledged.
@@ -415,8 +420,8 @@ impl Peer {
 
 impl Leased {
     /// The worker has not said for too long that it has this.
-    fn is_unheard(&self, now: Instant) -> bool {
-        !self.confirmed && !self.waits && now - self.since > CONFIRM_MAX
+    fn is_unheard(&self, now: Instant, timing: Timing) -> bool {
+        !self.confirmed && !self.waits && now - self.since > timing.time(CONFIRM_MAX)
     }
 }
 

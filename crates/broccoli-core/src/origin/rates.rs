@@ -30,21 +30,22 @@ use litemap::LiteMap;
 
 use super::{Around, Origin};
 use crate::members::Members;
-use crate::shared::{Rng, Shared};
+use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// Starts are booked so far ahead.
-const AHEAD: Duration = ms(250);
+const AHEAD: LinkTime = link_ms(250);
 /// An answer that has not come after this time is asked for again.
-const ANSWER: Duration = ms(300);
+const ANSWER: LinkTime = link_ms(300);
 /// A permit that was not used after this time has lapsed.
-const LAPSE: Duration = ms(20);
+const LAPSE: LinkTime = link_ms(20);
 /// After this time another request is made, whatever the answer to the last one said: its arbiter
 /// may be gone.
 const LATER_MAX: Duration = ms(30_000);
 /// A node whose link is up for so long knows who else is there.
-const SETTLE: Duration = ms(1_000);
+const SETTLE: LinkTime = link_ms(1_000);
 /// Most tasks of one permit.
 const BATCH_MAX: u32 = 128;
 /// Functions that are counted at a time.
@@ -137,25 +138,26 @@ pub(super) struct Arbiter {
 
 impl Arbiter {
     /// The link is up.
-    pub(super) fn on_connected(&mut self, now: Instant) {
+    pub(super) fn on_connected(&mut self, shared: &Shared) {
         self.joined = true;
-        self.settles = now + SETTLE;
+        self.settles = shared.now + shared.timing(SETTLE);
     }
 
     /// Why nothing can be granted or asked now: how long to wait.
     fn unsettled(&self, shared: &Shared) -> Option<Duration> {
         if self.joined && !shared.connected {
-            return Some(ANSWER);
+            return Some(shared.timing(ANSWER));
         }
         (shared.now < self.settles).then(|| self.settles - shared.now)
     }
 
     /// Books up to so many starts: how many, and in what time. None: ask again after that time.
-    fn book(&mut self, now: Instant, rng: &mut Rng, limit: Limit, tasks: u32) -> (u32, Duration) {
+    fn book(&mut self, shared: &mut Shared, limit: Limit, tasks: u32) -> (u32, Duration) {
+        let (now, ahead) = (shared.now, shared.timing(AHEAD));
         if !self.rows.contains_key(&limit) && self.rows.len() >= FUNCTIONS_MAX {
             self.rows.retain(|_, due| *due > now);
             if self.rows.len() >= FUNCTIONS_MAX {
-                return (0, SETTLE);
+                return (0, shared.timing(SETTLE));
             }
         }
         let (interval, tolerance) = (limit.interval(), limit.tolerance());
@@ -165,9 +167,9 @@ impl Arbiter {
         let last = *due + interval * (tasks - 1);
         let at = now.max(Instant(last.0.saturating_sub(tolerance.as_micros() as u64)));
         let wait = at - now;
-        if wait > AHEAD {
+        if wait > ahead {
             // Whoever asks first then gets the next start: chance gives each its part.
-            return (0, wait - Duration::from_micros(rng.below(AHEAD.as_micros() as u64)));
+            return (0, wait - Duration::from_micros(shared.rng.below(ahead.as_micros() as u64)));
         }
         *due = (*due).max(at) + interval * tasks;
         (tasks, wait)
@@ -214,7 +216,7 @@ impl Origin {
                 let (function, interval_us) = (limit.function.clone(), limit.interval_us);
                 let request = PermitRequest { nonce, function, interval_us, tasks };
                 shared.outbox.send(of, Message::PermitRequest(request));
-                ANSWER
+                shared.timing(ANSWER)
             }
         };
         shared.timers.set(Timer::Permits(class), shared.now + after);
@@ -239,10 +241,10 @@ impl Origin {
     }
 
     /// What was waited for has come, or nothing has.
-    pub(crate) fn on_permits_timer(&mut self, now: Instant, class: u32) {
+    pub(crate) fn on_permits_timer(&mut self, shared: &Shared, class: u32) {
         if let Some((_, permits)) = self.queue.permits(class) {
             *permits = match *permits {
-                Permits::Booked(tasks) => Permits::Open { tasks, until: now + LAPSE },
+                Permits::Booked(tasks) => Permits::Open { tasks, until: shared.now + shared.timing(LAPSE) },
                 Permits::Open { .. } | Permits::None | Permits::Asked { .. } | Permits::Later => Permits::None,
             };
             self.dispatch_due = true;
@@ -270,9 +272,9 @@ impl Origin {
             None if let Some(other) = other_arbiter(shared, members, &function) => {
                 // Who asks knows other nodes than this one does. If the one that counts is gone, it will not answer.
                 shared.outbox.send(other, Message::Hello);
-                (0, ANSWER)
+                (0, shared.timing(ANSWER))
             }
-            None => self.arbiter.book(shared.now, &mut shared.rng, Limit { function, interval_us }, tasks),
+            None => self.arbiter.book(shared, Limit { function, interval_us }, tasks),
         };
         let permit = Permit { nonce, tasks, wait_us: wait.as_micros() as u64 };
         shared.outbox.send(from, Message::Permit(permit));

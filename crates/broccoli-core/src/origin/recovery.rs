@@ -150,7 +150,7 @@ impl Origin {
         }
         recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
         if self.adopting {
-            shared.timers.set(Timer::Adopt, shared.now + ADOPT_UNCONNECTED);
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT_UNCONNECTED));
         }
         self.forget_old(shared);
         Ok(recovery)
@@ -159,7 +159,7 @@ impl Origin {
     /// The link is up: asks all workers what they hold for an earlier incarnation.
     pub(super) fn call_held(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if self.adopting {
-            shared.timers.set(Timer::Adopt, shared.now + ADOPT);
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
             let call = Available { wants: Vec::new(), chance: 0, modules: around.modules.digest() };
             shared.outbox.broadcast(Message::Available(call));
         }

@@ -13,17 +13,18 @@ use crate::shared::Shared;
 use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// How a job ended is told again so often, then it is kept for who asks.
 const ENDED_TRIES_MAX: u32 = 8;
 /// Old results are looked for at most this often.
 const FORGET: Duration = ms(1_000);
 /// The call for help is repeated after this time, doubled up to the maximum.
-const ANNOUNCE: Duration = ms(50);
-const ANNOUNCE_MAX: Duration = ms(2_000);
+const ANNOUNCE: LinkTime = link_ms(50);
+const ANNOUNCE_MAX: LinkTime = link_ms(2_000);
 /// Clients hear of tasks that no node fits after this time, and again.
-pub(super) const NO_NODE: Duration = ms(2_000);
-const NO_NODE_AGAIN: Duration = ms(10_000);
+pub(super) const NO_NODE: LinkTime = link_ms(2_000);
+const NO_NODE_AGAIN: LinkTime = link_ms(10_000);
 /// Nodes that answer a call for help at first; more are asked each time.
 pub(super) const ANSWERS_WANTED: u32 = 16;
 
@@ -41,7 +42,7 @@ impl Origin {
         if send {
             shared.outbox.mark(Address::Node(node));
         }
-        if let Some(at) = peer.look_again_at(shared.now, shared.now + LEASES) {
+        if let Some(at) = peer.look_again_at(shared.now, shared.now + shared.timing(LEASES)) {
             shared.timers.set(Timer::Leases(node), at);
         }
         self.give_up(shared, lost);
@@ -57,13 +58,13 @@ impl Origin {
             return;
         }
         if self.queue.awaits_permits(class) {
-            shared.timers.set(Timer::Announce(class), shared.now + ANNOUNCE_MAX);
+            shared.timers.set(Timer::Announce(class), shared.now + shared.timing(ANNOUNCE_MAX));
             return;
         }
         let Some((want, round)) = self.queue.hungry(class) else {
             return;
         };
-        let again = shared.now + (ANNOUNCE * (1 << round.min(8))).min(ANNOUNCE_MAX);
+        let again = shared.now + (shared.timing(ANNOUNCE) * (1 << round.min(8))).min(shared.timing(ANNOUNCE_MAX));
         if let Some(node) = self.queue.pinned_to(class) {
             // Nobody else can help; whether the node is there at all is looked after by `growth`.
             let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
@@ -89,7 +90,7 @@ impl Origin {
         let unfit =
             fitting == 0 && !self.peers.iter().any(|(name, peer)| self.queue.fits(class, *name, peer, around.modules));
         self.tell_without_node(shared, around, class, unfit);
-        let told = self.queue.without_node_until(class, NO_NODE).filter(|at| *at > shared.now);
+        let told = self.queue.without_node_until(class, shared.timing(NO_NODE)).filter(|at| *at > shared.now);
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
 
@@ -99,8 +100,9 @@ impl Origin {
         let want = self.queue.want(class).filter(|_| unfit).cloned();
         let missing = want.map(|want| self.missing(shared, around, &want));
         let is_sure = missing.as_ref().is_some_and(|missing| missing.is_sure);
-        let after = if is_sure { Duration::ZERO } else { NO_NODE };
-        let Some(tasks) = self.queue.long_without_node(class, unfit, shared.now, after, NO_NODE_AGAIN) else {
+        let after = if is_sure { Duration::ZERO } else { shared.timing(NO_NODE) };
+        let Some(tasks) = self.queue.long_without_node(class, unfit, shared.now, after, shared.timing(NO_NODE_AGAIN))
+        else {
             return;
         };
         let on = missing.map(|missing| missing.what).unwrap_or_default();
@@ -167,12 +169,12 @@ impl Origin {
         };
         if !self.journal.is_safe(ended.ticket.ended_in) {
             // The first time is still to come.
-            shared.timers.set(Timer::JobEnded(number), shared.now + ENDED_AGAIN);
+            shared.timers.set(Timer::JobEnded(number), shared.now + shared.timing(ENDED_AGAIN));
             return;
         }
         ended.tries += 1;
         if ended.tries <= ENDED_TRIES_MAX {
-            let again = ENDED_AGAIN * (1 << ended.tries);
+            let again = shared.timing(ENDED_AGAIN * (1 << ended.tries));
             shared.timers.set(Timer::JobEnded(number), shared.now + again);
             self.tell_ended(shared, number);
         }
@@ -198,7 +200,7 @@ impl Origin {
     pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
         if !self.journal.has_begun() {
             // The next incarnation would give the numbers of this one's attempts again.
-            shared.timers.set(Timer::Adopt, shared.now + ADOPT);
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
             return;
         }
         self.adopting = false;

@@ -16,7 +16,6 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::size_of;
-use core::time::Duration;
 
 use broccoli_proto::message::{Attempt, Available, Failure, Message, Takes, TooSmall, Want};
 use broccoli_proto::packet::Address;
@@ -30,8 +29,8 @@ use super::{Around, LEASES, Origin};
 use crate::canvas::{Effects, is_pin};
 use crate::members::matches;
 use crate::shared::{Shared, pop_first};
-use crate::time::ms;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 use crate::worker::{too_long, too_many_args};
 
 /// Nodes that a task is tried on which turn out to be too small for it; then it fails.
@@ -45,9 +44,9 @@ const REFUSALS_MAX: usize = 1_024;
 /// … and the longest reason that is kept of one.
 const REASON_BYTES_MAX: usize = 512;
 /// A node that is large enough has this long to get the module.
-const MODULE_COMES: Duration = ms(10_000);
+const MODULE_COMES: LinkTime = link_ms(10_000);
 /// After a restart with jobs, nodes have this long to be heard of: what has answered before may be stalled now.
-const HEARD_AGAIN: Duration = ms(5_000);
+const HEARD_AGAIN: LinkTime = link_ms(5_000);
 /// What a node takes that does not say so.
 pub(super) const ANYTHING: Takes = Takes { args_bytes: u32::MAX, result_bytes: u32::MAX };
 
@@ -210,7 +209,7 @@ impl Origin {
         }
         for (name, member) in around.members.iter().filter(|(name, _)| *name != me) {
             let birth = &member.birth;
-            let is_away = !member.alive && shared.now - member.heard < NO_NODE;
+            let is_away = !member.alive && shared.now - member.heard < shared.timing(NO_NODE);
             if birth.slots > 0 && matches(&want.on, name, &birth.features) && (member.alive || is_away) {
                 let peer = self.peers.get(&name).filter(|peer| peer.epoch == member.epoch);
                 let holds = holds(birth.modules) || peer.is_some_and(|peer| holds(peer.modules));
@@ -231,7 +230,7 @@ impl Origin {
     /// Whether what is known of other nodes is to be relied on.
     pub(super) fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
-        let settled = if self.took_over { HEARD_AGAIN } else { SETTLED };
+        let settled = if self.took_over { shared.timing(HEARD_AGAIN) } else { shared.timing(SETTLED) };
         if shared.connected { shared.now - self.growth.connected_at() >= settled } else { is_alone }
     }
 }
@@ -344,7 +343,7 @@ impl Origin {
         }
         self.last_worker = Some(name);
         shared.outbox.mark(Address::Node(name));
-        shared.timers.set_earlier(Timer::Leases(name), shared.now + LEASES);
+        shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
     }
 
     /// Asks nodes for credit that are large enough for tasks of a class. Returns whether any is known.
@@ -394,7 +393,7 @@ impl Origin {
             return false;
         }
         let hopes = places.iter().any(|place| place.code == Code::ToCome);
-        if self.queue.hopes_for(class, hopes, shared.now) >= MODULE_COMES {
+        if self.queue.hopes_for(class, hopes, shared.now) >= shared.timing(MODULE_COMES) {
             places.retain(|place| place.code != Code::ToCome);
         }
         let refusal = places.iter().find_map(|place| {

@@ -17,6 +17,7 @@ mod presence;
 mod queue;
 mod rates;
 mod restart;
+mod slow;
 mod spread;
 mod stranger;
 mod time;
@@ -25,7 +26,7 @@ mod waits;
 
 use std::collections::BTreeMap;
 
-use broccoli_core::{Config, Event, Instant, Limits, Node, RecordKey, Write};
+use broccoli_core::{Config, Event, Instant, Limits, Node, RecordKey, Timing, Write};
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::{Canvas, Cbor, Epoch};
 use broccoli_sim::cluster::{self, Cluster, Id};
@@ -84,6 +85,7 @@ fn durable_node_with(boots: u8, now: Instant, limits: Limits) -> Node {
         holds_code: true,
         watches: true,
         version: "test".into(),
+        timing: Timing::FAST,
         limits,
     };
     Node::new(config, Epoch([boots; 16]), 1, now)

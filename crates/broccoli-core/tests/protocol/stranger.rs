@@ -9,7 +9,7 @@ use broccoli_proto::options::Rate;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cbor, Options};
 
-use crate::cluster::{Cluster, Id, Published, Spec, open};
+use crate::cluster::{Cluster, Id, Published, Spec, module, open};
 use crate::{add, adds, attach, one, sleep, sleeps};
 
 /// What a node has said so far.
@@ -68,6 +68,31 @@ fn a_killed_worker_is_not_kept_alive_by_what_it_has_said() {
         assert!(moved.is_some_and(|ms| ms < 6_000), "{moved:?} ms, the origin has restarted: {origin_restarts}");
         assert_eq!(c.wait(0, job, 10_000), Ok(Cbor::encode(&3_000)));
     }
+}
+
+#[test]
+fn births_that_were_kept_from_the_origin_prolong_no_lease() {
+    let mut c = Cluster::started(903, vec![Spec::new("origin", 0), Spec::worker("w1", 1)]);
+    // The server keeps them to itself; each tells of other modules.
+    c.lose = Some(|message| matches!(message, Message::Birth(_)));
+    for version in 1..=5 {
+        let (signed, code) = module(version, true);
+        c.deploy(1, &signed, &code);
+        c.run_for(40_000);
+    }
+    let kept = with(&said_by(&c, 1), |message| matches!(message, Message::Birth(_)));
+    c.lose = None;
+    let job = c.submit(0, &sleep(3_000));
+    assert!(c.run_until(1_000, |c| c.running_on(1) > 0));
+    c.kill(1, false);
+    let (w2, killed_at) = (c.add(Spec::worker("w2", 1)), c.now_ms());
+    for birth in kept {
+        publish(&mut c, &[birth]);
+        c.run_for(1_000);
+    }
+    let moved = c.runs.iter().find(|run| run.node == w2).map(|run| run.at_ms - killed_at);
+    assert!(moved.is_some_and(|ms| ms <= 4_200), "{moved:?} ms");
+    assert_eq!(c.wait(0, job, 10_000), Ok(Cbor::encode(&3_000)));
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn config(name: &str, slots: u16, durable: bool) -> Result<Config, Error> {
         holds_code: true,
         watches: true,
         version: String::new(),
+        timing: broccoli_core::Timing::FAST,
         // A million jobs of one task each are more than a node takes unless told otherwise.
         limits: Limits { queue_bytes_max: usize::MAX, ..Limits::host() },
     })

@@ -27,6 +27,8 @@ impl Cluster {
                 self.counts.add(Fault::CrashBetweenOutputs);
                 self.kill(id, true);
             }
+            // A link that is full is asked again when it has room.
+            let has_room = self.slots[id].sending_until_us <= self.now_us || self.bus.is_none();
             let Some(node) = self.slots[id].node.as_mut() else {
                 return;
             };
@@ -34,7 +36,10 @@ impl Cluster {
                 self.act(id, action);
                 continue;
             }
-            let Some(transmit) = node.poll_transmit(now, &mut packet) else {
+            if !has_room {
+                node.poll_local(now);
+            }
+            let Some(transmit) = has_room.then(|| node.poll_transmit(now, &mut packet)).flatten() else {
                 // The last poll may have delivered something to the node itself.
                 match node.poll_action() {
                     Some(action) => self.act(id, action),
@@ -59,7 +64,13 @@ impl Cluster {
             }
             if let Some(session) = self.slots[id].session.filter(|_| !self.slots[id].cut) {
                 let (to, bytes) = (transmit.to, packet.clone());
-                self.push(self.now_us + HOP_US, Work::Publish { from: id, session, to, bytes });
+                let mut at = self.now_us + HOP_US;
+                if let Some(bus) = &mut self.bus {
+                    at = bus.send(self.now_us, bytes.len());
+                    self.slots[id].sending_until_us = at;
+                    self.push(at, Work::Sent { node: id });
+                }
+                self.push(at, Work::Publish { from: id, session, to, bytes });
             }
         }
         if let Some(node) = self.slots[id].node.as_ref().filter(|_| self.validate) {
