@@ -25,10 +25,10 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{choose, choose_by_key, choose_leaving, is_durable, rank};
 use self::pace::Pace;
-use crate::blobs::{self, Holder, Want};
+use crate::content::blobs::{self, Holder, Want};
+use crate::content::modules::Modules;
 use crate::io::{Event, SubmitId};
 use crate::members::{Member, Members};
-use crate::modules::Modules;
 use crate::origin::too_large;
 use crate::shared::Shared;
 use crate::time::Instant;

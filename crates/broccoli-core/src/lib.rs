@@ -8,13 +8,12 @@
 extern crate alloc;
 
 mod audit;
-mod blobs;
 pub mod canvas;
 mod client;
 mod config;
+mod content;
 mod io;
 mod members;
-mod modules;
 mod node;
 mod origin;
 mod sessions;

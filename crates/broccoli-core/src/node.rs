@@ -29,13 +29,13 @@ use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
 use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, OVERHEAD_BYTES_MAX, PacketError};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
-use crate::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;
+use crate::content::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
+use crate::content::modules::Modules;
 use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
-use crate::modules::Modules;
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
 use crate::shared::{Outbox, Rng, Room, Shared};

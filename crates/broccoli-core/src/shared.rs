@@ -8,8 +8,8 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{Epoch, NodeId};
 use litemap::LiteMap;
 
-use crate::blobs::Blobs;
 use crate::config::{Config, Limits};
+use crate::content::blobs::Blobs;
 use crate::io::{Action, Event};
 use crate::sessions::Sessions;
 use crate::time::{Instant, Wall};

@@ -31,10 +31,10 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 use litemap::LiteMap;
 
-use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES, Want};
 use crate::config::Limits;
+use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES, Want};
+use crate::content::modules::Modules;
 use crate::io::{Action, Execute, RunId};
-use crate::modules::Modules;
 use crate::shared::{Room, Shared};
 use crate::text;
 use crate::time::{Instant, ms};

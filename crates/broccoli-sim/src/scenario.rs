@@ -22,8 +22,9 @@ use broccoli_proto::{Canvas, JobId, NodeId, Outcome};
 use self::leaving::Leaving;
 use self::trouble::{TROUBLES, Trouble};
 use crate::check::Checker;
-use crate::cluster::faults::Counts;
-use crate::cluster::{Cluster, Faults, Id};
+use crate::cluster::bus::Bus;
+use crate::cluster::faults::{Counts, Fault};
+use crate::cluster::{Cluster, Faults, Id, mix};
 use crate::oracle::{Generator, Rng};
 use crate::workload::Workload;
 
@@ -35,6 +36,10 @@ const JOBS_MAX: usize = 24;
 const STEPS_MAX: u32 = 300_000;
 /// Versions of a module that are deployed: accepted jobs stay on theirs.
 const VERSIONS_MAX: u64 = 4;
+/// One seed of so many runs on a bus of 9,600 bauds with frames of 64 bytes …
+const SLOW_ONE_IN: u64 = 16;
+/// … chosen apart from what else a seed decides.
+const SLOW_SALT: u64 = 0xb05;
 /// Leases end after this time without a word.
 const LEASE_US: u64 = 4_000_000;
 /// Nodes that stand still for longer go on soon.
@@ -155,6 +160,8 @@ pub struct Scenario {
     versions: u64,
     /// How many packets a stranger replays at a time, at most.
     replays_max: usize,
+    /// How many times longer everything takes that waits for others.
+    stretch: u64,
     trouble_ms: u64,
     steps: u32,
     tally: Tally,
@@ -194,6 +201,11 @@ impl Scenario {
         let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         let mut cluster = Cluster::new(rng.bits());
         (cluster.records, cluster.tells_time) = (false, true);
+        if mix(seed ^ SLOW_SALT).is_multiple_of(SLOW_ONE_IN) {
+            cluster.bus = Some(Bus::new(9_600, 64));
+            cluster.counts.add(Fault::SlowLink);
+        }
+        let stretch = u64::from(cluster.timing().stretch());
         cluster.trace = (traced > 0).then(Default::default);
         cluster.trace_max = traced;
         cluster.digest = hashed.then_some(0xcbf2_9ce4_8422_2325);
@@ -209,7 +221,7 @@ impl Scenario {
         let rare = [("large", generator.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
         generator.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
         let replay_rate = rng.below(4);
-        let trouble_ms = 1_000 + rng.below(15_000) as u64;
+        let trouble_ms = (1_000 + rng.below(15_000) as u64) * stretch;
         let mut scenario = Scenario {
             rng,
             generator,
@@ -235,6 +247,7 @@ impl Scenario {
             is_mixed: false,
             versions: 0,
             replays_max: [1, 4, 16, 64][replay_rate],
+            stretch,
             trouble_ms,
             steps: 0,
             tally: Tally::default(),
@@ -260,7 +273,7 @@ impl Scenario {
                 let id = self.rng.below(self.cluster.len());
                 self.mend(id);
             }
-            let pause_us = 1 + self.rng.below(700_000) as u64;
+            let pause_us = (1 + self.rng.below(700_000) as u64) * self.stretch;
             self.go_on(pause_us);
         }
     }
@@ -311,9 +324,9 @@ impl Scenario {
 impl Scenario {
     fn finish(&mut self) -> Tally {
         self.heal();
-        let until = self.cluster.now_us + HEALED_MS * 1_000;
+        let until = self.cluster.now_us + HEALED_MS * 1_000 * self.stretch;
         while self.cluster.now_us < until && (0..self.jobs.len()).any(|at| self.is_open(at)) {
-            self.go_on(1_000_000);
+            self.go_on(1_000_000 * self.stretch);
             self.replay_some();
             // A twin that was stopped late takes the name with it.
             (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
@@ -326,7 +339,7 @@ impl Scenario {
         for _ in 0..3 {
             // One that left late is back, or its clients would look for it.
             (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
-            self.go_on(IDLE_MS * 1_000);
+            self.go_on(IDLE_MS * 1_000 * self.stretch);
         }
         self.note_open_tasks();
         self.cluster.assert_idle();

@@ -25,8 +25,8 @@ use litemap::LiteMap;
 
 use super::jobs::Job;
 use super::{Origin, STEP_BYTES};
-use crate::blobs::JobRoom;
 use crate::config::Limits;
+use crate::content::blobs::JobRoom;
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;

@@ -16,7 +16,7 @@ use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use super::LEASE_TASKS_MAX;
 use super::jobs::Job;
 use super::unfit::ANYTHING;
-use crate::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
+use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
 use crate::members::cut_features;
 use crate::shared::{Room, Shared, pop_first};
 use crate::time::Instant;

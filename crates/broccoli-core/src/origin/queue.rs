@@ -12,8 +12,8 @@ use litemap::LiteMap;
 use super::peers::Peer;
 use super::rates::{Limit, Permits};
 use crate::canvas::pinned_to;
+use crate::content::modules::Modules;
 use crate::members::matches;
-use crate::modules::Modules;
 use crate::time::Instant;
 
 /// Priorities 0 to 9.

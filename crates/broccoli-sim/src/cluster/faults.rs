@@ -86,13 +86,15 @@ pub enum Fault {
     Replay,
     /// A node sent messages that only a later version knows.
     Later,
+    /// All nodes are on a slow bus.
+    SlowLink,
     /// Some nodes were too small for a task.
     TooSmall,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 41] = [
+    pub const ALL: [Fault; 42] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -133,6 +135,7 @@ impl Fault {
         Fault::RetryAfter,
         Fault::Replay,
         Fault::Later,
+        Fault::SlowLink,
         Fault::TooSmall,
     ];
 
@@ -179,6 +182,7 @@ impl Fault {
             Fault::RetryAfter => "tasks that asked for another try",
             Fault::Replay => "packets replayed by a stranger",
             Fault::Later => "packets with messages of a later version",
+            Fault::SlowLink => "clusters on a bus of 9,600 bauds",
             Fault::TooSmall => "tasks that nodes were too small for",
         }
     }

@@ -120,7 +120,8 @@ impl Cluster {
             self.end_session(id, session);
         } else {
             self.slots[id].cut = true;
-            self.push(self.now_us + KEEP_ALIVE_MS * 1_000, Work::LostLink { node: id, session });
+            let keep_alive_us = KEEP_ALIVE_MS * 1_000 * u64::from(self.timing().stretch());
+            self.push(self.now_us + keep_alive_us, Work::LostLink { node: id, session });
         }
     }
 

@@ -28,7 +28,7 @@ impl Cluster {
                 self.kill(id, true);
             }
             // A link that is full is asked again when it has room.
-            let has_room = self.slots[id].sending_until_us <= self.now_us || self.bus.is_none();
+            let has_room = self.has_room(id);
             let Some(node) = self.slots[id].node.as_mut() else {
                 return;
             };
@@ -73,9 +73,16 @@ impl Cluster {
                 self.push(at, Work::Publish { from: id, session, to, bytes });
             }
         }
-        if let Some(node) = self.slots[id].node.as_ref().filter(|_| self.validate) {
+        // What waits for the link is not drained yet.
+        let is_drained = self.has_room(id);
+        if let Some(node) = self.slots[id].node.as_ref().filter(|_| self.validate && is_drained) {
             node.validate();
         }
+    }
+
+    /// Whether the link of a node takes a packet.
+    fn has_room(&self, id: Id) -> bool {
+        self.bus.is_none() || self.slots[id].sending_until_us <= self.now_us
     }
 
     /// Adds what a later version might say to a packet, if there is room.

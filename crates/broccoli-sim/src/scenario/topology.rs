@@ -91,12 +91,15 @@ impl Scenario {
         let rng = &mut self.rng;
         let mut chance = |max: usize| if rng.one_in(2) { rng.below(max) as u64 } else { 0 };
         let (loss, duplication, delay) = (chance(200), chance(150), chance(200));
-        self.packet_faults = Faults { loss, duplication, delay, delay_ms_max: 1 + chance(3_000) };
+        self.packet_faults = Faults { loss, duplication, delay, delay_ms_max: (1 + chance(3_000)) * self.stretch };
         self.cluster.faults = self.packet_faults;
-        // Presence is told again every 30 to 35 s.
-        let births_come_us = if loss > 0 { 80_000_000 } else { 3_000_000 + 2_000 * self.packet_faults.delay_ms_max };
+        // Presence is told again every 30 to 35 s. On a slow bus it may wait behind the pieces of modules and values, too.
+        let births_come_us = match loss {
+            0 if self.stretch == 1 => 3_000_000 + 2_000 * self.packet_faults.delay_ms_max,
+            _ => 80_000_000 * self.stretch,
+        };
         self.checker.births_come_us = births_come_us;
-        self.cluster.jitter_us = chance(20_000);
+        self.cluster.jitter_us = chance(20_000) * self.stretch;
         self.cluster.sync_us_max = 1 + chance(200_000) + chance(5_000);
     }
 }

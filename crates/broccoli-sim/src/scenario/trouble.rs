@@ -156,7 +156,7 @@ impl Scenario {
         } else if self.cluster.is_paused(id) {
             let since = self.paused_at.get(&id).copied().unwrap_or_default();
             // Some stand still for longer than a lease lasts.
-            if self.cluster.now_us - since > LONG_PAUSE_US || self.rng.one_in(2) {
+            if self.cluster.now_us - since > LONG_PAUSE_US * self.stretch || self.rng.one_in(2) {
                 self.resume(id);
             }
         } else if self.cluster.disk(id).is_stalled() && self.rng.one_in(2) {
@@ -187,7 +187,7 @@ impl Scenario {
     fn resume(&mut self, id: Id) {
         let since = self.paused_at.remove(&id).unwrap_or(self.cluster.now_us);
         let stood_still = self.cluster.now_us - since;
-        if stood_still > LEASE_US && self.cluster.running_on(id) > 0 {
+        if stood_still > LEASE_US * self.stretch && self.cluster.running_on(id) > 0 {
             self.cluster.counts.add(Fault::LeaseOverrun);
         }
         self.cluster.resume(id);

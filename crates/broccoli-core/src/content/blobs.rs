@@ -25,6 +25,7 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
 use litemap::LiteMap;
 
+use super::flow::{Flow, Span};
 use crate::audit::Large;
 use crate::config::Limits;
 use crate::shared::{Room, Shared};
@@ -43,18 +44,11 @@ const PIECE_BYTES_MIN: u32 = 64;
 const PIECE_OVERHEAD_BYTES: usize = 64;
 /// What a message takes beside the one value in it.
 pub(crate) const VALUE_OVERHEAD_BYTES: usize = 512;
-/// Pieces that are under way at first …
-const WINDOW: u32 = 4;
-/// … and at most, …
+/// Most pieces under way …
 const WINDOW_MAX: u32 = 64;
-/// … and about how many bytes.
+/// … and about how many bytes, but at least so many pieces.
 const WINDOW_BYTES: u32 = 2 << 20;
-/// A piece that was asked for so many pieces before one that has come is lost.
-const REORDERED_MAX: u64 = 8;
-/// Pieces are asked for again when none comes for this long, or for twice the time that one takes …
-const PATIENCE: LinkTime = link_ms(300);
-/// … up to this.
-const PATIENCE_MAX: LinkTime = link_ms(4_000);
+const WINDOW_MIN: u32 = 4;
 /// A pull fails when no piece has come for this long.
 const SILENCE_MAX: LinkTime = link_ms(10_000);
 /// Times that a whole value is pulled whose hash does not match.
@@ -208,24 +202,8 @@ struct Pull {
 
 #[derive(Debug)]
 struct Progress {
-    timing: Timing,
     bytes: Vec<u8>,
-    have: Vec<bool>,
-    missing: u32,
-    /// Pieces under way: how many were asked for before, and when.
-    asked: LiteMap<u32, (u64, Instant)>,
-    asked_so_far: u64,
-    /// Pieces to be asked for again.
-    again: VecDeque<u32>,
-    /// The first piece that was never asked for.
-    next: u32,
-    window: u32,
-    /// Recent time from asking to a piece.
-    takes: Duration,
-    /// When a piece last came.
-    heard: Instant,
-    /// When a piece last came, or was given up.
-    stirred: Instant,
+    flow: Flow,
     mismatches: u8,
 }
 
@@ -499,7 +477,7 @@ pub(crate) fn on_piece(shared: &mut Shared, from: NodeId, piece: &BlobPiece) {
     if !progress.take(piece, blob.piece_bytes, shared.now) {
         return;
     }
-    if progress.missing == 0 {
+    if progress.flow.is_whole() {
         if hash(&progress.bytes).0 == piece.id.0 {
             let bytes = core::mem::take(&mut progress.bytes);
             end_pull(shared, key, Ok(Cbor::from_encoded(bytes)));
@@ -510,7 +488,7 @@ pub(crate) fn on_piece(shared: &mut Shared, from: NodeId, piece: &BlobPiece) {
             end_pull(shared, key, Err(Missing::Silent));
             return;
         }
-        progress.begin_again();
+        progress.flow.begin_again();
     }
     ask(shared, key);
 }
@@ -560,11 +538,11 @@ fn look_after_pulls(shared: &mut Shared) {
         let Some(progress) = &mut pull.progress else { continue };
         if !connected {
             // Nothing could come: its time begins when the link is back.
-            (progress.heard, progress.stirred) = (now, now);
-        } else if now - progress.heard > silence_max {
+            progress.flow.wait_from(now);
+        } else if progress.flow.silence(now) > silence_max {
             silent.push(*key);
-        } else if now - progress.stirred > progress.patience() {
-            progress.stall(now);
+        } else if now > progress.flow.stalls_at() {
+            progress.flow.stall(now);
             stalled.push(*key);
         }
     }
@@ -578,8 +556,8 @@ pub(crate) fn on_connected(shared: &mut Shared) {
     let mut keys = Vec::new();
     for (key, pull) in &mut shared.blobs.pulls {
         if let Some(progress) = &mut pull.progress {
-            progress.stall(now);
-            progress.heard = now;
+            progress.flow.stall(now);
+            progress.flow.wait_from(now);
             keys.push(*key);
         }
     }
@@ -632,23 +610,9 @@ fn ask(shared: &mut Shared, (from, id): (NodeId, BlobId)) {
     let Some(Pull { blob, progress: Some(progress), .. }) = shared.blobs.pulls.get_mut(&(from, id)) else {
         return;
     };
-    let under_way = progress.asked.len() as u32;
-    if progress.again.is_empty() && under_way > progress.window / 2 {
-        return;
-    }
-    let window_max = (WINDOW_BYTES / blob.piece_bytes).clamp(WINDOW, WINDOW_MAX);
-    progress.window = progress.window.min(window_max);
-    let mut requests: Vec<BlobRequest> = Vec::new();
-    while (progress.asked.len() as u32) < progress.window {
-        let Some(index) = progress.next_to_ask(shared.now) else {
-            break;
-        };
-        match requests.last_mut() {
-            Some(last) if last.first + u32::from(last.count) == index => last.count += 1,
-            _ => requests.push(BlobRequest { id, first: index, count: 1, piece_bytes: blob.piece_bytes }),
-        }
-    }
-    for request in requests {
+    let window_max = (WINDOW_BYTES / blob.piece_bytes).clamp(WINDOW_MIN, WINDOW_MAX);
+    for Span { first, count } in progress.flow.ask(shared.now, window_max) {
+        let request = BlobRequest { id, first, count, piece_bytes: blob.piece_bytes };
         shared.outbox.send(from, Message::BlobRequest(request));
     }
 }
@@ -656,21 +620,8 @@ fn ask(shared: &mut Shared, (from, id): (NodeId, BlobId)) {
 impl Progress {
     fn new(blob: &BlobRef, now: Instant, timing: Timing) -> Progress {
         let pieces = (blob.bytes as usize).div_ceil(blob.piece_bytes as usize);
-        Progress {
-            timing,
-            bytes: alloc::vec![0; blob.bytes as usize],
-            have: alloc::vec![false; pieces],
-            missing: pieces as u32,
-            asked: LiteMap::new_vec(),
-            asked_so_far: 0,
-            again: VecDeque::new(),
-            next: 0,
-            window: WINDOW,
-            takes: Duration::ZERO,
-            heard: now,
-            stirred: now,
-            mismatches: 0,
-        }
+        let bytes = alloc::vec![0; blob.bytes as usize];
+        Progress { bytes, flow: Flow::new(pieces, now, timing), mismatches: 0 }
     }
 
     /// Takes a piece; `false` if it is none that is missing.
@@ -679,56 +630,12 @@ impl Progress {
         let start = piece.offset as usize;
         let end = self.bytes.len().min(start.saturating_add(piece_bytes as usize));
         let fits = piece.offset.is_multiple_of(piece_bytes) && start.saturating_add(piece.bytes.len()) == end;
-        if self.have.get(index as usize) != Some(&false) || !fits {
+        if !self.flow.lacks(index as usize) || !fits {
             return false;
         }
         self.bytes[start..end].copy_from_slice(&piece.bytes);
-        self.have[index as usize] = true;
-        self.missing -= 1;
-        self.window += 1;
-        (self.heard, self.stirred) = (now, now);
-        if let Some((number, at)) = self.asked.remove(&index) {
-            self.takes = (now - at).max(self.takes * 7 / 8);
-            let passed = |(before, _): &(u64, Instant)| before + REORDERED_MAX < number;
-            let lost = self.asked.iter().filter(|(_, asked)| passed(asked)).map(|(index, _)| *index);
-            self.again.extend(lost.collect::<Vec<_>>());
-            self.asked.retain(|_, asked| !passed(asked));
-        }
+        self.flow.take(index, now);
         true
-    }
-
-    /// The next piece to be asked for; from now on it is under way.
-    fn next_to_ask(&mut self, now: Instant) -> Option<u32> {
-        let again = core::iter::from_fn(|| self.again.pop_front()).find(|index| !self.have[*index as usize]);
-        let index = again.or_else(|| {
-            let next = (self.next as usize..self.have.len()).find(|index| !self.have[*index])?;
-            self.next = next as u32 + 1;
-            Some(next as u32)
-        })?;
-        self.asked_so_far += 1;
-        self.asked.insert(index, (self.asked_so_far, now));
-        Some(index)
-    }
-
-    /// Gives up what is under way, and asks for less at a time.
-    fn stall(&mut self, now: Instant) {
-        self.again.extend(core::mem::take(&mut self.asked).into_iter().map(|(piece, _)| piece));
-        self.window = (self.window / 2).max(1);
-        self.takes = (self.takes * 2).clamp(self.timing.time(PATIENCE) / 2, self.timing.time(PATIENCE_MAX) / 2);
-        self.stirred = now;
-    }
-
-    /// The pieces are not what they should be.
-    fn begin_again(&mut self) {
-        self.have.fill(false);
-        self.missing = self.have.len() as u32;
-        self.asked.clear();
-        self.again.clear();
-        self.next = 0;
-    }
-
-    fn patience(&self) -> Duration {
-        (self.takes * 2).clamp(self.timing.time(PATIENCE), self.timing.time(PATIENCE_MAX))
     }
 }
 

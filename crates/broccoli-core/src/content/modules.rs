@@ -24,11 +24,13 @@ use broccoli_proto::module::{ModuleEntry, SignedManifest, digest, hash};
 use broccoli_proto::{ModuleHash, NodeId};
 use litemap::LiteMap;
 
+use super::flow::{Flow, Span};
 use crate::config::Limits;
 use crate::io::{Action, Event};
 use crate::members::Members;
 use crate::shared::{Shared, pop_first};
 use crate::text;
+use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
@@ -82,10 +84,17 @@ struct Pull {
     from: NodeId,
     /// Nodes that have sent something wrong.
     excluded: Vec<NodeId>,
-    have: Vec<bool>,
-    /// Index after the last chunk that was asked for.
-    asked_to: u32,
+    flow: Flow,
+    /// How often the flow has stalled since a chunk came.
     tries: u32,
+}
+
+impl Pull {
+    /// When the chunks under way count as lost. If nobody has them, ever later.
+    fn stalls_at(&self) -> Instant {
+        let (at, doubled) = (self.flow.stalls_at(), (self.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
+        at + (at - self.flow.stirred()) * ((1 << doubled) - 1)
+    }
 }
 
 /// A function that a name stands for.
@@ -406,11 +415,11 @@ impl Modules {
         {
             return;
         }
-        let have = alloc::vec![false; signed.manifest.chunks.len()];
+        let flow = Flow::new(signed.manifest.chunks.len(), shared.now, shared.config.timing);
         if !signed.manifest.is_tombstone() {
             shared.actions.push_back(Action::Reserve(signed));
         }
-        self.pulls.insert(id, Box::new(Pull { from, excluded: Vec::new(), have, asked_to: 0, tries: 0 }));
+        self.pulls.insert(id, Box::new(Pull { from, excluded: Vec::new(), flow, tries: 0 }));
         self.ask_for_chunks(shared, id);
     }
 
@@ -419,20 +428,17 @@ impl Modules {
         let Some(pull) = self.pulls.get_mut(&id) else {
             return;
         };
-        let Some(first) = pull.have.iter().position(|have| !have) else {
+        if pull.flow.is_whole() {
             shared.timers.cancel(Timer::Pull(id));
             if let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(&id) {
                 shared.actions.push_back(Action::Install(signed.clone()));
             }
             return;
-        };
-        let first = first as u32;
-        let last = (pull.have.len() as u32).min(first + CHUNKS_AT_ONCE);
-        pull.asked_to = last;
-        let request = ChunkRequest { module: id, first, count: (last - first) as u16 };
-        shared.outbox.send(pull.from, Message::ChunkRequest(request));
-        let again = shared.timing(AGAIN) * (1 << (pull.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
-        shared.timers.set(Timer::Pull(id), shared.now + again);
+        }
+        for Span { first, count } in pull.flow.ask(shared.now, CHUNKS_AT_ONCE) {
+            shared.outbox.send(pull.from, Message::ChunkRequest(ChunkRequest { module: id, first, count }));
+        }
+        shared.timers.set(Timer::Pull(id), pull.stalls_at());
     }
 
     /// Chunks have not come: asks again, sooner or later another node.
@@ -440,6 +446,11 @@ impl Modules {
         let Some(pull) = self.pulls.get_mut(&id) else {
             return;
         };
+        if shared.now < pull.stalls_at() {
+            shared.timers.set(Timer::Pull(id), pull.stalls_at());
+            return;
+        }
+        pull.flow.stall(shared.now);
         pull.tries += 1;
         if pull.tries >= TRIES_MAX {
             self.change_provider(shared, members, id);
@@ -488,7 +499,7 @@ impl Modules {
         let Some(expected) = signed.manifest.chunks.get(at) else {
             return;
         };
-        if pull.have.get(at) != Some(&false) {
+        if !pull.flow.lacks(at) {
             return;
         }
         if hash(&chunk.bytes) != *expected {
@@ -496,16 +507,12 @@ impl Modules {
             pull.excluded.push(from);
             self.refuse(shared, chunk.module, reason);
             self.change_provider(shared, members, chunk.module);
-            shared.timers.set(Timer::Pull(chunk.module), shared.now + shared.timing(AGAIN));
             return;
         }
-        pull.have[at] = true;
+        pull.flow.take(chunk.index, shared.now);
         pull.tries = 0;
-        let all_here = pull.have[..pull.asked_to as usize].iter().all(|have| *have);
         shared.actions.push_back(Action::StoreChunk { module: chunk.module, index: chunk.index, bytes: chunk.bytes });
-        if all_here {
-            self.ask_for_chunks(shared, chunk.module);
-        }
+        self.ask_for_chunks(shared, chunk.module);
     }
 
     /// A module is runnable, or cannot be. Returns whether the set has changed.
@@ -576,7 +583,7 @@ impl Modules {
         for (id, pull) in &self.pulls {
             assert!(!self.held.contains_key(id), "what is held is not pulled");
             assert!(matches!(self.catalog.get(id), Some(ModuleEntry::Wasm(_))), "what is pulled is known");
-            let missing = pull.have.iter().any(|have| !have);
+            let missing = !pull.flow.is_whole();
             assert!(!missing || shared.timers.is_set(Timer::Pull(*id)), "a pull is looked after");
         }
         let asked = self.asked.keys().all(|node| shared.timers.is_set(Timer::Manifests(*node)));
