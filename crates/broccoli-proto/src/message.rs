@@ -485,7 +485,8 @@ pub struct Abort {
 /// A canvas for an origin. Repeated with the same number until answered.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Submit {
-    /// Counts the submits of this client's incarnation, from 1.
+    /// Number of this submit. An incarnation of a client starts at a random number and counts up, so that an answer to an
+    /// earlier incarnation fits no submit of this one.
     #[n(0)]
     pub number: u32,
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
