@@ -1,4 +1,4 @@
-//! What a task may do with the board of its node: calls as data, for every kind of node.
+//! What a task may ask of the board of its node: calls as plain data, the same for every kind of node.
 //!
 //! ```text
 //! guest                                              host
@@ -6,7 +6,7 @@
 //!                                            ◄──       0 … 0 | err | value, or length of the error text
 //! ```
 //!
-//! Owns the codes, the ranges of arguments and the meaning of answers. Never touches a pin.
+//! This module defines the codes, the ranges of the arguments and the meaning of the answers. It never touches a pin.
 
 use core::fmt;
 

@@ -1,8 +1,8 @@
-//! The functions that every node has without a deployment: their names, types and documentation.
+//! The built-in functions, which every node with slots has without a deployment: names, types and documentation.
 //!
-//! Owns the descriptions, since all nodes of a cluster must describe them equally, whatever they run
-//! on: a module with other descriptions is another module, and a call finds one of them. What the functions
-//! do is the shell's.
+//! The descriptions are here because all nodes of a cluster must describe these functions in the same way, whatever
+//! they run on. A module with other descriptions is another module, and a call finds only one of them. This module
+//! does not implement the functions; `broccoli-run` does.
 
 use alloc::format;
 use alloc::string::String;

@@ -1,11 +1,11 @@
-//! Checks that bytes are one CBOR item (RFC 8949) of the subset that tasks exchange.
+//! Checks that bytes are one CBOR item (RFC 8949) of the subset that tasks may exchange.
 //!
-//! Owns the walk over heads: no recursion, no allocation, depth bounded by
-//! [`VALUE_DEPTH_MAX`]. Never builds a value.
+//! The check goes through the heads of the items without recursion and without allocation. The depth is limited to
+//! [`VALUE_DEPTH_MAX`]. It never builds a value.
 //!
-//! The subset: definite lengths only; integers, byte and text strings (valid UTF-8), arrays,
-//! maps, tags, `false`, `true`, `null` and floats of 16, 32 and 64 bits. `undefined` and other
-//! simple values are refused, because no client could show them.
+//! The subset: definite lengths only; integers, byte and text strings (valid UTF-8), arrays, maps, tags, `false`,
+//! `true`, `null` and floats of 16, 32 and 64 bits. `undefined` and other simple values are refused, because clients
+//! could not show them.
 
 use core::fmt;
 

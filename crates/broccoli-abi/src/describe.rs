@@ -1,6 +1,6 @@
-//! What a function takes and gives: the entries of the section `broccoli.tasks`, and types.
+//! Descriptions of functions: the entries of the section `broccoli.tasks`, and the types of arguments and results.
 //!
-//! Owns the grammar of types and the check of a value against one. Never runs a function.
+//! This module defines the grammar of types, and checks values against types. It never runs a function.
 //!
 //! ```text
 //! type  = "!" plain | plain                     ! may fail; only outermost

@@ -1,8 +1,8 @@
-//! The contract between a node and the Wasm modules it runs: task ABI v1.
+//! The contract between a node and the Wasm modules that it runs: version 1 of the task ABI.
 //!
-//! Owns every name and number that both sides must agree on, the check that bytes are one
-//! acceptable CBOR item, and (feature `describe`) the description of a function. Never runs
-//! anything and never allocates without `describe`.
+//! This crate defines every name and number that both sides must agree on. It checks that bytes are one valid CBOR
+//! item and, with the feature `describe`, describes functions. It never runs anything. Without `describe` it never
+//! allocates.
 //!
 //! ```text
 //! host                                   guest

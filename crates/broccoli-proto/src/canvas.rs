@@ -1,7 +1,7 @@
-//! The canvas: a tree of signatures that a job is made of (Celery's word and meaning).
+//! The canvas: a tree of signatures that defines a job. The word and its meaning come from Celery.
 //!
-//! This is only the tree as its author wrote it. What it means is decided in one place, at the
-//! origin: `broccoli_core::canvas`.
+//! This module has only the tree as its author wrote it. Its meaning is defined in one place, at the origin:
+//! `broccoli_core::canvas`.
 
 use alloc::boxed::Box;
 use alloc::string::String;

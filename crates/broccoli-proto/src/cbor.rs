@@ -1,7 +1,7 @@
-//! Opaque CBOR values (RFC 8949) and the few operations that the canvas needs on them.
+//! Opaque CBOR values (RFC 8949), and the few operations on them that the canvas needs.
 //!
-//! A [`Cbor`] is one item that somebody has validated; joining and prepending work on encoded
-//! bytes, so that results never have to be decoded on their way through a node.
+//! A [`Cbor`] is one item that has already been validated. Joining and prepending work on the encoded bytes, so
+//! results are never decoded on their way through a node.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,4 +1,4 @@
-//! Ids: who, which incarnation, which job, which code.
+//! Ids of nodes, incarnations, jobs, modules and large values.
 
 use alloc::format;
 use alloc::string::String;

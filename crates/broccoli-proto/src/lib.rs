@@ -1,7 +1,7 @@
-//! The wire of Broccoli, and the only place that knows it: ids, canvases, messages, packets,
-//! sealing, module manifests, addresses and their MQTT topics.
+//! The wire protocol of Broccoli: ids, canvases, messages, packets, sealing, module manifests, addresses and their
+//! MQTT topics. No other crate knows the format.
 //!
-//! Bytes are validated here once; everything above holds valid types only. No I/O, no clock, no
+//! Bytes are validated here, once. The layers above hold only valid types. There is no I/O, no clock and no
 //! randomness: epochs and sequence numbers come from the caller.
 #![no_std]
 #![forbid(unsafe_code)]

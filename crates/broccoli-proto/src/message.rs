@@ -1,7 +1,7 @@
-//! The messages that nodes exchange, by meaning.
+//! The messages that nodes exchange.
 //!
-//! Every message may be lost, repeated, delayed or reordered. What has an effect counts only in a packet that
-//! proves itself (see [`crate::packet`]); what is told to everybody makes its receivers ask, at most.
+//! Every message may be lost, repeated, delayed or reordered. A message that has an effect counts only in a packet
+//! with a proof (see [`crate::packet`]). A broadcast can at most make its receivers ask.
 //!
 //! ```text
 //!   worker                          origin                          client

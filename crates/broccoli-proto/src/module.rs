@@ -1,12 +1,12 @@
-//! Deployed units: what a manifest says and who vouches for it.
+//! Deployed modules: what a manifest contains, and who has signed it.
 //!
 //! ```text
 //! signed manifest = [ manifest: bytes, signature: 64 bytes ]      ed25519 (RFC 8032) over `manifest`
 //! manifest        = [ name, version, hash, size, chunk_bytes, [chunk hash…], abi, [function…] ]
 //! ```
 //!
-//! The signature covers the hash of the code, its name and its version, so that nobody without
-//! the deploy key can add, change, rename or roll back a module.
+//! The signature covers the hash of the code, the name and the version. So nobody without the deploy key can add,
+//! change, rename or roll back a module.
 
 use alloc::string::String;
 use alloc::sync::Arc;

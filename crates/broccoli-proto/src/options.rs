@@ -1,4 +1,4 @@
-//! What values the options of a task may have: one table for whoever writes or takes them.
+//! The allowed values of task options, in one table for all code that writes or reads them.
 
 use core::fmt;
 use core::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! How a task or a job ended.
+//! How a task or a job ended: with a result or an error.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,4 +1,4 @@
-//! A packet: a header in the clear and sealed messages.
+//! A packet: a header in the clear, and sealed messages.
 //!
 //! ```text
 //! packet = header ‖ ciphertext ‖ tag(16)
@@ -6,8 +6,8 @@
 //! plaintext = message ‖ message ‖ …                                                         CBOR sequence (RFC 8742)
 //! ```
 //!
-//! A packet for one node repeats as its proof the challenge that this node has sent a moment ago: so it was made after it, by
-//! an incarnation that is there now. What the receiver does with that is its own matter.
+//! A packet for one node contains a proof: the challenge that this node sent a moment ago. So an incarnation that is
+//! online now made the packet after the challenge. What the receiver makes of that is not decided here.
 
 use alloc::vec::Vec;
 

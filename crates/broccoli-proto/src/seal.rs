@@ -1,8 +1,8 @@
-//! Sealing: nobody without the cluster key reads, forges or replays a packet, on any MQTT server.
+//! Sealing: without the cluster key nobody can read or forge a packet, on any MQTT server. A replayed packet opens,
+//! but does not count: see `packet.rs`.
 //!
-//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) with the 256-bit cluster key. The nonce is the
-//! sender's 16-byte boot epoch followed by its 8-byte packet sequence: both are in the header,
-//! which is the associated data.
+//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) with the 256-bit cluster key. The nonce is the 16-byte epoch of
+//! the sender, followed by its 8-byte packet sequence. Both are in the header, which is the associated data.
 
 use alloc::string::String;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Addresses as MQTT topics: `broccoli/<cluster>/<node>/{in,birth}` and `broccoli/<cluster>/_all`.
+//! The MQTT topics of addresses: `broccoli/<cluster>/<node>/{in,birth}` and `broccoli/<cluster>/_all`.
 
 use alloc::format;
 use alloc::string::String;

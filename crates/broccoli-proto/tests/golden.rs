@@ -1,10 +1,11 @@
-//! Golden vectors: the wire as bytes, one file for each kind of message and canvas, and one packet.
+//! Golden vectors: the wire protocol as bytes. There is one file for each kind of message and canvas, and one for a
+//! packet.
 //!
-//! Each file is what `docs/wire.md` and `docs/wire.cddl` describe. It must decode to the value here, and
-//! the value must encode to the file. A new kind does not compile until it is listed in `kinds!`,
-//! and fails until a vector of it is in [`messages`] or [`canvases`].
+//! `docs/wire.md` and `docs/wire.cddl` describe the files. Each file must decode to the value in this test, and the
+//! value must encode to the file. A new kind does not compile until it is listed in `kinds!`, and it fails until
+//! [`messages`] or [`canvases`] has a vector of it.
 //!
-//! After a change of the wire, write the files again and read their difference:
+//! After a change of the wire protocol, write the files again and read the difference:
 //! `GOLDEN=write cargo test -p broccoli-proto --test golden`.
 
 use std::collections::BTreeSet;

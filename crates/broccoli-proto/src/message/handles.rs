@@ -1,4 +1,4 @@
-//! What clients ask of jobs that they know by their id only, and of nodes that are to leave.
+//! Requests about jobs that a client knows only by their id, and requests to a node to shut down gracefully.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,4 +1,4 @@
-//! How origins find out which of them holds the job of a key, and which nodes they need not ask any more.
+//! How origins find out which of them holds the job with a key, and which nodes they no longer need to ask.
 
 use alloc::string::String;
 use alloc::vec::Vec;
