@@ -1,4 +1,4 @@
-//! The chips that firmware is built for.
+//! The chips that the firmware is built for.
 
 use std::fmt;
 use std::str::FromStr;

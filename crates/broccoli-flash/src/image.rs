@@ -1,4 +1,4 @@
-//! One image: what is in flash from its beginning to the end of the program.
+//! One image: the content of the flash from its beginning to the end of the program.
 //!
 //! ```text
 //! program and bootloader   header of 24 bytes: 0xe9, segments, …, chip at 12, hash appended at 23

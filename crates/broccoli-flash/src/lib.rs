@@ -1,5 +1,4 @@
-//! Firmware for microcontrollers as one image: packed from a program, given the settings of a node, written to
-//! a chip.
+//! Firmware images for microcontrollers: packed from a program, given the settings of a node, and written to a chip.
 //!
 //! ```text
 //!   program (ELF), partitions.csv ──pack──► Image ──set_settings──► Image ──► a file, or `port::write`
@@ -10,8 +9,8 @@
 //!   0x10000  ota_0               the program; ota_1 and modules lie behind it and are not in the image
 //! ```
 //!
-//! Owns how an image is made, checked and written. Knows nothing of clusters but the text of the settings, and never
-//! builds a program.
+//! This crate makes, checks and writes images. It knows nothing about clusters except the text of the settings, and
+//! never builds a program.
 #![forbid(unsafe_code)]
 
 mod chip;

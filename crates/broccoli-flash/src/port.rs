@@ -1,4 +1,4 @@
-//! Writes an image to a chip on a serial port.
+//! Writes an image to a chip over a serial port.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
-//! The text that tells a chip who it is. What each line means is told where it is read: `settings.rs` of
-//! `broccoli-embassy`.
+//! The text that gives a chip the identity of its node. `settings.rs` of `broccoli-embassy` reads this text, and
+//! explains what each line means.
 
 use std::fmt;
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
-//! Settings that a released version has written are read by the firmware of every later one.
+//! The firmware of every later version can read settings that a released version has written.
 //!
-//! `tests/data/settings-VERSION-….txt` is never changed. A version that writes other settings gets files of its own:
+//! `tests/data/settings-VERSION-….txt` is never changed. A version that writes different settings gets its own files:
 //! `FIXTURES=write cargo test -p broccoli-flash --test formats`.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! What is in an image, where, and what is refused.
+//! What is in an image, where it is, and what is refused.
 
 mod support;
 

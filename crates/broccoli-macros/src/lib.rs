@@ -1,8 +1,8 @@
-//! The attribute `#[task]`: turns a function into a task of a Broccoli module.
+//! The attribute `#[task]`, which turns a function into a task of a Broccoli module.
 //!
-//! Owns the generated export and the description in the section `broccoli.tasks`. Knows no types:
-//! what a parameter or result is called on the wire comes from the traits of `broccoli-sdk`, which
-//! re-exports this attribute. Use it from there.
+//! It generates the export, and the description in the section `broccoli.tasks`. It knows no types: the traits of
+//! `broccoli-sdk` define the name of each parameter and result type on the wire. `broccoli-sdk` re-exports this
+//! attribute; use it from there.
 #![forbid(unsafe_code)]
 
 use broccoli_abi::{ARGS_MAX, DOC_LEN_MAX, is_name};

@@ -1,7 +1,7 @@
-//! The guest's memory: an arena that only grows during a call and is emptied between calls.
+//! The memory of the guest: an arena that only grows during a call and is emptied between calls.
 //!
-//! Owns everything above `__heap_base`. The newest block can grow, shrink and be freed; older
-//! ones stay until the reset. Wasm has one thread, so plain cells do.
+//! It owns everything above `__heap_base`. The newest block can grow, shrink and be freed. Older blocks stay until
+//! the reset. Wasm has one thread, so plain cells are enough.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;

@@ -1,4 +1,4 @@
-//! The board of the node that runs the task: its LED, its pins, what it measures.
+//! The board of the node that runs the task: its LED, its pins, its measurements.
 //!
 //! ```
 //! use broccoli_sdk::board::{self, BoardError};
@@ -13,8 +13,9 @@
 //! }
 //! ```
 //!
-//! Pins and channels are numbered as the board numbers them. Send such tasks where there is a board:
-//! `light.s().set(on="gpio")`. On other targets than a node there is none, and every call says so.
+//! Pins and channels have the numbers of the board. Route such tasks to nodes that have the hardware:
+//! `light.s().set(on="gpio")`. On targets other than Wasm there is no board, and every call returns an error that
+//! says so.
 
 use alloc::borrow::Cow;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Canvases: what a task hands to its node's queue, or gives instead of a result.
+//! Canvases: what a task submits to the queue of its node, or returns instead of a result.
 //!
 //! ```
 //! use broccoli_sdk::canvas::{chord, sig, Replace, SetOptions};
@@ -16,8 +16,8 @@
 //! }
 //! ```
 //!
-//! Owns the encoding of a canvas, as it is on the wire (`docs/wire.md`). It checks nothing: the node
-//! that takes the canvas does, and says what is wrong.
+//! This module encodes a canvas as it is on the wire (`docs/wire.md`). It checks nothing. The node that takes the
+//! canvas checks it, and reports what is wrong.
 
 use core::time::Duration;
 

@@ -1,10 +1,10 @@
 //! A small CBOR codec: definite lengths, no formatting, no recursion.
 //!
-//! Owns encoding and decoding of the basic kinds. It trusts its input: the host has checked that
-//! arguments are well-formed, of the declared types, and UTF-8. Input that is not ends the task.
+//! It encodes and decodes the basic kinds of items. It trusts its input, because the host has checked that arguments
+//! are well-formed, UTF-8 and of the declared types. Any other input ends the task.
 //!
-//! Arithmetic here and in the arena wraps where it cannot overflow, and nothing is indexed: every
-//! panic would put its text and the path of this file into every module.
+//! Arithmetic here and in the arena wraps where it cannot overflow, and nothing is indexed. Every panic would put its
+//! text and the path of this file into every module.
 
 use alloc::vec::Vec;
 use core::alloc::Layout;

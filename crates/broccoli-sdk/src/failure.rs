@@ -1,4 +1,4 @@
-//! How a task fails: with a text, or with the wish to be tried again.
+//! How a task fails: with a text, or with a request for a retry.
 
 use alloc::borrow::Cow;
 use alloc::string::String;

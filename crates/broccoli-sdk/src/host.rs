@@ -1,4 +1,4 @@
-//! The calls to the node; on other targets, stand-ins with the same effect for tests.
+//! The calls to the node. On targets other than Wasm there are stand-ins with the same effect, for tests.
 
 use broccoli_abi::{HostCall, SubmitAnswer};
 

@@ -1,4 +1,4 @@
-//! Everything a task needs: `#[task]`, the types that travel, and the few calls to the node.
+//! Everything that a task needs: `#[task]`, the types of arguments and results, and the few calls to the node.
 //!
 //! ```
 //! use broccoli_sdk::prelude::*;
@@ -13,9 +13,9 @@
 //! }
 //! ```
 //!
-//! Owns the guest side of task ABI v1: the arena allocator, the panic handler, a small CBOR codec
-//! and the imports. A module is `#![no_std]`, a `cdylib`, and built for `wasm32-unknown-unknown`;
-//! on any other target the same functions compile as they are, so that `cargo test` works.
+//! This crate is the guest side of the task ABI, version 1: the arena allocator, the panic handler, a small CBOR
+//! codec and the imports. A module is `#![no_std]`, a `cdylib`, and built for `wasm32-unknown-unknown`. On any other
+//! target the same functions compile unchanged, so `cargo test` works.
 //!
 //! | Rust | type on the wire |
 //! |---|---|
@@ -31,7 +31,7 @@
 //! | `Result<T, E>`, as a whole result; `E` a text, [`Retry`] or [`Failure`] | `!T` |
 //! | [`Replace<T>`](canvas::Replace), [`Canvas`](canvas::Canvas), as a whole result | `T`, `any` |
 //!
-//! A panic ends the task with its text, if that text has no arguments, and its line.
+//! A panic ends the task with its line, and with its text if the text has no arguments.
 #![no_std]
 
 extern crate alloc;

@@ -1,4 +1,4 @@
-//! Numbers that are integers as long as they can be.
+//! Numbers that stay integers as long as they can.
 
 use crate::{Decoder, Encoder, FromCbor, ToCbor, TypeName};
 

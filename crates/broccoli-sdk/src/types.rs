@@ -1,4 +1,4 @@
-//! Which Rust types travel, and as what.
+//! Which Rust types can be arguments and results, and what they are on the wire.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

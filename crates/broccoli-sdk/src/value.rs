@@ -1,4 +1,4 @@
-//! Values of any type, kept as the bytes they came in.
+//! Values of any type, kept as their encoded bytes.
 
 use alloc::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The canvases that guests build are those of the wire, byte for byte.
+//! The canvases that guests build are those of the wire protocol, byte for byte.
 
 use std::time::Duration;
 

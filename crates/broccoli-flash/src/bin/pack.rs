@@ -1,4 +1,4 @@
-//! Packs a program into an image, for `cargo xtask firmware`: broccoli-pack CHIP PROGRAM PARTITIONS IMAGE
+//! Packs a program into an image, for `cargo xtask firmware`: `broccoli-pack CHIP PROGRAM PARTITIONS IMAGE`
 
 use std::error::Error;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A program for an ESP32-C6 that does nothing, small enough to be written by hand.
+//! A program for an ESP32-C6 that does nothing. It is small enough to be written by hand.
 
 /// Where flash is mapped, behind the headers of an image.
 const ADDRESS: u32 = 0x4200_0020;
