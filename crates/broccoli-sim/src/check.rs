@@ -1,7 +1,7 @@
-//! What must hold after every step, from outside: each task in one state and with one outcome,
-//! failures of current attempts only, leases only where they fit, everything within its bounds.
+//! The checks after every step, from outside: each task is in one state and has one outcome, only failures of current
+//! attempts count, leases go only where they fit, everything is within its bounds.
 //!
-//! The inner invariants of a node are its own: [`broccoli_core::Node::validate`].
+//! A node checks its internal invariants itself: [`broccoli_core::Node::validate`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

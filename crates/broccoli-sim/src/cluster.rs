@@ -1,12 +1,12 @@
-//! A cluster in memory: real nodes, a virtual MQTT server, virtual time, one seed.
+//! A cluster in memory: real nodes, a virtual MQTT server, virtual time, all from one seed.
 //!
 //! ```text
 //!   node ──publish──► server ──deliver──► node        each hop takes HOP; faults hit deliveries
 //!     └─ Execute ──► run ends after its virtual time
 //! ```
 //!
-//! The server keeps Wills, and what a stranger has it retain. After every step the
-//! invariants of every touched node are checked.
+//! The server keeps Wills, and the packets that an attacker makes it retain. After every step, the invariants of
+//! every touched node are checked.
 
 pub mod bus;
 pub mod clock;

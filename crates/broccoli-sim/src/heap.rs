@@ -1,7 +1,7 @@
-//! A counting allocator: how much a thread holds, and the most that it held.
+//! A counting allocator: how much memory a thread holds, and the most that it has held.
 //!
-//! The only unsafe code of this crate: an allocator cannot be written without, and no safe one
-//! tells threads apart.
+//! This is the only unsafe code of this crate. An allocator cannot be written without unsafe code, and no safe one
+//! counts for each thread.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

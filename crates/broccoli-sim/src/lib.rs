@@ -1,8 +1,8 @@
-//! Real nodes on a virtual network, in virtual time.
+//! The simulator: real nodes on a virtual network, in virtual time.
 //!
-//! Owns everything around a node that tests replace: the MQTT server, the links, the clocks, the
-//! disks, the functions. Never a second version of anything that the core does, but for the oracle
-//! that it is compared with.
+//! It provides everything around a node that tests replace: the MQTT server, the links, the clocks, the disks, the
+//! functions. It contains no second version of anything that the core does, except the oracle that the core is
+//! compared with.
 #![forbid(unsafe_code)]
 
 pub mod check;

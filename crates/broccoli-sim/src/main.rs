@@ -1,13 +1,13 @@
-//! `broccoli-sim`: seeds of the simulator, one after the other, and a report.
+//! `broccoli-sim`: runs seeds of the simulator, one after the other, and prints a report.
 //!
 //! ```text
 //! cargo run --release -p broccoli-sim -- --seeds 2000 --from 1
 //! cargo run --release -p broccoli-sim -- --seeds 1 --from SEED       replays a failure
 //! ```
 //!
-//! Exits with 1 if something did not hold in a seed, if a seed held too much memory, if a seed did
-//! not come to the same twice (`--check-determinism`), or if a kind of fault never happened in a
-//! run long enough for all of them.
+//! It exits with 1 if a check failed in a seed, if a seed held too much memory, if two runs of a seed had different
+//! outputs (`--check-determinism`), or if a kind of fault never happened in a run that is long enough for all of
+//! them.
 #![deny(unsafe_code)]
 
 mod heap;

@@ -1,8 +1,7 @@
-//! What a canvas comes to, by a plain recursive reading of it, and random canvases to read.
+//! The oracle: computes the result of a canvas by plain recursion. Also generates random canvases for it.
 //!
-//! Owns its own values and its own binding of arguments, so that it shares no mistake with the
-//! core's plan. Values may carry the number of the run that made them (see [`normal`]); the oracle
-//! leaves it out.
+//! It has its own values and its own binding of arguments, so it shares no mistake with the core's plan. Values may
+//! contain the number of the run that made them (see [`normal`]); the oracle leaves it out.
 
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};

@@ -1,10 +1,10 @@
-//! One seed: which nodes there are, what they do, and what goes wrong.
+//! One seed: which nodes there are, what they do, and which faults happen.
 //!
 //! ```text
 //!   seed ──► topology, faults ──► trouble for some seconds ──► heal ──► every job has ended right
 //! ```
 //!
-//! Each step is checked; what a seed comes to depends on nothing but the seed.
+//! Each step is checked. What happens in a seed depends on nothing but the seed.
 
 mod judge;
 mod leaving;

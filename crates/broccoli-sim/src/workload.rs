@@ -1,4 +1,4 @@
-//! The functions of the simulator, and a ledger of each run of them.
+//! The functions of the simulator, and a ledger of all their runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What seeds of the simulator have found, as the smallest script that shows it, named for what
-//! went wrong. Those that need no disk stand with the other tests of the protocol in broccoli-core.
+//! Bugs that seeds of the simulator have found, each as the smallest script that shows it, named after what went
+//! wrong. Scripts that need no disk are among the other tests of the protocol in broccoli-core.
 
 use broccoli_core::{Event, Limits, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, Message, Refusal};

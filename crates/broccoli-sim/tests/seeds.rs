@@ -1,4 +1,4 @@
-//! Some seeds of the simulator; `broccoli-sim` runs as many as there is time for.
+//! Some seeds of the simulator. The program `broccoli-sim` runs as many as there is time for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

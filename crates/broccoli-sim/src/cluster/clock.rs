@@ -1,4 +1,4 @@
-//! A node's own clock: it starts anywhere and may run too fast or too slow.
+//! The clock of one node: it starts at any time, and may run too fast or too slow.
 
 use broccoli_core::Instant;
 

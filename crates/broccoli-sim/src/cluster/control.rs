@@ -1,4 +1,4 @@
-//! What a test does to the nodes of the cluster.
+//! What a test can do to the nodes of the cluster.
 
 use broccoli_core::{Event, Input, Limits, Node, RecordKey, Recovery, Submission, SubmitError, SubmitId};
 use broccoli_proto::message::Message;

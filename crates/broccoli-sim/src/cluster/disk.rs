@@ -1,4 +1,4 @@
-//! The disk of a durable node: an ordered map of records, and writes that are under way.
+//! The disk of a durable node: an ordered map of records, and the writes in progress.
 //!
 //! ```text
 //!   Persist ──► under way ──► safe (told by Persisted)

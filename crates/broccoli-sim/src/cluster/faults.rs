@@ -1,4 +1,4 @@
-//! What can go wrong, by kind, and how often it has.
+//! The kinds of faults, and how often each one has happened.
 
 use std::fmt;
 use std::ops::AddAssign;

@@ -1,4 +1,4 @@
-//! The functions of the tests: what they are called, what they take and what they come to.
+//! The functions of the tests: their names, arguments and results.
 
 use std::time::Duration;
 

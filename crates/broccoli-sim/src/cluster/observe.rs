@@ -1,4 +1,4 @@
-//! What a test sees of the cluster.
+//! What a test can see of the cluster.
 
 use broccoli_core::{Event, SubmitId};
 use broccoli_proto::message::{JobNews, Message};

@@ -1,4 +1,4 @@
-//! The MQTT server: sessions, Wills, what happens to deliveries, and a stranger with an account.
+//! The MQTT server: sessions, Wills, faults of deliveries, and an attacker with an account.
 
 use broccoli_core::Input;
 use broccoli_proto::packet::Address;

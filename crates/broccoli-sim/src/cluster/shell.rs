@@ -1,4 +1,4 @@
-//! What a shell does for its node: sends, writes, runs functions.
+//! What a shell does for its node: it sends packets, writes the journal and runs functions.
 
 use std::time::Duration;
 

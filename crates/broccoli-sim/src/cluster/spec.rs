@@ -1,4 +1,4 @@
-//! What a node of the cluster is to be.
+//! The specification of a node of the cluster.
 
 use broccoli_core::Limits;
 

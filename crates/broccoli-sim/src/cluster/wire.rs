@@ -1,4 +1,4 @@
-//! Packets, keys and modules of the cluster, for tests that look into them or make their own.
+//! Packets, keys and modules of the cluster, for tests that inspect them or make their own.
 
 use broccoli_proto::Epoch;
 use broccoli_proto::message::Message;

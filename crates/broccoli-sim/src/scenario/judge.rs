@@ -1,4 +1,4 @@
-//! What nodes tell their users, and whether that is right.
+//! Checks whether nodes tell their users the right things.
 
 use std::collections::BTreeSet;
 

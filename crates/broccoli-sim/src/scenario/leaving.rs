@@ -1,4 +1,4 @@
-//! Nodes that are told to finish and leave, as `broccoli drain` and SIGTERM do it, and come back.
+//! Nodes that are told to shut down gracefully, as by `broccoli drain` or SIGTERM, and that come back.
 
 use super::{Scenario, State};
 use crate::cluster::Id;

@@ -1,4 +1,4 @@
-//! Which nodes there are, and what happens to their packets.
+//! The nodes of a seed, and the faults of its packets.
 
 use broccoli_core::Limits;
 

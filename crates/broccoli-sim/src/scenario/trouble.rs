@@ -1,4 +1,4 @@
-//! What goes wrong, and right again.
+//! The faults of a seed, and their repair.
 
 use broccoli_core::RecordKey;
 
