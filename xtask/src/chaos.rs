@@ -1,7 +1,8 @@
-//! `cargo xtask chaos`: real processes on loopback are killed, stopped, cut off and filled up, on both MQTT servers.
+//! `cargo xtask chaos`: kills, stops, cuts off and fills up real processes on the loopback interface, with both MQTT
+//! servers.
 //!
-//! Owns the table: what was seen, and whether it is within the bars. How faults are made is in the modules below. Never
-//! ends a process that it has not started.
+//! This module has the table: what was measured, and whether it is within the bars. The modules below make the
+//! faults. It never ends a process that it has not started.
 
 pub(crate) mod cluster;
 mod disk;

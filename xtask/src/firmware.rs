@@ -1,6 +1,6 @@
 //! `cargo xtask firmware`: firmware for real chips, built and packed into one image that `broccoli flash` writes.
 //!
-//! Nothing here ran on hardware: it is compiled, linked, packed and checked.
+//! None of it has run on hardware. It is compiled, linked, packed and checked.
 
 use std::fs;
 use std::path::{Path, PathBuf};

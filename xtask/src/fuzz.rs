@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: the targets in `fuzz/`, guided by coverage, on stable Rust.
+//! `cargo xtask fuzz`: runs the targets in `fuzz/`, guided by coverage, on stable Rust.
 //!
-//! Owns how they are built, what they start from, and the table of what came out. It needs no tool
-//! beyond a C++ compiler: each target is libFuzzer linked with the code that it tests.
+//! This module builds the targets, collects their seeds, and prints the table of results. It needs no tool beyond a
+//! C++ compiler: each target is libFuzzer, linked with the code that it tests.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
-//! Nodes on a microcontroller, beside one on this machine, in one cluster: on both servers.
+//! Nodes on microcontrollers, beside one on this machine, in one cluster, with both MQTT servers.
 //!
-//! Owns the list of what must hold, and in which order it is looked at. First there are a PC and three guests of QEMU;
-//! then the guests are alone, and what they know comes from their flash or from each other.
+//! This module has the list of what must hold, and the order of the checks. First there are a PC and three QEMU
+//! guests. Then the guests are alone, and have their modules from their flash or from each other.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak|scale`.
 //!
-//! Owns which tools and steps each needs, and in which order. Never depends on the project's own
-//! crates, so that it builds in seconds on a fresh clone.
+//! This crate knows which tools and steps each command needs, and in which order. It never depends on the project's
+//! own crates, so it builds in seconds on a fresh clone.
 #![forbid(unsafe_code)]
 
 mod chaos;

@@ -1,6 +1,7 @@
-//! Deliberate defects, as patches: each must make a test fail.
+//! Deliberate defects, as patches. Each one must make a test fail.
 //!
-//! A patch begins with what the defect is and how to find it, then comes the output of `git diff`:
+//! A patch begins with a description of the defect and the command that finds it. Then comes the output of `git
+//! diff`:
 //!
 //! ```text
 //! Failures of old attempts count.
@@ -9,7 +10,7 @@
 //! diff --git a/crates/…
 //! ```
 //!
-//! Owns `target/mutants`: a copy of the tree, and a target folder that all defects share. Never
+//! This module owns `target/mutants`: a copy of the tree, and a target directory that all defects share. It never
 //! changes the tree itself.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Child processes: started in the clone, with nothing to read, and never left behind.
+//! Child processes: started in the clone, without standard input, and never left behind.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};

@@ -1,7 +1,7 @@
 //! `cargo xtask qemu`: nodes on QEMU's RISC-V machine, as members of a real cluster.
 //!
-//! Owns the build of the firmware, the settings that a guest is started with, and the command line of
-//! QEMU. One image serves all: what differs lies in memory beside it.
+//! This module builds the firmware, makes the settings of each guest, and starts QEMU. One image serves all guests:
+//! what differs is in memory beside it.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,8 +1,8 @@
-//! `cargo xtask scale`: many real nodes on this machine, each a process, on both MQTT servers.
+//! `cargo xtask scale`: many real nodes on this machine, each a process, with both MQTT servers.
 //!
-//! Owns the processes of a run and the table of what they took. All of them end with this program, however it ends: the
-//! nodes and a watchman for the servers hold the other end of one pipe. Never judges: what is right is asserted, how long
-//! it takes is only told.
+//! This module owns the processes of a run, and the table of measurements. All processes end with this program,
+//! however it ends: the nodes, and a watchdog for the servers, hold the other end of one pipe. Results are checked.
+//! Times are only reported, not judged.
 
 use std::fmt::Write;
 use std::fs::{self, File};

@@ -1,7 +1,8 @@
-//! `cargo xtask sizes`: what the firmware for QEMU takes, and the most that it may take.
+//! `cargo xtask sizes`: the sizes of the firmware for QEMU, and their limits.
 //!
-//! Sections are those of the program; the heap and the stack are told by a guest that has run a batch and a word count;
-//! instructions are counted by a program of its own (`count.rs` of the firmware), twice, and must be the same.
+//! The sizes of sections are those of the program. A guest that has run a batch and a word count reports its heap and
+//! its stack. A separate program (`count.rs` of the firmware) counts instructions, twice; both counts must be the
+//! same.
 
 use std::fs;
 use std::path::Path;

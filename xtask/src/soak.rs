@@ -1,8 +1,8 @@
-//! `cargo xtask soak`: mixed jobs for a long time, while something dies every few seconds.
+//! `cargo xtask soak`: mixed jobs for a long time, while a process is killed every few seconds.
 //!
-//! Owns the cast (an MQTT server, three durable nodes, two native workers), who is killed when, and the verdict: each accepted
-//! job has the one outcome that it must have, and no process grows. One seed decides jobs and kills. Never ends a process
-//! that it has not started.
+//! This module owns the processes (an MQTT server, three durable nodes, two native workers), decides which of them is
+//! killed when, and gives the verdict: each accepted job has the one outcome that it must have, and no process grows.
+//! One seed decides jobs and kills. It never ends a process that it has not started.
 
 mod memory;
 mod random;

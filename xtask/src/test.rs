@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything that must hold, from the tools to the program for Raspberry
-//! Pis. The first step that fails ends it; nothing is skipped.
+//! `cargo xtask test`: checks everything that must hold, from the tools to the program for Raspberry Pis. It ends at
+//! the first step that fails. Nothing is skipped.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What tests need of the machine: installed where that is possible, named where not.
+//! The tools that tests need on this machine. They are installed if possible, otherwise named.
 
 use std::fs;
 use std::io::{self, IsTerminal};

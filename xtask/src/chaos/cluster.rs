@@ -1,7 +1,7 @@
-//! A cluster of real processes on loopback, with a home of its own.
+//! A cluster of real processes on the loopback interface, with its own home directory.
 //!
-//! Owns the folder of one run (cluster file, data, logs, marks; kept for a look after it) and starts every process with an
-//! environment that leads nowhere else. The processes themselves belong to whoever started them.
+//! It owns the directory of one run (cluster file, data, logs, marks), which is kept for inspection. It starts every
+//! process with an environment that does not lead to any other cluster. The processes belong to whoever started them.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -1,6 +1,7 @@
-//! A disk that is full: the origin keeps its jobs on a small file system of its own, which a ballast fills and leaves.
+//! A full disk: the origin keeps its jobs on a small file system of its own. A ballast file fills it, and is then
+//! removed.
 //!
-//! The file system is a tmpfs in a mount namespace that only the origin is in, so it needs neither root nor a
+//! The file system is a tmpfs in a mount namespace that only the origin is in. So it needs neither root nor a
 //! clean-up: it ends with the origin.
 
 use std::fs::{self, File};

@@ -1,6 +1,6 @@
-//! What workers have written of their runs, and what follows from it.
+//! What workers have written about their runs, and what follows from it.
 //!
-//! Times are microseconds since 1970 by the clock of this machine. Never talks to the cluster.
+//! Times are microseconds since 1970, by the clock of this machine. This module never talks to the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

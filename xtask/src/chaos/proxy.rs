@@ -1,7 +1,7 @@
-//! A TCP relay before a server: a cable that can be pulled, silenced, and made slow.
+//! A TCP relay before a server. It acts as a cable that can be pulled, silenced and slowed down.
 //!
-//! Owns its connections and the threads that serve them, which end with the value. Loses no byte of a connection
-//! that lives, as TCP would not. Never looks into what it carries.
+//! It owns its connections and the threads that serve them, which end with the value. Like TCP, it loses no byte of a
+//! live connection. It never looks at the data.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,7 @@
-//! What is broken, how, and what may follow from it at most.
+//! What is broken, how, and the largest effect that it may have.
 //!
-//! Owns the list of scenarios and how each is played: a job of many short tasks on two workers with one slot each, a fault
-//! in the middle, and a look at what the workers have written and what the client was told.
+//! This module has the list of scenarios, and plays them: a job of many short tasks on two workers with one slot
+//! each, a fault in the middle, then a check of what the workers have written and what the client was told.
 
 use std::ops::Range;
 use std::thread::sleep;

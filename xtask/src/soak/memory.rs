@@ -1,6 +1,6 @@
-//! Resident memory of processes over time: samples, the verdict whether it grows, and a curve.
+//! Resident memory of processes over time: samples, a check whether it grows, and a curve.
 //!
-//! Never keeps a process alive; one that is away at a sample is left out of it.
+//! It never keeps a process alive. A process that is not running when a sample is taken is left out of it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Numbers that one seed decides.
+//! Random numbers from one seed.
 
 /// A splitmix64 generator: small, even, and the same on every machine.
 #[derive(Clone, Debug)]

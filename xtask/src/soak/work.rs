@@ -1,6 +1,6 @@
-//! Random jobs and what each must give.
+//! Random jobs, and the result that each must have.
 //!
-//! Owns the canvases: of every form, with their results computed here, without the cluster. Functions are those of
+//! The canvases are of every form. Their results are computed here, without the cluster. The functions are those of
 //! `broccoli deploy --examples` and of `chaos_worker`.
 
 use super::random::Random;
