@@ -19,16 +19,16 @@ use crate::options::Rate;
 
 /// Deepest nesting of canvases that a node accepts.
 pub const CANVAS_DEPTH_MAX: usize = 32;
-/// One canvas inside another costs six levels of arrays at most: canvas, form, its fields, the
-/// list of members; a callback fewer.
+/// One canvas inside another adds at most six levels of arrays: canvas, form, its fields, the list of members. A
+/// callback adds fewer.
 const WIRE_DEPTH_MAX: usize = 6 * CANVAS_DEPTH_MAX + 8;
 
-/// Bytes are not a canvas.
+/// The bytes are not a canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CanvasDecodeError {
-    /// Nested deeper than [`CANVAS_DEPTH_MAX`].
+    /// It is nested deeper than [`CANVAS_DEPTH_MAX`].
     TooDeep,
-    /// Something else.
+    /// Another reason.
     Malformed,
 }
 
@@ -46,10 +46,10 @@ impl core::error::Error for CanvasDecodeError {}
 /// A tree of signatures with the options and callbacks of each level.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Canvas {
-    /// What is to be done.
+    /// The form: what to do.
     #[n(0)]
     pub form: Form,
-    /// Options of this task, or defaults for all tasks below.
+    /// Options of this task, or defaults for all tasks below it.
     #[n(1)]
     pub options: Options,
     /// Called once each with the result of this canvas (`.link`).
@@ -66,23 +66,23 @@ pub enum Form {
     /// One call: `f.s(a, b)`.
     #[n(0)]
     Task(#[n(0)] Task),
-    /// One after the other, each result prepended to the next one's arguments. Never empty.
+    /// One after the other. Each result is prepended to the arguments of the next one. Never empty.
     #[n(1)]
     Chain(#[n(0)] Vec<Canvas>),
-    /// Side by side; a list of results in order.
+    /// Side by side. The result is the list of results, in order.
     #[n(2)]
     Group(#[n(0)] Vec<Canvas>),
     /// The body is called with the list of the header's results.
     #[n(3)]
     Chord {
-        /// Runs side by side; may be empty.
+        /// The members, which run side by side; may be empty.
         #[n(0)]
         header: Vec<Canvas>,
-        /// Gets the list.
+        /// The body, which gets the list.
         #[n(1)]
         body: Box<Canvas>,
     },
-    /// `f.map(items)`: `[f(x) for x in items]`, one task an item.
+    /// `f.map(items)`: `[f(x) for x in items]`, one task for each item.
     #[n(4)]
     Map {
         /// Name of the function.
@@ -92,7 +92,7 @@ pub enum Form {
         #[n(1)]
         items: Cbor,
     },
-    /// `f.starmap(items)`: `[f(*x) for x in items]`, one task an item.
+    /// `f.starmap(items)`: `[f(*x) for x in items]`, one task for each item.
     #[n(5)]
     Starmap {
         /// Name of the function.
@@ -102,7 +102,7 @@ pub enum Form {
         #[n(1)]
         items: Cbor,
     },
-    /// `f.chunks(items, …)`: `starmap` in bins, each bin one task on one worker; a list of lists.
+    /// `f.chunks(items, …)`: `starmap` in bins. Each bin is one task on one worker. The result is a list of lists.
     #[n(6)]
     Chunks {
         /// Name of the function.
@@ -129,7 +129,7 @@ pub struct Task {
     /// Arguments by the names in the manifest.
     #[n(2)]
     pub kwargs: Vec<(String, Cbor)>,
-    /// Takes nothing from its parent (`.si`).
+    /// Whether it takes nothing from its parent (`.si`).
     #[n(3)]
     pub immutable: bool,
 }
@@ -137,10 +137,10 @@ pub struct Task {
 /// How `chunks` divides its items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Split {
-    /// This many bins, as equal as possible, larger ones first (the meaning of `chunks(xs, n)`).
+    /// This many bins, as equal as possible, larger bins first (the meaning of `chunks(xs, n)`).
     #[n(0)]
     Bins(#[n(0)] u32),
-    /// Bins of this many items, the last one shorter (Celery's meaning: `chunks(xs, size=n)`).
+    /// Bins of this many items; the last bin may be shorter (Celery's meaning: `chunks(xs, size=n)`).
     #[n(1)]
     Size(#[n(0)] u32),
 }
@@ -149,13 +149,13 @@ pub enum Split {
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 #[cbor(map)]
 pub struct Options {
-    /// How many times a failed task is tried again; default 0.
+    /// How many times a failed task is retried; default 0.
     #[n(0)]
     pub retries: Option<u32>,
     /// Time limit of one attempt, in milliseconds; default none.
     #[n(1)]
     pub timeout_ms: Option<u64>,
-    /// 0 to 9, 9 first; default 0.
+    /// 0 to 9; tasks with 9 start first; default 0.
     #[n(2)]
     pub priority: Option<u8>,
     /// Delay before the task becomes ready, in milliseconds.
@@ -164,13 +164,13 @@ pub struct Options {
     /// Node names, labels (`room=kitchen`) or capabilities (`led`); a node must match all of them.
     #[n(4)]
     pub on: Vec<String>,
-    /// Run once on each matching node.
+    /// Whether it runs once on each matching node.
     #[n(5)]
     pub each: Option<bool>,
-    /// With `each`: nodes that fail or leave are left out of the result.
+    /// With `each`: whether nodes that fail or leave are left out of the result.
     #[n(6)]
     pub partial: Option<bool>,
-    /// First pause before a retry, in milliseconds, doubled each time.
+    /// First pause before a retry, in milliseconds. It is doubled each time.
     #[n(7)]
     pub backoff_ms: Option<u64>,
     /// Longest pause before a retry, in milliseconds.
@@ -179,16 +179,16 @@ pub struct Options {
     /// Whether pauses are randomised.
     #[n(9)]
     pub jitter: Option<bool>,
-    /// The task is not started later than this many milliseconds after its submit.
+    /// The task does not start later than this many milliseconds after its submit.
     #[n(10)]
     pub expires_ms: Option<u64>,
-    /// Not before this Unix time, in milliseconds.
+    /// The task does not start before this Unix time, in milliseconds.
     #[n(11)]
     pub eta_unix_ms: Option<u64>,
     /// Time limit of the whole job, in milliseconds.
     #[n(12)]
     pub deadline_ms: Option<u64>,
-    /// How often the function may be started, over the whole cluster.
+    /// How often the function may start, in the whole cluster.
     #[n(13)]
     pub rate: Option<Rate>,
 }
@@ -212,7 +212,7 @@ impl Options {
         rate: None,
     };
 
-    /// These options, with what is unset taken from `defaults`.
+    /// These options. Unset options are taken from `defaults`.
     pub fn or(&self, defaults: &Options) -> Options {
         Options {
             retries: self.retries.or(defaults.retries),
@@ -246,10 +246,10 @@ impl Canvas {
         Form::Task(task).into()
     }
 
-    /// Decodes a canvas from outside. Its nesting is checked before anything recurses into it.
+    /// Decodes a canvas from outside. The nesting is checked before any recursion.
     ///
     /// # Errors
-    /// If it is nested too deep or is not a canvas. Opaque values in it are checked too.
+    /// If it is nested too deep, or is not a canvas. The opaque values in it are checked, too.
     pub fn from_wire(bytes: &[u8]) -> Result<Canvas, CanvasDecodeError> {
         if !nested_within(bytes, WIRE_DEPTH_MAX) {
             return Err(CanvasDecodeError::TooDeep);
@@ -258,21 +258,21 @@ impl Canvas {
         canvas.check_values().then_some(canvas).ok_or(CanvasDecodeError::Malformed)
     }
 
-    /// The result of a task that is to be replaced by this canvas.
+    /// The result with which a task replaces itself by this canvas.
     pub fn to_replacement(&self) -> Cbor {
         let mut encoder = Encoder::new(Vec::new());
         encoder.tag(Tag::new(CANVAS_TAG)).and_then(|e| e.encode(self)).expect("writing to a Vec cannot fail");
         Cbor::from_encoded(encoder.into_writer())
     }
 
-    /// The canvas by which a task with this result is to be replaced; none for any other result.
+    /// The canvas that replaces a task with this result; none for any other result.
     pub fn replacement(result: &Cbor) -> Option<Result<Canvas, CanvasDecodeError>> {
         let mut reader = Reader::new(result.as_bytes());
         let is_canvas = matches!(reader.head(), Ok(Head::Tag(CANVAS_TAG)));
         is_canvas.then(|| Canvas::from_wire(&result.as_bytes()[reader.position()..]))
     }
 
-    /// Whether every opaque value is one well-formed item, and those that must be arrays are.
+    /// Whether every opaque value is one well-formed item, and an array where it must be one.
     fn check_values(&self) -> bool {
         let valid = |value: &Cbor| broccoli_abi::validate_item(value.as_bytes()).is_ok();
         let array = |value: &Cbor| valid(value) && value.array_len().is_some();
@@ -301,8 +301,8 @@ impl Canvas {
         Form::Chord { header, body: Box::new(body) }.into()
     }
 
-    /// Calls the canvas with arguments: all of them are prepended to its first task, or to every
-    /// member; an immutable task and `map`, `starmap` and `chunks` ignore them.
+    /// Calls the canvas with arguments. All of them are prepended to its first task, or to every member. An immutable
+    /// task, `map`, `starmap` and `chunks` ignore them.
     pub fn prepend_args(&mut self, args: &[Cbor]) {
         match &mut self.form {
             Form::Task(task) if task.immutable => {}
@@ -324,8 +324,8 @@ impl Canvas {
     }
 }
 
-/// Whether arrays and maps nest at most `max` deep; `false` also for what is not CBOR. Iterative,
-/// so that hostile nesting cannot exhaust the stack.
+/// Whether arrays and maps are nested at most `max` deep. Also `false` if this is not CBOR. It is iterative, so
+/// hostile nesting cannot exhaust the stack.
 fn nested_within(bytes: &[u8], max: usize) -> bool {
     let mut decoder = Decoder::new(bytes);
     let mut open: Vec<u64> = Vec::new();

@@ -10,13 +10,13 @@ use core::fmt;
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-/// From this length on a clone shares the bytes.
+/// From this length on, clones share the bytes.
 const SHARED_LEN: usize = 1 << 10;
 
 /// One well-formed CBOR item: an argument list, an argument, or a result.
 ///
-/// On the wire it travels inside a byte string, so a reader skips it without parsing it. To clone a
-/// large one costs nothing.
+/// On the wire it is inside a byte string, so a reader can skip it without parsing it. Cloning a large one costs
+/// nothing.
 #[derive(Clone)]
 pub struct Cbor(Bytes);
 
@@ -27,7 +27,7 @@ enum Bytes {
 }
 
 impl Cbor {
-    /// Takes bytes that are known to be one item: encoded by us, or checked by
+    /// Takes bytes that are known to be one item: encoded by this program, or checked by
     /// [`broccoli_abi::validate_item`].
     pub fn from_encoded(bytes: Vec<u8>) -> Cbor {
         Cbor(if bytes.len() < SHARED_LEN { Bytes::Owned(bytes) } else { Bytes::Shared(Arc::new(bytes)) })
@@ -39,7 +39,7 @@ impl Cbor {
         Some(Cbor::from_encoded(bytes.to_vec()))
     }
 
-    /// Encodes any value that knows how.
+    /// Encodes any value that can be encoded.
     pub fn encode<T: Encode<()>>(value: &T) -> Cbor {
         let mut bytes = Vec::new();
         Encoder::new(&mut bytes).encode(value).expect("writing to a Vec cannot fail");
@@ -116,7 +116,7 @@ impl Cbor {
         usize::try_from(Decoder::new(self.as_bytes()).array().ok()??).ok()
     }
 
-    /// The array `[first, …self]`: how a parent's result meets a task's own arguments.
+    /// The array `[first, …self]`. This puts the result of a parent before a task's own arguments.
     ///
     /// `self` must be an array; anything else is left as it is.
     pub fn prepend(&self, first: &[u8]) -> Cbor {

@@ -20,7 +20,7 @@ pub struct NodeId {
     len: u8,
 }
 
-/// Why a text is not a node's name.
+/// Why a text is not a valid node name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadName;
 
@@ -110,8 +110,8 @@ byte_id! {
 }
 
 byte_id! {
-    /// SHA-256 of a module's manifest, which names the hash of its code; for native functions, of
-    /// their descriptions.
+    /// SHA-256 of a module's manifest, which contains the hash of the code; for native functions, of their
+    /// descriptions.
     ModuleHash, 32
 }
 
@@ -120,13 +120,13 @@ byte_id! {
     BlobId, 32
 }
 
-/// An accepted canvas: the origin that holds it and a number that this origin never gives twice.
+/// The id of an accepted canvas: the origin that holds it, and a number that this origin never uses twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct JobId {
     /// The node that accepted the canvas.
     #[n(0)]
     pub origin: NodeId,
-    /// The upper half is taken from the origin's epoch, the lower half counts.
+    /// The upper half is the first 4 bytes of the origin's epoch. The lower half counts.
     #[n(1)]
     pub number: u64,
 }
@@ -158,7 +158,7 @@ impl FromStr for JobId {
     }
 }
 
-/// A text is not a job id.
+/// The text is not a job id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadJobId;
 
@@ -181,7 +181,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads `N` bytes that are written as hexadecimal digits, and nothing else.
+/// Reads exactly `N` bytes that are written as hexadecimal digits.
 pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -26,7 +26,7 @@ pub use outcome::{Cause, Outcome, TaskError};
 
 use minicbor::{Decode, Decoder, decode};
 
-/// Decodes a `T`; where that fails, since a later version has written it, reads the item with `other` instead.
+/// Decodes a `T`. If this fails, because a later version has written the item, reads the item with `other` instead.
 pub(crate) fn known_or<'b, C, T: Decode<'b, C>>(
     decoder: &mut Decoder<'b>,
     context: &mut C,

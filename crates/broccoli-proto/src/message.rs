@@ -35,40 +35,40 @@ use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
 /// One message. A packet holds one or more.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Message {
-    /// A node is there: told to everybody, or to one that asks.
+    /// A node is online. Sent to everybody, or to a node that asks.
     #[n(0)]
     Birth(#[n(0)] Birth),
-    /// A node is gone: its Will, or its goodbye.
+    /// A node is gone. This is its Will, or its goodbye.
     #[n(1)]
     Death(#[n(0)] Death),
-    /// The call for help: an origin has work, or news about modules.
+    /// An origin has tasks and needs workers, or a node has other modules.
     #[n(2)]
     Available(#[n(0)] Available),
     /// A worker gives an origin credit.
     #[n(3)]
     Fetch(#[n(0)] Fetch),
-    /// An origin hands out a batch of tasks.
+    /// An origin leases a batch of tasks to a worker.
     #[n(4)]
     Lease(#[n(0)] Lease),
-    /// A worker hands tasks back that it cannot start soon, or not finish.
+    /// A worker returns tasks that it cannot start soon, or cannot finish.
     #[n(5)]
     Return(#[n(0)] Return),
-    /// A worker says which attempts it holds.
+    /// A worker reports which attempts it holds.
     #[n(6)]
     Renew(#[n(0)] Renew),
-    /// What attempts came to; kept by the worker and repeated until acknowledged.
+    /// The results of attempts. The worker keeps and repeats them until they are acknowledged.
     #[n(7)]
     TaskResults(#[n(0)] TaskResults),
-    /// The origin holds these results.
+    /// The origin has these results; the worker may forget them.
     #[n(8)]
     ResultAck(#[n(0)] ResultAck),
-    /// The origin wants these attempts no more.
+    /// The origin no longer needs these attempts.
     #[n(9)]
     Abort(#[n(0)] Abort),
-    /// "Who are you?" Answered with a `Birth`, by all if all are asked.
+    /// "Who are you?" The answer is a `Birth`. If all nodes are asked, all answer.
     #[n(10)]
     Hello,
-    /// A client hands a canvas to an origin.
+    /// A client submits a canvas to an origin.
     #[n(12)]
     Submit(#[n(0)] Submit),
     /// The origin has accepted the job.
@@ -86,7 +86,7 @@ pub enum Message {
     /// A client ends its job.
     #[n(17)]
     Revoke(#[n(0)] Revoke),
-    /// Asks for the manifests behind a digest of the receiver's.
+    /// Asks for the manifests of the set with this digest, which the receiver has.
     #[n(18)]
     ManifestRequest(#[n(0)] ManifestRequest),
     /// Some of the sender's manifests.
@@ -98,7 +98,7 @@ pub enum Message {
     /// A piece of a module.
     #[n(21)]
     Chunk(#[n(0)] Chunk),
-    /// A node will not take a module.
+    /// A node refuses a module.
     #[n(22)]
     ModuleRefused(#[n(0)] ModuleRefused),
     /// Asks whether another node has the sender's name.
@@ -107,19 +107,19 @@ pub enum Message {
     /// The answer to a claim: the name is taken.
     #[n(24)]
     Claimed(#[n(0)] Claimed),
-    /// Asks nodes how they are.
+    /// Asks nodes for their state.
     #[n(25)]
     VitalsRequest,
-    /// How a node is.
+    /// The state of a node.
     #[n(26)]
     Vitals(#[n(0)] Vitals),
     /// A line that a running task logged. Best effort.
     #[n(27)]
     Log(#[n(0)] Log),
-    /// A client asks after its job, so that a lost event or a lost origin shows.
+    /// A client asks about its job. So it notices a lost event, or an origin that has lost its jobs.
     #[n(28)]
     JobQuery(#[n(0)] JobId),
-    /// How far a running task is, as it says itself. Best effort.
+    /// Progress of a running task, in the task's own units. Best effort.
     #[n(29)]
     Progress(#[n(0)] Progress),
     /// Asks an origin for its jobs.
@@ -128,10 +128,10 @@ pub enum Message {
     /// Some of an origin's jobs.
     #[n(31)]
     Jobs(#[n(0)] Jobs),
-    /// A client has a failed or revoked job run again.
+    /// A client retries a failed or revoked job.
     #[n(32)]
     Retry(#[n(0)] Retry),
-    /// A client asks a node to leave.
+    /// A client asks a node to shut down gracefully.
     #[n(33)]
     Drain(#[n(0)] Drain),
     /// An origin asks the arbiter of a function how many of its tasks may start.
@@ -140,10 +140,10 @@ pub enum Message {
     /// The answer.
     #[n(35)]
     Permit(#[n(0)] Permit),
-    /// A client asks how a step of a job is.
+    /// A client asks for the state of a step of a job.
     #[n(36)]
     StepQuery(#[n(0)] StepQuery),
-    /// How a step of a job is.
+    /// The state of a step of a job.
     #[n(37)]
     StepNews(#[n(0)] Box<StepNews>),
     /// Asks for pieces of a large value.
@@ -152,10 +152,10 @@ pub enum Message {
     /// A piece of a large value.
     #[n(39)]
     BlobPiece(#[n(0)] BlobPiece),
-    /// The sender does not hold this value, or no longer.
+    /// The sender does not hold this value, or no longer holds it.
     #[n(40)]
     BlobGone(#[n(0)] BlobId),
-    /// Asks a node which others it knows.
+    /// Asks a node which other nodes it knows.
     #[n(41)]
     MembersRequest(#[n(0)] MembersRequest),
     /// Some of them.
@@ -167,7 +167,7 @@ pub enum Message {
     /// The answer.
     #[n(44)]
     KeyAnswer(#[n(0)] KeyAnswer),
-    /// A client says that a node will not come back, whatever jobs it may hold.
+    /// A client reports that a node will not come back, whatever jobs it may hold.
     #[n(45)]
     Forget(#[n(0)] Forget),
     /// The answer, once it is safe.
@@ -175,13 +175,13 @@ pub enum Message {
     Forgotten(#[n(0)] Forgotten),
 }
 
-/// Presence of a node, on its birth topic, or as the answer to a `Hello`.
+/// The presence of a node, on its birth topic or as the answer to a `Hello`.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Birth {
     /// Counts the connections of this epoch, from 1.
     #[n(0)]
     pub connection: u32,
-    /// Tasks it runs side by side; 0 for a client.
+    /// How many tasks it runs side by side; 0 for a client.
     #[n(1)]
     pub slots: u16,
     /// Labels (`room=kitchen`) and capabilities (`led`).
@@ -193,27 +193,28 @@ pub struct Birth {
     /// Longest packet it takes.
     #[n(4)]
     pub packet_bytes_max: u32,
-    /// Whether it accepts jobs of others.
+    /// Whether it accepts jobs of other nodes.
     #[n(5)]
     pub resident: bool,
     /// Version of its program.
     #[n(6)]
     pub version: String,
-    /// Whether its jobs outlive it: it keeps a journal.
+    /// Whether it keeps a journal, so that its jobs survive its end.
     #[n(7)]
     pub durable: Option<bool>,
-    /// It says so again within this time, in seconds: who is silent for three times as long is gone.
+    /// It publishes its birth again within this time, in seconds. A node that is silent for three times as long
+    /// counts as gone.
     #[n(8)]
     pub again_s: u16,
-    /// It is about to leave: it takes no new tasks or jobs.
+    /// Whether it is about to leave: it takes no new tasks or jobs.
     #[n(9)]
     pub draining: Option<bool>,
-    /// How large a task may be that it takes. Default: of any size.
+    /// The largest tasks that it takes. Default: of any size.
     #[n(10)]
     pub takes: Option<Takes>,
 }
 
-/// How large a task may be that a node takes.
+/// The largest tasks that a node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Takes {
     /// Longest arguments, in bytes.
@@ -224,27 +225,28 @@ pub struct Takes {
     pub result_bytes: u32,
 }
 
-/// The end of one connection of one incarnation. It counts only for these.
+/// The end of one connection of one incarnation. It counts only for these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Death {
     /// The connection that ended.
     #[n(0)]
     pub connection: u32,
-    /// Whether the node left on purpose: nobody needs to wait for its return.
+    /// Whether the node left on purpose, so that nobody needs to wait for its return.
     #[n(1)]
     pub leaving: bool,
-    /// Whether it holds no job with a key, running or over, and will accept none: nobody needs to ask it for one.
+    /// Whether it holds no job with a key, running or ended, and will accept none. So nobody needs to ask it about
+    /// keys.
     #[n(2)]
     pub holds_no_key: Option<bool>,
 }
 
-/// The call for help. Repeated at growing intervals while work waits without credit.
+/// An origin needs workers. Repeated at growing intervals while tasks wait and no worker has given credit for them.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Available {
-    /// What the waiting tasks need: a node that fits one of these may answer. May be empty.
+    /// What the waiting tasks need. A node that fits one of these may answer. May be empty.
     #[n(0)]
     pub wants: Vec<Want>,
-    /// Chance with which a fitting node answers, of 65535.
+    /// The probability that a fitting node answers, as a fraction of 65535.
     #[n(1)]
     pub chance: u16,
     /// Digest of the modules that the origin holds.
@@ -266,10 +268,10 @@ pub struct Want {
 /// A snapshot of a worker's credit at one origin; it replaces the earlier one.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Fetch {
-    /// The incarnation of the origin that `seen` speaks of; none before it has said anything.
+    /// The incarnation of the origin that `seen` refers to; none if the worker has not heard from it yet.
     #[n(0)]
     pub origin_epoch: Option<Epoch>,
-    /// Number of the last batch received from it: later ones count against this credit.
+    /// Number of the last batch received from it. Later batches count against this credit.
     #[n(1)]
     pub seen: u32,
     /// Tasks that may be sent beyond `seen`.
@@ -287,10 +289,10 @@ pub struct Fetch {
     /// Longest packet it takes.
     #[n(6)]
     pub packet_bytes_max: u32,
-    /// Whether it takes no tasks before results that it has sent are acknowledged, for want of room.
+    /// Whether it has no room for more results, and takes no tasks before some of its results are acknowledged.
     #[n(7)]
     pub full: Option<bool>,
-    /// How large a task may be. Default: of any size.
+    /// The largest tasks that it takes. Default: of any size.
     #[n(8)]
     pub takes: Option<Takes>,
 }
@@ -341,8 +343,8 @@ pub struct LeasedTask {
     /// Time limit of this attempt, in milliseconds.
     #[n(4)]
     pub timeout_ms: Option<u64>,
-    /// Where to pull `args` from, which are null then: they fit into no packet. Boxed, since many tasks are held and
-    /// hardly one has it.
+    /// Where to pull `args` from, if they do not fit into a packet; `args` are null then. Boxed, because a node holds
+    /// many tasks and very few of them have it.
     #[n(5)]
     pub blob: Option<Box<BlobRef>>,
 }
@@ -356,13 +358,13 @@ pub struct Attempt {
     /// The task's index in its job.
     #[n(1)]
     pub step: u32,
-    /// Counts the leases of this task, from 1.
+    /// Counts the leases of this task, from 1. A restarted origin continues at a higher number.
     #[n(2)]
     pub number: u32,
 }
 
-/// Attempts that the worker gives back: it cannot start them soon, or it leaves. It cancels its credit
-/// at the origin.
+/// Attempts that the worker gives back, because it cannot start them soon or because it leaves. This also cancels its
+/// credit at the origin.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Return {
     /// The incarnation of the origin that leased them.
@@ -373,7 +375,7 @@ pub struct Return {
     pub attempts: Vec<Attempt>,
 }
 
-/// Attempts that the worker holds: acknowledges their lease and prolongs it.
+/// Attempts that the worker holds. This confirms their leases and extends them.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Renew {
     /// The incarnation of the origin that leased them.
@@ -387,7 +389,7 @@ pub struct Renew {
     pub queued: Vec<Attempt>,
 }
 
-/// What attempts came to.
+/// The results of attempts.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct TaskResults {
     /// The incarnation of the origin that leased them.
@@ -401,16 +403,17 @@ pub struct TaskResults {
     pub results: Vec<TaskResult>,
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct TaskResult {
     /// Which attempt.
     #[n(0)]
     pub attempt: Attempt,
-    /// Its value, or why there is none, which is rare: boxed as in [`LeasedTask`].
+    /// Its value, or why there is none. Boxed as in [`LeasedTask`], because a failure is rare.
     #[n(1)]
     pub outcome: Result<Cbor, Box<Failure>>,
-    /// Where to pull the value from, which is null then: it fits into no packet. Boxed as in [`LeasedTask`].
+    /// Where to pull the value from, if it does not fit into a packet; the value is null then. Boxed as in
+    /// [`LeasedTask`].
     #[n(2)]
     pub blob: Option<Box<BlobRef>>,
 }
@@ -425,37 +428,37 @@ pub struct Failure {
     /// The text.
     #[n(1)]
     pub text: String,
-    /// The function asks to be tried again, after this many milliseconds.
+    /// The function asks for a retry after this many milliseconds.
     #[n(2)]
     pub retry_after_ms: Option<u64>,
-    /// The worker is too small for the task: no outcome of it, another node may do.
+    /// The worker is too small for the task. Then this is not an outcome of the task, and another node may run it.
     #[n(3)]
     pub too_small: Option<TooSmall>,
 }
 
-/// What a worker is too small for.
+/// Which limit of the worker was too low.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct TooSmall {
-    /// How much the worker has of what is wanting, in bytes or calls; none if that is no number.
+    /// The limit of the worker, in bytes or calls; none if it is not a number.
     #[n(0)]
     pub has: Option<u64>,
-    /// The length of the result, if that is what it cannot take.
+    /// The length of the result, if the result was too long.
     #[n(1)]
     pub result_bytes: Option<u64>,
 }
 
 impl Failure {
-    /// A failure after which the function does not ask for anything.
+    /// A failure without a request for a retry.
     pub fn new(cause: Cause, text: impl Into<String>) -> Failure {
         Failure { cause, text: text.into(), retry_after_ms: None, too_small: None }
     }
 
-    /// The worker has only so much of what the task needs, or cannot run it at all.
+    /// A worker with this limit is too small for the task, or cannot run it at all.
     pub fn too_small(text: impl Into<String>, has: Option<u64>) -> Failure {
         Failure { too_small: Some(TooSmall { has, result_bytes: None }), ..Failure::new(Cause::Unfit, text) }
     }
 
-    /// The worker takes no result of more than `max` bytes.
+    /// The worker takes results of at most `max` bytes.
     pub fn result_too_large(bytes: usize, max: usize) -> Failure {
         let too_small = TooSmall { has: Some(max as u64), result_bytes: Some(bytes as u64) };
         let text = format!("the result has {bytes} bytes, this node takes {max}");
@@ -474,7 +477,7 @@ pub struct ResultAck {
     pub numbers: Vec<u32>,
 }
 
-/// Attempts whose results nobody waits for. Naming them is enough: no number is used twice.
+/// Attempts whose results nobody waits for. Their ids are enough, because no number is used twice.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Abort {
     /// The attempts.
@@ -482,7 +485,7 @@ pub struct Abort {
     pub attempts: Vec<Attempt>,
 }
 
-/// A canvas for an origin. Repeated with the same number until answered.
+/// A canvas for an origin. The client repeats it with the same number until it gets an answer.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Submit {
     /// Number of this submit. An incarnation of a client starts at a random number and counts up, so that an answer to an
@@ -492,17 +495,17 @@ pub struct Submit {
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
     #[n(1)]
     pub canvas: Cbor,
-    /// What the client calls it, 1 to 128 bytes: another submit with the same key, to any origin, is the same
-    /// job, for as long as its origin remembers it.
+    /// The key that the client has chosen, 1 to 128 bytes. Another submit with the same key, to any origin, is the
+    /// same job, as long as its origin remembers the job.
     #[n(2)]
     pub key: Option<String>,
-    /// Whether nobody waits for news. Default: the client does.
+    /// Whether nobody waits for news. Default: the client waits.
     #[n(3)]
     pub detached: Option<bool>,
-    /// Where to pull `canvas` from, which is null then: it fits into no packet.
+    /// Where to pull `canvas` from, if it does not fit into a packet; `canvas` is null then.
     #[n(4)]
     pub blob: Option<BlobRef>,
-    /// Whether the key may stand for a new job if the one before has failed or was revoked. Default: not.
+    /// Whether the key may stand for a new job if the previous job has failed or was revoked. Default: no.
     #[n(5)]
     pub again: Option<bool>,
 }
@@ -536,38 +539,38 @@ pub enum Refusal {
     /// The queue is full: try later.
     #[n(1)]
     QueueFull,
-    /// The canvas is not acceptable; the text says why.
+    /// The canvas cannot be accepted; the text says why.
     #[n(2)]
     BadCanvas(#[n(0)] String),
-    /// The node does not take jobs of others.
+    /// The node takes no jobs of other nodes.
     #[n(3)]
     NotResident,
-    /// The node is about to leave: ask another.
+    /// The node is about to leave: ask another node.
     #[n(4)]
     Draining,
     /// The node cannot write its journal; the text says why. Try later.
     #[n(5)]
     Storage(#[n(0)] String),
-    /// The job has not failed, so that there is nothing to try again; the text says why.
+    /// The job has not failed, so it cannot be retried; the text says why.
     #[n(6)]
     NotRetriable(#[n(0)] String),
-    /// This node holds a job with the key, or is about to: submit to it.
+    /// This node holds a job with the key, or is about to accept one: submit to it.
     #[n(7)]
     Elsewhere(#[n(0)] NodeId),
     /// This node may hold a job with the key, and does not answer.
     #[n(8)]
     Unsure(#[n(0)] NodeId),
-    /// The node has taken the job and cannot write that; the text says why. It accepts the job as soon as it can.
+    /// The node has taken the job but cannot write it to its journal; the text says why. It accepts the job as soon
+    /// as it can.
     #[n(9)]
     Unwritten(#[n(0)] String),
-    /// A reason that this version does not know: its number. Never sent.
+    /// A reason that this version does not know, by its number. Never sent.
     #[n(4294967295)]
     Other(#[n(0)] u32),
 }
 
 impl Refusal {
-    /// Reads a reason; one that this version does not know is [`Refusal::Other`], so that its client does not wait for
-    /// ever.
+    /// Reads a reason. An unknown reason becomes [`Refusal::Other`], so that its client does not wait for ever.
     fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Refusal, decode::Error> {
         crate::known_or(decoder, context, |decoder| {
             let start = decoder.position();
@@ -589,15 +592,15 @@ pub struct JobEvent {
     /// What happened.
     #[n(1)]
     pub news: JobNews,
-    /// Where to pull the result from of a job that has ended, which is null then: it fits into no packet.
+    /// Where to pull the result of an ended job from, if it does not fit into a packet; the result is null then.
     #[n(2)]
     pub blob: Option<BlobRef>,
 }
 
-/// What can be told of a job. Only `Ended` is repeated until acknowledged.
+/// News of a job. Only `Ended` is repeated until acknowledged.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum JobNews {
-    /// Tasks that have ended, of how many.
+    /// How many tasks have ended.
     #[n(0)]
     Progress {
         /// Ended tasks.
@@ -623,13 +626,13 @@ pub enum JobNews {
         #[n(3)]
         text: String,
     },
-    /// Tasks of this function wait and no live node fits them.
+    /// Tasks of this function wait, and no live node can run them.
     #[n(2)]
     NoNode {
         /// `module.function`.
         #[n(0)]
         function: String,
-        /// Its routing, if it has any.
+        /// What no live node has: parts of the routing, or the module.
         #[n(1)]
         on: Vec<String>,
         /// How many live nodes with slots there are.
@@ -645,7 +648,7 @@ pub enum JobNews {
     /// The origin does not know the job: it has restarted, or forgotten it.
     #[n(5)]
     Unknown,
-    /// A task says how far it is.
+    /// Progress of a task.
     #[n(6)]
     TaskProgress {
         /// Where it runs.
@@ -657,24 +660,24 @@ pub enum JobNews {
         /// Number of the task in the job.
         #[n(2)]
         task: u32,
-        /// Done, in units of its own.
+        /// How much is done, in the task's own units.
         #[n(3)]
         done: u32,
         /// Of how many; 0 if it does not know.
         #[n(4)]
         total: u32,
     },
-    /// A task has failed and is tried again. Best effort: of many that fail at once, few are told of.
+    /// A task has failed and is retried. Best effort: if many tasks fail at once, only a few of them are reported.
     #[n(7)]
     Retried {
         /// The failure.
         #[n(0)]
         error: TaskError,
-        /// When it is tried again, in milliseconds from now.
+        /// When it is retried, in milliseconds from now.
         #[n(1)]
         again_ms: u64,
     },
-    /// The answer to [`Revoke::mine`]: others wait for the job, so it goes on.
+    /// The answer to [`Revoke::mine`]: other clients wait for the job, so it continues.
     #[n(8)]
     GoesOn,
 }
@@ -685,7 +688,7 @@ pub struct Revoke {
     /// The job.
     #[n(0)]
     pub job: JobId,
-    /// Whether the job goes on if it is detached or another client waits for it; this one does not any more.
+    /// Whether the job continues if it is detached or another client waits for it. This client no longer waits.
     #[n(1)]
     pub mine: Option<bool>,
 }
@@ -693,12 +696,13 @@ pub struct Revoke {
 /// Asks for manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ManifestRequest {
-    /// The set that the asker has heard of. If the receiver has another one by now, it answers with its `Birth`.
+    /// Digest of the set that the sender has heard of. If the receiver has another set by now, it answers with its
+    /// `Birth`.
     #[n(0)]
     pub digest: u64,
 }
 
-/// Some of the sender's manifests, as many as a packet takes.
+/// Some of the sender's manifests, as many as fit into a packet.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Manifests {
     /// Digest of the whole set.
@@ -741,22 +745,22 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
 }
 
-/// A value that fits into no packet of its receiver: it stays with the sender of the message until
-/// the receiver has pulled it.
+/// A value that does not fit into a packet of its receiver. It stays with the sender of the message until the
+/// receiver has pulled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlobRef {
     /// The value.
     #[n(0)]
     pub id: BlobId,
-    /// How long it is.
+    /// Its length.
     #[n(1)]
     pub bytes: u32,
-    /// Longest piece that the sender can send; the receiver may ask for shorter ones.
+    /// Longest piece that the sender can send. The receiver may ask for shorter pieces.
     #[n(2)]
     pub piece_bytes: u32,
 }
 
-/// Asks for pieces of a large value. All pieces are equally long but the last.
+/// Asks for pieces of a large value. All pieces except the last have the same length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlobRequest {
     /// The value.
@@ -768,18 +772,18 @@ pub struct BlobRequest {
     /// How many.
     #[n(2)]
     pub count: u16,
-    /// How long each piece is to be.
+    /// Length of each piece.
     #[n(3)]
     pub piece_bytes: u32,
 }
 
-/// A piece of a large value. The whole is checked against its hash.
+/// A piece of a large value. The whole value is checked against its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlobPiece {
     /// The value.
     #[n(0)]
     pub id: BlobId,
-    /// Where the piece begins.
+    /// Offset of the piece in the value.
     #[n(1)]
     pub offset: u32,
     /// Its bytes.
@@ -788,7 +792,7 @@ pub struct BlobPiece {
     pub bytes: Vec<u8>,
 }
 
-/// A node will not take a module, and keeps what it has.
+/// A node refuses a module, and keeps the modules that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ModuleRefused {
     /// The module.
@@ -797,23 +801,23 @@ pub struct ModuleRefused {
     /// Why.
     #[n(1)]
     pub reason: String,
-    /// Whether it answers an origin that wants the module, whose tasks need not wait for this node.
+    /// Whether this answers an origin that wants the module. Its tasks need not wait for this node.
     #[n(2)]
     pub asked: Option<bool>,
 }
 
-/// "Is anybody else called like me?" Sent to the sender's own name after connecting.
+/// "Does another node have my name?" Sent to the sender's own name after connecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Claim {
-    /// Random; only an answer that repeats it counts, so old answers cannot be replayed.
+    /// A random number. Only an answer that repeats it counts, so old answers cannot be replayed.
     #[n(0)]
     pub nonce: u64,
-    /// How long the asker runs.
+    /// How long the sender has been running.
     #[n(1)]
     pub age_ms: u64,
 }
 
-/// "Yes, and for longer."
+/// "Yes, and it has been running for longer."
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Claimed {
     /// From the claim.
@@ -821,10 +825,10 @@ pub struct Claimed {
     pub nonce: u64,
 }
 
-/// How a node is.
+/// The state of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Vitals {
-    /// Tasks it runs side by side at most.
+    /// How many tasks it runs side by side, at most.
     #[n(0)]
     pub slots: u16,
     /// Tasks running.
@@ -839,7 +843,7 @@ pub struct Vitals {
     /// Tasks that wait in its queue as origin.
     #[n(4)]
     pub ready: u32,
-    /// Since its start.
+    /// Time since its start.
     #[n(5)]
     pub uptime_ms: u64,
     /// Tasks it has run.
@@ -851,7 +855,7 @@ pub struct Vitals {
     /// Whether it is about to leave.
     #[n(8)]
     pub draining: Option<bool>,
-    /// What it waits for then.
+    /// What it waits for, if it is about to leave.
     #[n(9)]
     pub leaving: Option<Box<Leaving>>,
 }
@@ -873,18 +877,18 @@ pub struct Log {
     /// Which attempt.
     #[n(0)]
     pub attempt: Attempt,
-    /// The line, at most 1 KiB.
+    /// The line, at most 4 KiB.
     #[n(1)]
     pub text: String,
 }
 
-/// How far a running task is.
+/// Progress of a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Progress {
     /// Which attempt.
     #[n(0)]
     pub attempt: Attempt,
-    /// Done, in units of the task's own.
+    /// How much is done, in the task's own units.
     #[n(1)]
     pub done: u32,
     /// Of how many; 0 if it does not know.
@@ -895,13 +899,14 @@ pub struct Progress {
 /// "May I start some of these?" Sent to the one node that counts the starts of the function.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PermitRequest {
-    /// Random; only an answer that repeats it counts, so no permit counts twice.
+    /// A random number. Only an answer that repeats it counts, so no permit counts twice.
     #[n(0)]
     pub nonce: u64,
     /// `module.function`.
     #[n(1)]
     pub function: String,
-    /// The least time between two starts, in microseconds. Functions are counted by name and interval.
+    /// The minimum time between two starts, in microseconds. Starts are counted for each pair of function and
+    /// interval.
     #[n(2)]
     pub interval_us: u64,
     /// How many tasks could be started.
@@ -909,13 +914,13 @@ pub struct PermitRequest {
     pub tasks: u32,
 }
 
-/// "So many, from then on."
+/// "This many, from this time on."
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Permit {
     /// From the request.
     #[n(0)]
     pub nonce: u64,
-    /// How many tasks may be started; none: ask again.
+    /// How many tasks may start; 0: ask again.
     #[n(1)]
     pub tasks: u32,
     /// When, in microseconds from now.
@@ -923,13 +928,13 @@ pub struct Permit {
     pub wait_us: u64,
 }
 
-/// Asks a node which others it knows, in order of their names.
+/// Asks a node which other nodes it knows, in order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MembersRequest {
-    /// The last one that the asker has heard of; none from the beginning.
+    /// The last member that the sender knows; none: from the beginning.
     #[n(0)]
     pub after: Option<NodeId>,
-    /// Most members that it wants.
+    /// How many members it wants, at most.
     #[n(1)]
     pub max: u16,
 }
@@ -937,7 +942,7 @@ pub struct MembersRequest {
 /// Some of the members that a node knows.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MemberList {
-    /// As many as were wanted, in order of their names.
+    /// As many as were requested and fit into a packet, in order of their names.
     #[n(0)]
     pub members: Vec<MemberSummary>,
     /// Whether there are more after these.
@@ -951,7 +956,7 @@ pub struct MemberSummary {
     /// Its name.
     #[n(0)]
     pub name: NodeId,
-    /// Whether it was there when it was last heard of, and that is not too long ago.
+    /// Whether it was online when it was last heard of, and this is not too long ago.
     #[n(1)]
     pub alive: bool,
     /// How long ago it was last heard of.

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Cbor, ModuleHash};
 
-/// Bytes of a chunk of a module: small enough for every node's packet limit.
+/// Size of a chunk of a module, in bytes. It fits the packet limit of every node.
 pub const CHUNK_BYTES: u32 = 2048;
 /// Longest module, in bytes.
 pub const MODULE_BYTES_MAX: u32 = 4 << 20;
@@ -30,10 +30,10 @@ pub const MODULE_BYTES_MAX: u32 = 4 << 20;
 /// One module in a node's set.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum ModuleEntry {
-    /// Wasm, which travels.
+    /// Wasm, which nodes send to each other.
     #[n(0)]
     Wasm(#[n(0)] SignedManifest),
-    /// Functions built into the node's program, which do not.
+    /// Functions built into the program of a node, which are not sent.
     #[n(1)]
     Native(#[n(0)] NativeModule),
 }
@@ -63,7 +63,7 @@ impl ModuleEntry {
         }
     }
 
-    /// What can be called.
+    /// Its functions.
     pub fn functions(&self) -> &Functions {
         match self {
             ModuleEntry::Wasm(signed) => &signed.manifest.functions,
@@ -78,19 +78,19 @@ pub struct NativeModule {
     /// Name of the module.
     #[n(0)]
     pub name: String,
-    /// What can be called.
+    /// Its functions.
     #[n(1)]
     pub functions: Functions,
 }
 
 impl NativeModule {
-    /// Hash of name and descriptions: equal programs have equal ids.
+    /// Hash of the name and the descriptions. Equal programs have equal ids.
     pub fn id(&self) -> ModuleHash {
         hash(Cbor::encode(self).as_bytes())
     }
 }
 
-/// What a module is and what it offers.
+/// What a module is, and which functions it has.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Manifest {
     /// Name of the module: the first half of its functions' names.
@@ -105,7 +105,7 @@ pub struct Manifest {
     /// Length of the Wasm in bytes.
     #[n(3)]
     pub size: u32,
-    /// Length of every chunk but the last.
+    /// Length of every chunk except the last.
     #[n(4)]
     pub chunk_bytes: u32,
     /// SHA-256 of each chunk.
@@ -114,23 +114,23 @@ pub struct Manifest {
     /// Version of the task ABI.
     #[n(6)]
     pub abi: u8,
-    /// What can be called.
+    /// Its functions.
     #[n(7)]
     pub functions: Functions,
 }
 
-/// Why a manifest is not acceptable.
+/// Why a manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestError {
-    /// Not signed with the cluster's deploy key.
+    /// It is not signed with the cluster's deploy key.
     BadSignature,
-    /// Not a manifest.
+    /// It is not a manifest.
     Malformed,
-    /// Made for a newer task ABI.
+    /// It was made for a newer task ABI.
     Abi(u8),
-    /// Named like a module that every node has by itself.
+    /// It has the name of a built-in module.
     Builtin,
-    /// Over a limit of this version; the text names it.
+    /// It exceeds a limit of this version; the text names the limit.
     OverLimit(&'static str),
 }
 
@@ -170,8 +170,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Takes a module away from a cluster: a newer version of this name with no code and no functions, which spreads as any other
-    /// and stays, so that no node brings an older version back.
+    /// Removes a module from a cluster. This is a newer version of this name, without code and functions. It spreads
+    /// and stays like any other version, so no node brings an older version back.
     ///
     /// # Errors
     /// If no module can have this name.
@@ -179,7 +179,7 @@ impl Manifest {
         Manifest::new(name, version, &[], Vec::new().into())
     }
 
-    /// Whether it takes a module away.
+    /// Whether it removes a module.
     pub fn is_tombstone(&self) -> bool {
         self.size == 0 && self.functions.is_empty()
     }
@@ -215,21 +215,21 @@ impl Manifest {
     }
 }
 
-/// A manifest with the signature that vouches for it. Clones share it.
+/// A manifest with its signature. Clones share it.
 ///
-/// Holding one means only that it parsed; see [`SignedManifest::verify`].
+/// A value of this type has only been parsed. [`SignedManifest::verify`] checks the signature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignedManifest(Arc<Signed>);
 
-/// What a [`SignedManifest`] shares.
+/// The shared part of a [`SignedManifest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signed {
-    /// SHA-256 of what was signed: the same code deployed again is another module, so that a
-    /// version can be taken back by deploying the one before.
+    /// SHA-256 of the signed bytes. So the same code deployed again is another module, and you can go back to the
+    /// previous version by deploying it again.
     pub id: ModuleHash,
     bytes: Vec<u8>,
     signature: [u8; 64],
-    /// What was signed.
+    /// The manifest.
     pub manifest: Manifest,
 }
 
@@ -242,10 +242,10 @@ impl Deref for SignedManifest {
 }
 
 impl SignedManifest {
-    /// Checks signature and limits.
+    /// Checks the signature and the limits.
     ///
     /// # Errors
-    /// If the manifest was not signed with the private half of `key`, or is over a limit.
+    /// If the manifest was not signed with the private half of `key`, or exceeds a limit.
     pub fn verify(&self, key: &DeployPublic) -> Result<(), ManifestError> {
         let key = VerifyingKey::from_bytes(&key.0).map_err(|_| ManifestError::BadSignature)?;
         let signature = Signature::from_bytes(&self.signature);
@@ -277,7 +277,7 @@ impl<'b, C> Decode<'b, C> for SignedManifest {
     }
 }
 
-/// The public half of the deploy key: nodes hold it, so that a stolen node cannot push code.
+/// The public half of the deploy key. Nodes have only this half, so a stolen node cannot deploy code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeployPublic(pub [u8; 32]);
 
@@ -286,7 +286,7 @@ pub fn hash(bytes: &[u8]) -> ModuleHash {
     ModuleHash(Sha256::digest(bytes).into())
 }
 
-/// [`hash`] of what comes in pieces.
+/// [`hash`] of data that comes in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Hasher(Sha256);
 

@@ -7,31 +7,31 @@ use minicbor::{Decode, Encode};
 
 use crate::Options;
 
-/// How many times a failed task may be tried again.
+/// How many times a failed task may be retried.
 pub const RETRIES: RangeInclusive<u64> = 0..=1000;
 /// Priorities.
 pub const PRIORITIES: RangeInclusive<u64> = 0..=9;
-/// Delays and moments in milliseconds, up to about 300 years: exact as a float of seconds.
+/// Delays and times in milliseconds, up to about 300 years. As a float of seconds they are exact.
 pub const DELAYS_MS: RangeInclusive<u64> = 0..=10_000_000_000_000;
-/// Limits of time in milliseconds: none is 0, which nothing could keep.
+/// Time limits in milliseconds. 0 is not allowed, because nothing could meet it.
 pub const LIMITS_MS: RangeInclusive<u64> = 1..=10_000_000_000_000;
-/// Most entries of `on`.
+/// How many entries `on` may have.
 pub const ON_MAX: usize = 16;
-/// Most tasks of a rate a second.
+/// The highest rate, in tasks per second.
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// Longest label or capability of a node, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
-/// Whether a node may have this label or capability: `led`, `room=kitchen`. No spaces and no control characters, and neither
-/// side of `=` is empty, so that it can be asked for and shown as it is.
+/// Whether a node may have this label or capability: `led`, `room=kitchen`. It has no spaces and no control
+/// characters, and neither side of `=` is empty. So it can be requested and shown as it is.
 pub fn is_label(text: &str) -> bool {
     let is_clean = |c: char| !c.is_whitespace() && !c.is_control();
     let (name, value) = text.split_once('=').unwrap_or((text, "-"));
     text.len() <= LABEL_BYTES_MAX && !name.is_empty() && !value.is_empty() && text.chars().all(is_clean)
 }
 
-/// At most so many starts in such a time, over the whole cluster.
+/// At most this many starts in this time, in the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Rate {
     /// Starts …
@@ -62,27 +62,27 @@ impl fmt::Display for Rate {
     }
 }
 
-/// An option has a value that it cannot have.
+/// An option has an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionError {
-    /// A number that is out of its range.
+    /// A number is out of its range.
     Number {
         /// The option.
         option: &'static str,
         /// Its value.
         found: u64,
-        /// The smallest that it can be.
+        /// The smallest valid value.
         min: u64,
-        /// The largest that it can be.
+        /// The largest valid value.
         max: u64,
         /// ` ms`, or nothing.
         unit: &'static str,
     },
     /// More than [`ON_MAX`] entries of `on`.
     Places(usize),
-    /// An entry of `on` that is empty.
+    /// An entry of `on` is empty.
     NoPlace,
-    /// A rate of nothing, or of more than [`RATE_MAX`] a second.
+    /// A rate is 0, or higher than [`RATE_MAX`] per second.
     Rate(Rate),
 }
 
@@ -102,10 +102,10 @@ impl fmt::Display for OptionError {
 impl core::error::Error for OptionError {}
 
 impl Options {
-    /// Whether every option that is set has a value that it can have.
+    /// Checks that every option that is set has a valid value.
     ///
     /// # Errors
-    /// The first that has not.
+    /// The first option that has not.
     pub fn check(&self) -> Result<(), OptionError> {
         let numbers = [
             ("retries", self.retries.map(u64::from), RETRIES, ""),

@@ -8,10 +8,10 @@ use minicbor::{Decode, Decoder, Encode, decode};
 
 use crate::{Cbor, NodeId};
 
-/// What a task or a canvas came to: exactly one of these, once.
+/// The outcome of a task or a canvas. There is exactly one.
 pub type Outcome = Result<Cbor, TaskError>;
 
-/// Why a task failed: enough for a person to find the function, the node and the cause.
+/// Why a task failed. It tells a person the function, the node and the cause.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TaskError {
     /// `module.function`.
@@ -20,7 +20,7 @@ pub struct TaskError {
     /// Number of the task in its job.
     #[n(1)]
     pub task: u32,
-    /// Where it ran; none if it never did.
+    /// The node that ran it; none if it never ran.
     #[n(2)]
     pub node: Option<NodeId>,
     /// Which attempt failed, from 1; 0 if it never ran.
@@ -33,7 +33,7 @@ pub struct TaskError {
     /// The message of the function or of the node.
     #[n(5)]
     pub text: String,
-    /// Indices of the group members on the way to the task, outermost first.
+    /// Indices of the group members on the path to the task, outermost first.
     #[n(6)]
     pub members: Vec<u32>,
 }
@@ -51,25 +51,25 @@ pub enum Cause {
     /// An attempt took longer than its `timeout`.
     #[n(2)]
     TimedOut,
-    /// The workers that started it were lost, too often to try again.
+    /// The workers that started it were lost too often.
     #[n(3)]
     Lost,
     /// The job was revoked.
     #[n(4)]
     Revoked,
-    /// The arguments or the result do not fit what the function or the node takes.
+    /// The arguments or the result do not fit the function or the node.
     #[n(5)]
     Unfit,
     /// It waited longer than its `expires`.
     #[n(6)]
     Expired,
-    /// A kind that this version does not know; the text says more. Never sent.
+    /// A kind that this version does not know. The text says more. Never sent.
     #[n(4294967295)]
     Other,
 }
 
 impl Cause {
-    /// Reads a kind; one that this version does not know is [`Cause::Other`], so that the rest of the error is told.
+    /// Reads a kind. An unknown kind becomes [`Cause::Other`], so that the rest of the error is kept.
     pub(crate) fn known_or_other<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Cause, decode::Error> {
         crate::known_or(decoder, context, |decoder| decoder.u32().map(|_| Cause::Other))
     }

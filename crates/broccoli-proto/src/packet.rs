@@ -17,13 +17,13 @@ use crate::message::Message;
 use crate::seal::{ClusterKey, TAG_BYTES};
 use crate::{Epoch, NodeId};
 
-/// Version of this wire.
+/// Version of the wire protocol.
 pub const VERSION: u8 = 2;
-/// Most messages that a packet may hold.
+/// How many messages a packet may hold.
 pub const MESSAGES_MAX: usize = 64;
-/// The end of an item of indefinite length is no item.
+/// The break code of an indefinite length; it is not an item.
 const BREAK: u8 = 0xff;
-/// An upper bound on header and tag, for planning how much fits into a packet.
+/// An upper bound on the size of header and tag, to plan how much fits into a packet.
 pub const OVERHEAD_BYTES_MAX: usize = 152;
 
 /// Where a packet goes.
@@ -31,7 +31,7 @@ pub const OVERHEAD_BYTES_MAX: usize = 152;
 pub enum Address {
     /// One node.
     Node(NodeId),
-    /// Whoever watches the presence of this node.
+    /// Every node that watches the presence of this node.
     Birth(NodeId),
     /// Every node.
     All,
@@ -46,10 +46,10 @@ pub struct Header {
     /// [`ClusterKey::key_id`].
     #[n(1)]
     pub key_id: u8,
-    /// Who sealed it.
+    /// The node that sealed it.
     #[n(2)]
     pub sender: NodeId,
-    /// The one node it is for; none for everybody.
+    /// The one node that it is for; none if it is for everybody.
     #[n(3)]
     pub destination: Option<NodeId>,
     /// The sender's incarnation.
@@ -58,7 +58,7 @@ pub struct Header {
     /// Counts the sender's packets of this epoch.
     #[n(5)]
     pub sequence: u64,
-    /// What an answer repeats as its proof.
+    /// An answer repeats this as its proof.
     #[n(6)]
     pub challenge: u64,
     /// The latest challenge of the destination.
@@ -66,10 +66,10 @@ pub struct Header {
     pub proof: Option<u64>,
 }
 
-/// What is in the header of a packet that is to be sealed.
+/// The header data of a packet that is to be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Who seals it.
+    /// The node that seals it.
     pub sender: NodeId,
     /// Where it goes.
     pub to: Address,
@@ -77,29 +77,28 @@ pub struct Envelope {
     pub epoch: Epoch,
     /// Number of the packet in this epoch, never used twice.
     pub sequence: u64,
-    /// What an answer has to repeat.
+    /// An answer has to repeat this.
     pub challenge: u64,
-    /// The latest challenge of the destination, if it is one node and known.
+    /// The latest challenge of the destination, if this is one node and the challenge is known.
     pub proof: Option<u64>,
 }
 
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
-    /// Not a packet, or what is in it is no sequence of CBOR items.
+    /// This is not a packet, or its content is not a sequence of CBOR items.
     Malformed,
-    /// A message that this version does not know, or that holds something which it does not know. The rest of
-    /// the packet counts.
+    /// The message is unknown to this version, or contains something unknown. The rest of the packet counts.
     Unknown,
-    /// Another version of the wire.
+    /// Another version of the wire protocol.
     Version(u8),
-    /// Sealed with another key, or changed on the way.
+    /// It was sealed with another key, or changed on the way.
     CannotOpen,
     /// For another node.
     Misdirected,
-    /// It has come before, or is older than what its sender has said since.
+    /// It has been received before, or is older than later packets of its sender.
     Repeated,
-    /// Nothing shows that it was made by somebody who is there now.
+    /// Nothing proves that its sender is online now.
     Unproven,
 }
 
@@ -112,8 +111,8 @@ pub fn seal(key: &ClusterKey, envelope: &Envelope, buf: &mut Vec<u8>, put_messag
     draft.seal(key, buf);
 }
 
-/// A packet under construction: behind its header, messages are appended to the buffer with [`put`]. It has a nonce of its
-/// own and is sealed once, so it is no copy of another.
+/// A packet under construction. Messages are appended to the buffer after the header, with [`put`]. The packet has
+/// its own nonce and is sealed once, so this type cannot be cloned.
 #[derive(Debug)]
 pub struct Draft {
     header_bytes: usize,
@@ -135,12 +134,12 @@ impl Draft {
         Draft { header_bytes: buf.len(), epoch, sequence }
     }
 
-    /// Bytes of the messages so far.
+    /// The number of bytes of the messages so far.
     pub fn message_bytes(&self, buf: &[u8]) -> usize {
         buf.len() - self.header_bytes
     }
 
-    /// Encrypts the messages in place and appends the tag. The key is that of the beginning.
+    /// Encrypts the messages in place and appends the tag. The key must be the one given to `begin`.
     pub fn seal(self, key: &ClusterKey, buf: &mut Vec<u8>) {
         let (header, plaintext) = buf.split_at_mut(self.header_bytes);
         let tag = key.seal(self.epoch, self.sequence, header, plaintext);
@@ -153,10 +152,10 @@ pub fn put<T: Encode<()>>(buf: &mut Vec<u8>, message: &T) {
     Encoder::new(buf).encode(message).expect("writing to a Vec cannot fail");
 }
 
-/// Opens a packet in place and hands out its header and its messages' bytes.
+/// Opens a packet in place, and returns its header and the bytes of its messages.
 ///
 /// # Errors
-/// See [`PacketError`]; nothing of the content is trusted then.
+/// See [`PacketError`]. In this case no content is trusted.
 pub fn open<'b>(keys: &[ClusterKey], me: NodeId, packet: &'b mut [u8]) -> Result<(Header, &'b [u8]), PacketError> {
     let mut decoder = Decoder::new(packet);
     let header: Header = decoder.decode().map_err(|_| PacketError::Malformed)?;
@@ -179,8 +178,8 @@ pub fn open<'b>(keys: &[ClusterKey], me: NodeId, packet: &'b mut [u8]) -> Result
     Ok((header, ciphertext))
 }
 
-/// The messages of an opened packet, one by one. One that this version does not know is an error and is skipped; what is
-/// no CBOR item ends them.
+/// The messages of an opened packet, one by one. A message that this version does not know gives an error, and is
+/// skipped. Bytes that are not a CBOR item end the iteration.
 pub fn messages(mut plaintext: &[u8]) -> impl Iterator<Item = Result<Message, PacketError>> {
     let mut left = MESSAGES_MAX;
     core::iter::from_fn(move || {

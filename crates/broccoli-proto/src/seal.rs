@@ -17,7 +17,7 @@ use crate::Epoch;
 /// Bytes that sealing adds.
 pub const TAG_BYTES: usize = 16;
 
-/// The 256-bit secret of a cluster, ready to seal and open.
+/// The 256-bit key of a cluster, ready to seal and open.
 #[derive(Clone)]
 pub struct ClusterKey {
     bytes: [u8; 32],
@@ -31,27 +31,27 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
-/// A packet was not sealed with this key, or was changed on the way.
+/// The packet was not sealed with this key, or was changed on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenError;
 
 impl ClusterKey {
-    /// Takes 32 bytes from a true random source.
+    /// Makes a key from 32 bytes, which must come from a true random source.
     pub fn new(bytes: [u8; 32]) -> ClusterKey {
         ClusterKey { bytes, cipher: XChaCha20Poly1305::new(&bytes.into()) }
     }
 
-    /// The secret, for a cluster file or a join token.
+    /// The bytes of the key, for a cluster file or a join token.
     pub fn to_bytes(&self) -> [u8; 32] {
         self.bytes
     }
 
-    /// A byte by which packets name the key they are sealed with; says nothing about the key.
+    /// The byte with which packets name their key. It reveals nothing about the key.
     pub fn key_id(&self) -> u8 {
         self.derive("key id")[0]
     }
 
-    /// The password with which nodes log in to an MQTT server that checks: 32 hexadecimal digits.
+    /// The password with which nodes log in to an MQTT server that checks passwords: 32 hexadecimal digits.
     pub fn mqtt_password(&self) -> String {
         let mut password = String::with_capacity(32);
         for byte in &self.derive("mqtt password")[..16] {
@@ -60,7 +60,7 @@ impl ClusterKey {
         password
     }
 
-    /// Seals `plaintext` in place; the tag goes behind it.
+    /// Seals `plaintext` in place. The tag follows it.
     pub(crate) fn seal(&self, epoch: Epoch, sequence: u64, header: &[u8], plaintext: &mut [u8]) -> [u8; TAG_BYTES] {
         self.cipher
             .encrypt_inout_detached(&nonce(epoch, sequence), header, plaintext.into())
@@ -82,7 +82,7 @@ impl ClusterKey {
             .map_err(|_| OpenError)
     }
 
-    /// Separate secrets for separate uses: SHA-256 over a label and the key.
+    /// Derives a separate secret for each use: SHA-256 over a label and the key.
     fn derive(&self, label: &str) -> [u8; 32] {
         Sha256::new().chain_update(b"broccoli ").chain_update(label).chain_update(self.bytes).finalize().into()
     }

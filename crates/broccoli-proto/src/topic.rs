@@ -14,7 +14,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// The topics of the cluster with this id, which obeys the same rules as a node's name.
+    /// The topics of the cluster with this id. The same rules apply to the id as to a node's name.
     pub fn new(cluster: NodeId) -> Topics {
         Topics { prefix: format!("broccoli/{cluster}/") }
     }
@@ -43,7 +43,7 @@ impl Topics {
         }
     }
 
-    /// What a node subscribes to. Only a node with memory for it watches all births.
+    /// What a node subscribes to. Only a node with enough memory watches all births.
     pub fn subscriptions(&self, me: NodeId, watch_births: bool) -> Vec<String> {
         let births = if watch_births { format!("{}+/birth", self.prefix) } else { self.topic(Address::Birth(me)) };
         alloc::vec![self.topic(Address::Node(me)), self.topic(Address::All), births]

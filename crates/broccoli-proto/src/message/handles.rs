@@ -12,10 +12,10 @@ use crate::outcome::Outcome;
 /// Asks an origin for its jobs, in order of their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct JobsRequest {
-    /// Number of the last job that the asker knows; none from the beginning.
+    /// Number of the last job that the sender knows; none: from the beginning.
     #[n(0)]
     pub after: Option<u64>,
-    /// Most jobs that it wants.
+    /// How many jobs it wants, at most.
     #[n(1)]
     pub max: u16,
 }
@@ -23,7 +23,7 @@ pub struct JobsRequest {
 /// Some of an origin's jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Jobs {
-    /// As many as a packet takes, in order of their numbers.
+    /// As many as fit into a packet, in order of their numbers.
     #[n(0)]
     pub jobs: Vec<JobSummary>,
     /// Whether there are more after these.
@@ -37,7 +37,7 @@ pub struct JobSummary {
     /// [`JobId::number`].
     #[n(0)]
     pub number: u64,
-    /// Where it is.
+    /// Its state.
     #[n(1)]
     #[cbor(decode_with = "JobState::known_or_other")]
     pub state: JobState,
@@ -59,13 +59,13 @@ pub struct JobSummary {
     /// The key that it was submitted with.
     #[n(7)]
     pub key: Option<String>,
-    /// Why none of its tasks runs, though it is not over.
+    /// Why none of its tasks runs, although it has not ended.
     #[n(8)]
     #[cbor(decode_with = "Waits::known_or_none", nil = "Waits::absent")]
     pub waits: Option<Waits>,
 }
 
-/// Why no task of a job runs. Named is one of the tasks that wait.
+/// Why no task of a job runs. It names one of the tasks that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Waits {
     /// No live node can run it.
@@ -74,34 +74,34 @@ pub enum Waits {
         /// `module.function`.
         #[n(0)]
         function: String,
-        /// What no live node has: of its routing, or `module` if those that fit do not hold that.
+        /// What no live node has: parts of the routing, or the module if no node that the routing allows holds it.
         #[n(1)]
         missing: Vec<String>,
         /// How many live nodes with slots there are.
         #[n(2)]
         nodes: u32,
     },
-    /// The rate of its function lets no more tasks start now.
+    /// The rate of its function allows no more starts now.
     #[n(1)]
     Rate {
         /// `module.function`.
         #[n(0)]
         function: String,
     },
-    /// It is not time for it yet.
+    /// It waits for a time.
     #[n(2)]
     Until {
         /// `module.function`.
         #[n(0)]
         function: String,
-        /// How long it will wait; none if the node does not know the time of day.
+        /// How long it will still wait; none if the node does not know the time of day.
         #[n(1)]
         ms: Option<u64>,
         /// Whether it has failed before.
         #[n(2)]
         again: bool,
     },
-    /// The nodes that could run it have no slot for it now.
+    /// The nodes that could run it have no free slot now.
     #[n(3)]
     Slots {
         /// `module.function`.
@@ -111,20 +111,20 @@ pub enum Waits {
         #[n(1)]
         waiting: u32,
     },
-    /// Nodes that have tried it were too small.
+    /// The nodes that have tried it were too small.
     #[n(4)]
     Larger {
         /// `module.function`.
         #[n(0)]
         function: String,
     },
-    /// It waits for the nodes that it is to run on, or for what they do.
+    /// It waits for the nodes that it is to run on, or for their runs.
     #[n(5)]
     Nodes,
 }
 
 impl Waits {
-    /// A reason that this version does not know is none.
+    /// An unknown reason is read as none.
     fn known_or_none<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Option<Waits>, decode::Error> {
         crate::known_or(decoder, context, |decoder| decoder.skip().map(|()| None))
     }
@@ -135,22 +135,22 @@ impl Waits {
     }
 }
 
-/// What a node waits for that is about to leave.
+/// What a leaving node waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Leaving {
     /// Functions of tasks that it runs; the first [`Leaving::LISTED_MAX`] of [`super::Vitals::running`].
     #[n(0)]
     pub tasks: Vec<String>,
-    /// Jobs that would be lost with it; the first [`Leaving::LISTED_MAX`] of [`super::Vitals::jobs`].
+    /// Jobs that would be lost with the node; the first [`Leaving::LISTED_MAX`] of [`super::Vitals::jobs`].
     #[n(1)]
     pub jobs: Vec<JobSummary>,
-    /// It waits no more: what it runs is handed back, and these jobs are lost.
+    /// It waits no longer: it hands back what it runs, and these jobs are lost.
     #[n(2)]
     pub gives_up: Option<bool>,
 }
 
 impl Leaving {
-    /// Most tasks and most jobs that are named.
+    /// How many tasks, and how many jobs, are listed at most.
     pub const LISTED_MAX: usize = 8;
 }
 
@@ -159,11 +159,11 @@ impl JobSummary {
     pub const NAME_BYTES_MAX: usize = 64;
 }
 
-/// Where a job is.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum JobState {
-    /// None of its tasks has been handed to a worker.
+    /// None of its tasks has been leased to a worker.
     #[n(0)]
     Queued,
     /// Its tasks run.
@@ -189,8 +189,7 @@ impl JobState {
     }
 }
 
-/// Asks for a failed or revoked job to be run again, as a new job with the same canvas. Answered
-/// by `Accepted` or `Refused`.
+/// Retries a failed or revoked job, as a new job with the same canvas. Answered by `Accepted` or `Refused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Retry {
     /// As [`super::Submit::number`].
@@ -201,18 +200,19 @@ pub struct Retry {
     pub job: JobId,
 }
 
-/// Asks a node to take nothing new and to leave when it has finished. Answered by `Vitals`.
+/// Asks a node to take nothing new, and to leave when it has finished. Answered by `Vitals`, or `Refused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Drain {
     /// As [`super::Submit::number`], for `Refused`.
     #[n(0)]
     pub number: u32,
-    /// After this time, in milliseconds, it hands back what it runs, and leaves. Default: as its operator has said.
+    /// After this time, in milliseconds, it hands back what still runs, and leaves. Default: the time that its
+    /// operator has set.
     #[n(1)]
     pub for_ms: Option<u64>,
 }
 
-/// Asks how one step of a job is.
+/// Asks for the state of one step of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct StepQuery {
     /// The job.
@@ -223,7 +223,7 @@ pub struct StepQuery {
     pub path: Vec<u32>,
 }
 
-/// How one step of a job is.
+/// The state of one step of a job.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct StepNews {
     /// The job.
@@ -232,10 +232,10 @@ pub struct StepNews {
     /// From the question.
     #[n(1)]
     pub path: Vec<u32>,
-    /// None if the job has no such step, or the origin no such job.
+    /// None if the job has no such step, or if the origin has no such job.
     #[n(2)]
     pub view: Option<StepView>,
-    /// Where to pull the result from, which is null then: it fits into no packet.
+    /// Where to pull the result from, if it does not fit into a packet; the result is null then.
     #[n(3)]
     pub blob: Option<BlobRef>,
 }
@@ -246,23 +246,23 @@ pub struct StepView {
     /// `module.function` of a task, or `chain`, `group`, `chord`, `map`, `starmap`, `chunks`.
     #[n(0)]
     pub name: String,
-    /// Where it is.
+    /// Its state.
     #[n(1)]
     #[cbor(decode_with = "StepState::known_or_other")]
     pub state: StepState,
     /// How many members it has; 0 for a task.
     #[n(2)]
     pub members: u32,
-    /// What it came to, once it has and as long as that is kept.
+    /// Its outcome, once it has ended, and as long as the outcome is kept.
     #[n(3)]
     pub outcome: Option<Outcome>,
 }
 
-/// Where a step is.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum StepState {
-    /// It waits for others.
+    /// It waits for other steps.
     #[n(0)]
     Waiting,
     /// It waits for a worker, or runs.
@@ -274,7 +274,7 @@ pub enum StepState {
     /// It has failed.
     #[n(3)]
     Failed,
-    /// It never ran, since what it waited for has failed or the job was revoked.
+    /// It never ran, because a step that it waited for has failed, or because the job was revoked.
     #[n(4)]
     Skipped,
     /// A state that this version does not know. Never sent.
