@@ -10,10 +10,10 @@
 
 use core::fmt;
 
-/// Most bytes of an error text that a node writes, so that a guest knows how much room is enough.
+/// Longest error text that a node writes, in bytes. So a guest knows how much room is enough.
 pub const HOST_TEXT_LEN_MAX: usize = 160;
 
-/// Something that a task asks of its board.
+/// A request of a task to the board of its node.
 ///
 /// | code | call | a | b | answer |
 /// |---|---|---|---|---|
@@ -23,48 +23,47 @@ pub const HOST_TEXT_LEN_MAX: usize = 160;
 /// | 4 | [`AdcRead`](Self::AdcRead) | channel | 0 | millivolts |
 /// | 5 | [`TemperatureRead`](Self::TemperatureRead) | 0 | 0 | thousandths of a degree Celsius |
 ///
-/// Pins and channels are numbered as the board numbers them. Codes are never used again for something
-/// else.
+/// Pins and channels have the numbers of the board. A code is never reused for another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostCall {
     /// Switches the LED of the board.
     LedSet {
-        /// Whether it is to shine.
+        /// Whether to switch it on.
         on: bool,
     },
-    /// Reads the level of a pin. What the pin is set to stays as it is, input or output.
+    /// Reads the level of a pin. The pin keeps its direction, input or output.
     GpioRead {
-        /// Which.
+        /// The pin.
         pin: u16,
     },
     /// Makes a pin an output, and sets it.
     GpioWrite {
-        /// Which.
+        /// The pin.
         pin: u16,
-        /// To which level.
+        /// Whether to set it high.
         high: bool,
     },
     /// Measures a voltage.
     AdcRead {
-        /// Where.
+        /// The channel.
         channel: u8,
     },
-    /// Measures the temperature of the processor, or what the board has instead.
+    /// Measures the temperature of the processor, or of what the board has instead.
     TemperatureRead,
 }
 
-/// Why three numbers are no [`HostCall`].
+/// Why three numbers are not a [`HostCall`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHostCall {
-    /// A code of another version.
+    /// The code is unknown to this version.
     Code(u32),
-    /// An argument out of its range.
+    /// An argument is out of its range.
     Range {
-        /// What it stands for.
+        /// The meaning of the argument.
         what: &'static str,
-        /// What it is.
+        /// Its value.
         is: u32,
-        /// What it may be.
+        /// Its largest valid value.
         max: u32,
     },
 }
@@ -81,10 +80,10 @@ impl fmt::Display for BadHostCall {
 impl core::error::Error for BadHostCall {}
 
 impl HostCall {
-    /// Reads code and arguments of a guest.
+    /// Reads the code and the arguments that a guest has given.
     ///
     /// # Errors
-    /// An unknown code, or an argument out of its range. Arguments that a call does not have are 0.
+    /// If the code is unknown, or an argument is out of its range. Arguments that a call does not use must be 0.
     ///
     /// ```
     /// use broccoli_abi::{BadHostCall, HostCall};
@@ -109,7 +108,7 @@ impl HostCall {
         Ok(call)
     }
 
-    /// The reverse: code, a, b.
+    /// The reverse of [`HostCall::from_raw`]: code, a, b.
     #[must_use]
     pub const fn to_raw(self) -> [u32; 3] {
         match self {
@@ -128,7 +127,7 @@ const fn within(what: &'static str, is: u32, max: u32) -> Result<u32, BadHostCal
 
 const ERR_BIT: u64 = 1 << 32;
 
-/// What the import `board` returned.
+/// The answer of the import `board`.
 ///
 /// ```text
 ///  63                33  32  31             0
@@ -138,11 +137,11 @@ const ERR_BIT: u64 = 1 << 32;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostAnswer {
-    /// It is done; what [`HostCall`] says that it answers.
+    /// The request succeeded. The value is the answer in the table of [`HostCall`].
     Value(i32),
-    /// It cannot be done; so many bytes of UTF-8 in the room that the guest has given say why.
+    /// The request failed. The reason is a text in UTF-8, in the room that the guest has given.
     Refused {
-        /// How many.
+        /// Length of the text, in bytes.
         text_len: u32,
     },
 }
@@ -164,7 +163,7 @@ impl HostAnswer {
         }
     }
 
-    /// The reverse of [`HostAnswer::pack`]; every `i64` means something.
+    /// The reverse of [`HostAnswer::pack`]. Every `i64` is a valid answer.
     #[must_use]
     pub const fn unpack(packed: i64) -> Self {
         let low = packed as u32;

@@ -11,20 +11,20 @@ use core::time::Duration;
 
 use crate::{Arg, Function, Type};
 
-/// Module of what concerns a node: ping, info, vitals, reboot.
+/// The module with functions of a node: ping, info, vitals, reboot.
 pub const MODULE_SYS: &str = "sys";
-/// Module of what concerns its board: LED and pins.
+/// The module with functions of its board: LED and pins.
 pub const MODULE_BOARD: &str = "board";
 
-/// Most times of one [`board`] blink.
+/// The highest number of times of one [`board`] blink.
 pub const BLINK_TIMES_MAX: u32 = 1_000;
-/// Longest blink as a whole, in milliseconds.
+/// Longest duration of one blink call, in milliseconds.
 pub const BLINK_MS_MAX: u64 = 60_000;
 
-/// How long the LED is on, and off, in each period of a blink.
+/// How long the LED is on, and then off, in each period of a blink.
 ///
 /// # Errors
-/// It is over the limits; the text is for the caller.
+/// If it exceeds a limit. The text is for the caller.
 pub fn blink_half(times: u32, period_ms: u32) -> Result<Duration, String> {
     if times > BLINK_TIMES_MAX || u64::from(times) * u64::from(period_ms) > BLINK_MS_MAX {
         return Err(format!("at most {BLINK_TIMES_MAX} times and {} s in all", BLINK_MS_MAX / 1_000));
@@ -32,7 +32,7 @@ pub fn blink_half(times: u32, period_ms: u32) -> Result<Duration, String> {
     Ok(Duration::from_millis(period_ms.into()) / 2)
 }
 
-/// Whether functions of this module are part of every node, so that nobody may deploy one of this name.
+/// Whether this is the name of a built-in module, which nobody may deploy.
 #[must_use]
 pub fn is_builtin(module: &str) -> bool {
     matches!(module, MODULE_SYS | MODULE_BOARD)

@@ -11,20 +11,20 @@ use core::fmt;
 
 use crate::VALUE_DEPTH_MAX;
 
-/// Why bytes are not one acceptable CBOR item.
+/// Why bytes are not one valid CBOR item of the subset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CborError {
     /// The bytes end inside the item.
     Truncated,
-    /// Bytes follow the item; the number is where they start.
+    /// Bytes follow the item, from this offset on.
     TrailingBytes(usize),
-    /// An indefinite length at this offset.
+    /// There is an indefinite length at this offset.
     Indefinite(usize),
-    /// A reserved head or an unsupported simple value at this offset.
+    /// There is a reserved head or an unsupported simple value at this offset.
     Unsupported(usize),
-    /// A text at this offset is not UTF-8.
+    /// The text at this offset is not UTF-8.
     Utf8(usize),
-    /// Nested deeper than [`VALUE_DEPTH_MAX`].
+    /// It is nested deeper than [`VALUE_DEPTH_MAX`].
     TooDeep,
 }
 
@@ -43,10 +43,10 @@ impl fmt::Display for CborError {
 
 impl core::error::Error for CborError {}
 
-/// What the head of an item announces. Strings carry their bytes, containers their count.
+/// The head of an item. Strings contain their bytes, containers their count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Head<'a> {
-    /// An integer; CBOR's range is -2^64 to 2^64 - 1.
+    /// An integer. CBOR's range is -2^64 to 2^64 - 1.
     Int(i128),
     /// A byte string.
     Bytes(&'a [u8]),
@@ -56,13 +56,13 @@ pub enum Head<'a> {
     Array(u64),
     /// A map of this many pairs.
     Map(u64),
-    /// A tag; one item follows.
+    /// A tag. One item follows.
     Tag(u64),
     /// `false` or `true`.
     Bool(bool),
     /// `null`.
     Null,
-    /// A float of any width, widened.
+    /// A float of any width, widened to 64 bits.
     Float(f64),
 }
 
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Whether all bytes are read.
+    /// Whether all bytes have been read.
     #[must_use]
     pub const fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
@@ -104,10 +104,10 @@ impl<'a> Reader<'a> {
         Ok(self.take(len)?.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
     }
 
-    /// Reads one head (for strings with their content) and moves past it.
+    /// Reads one head, for strings with their content, and moves past it.
     ///
     /// # Errors
-    /// Whatever makes the bytes here no acceptable head.
+    /// The reason why the bytes here are not a valid head.
     pub fn head(&mut self) -> Result<Head<'a>, CborError> {
         let start = self.at;
         let first = *self.bytes.get(start).ok_or(CborError::Truncated)?;
@@ -142,10 +142,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Moves past one whole item and returns its bytes.
+    /// Moves past one whole item, and returns its bytes.
     ///
     /// # Errors
-    /// Whatever makes the bytes here no acceptable item.
+    /// The reason why the bytes here are not a valid item.
     pub fn item(&mut self) -> Result<&'a [u8], CborError> {
         let start = self.at;
         // Items still missing at each level of nesting.
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Checks that `bytes` are exactly one acceptable CBOR item.
+/// Checks that `bytes` are exactly one valid CBOR item of the subset.
 ///
 /// ```
 /// use broccoli_abi::{CborError, validate_item};
@@ -187,15 +187,15 @@ impl<'a> Reader<'a> {
 /// ```
 ///
 /// # Errors
-/// The first thing that makes them something else.
+/// The first reason why they are not.
 pub fn validate_item(bytes: &[u8]) -> Result<(), CborError> {
     let mut reader = Reader::new(bytes);
     reader.item()?;
     if reader.is_at_end() { Ok(()) } else { Err(CborError::TrailingBytes(reader.position())) }
 }
 
-/// Whether an item is a canvas that replaces the task which gives it: one tagged
-/// [`CANVAS_TAG`](crate::CANVAS_TAG), not one that has such an item in it.
+/// Whether an item is a canvas that replaces the task that returns it. The item itself must have the tag
+/// [`CANVAS_TAG`](crate::CANVAS_TAG); a tagged item inside it does not count.
 ///
 /// ```
 /// assert!(broccoli_abi::cbor::is_canvas(b"\xda\x42\x52\x4f\x43\x80"));

@@ -25,7 +25,7 @@ use minicbor::{Decode, Encode};
 use crate::cbor::{Head, Reader, validate_item};
 use crate::{ARGS_MAX, DOC_LEN_MAX, FUNCTIONS_MAX, NAME_LEN_MAX, TYPE_DEPTH_MAX, TYPE_LEN_MAX, is_name};
 
-/// A deployed function as its module describes it: `[name, [[arg, type]…], ret, doc]`.
+/// The description of a function in its module: `[name, [[arg, type]…], ret, doc]`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Function {
@@ -38,13 +38,13 @@ pub struct Function {
     /// Type of the result.
     #[n(2)]
     pub ret: Type,
-    /// What the author says about it; may be empty.
+    /// Documentation by its author; may be empty.
     #[n(3)]
     pub doc: String,
 }
 
-/// The functions of one module, in its order: `[function…]`. Clones share them: a node has them in the module's manifest
-/// and beside its compiled code.
+/// The functions of one module, in its order: `[function…]`. Clones share them, because a node has them in the
+/// module's manifest and beside the compiled code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Functions(Arc<[Function]>);
 
@@ -99,11 +99,11 @@ pub struct Arg {
 /// Why a description is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DescribeError {
-    /// No such CBOR; the text says what.
+    /// It is not the expected CBOR; the text says what is wrong.
     Cbor(String),
-    /// A function or argument with a name that is none.
+    /// A function or an argument has an invalid name.
     Name(String),
-    /// Two functions, or two arguments of one function, with this name.
+    /// Two functions, or two arguments of one function, have this name.
     Duplicate(String),
     /// The function has more than [`ARGS_MAX`] arguments.
     TooManyArgs(String),
@@ -111,15 +111,15 @@ pub enum DescribeError {
     TooManyFunctions,
     /// The documentation of this function is longer than [`DOC_LEN_MAX`] bytes.
     DocTooLong(String),
-    /// An argument of this function has a type that may fail.
+    /// An argument of this function has a type that starts with `!`.
     FallibleArg(String),
-    /// An argument, or the result, has a type that is none.
+    /// An argument or the result has an invalid type.
     Type {
         /// Name of the function.
         function: String,
-        /// Name of the argument; none for the result.
+        /// Name of the argument; none: it is the result.
         arg: Option<String>,
-        /// What stands there instead of a type.
+        /// The text that is not a type.
         text: String,
     },
 }
@@ -151,7 +151,7 @@ impl core::error::Error for DescribeError {}
 const NO_TYPE: &str =
     "which is none: there are i8 to u64, f32, f64, num, bool, str, bytes, null, any, [T], ?T, (A,B) and {T}";
 
-/// The first type in a malformed description that is none.
+/// The first invalid type in a malformed description.
 fn bad_type(item: &[u8]) -> Option<DescribeError> {
     let mut decoder = minicbor::Decoder::new(item);
     decoder.array().ok()?;
@@ -168,10 +168,10 @@ fn bad_type(item: &[u8]) -> Option<DescribeError> {
 }
 
 impl Function {
-    /// Decodes the content of the section `broccoli.tasks`: a CBOR sequence, one item a function.
+    /// Decodes the content of the section `broccoli.tasks`: a CBOR sequence, one item for each function.
     ///
     /// # Errors
-    /// The first thing in it that is no valid description.
+    /// The first part of it that is not a valid description.
     pub fn decode_section(section: &[u8]) -> Result<Functions, DescribeError> {
         let mut functions: Vec<Self> = Vec::new();
         let mut reader = Reader::new(section);
@@ -220,21 +220,21 @@ impl Function {
     }
 }
 
-/// Why arguments do not fit a function.
+/// Why arguments do not match a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArgsError {
     /// They are not one CBOR array.
     NotAnArray(Mismatch),
     /// There are too many or too few.
     Count {
-        /// How the function is called.
+        /// Name of the function.
         function: String,
         /// How many it takes.
         takes: usize,
         /// How many there are.
         got: u64,
     },
-    /// One is of the wrong type.
+    /// An argument has the wrong type.
     Type {
         /// Name of the argument.
         arg: String,
@@ -263,7 +263,7 @@ impl Function {
     /// parameter.
     ///
     /// # Errors
-    /// What is wrong with the number of arguments or with the first bad one.
+    /// What is wrong with the number of arguments, or with the first wrong one.
     pub fn check_args(&self, cbor: &[u8]) -> Result<(), ArgsError> {
         let not_array = |got: String| ArgsError::NotAnArray(Mismatch { expected: "a list of arguments".into(), got });
         validate_item(cbor).map_err(|e| not_array(e.to_string()))?;
@@ -315,11 +315,11 @@ pub enum Type {
     U32,
     /// `u64`
     U64,
-    /// `f32`: takes any number; a wider float is rounded.
+    /// `f32`: takes any number. A wider float is rounded.
     F32,
     /// `f64`: takes any number.
     F64,
-    /// `num`: an integer of 64 bits, signed, or a float.
+    /// `num`: a signed integer of 64 bits, or a float.
     Num,
     /// `bool`
     Bool,
@@ -333,29 +333,29 @@ pub enum Type {
     Any,
     /// `[T]`: a list.
     List(Box<Type>),
-    /// `?T`: that or null.
+    /// `?T`: `T` or null.
     Optional(Box<Type>),
     /// `(A,B)`: a list of exactly these, at least one.
     Tuple(Vec<Type>),
     /// `{T}`: a map from strings.
     Map(Box<Type>),
-    /// `!T`: a result that may be an error instead; only outermost.
+    /// `!T`: `T`, or an error. Only as a whole result.
     Fallible(Box<Type>),
 }
 
 /// Why a text is not a [`Type`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TypeError {
-    /// No type at this byte.
+    /// There is no type at this byte.
     Expected {
         /// Offset in the text.
         at: usize,
-        /// What should be there.
+        /// What was expected.
         what: &'static str,
     },
-    /// Longer than [`TYPE_LEN_MAX`].
+    /// It is longer than [`TYPE_LEN_MAX`].
     TooLong,
-    /// Nested deeper than [`TYPE_DEPTH_MAX`].
+    /// It is nested deeper than [`TYPE_DEPTH_MAX`].
     TooDeep,
 }
 
@@ -371,12 +371,12 @@ impl fmt::Display for TypeError {
 
 impl core::error::Error for TypeError {}
 
-/// A value that does not fit its type: `expected i64, got str`.
+/// A value does not have its type: `expected i64, got str`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The innermost type that was not met, or what kind of CBOR was expected.
+    /// The innermost type that did not match, or the expected kind of CBOR.
     pub expected: String,
-    /// What is there instead.
+    /// What was there instead.
     pub got: String,
 }
 
@@ -408,7 +408,7 @@ const NAMED: [(&str, Type); 16] = [
 ];
 
 impl Type {
-    /// Reads a written type. No spaces; the grammar is at the top of this module.
+    /// Reads the text of a type, without spaces. The grammar is at the top of this module.
     ///
     /// ```
     /// use broccoli_abi::Type;
@@ -417,7 +417,7 @@ impl Type {
     /// ```
     ///
     /// # Errors
-    /// Where it stops being a type, or which limit it breaks.
+    /// Where the text is not a type, or which limit it exceeds.
     pub fn parse(text: &str) -> Result<Self, TypeError> {
         if text.len() > TYPE_LEN_MAX {
             return Err(TypeError::TooLong);
@@ -427,7 +427,7 @@ impl Type {
         if parser.at == text.len() { Ok(ty) } else { Err(parser.expected("the end")) }
     }
 
-    /// The type of a success: `T` of `!T`, itself otherwise.
+    /// The type of a success: `T` for `!T`, otherwise the type itself.
     #[must_use]
     pub fn success(&self) -> &Self {
         match self {
@@ -442,11 +442,11 @@ impl Type {
         self.check(cbor).is_ok()
     }
 
-    /// Checks that `cbor` is one well-formed item of this type. Integers pass where a float is
-    /// wanted; a tagged item passes only as `any`.
+    /// Checks that `cbor` is one well-formed item of this type. Integers are valid floats. A tagged item is valid
+    /// only as `any`.
     ///
     /// # Errors
-    /// The innermost type that is not met, and what is there.
+    /// The innermost type that does not match, and what is there instead.
     pub fn check(&self, cbor: &[u8]) -> Result<(), Mismatch> {
         if let Err(e) = validate_item(cbor) {
             return Err(Mismatch { expected: "one CBOR item".into(), got: e.to_string() });
@@ -454,7 +454,7 @@ impl Type {
         self.check_next(&mut Reader::new(cbor))
     }
 
-    /// The bounds of an integer type; `num` and the floats take integers too.
+    /// The bounds of an integer type. `num` and the floats take integers, too.
     fn int_range(&self) -> Option<(i128, i128)> {
         fn of<T: Into<i128>>(min: T, max: T) -> Option<(i128, i128)> {
             Some((min.into(), max.into()))

@@ -31,80 +31,80 @@ pub use cbor::{CborError, validate_item};
 #[cfg(feature = "describe")]
 pub use describe::{Arg, ArgsError, DescribeError, Function, Functions, Mismatch, Type, TypeError};
 
-/// Version of this contract; the only byte of the custom section [`SECTION_ABI`].
+/// Version of this contract. This is the only byte of the custom section [`SECTION_ABI`].
 pub const ABI_VERSION: u8 = 1;
 
-/// Custom section with the ABI version, one byte.
+/// The custom section with the ABI version, one byte.
 pub const SECTION_ABI: &str = "broccoli.abi";
-/// Custom section with a CBOR sequence of `[name, [[arg, type]…], ret, doc]`.
+/// The custom section with the functions: a CBOR sequence of `[name, [[arg, type]…], ret, doc]`.
 pub const SECTION_TASKS: &str = "broccoli.tasks";
 
-/// Module name of every import.
+/// The module name of every import.
 pub const IMPORT_MODULE: &str = "broccoli";
-/// `panic(ptr: i32, len: i32, line: i32)`: tells the reason and ends the call.
+/// `panic(ptr: i32, len: i32, line: i32)`: ends the task with an error text and a source line.
 pub const IMPORT_PANIC: &str = "panic";
 /// `log(ptr: i32, len: i32)`: one line of UTF-8 text for whoever watches the task.
 pub const IMPORT_LOG: &str = "log";
 /// `now_ms() -> i64`: milliseconds since 1970, or since the node started if it has no clock.
 pub const IMPORT_NOW_MS: &str = "now_ms";
-/// `random() -> i64`: 64 random bits, not for secrets.
+/// `random() -> i64`: 64 random bits. Do not use them for secrets.
 pub const IMPORT_RANDOM: &str = "random";
-/// `sleep_ms(ms: i32)`: suspends the task for that many milliseconds (unsigned), without CPU.
+/// `sleep_ms(ms: i32)`: suspends the task for that many milliseconds (unsigned), without using the CPU.
 pub const IMPORT_SLEEP_MS: &str = "sleep_ms";
-/// `progress(done: i32, total: i32)`: how far the task is, both unsigned; total is 0 if it does not know.
+/// `progress(done: i32, total: i32)`: progress of the task, both unsigned; total is 0 if it does not know.
 pub const IMPORT_PROGRESS: &str = "progress";
-/// `submit(ptr: i32, len: i32) -> i64`: puts a canvas, encoded as on the wire, into the queue of the
-/// node that runs the task; the answer is a [`SubmitAnswer`].
+/// `submit(ptr: i32, len: i32) -> i64`: puts a canvas, in its wire encoding, into the queue of the node that runs the
+/// task. The answer is a [`SubmitAnswer`].
 pub const IMPORT_SUBMIT: &str = "submit";
-/// `board(code: i32, a: i32, b: i32, room: i32, room_len: i32) -> i64`: has the board of the node do a
-/// [`HostCall`]; the answer is a [`HostAnswer`], whose text goes into the room, as far as it fits.
+/// `board(code: i32, a: i32, b: i32, room: i32, room_len: i32) -> i64`: sends a [`HostCall`] to the board of the
+/// node. The answer is a [`HostAnswer`]; its text goes into the room, as far as it fits.
 pub const IMPORT_BOARD: &str = "board";
 
 /// The linear memory, exported by every module.
 pub const EXPORT_MEMORY: &str = "memory";
-/// `broccoli_alloc(len: i32) -> ptr`: 8-aligned room for the arguments; traps when out of memory.
+/// `broccoli_alloc(len: i32) -> ptr`: 8-aligned memory for the arguments; traps when out of memory.
 pub const EXPORT_ALLOC: &str = "broccoli_alloc";
-/// `broccoli_reset()`, optional: forgets everything allocated by the last call.
+/// `broccoli_reset()`, optional: frees everything that the last call has allocated.
 pub const EXPORT_RESET: &str = "broccoli_reset";
-/// `_initialize()`, optional: runs once in a fresh instance, before anything else.
+/// `_initialize()`, optional: runs once in a new instance, before anything else.
 pub const EXPORT_INITIALIZE: &str = "_initialize";
 /// A function `add` is exported as `task_add(ptr: i32, len: i32) -> i64`.
 pub const EXPORT_TASK_PREFIX: &str = "task_";
 
 /// Longest function or argument name, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
-/// Most arguments of one function.
+/// How many arguments a function may have.
 pub const ARGS_MAX: usize = 16;
-/// Most functions of one module.
+/// How many functions a module may have.
 pub const FUNCTIONS_MAX: usize = 256;
 /// Longest documentation text of one function, in bytes.
 pub const DOC_LEN_MAX: usize = 1024;
-/// Longest written type, in bytes.
+/// Longest text of a type, in bytes.
 pub const TYPE_LEN_MAX: usize = 128;
 /// Deepest nesting of a type.
 pub const TYPE_DEPTH_MAX: usize = 8;
 /// Deepest nesting of arrays, maps and tags in a value.
 pub const VALUE_DEPTH_MAX: usize = 64;
-/// Longest value in bytes that the packed result can name: 31 bits.
+/// Longest value, in bytes, that a packed result can describe: 31 bits.
 pub const RESULT_LEN_MAX: u32 = 0x7fff_ffff;
 
-/// CBOR tag ("BROC") of a canvas that a task gives instead of a result: it replaces the task. The
-/// tagged item is the canvas as it is on the wire.
+/// CBOR tag ("BROC") of a canvas that a task returns instead of a result. The canvas replaces the task. The tagged
+/// item is the canvas in its wire encoding.
 pub const CANVAS_TAG: u64 = 0x4252_4f43;
-/// Longest pause that a task may ask for before it is tried again, in milliseconds: about 280 years.
+/// Longest pause before a retry that a task may ask for, in milliseconds: about 280 years.
 pub const RETRY_AFTER_MS_MAX: u64 = 1 << 43;
 
-/// What [`IMPORT_SUBMIT`] answers.
+/// The answer of [`IMPORT_SUBMIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i64)]
 pub enum SubmitAnswer {
-    /// The canvas is a job of this node now.
+    /// The canvas is now a job of this node.
     Accepted = 0,
-    /// The node holds as many jobs or tasks as it may; try later.
+    /// The node holds its maximum of jobs or tasks; try later.
     QueueFull = -1,
-    /// The bytes are no canvas, or one that cannot be run: the log of the task says why.
+    /// The bytes are not a canvas, or one that cannot run. The log of the task says why.
     BadCanvas = -2,
-    /// The node takes no jobs, because it is about to leave or its disk is full: the log says which.
+    /// The node takes no jobs, because it is about to leave or its disk is full. The log says which.
     NoJobs = -3,
 }
 
@@ -120,7 +120,7 @@ impl SubmitAnswer {
         self as i64
     }
 
-    /// The reverse of [`SubmitAnswer::code`]; codes of later versions are refusals, too.
+    /// The reverse of [`SubmitAnswer::code`]. Unknown codes, of later versions, are refusals, too.
     #[must_use]
     pub const fn from_code(code: i64) -> Self {
         match code {
@@ -134,7 +134,7 @@ impl SubmitAnswer {
 
 const ERR_BIT: u64 = 1 << 31;
 
-/// What a `task_` export returned: where the body lies and whether it is an error.
+/// The return value of a `task_` export: where the body is, and whether it is an error.
 ///
 /// ```text
 ///  63            32 31  30             0
@@ -167,7 +167,7 @@ impl PackedResult {
         ((self.ptr as u64) << 32 | err | (self.len & RESULT_LEN_MAX) as u64) as i64
     }
 
-    /// The reverse of [`PackedResult::pack`]; every `i64` means something.
+    /// The reverse of [`PackedResult::pack`]. Every `i64` is a valid result.
     #[must_use]
     pub const fn unpack(packed: i64) -> Self {
         let bits = packed as u64;
@@ -175,8 +175,8 @@ impl PackedResult {
     }
 }
 
-/// Whether `name` may name a function, an argument or a module: an ASCII letter or `_`, then
-/// letters, digits and `_`, at most [`NAME_LEN_MAX`] bytes.
+/// Whether `name` is a valid name of a function, an argument or a module: an ASCII letter or `_`, then letters,
+/// digits and `_`, at most [`NAME_LEN_MAX`] bytes.
 #[must_use]
 pub const fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
