@@ -10,19 +10,19 @@ pub enum Chip {
     Esp32c6,
 }
 
-/// Why there is no firmware for a chip of this name.
+/// Why there is no firmware for this chip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnknownChip {
-    /// It has no compare-and-swap, which the interpreter of modules needs.
+    /// It has no compare-and-swap instruction, which the interpreter of modules needs.
     NoAtomics(&'static str),
-    /// Its cores need a compiler that is not Rust's own.
+    /// Its cores need another compiler than the official Rust compiler.
     Xtensa(&'static str),
-    /// Nobody has thought of it.
+    /// The name is unknown.
     Other(String),
 }
 
 impl Chip {
-    /// As people write it.
+    /// The name as people write it.
     pub fn name(self) -> &'static str {
         match self {
             Chip::Esp32c6 => "esp32c6",

@@ -23,16 +23,16 @@ const SETTINGS: &str = "settings";
 #[cfg(feature = "serial")]
 const MODULES: &str = "modules";
 
-/// Where the partition table is, and how long.
+/// The place and the length of the partition table.
 const TABLE: std::ops::Range<usize> = 0x8000..0x8c00;
-/// Larger than the flash of any chip that there is firmware for.
+/// Larger than the flash of any chip that has firmware.
 const IMAGE_BYTES_MAX: usize = 16 << 20;
 
 const HEADER_BYTES: usize = 24;
 const MAGIC: u8 = 0xe9;
 const SEGMENT_HEADER_BYTES: usize = 8;
 const HASH_BYTES: usize = 32;
-/// What flash holds after it was erased.
+/// The content of erased flash.
 const ERASED: u8 = 0xff;
 
 /// An image that was checked.
@@ -47,33 +47,33 @@ pub struct Image {
 /// Why there is no image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageError {
-    /// The program cannot be packed; why.
+    /// The program cannot be packed, with the reason.
     Pack(String),
-    /// The program does not fit its slot.
+    /// The program does not fit into its slot.
     TooLarge {
-        /// Bytes of the program as packed.
+        /// Size of the packed program, in bytes.
         program: u32,
-        /// Bytes of its slot.
+        /// Size of its slot, in bytes.
         slot: u32,
     },
-    /// It does not begin as an image does.
+    /// It does not begin like an image.
     NotAnImage,
-    /// It is for a chip with another number.
+    /// It is for another chip.
     WrongChip {
         /// The chip that was asked for.
         asked: Chip,
-        /// What the image is for.
+        /// The chip that the image is for.
         is: String,
     },
     /// This part of it is cut off or changed.
     Damaged(&'static str),
-    /// The partition table cannot be used; why.
+    /// The partition table cannot be used, with the reason.
     Table(String),
-    /// The settings have more bytes than there is room for.
+    /// The settings do not fit into their partition.
     SettingsTooLong {
-        /// Bytes of the settings.
+        /// Size of the settings, in bytes.
         settings: usize,
-        /// Bytes of their partition.
+        /// Size of their partition, in bytes.
         room: usize,
     },
 }
@@ -98,10 +98,10 @@ impl fmt::Display for ImageError {
 
 impl std::error::Error for ImageError {}
 
-/// Packs a program (ELF) with the bootloader and the partition table of a file into one image.
+/// Packs a program (ELF), the bootloader and the partition table in a file into one image.
 ///
 /// # Errors
-/// If it is no program for this chip, or does not fit.
+/// If it is not a program for this chip, or does not fit.
 pub fn pack(chip: Chip, program: &[u8], partitions: &Path) -> Result<Image, ImageError> {
     let target = chip.espflash();
     let flash = FlashSettings::new(None, Some(FlashSize::_4Mb), None);
@@ -124,7 +124,7 @@ impl Image {
     /// Checks an image.
     ///
     /// # Errors
-    /// If it is none, is for another chip, or is damaged.
+    /// If it is not an image, is for another chip, or is damaged.
     pub fn parse(chip: Chip, bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.len() > IMAGE_BYTES_MAX {
             return Err(ImageError::NotAnImage);
@@ -144,20 +144,20 @@ impl Image {
         self.chip
     }
 
-    /// All of it, from the beginning of flash.
+    /// The whole image, from the beginning of flash.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bytes of the program, and of the slot that it must fit.
+    /// Size of the program and of its slot, in bytes.
     pub fn program_and_slot(&self) -> (usize, usize) {
         (self.program_bytes, self.partition(PROGRAM).len())
     }
 
-    /// Writes the settings of a node into it.
+    /// Writes the settings of a node into the image.
     ///
     /// # Errors
-    /// If there is no room for them.
+    /// If they do not fit.
     pub fn set_settings(&mut self, text: &str) -> Result<(), ImageError> {
         let partition = self.partition(SETTINGS);
         let region = &mut self.bytes[partition];
@@ -170,7 +170,7 @@ impl Image {
         Ok(())
     }
 
-    /// The settings in it, empty if there are none.
+    /// The settings in the image; empty if there are none.
     pub fn settings(&self) -> &[u8] {
         let region = &self.bytes[self.partition(SETTINGS)];
         region.split(|byte| *byte == ERASED).next().unwrap_or_default()
@@ -182,13 +182,13 @@ impl Image {
         self.table.find(MODULES).map(range)
     }
 
-    /// Flash that the partitions need.
+    /// Size of the flash that the partitions need.
     #[cfg(feature = "serial")]
     pub(crate) fn flash_bytes(&self) -> usize {
         self.table.partitions().iter().map(|partition| range(partition).end).max().unwrap_or_default()
     }
 
-    /// Where a partition is that was there when the image was checked.
+    /// The place of a partition. It was found when the image was checked.
     fn partition(&self, name: &str) -> std::ops::Range<usize> {
         self.table.find(name).map(range).unwrap_or_default()
     }
@@ -203,7 +203,7 @@ fn range(partition: &Partition) -> std::ops::Range<usize> {
     start..start + partition.size() as usize
 }
 
-/// Checks a program or a bootloader; gives its length.
+/// Checks a program or a bootloader, and returns its length.
 fn check(chip: Chip, bytes: &[u8], part: &'static str) -> Result<usize, ImageError> {
     let header = bytes.get(..HEADER_BYTES).filter(|header| header[0] == MAGIC).ok_or(ImageError::NotAnImage)?;
     let number = u16::from_le_bytes([header[12], header[13]]);
@@ -224,7 +224,7 @@ fn check(chip: Chip, bytes: &[u8], part: &'static str) -> Result<usize, ImageErr
     if has_hash && Sha256::digest(&bytes[..end]).as_slice() == hash { Ok(end + HASH_BYTES) } else { Err(damaged()) }
 }
 
-/// A chip by the number in images.
+/// The chip with this number in images.
 fn chip_name(number: u16) -> String {
     use espflash::target::Chip as Known;
     let known =
@@ -233,7 +233,7 @@ fn chip_name(number: u16) -> String {
     found.map_or_else(|| format!("another chip (number {number})"), |chip| chip.to_string())
 }
 
-/// An error with what has caused it.
+/// An error with its causes.
 pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

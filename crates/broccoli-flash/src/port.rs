@@ -12,28 +12,28 @@ use serialport::{FlowControl, SerialPortType, UsbPortInfo};
 use crate::chip::Chip;
 use crate::image::{Image, whole};
 
-/// Chips answer at this speed first.
+/// The speed at which chips answer first.
 const BAUD: u32 = 115_200;
-/// What every common USB converter can do.
+/// A speed that every common USB converter supports.
 const FAST_BAUD: u32 = 460_800;
 
-/// Why a chip was not written.
+/// Why an image was not written to a chip.
 #[derive(Debug)]
 pub enum PortError {
     /// There is no such port.
     Missing(String),
-    /// This user may not use it, or another program does.
+    /// This user may not use the port, or another program uses it.
     Refused(String, String),
-    /// No chip answers, or it is not this one; why.
+    /// No chip answers, or it is another chip, with the reason.
     NoChip(Chip, String),
-    /// The chip has less flash than the image needs, in bytes.
+    /// The chip has less flash than the image needs. Sizes are in bytes.
     SmallFlash {
-        /// What it has.
+        /// The flash of the chip.
         has: usize,
-        /// What the partitions need.
+        /// The flash that the partitions need.
         needs: usize,
     },
-    /// Writing failed; why.
+    /// Writing failed, with the reason.
     Write(String),
 }
 
@@ -59,11 +59,12 @@ impl fmt::Display for PortError {
 
 impl std::error::Error for PortError {}
 
-/// Writes all of an image, erases what the chip kept of modules, and starts the chip. `progress` is told how many
-/// pieces are written, and of how many.
+/// Writes the whole image, erases the modules on the chip, and starts the chip. `progress` gets the number of pieces
+/// that are written, and of all pieces.
 ///
 /// # Errors
-/// The port cannot be used, the chip is another or has too little flash, or what was written is not what is read.
+/// If the port cannot be used, if it is another chip or has too little flash, or if the written data reads back
+/// differently.
 pub fn write(image: &Image, port: &str, progress: &mut dyn FnMut(usize, usize)) -> Result<(), PortError> {
     let mut chip = connect(image.chip(), port)?;
     let needs = image.flash_bytes();
@@ -95,7 +96,7 @@ fn connect(chip: Chip, port: &str) -> Result<Flasher, PortError> {
     flasher.map_err(|error| PortError::NoChip(chip, whole(&error)))
 }
 
-/// What the port's USB device is: a chip's own is reset in another way than a converter.
+/// The USB device of the port. A chip's own USB is reset in another way than a converter.
 fn usb(port: &str) -> UsbPortInfo {
     let real = Path::new(port).canonicalize().unwrap_or_else(|_| port.into());
     let ports = serialport::available_ports().unwrap_or_default();
@@ -106,7 +107,7 @@ fn usb(port: &str) -> UsbPortInfo {
     }
 }
 
-/// Hands on what espflash tells of its progress.
+/// Passes on the progress that espflash reports.
 struct Told<'p> {
     progress: &'p mut dyn FnMut(usize, usize),
     total: usize,

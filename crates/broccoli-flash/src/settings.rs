@@ -10,13 +10,13 @@ use broccoli_proto::module::DeployPublic;
 use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
 use broccoli_proto::seal::ClusterKey;
 
-/// What 802.11 allows.
+/// The limits of 802.11.
 const SSID_BYTES_MAX: usize = 32;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
-/// What a chip reads.
+/// The limit of the chip.
 const LABELS_MAX: usize = 12;
 
-/// Who a node is, on which network, and in which cluster. Secrets: without `Debug`.
+/// The identity of a node, its network and its cluster. It contains secrets, so it has no `Debug`.
 pub struct Settings {
     /// Its name.
     pub name: NodeId,
@@ -42,20 +42,20 @@ pub struct Settings {
     pub led: Option<u8>,
 }
 
-/// Why a chip could not use settings.
+/// Why a chip could not use these settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsError {
-    /// The name of the network is empty or too long; its bytes.
+    /// The name of the network is empty or too long, with its length in bytes.
     Ssid(usize),
-    /// The password of the network is too short or too long; its bytes.
+    /// The password of the network is too short or too long, with its length in bytes.
     WifiPassword(usize),
     /// The host of the server is an IPv6 address.
     Ipv6,
-    /// The host of the server is this machine, as itself.
+    /// The host of the server is this machine itself.
     Loopback(String),
-    /// Too many labels.
+    /// There are too many labels.
     Labels,
-    /// A label is none.
+    /// A label is not valid.
     Label(String),
     /// A value has a line end or another control character.
     Control(&'static str),
@@ -91,10 +91,10 @@ impl fmt::Display for SettingsError {
 impl std::error::Error for SettingsError {}
 
 impl Settings {
-    /// The text, as a chip reads it.
+    /// The text that a chip reads.
     ///
     /// # Errors
-    /// What a chip could not use.
+    /// If a chip could not use these settings.
     pub fn text(&self) -> Result<String, SettingsError> {
         self.check()?;
         let Settings { name, ssid, cluster, .. } = self;

@@ -12,11 +12,11 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Pat, ReturnType, Type};
 
-/// Makes a function a task. The function itself stays as it is and can be called and tested.
+/// Makes a function a task. The function itself does not change, and can be called and tested.
 ///
-/// Its parameters and result may be all types that implement the SDK's `FromCbor` and `ToCbor`;
-/// a `Result` makes a task that may fail. The first paragraph of its documentation is shown to
-/// users of the cluster. `#[task(name = "other")]` deploys it under another name.
+/// Its parameters must implement the SDK's `FromCbor`, its result `ToCbor`. A `Result` makes a task that can fail.
+/// Users of the cluster see the first paragraph of its documentation. `#[task(name = "other")]` deploys it under
+/// another name.
 ///
 /// ```
 /// use broccoli_sdk::task;
@@ -30,7 +30,7 @@ use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Pat, ReturnTyp
 /// assert_eq!(add(4, 4), 8);
 /// ```
 ///
-/// What is no plain function does not compile:
+/// Only plain functions compile. These do not:
 ///
 /// ```compile_fail
 /// #[broccoli_sdk::task]
@@ -74,7 +74,7 @@ pub fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
         .into()
 }
 
-/// Reads `name = "…"`, if it is there.
+/// Reads `name = "…"`, if present.
 fn parse_name(attr: TokenStream2) -> Result<Option<LitStr>, Error> {
     if attr.is_empty() {
         return Ok(None);
@@ -143,7 +143,7 @@ fn expand(name: Option<LitStr>, function: &ItemFn) -> Result<TokenStream2, Error
     })
 }
 
-/// The type without the function's own lifetimes, which do not exist outside it.
+/// The type without the lifetimes of the function, which do not exist outside it.
 fn elide(ty: TokenStream2) -> TokenStream2 {
     let mut after_tick = false;
     ty.into_iter()
@@ -210,7 +210,7 @@ fn check_signature(function: &ItemFn) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names and types of the parameters.
+/// The names and types of the parameters.
 fn params(function: &ItemFn) -> Result<Vec<(String, Type)>, Error> {
     function
         .sig

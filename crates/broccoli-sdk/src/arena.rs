@@ -10,22 +10,22 @@ use core::{arch::wasm32, ptr};
 use crate::host::die;
 
 const MEMORY: u32 = 0;
-/// What memory grows by at least, so that small blocks do not each grow it.
+/// Memory grows by at least this, so that not every small block grows it.
 const GROW_BYTES_MIN: usize = 4096;
 
 unsafe extern "C" {
-    /// Where the linker's data and stack end.
+    /// The end of the linker's data and stack.
     static __heap_base: u8;
-    /// Where the initial memory ends.
+    /// The end of the initial memory.
     static __heap_end: u8;
 }
 
 struct Arena {
-    /// End of the newest block; 0 before the first.
+    /// End of the newest block; 0 before the first block.
     top: Cell<usize>,
     /// End of memory; 0 before the first block.
     end: Cell<usize>,
-    /// log2 of the bytes of a page: 0 or 16, as the module was linked.
+    /// log2 of the page size in bytes: 0 or 16, depending on how the module was linked.
     page_bits: Cell<u32>,
 }
 
@@ -40,7 +40,7 @@ impl Arena {
         self.top.set((&raw const __heap_base).addr());
     }
 
-    /// The place for a block, which becomes the newest.
+    /// The place for a block, which becomes the newest block.
     fn place(&self, from: usize, size: usize, align: usize) -> usize {
         // Alignments are powers of two, and blocks of 2 GiB never get so far.
         let mask = align.wrapping_sub(1);
@@ -111,7 +111,7 @@ unsafe impl GlobalAlloc for Arena {
     }
 }
 
-/// Room for the arguments; ends the task when there is none.
+/// Allocates memory for the arguments. Ends the task if there is none.
 #[unsafe(no_mangle)]
 extern "C" fn broccoli_alloc(len: usize) -> *mut u8 {
     match Layout::from_size_align(len, 8) {
@@ -121,7 +121,7 @@ extern "C" fn broccoli_alloc(len: usize) -> *mut u8 {
     }
 }
 
-/// Forgets every block of the last call.
+/// Frees every block of the last call.
 #[unsafe(no_mangle)]
 extern "C" fn broccoli_reset() {
     ARENA.reset();

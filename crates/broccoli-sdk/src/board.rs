@@ -24,8 +24,8 @@ use broccoli_abi::HostCall;
 
 use crate::{Failure, host};
 
-/// Why the board does not do what it was asked for: it has no such thing, or it fails. Its text becomes that
-/// of the task with `?`.
+/// Why a request to the board failed: the board lacks the part, or fails. With `?`, the text becomes the error text
+/// of the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardError(pub(crate) Cow<'static, str>);
 
@@ -52,12 +52,12 @@ impl From<BoardError> for Failure {
 /// Switches the LED of the board.
 ///
 /// # Errors
-/// If there is none, or it cannot be switched.
+/// If there is no LED, or it cannot be switched.
 pub fn led(on: bool) -> Result<(), BoardError> {
     host::board(HostCall::LedSet { on }).map(drop)
 }
 
-/// Whether a pin is high. It stays what it is, input or output.
+/// Whether a pin is high. The pin keeps its direction, input or output.
 ///
 /// # Errors
 /// If there is no such pin, or it cannot be read.
@@ -65,10 +65,10 @@ pub fn gpio_read(pin: u16) -> Result<bool, BoardError> {
     host::board(HostCall::GpioRead { pin }).map(|level| level != 0)
 }
 
-/// Makes a pin an output, and high or low.
+/// Makes a pin an output, and sets it high or low.
 ///
 /// # Errors
-/// If there is no such pin, or it is used by something else.
+/// If there is no such pin, or something else uses it.
 pub fn gpio_write(pin: u16, high: bool) -> Result<(), BoardError> {
     host::board(HostCall::GpioWrite { pin, high }).map(drop)
 }
@@ -81,7 +81,7 @@ pub fn adc_read(channel: u8) -> Result<i32, BoardError> {
     host::board(HostCall::AdcRead { channel })
 }
 
-/// The temperature of the processor, or what the board has instead, in thousandths of a degree Celsius.
+/// The temperature of the processor, or of what the board has instead, in thousandths of a degree Celsius.
 ///
 /// # Errors
 /// If it cannot be measured.

@@ -26,7 +26,7 @@ use broccoli_abi::{CANVAS_TAG, SubmitAnswer};
 use crate::failure::millis;
 use crate::{Encoder, Failure, ToCbor, TypeName};
 
-/// The forms, by their number on the wire.
+/// The forms, with their numbers on the wire.
 const TASK: u64 = 0;
 const CHAIN: u64 = 1;
 const GROUP: u64 = 2;
@@ -34,7 +34,7 @@ const CHORD: u64 = 3;
 const MAP: u64 = 4;
 const STARMAP: u64 = 5;
 
-/// The options, by their number on the wire.
+/// The options, with their numbers on the wire.
 const RETRIES: usize = 0;
 const TIMEOUT: usize = 1;
 const PRIORITY: usize = 2;
@@ -51,7 +51,7 @@ const DEADLINE: usize = 12;
 const RATE: usize = 13;
 const OPTIONS: usize = 14;
 
-/// Encoded items, and how many they are.
+/// Encoded items, and their number.
 #[derive(Debug, Default)]
 struct Items {
     count: usize,
@@ -76,7 +76,7 @@ impl Items {
     }
 }
 
-/// One call of a function that is not made yet: `sig("tasks.add").arg(&1).arg(&2)`.
+/// A call of a function that has not been submitted: `sig("tasks.add").arg(&1).arg(&2)`.
 #[derive(Debug)]
 #[must_use]
 pub struct Signature {
@@ -86,8 +86,8 @@ pub struct Signature {
     immutable: bool,
 }
 
-/// A call of `function` or `module.function`, without arguments so far. In a chain, the result of
-/// the task before comes first; as the body of a chord, the list of results does.
+/// A call of `function` or `module.function`, without arguments so far. In a chain, its first argument is the result
+/// of the previous task. As the body of a chord, its first argument is the list of results.
 pub fn sig(function: &str) -> Signature {
     let mut name = Encoder::new();
     name.str(function);
@@ -102,7 +102,7 @@ impl Signature {
         self
     }
 
-    /// Adds an argument by its name.
+    /// Adds a keyword argument.
     pub fn kwarg(mut self, name: &str, value: &(impl ToCbor + ?Sized)) -> Self {
         let mut item = Encoder::new();
         value.encode(&mut item);
@@ -113,7 +113,7 @@ impl Signature {
         self
     }
 
-    /// Takes nothing from the task before (Celery's `.si`).
+    /// Takes nothing from the previous task (Celery's `.si`).
     pub fn immutable(mut self) -> Self {
         self.immutable = true;
         self
@@ -134,8 +134,8 @@ impl From<Signature> for Canvas {
     }
 }
 
-/// A tree of calls with options and callbacks. As the result of a task it replaces the task; as an
-/// argument it is a value like others.
+/// A tree of calls with options and callbacks. As the result of a task it replaces the task. As an argument it is an
+/// ordinary value.
 #[derive(Debug)]
 #[must_use]
 pub struct Canvas {
@@ -148,17 +148,17 @@ pub struct Canvas {
     on_error: Items,
 }
 
-/// One after the other, each result prepended to the arguments of the next. Not empty.
+/// Runs one after the other. Each result is prepended to the arguments of the next one. Must not be empty.
 pub fn chain(steps: impl IntoIterator<Item = impl Into<Canvas>>) -> Canvas {
     members(CHAIN, &Items::all(steps))
 }
 
-/// Side by side; the list of results in order.
+/// Runs side by side. The result is the list of results, in order.
 pub fn group(members_of: impl IntoIterator<Item = impl Into<Canvas>>) -> Canvas {
     members(GROUP, &Items::all(members_of))
 }
 
-/// The body gets the list of the header's results.
+/// Runs the header side by side, then the body with the list of the header's results.
 pub fn chord(header: impl IntoIterator<Item = impl Into<Canvas>>, body: impl Into<Canvas>) -> Canvas {
     let mut form = form(CHORD, 2);
     Items::all(header).put(&mut form);
@@ -166,12 +166,12 @@ pub fn chord(header: impl IntoIterator<Item = impl Into<Canvas>>, body: impl Int
     Canvas::new(form)
 }
 
-/// `[function(x) for x in items]`, one task an item.
+/// `[function(x) for x in items]`, one task for each item.
 pub fn map<T: ToCbor>(function: &str, items: &[T]) -> Canvas {
     over(MAP, function, items)
 }
 
-/// `[function(*x) for x in items]`, one task an item: each is a tuple or a list of arguments.
+/// `[function(*x) for x in items]`, one task for each item. Each item is a tuple or a list of arguments.
 pub fn starmap<T: ToCbor>(function: &str, items: &[T]) -> Canvas {
     over(STARMAP, function, items)
 }
@@ -214,7 +214,7 @@ impl Canvas {
         self
     }
 
-    /// Encodes it as it is on the wire.
+    /// Writes its wire encoding.
     pub(crate) fn put(&self, e: &mut Encoder) {
         e.array(4);
         e.raw(self.form.as_bytes());
@@ -240,8 +240,8 @@ impl Canvas {
     }
 }
 
-/// Options and callbacks, for a [`Signature`] and a [`Canvas`]. On a canvas of several tasks an
-/// option is the default of each. What is out of range is refused by the node, by name.
+/// Options and callbacks, for a [`Signature`] and a [`Canvas`]. On a canvas of several tasks, an option is the
+/// default for each task. The node refuses values out of range, and names the option.
 ///
 /// ```
 /// use broccoli_sdk::canvas::{sig, SetOptions};
@@ -252,12 +252,12 @@ impl Canvas {
 /// # let _ = canvas;
 /// ```
 pub trait SetOptions: Into<Canvas> {
-    /// How many times a failed task is tried again.
+    /// How many times a failed task is retried.
     fn set_retries(self, retries: u32) -> Canvas {
         self.into().with(RETRIES, retries.into())
     }
 
-    /// First pause before a retry, doubled each time.
+    /// First pause before a retry. It is doubled each time.
     fn set_backoff(self, first: Duration) -> Canvas {
         self.into().with(BACKOFF, millis(first))
     }
@@ -277,40 +277,39 @@ pub trait SetOptions: Into<Canvas> {
         self.into().with(TIMEOUT, millis(limit))
     }
 
-    /// Time limit of the whole job; only for the outermost canvas.
+    /// Time limit of the whole job. Only for the outermost canvas.
     fn set_deadline(self, limit: Duration) -> Canvas {
         self.into().with(DEADLINE, millis(limit))
     }
 
-    /// 0 to 9, 9 first.
+    /// The priority, 0 to 9. Tasks with 9 start first.
     fn set_priority(self, priority: u8) -> Canvas {
         self.into().with(PRIORITY, priority.into())
     }
 
-    /// The task starts that much later.
+    /// Delays the start of the task by this time.
     fn set_countdown(self, delay: Duration) -> Canvas {
         self.into().with(COUNTDOWN, millis(delay))
     }
 
-    /// Not before this time, in milliseconds since 1970.
+    /// The task does not start before this time, in milliseconds since 1970.
     fn set_eta_unix_ms(self, time: u64) -> Canvas {
         self.into().with(ETA, time)
     }
 
-    /// The task is not started later than this after its submit.
+    /// The task does not start later than this time after its submit.
     fn set_expires(self, time: Duration) -> Canvas {
         self.into().with(EXPIRES, millis(time))
     }
 
-    /// At most so many starts of the function in this time (of at most 49 days), over the whole
-    /// cluster.
+    /// At most this many starts of the function in this time (at most 49 days), in the whole cluster.
     fn set_rate(self, tasks: u32, per: Duration) -> Canvas {
         let per_ms = millis(per).min(u32::MAX.into());
         self.into().with(RATE, u64::from(tasks).wrapping_shl(32) | per_ms)
     }
 
-    /// Only on nodes of this name, label (`room=kitchen`) or capability (`led`); several calls must
-    /// all match.
+    /// The task runs only on nodes with this name, label (`room=kitchen`) or capability (`led`). If this is called
+    /// several times, all must match.
     fn set_on(self, node: &str) -> Canvas {
         let mut canvas = self.into();
         canvas.on.count = canvas.on.count.wrapping_add(1);
@@ -318,24 +317,24 @@ pub trait SetOptions: Into<Canvas> {
         canvas
     }
 
-    /// Once on each node that matches.
+    /// Whether the task runs once on each node that matches.
     fn set_each(self, each: bool) -> Canvas {
         self.into().with(EACH, each.into())
     }
 
-    /// With `each`: nodes that fail or leave are left out of the result.
+    /// With `each`: whether nodes that fail or leave are left out of the result.
     fn set_partial(self, partial: bool) -> Canvas {
         self.into().with(PARTIAL, partial.into())
     }
 
-    /// Called with the result.
+    /// Adds a callback that is called with the result.
     fn link(self, callback: impl Into<Canvas>) -> Canvas {
         let mut canvas = self.into();
         canvas.link.add(&callback.into());
         canvas
     }
 
-    /// Called with `{task, error}` if this fails.
+    /// Adds a callback that is called with `{task, error}` if this fails.
     fn on_error(self, callback: impl Into<Canvas>) -> Canvas {
         let mut canvas = self.into();
         canvas.on_error.add(&callback.into());
@@ -354,17 +353,17 @@ impl ToCbor for Canvas {
     }
 }
 
-/// The result of a task that may replace itself: as a whole result, or in a `Result`.
+/// The result of a task that may replace itself. It must be the whole result, or be in a `Result`.
 ///
-/// The task is over then; who waits for it gets what the canvas comes to, of whatever type that is.
-/// The tasks of the canvas count against the limits of the job.
+/// The task has then ended. Whoever waits for it gets the result of the canvas, of whatever type. The tasks of the
+/// canvas count against the limits of the job.
 #[derive(Debug)]
 #[must_use]
 #[allow(clippy::large_enum_variant)] // It lives for a moment; a box would be in the author's way.
 pub enum Replace<T> {
     /// The result.
     Value(T),
-    /// What is to be done instead.
+    /// The canvas that replaces the task.
     With(Canvas),
 }
 
@@ -379,12 +378,12 @@ impl<T: ToCbor> ToCbor for Replace<T> {
     }
 }
 
-/// Why [`submit`] has failed. The log of the task says more.
+/// Why [`submit`] failed. The log of the task says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubmitError {
-    /// The node holds as many jobs or tasks as it may; try later.
+    /// The node holds its maximum of jobs or tasks; try later.
     QueueFull,
-    /// The canvas cannot be run: a name that no module has, a wrong argument, an option out of range.
+    /// The canvas cannot run: a name that no module has, a wrong argument, an option out of range.
     BadCanvas,
     /// The node takes no jobs, because it is about to leave or its disk is full.
     NoJobs,
@@ -412,14 +411,14 @@ impl From<SubmitError> for Failure {
     }
 }
 
-/// Puts a canvas into the queue of the node that runs this task, as a job of its own that nobody
-/// waits for. The task sleeps until the node has answered.
+/// Puts a canvas into the queue of the node that runs this task. It becomes a separate job that nobody waits for. The
+/// task is suspended until the node has answered.
 ///
-/// A task that is run twice (its node was lost after it had submitted) submits twice: let what you
-/// submit be harmless when repeated.
+/// A task that runs twice, because its node was lost after it had submitted, submits twice. So make the jobs that you
+/// submit idempotent.
 ///
 /// # Errors
-/// See [`SubmitError`]; nothing has happened then.
+/// See [`SubmitError`]. In this case nothing was submitted.
 ///
 /// ```
 /// use broccoli_sdk::canvas::{sig, submit, SubmitError};

@@ -39,9 +39,9 @@ use crate::{TaskError, TypeName};
     note = "take the fields of a struct one by one or as a tuple, or write `impl FromCbor<'_>` for it"
 )]
 pub trait FromCbor<'a>: Sized {
-    /// How it is written in the description.
+    /// The text of the type in the description.
     const TYPE: TypeName;
-    /// Reads one item, which the host has checked against [`FromCbor::TYPE`].
+    /// Reads one item. The host has checked it against [`FromCbor::TYPE`].
     fn decode(d: &mut Decoder<'a>) -> Self;
 }
 
@@ -71,13 +71,13 @@ pub trait FromCbor<'a>: Sized {
     note = "give the fields of a struct as a tuple, or write `impl ToCbor` for it"
 )]
 pub trait ToCbor {
-    /// How it is written in the description.
+    /// The text of the type in the description.
     const TYPE: TypeName;
     /// Writes one item of that type.
     fn encode(&self, e: &mut Encoder);
 }
 
-/// What a task may return: a value, or a `Result` whose error is a text or a wish to be tried again.
+/// A type that a task may return: a value, or a `Result` whose error is a text or a request for a retry.
 ///
 /// ```
 /// use broccoli_sdk::Return;
@@ -91,9 +91,9 @@ pub trait ToCbor {
     note = "give the fields of a struct as a tuple, or write `impl ToCbor` for it"
 )]
 pub trait Return {
-    /// How it is written in the description.
+    /// The text of the type in the description.
     const TYPE: TypeName;
-    /// Writes the value or the error; says whether it was a value.
+    /// Writes the value or the error. Returns whether it was a value.
     fn encode_return(self, e: &mut Encoder) -> bool;
 }
 
@@ -136,7 +136,7 @@ pub(crate) const FALSE: u8 = 0xf4;
 pub(crate) const TRUE: u8 = 0xf5;
 pub(crate) const NULL: u8 = 0xf6;
 
-/// The head of an item: `major` is the kind, `info` the low five bits, `arg` what they announce.
+/// The head of an item: `major` is the kind, `info` the low five bits, `arg` their value.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     pub(crate) major: u8,
@@ -202,12 +202,12 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Opens a list and gives the number of its items, which follow.
+    /// Opens a list, and returns the number of its items, which follow.
     pub fn array(&mut self) -> usize {
         self.head().arg as usize
     }
 
-    /// Opens a map and gives the number of its pairs, whose keys and values follow in turn.
+    /// Opens a map, and returns the number of its pairs. Their keys and values follow, alternating.
     pub fn map(&mut self) -> usize {
         self.head().arg as usize
     }
@@ -221,7 +221,7 @@ impl<'a> Decoder<'a> {
         found
     }
 
-    /// Reads an integer; the host has checked its range.
+    /// Reads an integer. The host has checked its range.
     pub fn int(&mut self) -> i64 {
         let head = self.head();
         if head.major == NEGATIVE { !(head.arg as i64) } else { head.arg as i64 }
@@ -264,7 +264,7 @@ impl<'a> Decoder<'a> {
         core::str::from_utf8(bytes).unwrap_or_else(|_| die("malformed arguments", 0))
     }
 
-    /// Moves past one whole item and gives its bytes.
+    /// Moves past one whole item, and returns its bytes.
     #[inline(never)]
     pub fn item(&mut self) -> &'a [u8] {
         let all = self.rest;
@@ -300,25 +300,25 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Nothing yet.
+    /// An empty encoder.
     #[must_use]
     pub const fn new() -> Self {
         Self { bytes: Vec::new() }
     }
 
-    /// What was encoded.
+    /// The encoded bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// What was encoded so far.
+    /// The bytes that have been encoded so far.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Adds bytes that are whole items, or the rest of one.
+    /// Adds bytes that are whole items, or the rest of an item.
     #[inline(never)]
     pub fn raw(&mut self, bytes: &[u8]) {
         let len = self.bytes.len();
@@ -334,8 +334,8 @@ impl Encoder {
         }
     }
 
-    /// Makes room for `more` bytes. `Vec` could, but would bring its panics and their formatting
-    /// into every module.
+    /// Makes room for `more` bytes. `Vec` could do this, but would bring its panics and their formatting into every
+    /// module.
     #[cold]
     #[inline(never)]
     fn grow(&mut self, more: usize) {
@@ -389,7 +389,7 @@ impl Encoder {
         self.raw(&x.to_bits().to_be_bytes());
     }
 
-    /// Adds a truth value.
+    /// Adds a boolean.
     pub fn bool(&mut self, b: bool) {
         self.raw(&[if b { TRUE } else { FALSE }]);
     }
@@ -416,12 +416,12 @@ impl Encoder {
         self.head(ARRAY, len as u64);
     }
 
-    /// Opens a map of `len` pairs, whose keys and values must follow in turn.
+    /// Opens a map of `len` pairs. Their keys and values must follow, alternating.
     pub fn map(&mut self, len: usize) {
         self.head(MAP, len as u64);
     }
 
-    /// Tags the item that must follow.
+    /// Adds a tag. The tagged item must follow.
     pub fn tag(&mut self, tag: u64) {
         self.head(TAG, tag);
     }

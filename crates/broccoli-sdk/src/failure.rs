@@ -8,10 +8,10 @@ use broccoli_abi::RETRY_AFTER_MS_MAX;
 
 use crate::Encoder;
 
-/// The error of a task that wants to be tried again after a pause.
+/// The error of a task that asks for a retry after a pause.
 ///
-/// It counts against the `retries` of the task; a task for which nobody has set them may ask three
-/// times. When they are used up, the task fails with the text.
+/// Each retry counts against the `retries` of the task. If nobody has set `retries`, the task may ask three times.
+/// When they are used up, the task fails with the text.
 ///
 /// ```
 /// use broccoli_sdk::prelude::*;
@@ -30,22 +30,21 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Asks to be tried again after this time, in whole milliseconds.
+    /// Asks for a retry after this time, in whole milliseconds.
     #[must_use]
     pub fn after(pause: Duration) -> Self {
         let after_ms = millis(pause).min(RETRY_AFTER_MS_MAX);
         Self { after_ms, text: Cow::Borrowed("asks to be tried again") }
     }
 
-    /// Says why, for whoever waits for the result.
+    /// Adds the reason, for whoever waits for the result.
     #[must_use]
     pub fn because(self, text: impl Into<Cow<'static, str>>) -> Self {
         Self { text: text.into(), ..self }
     }
 }
 
-/// The error of a task that may fail for good or want to be tried again: texts and [`Retry`] become
-/// one with `?` and `into`.
+/// The error of a task that may fail permanently or ask for a retry. `?` and `into` turn texts and [`Retry`] into it.
 ///
 /// ```
 /// use broccoli_sdk::prelude::*;
@@ -62,9 +61,9 @@ impl Retry {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Trying again would not help; `retries` of the task are used all the same.
+    /// A permanent failure. It is retried as well if `retries` of the task are set.
     Text(Cow<'static, str>),
-    /// To be tried again after a pause.
+    /// A request for a retry after a pause.
     Retry(Retry),
 }
 
@@ -86,7 +85,7 @@ impl From<Retry> for Failure {
     }
 }
 
-/// What may be the error of a task: every text, [`Retry`] and [`Failure`].
+/// The types that can be the error of a task: every text, [`Retry`] and [`Failure`].
 pub trait TaskError {
     /// Writes the body of the error: a text, or `[text, after_ms]`.
     fn encode_error(&self, e: &mut Encoder);
@@ -115,7 +114,7 @@ impl TaskError for Failure {
     }
 }
 
-/// A time in whole milliseconds, as large as there is room for.
+/// A time in whole milliseconds. A longer time than fits becomes the longest one that fits.
 pub(crate) fn millis(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis().into())
 }

@@ -19,7 +19,7 @@ mod imports {
     }
 }
 
-/// Sends a line of text to whoever watches the task; at most 4 KiB, and a bounded sum per run.
+/// Sends a line of text to whoever watches the task. A line has at most 4 KiB, and each run has a limit in all.
 ///
 /// ```
 /// broccoli_sdk::log("half done");
@@ -51,7 +51,7 @@ pub fn now_ms() -> i64 {
     }
 }
 
-/// 64 random bits, not for secrets.
+/// 64 random bits. Do not use them for secrets.
 ///
 /// ```
 /// let dice = broccoli_sdk::random() % 6 + 1;
@@ -68,7 +68,7 @@ pub fn random() -> u64 {
     }
 }
 
-/// Sleeps without using the CPU; the node runs other tasks meanwhile.
+/// Sleeps without using the CPU. The node runs other tasks meanwhile.
 ///
 /// ```
 /// broccoli_sdk::sleep_ms(1);
@@ -80,9 +80,8 @@ pub fn sleep_ms(ms: u32) {
     std::thread::sleep(core::time::Duration::from_millis(ms.into()));
 }
 
-/// Says how far the task is, in units of its own; `total` is 0 if it does not know. Call it as often
-/// as you like: whoever watches is told at most four times a second, and never of a task that takes
-/// less than a quarter of one.
+/// Reports progress, in the task's own units; `total` is 0 if it does not know. You can call it as often as you like:
+/// the node forwards at most four reports a second, and none of a task that takes less than a quarter of a second.
 ///
 /// ```
 /// for done in 0..=100 {
@@ -96,7 +95,7 @@ pub fn progress(done: u32, total: u32) {
     std::eprintln!("{done} of {total}");
 }
 
-/// Hands over an encoded canvas.
+/// Submits an encoded canvas.
 pub(crate) fn submit(canvas: &[u8]) -> SubmitAnswer {
     #[cfg(target_arch = "wasm32")]
     // SAFETY: pointer and length are those of `canvas`; the host only reads.
@@ -108,7 +107,7 @@ pub(crate) fn submit(canvas: &[u8]) -> SubmitAnswer {
     }
 }
 
-/// Has the board do something.
+/// Sends a request to the board.
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn board(call: HostCall) -> Result<i32, BoardError> {
     use alloc::borrow::ToOwned;
@@ -126,7 +125,7 @@ pub(crate) fn board(call: HostCall) -> Result<i32, BoardError> {
     }
 }
 
-/// Says that there is none.
+/// Returns an error: there is no board.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn board(_: HostCall) -> Result<i32, BoardError> {
     Err(BoardError("there is no board outside of a node".into()))

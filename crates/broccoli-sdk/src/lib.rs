@@ -63,7 +63,7 @@ pub use value::{Kind, Value};
 #[doc(hidden)]
 pub use alloc::format as __format;
 
-/// What most task crates want: `use broccoli_sdk::prelude::*;`.
+/// What most task crates need: `use broccoli_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{Bytes, Failure, Kind, List, Num, Retry, Value, log, now_ms, progress, random, sleep_ms, task};
     #[doc(inline)]
@@ -76,8 +76,8 @@ pub mod prelude {
     pub use alloc::{format, vec};
 }
 
-/// Formats a line and sends it to whoever watches the task. Formatting costs some 10 KB of
-/// module; [`log()`] with a plain text costs nothing.
+/// Formats a line and sends it to whoever watches the task. Formatting adds about 10 KB to the module. [`log()`] with
+/// a plain text adds nothing.
 ///
 /// ```
 /// broccoli_sdk::log!("half of {} is done", 10);
@@ -89,7 +89,7 @@ macro_rules! log {
     };
 }
 
-/// What the standard library calls so is [`log!`] here: a task has no standard output, and whoever watches it reads its log.
+/// The same as [`log!`]. A task has no standard output; whoever watches it reads its log.
 #[macro_export]
 macro_rules! println {
     () => {

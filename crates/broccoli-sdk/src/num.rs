@@ -4,8 +4,8 @@ use crate::{Decoder, Encoder, FromCbor, ToCbor, TypeName};
 
 const OVERFLOW: &str = "integer overflow";
 
-/// An integer of 64 bits or a float. Arithmetic gives a float if either side is one; an integer
-/// that does not fit is an error, never a wrap.
+/// An integer of 64 bits or a float. The result of arithmetic is a float if either operand is one. An integer
+/// overflow is an error, and never wraps.
 ///
 /// ```
 /// use broccoli_sdk::Num;

@@ -11,7 +11,7 @@ use crate::{Decoder, Encoder, Return};
 #[unsafe(link_section = "broccoli.abi")]
 pub static ABI: [u8; 1] = [broccoli_abi::ABI_VERSION];
 
-/// How a type is written in a description, built at compile time. At most 128 bytes.
+/// The text of a type in a description, built at compile time. At most 128 bytes.
 ///
 /// ```
 /// use broccoli_sdk::TypeName;
@@ -30,7 +30,7 @@ impl TypeName {
         Self { text: Text::EMPTY.then(name.as_bytes()) }
     }
 
-    /// Both texts, one after the other.
+    /// Both texts, concatenated.
     #[must_use]
     pub const fn then(self, next: &Self) -> Self {
         Self { text: self.text.then(next.text.bytes()) }
@@ -46,7 +46,7 @@ impl TypeName {
     }
 }
 
-/// Bytes that grow at compile time; too many do not compile.
+/// Bytes that are collected at compile time. Too many bytes do not compile.
 #[derive(Clone, Copy, Debug)]
 struct Text<const MAX: usize> {
     bytes: [u8; MAX],
@@ -81,7 +81,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// Starts the entry of a task with `args` arguments, at most 16.
+    /// Begins the entry of a task with `args` arguments, at most 16.
     #[must_use]
     pub const fn new(name: &str, args: usize) -> Self {
         Self { text: Text::EMPTY.then(&[0x84]) }.str(name).head(0x80, args)
@@ -106,7 +106,7 @@ impl Description {
         self.text.len
     }
 
-    /// Whether nothing is there: never.
+    /// Whether it is empty, which it never is.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.text.len == 0
@@ -143,7 +143,7 @@ impl Description {
 /// Opens the argument array.
 ///
 /// # Safety
-/// `len` bytes at `ptr` are one valid CBOR array with texts in UTF-8, and stay until the call ends.
+/// `len` bytes at `ptr` must be one valid CBOR array with texts in UTF-8, and must stay until the call ends.
 #[cfg(target_arch = "wasm32")]
 #[must_use]
 pub unsafe fn args<'a>(ptr: *const u8, len: usize) -> Decoder<'a> {
@@ -153,7 +153,7 @@ pub unsafe fn args<'a>(ptr: *const u8, len: usize) -> Decoder<'a> {
     args
 }
 
-/// Encodes what the task returned, where the host reads it.
+/// Encodes what the task has returned, for the host.
 #[cfg(target_arch = "wasm32")]
 #[must_use]
 pub fn finish(value: impl Return) -> i64 {

@@ -46,7 +46,7 @@ basic! {
     Bytes, "bytes", |d: &mut Decoder<'_>| Bytes(d.bytes().into()), |e: &mut Encoder, b: &Bytes| e.bytes(&b.0);
 }
 
-/// A byte string that owns its bytes; `&[u8]` borrows them. A `Vec<u8>` is a list of integers.
+/// A byte string that owns its bytes. `&[u8]` borrows them. A `Vec<u8>` is a list of integers.
 ///
 /// ```
 /// use broccoli_sdk::{Bytes, task};
@@ -147,7 +147,7 @@ impl<T: ToCbor> ToCbor for Vec<T> {
     }
 }
 
-/// A list argument whose items are decoded one by one: no memory, whatever its length.
+/// A list argument whose items are decoded one by one. It needs no memory, whatever its length.
 ///
 /// ```
 /// use broccoli_sdk::{List, task};

@@ -5,7 +5,7 @@ use alloc::borrow::Cow;
 use crate::codec::{ARRAY, BYTES, MAP, NEGATIVE, TAG, TEXT, UINT};
 use crate::{Decoder, Encoder, FromCbor, ToCbor, TypeName};
 
-/// Any value, as an argument or a result. It is not decoded until somebody looks.
+/// Any value, as an argument or a result. It is decoded only when it is used.
 ///
 /// ```
 /// use broccoli_sdk::{Kind, Value, task};
@@ -23,12 +23,12 @@ pub struct Value<'a> {
     item: Cow<'a, [u8]>,
 }
 
-/// What a [`Value`] is. Lists and maps give their items one after the other.
+/// The content of a [`Value`]. Lists and maps return their items one by one.
 #[derive(Clone, Debug)]
 pub enum Kind<'a> {
     /// `null`
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// An integer.
     Int(i128),
@@ -40,13 +40,13 @@ pub enum Kind<'a> {
     Bytes(&'a [u8]),
     /// A list.
     List(Items<'a>),
-    /// A map: keys and values in turn.
+    /// A map: its keys and values, alternating.
     Map(Items<'a>),
     /// A tagged value.
     Tag(u64, Value<'a>),
 }
 
-/// The items of a list, or the keys and values of a map in turn.
+/// The items of a list, or the keys and values of a map, alternating.
 #[derive(Clone, Debug)]
 pub struct Items<'a> {
     items: Decoder<'a>,
@@ -82,7 +82,7 @@ impl Value<'_> {
         Value { item: Cow::Owned(e.into_bytes()) }
     }
 
-    /// What it is.
+    /// The content of the value.
     ///
     /// ```
     /// use broccoli_sdk::{Kind, Value};
