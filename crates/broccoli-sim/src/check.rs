@@ -19,43 +19,43 @@ const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 /// One incarnation of a node.
 type Incarnation = (Id, u8);
 
-/// What was seen of a task when it was last looked at.
+/// The state of a task at the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     state: TaskState,
     attempt: u32,
 }
 
-/// Remembers what was seen, so that what must not change is noticed.
+/// Remembers states, to notice when something changes that must not change.
 #[derive(Debug, Default)]
 pub struct Checker {
     tasks: BTreeMap<(Incarnation, u64, u32), Seen>,
-    /// What jobs came to.
+    /// The outcomes of jobs.
     results: BTreeMap<(Incarnation, u64), Outcome>,
-    /// Runs of the ledger that were looked at.
+    /// How many runs of the ledger were checked.
     runs: usize,
     /// Where each attempt runs.
     places: BTreeMap<(NodeId, Attempt), Incarnation>,
-    /// A hash of the arguments of each task. An origin that lost what it had not written may come
-    /// to others in its next incarnation: the numbers of attempts tell them apart.
+    /// A hash of the arguments of each task. An origin that lost unwritten changes may compute other arguments in its
+    /// next incarnation. The attempt numbers tell the incarnations apart.
     args: BTreeMap<(NodeId, u64, u32, u32), u64>,
-    /// Large values that a node was pulling when it was last looked at.
+    /// The large values that a node was pulling at the last look.
     pulls: BTreeMap<Id, BTreeSet<(NodeId, BlobId, Large)>>,
     /// Tasks that some nodes were too small for, and how long their arguments are.
     choosy: BTreeMap<(Incarnation, u64, u32), usize>,
-    /// Nodes that could be reached for so long know each other, in microseconds.
+    /// Nodes that have been reachable for this long know each other, in microseconds.
     pub births_come_us: u64,
-    /// Attempts that ran again on the node that had run them.
+    /// How many attempts ran again on the same node.
     pub repeats: u64,
     /// Tasks that have ended.
     pub ended: u64,
 }
 
 impl Checker {
-    /// Looks at every node that something went into since the last time.
+    /// Checks every node that has had an input since the last check.
     ///
     /// # Panics
-    /// If something does not hold.
+    /// If a check fails.
     pub fn check(&mut self, cluster: &mut Cluster) {
         self.check_runs(cluster);
         cluster.note_reachable();
@@ -69,12 +69,12 @@ impl Checker {
         }
     }
 
-    /// What a job came to, as seen at an incarnation of its origin.
+    /// The outcome of a job at an incarnation of its origin.
     pub fn result(&self, incarnation: Incarnation, job: u64) -> Option<&Outcome> {
         self.results.get(&(incarnation, job))
     }
 
-    /// Returns for how many more tasks nodes were too small.
+    /// Returns how many more tasks there are for which nodes were too small.
     fn check_node(&mut self, cluster: &Cluster, me: Incarnation) -> usize {
         let known = self.choosy.len();
         let mut changed = Vec::new();
@@ -162,7 +162,7 @@ impl Checker {
     }
 }
 
-/// A leased task is where it may be.
+/// Checks that a leased task is at a node where it may be.
 fn check_lease(view: &TaskView<'_>, cluster: &Cluster) {
     let Some(worker) = view.worker else {
         return;
@@ -171,8 +171,8 @@ fn check_lease(view: &TaskView<'_>, cluster: &Cluster) {
     assert!((0..cluster.len()).any(|id| fits(cluster.spec(id))), "a task for {:?} is leased to {worker}", view.on);
 }
 
-/// No task fails for want of a large node while there is one: which has slots and fits, has been reachable for long
-/// enough that its birth has come, as has the origin, and does not leave.
+/// Checks that no task fails for lack of a large node while there is one: a node that has slots, matches, does not
+/// leave and, like the origin, has been reachable for long enough that its birth has arrived.
 fn check_unfit(
     view: &TaskView<'_>,
     cluster: &Cluster,
@@ -209,12 +209,12 @@ fn check_unfit(
     assert_eq!(large, None, "task {job:x}/{step} of node {origin} fits a live node, but failed: {error}");
 }
 
-/// Whether a node is one that a routing allows.
+/// Whether a routing allows a node.
 fn is_routed(on: &[String], spec: &Spec) -> bool {
     on.iter().all(|on| on.trim_start_matches('=') == spec.name || spec.features.contains(on))
 }
 
-/// An outcome is that of a run which was there, and a failure that of the current attempt.
+/// Checks that an outcome is that of a run that happened, and a failure that of the current attempt.
 fn check_outcome(view: &TaskView<'_>, workload: Option<&Workload>, origin: NodeId, job: u64, step: u32) {
     let (Some(outcome), Some(workload)) = (view.outcome, workload) else {
         return;

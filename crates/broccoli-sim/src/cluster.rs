@@ -38,48 +38,48 @@ pub use self::wire::{Sealed, cluster_key, module, open, tombstone};
 use self::wire::{brief, deploy_public};
 use crate::workload::{self, Workload};
 
-/// One way between a node and the server, in microseconds.
+/// Time of one way between a node and the server, in microseconds.
 const HOP_US: u64 = 100;
-/// A server notices after this time that a client was cut off without a reset.
+/// After this time the server notices that a client was cut off without a reset.
 pub const KEEP_ALIVE_MS: u64 = 1_500;
-/// A connection that could not be made is tried again after this time.
+/// A failed connection attempt is repeated after this time.
 const RETRY_US: u64 = 100_000;
-/// Nodes that are told the time of day hear it this often.
+/// How often nodes get the time of day, if they get it.
 const WALL_CLOCK_US: u64 = 1_000_000;
 /// The time of day at the start, in Unix milliseconds.
 const WALL_START_MS: i64 = 1_800_000_000_000;
-/// Steps at one moment that mean that nodes keep each other busy for ever.
+/// With this many steps at one moment, nodes count as keeping each other busy for ever.
 const STEPS_AT_ONCE_MAX: u32 = 100_000;
 
 /// A node of the cluster, by the order of adding.
 pub type Id = usize;
 
-/// What may happen to a delivery, in thousandths.
+/// The probabilities of faults of a delivery, in thousandths.
 #[derive(Clone, Copy, Default)]
 pub struct Faults {
-    /// It never comes.
+    /// It is lost.
     pub loss: u64,
-    /// It comes again, up to the longest delay later.
+    /// It is duplicated, and the copy comes up to the longest delay later.
     pub duplication: u64,
-    /// It comes later.
+    /// It is delayed.
     pub delay: u64,
     /// Longest delay, in milliseconds.
     pub delay_ms_max: u64,
 }
 
-/// What happens to the one delivery with this number.
+/// The fault of the one delivery with this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mishap {
-    /// It never comes.
+    /// It is lost.
     Lost,
-    /// It comes twice.
+    /// It is duplicated.
     Doubled {
-        /// The second time so much later.
+        /// How much later the copy comes.
         after_ms: u64,
     },
-    /// It comes later.
+    /// It is delayed.
     Delayed {
-        /// So much.
+        /// How much later it comes.
         by_ms: u64,
     },
 }
@@ -89,35 +89,35 @@ pub enum Mishap {
 pub struct Run {
     /// When it started.
     pub at_ms: u64,
-    /// Where.
+    /// The node.
     pub node: Id,
     /// Its name without the module's.
     pub function: String,
-    /// What it was called with.
+    /// Its arguments.
     pub args: Cbor,
-    /// Whether it was told to stop, or its node died.
+    /// Whether it was aborted, or its node died.
     pub aborted: bool,
     /// Whether it has ended.
     pub ended: bool,
 }
 
-/// A canvas that a task has put into the queue of its node.
+/// A canvas that a task has submitted to its node.
 #[derive(Debug)]
 pub struct Pushed {
-    /// Where.
+    /// The node.
     pub node: Id,
-    /// What.
+    /// The canvas.
     pub canvas: Canvas,
-    /// The job, which is not safe yet, or why there is none.
+    /// The job, which is not yet safe on disk, or why it was refused.
     pub job: Result<JobId, SubmitError>,
 }
 
 /// A published packet.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// By whom.
+    /// The node that has published it.
     pub from: Id,
-    /// For whom.
+    /// Its address.
     pub to: Address,
     /// As it was on the wire.
     pub bytes: Vec<u8>,
@@ -129,10 +129,10 @@ struct Slot {
     epoch_count: u8,
     /// Number of the connection to the server; odd ones are up.
     session: Option<u64>,
-    /// A link that is cut carries nothing; neither side has noticed yet.
+    /// Whether the link is cut: it carries nothing, and neither side has noticed yet.
     cut: bool,
     will: Vec<u8>,
-    /// Its packets do not reach the server, or those of the server do not reach it.
+    /// Whether its packets do not reach the server, or those of the server do not reach it.
     mute: bool,
     deaf: bool,
     paused: bool,
@@ -140,22 +140,22 @@ struct Slot {
     clock: Clock,
     disk: Disk,
     recovery: Recovery,
-    /// It ends after so many outputs.
+    /// It crashes after this many outputs.
     crash_after: Option<u32>,
     /// Until when the bus has not sent the last packet.
     sending_until_us: u64,
-    /// When the last delivery comes.
+    /// The time of its last delivery.
     last_delivery_us: u64,
     chunks: BTreeMap<(ModuleHash, u32), Vec<u8>>,
     installed: BTreeMap<ModuleHash, SignedManifest>,
-    /// It has chunks, in thousandths, that are damaged or not there.
+    /// How many of its chunks, in thousandths, are damaged or missing.
     corrupts: u64,
     lacks: u64,
     install_error: Option<String>,
     full_error: Option<String>,
     runs: BTreeMap<RunId, usize>,
     events: Vec<(u64, Event)>,
-    /// The incarnation and session in which it could be reached, and since when, in microseconds.
+    /// The incarnation and the session in which it is reachable, and since when, in microseconds.
     reachable: Option<(u8, u64, u64)>,
 }
 
@@ -217,52 +217,52 @@ pub struct Cluster {
     queued: u64,
     sessions: u64,
     stranger: Stranger,
-    /// What may happen to each delivery.
+    /// The faults of each delivery.
     pub faults: Faults,
-    /// Deliveries take up to this much longer, so that they overtake each other.
+    /// Deliveries take up to this much longer, so they can overtake each other.
     pub jitter_us: u64,
     /// The medium, if it is not a fast network. To be set before nodes are added.
     pub bus: Option<Bus>,
-    /// Packets of the first do not reach the second.
+    /// Packets of the first node do not reach the second node.
     pub blocked: BTreeSet<(Id, Id)>,
     /// How often each fault has happened.
     pub counts: Counts,
     /// Longest time that a disk takes for a write.
     pub sync_us_max: u64,
-    /// What happens to the delivery with a number.
+    /// The fault of the delivery with each number.
     pub mishap: Option<(u64, Mishap)>,
     /// Deliveries with such a message are lost.
     pub lose: Option<fn(&Message) -> bool>,
-    /// Deliveries so far.
+    /// The number of deliveries so far.
     pub deliveries: u64,
     /// Every start of a function.
     pub runs: Vec<Run>,
     /// Every published packet, if `records`.
     pub published: Vec<Published>,
-    /// Whether packets are kept.
+    /// Whether published packets are kept.
     pub records: bool,
     /// Whether invariants are checked after every step.
     pub validate: bool,
-    /// Nodes are told the time of day.
+    /// Whether nodes get the time of day.
     pub tells_time: bool,
-    /// They hear it again and again.
+    /// Whether they get it again and again.
     pub ticks: bool,
-    /// The functions of the simulator, in place of those of the tests.
+    /// The functions of the simulator, instead of those of the tests.
     pub workload: Option<Workload>,
-    /// What tasks have submitted since that was last looked at.
+    /// What tasks have submitted since the last look.
     pub pushed: Vec<Pushed>,
-    /// Nodes that something went into since they were last looked at.
+    /// Nodes that have had an input since the last look.
     pub touched: BTreeSet<Id>,
-    /// The last lines of what happened, if they are wanted.
+    /// The last lines of the trace, if requested.
     pub trace: Option<VecDeque<String>>,
-    /// How many.
+    /// Their maximum number.
     pub trace_max: usize,
-    /// A hash of everything that came out of nodes, if it is wanted.
+    /// A hash of all outputs of nodes, if requested.
     pub digest: Option<u64>,
 }
 
 impl Cluster {
-    /// No node yet; the seed decides on everything random.
+    /// A cluster without nodes. The seed decides everything random.
     pub fn new(seed: u64) -> Cluster {
         Cluster {
             now_us: 1_000_000,
@@ -398,7 +398,7 @@ impl Cluster {
     }
 }
 
-/// Its own clocks and its own chance.
+/// The clocks of nodes, and the randomness of the cluster.
 impl Cluster {
     fn at(&self, id: Id) -> Instant {
         self.slots[id].clock.at(self.now_us)
@@ -436,7 +436,7 @@ impl Cluster {
     }
 }
 
-/// Time.
+/// Virtual time.
 impl Cluster {
     /// Lets time pass.
     pub fn run_for(&mut self, ms: u64) {
@@ -445,7 +445,7 @@ impl Cluster {
         self.now_us = until;
     }
 
-    /// Goes on until `done`, at most this long; whether it came.
+    /// Continues until `done`, at most for this time. Returns whether `done` was reached.
     pub fn run_until(&mut self, ms: u64, done: impl Fn(&Cluster) -> bool) -> bool {
         let until = self.now_us + ms * 1_000;
         while !done(self) {
@@ -456,7 +456,7 @@ impl Cluster {
         true
     }
 
-    /// Does all that comes next, if it comes by `until_us`; otherwise nothing.
+    /// Does everything that is due next, if it is due by `until_us`; otherwise nothing.
     pub fn advance(&mut self, until_us: u64) -> bool {
         let Some(next) = self.next_time().filter(|next| *next <= until_us) else {
             return false;
@@ -477,7 +477,7 @@ impl Cluster {
         work.into_iter().chain(timer).min()
     }
 
-    /// Everything that is ready now goes in before anything comes out.
+    /// Feeds everything that is ready now, before it takes any output.
     fn step(&mut self) {
         let mut touched = BTreeSet::new();
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now_us) {
@@ -601,7 +601,7 @@ impl Cluster {
     }
 }
 
-/// What takes the place of a true random source.
+/// The stand-in for a true random source.
 fn epoch(seed: u64, id: Id, start: u8) -> Epoch {
     let mut epoch = [0; 16];
     epoch[..8].copy_from_slice(&mix(seed ^ (id as u64) << 32 ^ u64::from(start)).to_be_bytes());

@@ -48,7 +48,7 @@ fn count(bytes: isize) {
     });
 }
 
-/// Runs something, and says how many bytes this thread held at most beyond what it held before.
+/// Runs something. Returns how many bytes this thread held at most, beyond what it held before.
 pub(crate) fn peak_of<T>(what: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);

@@ -30,7 +30,7 @@ const USAGE: &str = "usage: broccoli-sim [--seeds N] [--from SEED] [--minutes M]
   --check-determinism   run each seed twice and compare all outputs of all nodes
   --trace LINES         what happened last before a failure (default 100 lines)";
 
-/// Bytes that one seed may hold at any time: eight nodes, their disks, and the ledger.
+/// How many bytes one seed may hold at any time: eight nodes, their disks, and the ledger.
 const HEAP_BYTES_MAX: usize = 64 << 20;
 /// Lines of a trace.
 const TRACE: usize = 100;
@@ -46,7 +46,7 @@ struct Options {
     trace: usize,
 }
 
-/// What all seeds came to.
+/// The result of all seeds.
 #[derive(Default)]
 struct Report {
     seeds: u64,
@@ -166,7 +166,7 @@ fn within_heap(tally: Tally, heap_bytes: usize) -> Result<Tally, Violation> {
     if heap_bytes > HEAP_BYTES_MAX { Err(Violation { what, trace: Vec::new() }) } else { Ok(tally) }
 }
 
-/// Says how a seed failed, with what happened last: it is run again for that.
+/// Reports how a seed failed, with the last steps. For this it runs the seed again.
 fn tell(seed: u64, violation: &Violation, lines: usize) {
     let again = scenario::run(seed, lines, false);
     if let Err(violation) = again {

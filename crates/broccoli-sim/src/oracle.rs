@@ -8,12 +8,12 @@ use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
-/// A value of CBOR, as far as the functions of the simulator use it.
+/// A CBOR value, of the kinds that the functions of the simulator use.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// Null.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A number.
     Int(i64),
@@ -130,7 +130,7 @@ pub const PARAMETERS: [&str; 4] = ["a", "b", "c", "d"];
 /// A list that prints longer than this becomes a number, so that values stay small.
 pub const VALUE_LEN_MAX: usize = 300;
 
-/// What a function gives in the run with this number. Nothing but a stamp depends on the run.
+/// The result of a function in the run with this number. Only `stamp` depends on the run.
 ///
 /// # Panics
 /// If there is no such function.
@@ -152,7 +152,7 @@ pub fn apply(function: &str, args: &[Value], run: u64) -> Result<Value, String> 
     }
 }
 
-/// The canvas that `grow` replaces itself by.
+/// The canvas with which `grow` replaces itself.
 pub fn grown(args: &[Value]) -> Canvas {
     let task = |name: &str, args: &[Value]| Canvas::task(format!("w.{name}"), Value::List(args.to_vec()).encode());
     let (first, second) = (task("first", &args[..1]), task("list", &args[1..3]));
@@ -172,7 +172,7 @@ fn hash(args: &[Value]) -> (String, u32) {
     (text, hash)
 }
 
-/// A text that fits into no packet of some nodes.
+/// A text that does not fit into the packets of some nodes.
 pub fn large(pick: u32) -> Value {
     let bytes = (1 + pick % LARGE_BYTES_MAX) as usize;
     Value::Str(format!("{pick:08x}").repeat(bytes.div_ceil(8)))
@@ -194,9 +194,9 @@ pub fn falsy(pick: u32) -> Value {
 pub struct Failure {
     /// `module.function`.
     pub function: String,
-    /// What it said.
+    /// Its text.
     pub text: String,
-    /// Indices of group members on the way to it.
+    /// Indices of the group members on the path to it.
     pub members: Vec<u32>,
 }
 
@@ -207,7 +207,7 @@ impl From<&TaskError> for Failure {
     }
 }
 
-/// What a canvas comes to.
+/// The outcome of a canvas.
 pub fn evaluate(canvas: &Canvas, input: Option<&Value>) -> Result<Value, Failure> {
     match &canvas.form {
         Form::Task(task) => {
@@ -275,7 +275,7 @@ pub fn joined(results: Vec<Result<Value, Failure>>) -> Result<Value, Failure> {
     Ok(Value::List(values))
 }
 
-/// All arguments of a call in order: what is not given is null.
+/// All arguments of a call, in order. A missing argument is null.
 pub fn padded(mut args: Vec<Value>, named: &[(String, Cbor)]) -> Vec<Value> {
     while args.len() < PARAMETERS.len() {
         let name = PARAMETERS[args.len()];
@@ -320,7 +320,7 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// One of these.
+    /// A random element of these.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
@@ -329,24 +329,24 @@ impl Rng {
 /// Makes random canvases.
 #[derive(Debug)]
 pub struct Generator {
-    /// Where chance comes from.
+    /// The random numbers.
     pub rng: Rng,
-    /// What is called.
+    /// The functions to call.
     pub functions: Vec<&'static str>,
     /// Whether some arguments are large.
     pub large: bool,
-    /// Canvases that may still be made.
+    /// How many canvases it may still make.
     pub budget: u32,
-    /// What tasks may be routed to.
+    /// The names and labels that tasks may be routed to.
     pub places: Vec<String>,
-    /// Stamps made so far: each has a tag of its own.
+    /// How many stamps were made so far. Each has its own tag.
     pub tags: u64,
     /// The time of day.
     pub unix_ms: u64,
 }
 
 impl Generator {
-    /// One that calls what is in every seed.
+    /// A generator that calls the functions of every seed.
     pub fn new(rng: Rng) -> Generator {
         Generator { rng, functions: COMMON.into(), large: false, budget: 0, places: Vec::new(), tags: 0, unix_ms: 0 }
     }

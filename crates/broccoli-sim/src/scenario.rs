@@ -28,11 +28,11 @@ use crate::cluster::{Cluster, Faults, Id, mix};
 use crate::oracle::{Generator, Rng};
 use crate::workload::Workload;
 
-/// Nodes and twins of one seed.
+/// How many nodes and twins a seed has, at most.
 const NODES_MAX: usize = 8;
-/// Jobs of one seed.
+/// How many jobs a seed has, at most.
 const JOBS_MAX: usize = 24;
-/// Steps of one seed, idle time included.
+/// How many steps a seed has, at most, idle time included.
 const STEPS_MAX: u32 = 300_000;
 /// Versions of a module that are deployed: accepted jobs stay on theirs.
 const VERSIONS_MAX: u64 = 4;
@@ -40,19 +40,20 @@ const VERSIONS_MAX: u64 = 4;
 const SLOW_ONE_IN: u64 = 16;
 /// … chosen apart from what else a seed decides.
 const SLOW_SALT: u64 = 0xb05;
-/// Leases end after this time without a word.
+/// Leases end after this time without a renewal.
 const LEASE_US: u64 = 4_000_000;
-/// Nodes that stand still for longer go on soon.
+/// Nodes that have been paused for longer continue soon.
 const LONG_PAUSE_US: u64 = 6_000_000;
 /// After the trouble, every job must have ended within this time.
 const HEALED_MS: u64 = 900_000;
-/// After that nothing may be under way: results that no client has asked for are kept for so long.
+/// After three times this time nothing may be in progress. Results that no client has asked for are kept for this
+/// time.
 const IDLE_MS: u64 = 700_000;
 
-/// What a seed came to.
+/// The result of a seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Canvases handed in.
+    /// Submitted canvases.
     pub submitted: u64,
     /// Jobs that ended with a result.
     pub succeeded: u64,
@@ -76,16 +77,16 @@ pub struct Tally {
     pub digest: u64,
 }
 
-/// A canvas that was handed in.
+/// A submitted canvas.
 struct Submitted {
     canvas: Canvas,
     by: Id,
-    /// Incarnation of the node that handed it in.
+    /// Incarnation of the node that submitted it.
     start: u8,
-    /// None if a task has submitted it, for which nobody waits.
+    /// None if a task has submitted it; nobody waits for such a job.
     submit: Option<SubmitId>,
     key: Option<String>,
-    /// The failed job that is tried again by it.
+    /// The failed job that this retries.
     again: Option<usize>,
     /// The job, and the incarnation of its origin that accepted it.
     job: Option<(JobId, Id, u8)>,
@@ -94,7 +95,7 @@ struct Submitted {
 }
 
 impl Submitted {
-    /// By a node in one of its incarnations.
+    /// Submitted by a node in one of its incarnations.
     fn new(canvas: Canvas, by: Id, start: u8) -> Submitted {
         let (revoked, state) = (false, State::Open);
         Submitted { canvas, by, start, submit: None, key: None, again: None, job: None, revoked, state }
@@ -116,7 +117,7 @@ enum State {
     Open,
     Refused,
     Unknown,
-    /// It goes on for others.
+    /// It continues for other clients.
     Left,
     Ended(Outcome),
 }
@@ -131,13 +132,13 @@ pub struct Scenario {
     troubles: Vec<Trouble>,
     jobs: Vec<Submitted>,
     by_submit: BTreeMap<(Id, u8, SubmitId), usize>,
-    /// Who made job numbers with this upper half.
+    /// The incarnation that made job numbers with this upper half.
     makers: BTreeMap<u32, (Id, u8)>,
-    /// What clients were told that a job came to.
+    /// The outcome of each job as clients were told.
     told: BTreeMap<JobId, Outcome>,
     /// The job that a key stands for at all origins with a disk together, and the submit that was told so.
     keys: BTreeMap<String, (JobId, usize)>,
-    /// Whom the origin of a job had heard of when it accepted it.
+    /// The nodes that the origin of a job had heard of when it accepted the job.
     met: BTreeMap<(Id, u64), BTreeSet<NodeId>>,
     clients: Vec<Id>,
     twins: Vec<Id>,
@@ -148,9 +149,10 @@ pub struct Scenario {
     paused_at: BTreeMap<Id, u64>,
     /// Nodes that are about to leave.
     leaving: BTreeMap<Id, Leaving>,
-    /// Requests to leave, and who has made them.
+    /// Requests to shut down, and who has made them.
     drains: BTreeSet<(Id, u8, SubmitId)>,
-    /// Jobs of tasks that their origin, which has a disk, may still lose: nobody was told of them.
+    /// Jobs that tasks have submitted and that their origin, which has a disk, may still lose: nobody was told about
+    /// them.
     unsafe_jobs: BTreeSet<JobId>,
     packet_faults: Faults,
     /// Whether a node has small capacities.
@@ -158,7 +160,7 @@ pub struct Scenario {
     /// Whether a node is too small for some tasks.
     is_mixed: bool,
     versions: u64,
-    /// How many packets a stranger replays at a time, at most.
+    /// How many packets the attacker replays at a time, at most.
     replays_max: usize,
     /// How many times longer everything takes that waits for others.
     stretch: u64,
@@ -167,20 +169,19 @@ pub struct Scenario {
     tally: Tally,
 }
 
-/// Something that must hold did not.
+/// A check failed.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// What.
+    /// What failed.
     pub what: String,
-    /// The last lines of what had happened, if they were kept.
+    /// The last lines of the trace, if they were kept.
     pub trace: Vec<String>,
 }
 
-/// Runs one seed. Keeps the last `traced` lines of what happened, and a hash of all outputs if
-/// `hashed`.
+/// Runs one seed. Keeps the last `traced` lines of the trace, and a hash of all outputs if `hashed`.
 ///
 /// # Errors
-/// If something does not hold.
+/// If a check fails.
 pub fn run(seed: u64, traced: usize, hashed: bool) -> Result<Tally, Violation> {
     let mut scenario = Scenario::new(seed, traced, hashed);
     let played = catch_unwind(AssertUnwindSafe(|| {
@@ -278,13 +279,13 @@ impl Scenario {
         }
     }
 
-    /// The stranger publishes some of what it has heard.
+    /// The attacker publishes some of the packets that it has recorded.
     fn replay_some(&mut self) {
         let packets = self.rng.below(self.replays_max + 1);
         self.cluster.replay(packets);
     }
 
-    /// Lets everything happen that happens within this time, and checks each step.
+    /// Plays everything that happens within this time, and checks each step.
     fn go_on(&mut self, us: u64) {
         let until_us = self.cluster.now_us + us;
         self.look();
@@ -383,7 +384,7 @@ impl Scenario {
 }
 
 impl Tally {
-    /// Adds what another seed came to.
+    /// Adds the result of another seed.
     pub fn add(&mut self, other: &Tally) {
         self.submitted += other.submitted;
         self.succeeded += other.succeeded;

@@ -12,9 +12,9 @@ use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 use crate::cluster::Id;
 use crate::oracle::{self, FUNCTIONS, PARAMETERS, Rng, Value};
 
-/// Canvases that the tasks of one seed submit.
+/// How many canvases the tasks of one seed submit, at most.
 const PUSHES_MAX: usize = 12;
-/// Longest time after which a task asks to be tried again.
+/// Longest pause of a retry that a task asks for.
 const PAUSE_MS_MAX: usize = 2_000;
 
 /// The built-in module `w` of every node.
@@ -28,17 +28,17 @@ pub fn natives() -> NativeModule {
 /// One start of a function.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Where.
+    /// The node.
     pub node: Id,
-    /// In which of its incarnations.
+    /// The incarnation of the node.
     pub start: u8,
-    /// Whose task it is.
+    /// The origin of its task.
     pub origin: NodeId,
-    /// Which attempt at it.
+    /// The attempt.
     pub attempt: Attempt,
-    /// What it was called with.
+    /// Its arguments.
     pub args: Cbor,
-    /// What it came to, or will.
+    /// Its outcome, now or in future.
     pub outcome: Result<Cbor, Failure>,
     /// When it started, in microseconds.
     pub at_us: u64,
@@ -46,22 +46,22 @@ pub struct Run {
     pub ended: bool,
 }
 
-/// The functions, how they misbehave, and what was run.
+/// The functions, their faults, and the ledger of their runs.
 #[derive(Debug)]
 pub struct Workload {
     rng: Rng,
-    /// Tasks that trap, in thousandths.
+    /// How many tasks trap, in thousandths.
     pub traps: usize,
-    /// Tasks that take seconds, in thousandths.
+    /// How many tasks take seconds, in thousandths.
     pub long: usize,
-    /// Those that did.
+    /// How many tasks have trapped.
     pub trapped: u64,
     /// Every run, in order of starts.
     pub runs: Vec<Run>,
     under_way: BTreeMap<(Id, u8, RunId), usize>,
-    /// Tasks that have asked to be tried again: each does so once.
+    /// Tasks that have asked for a retry. Each asks once.
     pub asked: BTreeSet<(NodeId, u64, u32)>,
-    /// So many canvases may still be submitted by tasks.
+    /// How many canvases tasks may still submit.
     pub pushes_left: usize,
 }
 
@@ -80,8 +80,8 @@ impl Workload {
         }
     }
 
-    /// A run starts in an incarnation of a node: how long it takes, and what it comes to; `too_small` if the node has too
-    /// little memory for it.
+    /// Starts a run in an incarnation of a node. Returns how long it takes, and its outcome; `too_small` if the node
+    /// has too little memory for it.
     pub fn start(
         &mut self,
         (node, start): (Id, u8),
@@ -117,7 +117,7 @@ impl Workload {
         (Duration::from_micros(us as u64), outcome)
     }
 
-    /// The canvas that a run submits to the queue of its node, if it is one that does.
+    /// The canvas that a run submits to the queue of its node, if it submits one.
     pub fn pushed(&mut self, execute: &Execute) -> Option<Canvas> {
         let pushes = execute.function.name == "push" && !execute.bin && self.pushes_left > 0;
         self.pushes_left -= usize::from(pushes);

@@ -39,7 +39,7 @@ impl Cluster {
         submitted
     }
 
-    /// Hands a canvas to the origin that a node is attached to.
+    /// Submits a canvas to the origin that a node is attached to.
     pub fn submit_remote(&mut self, id: Id, canvas: &Canvas) -> SubmitId {
         let now = self.at(id);
         let submitted = self.node(id).submit_to_cluster(now, Cbor::encode(canvas));
@@ -47,7 +47,7 @@ impl Cluster {
         submitted
     }
 
-    /// Hands a canvas to an origin, by a key or for others to look after.
+    /// Submits a canvas to an origin, with a key or detached.
     pub fn submit_with(&mut self, id: Id, submission: Submission) -> SubmitId {
         let now = self.at(id);
         let submitted = self.node(id).submit_with(now, submission);
@@ -63,7 +63,7 @@ impl Cluster {
         submitted
     }
 
-    /// Ends a job, whoever has submitted it, and follows it.
+    /// Revokes a job, whoever has submitted it, and follows it.
     pub fn revoke_job(&mut self, id: Id, job: JobId) -> SubmitId {
         let now = self.at(id);
         let submitted = self.node(id).revoke_job(now, job);
@@ -78,7 +78,7 @@ impl Cluster {
         self.drain(id);
     }
 
-    /// Ends a job that was submitted through a node.
+    /// Revokes a job that was submitted through a node.
     pub fn revoke(&mut self, id: Id, job: SubmitId) {
         let now = self.at(id);
         self.node(id).revoke(now, job);
@@ -101,12 +101,12 @@ impl Cluster {
         self.drain(id);
     }
 
-    /// All chunks that a node gives away are damaged.
+    /// All chunks that a node sends are damaged.
     pub fn corrupt_chunks(&mut self, id: Id, corrupts: bool) {
         self.spoil_chunks(id, if corrupts { 1_000 } else { 0 }, 0);
     }
 
-    /// Chunks that a node gives away are damaged or missing, in thousandths.
+    /// How many of the chunks that a node sends are damaged or missing, in thousandths.
     pub fn spoil_chunks(&mut self, id: Id, corrupts: u64, lacks: u64) {
         (self.slots[id].corrupts, self.slots[id].lacks) = (corrupts, lacks);
     }
@@ -136,7 +136,7 @@ impl Cluster {
         self.route(None, to, bytes);
     }
 
-    /// The server keeps a packet for who subscribes later, as a stranger may have it do.
+    /// The server retains a packet for later subscribers, as an attacker may make it do.
     pub fn retain(&mut self, to: Address, bytes: &[u8]) {
         self.stranger.retained.push((to, bytes.to_vec()));
         self.route(None, to, bytes);
@@ -149,8 +149,8 @@ impl Cluster {
         self.drain(id);
     }
 
-    /// Somebody who has the key says something to a node, in the name of one that is there, as one of its next packets, or of
-    /// a stranger.
+    /// Somebody who has the key sends messages to a node, in the name of a node that is online (as one of its next
+    /// packets) or of an unknown node.
     pub fn inject_as(&mut self, sender: &str, id: Id, sequence: u64, messages: &[Message]) {
         let known = (0..self.len()).find(|id| self.name(*id).as_str() == sender);
         let epoch = known.map_or(Epoch([9; 16]), |id| self.epoch(id));
@@ -180,23 +180,23 @@ impl Cluster {
         self.lose_link(id, reset);
     }
 
-    /// Lets a node end after so many more outputs.
+    /// Makes a node crash after this many more outputs.
     pub fn kill_after(&mut self, id: Id, outputs: u32) {
         self.slots[id].crash_after = Some(outputs);
     }
 
-    /// Lets a node live.
+    /// Cancels the crash of a node.
     pub fn kill_never(&mut self, id: Id) {
         self.slots[id].crash_after = None;
     }
 
-    /// Lets the disk of a node take no writes for a while.
+    /// Makes the disk of a node accept no writes for a while.
     pub fn stall(&mut self, id: Id, stalled: bool) {
         self.slots[id].disk.stalled = stalled;
         self.note(|| format!("the disk of node {id} is {}", if stalled { "full" } else { "well" }));
     }
 
-    /// A node finishes what it has and says goodbye: [`Event::Drained`].
+    /// A node finishes its work and says goodbye: [`Event::Drained`].
     pub fn begin_drain(&mut self, id: Id) {
         let now = self.at(id);
         self.node(id).drain(now);
@@ -211,14 +211,14 @@ impl Cluster {
         asked
     }
 
-    /// A node that is to leave waits no more, and gives back what it has.
+    /// A leaving node waits no longer, and hands back its work.
     pub fn hand_back(&mut self, id: Id) {
         let now = self.at(id);
         self.node(id).hand_back(now);
         self.drain(id);
     }
 
-    /// Has a failed job run again.
+    /// Retries a failed job.
     pub fn retry_job(&mut self, id: Id, job: JobId) -> SubmitId {
         let now = self.at(id);
         let submitted = self.node(id).retry_job(now, job);
@@ -226,14 +226,14 @@ impl Cluster {
         submitted
     }
 
-    /// A node wants to hear no more of what it has asked for.
+    /// A node no longer wants to hear about its request.
     pub fn forget(&mut self, id: Id, asked: SubmitId) {
         let now = self.at(id);
         self.node(id).forget(now, asked);
         self.drain(id);
     }
 
-    /// Lets a node lose its journal. It must be dead.
+    /// Makes a node lose its journal. The node must be down.
     pub fn wipe(&mut self, id: Id) {
         let slot = &mut self.slots[id];
         assert!(slot.node.is_none(), "a disk is not taken out of a running node");
@@ -253,12 +253,12 @@ impl Cluster {
         &self.slots[id].disk
     }
 
-    /// What a node found on its disk at its last start.
+    /// What a node found in its journal at its last start.
     pub fn recovery(&self, id: Id) -> &Recovery {
         &self.slots[id].recovery
     }
 
-    /// How a node was made.
+    /// The specification of a node.
     pub fn spec(&self, id: Id) -> &Spec {
         &self.slots[id].spec
     }
@@ -268,7 +268,7 @@ impl Cluster {
         change(&mut self.slots[id].spec.limits);
     }
 
-    /// What a node runs logs a line.
+    /// A running task on a node logs a line.
     pub fn log(&mut self, id: Id, text: &str) {
         let (now, run) = (self.at(id), *self.slots[id].runs.keys().next().expect("something runs"));
         self.node(id).handle_input(now, Input::Logged { run, text: text.into() });
@@ -295,7 +295,7 @@ impl Cluster {
         self.slots[id].session.is_some()
     }
 
-    /// What of a node gets through: its packets to the server, those of the server to it.
+    /// Which packets of a node get through: its packets to the server, and those of the server to it.
     pub fn silence(&mut self, id: Id, mute: bool, deaf: bool) {
         (self.slots[id].mute, self.slots[id].deaf) = (mute, deaf);
     }
@@ -352,7 +352,7 @@ impl Cluster {
         }
     }
 
-    /// The link works again: a node that has noticed connects anew, one that has not goes on.
+    /// The link works again. A node that has noticed the cut connects again; a node that has not continues.
     pub fn heal(&mut self, id: Id) {
         if self.slots[id].session.is_some() {
             self.slots[id].cut = false;
@@ -368,12 +368,12 @@ impl Cluster {
         }
     }
 
-    /// A node that stands still: nothing goes in, nothing comes out, no time passes for it.
+    /// Pauses a node: nothing goes in, nothing comes out, no time passes for it.
     pub fn pause(&mut self, id: Id) {
         self.slots[id].paused = true;
     }
 
-    /// A node goes on with all that has come meanwhile.
+    /// A paused node continues, with everything that has come meanwhile.
     pub fn resume(&mut self, id: Id) {
         self.slots[id].paused = false;
         for work in std::mem::take(&mut self.slots[id].pending) {
@@ -398,7 +398,7 @@ impl Cluster {
         self.slots[id].node.is_some()
     }
 
-    /// Whether it stands still.
+    /// Whether it is paused.
     pub fn is_paused(&self, id: Id) -> bool {
         self.slots[id].paused
     }

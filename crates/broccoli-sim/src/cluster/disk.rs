@@ -10,16 +10,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use broccoli_core::{RecordKey, Write};
 
-/// What a node has asked to be kept.
+/// The records that a node has asked to keep.
 #[derive(Debug, Default)]
 pub struct Disk {
     records: BTreeMap<RecordKey, Vec<u8>>,
     under_way: VecDeque<(u64, Vec<Write>)>,
-    /// When the last write under way will be safe.
+    /// When the last write in progress will be safe.
     pub(super) busy_until_us: u64,
-    /// It cannot be written.
+    /// Whether it cannot be written.
     pub(super) stalled: bool,
-    /// Its node knows that, from a write that could not be made.
+    /// Whether its node knows this, from a write that failed.
     pub(super) told: bool,
 }
 
@@ -36,7 +36,7 @@ impl Disk {
         }
     }
 
-    /// A crash: `kept` of the writes under way were safe after all. Returns how many were not.
+    /// A crash: the first `kept` of the writes in progress were already safe. Returns how many were lost.
     pub(super) fn tear(&mut self, kept: usize) -> usize {
         let kept = if self.stalled { 0 } else { kept };
         (0..kept).for_each(|_| self.keep_first());
@@ -56,12 +56,12 @@ impl Disk {
         self.told
     }
 
-    /// Writes under way.
+    /// The writes in progress.
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// All that is safe.
+    /// All records that are safe.
     pub fn records(&self) -> &BTreeMap<RecordKey, Vec<u8>> {
         &self.records
     }

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Kinds of faults. A run of the simulator in which one of them never happened fails.
+/// Kinds of faults and events. A long run of the simulator fails if one of them never happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A delivery was lost.
     Loss,
-    /// A delivery came twice.
+    /// A delivery was duplicated.
     Duplication,
-    /// A delivery came after a later one.
+    /// A later delivery overtook it.
     Reordering,
-    /// A delivery took long.
+    /// A delivery was delayed.
     Delay,
     /// Packets went one way only, or not from one node to one other.
     Partition,
@@ -22,17 +22,17 @@ pub enum Fault {
     SessionLost,
     /// The MQTT server restarted with an empty memory.
     ServerRestart,
-    /// A node ended between two outputs.
+    /// A node crashed between two outputs.
     CrashBetweenOutputs,
-    /// A node ended at rest.
+    /// A node crashed at rest.
     Crash,
-    /// A node stood still, as after SIGSTOP.
+    /// A node was paused, as by SIGSTOP.
     Pause,
     /// A node started again with its disk.
     RebootWithDisk,
     /// A node started again without its disk.
     RebootWithoutDisk,
-    /// Writes under way were lost in a crash.
+    /// Writes in progress were lost in a crash.
     TornWrite,
     /// A record on a disk was damaged.
     DamagedRecord,
@@ -40,13 +40,13 @@ pub enum Fault {
     ClockDrift,
     /// The time of day was set.
     ClockSet,
-    /// A node refused a canvas because it held as much as it may.
+    /// A node refused a canvas because it held its maximum.
     QueueFull,
-    /// A run went on for longer than its lease while its node could not renew it.
+    /// A run continued for longer than its lease while its node could not renew the lease.
     LeaseOverrun,
     /// A chunk of a module was damaged.
     CorruptChunk,
-    /// A chunk of a module was not there.
+    /// A chunk of a module was missing.
     MissingChunk,
     /// A task trapped.
     Trap,
@@ -54,7 +54,7 @@ pub enum Fault {
     Twin,
     /// A node left on purpose.
     Leave,
-    /// A client ended its job.
+    /// A client revoked its job.
     Revoke,
     /// Arguments of a task were pulled in pieces.
     LargeArgs,
@@ -62,27 +62,27 @@ pub enum Fault {
     LargeResult,
     /// A canvas was pulled in pieces.
     LargeCanvas,
-    /// What a job came to was pulled in pieces.
+    /// The result of a job was pulled in pieces.
     LargeNews,
-    /// A node was told to finish and leave.
+    /// A node was told to shut down gracefully.
     Drain,
-    /// A node that was to finish left before it had.
+    /// A leaving node handed back its work before it had finished.
     HandBack,
     /// A disk could not be written for a while.
     Stall,
     /// A canvas was refused because the disk could not be written.
     StallRefusal,
-    /// A failed job was run again.
+    /// A failed job was retried.
     Retry,
-    /// A canvas was handed in again with its key.
+    /// A canvas was submitted again with its key.
     KeyAgain,
     /// A key was refused because a node that may hold it did not answer.
     KeyUnsure,
-    /// A task put a canvas into the queue of its node.
+    /// A task submitted a canvas to its node.
     TaskSubmit,
-    /// A task asked to be tried again later.
+    /// A task asked for a later retry.
     RetryAfter,
-    /// A stranger published a recorded packet again.
+    /// The attacker published a recorded packet again.
     Replay,
     /// A node sent messages that only a later version knows.
     Later,

@@ -8,7 +8,7 @@ use super::wire::open;
 use super::{Cluster, Id};
 
 impl Cluster {
-    /// What a node has told its user.
+    /// The events that a node has reported to its user.
     pub fn events(&self, id: Id) -> impl Iterator<Item = &Event> {
         self.slots[id].events.iter().map(|(_, event)| event)
     }
@@ -49,12 +49,12 @@ impl Cluster {
         self.runs.iter().filter(|run| run.node == id).count()
     }
 
-    /// How many runs are under way on a node.
+    /// How many runs are in progress on a node.
     pub fn running_on(&self, id: Id) -> usize {
         self.slots[id].runs.len()
     }
 
-    /// Whether a run is under way on a node that it was not told to stop.
+    /// Whether a run is in progress on a node that was not told to abort it.
     pub fn is_working(&self, id: Id) -> bool {
         self.slots[id].runs.values().any(|index| !self.runs[*index].aborted)
     }
@@ -100,7 +100,7 @@ impl Cluster {
         self.now_us / 1_000
     }
 
-    /// Nothing is under way on any node.
+    /// Checks that nothing is in progress on any node.
     pub fn assert_idle(&mut self) {
         for id in 0..self.slots.len() {
             self.note(|| format!("node {id} must be idle"));

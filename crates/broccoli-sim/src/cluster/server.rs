@@ -7,17 +7,18 @@ use super::faults::Fault;
 use super::wire::open;
 use super::{Cluster, Faults, HOP_US, Id, KEEP_ALIVE_MS, Mishap, Work};
 
-/// Packets that a stranger keeps, and the longest of them: what has an effect is short.
+/// How many packets the attacker keeps, and the longest of them. Packets that have an effect are short.
 const HEARD_MAX: usize = 8_192;
 const HEARD_BYTES_MAX: usize = 2_048;
-/// Packets that a stranger has the server retain.
+/// How many packets the attacker makes the server retain.
 const RETAINED_MAX: usize = 16;
 
-/// Somebody with an account at the MQTT server and without the key: hears everything, and publishes any of it again.
+/// The attacker: it has an account at the MQTT server, but not the key. It records all packets, and publishes any of
+/// them again.
 #[derive(Default)]
 pub(super) struct Stranger {
     heard: Vec<(Address, Vec<u8>)>,
-    /// What the server keeps for who subscribes later.
+    /// What the server retains for later subscribers.
     pub(super) retained: Vec<(Address, Vec<u8>)>,
     favourite: Option<(Address, Vec<u8>)>,
     /// Counts what it could not keep.
@@ -149,8 +150,8 @@ impl Cluster {
         }
     }
 
-    /// The stranger publishes so many of all packets that it has heard, of any incarnation, some of them retained, and one
-    /// of them again and again.
+    /// The attacker publishes this many of all packets that it has recorded, of any incarnation, some of them
+    /// retained, and one of them again and again.
     pub fn replay(&mut self, packets: usize) {
         let heard = self.stranger.heard.len() as u64;
         if heard == 0 {

@@ -2,12 +2,12 @@
 
 use broccoli_core::Limits;
 
-/// What a node is to be.
+/// The specification of a node.
 #[derive(Clone)]
 pub struct Spec {
     /// Its name; two nodes with one name are twins.
     pub name: String,
-    /// Tasks it runs side by side.
+    /// How many tasks it runs side by side.
     pub slots: u16,
     /// Labels and capabilities.
     pub features: Vec<String>,
@@ -21,16 +21,16 @@ pub struct Spec {
     pub holds_code: bool,
     /// Whether it follows who is there.
     pub watches: bool,
-    /// Whether it is of a later version, which sends what this one does not know.
+    /// Whether it runs a later version, which sends messages that this version does not know.
     pub later: bool,
     /// Its capacities.
     pub limits: Limits,
-    /// A run with arguments that are longer, in bytes, has too little memory.
+    /// A run with longer arguments, in bytes, has too little memory.
     pub memory_bytes_max: usize,
 }
 
 impl Spec {
-    /// A node that takes jobs of others and runs tasks.
+    /// A node that takes jobs of other nodes and runs tasks.
     pub fn new(name: &str, slots: u16) -> Spec {
         Spec {
             name: name.into(),
@@ -47,7 +47,7 @@ impl Spec {
         }
     }
 
-    /// A node that takes no jobs of others.
+    /// A node that takes no jobs of other nodes.
     pub fn worker(name: &str, slots: u16) -> Spec {
         Spec { resident: false, ..Spec::new(name, slots) }
     }

@@ -73,7 +73,7 @@ impl Scenario {
         }
     }
 
-    /// Notes whom a node has heard of, for each job that it has just accepted.
+    /// Notes which nodes a node has heard of, for each job that it has just accepted.
     pub(super) fn note_met(&mut self, id: Id) {
         if !self.cluster.is_up(id) || !self.cluster.spec(id).durable {
             return;
@@ -89,7 +89,7 @@ impl Scenario {
         self.met.extend(new.into_iter().map(|job| ((id, job), met.clone())));
     }
 
-    /// Whether there is a reason to refuse a canvas, or to try a job again.
+    /// Whether there is a reason to refuse a canvas, or a retry of a job.
     fn is_refused_well(&mut self, at: usize, refusal: &Refusal) -> bool {
         let again = self.jobs[at].again;
         match refusal {
@@ -126,7 +126,7 @@ impl Scenario {
         self.jobs[at].state = State::Ended(outcome);
     }
 
-    /// Whether a job came to what the oracle says, or to a failure that a fault explains.
+    /// Checks that the outcome of a job is what the oracle says, or a failure that a fault explains.
     fn judge(&mut self, at: usize, outcome: &Outcome) {
         let job = &self.jobs[at];
         if let Form::Task(task) = &job.canvas.form
@@ -179,7 +179,7 @@ impl Scenario {
         self.tally.broken += 1;
     }
 
-    /// A run on each node gives each node's result; which nodes there are is a matter of chance.
+    /// Checks a job that runs on each node: it has the result of each node. Which nodes these are is random.
     fn judge_each(&mut self, at: usize, outcome: &Outcome) {
         let canvas = &self.jobs[at].canvas;
         let one = Canvas { options: Options::default(), ..canvas.clone() };
@@ -205,20 +205,20 @@ impl Scenario {
         }
     }
 
-    /// Whether somebody has ended the job, by this submit or another one of the same job.
+    /// Whether somebody has revoked the job, by this submit or another one of the same job.
     fn is_revoked(&self, at: usize) -> bool {
         let job = &self.jobs[at];
         let same = |other: &Submitted| job.job == other.job || (job.key.is_some() && job.key == other.key);
         job.revoked || self.jobs.iter().any(|other| other.revoked && same(other))
     }
 
-    /// Whether nothing was done to nodes or links, and no packet was lost or late.
+    /// Whether no fault happened to nodes or links, and no packet was lost or late.
     pub(super) fn is_calm(&self) -> bool {
         let Faults { loss, delay, .. } = self.packet_faults;
         self.troubles.is_empty() && loss == 0 && delay == 0
     }
 
-    /// Whether the origin of a job has lost its memory of it, or was never heard of.
+    /// Whether the origin of a job has lost the job.
     pub(super) fn is_lost(&self, at: usize) -> bool {
         let Some((job, origin, start)) = self.jobs[at].job else {
             return false;
@@ -236,13 +236,13 @@ impl Scenario {
         self.cluster.disk(origin).records().range(key(0)..=key(u32::MAX)).next().is_some()
     }
 
-    /// Whether the origin of a job had a twin: that one knows nothing of it, and says so.
+    /// Whether the origin of a job had a twin, which does not know the job and says so.
     fn has_twin(&self, at: usize) -> bool {
         let Some((job, ..)) = self.jobs[at].job else { return false };
         self.twins.iter().any(|twin| self.cluster.name(*twin) == job.origin)
     }
 
-    /// Whether the one who handed a job in still waits for it.
+    /// Whether the submitter of a job still waits for it.
     pub(super) fn is_waited_for(&self, at: usize) -> bool {
         let job = &self.jobs[at];
         let is_asked = job.submit.is_some() && job.state == State::Open;
@@ -261,7 +261,7 @@ impl Scenario {
         self.checker.result((origin, self.cluster.starts(origin)), id.number).is_none()
     }
 
-    /// A job whose client is gone must have come to the right thing, too.
+    /// Checks the outcome of a job whose client is gone.
     pub(super) fn judge_orphan(&mut self, at: usize) {
         match &self.jobs[at] {
             Submitted { state: State::Open, job: Some((id, origin, _)), .. } if !self.is_lost(at) => {
@@ -275,7 +275,7 @@ impl Scenario {
     }
 }
 
-/// Whether a canvas, or one in it, has such options.
+/// Whether a canvas, or a canvas in it, has such options.
 fn any_task(canvas: &Canvas, is_it: &dyn Fn(&Options) -> bool) -> bool {
     let all = |list: &[Canvas]| list.iter().any(|canvas| any_task(canvas, is_it));
     let inner = match &canvas.form {

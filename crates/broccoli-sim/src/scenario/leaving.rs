@@ -4,22 +4,22 @@ use super::{Scenario, State};
 use crate::cluster::Id;
 use crate::cluster::faults::Fault;
 
-/// A node that has said goodbye sends what is left for so long.
+/// How long a node that has said goodbye still sends what is left.
 const GOODBYE_US: u64 = 1_000;
-/// One that hands back leaves after this time, whether it could tell everybody or not.
+/// A node that hands back leaves after this time, whether it could tell everybody or not.
 const HAND_BACK_US_MAX: u64 = 1_000_000;
-/// Longest time that a node waits for what it has before it hands back.
+/// Longest time that a node waits for its work before it hands back.
 const PATIENCE_US_MAX: usize = 8_000_000;
-/// Others wait for so long at most.
+/// Longest time that other nodes wait.
 const IMPATIENCE_US_MAX: usize = 200_000;
 
-/// A node that is about to leave: what its shell knows.
+/// What the shell of a leaving node knows.
 pub(super) struct Leaving {
-    /// Which incarnation of it.
+    /// The incarnation of the node.
     start: u8,
-    /// When it waits no more; none once it has handed back.
+    /// When it stops waiting; none once it has handed back.
     hand_back_at: Option<u64>,
-    /// When it goes.
+    /// When it ends.
     gone_at: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ impl Scenario {
         }
     }
 
-    /// What the shells of leaving nodes do when it is time.
+    /// What the shells of leaving nodes do when their time has come.
     pub(super) fn see_off(&mut self) {
         let now = self.cluster.now_us;
         let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now);

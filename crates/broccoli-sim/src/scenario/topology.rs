@@ -104,7 +104,7 @@ impl Scenario {
     }
 }
 
-/// Capacities that are soon used up.
+/// Small capacities.
 fn small(limits: &mut Limits, rng: &mut Rng) {
     limits.jobs_max = 1 + rng.below(6);
     limits.tasks_max = 20 + rng.below(200) as u32;
@@ -115,7 +115,7 @@ fn small(limits: &mut Limits, rng: &mut Rng) {
     limits.credit_bytes = 1_000 + rng.below(100_000) as u32;
 }
 
-/// Packets of a chip, and little room for what fits into none.
+/// Packet sizes of a chip, and little room for values that do not fit into a packet.
 fn small_packets(limits: &mut Limits, rng: &mut Rng) {
     limits.packet_bytes_max = 4_096 + rng.below(8_192) as u32;
     if rng.one_in(3) {

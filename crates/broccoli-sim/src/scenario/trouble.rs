@@ -6,7 +6,7 @@ use super::{LEASE_US, LONG_PAUSE_US, Scenario};
 use crate::cluster::faults::Fault;
 use crate::cluster::{Faults, Id, Spec};
 
-/// Kinds of trouble that are made on purpose, beside what happens to packets.
+/// The kinds of faults that a scenario causes, besides the faults of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Crash,
@@ -146,7 +146,7 @@ impl Scenario {
         self.cluster.damage(id, key, |value| value.truncate(value.len() / 2));
     }
 
-    /// Ends one trouble of a node, if it has any.
+    /// Repairs one fault of a node, if it has one.
     pub(super) fn mend(&mut self, id: Id) {
         if self.twins.contains(&id) && !self.cluster.is_up(id) {
             return;

@@ -71,7 +71,7 @@ impl Scenario {
         self.submitted(id, submit, canvas, key);
     }
 
-    /// Somebody else wants to know how a job ends, or ends it.
+    /// Another user follows a job, or revokes it.
     fn follow_one(&mut self, id: Id) {
         let at = self.rng.below(self.jobs.len().max(1));
         let Some((job, origin, start)) = self.jobs.get(at).and_then(|job| job.job) else {
@@ -114,8 +114,8 @@ impl Scenario {
         }
     }
 
-    /// What tasks have put into the queues of their nodes: jobs like others, which must come to the
-    /// right thing though nobody asks.
+    /// Notes what tasks have submitted to their nodes. These are jobs like others, and must have the right outcome
+    /// although nobody asks for it.
     pub(super) fn note_pushed(&mut self) {
         for Pushed { node, canvas, job } in std::mem::take(&mut self.cluster.pushed) {
             let start = self.cluster.starts(node);
@@ -138,7 +138,7 @@ impl Scenario {
         self.unsafe_jobs = unsafe_jobs;
     }
 
-    /// Somebody has a failed job run again.
+    /// A user retries a failed job.
     fn retry_one(&mut self, id: Id) {
         let failed = |job: &Submitted| {
             let resident = job.job.is_some_and(|(_, origin, _)| self.cluster.spec(origin).resident);
