@@ -19,10 +19,10 @@ use scenarios::{Row, SCENARIOS, Scenario};
 
 use crate::{Result, in_root};
 
-/// Where the table of a whole run goes.
+/// The file for the table of a whole run.
 const REPORT: &str = "docs/chaos.md";
 
-/// What is played.
+/// What to play.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Choice {
     servers: Vec<Server>,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     verdict(&played)
 }
 
-/// Plays what matters most on the embedded server, with the programs that tests have built.
+/// Plays the most important scenarios on the embedded server, with the programs that tests have built.
 ///
 /// # Errors
 /// As for [`run`].
@@ -99,7 +99,7 @@ fn scenario(name: &str) -> Result<&'static str> {
     })
 }
 
-/// A scenario on a server, and what came of it.
+/// A scenario on a server, and its result.
 struct Played {
     scenario: &'static Scenario,
     server: Server,

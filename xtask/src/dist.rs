@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::process::{Background, cargo, command, output, run, target_dir};
 use crate::{Result, in_root, tools};
 
-/// Runs on every 64-bit Linux on ARM, whatever its C library.
+/// A program for this target runs on every 64-bit Linux on ARM, whatever its C library.
 pub(crate) const TARGET: &str = "aarch64-unknown-linux-musl";
 
-/// How long any step of the test may take: qemu interprets.
+/// Longest time of any step of the test. QEMU interprets.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds it; gives its place.
+/// Builds it, and returns its path.
 ///
 /// # Errors
 /// Something is missing, or it does not compile.
@@ -61,7 +61,7 @@ pub(crate) fn test(program: &Path) -> Result {
     }
 }
 
-/// An empty home, which goes with the value.
+/// An empty home directory, which is removed with the value.
 pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Home {

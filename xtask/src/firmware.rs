@@ -9,7 +9,7 @@ use crate::dist::Home;
 use crate::process::{cargo, command, run as run_command, target_dir};
 use crate::{Result, in_root, qemu, tools};
 
-/// The only chip that there is firmware for.
+/// The only chip that has firmware.
 const CHIP: &str = "esp32c6";
 /// Where the settings are: see `firmware/esp32/partitions.csv`.
 const SETTINGS: std::ops::Range<usize> = 0xb000..0xc000;
@@ -27,10 +27,10 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 }
 
-/// Lints both programs for microcontrollers, which are no members of the workspace.
+/// Lints both programs for microcontrollers, which are not in the workspace.
 ///
 /// # Errors
-/// There is something to say.
+/// If there is a warning.
 pub(crate) fn lint() -> Result {
     let target = target_dir()?;
     for (folder, features) in [("firmware/qemu-virt", ""), ("firmware/esp32", CHIP)] {
@@ -42,7 +42,7 @@ pub(crate) fn lint() -> Result {
     Ok(())
 }
 
-/// Builds the firmware and packs it; gives the place of the image.
+/// Builds and packs the firmware, and returns the path of the image.
 ///
 /// # Errors
 /// Something is missing, it does not compile, or the program does not fit its slot.
@@ -67,13 +67,14 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Where Cargo keeps the sources of other crates.
+/// The directory in which Cargo keeps the sources of other crates.
 fn cargo_home() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     variable("CARGO_HOME").or_else(|| Some(variable("HOME")?.join(".cargo")))
 }
 
-/// Writes the settings of a node of a new cluster into the image with `broccoli flash`, everything short of the port.
+/// Writes the settings of a node of a new cluster into the image with `broccoli flash`. This tests everything except
+/// the serial port.
 ///
 /// # Errors
 /// It fails, or the new image is not the old one with these settings.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::process::{cargo, command, output, replace, run as run_command, target_dir};
 use crate::{Result, in_root};
 
-/// Counters at each edge and the operands of each comparison, which libFuzzer looks at.
+/// Counters at each edge, and the operands of each comparison. libFuzzer uses both.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -22,7 +22,7 @@ const INSTRUMENTED: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
     --cfg fuzzing";
-/// An input that takes longer is a hang, one with which a target needs more memory a leak or worse.
+/// An input that takes longer is a hang. An input with which a target needs more memory is a leak or worse.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=2048"];
 /// Minutes for each target of a long run.
 const MINUTES: u64 = 5;
@@ -30,12 +30,12 @@ const MINUTES: u64 = 5;
 const SHORT_RUNS: u64 = 20_000;
 const SHORT_SECONDS_MAX: u64 = 4;
 
-/// How much one target does.
+/// How much work one target does.
 #[derive(Clone, Copy)]
 enum Length {
-    /// From seed 1, with nothing found earlier but what is kept.
+    /// From seed 1, and only with the inputs that are kept.
     Short,
-    /// From where the last long run ended.
+    /// Continues where the last long run ended.
     Long { seconds: u64 },
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn check() -> Result {
     fuzz(&targets()?, Length::Short)
 }
 
-/// Lints and tests of the folder itself, which is a workspace of its own.
+/// Lints and tests of the directory itself, which is a separate workspace.
 ///
 /// # Errors
 /// A warning, or a test that fails.
@@ -108,8 +108,8 @@ fn build() -> Result {
     run_command(&mut cargo_fuzz("build")?)
 }
 
-/// A command of Cargo's on the fuzz targets. Build scripts and macros are not instrumented, because
-/// the machine to build for is named.
+/// A Cargo command for the fuzz targets. Build scripts and macros are not instrumented, because the command names the
+/// target machine.
 fn cargo_fuzz(subcommand: &str) -> Result<Command> {
     let mut cargo = cargo(subcommand);
     cargo.args(["--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", &host()?]);
@@ -122,28 +122,28 @@ fn program(target: &str) -> Result<PathBuf> {
     Ok(folder()?.join(host()?).join("release").join(target))
 }
 
-/// Where everything is built, and what long runs have found is kept.
+/// The directory where everything is built, and where the corpus of long runs is kept.
 fn folder() -> Result<PathBuf> {
     Ok(target_dir()?.join("fuzz"))
 }
 
-/// The machine that this runs on, as Rust calls it.
+/// Rust's name of this machine.
 fn host() -> Result<String> {
     let version = output(command("rustc").arg("-vV")).unwrap_or_default();
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| "`rustc -vV` names no host".into())
 }
 
-/// What came out of one target.
+/// The result of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Report {
     target: String,
     seconds: u64,
     executions: u64,
-    /// Places in the code that inputs have reached.
+    /// The number of places in the code that inputs have reached.
     edges: u64,
     new_files: usize,
-    /// The input that broke something, and the first line of what it said.
+    /// The input that broke something, and the first line of the message.
     finding: Option<(String, String)>,
 }
 
@@ -224,7 +224,7 @@ fn prepare(target: &str, length: Length) -> Result<(Command, PathBuf)> {
     Ok((program, work))
 }
 
-/// Inputs that the project has anyway: they stay what the code takes when it changes.
+/// Inputs that the project has anyway. They stay valid when the code changes.
 fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>> {
     match target {
         "packet" | "abi" | "json" => golden(""),

@@ -18,15 +18,15 @@ use crate::{BENCH_TEXT, Result, in_root};
 mod seed;
 
 const GUESTS: usize = 3;
-/// A crowd of them, and what it has to do.
+/// How many guests there are with `--many`, and how many tasks they run.
 const MANY: usize = 16;
 const MANY_TASKS: usize = 2_000;
-/// Calls that are measured, one after the other.
+/// How many calls are measured, one after the other.
 const CALLS: usize = 200;
-/// Size of a module that has no room beside a running task, and of one that has none at all.
+/// Size of a module that does not fit beside a running task, and of one that does not fit at all.
 const PATIENT_BYTES: usize = 42_000;
 const HUGE_BYTES: usize = 60_000;
-/// How long anything may take: QEMU interprets, maybe on a busy machine.
+/// Longest time of any step. QEMU interprets, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must hold, one after the other.
@@ -57,17 +57,17 @@ struct Stage<'c> {
     cluster: &'c Cluster,
     firmware: &'c Path,
     place: Place,
-    /// None once it is gone.
+    /// None after it has ended.
     pc: Option<Background>,
     guests: Vec<Guest>,
-    /// What the PC alone has counted.
+    /// The words that the PC alone has counted.
     words: String,
 }
 
-/// Builds what is needed and looks at everything on one server after the other.
+/// Builds what is needed, and runs all checks on one server after the other.
 ///
 /// # Errors
-/// The first thing that is not as it must be.
+/// The first check that fails.
 pub(crate) fn run() -> Result {
     let programs = Programs::build(false)?;
     let firmware = qemu::build()?;
@@ -78,10 +78,10 @@ pub(crate) fn run() -> Result {
     Ok(())
 }
 
-/// Has a crowd of guests run one group, in which each of them has to take part, and measures calls to one of them.
+/// Many guests run one group, in which each of them must take part. Also measures calls to one of them.
 ///
 /// # Errors
-/// A guest takes no part, or what else is not as it must be.
+/// If a guest takes no part, or another check fails.
 pub(crate) fn run_many() -> Result {
     let programs = Programs::build(false)?;
     let firmware = qemu::build()?;
@@ -110,10 +110,11 @@ pub(crate) fn run_many() -> Result {
     stage.guests.iter().try_for_each(was_calm)
 }
 
-/// One guest gets a module, runs a batch and the word count, and leaves. Gives its last line: what memory it needed.
+/// One guest gets a module, runs a batch and the word count, and leaves. Returns its last line, which says how much
+/// memory it needed.
 ///
 /// # Errors
-/// What is not as it must be.
+/// The first check that fails.
 pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Path) -> Result<String> {
     let _server = cluster.start_server()?;
     // It holds the jobs and runs nothing.
@@ -190,7 +191,7 @@ fn many_results(stage: &mut Stage<'_>) -> Result {
     sums(stage.cluster, "guest-1", 2_000)
 }
 
-/// Arguments of 60 KB, without saying where; said to be for a guest alone, they fail with its limit.
+/// Arguments of 60 KB run elsewhere without a routing. Routed to a guest, they fail with its limit.
 fn too_small(stage: &mut Stage<'_>) -> Result {
     let expected = format!("[{}]", ["199990000"; 10].join(", "));
     gives(stage.cluster, "tsum.map([range(20000) for i in range(10)])", &expected)?;
@@ -202,7 +203,7 @@ fn too_small(stage: &mut Stage<'_>) -> Result {
     sums(stage.cluster, "guest-1", 10)
 }
 
-/// Measured, not judged: the machine may be busy.
+/// This is measured, not judged, because the machine may be busy.
 fn calls(stage: &mut Stage<'_>) -> Result {
     let measured = stage.cluster.start_as("calls", stage.cluster.round_trips("guest-1", CALLS))?;
     println!("           {}", measured.answer(PATIENCE)?);
@@ -219,7 +220,7 @@ fn too_large(stage: &mut Stage<'_>) -> Result {
     if line.contains(&need) { sums(stage.cluster, "guest-1", 10) } else { Err(line) }
 }
 
-/// The file of a module with the functions of `lights`, made larger by a section that nobody reads.
+/// The file of a module with the functions of `lights`. A section that nobody reads makes it larger.
 fn padded(cluster: &Cluster, name: &str, len: usize) -> Result<String> {
     let wasm = in_root("functions/lights.wasm");
     let file = cluster.dir().join(format!("{name}.wasm"));
@@ -234,7 +235,7 @@ fn padded(cluster: &Cluster, name: &str, len: usize) -> Result<String> {
     Ok(file.to_string_lossy().into_owned())
 }
 
-/// Each version has the memory to itself once the ones before are not called any more.
+/// Each version has all the memory once the previous ones are no longer called.
 fn versions(stage: &mut Stage<'_>) -> Result {
     for _ in 0..3 {
         answer(stage.cluster, &["deploy", "--examples"])?;
@@ -361,7 +362,7 @@ fn kill_in_a_chord(stage: &mut Stage<'_>) -> Result {
     gives(stage.cluster, "add.s(1, 1).set(on=\"guest-2\")", "2")
 }
 
-/// Neither in time, nor for the server's patience with a silent client.
+/// A long task delays no other task, and the server does not disconnect the guest as a silent client.
 fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
     let cluster = stage.cluster;
     let endless = "spin.s(10 ** 15).set(on=\"guest-2\", timeout=1)";
@@ -379,14 +380,14 @@ fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
     stage.guests[0].process.line_with("module patient is installed", PATIENCE).map(drop)
 }
 
-/// Whoever has started it has gone, as has the PC: there are two guests and the server.
+/// The client that has started it is gone, and so is the PC. There are only two guests and the server.
 fn submitted_by_a_task(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["deploy", &in_root("functions/flow.wasm").to_string_lossy()])?;
     gives(stage.cluster, "flow.squares.s(10, \"guest-1\", 1000).set(on=\"guest-1\")", "null")?;
     stage.guests[0].process.line_with("task: 285", PATIENCE).map(drop)
 }
 
-/// With a status that says so; and it tells what memory it needed.
+/// The guest ends with a status that says so, and reports how much memory it needed.
 fn leave(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["drain", "guest-1"])?;
     let process = &mut stage.guests[0].process;
@@ -417,7 +418,7 @@ fn expect(canvas: &str, job: Background, result: &str) -> Result {
     if given == result { Ok(()) } else { Err(format!("{canvas} gave {given} instead of {result}")) }
 }
 
-/// All that a command prints, which must succeed.
+/// The output of a command, which must succeed.
 fn answer(cluster: &Cluster, args: &[&str]) -> Result<String> {
     output(&mut cluster.client(args)).ok_or_else(|| format!("`broccoli {}` failed", args.join(" ")))
 }

@@ -23,7 +23,7 @@ use std::process::{Command, ExitCode};
 
 use process::{cargo, replace, run, target_dir};
 
-/// What went wrong, in a line or two that say what to do.
+/// An error, in a line or two that say what to do.
 type Result<T = ()> = std::result::Result<T, String>;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
@@ -104,7 +104,7 @@ fn bench(args: &[String]) -> Result {
     replace(bench.arg(built.join("broccoli")).arg(in_root(BENCH_TEXT)).args(args))
 }
 
-/// What the benchmark counts the words of.
+/// The text whose words the benchmark counts.
 const BENCH_TEXT: &str = "crates/broccoli-cli/data/fables-2190-words.txt";
 
 /// The clone that this program was built from.

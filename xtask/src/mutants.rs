@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 use crate::process::{Background, command, run as run_command, target_dir};
 use crate::{Result, in_root, root};
 
-/// A defect that makes a test wait for ever is found, too.
+/// A defect that makes a test wait for ever counts as found, too.
 const TEST_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// Names of tests that are shown for a defect.
+/// How many test names are shown for a defect.
 const NAMES_SHOWN_MAX: usize = 4;
 
 struct Mutant {
@@ -38,7 +38,7 @@ struct Mutant {
 /// Checks that every patch applies to the tree as it is.
 ///
 /// # Errors
-/// One does not, or there are none.
+/// If one does not apply, or there are none.
 pub(crate) fn check() -> Result {
     for mutant in load(&[])? {
         run_command(command("git").args(["apply", "--check"]).arg(&mutant.patch))
@@ -51,7 +51,7 @@ pub(crate) fn check() -> Result {
 /// Shows which test finds each of the defects with these names, or all.
 ///
 /// # Errors
-/// A test that fails without a defect, or a defect that no test finds.
+/// If a test fails without a defect, or no test finds a defect.
 pub(crate) fn run(names: &[String]) -> Result {
     let mutants = load(names)?;
     let copy = Copy::make(target_dir()?.join("mutants"))?;
@@ -123,7 +123,7 @@ impl Mutant {
 #[derive(Debug)]
 enum Verdict {
     Passed,
-    /// With the names of the tests that failed.
+    /// It was found. These are the names of the tests that failed.
     Failed(Vec<String>),
     TimedOut,
 }
@@ -135,8 +135,8 @@ struct Copy {
 }
 
 impl Copy {
-    /// Makes the copy in `dir`, or brings it up to date: what has not changed stays as old as it
-    /// is, so that Cargo builds only what has.
+    /// Makes the copy in `dir`, or updates it. Unchanged files keep their times, so Cargo builds only what has
+    /// changed.
     fn make(dir: PathBuf) -> Result<Self> {
         let copy = Self { tree: dir.join("tree"), target: dir.join("target") };
         let listed = command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output();
@@ -163,7 +163,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Removes what the tree no longer has.
+    /// Removes files that the tree no longer has.
     fn remove_others(&self, dir: &Path, files: &BTreeSet<&Path>) -> Result {
         let fail = |error: std::io::Error| format!("cannot clean {}: {error}", dir.display());
         for entry in fs::read_dir(dir).map_err(fail)? {
@@ -204,7 +204,7 @@ impl Copy {
         }
     }
 
-    /// A test command, with one more option of Cargo's.
+    /// A test command with one more Cargo option.
     fn test_command(&self, test: &[String], option: Option<&str>) -> Command {
         let end = test.iter().position(|word| word == "--").unwrap_or(test.len());
         let mut command = self.command(&test[0]);

@@ -18,14 +18,14 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Cargo with arguments that hold no spaces, to be run in the clone.
+/// Cargo with arguments that contain no spaces, to be run in the clone.
 pub(crate) fn cargo(args: &str) -> Command {
     let mut cargo = command("cargo");
     cargo.args(args.split_whitespace());
     cargo
 }
 
-/// The folder into which Cargo built this program, and builds the others.
+/// The directory into which Cargo has built this program, and builds the others.
 ///
 /// # Errors
 /// This program was moved elsewhere.
@@ -59,7 +59,7 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     if output.status.success() { String::from_utf8(output.stdout).ok() } else { None }
 }
 
-/// A command that runs beside this program; it and its children end with the value.
+/// A command that runs beside this program. The command and its children end with the value.
 pub(crate) struct Background {
     name: String,
     child: Child,
@@ -81,7 +81,7 @@ impl Background {
         Ok(Self { name: line(command), child, lines })
     }
 
-    /// The next line that it prints; `None` when there are no more, or at `deadline`.
+    /// The next line that it prints. `None` if there are no more, or at `deadline`.
     pub(crate) fn line(&self, deadline: Instant) -> Option<String> {
         self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
@@ -100,7 +100,7 @@ impl Background {
         Err(format!("`{}` printed nothing with {part:?} in {} s", self.name, patience.as_secs()))
     }
 
-    /// The first line that it prints within `patience`, after it has ended well.
+    /// The first line that it prints within `patience`, after it has succeeded.
     ///
     /// # Errors
     /// It prints nothing, fails, or takes longer.
@@ -140,7 +140,7 @@ impl Background {
         self.child.wait().map(drop).map_err(|error| error.to_string())
     }
 
-    /// Whether it succeeds; `None` if it still runs at `deadline`.
+    /// Whether it succeeds. `None` if it still runs at `deadline`.
     pub(crate) fn succeeds(&mut self, deadline: Instant) -> Option<bool> {
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -163,7 +163,7 @@ impl Drop for Background {
     }
 }
 
-/// The lines of a stream, whatever bytes they hold.
+/// The lines of a stream, whatever bytes they contain.
 pub(crate) fn read_lines(stream: impl Read) -> impl Iterator<Item = String> {
     let mut stream = BufReader::new(stream);
     std::iter::from_fn(move || {
@@ -175,7 +175,7 @@ pub(crate) fn read_lines(stream: impl Read) -> impl Iterator<Item = String> {
     })
 }
 
-/// A command as one would type it.
+/// A command as a user would type it.
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

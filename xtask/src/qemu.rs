@@ -17,23 +17,23 @@ use crate::{Result, in_root, tools};
 /// How it is called.
 const USAGE: &str = "usage: cargo xtask qemu [--nodes N] [--flash DIR]";
 
-/// What the firmware is built for.
+/// The target of the firmware.
 pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
 /// Runs it.
 pub(crate) const PROGRAM: &str = "qemu-system-riscv32";
 /// A label of all guests.
 pub(crate) const LABEL: &str = "qemu";
 
-/// Most guests at a time; each takes about 50 MB.
+/// How many guests may run at a time. Each takes about 50 MB.
 const NODES_MAX: usize = 64;
-/// How a guest reaches 127.0.0.1 of this machine.
+/// The address with which a guest reaches 127.0.0.1 of this machine.
 const LOOPBACK: &str = "10.0.2.2";
 /// Where the firmware looks for its settings: see its `memory.x`.
 const SETTINGS_ADDRESS: &str = "0x803ff000";
 const SETTINGS_BYTES_MAX: usize = 4_096;
-/// What QEMU wants its bank of flash to have.
+/// The size that QEMU's bank of flash must have.
 const FLASH_BYTES: u64 = 32 << 20;
-/// Between two lines of a guest.
+/// Longest time between two lines of a guest.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Builds the firmware, starts guests, shows what they print and waits until all have ended.
@@ -91,7 +91,7 @@ fn watch(name: &str, mut guest: Guest) -> Result {
     }
 }
 
-/// Builds the firmware; gives its place.
+/// Builds the firmware, and returns its path.
 ///
 /// # Errors
 /// Something is missing, or it does not compile.
@@ -106,7 +106,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target.join(TARGET).join("release/qemu-virt"))
 }
 
-/// What a program prints that runs on the machine alone until it ends it. Each instruction takes one nanosecond there.
+/// The output of a program that runs alone on the machine until it stops the machine. Each instruction takes one
+/// nanosecond there.
 ///
 /// # Errors
 /// It fails.
@@ -122,13 +123,13 @@ pub(crate) struct Place {
     cluster: String,
     key: String,
     deploy_public: String,
-    /// As a guest reaches it, with its port.
+    /// Its host and port, as a guest reaches them.
     server: String,
     credentials: Option<(String, String)>,
 }
 
 impl Place {
-    /// From a cluster file and the URL of a server; without, that in the file, or this machine.
+    /// From a cluster file and the URL of a server. Without a URL it takes the one in the file, or this machine.
     ///
     /// # Errors
     /// The file cannot be read or is another, or the URL is none.
@@ -165,7 +166,7 @@ impl Place {
         Place::new(&file, variable("BROCCOLI_SERVER").or_else(of_up).as_deref())
     }
 
-    /// What a guest reads at its start: see `settings.rs` of broccoli-embassy.
+    /// The settings that a guest reads at its start: see `settings.rs` of broccoli-embassy.
     fn settings(&self, name: &str, more: &str) -> String {
         let Place { cluster, key, deploy_public, server, credentials } = self;
         let credentials = credentials.as_ref();
@@ -192,16 +193,16 @@ fn left_by_up(cluster: &str, left: &str) -> Option<String> {
     field(left, "server").filter(|_| runs && is_ours).map(str::to_owned)
 }
 
-/// One machine that runs a node. It ends with the value, and with this program.
+/// A machine that runs a node. It ends with the value, and with this program.
 pub(crate) struct Guest {
     pub(crate) process: Background,
-    /// Not needed any more once they are open.
+    /// Files that are no longer needed once QEMU has opened them.
     files: Vec<PathBuf>,
 }
 
 impl Guest {
-    /// Starts the firmware as the node `name`. `more` are lines of its settings. Its flash is in the file `flash`,
-    /// which is made if it is not there; without, it has an empty one that is gone with it.
+    /// Starts the firmware as the node `name`. `more` has additional lines of its settings. Its flash is in the file
+    /// `flash`, which is made if it does not exist. Without a file, the guest has an empty flash that ends with it.
     ///
     /// # Errors
     /// It cannot be started.
@@ -258,12 +259,12 @@ impl Drop for Guest {
     }
 }
 
-/// Makes a file that is as long as a bank of flash. It takes the disk's room only where it is written.
+/// Makes a file that is as long as a bank of flash. It uses disk space only where it is written.
 fn make_flash(path: &Path) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_len(FLASH_BYTES)
 }
 
-/// Writes a file that only its owner may read: it holds the key of the cluster.
+/// Writes a file that only its owner can read, because it contains the key of the cluster.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     // What an earlier process with this id may have left.
     let _ = fs::remove_file(path);

@@ -16,22 +16,23 @@ use crate::chaos::cluster::{Cluster, Programs, Server, until};
 use crate::process::{Background, output};
 use crate::{Result, in_root};
 
-/// Where the table goes.
+/// The file for the table.
 const REPORT: &str = "docs/scale.md";
 const USAGE: &str = "cargo xtask scale [--built] [--debug] [--nodes N] [--server embedded|mosquitto|both]";
 const NODES: usize = 1_000;
-/// How long any step may take.
+/// Longest time of any step.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// One task, so many times.
+/// How many times one task runs.
 const ADDS: usize = 50;
 const CHORD: &str = "~chord(add.s(i, i) for i in range(10000))(tsum.s())";
 const CHORD_RESULT: &str = "99990000";
 const PING: &str = "sys.ping.s().set(each=True)";
-/// How long idle nodes are watched: longer than they are silent.
+/// How long idle nodes are watched. This is longer than the time in which they are silent.
 const IDLE: Duration = Duration::from_secs(60);
 /// Ticks of the processor's time in a second, on every Linux.
 const TICKS: f64 = 100.0;
-/// Nodes that start at the same time, once those before are there: they and the server share one machine.
+/// How many nodes start at the same time, after the previous ones are online. All nodes and the server share one
+/// machine.
 const STARTS_AT_ONCE: usize = 50;
 
 /// What is measured.
@@ -43,7 +44,7 @@ struct Choice {
     is_built: bool,
 }
 
-/// What one server and its nodes took.
+/// The measurements of one server and its nodes.
 struct Row {
     server: Server,
     ready: Duration,
@@ -54,23 +55,23 @@ struct Row {
     listing: Duration,
     node: Memory,
     server_memory: Memory,
-    /// Of one processor, all nodes together and the server.
+    /// The share of one processor that all nodes together, and the server, have used.
     nodes_busy: f64,
     server_busy: f64,
 }
 
-/// Of one process, in KiB.
+/// The memory of one process, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Memory {
     resident: u64,
-    /// The same with what it shares divided among those who share it.
+    /// The same, but shared memory is divided among the processes that share it.
     proportional: u64,
 }
 
 /// Measures, shows the table, and writes it.
 ///
 /// # Errors
-/// Something is not as it must be, or an argument is wrong.
+/// If a result or an argument is wrong.
 pub(crate) fn run(args: &[String]) -> Result {
     let choice = choose(args)?;
     let programs = match choice.is_built {
@@ -145,7 +146,7 @@ fn measure(programs: &Programs, server: Server, nodes: usize) -> Result<Row> {
     Ok(Row { server, ready, deploy, add, chord, each, listing, node, server_memory, nodes_busy, server_busy })
 }
 
-/// Says what is measured, and what came of it.
+/// Prints what is measured, and the result.
 fn step<T: Took>(what: &str, measure: impl FnOnce() -> Result<T>) -> Result<T> {
     let measured = measure().map_err(|error| format!("{what}: {error}"))?;
     println!("{:>10}  {what}", shown(measured.took()));
@@ -172,7 +173,7 @@ fn expect<T: PartialEq + std::fmt::Display>(what: &str, found: T, wanted: T) -> 
     if found == wanted { Ok(()) } else { Err(format!("{what}: {found} instead of {wanted}")) }
 }
 
-/// Runs a command of the cluster; how long it took, and what it printed.
+/// Runs a command of the cluster. Returns how long it took, and what it printed.
 fn timed(cluster: &Cluster, args: &[&str]) -> Result<(Duration, String)> {
     let start = Instant::now();
     let failed = |why: &str| format!("`broccoli {}`: {}", args.join(" "), why.trim());
@@ -198,14 +199,14 @@ fn median_add(cluster: &Cluster) -> Result<Duration> {
 struct Fleet {
     nodes: Vec<Child>,
     attended: PipeReader,
-    /// They leave when this ends …
+    /// The nodes leave when this ends …
     alive: Option<PipeWriter>,
-    /// … and this ends the servers then, which nobody else would.
+    /// … and this ends the servers then, which nothing else would do.
     watchman: Child,
 }
 
 impl Fleet {
-    /// Without nodes. With it end the servers, too.
+    /// A run without nodes. The servers end with it.
     fn new(servers: impl Iterator<Item = u32>) -> Result<Fleet> {
         let no_pipe = |error| format!("no pipe: {error}");
         let (attended, alive) = pipe().map_err(no_pipe)?;
@@ -217,7 +218,7 @@ impl Fleet {
         Ok(Fleet { nodes: Vec::new(), attended, alive: Some(alive), watchman })
     }
 
-    /// Starts so many nodes; until `nodes` shows all of them.
+    /// Starts this many nodes, and waits until `nodes` shows all of them.
     fn start(&mut self, cluster: &Cluster, count: usize) -> Result<Duration> {
         let start = Instant::now();
         let log = File::create(cluster.dir().join("logs/nodes")).map_err(|error| format!("no log: {error}"))?;
@@ -232,7 +233,7 @@ impl Fleet {
         Ok(start.elapsed())
     }
 
-    /// Until `nodes` shows all of them.
+    /// Waits until `nodes` shows all of them.
     fn until_ready(&self, cluster: &Cluster) -> Result {
         let all = self.nodes.len() + 1;
         let live = |text: &str| text.matches("\"state\":\"live\"").count();
@@ -242,7 +243,7 @@ impl Fleet {
         })
     }
 
-    /// Until each has the example functions.
+    /// Waits until each node has the example functions.
     fn deploy(&self, cluster: &Cluster) -> Result<(Duration, String)> {
         let all = self.nodes.len() + 1;
         let start = Instant::now();
@@ -254,7 +255,7 @@ impl Fleet {
         Ok((done, printed))
     }
 
-    /// What share of a processor all nodes and the server take that have nothing to do.
+    /// The share of a processor that the nodes and the server use while they are idle.
     fn idle(&self, server: u32) -> Result<(f64, f64)> {
         sleep(Duration::from_secs(2));
         let nodes_ticks = || self.nodes.iter().filter_map(|node| ticks(node.id())).sum::<u64>();
@@ -272,7 +273,7 @@ impl Fleet {
         taken.get(taken.len() / 2).copied().unwrap_or_default()
     }
 
-    /// Has all of them leave; those that do not are killed.
+    /// Makes all nodes leave. Nodes that do not leave are killed.
     fn end(&mut self) {
         // The servers are needed until the nodes have left; then whoever started them ends them.
         let _ = self.watchman.kill();

@@ -14,7 +14,7 @@ use crate::chaos::cluster::{Cluster, Programs, Server};
 use crate::guests;
 use crate::{Result, qemu};
 
-/// Most bytes and instructions: a little over what was seen. Raise one only with a reason.
+/// The limits of bytes and instructions, a little above the measured values. Raise one only with a reason.
 const CODE_MAX: u64 = 1_112_000;
 const STATICS_MAX: u64 = 46_000;
 /// How much waits at a time differs from run to run.
@@ -24,13 +24,13 @@ const LOAD_MAX: u64 = 6_000_000;
 const NOTHING_MAX: u64 = 125_000;
 const MAPPER_MAX: u64 = 138_000;
 
-/// What is measured, how much it is, and its limit.
+/// The name of a measurement, its value, and its limit.
 type Row = (&'static str, u64, u64);
 
 /// Builds the firmware, measures and prints it.
 ///
 /// # Errors
-/// Something takes more than its limit, or other numbers of instructions in a second run.
+/// If a value exceeds its limit, or a second run has other numbers of instructions.
 pub(crate) fn run() -> Result {
     let programs = Programs::build(false)?;
     let firmware = qemu::build()?;
@@ -60,7 +60,7 @@ fn sections(program: &Path) -> Result<[Row; 2]> {
     ])
 }
 
-/// Most bytes of the heap and of the stack in a guest's life.
+/// The peak of the heap and of the stack in a guest's life, in bytes.
 fn memory(programs: &Programs, firmware: &Path) -> Result<[Row; 2]> {
     let cluster = Cluster::new(programs, Server::Mosquitto, "sizes")?;
     let line = guests::life_of_one(&cluster, firmware)?;

@@ -27,32 +27,32 @@ use crate::{Result, in_root};
 const MINUTES: u64 = 30;
 const REPORT: &str = "docs/soak.md";
 const CURVE: &str = "docs/soak.svg";
-/// Clients that submit one job after another.
+/// How many clients submit one job after the other.
 const LANES: u64 = 3;
-/// Between two jobs of a client.
+/// Pause between two jobs of a client.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Between two kills, and how long a process stays dead, in milliseconds.
+/// Pause between two kills, and how long a process stays down, in milliseconds.
 const KILL_EVERY_MS: (u64, u64) = (3_000, 8_000);
 const DEAD_MS: (u64, u64) = (100, 1_500);
-/// Between two looks at the memory of all processes.
+/// Pause between two samples of the memory of all processes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-/// Longest wait for the outcome of a job, in seconds; a dead node is back long before.
+/// Longest wait for the outcome of a job, in seconds. A killed node is back long before.
 const OUTCOME_MAX_S: &str = "90";
-/// Nodes keep results for this long: their memory is flat once results are forgotten as fast as they come.
+/// How long nodes keep results. Their memory is flat once results are forgotten as fast as new ones come.
 const KEEP_RESULTS: &str = "5m";
-/// For the outcome of a job that was handed over is asked once more after this time.
+/// After this time a client asks once more for the outcome of a detached job.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// Jobs of the last minutes that are looked for in the list of jobs.
+/// How many jobs of the last minutes are looked for in the list of jobs.
 const LISTED: usize = 100;
-/// Tries to reach a cluster in which something is dead.
+/// How many times a client tries to reach a cluster in which a process is down.
 const TRIES_MAX: u32 = 60;
-/// Exit codes of the command: no way through, a failed job, wrong use.
+/// Exit codes of the command: the cluster cannot be reached, the job failed, wrong use.
 const UNREACHABLE: i32 = 3;
 const FAILED: i32 = 1;
 const MISUSED: i32 = 2;
-/// What is said of a function that no live node has; nothing was submitted then.
+/// The message about a function that no live node has. Nothing was submitted in this case.
 const NO_FUNCTION: &str = "no function";
-/// Lines of the report about what went wrong.
+/// How many lines about errors the report has.
 const SHOWN_MAX: usize = 20;
 
 /// Settings of a run.
@@ -66,7 +66,7 @@ struct Options {
 /// Soaks and writes the report.
 ///
 /// # Errors
-/// A job had another outcome than it must have, or none, or memory grows.
+/// If a job had a wrong outcome or none, or if memory grows.
 pub(crate) fn run(args: &[String]) -> Result {
     let options = options(args)?;
     println!("seed {}, {} minutes", options.seed, options.length.as_secs() / 60);
@@ -104,11 +104,11 @@ fn options(args: &[String]) -> Result<Options> {
 struct Member {
     name: &'static str,
     start: fn(&Cluster, &str) -> Result<Background>,
-    /// How often it is chosen to die.
+    /// How often it is chosen to be killed.
     weight: u64,
 }
 
-/// The cast, in the order of its start. Who is never killed shows what a long life does.
+/// The processes, in the order of their start. A process that is never killed shows the effects of a long life.
 const CAST: &[Member] = &[
     Member { name: "server", start: |cluster, _| cluster.start_server(), weight: 1 },
     Member { name: "node-1", start: start_node, weight: 0 },
@@ -126,7 +126,8 @@ fn start_node(cluster: &Cluster, name: &str) -> Result<Background> {
     cluster.start_node(name, cluster.broccoli(&node))
 }
 
-/// A worker with functions that no other kind of node has; while both are away, nobody knows them.
+/// A worker with functions that no other kind of node has. While both such workers are down, nobody knows these
+/// functions.
 fn start_native(cluster: &Cluster, name: &str) -> Result<Background> {
     cluster.start_worker(name, 1, cluster.addr)
 }
@@ -137,16 +138,16 @@ struct Soak {
     cluster: Cluster,
     started: Instant,
     over: AtomicBool,
-    /// Each member's process, in the order of [`CAST`].
+    /// The processes, in the order of [`CAST`].
     processes: Vec<Mutex<Option<Background>>>,
     memory: Mutex<Memory>,
     records: Mutex<Vec<Record>>,
 }
 
-/// One job and what its client was told.
+/// One job, and what its client was told.
 struct Record {
     work: Work,
-    /// Of a job that was handed over; others are followed by the client that submitted them.
+    /// The id of a detached job. Other jobs are followed by the client that submitted them.
     id: Option<String>,
     /// What is wrong, if anything.
     wrong: Option<String>,
@@ -160,7 +161,7 @@ struct Ended {
     stderr: String,
 }
 
-/// What a soak has shown.
+/// The result of a soak.
 struct Told {
     text: String,
     curve: String,
@@ -208,7 +209,7 @@ impl Soak {
         Ok(self.tell(&kills))
     }
 
-    /// Kills and restarts until the time is over; how often each member was killed.
+    /// Kills and restarts processes until the time is over. Returns how often each one was killed.
     fn kill(&self) -> Result<Vec<u32>> {
         let mut random = Random::new(self.options.seed, u64::MAX);
         let victims: Vec<usize> =
@@ -280,7 +281,8 @@ impl Soak {
         Record { wrong: compare(&work.outcome, &ended), work, id: None }
     }
 
-    /// Hands a job over, under a key so that it may be submitted again, and asks for its outcome in another client.
+    /// Submits a detached job, with a key so that the submit can be repeated, and asks for its outcome in another
+    /// client.
     fn hand_over(&self, work: Work, number: u64) -> Record {
         let key = format!("soak-{}-{number}", self.options.seed);
         let submitted = self.reach(&["run", "--detach", "--key", &key, &work.canvas]);
@@ -292,7 +294,7 @@ impl Soak {
         Record { wrong: compare(&work.outcome, &ended), work, id: Some(id) }
     }
 
-    /// Asks for the outcome of a job that was handed over once more: it must be the same.
+    /// Asks once more for the outcome of a detached job. It must be the same.
     fn ask_again(&self, at: usize) {
         let records = || self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(id) = records()[at].id.clone() else { return };
@@ -303,7 +305,7 @@ impl Soak {
         }
     }
 
-    /// Looks for each job that was handed over last in the list of jobs: it must be there once.
+    /// Looks for each of the last detached jobs in the list of jobs. Each must be there once.
     fn find_in_list(&self) -> Result {
         let listing = self.client(&["jobs", "--json"])?.stdout;
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,7 +319,7 @@ impl Soak {
         Ok(())
     }
 
-    /// A client that tries again as long as it cannot get through.
+    /// A client that retries as long as it cannot reach the cluster.
     fn reach(&self, args: &[&str]) -> Result<Ended> {
         for _ in 0..TRIES_MAX {
             let ended = self.client(args)?;

@@ -61,7 +61,7 @@ fn format() -> Result {
 struct Steps(Vec<(&'static str, Duration)>);
 
 impl Steps {
-    /// Gives what the step gives.
+    /// Runs a step, and returns its result.
     fn run<T>(&mut self, title: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
         println!("\n== {title}");
         let start = Instant::now();
@@ -83,7 +83,7 @@ impl Steps {
     }
 }
 
-/// What test programs have said.
+/// What test programs have reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u32,

@@ -14,13 +14,13 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// Targets of the builds without std, of task modules and of the program for Raspberry Pis.
 const TARGETS: &[&str] = &[qemu::TARGET, WASM, dist::TARGET];
 
-/// Asks rustc where the libraries for a target are, which follows; they may not be there.
+/// Asks rustc for the directory of the libraries for a target, which follows. The directory may not exist.
 const LIBDIR: &[&str] = &["--print", "target-libdir", "--target"];
 
-/// Components of Rust, with a program of each.
+/// Components of Rust, each with one of its programs.
 const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "rustfmt"), ("clippy", "cargo-clippy")];
 
-/// Programs, with the Debian package of each.
+/// Programs, each with its Debian package.
 const PROGRAMS: &[(&str, &str)] = &[
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
@@ -35,7 +35,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Makes sure that everything is there.
 ///
 /// # Errors
-/// Something is missing and cannot be installed; the text is the command that does it.
+/// If something is missing and cannot be installed. The text is the command that installs it.
 pub(crate) fn install() -> Result {
     rust_targets(TARGETS)?;
     let missing = COMPONENTS.iter().filter(|(_, program)| find(program).is_none());
@@ -66,7 +66,7 @@ fn rustup(kind: &str, names: &[&str]) -> Result {
     run(command("rustup").args([kind, "add"]).args(names)).map_err(|error| format!("{error}; {advice}"))
 }
 
-/// The committed modules are the same bytes only from the compiler that `functions/` names.
+/// Only the compiler that `functions/` names builds the same bytes as the committed modules.
 fn modules_toolchain() -> Result {
     let functions = in_root("functions");
     let file = fs::read_to_string(functions.join("rust-toolchain.toml")).map_err(|error| error.to_string())?;
@@ -102,7 +102,7 @@ fn debian_packages() -> Result {
     }
 }
 
-/// What runs a command as root without questions to nobody.
+/// The program that runs a command as root without asking.
 fn as_root() -> Option<Command> {
     let mut env = command("env");
     env.arg("DEBIAN_FRONTEND=noninteractive");
@@ -120,7 +120,7 @@ fn as_root() -> Option<Command> {
     Some(sudo)
 }
 
-/// Where a program is; servers lie outside the path of most users.
+/// The path of a program. Servers are outside the PATH of most users.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let servers = [PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")];

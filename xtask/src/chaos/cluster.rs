@@ -15,19 +15,19 @@ use super::marks::Marks;
 use crate::Result;
 use crate::process::{self, Background, cargo, run, target_dir};
 
-/// How long the start of a process may take.
+/// Longest time for the start of a process.
 pub(crate) const START_MAX: Duration = Duration::from_secs(20);
-/// Between two looks at something that will happen.
+/// Pause between two checks whether something has happened.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 const USER: &str = "chaos";
 const PASSWORD: &str = "only for this run";
 const PASSWORD_IN_URL: &str = "only%20for%20this%20run";
 
-/// Which MQTT server a cluster meets at.
+/// The MQTT server of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// The one that `broccoli up` has, in a process of its own.
+    /// The embedded server of `broccoli up`, in a separate process.
     Embedded,
     /// Mosquitto, which asks for a password.
     Mosquitto,
@@ -37,7 +37,7 @@ impl Server {
     /// Both.
     pub(crate) const ALL: [Server; 2] = [Server::Embedded, Server::Mosquitto];
 
-    /// As in the command line and in file names.
+    /// Its name on the command line and in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Server::Embedded => "embedded",
@@ -55,7 +55,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds them, as users get them or as tests do.
+    /// Builds them, either as users get them or as tests build them.
     ///
     /// # Errors
     /// They do not build.
@@ -81,17 +81,17 @@ impl Programs {
     }
 }
 
-/// The folder of one run and how to start processes in it.
+/// The directory of one run, and how to start processes in it.
 pub(crate) struct Cluster {
     programs: Programs,
     dir: PathBuf,
     server: Server,
-    /// Where the MQTT server listens; the same after a restart.
+    /// The address of the MQTT server. It is the same after a restart.
     pub(crate) addr: SocketAddr,
 }
 
 impl Cluster {
-    /// Makes keys and an empty folder below `target/chaos`.
+    /// Makes keys and an empty directory below `target/chaos`.
     ///
     /// # Errors
     /// The folder cannot be made, or `broccoli init` fails.
@@ -114,7 +114,7 @@ impl Cluster {
         Marks::read(&self.dir.join("marks"))
     }
 
-    /// The folder of this run.
+    /// The directory of this run.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -127,7 +127,7 @@ impl Cluster {
         }
     }
 
-    /// Starts the MQTT server, with an empty memory; it answers when this returns.
+    /// Starts the MQTT server, with an empty memory. When this returns, the server answers.
     ///
     /// # Errors
     /// It cannot start.
@@ -151,7 +151,7 @@ impl Cluster {
         Ok(server)
     }
 
-    /// Starts a node without slots that takes jobs; it is ready when this returns.
+    /// Starts a node without slots that takes jobs. When this returns, the node is ready.
     ///
     /// # Errors
     /// It cannot start.
@@ -161,7 +161,7 @@ impl Cluster {
         self.start_node(name, self.broccoli(&[&node, args].concat()))
     }
 
-    /// Starts a program that is or becomes a node; it is ready when this returns.
+    /// Starts a program that is or becomes a node. When this returns, the node is ready.
     ///
     /// # Errors
     /// It cannot start.
@@ -171,7 +171,7 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Starts a worker whose link to the server leads over `addr`; it is ready when this returns.
+    /// Starts a worker that reaches the server through `addr`. When this returns, the worker is ready.
     ///
     /// # Errors
     /// It cannot start.
@@ -188,14 +188,14 @@ impl Cluster {
         command
     }
 
-    /// Measures so many calls to a node, one after the other.
+    /// Measures this many calls to a node, one after the other.
     pub(crate) fn round_trips(&self, node: &str, count: usize) -> Command {
         let mut command = self.command(&self.programs.round_trips);
         command.args([&self.file(), &self.url(self.addr), node, &count.to_string()]);
         command
     }
 
-    /// Starts a process whose complaints go to a log of this name.
+    /// Starts a process. Its standard error goes to a log with this name.
     ///
     /// # Errors
     /// It cannot start.
@@ -210,7 +210,7 @@ impl Cluster {
         self.broccoli_under(&[], args)
     }
 
-    /// The same, started by another program that gets it as its last arguments.
+    /// The same, started by another program, which gets the command as its last arguments.
     pub(crate) fn broccoli_under(&self, wrapper: &[&str], args: &[&str]) -> Command {
         let mut command = match wrapper.split_first() {
             None => self.command(&self.programs.broccoli),
@@ -260,7 +260,7 @@ impl Cluster {
     }
 }
 
-/// An address where nothing listens, and that nobody gets by asking the system for a port.
+/// An address where nothing listens, and that the system does not give to anybody who asks for a port.
 fn free_addr() -> Result<SocketAddr> {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -273,7 +273,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> String {
     format!("cannot write to {}: {error}", path.display())
 }
 
-/// Looks until `check` gives something, at most `patience`.
+/// Repeats `check` until it returns something, at most for `patience`.
 ///
 /// # Errors
 /// Those of `check`, and that `what` has not happened in time.

@@ -18,14 +18,14 @@ use crate::process::{command, output};
 
 /// Size of the disk: enough for a job and its results.
 const DISK: &str = "size=4m";
-/// Submits until one must have been refused.
+/// After this many submits, one must have been refused.
 const SUBMITS_MAX: usize = 64;
-/// Tasks of each of those.
+/// How many tasks each of these jobs has.
 const SMALL: usize = 100;
-/// How soon a disk that is free again must be noticed.
+/// How soon the origin must notice that there is room again.
 const NOTICED_MAX: Duration = Duration::from_secs(10);
 
-/// One job runs while the disk fills up, others are refused, and one is accepted once there is room again.
+/// One job runs while the disk fills up. Others are refused. One is accepted when there is room again.
 ///
 /// # Errors
 /// Something could not be started, or a client failed.
@@ -76,7 +76,7 @@ pub(super) fn play(scenario: &Scenario, programs: &Programs, server: Server) -> 
     })
 }
 
-/// A durable origin whose data lies on a disk of [`DISK`].
+/// A durable origin whose data is on a disk of size [`DISK`].
 fn on_small_disk(cluster: &Cluster, data: &Path) -> Command {
     let is_root = output(command("id").arg("-u")).is_some_and(|id| id.trim() == "0");
     let (url, data) = (cluster.url(cluster.addr), data.to_string_lossy());
@@ -88,7 +88,7 @@ fn on_small_disk(cluster: &Cluster, data: &Path) -> Command {
     cluster.broccoli_under(&wrapper, &node)
 }
 
-/// A file that takes all the room; its end gives it back.
+/// A file that takes all the room. When the value ends, the room is free again.
 struct Ballast(PathBuf);
 
 impl Ballast {

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Result;
 
-/// A task that starts this much later than a later one was held up.
+/// A task that starts this much later than a task behind it was held up.
 const HELD_UP_US: u64 = 100_000;
 
 /// One run of a task.
@@ -31,7 +31,7 @@ pub(crate) struct Run {
 pub(crate) struct Marks(Vec<Run>);
 
 impl Marks {
-    /// Reads the files of all workers; a line that is being written now is left out.
+    /// Reads the files of all workers. A line that is just being written is left out.
     ///
     /// # Errors
     /// A file cannot be read or holds something else.
@@ -49,7 +49,7 @@ impl Marks {
         Ok(Marks(runs))
     }
 
-    /// How many tasks of these numbers have come to an end, each counted once.
+    /// How many of the tasks with these numbers have ended. Each counts once.
     pub(crate) fn done(&self, tasks: Range<usize>) -> usize {
         let ended = self.0.iter().filter(|run| run.ended && tasks.contains(&run.task));
         ended.map(|run| run.task).collect::<BTreeSet<_>>().len()
@@ -65,9 +65,9 @@ impl Marks {
         self.0.len() - self.0.iter().map(|run| run.task).collect::<BTreeSet<_>>().len()
     }
 
-    /// Seconds from `since_us` until the last task that the fault of `victim` held up has started: one that another
-    /// worker starts again, or that starts later than tasks behind it. 0 if there was none. What the victim repeats
-    /// when it is back, nobody waits for.
+    /// Seconds from `since_us` until the last task that the fault of `victim` held up has started. A task was held up
+    /// if another worker starts it again, or if it starts later than tasks behind it. 0 if there was none. Runs that
+    /// the victim repeats when it is back do not count, because nobody waits for them.
     pub(crate) fn recovered_after(&self, victim: &str, since_us: u64) -> f64 {
         let (mut of_victim, mut of_others) = (BTreeMap::new(), BTreeMap::new());
         // In reverse, so that the earliest start of each task stays.
@@ -96,7 +96,8 @@ impl Marks {
         Some(seconds(since_us, last_us))
     }
 
-    /// The longest time in seconds between two starts of one of these workers, from the last before `since_us` on.
+    /// The longest time in seconds between two starts of one of these workers, beginning with the last start before
+    /// `since_us`.
     pub(crate) fn longest_pause(&self, workers: &[String], since_us: u64) -> f64 {
         let pause = |name: &String| {
             let starts: Vec<u64> = self.starts(name).collect();

@@ -12,35 +12,35 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// Bytes that are carried at once; few, so that a slow link is slow evenly.
+/// How many bytes are carried at once. They are few, so that a slow link is evenly slow.
 const CHUNK_BYTES: usize = 2048;
-/// Chunks under way in one direction; whoever sends more must wait.
+/// How many chunks are in flight in one direction. A sender of more must wait.
 const CHUNKS_MAX: usize = 32;
 
-/// What the relay does with what it gets.
+/// What the relay does with data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// It passes it on.
     Open,
-    /// It keeps it, ends of connections too; both sides see a peer that is silent.
+    /// It keeps the data, and also the ends of connections. Both sides see a silent peer.
     Silent,
-    /// It has closed every connection and closes new ones.
+    /// It has closed every connection, and closes new ones.
     Cut,
 }
 
-/// What each direction of a link does to bytes.
+/// The delay and the rate of each direction of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speed {
     /// From one end to the other.
     pub(crate) latency: Duration,
-    /// `None`: as fast as this machine.
+    /// The rate. `None`: as fast as this machine.
     pub(crate) bytes_per_s: Option<u32>,
 }
 
 /// As fast as loopback is.
 pub(crate) const FAST: Speed = Speed { latency: Duration::ZERO, bytes_per_s: None };
 
-/// A relay to a server, on a port of its own.
+/// A relay to a server, on its own port.
 pub(crate) struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -56,7 +56,7 @@ struct Shared {
 struct State {
     mode: Mode,
     over: bool,
-    /// Both ends of all connections since the last cut.
+    /// Both ends of all connections that were made since the last cut.
     streams: Vec<TcpStream>,
 }
 
@@ -130,14 +130,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the link is silent; whether it is open then.
+    /// Waits while the link is silent. Returns whether it is open then.
     fn is_open(&self) -> bool {
         let silent = |state: &mut State| state.mode == Mode::Silent;
         let state = self.changed.wait_while(self.lock(), silent).unwrap_or_else(PoisonError::into_inner);
         state.mode == Mode::Open
     }
 
-    /// Serves a connection, unless the link is cut; false when the relay is over.
+    /// Serves a connection, unless the link is cut. Returns false when the relay has ended.
     fn accept(self: &Arc<Self>, near: &TcpStream) -> bool {
         if let Ok(near) = near.try_clone() {
             let shared = self.clone();
@@ -165,7 +165,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes what was read, when it is due; then the end.
+    /// Writes the data when it is due, then the end of the stream.
     fn write(&self, mut to: TcpStream, chunks: &Receiver<Chunk>) {
         let mut free_at = Instant::now();
         while let Ok((came, bytes)) = chunks.recv() {

@@ -14,7 +14,7 @@ use super::proxy::{FAST, Proxy, Speed};
 use crate::Result;
 use crate::process::Background;
 
-/// How long a job may take from its fault on.
+/// Longest time of a job after its fault.
 pub(super) const JOB_MAX: Duration = Duration::from_secs(60);
 /// How long a node is stopped and a link is silent: longer than its lease and than its keep-alive.
 const AWAY: Duration = Duration::from_secs(10);
@@ -22,19 +22,19 @@ const AWAY: Duration = Duration::from_secs(10);
 const SERVER_DOWN: Duration = Duration::from_millis(3_300);
 /// How long an origin is down.
 const ORIGIN_DOWN: Duration = Duration::from_secs(1);
-/// A connection that flaps lives this long, then is gone for a seventh of it.
+/// A flapping connection lives this long, and is then gone for a seventh of this time.
 const FLAP_UP: Duration = Duration::from_millis(600);
 const FLAP_DOWN: Duration = Duration::from_millis(100);
 const FLAPS: u32 = 10;
 /// A bad radio link.
 const SLOW: Speed = Speed { latency: Duration::from_millis(50), bytes_per_s: Some(20_000) };
 
-/// What may follow from a fault at most.
+/// The bars: the largest effects that a fault may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bars {
-    /// Runs beyond the first of each task: those that the fault tore out of a slot.
+    /// Runs beyond the first of each task: those that the fault interrupted in a slot.
     pub(super) repeated_max: usize,
-    /// Seconds until what the fault has held up runs again.
+    /// Seconds until the tasks that the fault has held up run again.
     pub(super) recovered_s_max: Option<f64>,
     /// Longest pause of a worker that the fault does not touch, in seconds.
     pub(super) pause_s_max: Option<f64>,
@@ -42,30 +42,30 @@ pub(super) struct Bars {
 
 /// One row of the table.
 pub(super) struct Scenario {
-    /// For the command line.
+    /// Its name on the command line.
     pub(super) name: &'static str,
-    /// For people.
+    /// Its description for people.
     pub(super) title: &'static str,
-    /// The servers on which it means something.
+    /// The servers on which it makes sense.
     pub(super) servers: &'static [Server],
-    /// Tasks of its job: enough that the workers are busy until the fault is over.
+    /// The number of tasks of its job. The workers must be busy until the fault is over.
     pub(super) tasks: usize,
     pub(super) bars: Bars,
     play: fn(&Scenario, &Programs, Server) -> Result<Row>,
 }
 
-/// What was seen of a scenario.
+/// What was measured in a scenario.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) tasks: usize,
-    /// Tasks that have not come to an end, or have no result.
+    /// Tasks that have not ended, or have no result.
     pub(super) lost: usize,
-    /// Results that are not what they must be.
+    /// Wrong results.
     pub(super) wrong: usize,
     pub(super) repeated: usize,
     pub(super) recovered_s: Option<f64>,
     pub(super) pause_s: Option<f64>,
-    /// What else a reader may want to know.
+    /// Other information for readers.
     pub(super) note: String,
 }
 
@@ -201,7 +201,7 @@ impl Scenario {
         (self.play)(self, programs, server)
     }
 
-    /// What of a row is over a bar.
+    /// Which values of a row exceed a bar.
     pub(super) fn misses(&self, row: &Row) -> Vec<String> {
         let over = |what: &str, seen: Option<f64>, max: Option<f64>| match (seen, max) {
             (Some(seen), Some(max)) if seen > max => Some(format!("{what} {seen:.2} s, at most {max} s")),
@@ -221,9 +221,9 @@ impl Scenario {
 
 /// Name of the node that holds jobs.
 pub(super) const ORIGIN: &str = "origin";
-/// Where it keeps them.
+/// Where this node keeps them.
 const DATA: &[&str] = &["--data", "data"];
-/// The fault is for the first, the second must not notice.
+/// The fault hits the first one. The second one must not notice it.
 const WORKERS: [&str; 2] = ["worker-1", "worker-2"];
 
 /// A worker and its cable.
@@ -232,7 +232,7 @@ struct Worker {
     proxy: Proxy,
 }
 
-/// Who holds jobs, and where.
+/// Which process holds jobs, and where.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Centre {
     /// A node that keeps jobs in memory.
@@ -307,7 +307,7 @@ fn play_worker(
     Ok(row)
 }
 
-/// Plays a fault of what all workers depend on.
+/// Plays a fault of a process that all workers depend on.
 fn play_centre(
     scenario: &Scenario,
     programs: &Programs,
@@ -368,7 +368,7 @@ fn canvas(tasks: &Range<usize>) -> String {
     format!("group(chaos.mark.s(i) for i in range({}, {}))", tasks.start, tasks.end)
 }
 
-/// Hands such a job to a durable node; gives its id.
+/// Submits such a job to a durable node, and returns its id.
 ///
 /// # Errors
 /// It is refused.
@@ -377,7 +377,7 @@ pub(super) fn submit(cluster: &Cluster, tasks: &Range<usize>) -> Result<String> 
     cluster.start_as("submit", client)?.answer(START_MAX)
 }
 
-/// Waits for what the client of such a job is told, and compares.
+/// Waits for the result that the client of such a job gets, and compares it.
 ///
 /// # Errors
 /// The client fails, or marks cannot be read.
@@ -392,7 +392,7 @@ pub(super) fn observe(cluster: &Cluster, tasks: Range<usize>, client: Background
     Ok(Row { tasks: tasks.len(), lost, wrong, repeated, recovered_s: None, pause_s: None, note: String::new() })
 }
 
-/// How many of a job's results are missing or not what they must be.
+/// How many results of a job are missing or wrong.
 fn wrong_results(answer: &str, tasks: Range<usize>) -> usize {
     let list = answer.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or_default();
     let got: Vec<Option<usize>> = list.split(", ").map(|item| item.parse().ok()).collect();

@@ -7,20 +7,20 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-/// Growth that is no growth: an allocator's pages, and a process that was younger in one quarter.
+/// Growth that does not count: pages of an allocator, or a process that was younger in one quarter.
 const SLACK_KIB: f64 = 2_048.0;
 const SLACK_SHARE: f64 = 0.10;
-/// Size of the curve, in pixels, and what its edges need for words.
+/// Size of the curve, in pixels, and the margin for labels.
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 360.0;
 const EDGE: f64 = 60.0;
 const COLOURS: [&str; 8] = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#34495e"];
 
-/// What each process took, by its name.
+/// The memory of each process, by its name.
 #[derive(Debug, Default)]
 pub(super) struct Memory(BTreeMap<String, Vec<(Duration, u64)>>);
 
-/// How one process compares with itself.
+/// The trend of one process.
 #[derive(Debug, PartialEq)]
 pub(super) struct Trend {
     pub(super) name: String,
@@ -31,21 +31,21 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// Whether the last quarter takes more than the second.
+    /// Whether the last quarter takes more memory than the second.
     pub(super) fn grows(&self) -> bool {
         self.last_kib > self.second_kib * (1.0 + SLACK_SHARE) + SLACK_KIB
     }
 }
 
 impl Memory {
-    /// Notes what a process takes now.
+    /// Records the present memory of a process.
     pub(super) fn sample(&mut self, at: Duration, name: &str, process: u32) {
         if let Some(kib) = resident_kib(process) {
             self.0.entry(name.to_owned()).or_default().push((at, kib));
         }
     }
 
-    /// How each process compares, after a run of this length.
+    /// The trend of each process, after a run of this length.
     pub(super) fn trends(&self, length: Duration) -> Vec<Trend> {
         let mean = |samples: &[(Duration, u64)], from: u32, to: u32| {
             let within = samples.iter().filter(|(at, _)| *at >= length * from / 4 && *at <= length * to / 4);
@@ -103,7 +103,7 @@ impl Memory {
     }
 }
 
-/// What the kernel says.
+/// The value that the kernel reports.
 fn resident_kib(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -5,12 +5,12 @@
 
 use super::random::Random;
 
-/// Most members of a form.
+/// How many members a form has, at most.
 const MEMBERS_MAX: u64 = 12;
-/// Tries that a flaky task has beyond those that are made to fail; runs that died cost none.
+/// How many tries a flaky task has beyond those that are made to fail. Runs that died cost no try.
 const SPARE_RETRIES: u64 = 3;
 
-/// What a client must be told.
+/// What the client must get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// This line on standard output.
@@ -26,7 +26,7 @@ pub(super) struct Work {
     pub(super) outcome: Outcome,
 }
 
-/// A job. `id` is of this job alone: it names what a flaky task remembers.
+/// A job. `id` is unique to this job: it names the memory of a flaky task.
 pub(super) fn random(random: &mut Random, id: u64) -> Work {
     let forms = [chain, group, chord, nested, map, starmap, chunks, fan_out, marks, flaky, failing, failing_member];
     random.pick(&forms)(random, id)
@@ -97,7 +97,7 @@ fn fan_out(random: &mut Random, _: u64) -> Work {
     prints(canvas, list(xs.iter().map(|x| a + x)))
 }
 
-/// Tasks that take a while, so that kills meet them.
+/// Tasks that take some time, so that kills hit them.
 fn marks(random: &mut Random, _: u64) -> Work {
     let count = 1 + random.below(100);
     prints(format!("group(chaos.mark.s(i) for i in range({count}))"), list((0..count).map(|i| 3 * i + 1)))
