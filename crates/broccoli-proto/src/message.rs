@@ -488,8 +488,8 @@ pub struct Abort {
 /// A canvas for an origin. The client repeats it with the same number until it gets an answer.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Submit {
-    /// Number of this submit. An incarnation of a client starts at a random number and counts up, so that an answer to an
-    /// earlier incarnation fits no submit of this one.
+    /// Number of this submit. An incarnation of a client starts at a random number and counts up. So an answer to an
+    /// earlier incarnation matches no submit of this one.
     #[n(0)]
     pub number: u32,
     /// An encoded [`crate::Canvas`]: see [`crate::Canvas::from_wire`].
