@@ -23,7 +23,8 @@ pub const HOST_TEXT_LEN_MAX: usize = 160;
 /// | 4 | [`AdcRead`](Self::AdcRead) | channel | 0 | millivolts |
 /// | 5 | [`TemperatureRead`](Self::TemperatureRead) | 0 | 0 | thousandths of a degree Celsius |
 ///
-/// Pins and channels have the numbers of the board. A code is never reused for another request.
+/// Pins and channels have the numbers of the board.
+/// A code is never reused for another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostCall {
     /// Switches the LED of the board.

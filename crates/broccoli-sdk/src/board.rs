@@ -13,9 +13,8 @@
 //! }
 //! ```
 //!
-//! Pins and channels have the numbers of the board. Route such tasks to nodes that have the hardware:
-//! `light.s().set(on="gpio")`. On targets other than Wasm there is no board, and every call returns an error that
-//! says so.
+//! Pins and channels have the numbers of the board. Route such tasks to nodes with the hardware:
+//! `light.s().set(on="gpio")`. On targets other than Wasm there is no board, and every call returns an error.
 
 use alloc::borrow::Cow;
 use core::fmt;

@@ -302,7 +302,8 @@ pub trait SetOptions: Into<Canvas> {
         self.into().with(EXPIRES, millis(time))
     }
 
-    /// At most this many starts of the function in this time (at most 49 days), in the whole cluster.
+    /// At most this many starts of the function in this time (at most 49 days), in the whole
+    /// cluster.
     fn set_rate(self, tasks: u32, per: Duration) -> Canvas {
         let per_ms = millis(per).min(u32::MAX.into());
         self.into().with(RATE, u64::from(tasks).wrapping_shl(32) | per_ms)

@@ -44,7 +44,8 @@ impl Retry {
     }
 }
 
-/// The error of a task that may fail permanently or ask for a retry. `?` and `into` turn texts and [`Retry`] into it.
+/// The error of a task that may fail permanently or ask for a retry. `?` and `into` turn texts and
+/// [`Retry`] into it.
 ///
 /// ```
 /// use broccoli_sdk::prelude::*;

@@ -80,8 +80,9 @@ pub fn sleep_ms(ms: u32) {
     std::thread::sleep(core::time::Duration::from_millis(ms.into()));
 }
 
-/// Reports progress, in the task's own units; `total` is 0 if it does not know. You can call it as often as you like:
-/// the node forwards at most four reports a second, and none of a task that takes less than a quarter of a second.
+/// Reports progress, in the task's own units; `total` is 0 if it does not know. You can call it as
+/// often as you like: the node forwards at most four reports a second, and none of a task that
+/// takes less than a quarter of a second.
 ///
 /// ```
 /// for done in 0..=100 {
