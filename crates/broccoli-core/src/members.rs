@@ -25,7 +25,7 @@ use litemap::LiteMap;
 use crate::canvas::is_pin;
 use crate::config::Limits;
 use crate::io::Event;
-use crate::shared::Shared;
+use crate::shared::{PACKET_BYTES_MIN, Shared};
 use crate::text;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
@@ -159,9 +159,11 @@ impl Members {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
     }
 
-    /// Longest packet that a node takes, if it is known.
-    pub(crate) fn packet_bytes_max(&self, name: NodeId) -> Option<u32> {
-        self.nodes.get(&name).map(|member| member.birth.packet_bytes_max)
+    /// Bytes of messages in the longest packet that this node sends to another one.
+    pub(crate) fn room(&self, shared: &Shared, to: NodeId) -> usize {
+        let mine = shared.packet_bytes_max();
+        let theirs = self.nodes.get(&to).map_or(mine, |member| member.birth.packet_bytes_max);
+        (theirs.clamp(PACKET_BYTES_MIN.min(mine), mine) as usize).saturating_sub(OVERHEAD_BYTES_MAX)
     }
 
     /// The next live node after `name`, in the order of names, whose modules have this digest.
@@ -172,12 +174,12 @@ impl Members {
     }
 
     /// The members that this node knows, for who asks.
-    pub(crate) fn list(&self, shared: &Shared, request: &MembersRequest) -> MemberList {
+    pub(crate) fn list(&self, shared: &Shared, to: NodeId, request: &MembersRequest) -> MemberList {
         let from = request.after.map_or(0, |after| match self.nodes.find_index(&after) {
             Ok(at) => at + 1,
             Err(at) => at,
         });
-        let room = (shared.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX) / LISTED_BYTES;
+        let room = self.room(shared, to) / LISTED_BYTES;
         let max = usize::from(request.max).min(room);
         let nodes = &self.nodes.as_slice()[from..];
         let members: Vec<MemberSummary> =

@@ -25,8 +25,8 @@ use broccoli_proto::message::{
     Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
     Vitals,
 };
-use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
-use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, OVERHEAD_BYTES_MAX, PacketError};
+use broccoli_proto::module::SignedManifest;
+use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, PacketError};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
@@ -38,7 +38,7 @@ use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
-use crate::shared::{Outbox, Rng, Room, Shared};
+use crate::shared::{Outbox, PACKET_BYTES_MIN, Rng, Room, Shared};
 use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
@@ -49,8 +49,6 @@ const LOOPBACK_MAX: usize = 4_096;
 const WALL: Duration = ms(1_000);
 /// Most timers that are followed before something is sent; the others are still due then.
 const TIMERS_MAX: usize = 4_096;
-/// No packet limit of a link or of another node is taken for less: a chunk of a module has to fit.
-const PACKET_BYTES_MIN: u32 = CHUNK_BYTES + 256;
 /// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
 
@@ -481,6 +479,7 @@ impl Node {
         self.client.validate(&self.shared);
         self.modules.validate(&self.shared);
         self.shared.blobs.validate(&self.shared);
+        self.shared.outbox.validate();
         for node in self.shared.sessions.knocked() {
             assert!(self.shared.timers.is_set(Timer::Knock(node)), "{node} is knocked at again");
         }
@@ -658,7 +657,7 @@ impl Node {
                 shared.outbox.send(from, Message::Birth(birth));
             }
             Message::MembersRequest(request) => {
-                let list = self.members.list(shared, &request);
+                let list = self.members.list(shared, from, &request);
                 shared.outbox.send(from, Message::MemberList(list));
             }
             Message::MemberList(list) => shared.event(Event::Members(from, list)),
@@ -681,7 +680,7 @@ impl Node {
                 self.origin.on_ended_ack(shared, job);
             }
             Message::Revoke(revoke) => self.origin.on_revoke(shared, &self.members, from, &revoke),
-            Message::KeyClaim(claim) => self.origin.on_key_claim(shared, from, claim),
+            Message::KeyClaim(claim) => self.origin.on_key_claim(shared, &around, from, claim),
             Message::KeyAnswer(answer) => self.origin.on_key_answer(shared, &around, from, answer),
             Message::Forget(forget) => {
                 self.members.forget(shared, forget.node);
@@ -1076,10 +1075,10 @@ impl Node {
 
     /// Bytes of messages in the longest packet for an address.
     fn budget(&self, to: Address) -> usize {
-        let theirs = if let Address::Node(node) = to { self.members.packet_bytes_max(node) } else { None };
-        let mine = self.shared.packet_bytes_max();
-        let packet = theirs.map_or(mine, |theirs| theirs.clamp(PACKET_BYTES_MIN.min(mine), mine));
-        (packet as usize).saturating_sub(OVERHEAD_BYTES_MAX)
+        match to {
+            Address::Node(node) => self.members.room(&self.shared, node),
+            Address::Birth(_) | Address::All => self.shared.room(),
+        }
     }
 
     /// A message as it goes into a packet.

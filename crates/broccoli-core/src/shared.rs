@@ -4,7 +4,8 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use broccoli_proto::message::{Message, Refusal};
-use broccoli_proto::packet::Address;
+use broccoli_proto::module::CHUNK_BYTES;
+use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Epoch, NodeId};
 use litemap::LiteMap;
 
@@ -16,6 +17,8 @@ use crate::time::{Instant, Wall};
 use crate::timers::Timers;
 use crate::timing::{LinkTime, link_ms};
 
+/// No packet limit of a link or of another node is taken for less: a chunk of a module has to fit.
+pub(crate) const PACKET_BYTES_MIN: u32 = CHUNK_BYTES + 256;
 /// Answers of so many packets wait at most, for all addresses together.
 const OUTBOX_PACKETS: usize = 16;
 /// Everybody is asked at most this often: each question has as many answers as there are nodes.
@@ -56,6 +59,11 @@ impl Shared {
     /// A time of the protocol on the link of this node.
     pub(crate) fn timing(&self, time: LinkTime) -> Duration {
         self.config.timing.time(time)
+    }
+
+    /// Bytes of messages in the longest packet that this node sends.
+    pub(crate) fn room(&self) -> usize {
+        (self.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX)
     }
 
     /// How many times longer than on a fast link the protocol waits.
@@ -119,8 +127,6 @@ pub(crate) struct Outbox {
     pub(crate) loopback: VecDeque<Message>,
     /// Whether a role has bulk traffic for this node itself.
     pub(crate) loopback_marked: bool,
-    /// Messages that were dropped because their address had too many waiting.
-    pub(crate) dropped: u64,
 }
 
 impl Outbox {
@@ -135,7 +141,6 @@ impl Outbox {
             order: VecDeque::new(),
             loopback: VecDeque::new(),
             loopback_marked: false,
-            dropped: 0,
         }
     }
 
@@ -162,8 +167,6 @@ impl Outbox {
         if queue.len() < self.max && (bytes == 0 || self.bytes + bytes <= self.bytes_max) {
             self.bytes += bytes;
             queue.push_back(message);
-        } else {
-            self.dropped += 1;
         }
         self.mark_wire(to);
     }
@@ -222,7 +225,14 @@ impl Outbox {
 
     /// Forgets what waits for an address.
     pub(crate) fn forget(&mut self, to: Address) {
-        self.queues.remove(&to);
+        let forgotten = self.queues.remove(&to).unwrap_or_default();
+        self.bytes -= forgotten.iter().map(answer_bytes).sum::<usize>();
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self) {
+        let bytes: usize = self.queues.values().flatten().map(answer_bytes).sum();
+        assert_eq!(self.bytes, bytes, "answers that wait are counted");
     }
 
     /// Forgets what a lost connection would have carried. The roles repeat what matters.

@@ -61,8 +61,7 @@ impl Origin {
         from: NodeId,
         request: &JobsRequest,
     ) {
-        let packet = shared.config.limits.packet_bytes_max as usize;
-        let mut room = packet.saturating_sub(2 * OVERHEAD_BYTES_MAX);
+        let mut room = around.members.room(shared, from).saturating_sub(OVERHEAD_BYTES_MAX);
         let max = usize::from(request.max).min(LISTED_MAX);
         let (mut jobs, mut more) = (Vec::new(), false);
         let mut after = request.after;

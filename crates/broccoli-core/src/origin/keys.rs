@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
 use broccoli_proto::module::hash;
-use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
+use broccoli_proto::packet::Address;
 use broccoli_proto::{JobId, NodeId};
 use litemap::LiteMap;
 
@@ -246,7 +246,7 @@ impl Origin {
 /// Other origins.
 impl Origin {
     /// Another origin is about to take a key.
-    pub(crate) fn on_key_claim(&mut self, shared: &mut Shared, from: NodeId, claim: KeyClaim) {
+    pub(crate) fn on_key_claim(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, claim: KeyClaim) {
         let KeyClaim { nonce, key, durable, keepers } = claim;
         if durable {
             self.meet_keeper(shared, from);
@@ -261,7 +261,7 @@ impl Origin {
             self.leave_key(shared, &key, &Refusal::Elsewhere(from));
         }
         let names = self.claims.keepers.names(shared);
-        let room = (shared.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX) / LISTED_BYTES;
+        let room = around.members.room(shared, from) / LISTED_BYTES;
         let differs = digest(&names) != keepers;
         let keepers = names.keys().copied().filter(|_| differs).take(room.saturating_sub(1)).collect();
         shared.outbox.send(from, Message::KeyAnswer(KeyAnswer { nonce, taken, keepers }));

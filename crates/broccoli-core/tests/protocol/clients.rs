@@ -2,6 +2,7 @@
 
 use broccoli_core::{Event, Instant, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, JobState, Message, Refusal};
+use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cause, Cbor, JobId};
 
 use crate::cluster::{Cluster, Id, Spec};
@@ -228,6 +229,30 @@ fn a_revoke_survives_a_restart() {
         c.run_for(5_000);
         assert!(c.runs.iter().all(|run| run.function == "sleep"), "nothing of it ran afterwards");
     }
+}
+
+#[test]
+fn lists_of_jobs_and_nodes_fit_the_packets_of_who_asks() {
+    let small = |spec: Spec| spec.limits(|limits| limits.packet_bytes_max = 4_096);
+    let mut specs = vec![small(Spec::client("a")), Spec::new("origin", 0)];
+    specs.extend((0..100).map(|at| Spec::worker(&format!("a-worker-with-a-long-name-{at}"), 0)));
+    let mut c = Cluster::started(445, specs);
+    crate::attach(&mut c, 0);
+    for _ in 0..200 {
+        accepted(&mut c, 0, &add(1, 1));
+    }
+    c.run_for(100);
+    let (now, origin) = (Instant(c.now_us), c.name(1));
+    c.count_from_here();
+    c.node(0).ask_jobs(now, origin, None, u16::MAX);
+    c.node(0).ask_members(now, origin, None, u16::MAX);
+    c.flush(0);
+    let of_jobs = |event: &Event| matches!(event, Event::Jobs(_, jobs) if jobs.more && !jobs.jobs.is_empty());
+    let of_nodes = |event: &Event| matches!(event, Event::Members(_, list) if list.more && !list.members.is_empty());
+    assert!(c.run_until(1_000, |c| c.events(0).any(of_jobs) && c.events(0).any(of_nodes)), "both have come");
+    let to_client = c.published.iter().filter(|packet| packet.to == Address::Node(c.name(0)));
+    let longest = to_client.map(|packet| packet.bytes.len()).max();
+    assert!(longest.is_some_and(|bytes| bytes <= 4_096), "{longest:?}");
 }
 
 #[test]
