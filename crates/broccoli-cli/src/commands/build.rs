@@ -136,7 +136,7 @@ pub(crate) fn build_dir(dir: &Path) -> Result<BuiltModule, BuildError> {
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The configuration for Cargo of the example functions, which `broccoli new` writes too.
-pub(crate) const CARGO_CONFIG: &str = include_str!("../../../../functions/.cargo/config.toml");
+pub(crate) const CARGO_CONFIG: &str = include_str!("../../template/cargo-config.toml");
 
 /// Cargo's own error names the missing crate `core`, not what to do about it.
 fn require_target(dir: &Path) -> Result<(), BuildError> {

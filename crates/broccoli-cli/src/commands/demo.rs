@@ -26,7 +26,7 @@ pub(crate) async fn run(_: &Common) -> Result<(), Failure> {
 }
 
 #[cfg(feature = "embedded-server")]
-#[path = "../../../broccoli-node/tests/data/seed.rs"]
+#[path = "../../data/seed.rs"]
 // Tests read the field that is not shown here.
 #[allow(dead_code)]
 mod seed;

@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::{duration, output};
 
 /// The example functions; see `functions/tasks`.
-const EXAMPLES: &[u8] = include_bytes!("../../../../functions/tasks.wasm");
+const EXAMPLES: &[u8] = include_bytes!("../../data/tasks.wasm");
 /// Name of their module.
 pub(super) const EXAMPLES_NAME: &str = "tasks";
 

@@ -194,16 +194,16 @@ const TEMPLATE: &[(&str, &str)] = &[
 macro_rules! sdk {
     ($($name:literal: $($file:literal)+;)+) => {
         &[$(
-            (concat!($name, "/Cargo.toml"), include_str!(concat!("../../template/sdk/", $name, ".toml"))),
+            (concat!($name, "/Cargo.toml"), include_str!(concat!("../../template/sdk/", $name, "/package.toml"))),
             $((
                 concat!($name, "/src/", $file),
-                include_str!(concat!("../../../", $name, "/src/", $file)),
+                include_str!(concat!("../../template/sdk/", $name, "/src/", $file)),
             ),)+
         )+]
     };
 }
 
-/// The SDK: its sources, with manifests that stand alone.
+/// The SDK: its sources, links into the tree, with manifests that stand alone.
 const SDK: &[(&str, &str)] = sdk! {
     "broccoli-abi": "board.rs" "cbor.rs" "lib.rs";
     "broccoli-macros": "lib.rs";
@@ -236,7 +236,7 @@ mod tests {
         let packages = |lock: &str| -> BTreeSet<String> {
             lock.split("[[package]]\n").skip(1).map(|package| package.trim_end().to_owned()).collect()
         };
-        let workspace = packages(include_str!("../../../../Cargo.lock"));
+        let workspace = packages(&fs::read_to_string("../../Cargo.lock").unwrap());
         let registry = packages(include_str!("../../template/Cargo.lock"));
         let registry: Vec<_> = registry.iter().filter(|package| package.contains("source = ")).collect();
         assert_eq!(registry.len(), 4);

@@ -1,0 +1,1 @@
+../../broccoli-node/tests/data/seed.rs

@@ -1,0 +1,1 @@
+../../../../../broccoli-abi/src/cbor.rs

@@ -1,0 +1,1 @@
+../../../../../broccoli-macros/src/lib.rs

@@ -1,0 +1,1 @@
+../../../../../broccoli-sdk/src/failure.rs
