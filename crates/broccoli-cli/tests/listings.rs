@@ -78,7 +78,8 @@ async fn tables_are_aligned() {
     let (headings, rows) = nodes.split_once('\n').unwrap();
     assert_eq!(headings, "NAME  STATE  SLOTS  RUNNING  QUEUED  JOBS  UP  SEEN  LABELS       VERSION  MODULES");
     let start = "pi-1  live   2      0        0       0     ";
-    assert!(rows.starts_with(start) && rows.contains("  mqtt-server  0.1.0    tasks@20"), "{rows}");
+    let end = format!("  mqtt-server  {:7}  tasks@20", env!("CARGO_PKG_VERSION"));
+    assert!(rows.starts_with(start) && rows.contains(&end), "{rows}");
     // A version is when it was deployed.
     let version = rows.trim().rsplit('@').next().unwrap();
     assert!(version.len() == 17 && version.ends_with('Z') && version.contains('T'), "{version}");

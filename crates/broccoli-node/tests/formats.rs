@@ -172,6 +172,9 @@ async fn write_fixture(to: &Path) {
     fs::write(to.join("token"), cluster.cluster.token(&TOKEN_SERVER.parse().unwrap())).unwrap();
     let ids: String = jobs.iter().map(|(name, id)| format!("{name} {id}\n")).collect();
     fs::write(to.join("jobs.txt"), ids).unwrap();
+    let (version, first) = (to.file_name().unwrap().to_str().unwrap(), to.with_file_name("formats-0.1"));
+    let about = fs::read_to_string(first.join("README.md")).unwrap();
+    fs::write(to.join("README.md"), about.replace("0.1", version.trim_start_matches("formats-"))).unwrap();
     copy_all(&data, &to.join("data"));
     for (path, mut bytes) in
         all_files(&to.join("data")).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log"))

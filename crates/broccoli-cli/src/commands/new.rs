@@ -232,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn the_sdk_has_the_version_of_the_program() {
+        let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        for (path, text) in SDK.iter().filter(|(path, _)| path.ends_with("Cargo.toml")) {
+            assert!(text.contains(&version), "{path} has another version");
+        }
+        let lock = include_str!("../../template/Cargo.lock");
+        assert_eq!(lock.matches(&version).count(), 3, "three crates of the SDK");
+    }
+
+    #[test]
     fn the_versions_of_dependencies_are_those_of_the_workspace() {
         let packages = |lock: &str| -> BTreeSet<String> {
             lock.split("[[package]]\n").skip(1).map(|package| package.trim_end().to_owned()).collect()
