@@ -638,9 +638,10 @@ fn the_schema_names_every_kind() {
 #[test]
 fn the_documents_have_no_dead_links() {
     let root = docs().join("..");
-    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|page| root.join(page)).into();
-    for entry in fs::read_dir(docs()).expect("docs").flatten() {
-        pages.extend(entry.path().extension().is_some_and(|end| end == "md").then(|| entry.path()));
+    let mut pages = pages_of(&root);
+    pages.extend(pages_of(&docs()));
+    for entry in fs::read_dir(root.join("crates")).expect("crates").flatten() {
+        pages.extend(pages_of(&entry.path()));
     }
     for page in pages {
         let text = text_of(&page);
@@ -653,6 +654,13 @@ fn the_documents_have_no_dead_links() {
             assert!(found, "{}: {} has no heading #{anchor}", page.display(), target.display());
         }
     }
+}
+
+/// The documents in a folder.
+fn pages_of(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let files = files.flatten().map(|entry| entry.path());
+    files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect()
 }
 
 /// How a heading is linked to: lower case, hyphens for spaces, no punctuation.
