@@ -580,9 +580,12 @@ impl minicbor::encode::Write for &mut PieceWriter<'_> {
     type Error = Infallible;
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        match self.large.pop_front_if(|large| core::ptr::eq(large.as_bytes(), bytes)) {
-            Some(large) => self.bytes.large.push((core::mem::take(&mut self.bytes.tail), large.clone())),
-            None => self.bytes.tail.extend_from_slice(bytes),
+        match self.large.front().copied() {
+            Some(large) if core::ptr::eq(large.as_bytes(), bytes) => {
+                self.large.pop_front();
+                self.bytes.large.push((core::mem::take(&mut self.bytes.tail), large.clone()));
+            }
+            _ => self.bytes.tail.extend_from_slice(bytes),
         }
         Ok(())
     }

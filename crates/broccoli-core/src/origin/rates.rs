@@ -269,12 +269,14 @@ impl Origin {
         }
         let (tasks, wait) = match self.arbiter.unsettled(shared) {
             Some(wait) => (0, wait),
-            None if let Some(other) = other_arbiter(shared, members, &function) => {
-                // Who asks knows other nodes than this one does. If the one that counts is gone, it will not answer.
-                shared.outbox.send(other, Message::Hello);
-                (0, shared.timing(ANSWER))
-            }
-            None => self.arbiter.book(shared, Limit { function, interval_us }, tasks),
+            None => match other_arbiter(shared, members, &function) {
+                Some(other) => {
+                    // Who asks knows other nodes than this one does. If the one that counts is gone, it will not answer.
+                    shared.outbox.send(other, Message::Hello);
+                    (0, shared.timing(ANSWER))
+                }
+                None => self.arbiter.book(shared, Limit { function, interval_us }, tasks),
+            },
         };
         let permit = Permit { nonce, tasks, wait_us: wait.as_micros() as u64 };
         shared.outbox.send(from, Message::Permit(permit));
