@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo|qemu|firmware|sizes|test|dist|mutants|fuzz|bench|chaos|soak|scale`.
+//! Developer commands: `cargo xtask demo|check|test|dist|…`; without one it lists them.
 //!
 //! This crate knows which tools and steps each command needs, and in which order. It never depends on the project's
 //! own crates, so it builds in seconds on a fresh clone.
@@ -39,7 +39,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   firmware --chip esp32c6 [--test]
                        build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin; --test
                        writes settings into it
+  check                what to run before each commit, in a few minutes: format, lints, and the tests that need
+                       neither a server nor another program
   test                 install what tests need, then check and test everything
+  test --only STEP [--only STEP]...
+                       install it, then run these steps alone
+  test --list          the steps, by their names
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
@@ -70,7 +75,8 @@ fn main() -> ExitCode {
         ("guests", []) => guests::run(),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
         ("sizes", []) => sizes::run(),
-        ("test", []) => test::run(),
+        ("check", []) => test::check(),
+        ("test", args) => test::run(args),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
         ("mutants", [flag]) if flag == "--check" => mutants::check(),

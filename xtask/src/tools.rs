@@ -38,10 +38,18 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// If something is missing and cannot be installed. The text is the command that installs it.
 pub(crate) fn install() -> Result {
     rust_targets(TARGETS)?;
-    let missing = COMPONENTS.iter().filter(|(_, program)| find(program).is_none());
-    rustup("component", &missing.map(|(component, _)| *component).collect::<Vec<_>>())?;
+    components()?;
     modules_toolchain()?;
     debian_packages()
+}
+
+/// Makes sure that Rust can format and lint.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn components() -> Result {
+    let missing = COMPONENTS.iter().filter(|(_, program)| find(program).is_none());
+    rustup("component", &missing.map(|(component, _)| *component).collect::<Vec<_>>())
 }
 
 /// Makes sure that Rust can build for `targets`.
