@@ -6,28 +6,34 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process::{Background, cargo, command, output, run, target_dir};
-use crate::{Result, in_root, tools};
+use crate::{Result, in_root, notices, tools};
 
 /// A program for this target runs on every 64-bit Linux on ARM, whatever its C library.
 pub(crate) const TARGET: &str = "aarch64-unknown-linux-musl";
 
+/// The name of the program.
+pub(crate) const NAME: &str = "broccoli-aarch64-linux";
+
+/// Its package and features, as arguments of Cargo.
+pub(crate) const PROGRAM: &str = "-p broccoli-cli --no-default-features";
+
 /// Longest time of any step of the test. QEMU interprets.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds it, and returns its path.
+/// Builds the program, writes the notices beside it, and returns its path.
 ///
 /// # Errors
 /// Something is missing, or it does not compile.
 pub(crate) fn build() -> Result<PathBuf> {
     tools::rust_targets(&[TARGET])?;
-    run(cargo("build --profile dist --locked -p broccoli-cli --no-default-features --target")
-        .arg(TARGET)
+    run(cargo(&format!("build --profile dist --locked {PROGRAM} --target {TARGET}"))
         // Rust's own linker and start files: no C compiler for ARM is needed.
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))?;
     let built = target_dir()?.join(TARGET).join("dist/broccoli");
-    let path = in_root("dist/broccoli-aarch64-linux");
+    let path = in_root("dist").join(NAME);
     let copied = fs::create_dir_all(in_root("dist")).and_then(|()| fs::copy(&built, &path));
     copied.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    notices::write()?;
     Ok(path)
 }
 

@@ -9,7 +9,9 @@ mod dist;
 mod firmware;
 mod fuzz;
 mod guests;
+mod metadata;
 mod mutants;
+mod notices;
 mod process;
 mod qemu;
 mod scale;
@@ -46,6 +48,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        install it, then run these steps alone
   test --list          the steps, by their names
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
+  notices              write the licences of all that is in it into dist/THIRD-PARTY.md, as dist does
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
   fuzz [--minutes N] [TARGET...]
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         ("test", args) => test::run(args),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
+        ("notices", []) => notices::write().map(|path| println!("{}", path.display())),
         ("mutants", [flag]) if flag == "--check" => mutants::check(),
         ("mutants", names) => mutants::run(names),
         ("fuzz", args) => fuzz::run(args),
