@@ -12,6 +12,7 @@ mod guests;
 mod metadata;
 mod mutants;
 mod notices;
+mod package;
 mod process;
 mod qemu;
 mod scale;
@@ -49,6 +50,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test --list          the steps, by their names
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
   notices              write the licences of all that is in it into dist/THIRD-PARTY.md, as dist does
+  package              pack and build each crate as it would be published, and install the command from the packages
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
   fuzz [--minutes N] [TARGET...]
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         ("test", args) => test::run(args),
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
+        ("package", []) => package::run(),
         ("notices", []) => notices::write().map(|path| println!("{}", path.display())),
         ("mutants", [flag]) if flag == "--check" => mutants::check(),
         ("mutants", names) => mutants::run(names),
