@@ -56,7 +56,7 @@ const ENDED_MAX: usize = 256;
 /// A node that has come may be one of many: the choice waits this long for the others, …
 const BIRTHS: LinkTime = link_ms(2);
 /// … and this long for one that keeps its jobs over a restart.
-const DURABLE_BIRTHS: LinkTime = link_ms(10);
+const DURABLE_BIRTHS: LinkTime = link_ms(100);
 /// A submit that was sent from one origin to another so often takes its time.
 const HOPS_MAX: u32 = 3;
 /// Origins that could not write, of which it is remembered.
