@@ -1,7 +1,7 @@
 //! The `broccoli` command.
 //!
-//! Owns the command line and the exit codes; what a command does is in its module below
-//! `commands`. Decides nothing about tasks: that is the node's matter.
+//! This file defines the command line and the exit codes. Each command has its own module in `commands`. The command
+//! decides nothing about tasks: the node does that.
 #![forbid(unsafe_code)]
 
 mod board;
@@ -38,9 +38,16 @@ use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 the job failed, 2 wrong use (found before anything runs), 3 cannot reach the
-cluster, 4 timed out, 5 the job has not ended, 6 unknown job, 7 a node that may hold a job with the key is not
-there, 130 interrupted. `up` and `node` end with 0 when they are asked to leave.";
+Exit codes:
+    0  done; also a node that was told to shut down
+    1  the job failed, or something could not be done
+    2  wrong use, found before anything ran
+    3  the cluster cannot be reached
+    4  timed out
+    5  the job has not ended
+    6  unknown job
+    7  a node that may hold a job with this key is offline
+  130  interrupted";
 
 /// A distributed task queue for clusters of small computers.
 #[derive(Parser)]
@@ -54,50 +61,50 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start an MQTT server and a node here: the beginning of a cluster
+    /// Start an MQTT server and a node on this machine; creates a cluster if there is none
     Up(up::UpArgs),
-    /// Start a node here
+    /// Start a node on this machine
     Node(node::NodeArgs),
     /// Run a canvas: broccoli run "chain(add.s(4, 4), mul.s(8))"
     Run(run::RunArgs),
     /// Call one function: broccoli call add 4 4
     Call(call::CallArgs),
-    /// Show the jobs that the nodes of the cluster hold
+    /// List the jobs of the cluster
     Jobs(listing::JobsArgs),
-    /// Show what a job has come to
+    /// Show the result of a job
     Result(result::ResultArgs),
-    /// End a job
+    /// Cancel a job
     Revoke(revoke::RevokeArgs),
     /// Run a failed or revoked job again
     Retry(retry::RetryArgs),
-    /// Show the nodes of the cluster
+    /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
-    /// Have a node finish what it does, and leave
+    /// Stop a node after its running tasks have finished
     Drain(drain::DrainArgs),
-    /// Say that a node will not come back, so that keys do not wait for it
+    /// Tell the cluster that a node will not come back, so that jobs with keys do not wait for it
     Forget(forget::ForgetArgs),
-    /// Show the functions that can be called
+    /// List the functions that you can call
     Functions(functions::FunctionsArgs),
-    /// Write a crate for functions of your own
+    /// Create a task crate: a Rust crate for your own functions
     New(new::NewArgs),
-    /// Build a crate of functions
+    /// Build a task crate into a Wasm module
     Build(build::BuildArgs),
-    /// Send functions to all nodes
+    /// Deploy functions to all nodes
     Deploy(deploy::DeployArgs),
-    /// Take a module away from all nodes; jobs that were accepted before go on
+    /// Remove a module from all nodes; jobs that were accepted before continue
     Undeploy(undeploy::UndeployArgs),
-    /// Count the words of texts on the cluster
+    /// Count the words in text files, with tasks on the cluster
     Wordcount(wordcount::WordcountArgs),
-    /// Make a microcontroller a node of the cluster
+    /// Write the firmware to a microcontroller, so that it joins the cluster as a node
     #[cfg(feature = "flash")]
     Flash(flash::FlashArgs),
-    /// See it work: a server, three nodes, functions, canvases and a word count on this machine
+    /// Run a demo on this machine: a server, three nodes, functions, canvases and a word count
     Demo,
-    /// Make the keys of a new cluster
+    /// Create the keys of a new cluster
     Init(init::InitArgs),
-    /// Print the token with which another machine joins: a secret
+    /// Print the secret token that another machine needs to join the cluster
     Token,
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions(completions::CompletionsArgs),
 }
 
@@ -147,7 +154,7 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
     }
 }
 
-/// One thread runs the program and the node it is: nothing has to wake another thread.
+/// Runs the program and its node in one thread, so that no thread has to wake another one.
 fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?.block_on(work)

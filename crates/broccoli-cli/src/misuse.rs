@@ -1,39 +1,39 @@
-//! Commands by the names that other programs have for them.
+//! Hints for command names that other programs use.
 //!
-//! Owns the table; everything else about the command line is clap's.
+//! This module has only the table of names. clap does everything else about the command line.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What people try, and what it is here.
+/// Names that people try, and the commands of Broccoli for them.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["cancel", "abort", "kill", "rm"], "`broccoli revoke ID` ends a job, `broccoli jobs` shows them"),
+    (&["cancel", "abort", "kill", "rm"], "`broccoli revoke ID` cancels a job, `broccoli jobs` lists the jobs"),
     (
         &["ps", "list", "ls"],
-        "`broccoli jobs` shows the jobs, `broccoli nodes` the nodes, `broccoli functions` the functions",
+        "`broccoli jobs` lists the jobs, `broccoli nodes` the nodes, `broccoli functions` the functions",
     ),
     (
         &["status", "inspect", "top", "info"],
-        "`broccoli nodes` shows the nodes, `broccoli jobs` the jobs, `broccoli result ID` one job",
+        "`broccoli nodes` lists the nodes, `broccoli jobs` lists the jobs, `broccoli result ID` shows one job",
     ),
-    (&["worker", "start", "serve"], "`broccoli node` starts a node, `broccoli up` one with an MQTT server"),
-    (&["join", "add-node"], "`broccoli node --join @FILE` joins, with the token that `broccoli token` prints"),
+    (&["worker", "start", "serve"], "`broccoli node` starts a node, `broccoli up` starts a node and an MQTT server"),
+    (&["join", "add-node"], "`broccoli node --join @FILE` joins a cluster with the token that `broccoli token` prints"),
     (
         &["leave", "stop", "down", "shutdown"],
-        "`broccoli drain NODE` lets a node finish and leave, and so does Ctrl-C where it runs",
+        "`broccoli drain NODE` stops a node after its running tasks have finished; so does Ctrl-C in its terminal",
     ),
     (
         &["logs", "log", "events", "watch"],
-        "`broccoli run` shows what tasks log while they run, `broccoli -v COMMAND` what happens in the cluster",
+        "`broccoli run` prints the log lines of its tasks, `broccoli -v COMMAND` prints events of the cluster",
     ),
     (
         &["exec", "apply", "submit", "send"],
-        "`broccoli run \"add.s(1, 2)\"` runs a canvas, `broccoli call add 1 2` one function",
+        "`broccoli run \"add.s(1, 2)\"` runs a canvas, `broccoli call add 1 2` calls one function",
     ),
-    (&["create", "scaffold"], "`broccoli new DIR` writes a crate of functions, `broccoli init` makes a cluster"),
-    (&["beat", "purge", "flower"], "docs/celery.md has a table for those who know Celery"),
+    (&["create", "scaffold"], "`broccoli new DIR` creates a task crate, `broccoli init` creates a cluster"),
+    (&["beat", "purge", "flower"], "docs/celery.md compares Celery and Broccoli"),
 ];
 
-/// The error of a command line, with the name that an unknown command has here.
+/// Adds a hint to the error about an unknown command, if the table has its name.
 pub(crate) fn explain(mut error: clap::Error) -> clap::Error {
     if error.kind() != ErrorKind::InvalidSubcommand {
         return error;
