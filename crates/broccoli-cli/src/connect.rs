@@ -1,7 +1,8 @@
-//! Which cluster, which server, and a session with it.
+//! Which cluster and which server a command uses, and a session with them.
 //!
-//! Owns the search for the cluster file and for the server, what `up` leaves behind for it, and the wait until a node that
-//! takes jobs has answered. Never retries for ever: a client that cannot get through says why and ends.
+//! This module finds the cluster file and the server, writes the file by which other commands find the server of `up`,
+//! and waits until a node that takes jobs has answered. It never retries for ever: a client that cannot reach the
+//! cluster reports the reason and ends.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,39 +23,39 @@ use crate::exit::Failure;
 use crate::output;
 use crate::signals::Signals;
 
-/// How long a client looks for a node that takes jobs.
+/// How long a client searches for a node that takes jobs.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
-/// The nodes that are there are known within this time.
+/// All nodes that are online have answered within this time.
 const MEET_MAX: Duration = Duration::from_secs(1);
-/// How long a client that ends may take to say goodbye.
+/// How long a client may take to say goodbye when it ends.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
-/// Said to clients and nodes alike, since both are told the same by another key.
+/// The message for clients and for nodes: packets with another key look the same to both.
 pub(crate) const FOREIGN_KEY: &str = "cannot read this cluster's traffic: it is sealed with another key";
 
-/// Where the help of a command lists them.
-const GLOBAL: &str = "Options of every command";
+/// The heading of these options in the help of each command.
+const GLOBAL: &str = "Global options";
 
-/// Options that every command has.
+/// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Common {
     /// File with the cluster's id and key; default: broccoli/cluster.json in the configuration directory
     /// [env: BROCCOLI_CLUSTER]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     cluster: Option<PathBuf>,
-    /// MQTT server, `mqtt://user:password@host:port` (password and port may be left out), or @FILE, which holds one;
-    /// default: that of `broccoli up` if it runs here, else the one that the cluster file names, else this machine
-    /// [env: BROCCOLI_SERVER]
+    /// MQTT server, `mqtt://user:password@host:port` (`user:password@` and `:port` are optional), or @FILE with such an
+    /// address; default: the server of a `broccoli up` on this machine, else the server in the cluster file, else this
+    /// machine [env: BROCCOLI_SERVER]
     #[arg(long, global = true, value_name = "URL", value_parser = server_url, help_heading = GLOBAL)]
     server: Option<ServerUrl>,
-    /// The server that the environment names.
+    /// The server of the environment.
     #[arg(skip)]
     usual_server: Option<ServerUrl>,
-    /// Tell on stderr what happens in the cluster
+    /// Print events of the cluster to stderr
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     verbose: bool,
 }
 
-/// Says that others can read a file with a key, and what mends that.
+/// Warns if other users can read a file with a key, and says how to fix it.
 pub(crate) fn warn_if_open(path: &Path) {
     if let Some(text) = readable_by_others(path) {
         output::note(format_args!("warning: {text}"));
@@ -62,16 +63,16 @@ pub(crate) fn warn_if_open(path: &Path) {
 }
 
 impl Common {
-    /// As a command line says that is not complete yet; what cannot be used is left out.
+    /// The options of an incomplete command line. Values that are not valid are left out.
     pub(crate) fn named(cluster: Option<OsString>, server: Option<OsString>) -> Common {
         let server = server.and_then(|text| server_url(text.to_str()?).ok());
         Common { cluster: cluster.map(PathBuf::from), server, usual_server: None, verbose: false }
     }
 
-    /// The same, where nothing was told on the command line as the environment has it. A variable that is empty is not set.
+    /// Takes from the environment what the command line does not set. An empty variable counts as not set.
     ///
     /// # Errors
-    /// If a variable has no meaning.
+    /// If a variable is not valid.
     pub(crate) fn with_environment(mut self) -> Result<Common, Failure> {
         self.cluster = self.cluster.or_else(|| variable("BROCCOLI_CLUSTER").map(PathBuf::from));
         if let (None, Some(text)) = (&self.server, variable("BROCCOLI_SERVER")) {
@@ -81,14 +82,14 @@ impl Common {
         Ok(self)
     }
 
-    /// The cluster file that counts.
+    /// The path of the cluster file.
     ///
     /// # Errors
-    /// If none is named and there is no place for a default one.
+    /// If no file is named, and there is no directory for a default one.
     pub(crate) fn cluster_path(&self) -> Result<PathBuf, Failure> {
         let default = || Some(directory("XDG_CONFIG_HOME", ".config")?.join("cluster.json"));
         let missing =
-            || Failure::usage("there is no home directory for the cluster file: name one with --cluster FILE");
+            || Failure::usage("there is no home directory for the cluster file: name the file with --cluster FILE");
         self.cluster.clone().or_else(default).ok_or_else(missing)
     }
 
@@ -103,10 +104,10 @@ impl Common {
         Ok(cluster)
     }
 
-    /// Reads the cluster file, or makes it at its first use.
+    /// Reads the cluster file, or creates it at its first use.
     ///
     /// # Errors
-    /// If it can be neither read nor made.
+    /// If it can be neither read nor created.
     pub(crate) fn cluster_or_new(&self) -> Result<Cluster, Failure> {
         let path = self.cluster_path()?;
         match Cluster::load(&path) {
@@ -119,7 +120,7 @@ impl Common {
         let (cluster, deploy_key) = Cluster::generate().map_err(Failure::failed)?;
         match cluster.create(&deploy_key, &path) {
             Ok(()) => {
-                output::note(format_args!("made cluster {} in {}", cluster.id, path.display()));
+                output::note(format_args!("created cluster {} in {}", cluster.id, path.display()));
                 Ok(cluster)
             }
             // Another process was faster.
@@ -128,14 +129,14 @@ impl Common {
         }
     }
 
-    /// The private key beside the cluster file.
+    /// The private key next to the cluster file.
     ///
     /// # Errors
-    /// If this machine has none, or that of another cluster.
+    /// If this machine has no key, or the key of another cluster.
     pub(crate) fn deploy_key(&self, cluster: &Cluster) -> Result<DeployKey, Failure> {
         let error = |error| match error {
             ClusterError::Missing(path) => Failure::usage(format_args!(
-                "there is no deploy key {}: deploy on the machine where the cluster was made",
+                "there is no deploy key {}: deploy on the machine where the cluster was created",
                 path.display()
             )),
             error => Failure::usage(error),
@@ -157,25 +158,25 @@ impl Common {
         self.server.is_none() && self.usual_server.is_some()
     }
 
-    /// The server of a cluster: as named, where `up` runs, as the cluster's file says, or on this machine.
+    /// The server of a cluster: the named one, that of `up`, that of the cluster file, or this machine.
     pub(crate) fn server(&self, cluster: &Cluster) -> ServerUrl {
         let local = || ServerUrl::new("127.0.0.1", DEFAULT_PORT);
         let of_up = || Some(self.running_up(cluster)?.near);
         self.named_server().or_else(of_up).or_else(|| cluster.server.clone()).unwrap_or_else(local)
     }
 
-    /// The same as other machines are to reach it.
+    /// The same server, with the address by which other machines reach it.
     pub(crate) fn server_for_others(&self, cluster: &Cluster) -> ServerUrl {
         let of_up = || Some(self.running_up(cluster)?.far);
         self.named_server().or_else(of_up).unwrap_or_else(|| self.server(cluster))
     }
 
-    /// What the `up` of this cluster has left, if it runs here.
+    /// The file of this cluster's `up`, if `up` runs on this machine.
     pub(crate) fn running_up(&self, cluster: &Cluster) -> Option<UpFile> {
         UpFile::read(&self.cluster_path().ok()?, cluster)
     }
 
-    /// Whether to tell everything.
+    /// Whether to print all events.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }
@@ -190,10 +191,10 @@ impl Common {
         Session::open(cluster, server, self.verbose).await
     }
 
-    /// The same, for a command that has something new to be done.
+    /// The same, for a command that submits a job.
     ///
     /// # Errors
-    /// See [`Session::open`]; and with exit code 3 if the only nodes there are about to leave.
+    /// See [`Session::open`]. Exit code 3 if all nodes that are online are shutting down.
     pub(crate) async fn open_to_submit(&self) -> Result<Session, Failure> {
         let session = self.open().await?;
         let leaving = session.node.query(|node: &Node| {
@@ -206,13 +207,13 @@ impl Common {
         };
         session.close().await;
         Err(Failure::unreachable(format_args!(
-            "{node}, the only node there, is about to leave and takes nothing new: start another one with \
-             `broccoli node`, or try again when it is back"
+            "the only node, {node}, is shutting down and takes no new jobs: start another node with \
+             `broccoli node`, or try again when {node} is back"
         )))
     }
 }
 
-/// A server as it is told: its URL, or a file with one, so that the password stands in no list of processes.
+/// Reads a server: a URL, or a file with a URL, so that the password is in no list of processes.
 fn server_url(text: &str) -> Result<ServerUrl, String> {
     match text.strip_prefix('@') {
         Some(path) => {
@@ -223,41 +224,41 @@ fn server_url(text: &str) -> Result<ServerUrl, String> {
     }
 }
 
-/// Longest secret that is read from a file or standard input, in bytes.
+/// Maximum size of a secret in a file or on standard input, in bytes.
 pub(crate) const SECRET_BYTES_MAX: u64 = 4_096;
 
-/// The first line of a small file, without the mark that some editors begin it with.
+/// The first line of a small file, without the byte order mark that some editors write.
 pub(crate) fn read_line(path: &Path) -> io::Result<String> {
     let mut line = String::new();
     BufReader::new(File::open(path)?.take(SECRET_BYTES_MAX)).read_line(&mut line)?;
     Ok(line.trim_start_matches('\u{feff}').trim().to_owned())
 }
 
-/// A variable of the environment; one that is empty counts as not set.
+/// A variable of the environment. An empty variable counts as not set.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// What a running `up` leaves beside the cluster file, so that other commands of this user find its server wherever it listens:
-/// a JSON object in FILE.up.PID, readable by its owner only, as an address may have a password in it. Of several, the one that
-/// was started first counts.
+/// The file that a running `up` writes next to the cluster file, so that other commands of this user find its server
+/// on any address. It is a JSON object in FILE.up.PID. Only its owner can read it, because an address can contain a
+/// password. If there are several, the file of the `up` that was started first counts.
 #[derive(Clone, Debug)]
 pub(crate) struct UpFile {
-    /// The server as this machine reaches it.
+    /// The address by which this machine reaches the server.
     pub(crate) near: ServerUrl,
-    /// The server as other machines reach it.
+    /// The address by which other machines reach the server.
     pub(crate) far: ServerUrl,
 }
 
 impl UpFile {
-    /// How the names of these files begin, with their folder.
+    /// The prefix of the names of these files, with their directory.
     fn prefix(cluster_path: &Path) -> OsString {
         let mut prefix = cluster_path.as_os_str().to_owned();
         prefix.push(".up.");
         prefix
     }
 
-    /// The files of all, each with the process that has left it.
+    /// All these files, each with the process that wrote it.
     fn all(cluster_path: &Path) -> Vec<(PathBuf, String)> {
         let prefix = UpFile::prefix(cluster_path);
         let prefix = Path::new(&prefix);
@@ -272,7 +273,7 @@ impl UpFile {
         entries.filter_map(left).collect()
     }
 
-    /// What is there is a hint: nothing else depends on it.
+    /// Reads the file that counts. Its content is only a hint: nothing else depends on it.
     fn read(cluster_path: &Path, cluster: &Cluster) -> Option<UpFile> {
         let started = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
         // One that was killed has not taken it away.
@@ -281,7 +282,7 @@ impl UpFile {
         files.into_iter().find_map(|(path, _)| UpFile::parse(&fs::read_to_string(path).ok()?, cluster))
     }
 
-    /// None if it is of an earlier cluster.
+    /// Returns `None` if the file belongs to another cluster.
     fn parse(text: &str, cluster: &Cluster) -> Option<UpFile> {
         let json: Value = serde_json::from_str(text).ok()?;
         let url = |name: &str| json[name].as_str()?.parse().ok();
@@ -289,10 +290,10 @@ impl UpFile {
         is_ours.then_some(UpFile { near: url("server")?, far: url("server_for_others")? })
     }
 
-    /// Leaves it until the guard is dropped, and takes away what others have left that were killed.
+    /// Writes the file, and removes it when the guard is dropped. Also removes files of processes that were killed.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn leave(&self, cluster_path: &Path, cluster: &Cluster) -> io::Result<UpGuard> {
         for (left, _) in UpFile::all(cluster_path).into_iter().filter(|(_, pid)| !runs(pid)) {
             // Another one may be faster.
@@ -327,7 +328,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     options.open(path)?.write_all(text.as_bytes())
 }
 
-/// Takes away what `up` has left, when it ends.
+/// Removes the file of `up` when `up` ends.
 pub(crate) struct UpGuard {
     path: PathBuf,
 }
@@ -338,15 +339,15 @@ impl Drop for UpGuard {
     }
 }
 
-/// Whether a process is there, where the system tells.
+/// Whether a process runs. True if the system cannot tell.
 fn runs(pid: &str) -> bool {
     !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists()
 }
 
-/// The port of an MQTT server that names none.
+/// The port of an MQTT server if its address has none.
 pub(crate) const DEFAULT_PORT: u16 = 1883;
 
-/// Our directory in one of the user's base directories, which a variable names or home holds.
+/// The directory of Broccoli in a base directory of the user, which a variable names or which is in the home directory.
 pub(crate) fn directory(base: &str, in_home: &str) -> Option<PathBuf> {
     let named = |name: &str| variable(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
     let base = named(base).or_else(|| Some(named("HOME")?.join(in_home)))?;
@@ -357,7 +358,7 @@ pub(crate) fn directory(base: &str, in_home: &str) -> Option<PathBuf> {
 pub(crate) struct Session {
     /// The client itself, a node without slots.
     pub(crate) node: NodeHandle,
-    /// The cluster it is a member of.
+    /// The cluster of the client.
     pub(crate) cluster: Cluster,
     events: Receiver<NodeEvent>,
     verbose: bool,
@@ -368,7 +369,7 @@ impl Session {
     /// runtime.
     ///
     /// # Errors
-    /// With exit code 3 if there is no way through, which is said after a few seconds at most.
+    /// Exit code 3 if the cluster cannot be reached, after a few seconds at most.
     pub(crate) async fn open(cluster: Cluster, server: ServerUrl, verbose: bool) -> Result<Session, Failure> {
         let builder = NodeHandle::builder().cluster(cluster.clone()).server(server.clone());
         let (mut node, driver) = builder.build().map_err(start_failure)?;
@@ -401,34 +402,34 @@ impl Session {
                 Some(NodeEvent::Connected) => connected = true,
                 Some(NodeEvent::NotHeard) => return Err(Failure::unreachable(not_heard(&self.cluster, server))),
                 Some(NodeEvent::ForeignKey) => {
-                    trouble = Some(format!("{FOREIGN_KEY}; use the file or the token of that cluster"));
+                    trouble = Some(format!("{FOREIGN_KEY}; use the cluster file or the token of that cluster"));
                 }
                 Some(_) => {}
-                None => return Err(Failure::failed("this client has stopped: its name is taken; try again")),
+                None => return Err(Failure::failed("this client has stopped, because its name is taken: try again")),
             }
         }
         Err(Failure::unreachable(trouble.unwrap_or_else(|| {
             let id = self.cluster.id;
             if !connected {
                 return format!(
-                    "what listens at {server} does not answer as an MQTT server does: is it one, and does it run?"
+                    "{server} does not answer as an MQTT server does: check the address, and that the server runs"
                 );
             }
             format!("no node of cluster {id} answers on {server}: start one with `broccoli up` or `broccoli node`")
         })))
     }
 
-    /// Waits until all nodes that are there are known: they answer one after the other.
+    /// Waits until all nodes that are online are known: they answer one after the other.
     pub(crate) async fn meet_all(&self) {
         self.node.meet_all(MEET_MAX).await;
     }
 
-    /// Whether the cluster knows a node, be it that it is gone.
+    /// Whether the cluster knows a node, online or offline.
     pub(crate) async fn is_known(&self, name: NodeId) -> bool {
         self.node.presence(MEET_MAX).await.members.contains_key(&name)
     }
 
-    /// The next thing that happens in the cluster; none if the client has stopped.
+    /// The next event of the cluster, or `None` if the client has stopped.
     pub(crate) async fn event(&mut self) -> Option<NodeEvent> {
         let event = self.events.recv().await;
         if let (true, Some(event)) = (self.verbose, &event) {
@@ -437,7 +438,7 @@ impl Session {
         event
     }
 
-    /// Writes a line to stderr if the user wants to know everything.
+    /// Writes a line to stderr if the user wants all events.
     pub(crate) fn note_verbose(&self, line: impl std::fmt::Display) {
         if self.verbose {
             output::note(line);
@@ -451,7 +452,7 @@ impl Session {
     }
 }
 
-/// Why a node could not start, and how to exit then.
+/// The failure when a node could not start.
 pub(crate) fn start_failure(error: StartError) -> Failure {
     match error {
         StartError::Thread(_) | StartError::Cluster(ClusterError::NoEntropy(_)) => Failure::failed(error),
@@ -459,12 +460,12 @@ pub(crate) fn start_failure(error: StartError) -> Failure {
     }
 }
 
-/// Why there is no link, and what to do about it.
+/// Why there is no connection, and what to do about it.
 pub(crate) fn link_trouble(server: &ServerUrl, reason: &DisconnectReason) -> String {
     match reason {
         DisconnectReason::RefusedCredentials => format!(
-            "{server} refused user or password: use the cluster file of that server, \
-             or name both with --server mqtt://user:password@host"
+            "{server} refused the user or the password: use the cluster file of that server, \
+             or give both with --server mqtt://user:password@host"
         ),
         DisconnectReason::Unreachable(why) => {
             // The number of an error means nothing to people.
@@ -472,36 +473,36 @@ pub(crate) fn link_trouble(server: &ServerUrl, reason: &DisconnectReason) -> Str
             format!("no MQTT server at {server} ({why}): start one with `broccoli up`, or name another with --server")
         }
         DisconnectReason::Full => format!(
-            "the MQTT server {server} is full: it takes no more nodes and commands; end some, \
+            "the MQTT server {server} is full: it accepts no more nodes and commands; stop some, \
              or raise its limit (`broccoli up --clients N`)"
         ),
         DisconnectReason::NotMqtt => {
-            format!("what answers at {server} is no MQTT server: name the host and port of one with --server")
+            format!("{server} is not an MQTT server: give the host and port of one with --server")
         }
         DisconnectReason::NoAnswer => {
-            format!("{server} closed the connection without an answer: it is no MQTT server, or takes no more clients")
+            format!("{server} closed the connection without an answer: it is not an MQTT server, or it is full")
         }
         reason => format!("{server}: {reason}"),
     }
 }
 
-/// Whether it makes no sense to try again soon.
+/// Whether a retry makes no sense.
 fn is_final(reason: &DisconnectReason) -> bool {
     use DisconnectReason::{Full, NotMqtt, RefusedCredentials, Unreachable};
     matches!(reason, RefusedCredentials | Full | NotMqtt | Unreachable(_))
 }
 
-/// Why there is a link and yet nothing to hear.
+/// Why there is a connection that delivers nothing.
 pub(crate) fn not_heard(cluster: &Cluster, server: &ServerUrl) -> String {
     let id = cluster.id;
     let user = server.credentials().map_or_else(|| cluster.mqtt_credentials().0, |(user, _)| user.to_owned());
     format!(
-        "{server} accepts the connection but delivers nothing: look at its access rules (ACL); user {user} must be \
+        "{server} accepts the connection but delivers nothing: check its access rules (ACL); user {user} must be \
          allowed to read and write broccoli/{id}/_all and broccoli/{id}/+/+"
     )
 }
 
-/// The error without the address of a server, which may hold a password.
+/// Removes the address of a server from an error, because it can contain a password.
 pub(crate) fn without_password(mut error: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
     let is_server = |value: &ContextValue| value.to_string().starts_with("--server");
@@ -520,7 +521,7 @@ pub(crate) fn note_event(event: &NodeEvent) {
         NodeEvent::Rejected(Some(node), error) => output::note(format_args!("[rejected] from {node}: {error:?}")),
         NodeEvent::Rejected(None, error) => output::note(format_args!("[rejected] {error:?}")),
         NodeEvent::ForeignKey => output::note(format_args!("[rejected] {FOREIGN_KEY}")),
-        NodeEvent::NotHeard => output::note("[not heard] the MQTT server does not deliver what this node sends itself"),
+        NodeEvent::NotHeard => output::note("[not heard] the MQTT server does not deliver this node's own packets"),
         NodeEvent::PacketLimit(bytes) => {
             output::note(format_args!("[packets] the MQTT server drops packets of more than {bytes} bytes"));
         }

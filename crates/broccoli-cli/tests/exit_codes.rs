@@ -143,8 +143,8 @@ async fn a_wrong_password_is_said() {
     let url = cluster.url.replace("tester:", "tester:not-");
     let shown = format!("mqtt://{}", url.rsplit('@').next().unwrap());
     let stderr = format!(
-        "error: {shown} refused user or password: use the cluster file of that server, \
-         or name both with --server mqtt://user:password@host\n"
+        "error: {shown} refused the user or the password: use the cluster file of that server, \
+         or give both with --server mqtt://user:password@host\n"
     );
     cluster.run(&["run", "add.s(1, 2)", "--server", &url]).await.fails(3, &stderr);
     cluster.run(&["node", "--name", "pi-2", "--server", &url]).await.fails(3, &stderr);
@@ -155,8 +155,8 @@ async fn the_file_of_another_cluster_does_not_open_the_embedded_server() {
     let cluster = Cluster::embedded().await;
     cluster.run(&["init", "--out", "other.json"]).await.ok();
     let stderr = format!(
-        "error: {} refused user or password: use the cluster file of that server, \
-         or name both with --server mqtt://user:password@host\n",
+        "error: {} refused the user or the password: use the cluster file of that server, \
+         or give both with --server mqtt://user:password@host\n",
         cluster.url
     );
     cluster.run(&["nodes", "--cluster", "other.json"]).await.fails(3, &stderr);
@@ -185,7 +185,7 @@ async fn a_wrong_key_on_an_open_server_is_said_by_clients_and_nodes() {
     home.run(&["nodes", "--cluster", "other.json", "--server", &url]).await.fails(
         3,
         "error: cannot read this cluster's traffic: it is sealed with another key; \
-         use the file or the token of that cluster\n",
+         use the cluster file or the token of that cluster\n",
     );
     // The cluster itself takes no harm.
     let nodes = home.run(&["nodes", "--json", "--server", &url]).await.ok();

@@ -29,7 +29,7 @@ on_both_servers! {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         // But the private key never travels.
         let refused = elsewhere.run(&["deploy", "--examples"]).await;
-        assert!(refused.stderr.contains("deploy on the machine where the cluster was made"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("deploy on the machine where the cluster was created"), "{}", refused.stderr);
         node.signal("TERM").await;
         let ended = node.end().await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));

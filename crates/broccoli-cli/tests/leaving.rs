@@ -141,8 +141,8 @@ on_both_servers! {
         assert!(cluster.run(&["jobs"]).await.ok().contains(id));
         assert_eq!(cluster.run(&["result", id]).await.code, Some(5));
         assert!(cluster.run(&["functions"]).await.ok().contains("tasks.add"));
-        let nothing_new = "error: pi-1, the only node there, is about to leave and takes nothing new: start another one \
-                           with `broccoli node`, or try again when it is back\n";
+        let nothing_new = "error: the only node, pi-1, is shutting down and takes no new jobs: start another node with \
+                           `broccoli node`, or try again when pi-1 is back\n";
         cluster.run(&["run", "add.s(1, 2)"]).await.fails(3, nothing_new);
         cluster.run(&["call", "add", "1", "2"]).await.fails(3, nothing_new);
         let nobody = "error: no node is there that takes modules: those that are there are about to leave; start one with \

@@ -80,9 +80,7 @@ async fn what_is_no_mqtt_server_is_called_that() {
         });
         home.run(&["nodes", "--server", &format!("{addr}")]).await.fails(
             3,
-            &format!(
-                "error: what answers at mqtt://{addr} is no MQTT server: name the host and port of one with --server\n"
-            ),
+            &format!("error: mqtt://{addr} is not an MQTT server: give the host and port of one with --server\n"),
         );
         server.await.unwrap();
     }
@@ -97,7 +95,7 @@ async fn what_takes_connections_and_says_nothing_is_called_that() {
     let addr = listener.local_addr().unwrap();
     let told = home.run(&["nodes", "--server", &addr.to_string()]).await;
     assert_eq!(told.code, Some(3));
-    let answers = format!("what listens at mqtt://{addr} does not answer as an MQTT server does");
+    let answers = format!("mqtt://{addr} does not answer as an MQTT server does");
     let no_answer = format!("no MQTT server at mqtt://{addr} (no answer within 5s)");
     assert!(told.stderr.contains(&answers) || told.stderr.contains(&no_answer), "{}", told.stderr);
 }
@@ -112,7 +110,7 @@ async fn a_full_server_is_said_by_commands_and_once_by_itself() {
     let mut node = Process::start(&mut home.command(&["node", "--name", "pi-2", "--server", &url]));
     node.line("ready  pi-2  ").await;
     let full = format!(
-        "error: the MQTT server {url} is full: it takes no more nodes and commands; end some, \
+        "error: the MQTT server {url} is full: it accepts no more nodes and commands; stop some, \
          or raise its limit (`broccoli up --clients N`)\n"
     );
     for _ in 0..3 {
@@ -155,7 +153,7 @@ async fn a_server_that_delivers_nothing_is_said_with_the_topics_it_must_allow() 
     let (_server, url) = start_open_mosquitto_with(&home, &format!("acl_file {rules}"));
     let cluster = home.cluster_file()["cluster"].as_str().unwrap().to_owned();
     let told = format!(
-        "{url} accepts the connection but delivers nothing: look at its access rules (ACL); user {cluster} must be \
+        "{url} accepts the connection but delivers nothing: check its access rules (ACL); user {cluster} must be \
          allowed to read and write broccoli/{cluster}/_all and broccoli/{cluster}/+/+"
     );
     let mut node = Process::start(&mut home.command(&["node", "--name", "pi-1", "--server", &url]));

@@ -68,7 +68,7 @@ async fn without_the_deploy_key_it_says_what_is_missing() {
         2,
         &format!(
             "error: no function mapper is deployed yet, and there is no deploy key {}: \
-             deploy on the machine where the cluster was made\n",
+             deploy on the machine where the cluster was created\n",
             key.display()
         ),
     );
