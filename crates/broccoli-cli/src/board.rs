@@ -1,4 +1,4 @@
-//! The board of a node as its operator names it, and what a simulated one shows.
+//! The option `--board`, and the output of a simulated board.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::exit::Failure;
 use crate::output;
 
-/// Which board: `--board`.
+/// The value of `--board`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BoardChoice {
     None,
     Simulated,
-    /// With the GPIO character device, if it was named.
+    /// With the GPIO character device, if the operator named one.
     Linux(Option<PathBuf>),
 }
 
@@ -35,11 +35,11 @@ impl FromStr for BoardChoice {
     }
 }
 
-/// Opens the board; without a choice, that of this machine if it has pins. A simulated one shows on stderr what tasks
-/// do with it.
+/// Opens the board. Without a choice, opens the board of this machine if it has pins. A simulated board prints on
+/// stderr what tasks do with it.
 ///
 /// # Errors
-/// If the device that was named cannot be used.
+/// If the named device cannot be used.
 pub(crate) fn open(choice: Option<BoardChoice>) -> Result<Board, Failure> {
     match choice {
         None => Ok(Board::detect()),
@@ -63,7 +63,7 @@ async fn show(mut changes: Receiver<BoardChange>) {
             Ok(BoardChange::Led(false)) => output::note("board: LED off"),
             Ok(BoardChange::Pin(pin, true)) => output::note(format_args!("board: pin {pin} high")),
             Ok(BoardChange::Pin(pin, false)) => output::note(format_args!("board: pin {pin} low")),
-            Err(RecvError::Lagged(count)) => output::note(format_args!("board: {count} changes were too fast to show")),
+            Err(RecvError::Lagged(count)) => output::note(format_args!("board: {count} changes came too fast to show")),
             Err(RecvError::Closed) => return,
         }
     }

@@ -1,7 +1,8 @@
 //! A node in the foreground, as `up` and `node` run it.
 //!
-//! Owns its settings, what its operator is told, and how it ends: on Ctrl-C, SIGTERM, SIGHUP, `broccoli drain` and `sys.reboot` it
-//! finishes what it does and says goodbye, so that nobody waits for its return; on a second signal it stops.
+//! This module has the settings of the node, its messages to the operator, and its shutdown. On Ctrl-C, SIGTERM,
+//! SIGHUP, `broccoli drain` and `sys.reboot` the node finishes its tasks and says goodbye, so that nobody waits for its
+//! return. On a second signal it stops at once.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -24,63 +25,65 @@ use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::{duration, output, size, waits};
 
-/// Within this time an older node of the same name has answered.
+/// An older node with the same name has answered within this time.
 const TWIN_ANSWERS: Duration = Duration::from_millis(100);
 /// How long a node may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// Longest name of a node, in bytes.
+/// Maximum length of a node name, in bytes.
 const NAME_BYTES_MAX: usize = broccoli_node::proto::id::NODE_NAME_BYTES_MAX;
 
-/// The capability of a node whose process is the MQTT server of the cluster, too.
+/// The capability of a node whose process also runs the MQTT server of the cluster.
 pub(crate) const SERVER_LABEL: &str = "mqtt-server";
 
-/// What a node is and may do.
+/// The settings of a node.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NodeOptions {
-    /// Name of the node, unique in its cluster; default: that of the machine
+    /// Name of the node, unique in the cluster; default: the name of this machine
     #[arg(long)]
     pub(crate) name: Option<NodeId>,
-    /// Tasks to run side by side; 0 for a node that only holds jobs; default: one for each CPU
+    /// Number of tasks that run at the same time; 0 for a node that only holds jobs; default: the number of CPUs
     #[arg(long, value_name = "N", value_parser = crate::number::within(0..=u16::MAX))]
     slots: Option<u16>,
-    /// A label (room=kitchen) or capability (led) that jobs can ask for with .set(on=…); repeatable
+    /// Label (room=kitchen) or capability (led) that jobs can require with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<String>,
-    /// What tasks may switch and read: simulated, linux, linux:CHIP (a GPIO character device such as gpiochip0) or none;
-    /// default: linux where there is such a device, else none
+    /// Board with the LED, pins and sensors for tasks: simulated, linux, linux:CHIP (a GPIO character device such as
+    /// gpiochip0) or none; default: linux if there is such a device, else none
     #[arg(long, value_name = "BOARD")]
     board: Option<BoardChoice>,
-    /// Lets tasks call sys.reboot: the node finishes what runs, leaves, and runs this command; default: reboot
+    /// Allow tasks to call sys.reboot: the node finishes its tasks, shuts down, and runs COMMAND; default COMMAND:
+    /// reboot
     #[arg(long, value_name = "COMMAND", num_args = 0..=1, require_equals = true, default_missing_value = "reboot")]
     allow_reboot: Option<String>,
-    /// Directory for the journal and for deployed modules: with it, jobs and modules outlive the program
+    /// Directory for the journal and the deployed modules, so that jobs and modules survive a restart
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// A run of a task that uses more fuel is stopped: about one unit for each instruction
+    /// Stop a run of a task that uses more fuel than this; one instruction uses about one unit
     #[arg(long, value_name = "UNITS", value_parser = crate::number::within(1..=u64::MAX), default_value_t = RunLimits::default().fuel_max)]
     fuel_limit: u64,
-    /// A run of a task that takes longer is stopped, one that loops for ever too
+    /// Stop a run of a task that takes longer than this, for example if it loops for ever
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "1h")]
     time_limit: Duration,
-    /// Memory for jobs that wait or run, with what their tasks come to; without room clients wait, and a job that alone
-    /// needs more fails
+    /// Memory for jobs that wait or run, including the results of their tasks; if it is full, clients wait; a job that
+    /// alone needs more than this fails
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
     queue_memory: usize,
-    /// Memory for the results of ended jobs; over it the oldest go, first those that somebody has seen
+    /// Memory for the results of ended jobs; if it is full, the oldest results are removed, first
+    /// those that a client has seen
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "32M")]
     results_memory: usize,
-    /// How long results of ended jobs are kept
+    /// How long to keep the results of ended jobs
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "24h")]
     keep_results: Duration,
 }
 
-/// A label or capability as it can be asked for.
+/// Checks a label or capability.
 pub(crate) fn label(text: &str) -> Result<String, String> {
-    let hint = format!("write led or room=kitchen: no spaces, nothing empty, at most {LABEL_BYTES_MAX} bytes");
+    let hint = format!("write it as led or room=kitchen: no spaces, no empty part, at most {LABEL_BYTES_MAX} bytes");
     if is_label(text) { Ok(text.to_owned()) } else { Err(hint) }
 }
 
-/// Values on their way take this part of the memory for jobs, beside it.
+/// Values in transfer take this part of the memory for jobs, in addition to it.
 const BLOBS_PART: usize = 4;
 
 impl NodeOptions {
@@ -90,7 +93,7 @@ impl NodeOptions {
         self.slots.unwrap_or_else(cpus)
     }
 
-    /// The MQTT server of the cluster ends with this node.
+    /// Marks the node as the one whose process runs the MQTT server of the cluster.
     #[cfg(feature = "embedded-server")]
     pub(crate) fn serve(&mut self) {
         self.labels.push(SERVER_LABEL.into());
@@ -113,11 +116,11 @@ impl NodeOptions {
     }
 }
 
-/// A node that takes jobs of others, until it is told to leave.
+/// A node that takes jobs of others, until it is told to shut down.
 pub(crate) struct Resident {
     node: NodeHandle,
     events: Receiver<NodeEvent>,
-    /// What people see of it: its name, its slots and the server.
+    /// The text that people see: its name, its slots and the server.
     title: String,
     server: ServerUrl,
     verbose: bool,
@@ -126,19 +129,19 @@ pub(crate) struct Resident {
     foreign_key_told: bool,
     cluster: Cluster,
     not_heard_told: bool,
-    /// It is about to leave.
+    /// It is shutting down.
     drains: bool,
-    /// What reboots the machine, if tasks may.
+    /// The command that reboots the machine, if tasks may reboot it.
     reboot_command: Option<String>,
-    /// A task wants that.
+    /// A task has requested a reboot.
     reboots: bool,
 }
 
 impl Resident {
-    /// Starts the node in the current runtime. `shown` is its server as others reach it.
+    /// Starts the node in the current runtime. `shown` is the address by which others reach its server.
     ///
     /// # Errors
-    /// If its settings cannot be used.
+    /// If its settings are not valid.
     pub(crate) fn start(
         options: NodeOptions,
         cluster: Cluster,
@@ -174,8 +177,8 @@ impl Resident {
         })
     }
 
-    /// Runs until it is told to leave; `also` is another reason to. Prints the line `ready` and what
-    /// `when_ready` says once work can be submitted.
+    /// Runs until the node is told to shut down, or `also` ends. When work can be submitted, prints the line `ready`
+    /// and the text of `when_ready`.
     ///
     /// # Errors
     /// If the server refuses the node at its start, or its name is taken.
@@ -213,20 +216,20 @@ impl Resident {
             if let NodeEvent::Draining(Some(by)) = event {
                 self.drains = true;
                 let left = self.what_is_left().await;
-                output::note(format_args!("draining, as {by} asked{left}"));
+                output::note(format_args!("draining, requested by {by}{left}"));
             }
             self.tell(&event);
         }
         Ok(())
     }
 
-    /// Finishes what the node does; a second signal ends that.
+    /// Finishes the tasks of the node. A second signal stops it at once.
     async fn drain(&mut self, signals: &mut Signals, also: impl Future<Output = ()>) -> Result<(), Failure> {
         self.drains = true;
         self.node.begin_drain();
         let left = self.what_is_left().await;
         if !left.is_empty() {
-            output::note(format_args!("draining{left}; again to stop at once"));
+            output::note(format_args!("draining{left}; a second signal stops the node at once"));
         }
         let finished = async {
             while let Some(event) = self.event().await? {
@@ -247,7 +250,7 @@ impl Resident {
         vitals.map(|vitals| drain::what_is_left(name, &vitals)).unwrap_or_default()
     }
 
-    /// Until the link is up and nobody else has the name.
+    /// Waits until the node is connected and no other node has its name.
     async fn connect(&mut self) -> Result<(), Failure> {
         loop {
             match self.event().await? {
@@ -267,7 +270,7 @@ impl Resident {
         Ok(())
     }
 
-    /// The next thing that happens; none once a draining node has left.
+    /// The next event, or `None` when a draining node has left.
     async fn event(&mut self) -> Result<Option<NodeEvent>, Failure> {
         let event = self.events.recv().await;
         if let (true, Some(event)) = (self.verbose, &event) {
@@ -283,7 +286,7 @@ impl Resident {
         }
     }
 
-    /// Tells the operator what is wrong, once, and when it is right again.
+    /// Reports a problem to the operator once, and reports when it is solved.
     fn tell(&mut self, event: &NodeEvent) {
         match event {
             NodeEvent::Disconnected(reason) if self.told.as_ref() != Some(reason) => {
@@ -305,25 +308,25 @@ impl Resident {
                 self.not_heard_told = true;
             }
             NodeEvent::PacketLimit(bytes) => output::note(format_args!(
-                "the MQTT server drops packets of more than {bytes} bytes without a word: this node sends smaller \
-                 ones; raise message_size_limit of Mosquitto to be faster with large values"
+                "the MQTT server silently drops packets of more than {bytes} bytes: this node sends smaller ones; to \
+                 send large values faster, raise message_size_limit of Mosquitto"
             )),
             NodeEvent::ModuleRefused { by, reason, .. } if *by == self.node.name() => {
                 output::note(format_args!("refused a module: {reason}"));
             }
             NodeEvent::Storage(text) => output::note(text),
             NodeEvent::GaveUp(jobs) => {
-                output::note("the time to finish is over: what runs is handed back");
+                output::note("the time to finish is over: handing back the running tasks");
                 for job in jobs {
                     output::note(format_args!(
-                        "lost: job {}; with --data DIR jobs outlive the node",
+                        "lost: job {}; with --data DIR, jobs survive a restart of the node",
                         waits::job(self.node.name(), job)
                     ));
                 }
             }
             NodeEvent::Reboot => {
                 (self.drains, self.reboots) = (true, true);
-                output::note("draining, to reboot as a task asked");
+                output::note("draining, because a task requested a reboot");
             }
             _ => {}
         }
@@ -333,25 +336,25 @@ impl Resident {
 /// Runs the command that reboots the machine.
 async fn reboot(command: &str) -> Result<(), Failure> {
     let mut words = command.split_whitespace();
-    let failed = |why: &dyn Display| Failure::failed(format_args!("cannot reboot by `{command}`: {why}"));
-    let program = words.next().ok_or_else(|| failed(&"there is no command"))?;
+    let failed = |why: &dyn Display| Failure::failed(format_args!("cannot reboot with `{command}`: {why}"));
+    let program = words.next().ok_or_else(|| failed(&"the command is empty"))?;
     let status = Command::new(program).args(words).status().await.map_err(|error| failed(&error))?;
     if status.success() { Ok(()) } else { Err(failed(&status)) }
 }
 
-/// The machine's name, made one for a node.
+/// The name of this machine, as a valid node name.
 pub(crate) fn machine_name() -> NodeId {
     node_name(&host_name()).unwrap_or_else(|| "node".parse().expect("letters are a name"))
 }
 
-/// The machine's name as it knows it; may be empty.
+/// The host name of this machine. It can be empty.
 pub(crate) fn host_name() -> String {
     let asked = || std::process::Command::new("hostname").output().ok().map(|output| output.stdout);
     let name = std::fs::read("/proc/sys/kernel/hostname").ok().or_else(asked).unwrap_or_default();
     String::from_utf8_lossy(&name).trim().to_owned()
 }
 
-/// The first part of a host name, with what no node's name may have left out.
+/// The first part of a host name, without the characters that a node name must not have.
 fn node_name(host: &str) -> Option<NodeId> {
     let first = host.split('.').next().unwrap_or_default();
     let allowed = first.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));

@@ -1,4 +1,4 @@
-//! The MQTT server in this process, with the account of the cluster.
+//! The MQTT server in this process. It has one account, which belongs to the cluster.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
@@ -11,17 +11,19 @@ use crate::connect::DEFAULT_PORT;
 use crate::exit::Failure;
 use crate::output;
 
-/// Nodes and clients at the same time.
+/// Default for the number of nodes and commands at the same time.
 pub(crate) const CLIENTS_MAX: usize = 10_000;
-/// Files that this process opens beside the connections of clients: its own node, journal, modules, those who knock.
+/// Files that this process needs besides the connections of clients: for its node, the journal, modules, and
+/// connections that are not accepted yet.
 const FILES_BESIDE: u64 = 256;
-/// An example for who wrote an address that is none.
+/// The example in errors about an address.
 const EXAMPLE: &str = "write it as 0.0.0.0:1883 (every network) or localhost:1884 (this machine only)";
 
-/// Starts it for so many clients. They can connect when this returns. Tells the operator what goes wrong later.
+/// Starts the server for this many clients. When this returns, clients can connect. Later problems are reported to the
+/// operator.
 ///
 /// # Errors
-/// If it cannot listen there.
+/// If the server cannot listen on the address.
 pub(crate) async fn start(cluster: &Cluster, listen: SocketAddr, clients: usize) -> Result<EmbeddedServer, Failure> {
     let (user, password) = cluster.mqtt_credentials();
     let packet_bytes_max = Limits::host().packet_bytes_max as usize;
@@ -40,20 +42,20 @@ pub(crate) async fn start(cluster: &Cluster, listen: SocketAddr, clients: usize)
     Ok(server)
 }
 
-/// How many clients the server can take, as far as the system has file descriptors for them. Says so if it has not.
+/// How many clients the server can accept with the file descriptors of this process. Reports it if they are fewer.
 fn seats(wanted: usize) -> usize {
     let files = raise_files_max();
     let possible = usize::try_from(files.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX).max(1);
     if possible < wanted {
         output::note(format_args!(
-            "the MQTT server takes {possible} nodes and commands, not {wanted}: this system lets a process open {files} \
-             files; raise that with `ulimit -Hn`, or LimitNOFILE= of a systemd unit"
+            "the MQTT server accepts {possible} nodes and commands, not {wanted}: a process may open only {files} \
+             files here; raise this limit with `ulimit -Hn`, or with LimitNOFILE= in a systemd unit"
         ));
     }
     wanted.min(possible)
 }
 
-/// Lets this process open as many files as it may, and gives that number.
+/// Raises the number of files that this process may open to its maximum, and returns the number.
 fn raise_files_max() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard),
@@ -63,10 +65,10 @@ fn raise_files_max() -> u64 {
     }
 }
 
-/// Where to listen: `0.0.0.0:1883`, `[::]:1883`, `localhost:1884`, `pi.local`, `1884`.
+/// Parses the address to listen on: `0.0.0.0:1883`, `[::]:1883`, `localhost:1884`, `pi.local`, `1884`.
 ///
 /// # Errors
-/// It is none of these, or the name is not known.
+/// If the text is not an address, or the host is unknown.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(addr) = text.parse() {
@@ -84,7 +86,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     match port {
         // The system takes a number for an address.
         Ok(port) if host.chars().all(host_like) && host.contains(|c: char| !c.is_ascii_digit()) => resolve(host, port),
-        _ => Err(format!("this is no address to listen on: {EXAMPLE}")),
+        _ => Err(format!("not an address to listen on: {EXAMPLE}")),
     }
 }
 
@@ -92,7 +94,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
     // Most of those who will connect know IPv4 only.
     let first = found.iter().find(|addr| addr.is_ipv4()).or_else(|| found.first());
-    first.copied().ok_or_else(|| format!("no host {host} is known here: {EXAMPLE}"))
+    first.copied().ok_or_else(|| format!("unknown host {host}: {EXAMPLE}"))
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ on_both_servers! {
         assert!(refused.stderr.contains(text), "{}", refused.stderr);
         assert_eq!(cluster.run(&["run", "sys.reboot.s().set(on='pi-2')"]).await.ok(), "null\n");
         let ended = node.end().await;
-        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "draining, to reboot as a task asked\n"));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "draining, because a task requested a reboot\n"));
         let said = std::fs::read_to_string(cluster.home.0.join("rebooted")).unwrap();
         assert_eq!(said, format!("{reboot} -f now\n"));
     }
@@ -73,7 +73,7 @@ async fn an_origin_reboots_once_and_its_client_gets_the_result() {
     cluster.run(&["drain", "pi-1"]).await.ok();
     let run = Process::start(&mut cluster.command(&["run", "sys.reboot.s().set(each=True)"]));
     let ended = node.end().await;
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "draining, to reboot as a task asked\n"));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "draining, because a task requested a reboot\n"));
     let again = cluster.node("pi-2", &args).await;
     assert_eq!(run.end().await.ok(), "{\"pi-2\": null}\n");
     assert_eq!(cluster.run(&["run", "sys.ping()"]).await.ok(), "\"pong\"\n");
@@ -89,7 +89,7 @@ async fn a_reboot_that_fails_is_told() {
     assert_eq!(cluster.run(&["run", "sys.reboot.s().set(on='pi-2')"]).await.ok(), "null\n");
     let ended = node.end().await;
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.ends_with("error: cannot reboot by `false`: exit status: 1\n"), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("error: cannot reboot with `false`: exit status: 1\n"), "{}", ended.stderr);
 }
 
 #[tokio::test]

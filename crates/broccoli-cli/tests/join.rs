@@ -23,7 +23,7 @@ on_both_servers! {
         assert_eq!(cluster.run(&["run", "add.s(1, 2).set(on='pi-2')"]).await.ok(), "3\n");
         // A member may use the cluster.
         let path = elsewhere.0.join(".config/broccoli/cluster.json");
-        node.note(&format!("kept the cluster in {}", path.display())).await;
+        node.note(&format!("stored the cluster in {}", path.display())).await;
         assert!(elsewhere.run(&["nodes"]).await.ok().contains("pi-2"));
         assert_eq!(elsewhere.run(&["run", expression]).await.ok(), "3\n");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -87,7 +87,7 @@ on_both_servers! {
         until_running(&cluster, "pi-2", 2).await;
         worker.signal("TERM").await;
         let note = worker.note("draining").await;
-        assert!(note.starts_with("draining: ") && note.ends_with("; again to stop at once"), "{note}");
+        assert!(note.starts_with("draining: ") && note.ends_with("; a second signal stops the node at once"), "{note}");
         let told_at = Instant::now();
         assert_eq!(worker.end().await.code, Some(0));
         let took = told_at.elapsed();
@@ -132,7 +132,8 @@ on_both_servers! {
         let id = id.trim();
         until_running(&cluster, "pi-1", 1).await;
         cluster.up.signal("TERM").await;
-        assert_eq!(cluster.up.note("draining").await, "draining: 1 task runs (tasks.sleep_ms); again to stop at once");
+        let note = "draining: 1 task runs (tasks.sleep_ms); a second signal stops the node at once";
+        assert_eq!(cluster.up.note("draining").await, note);
         let nodes = cluster.run(&["nodes"]).await;
         assert_eq!(nodes.stderr, "pi-1 is about to leave: 1 task runs (tasks.sleep_ms)\n");
         assert!(nodes.ok().lines().any(|line| line.starts_with("pi-1  draining  ")));
@@ -166,8 +167,8 @@ on_both_servers! {
         let drained = cluster.run(&["drain", "pi-2"]).await;
         assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-2 has left\n"));
         assert!(drained.stderr.starts_with("pi-2 is draining: 1 task runs"), "{}", drained.stderr);
-        let note = worker.note("draining, as ").await;
-        assert!(note.contains(" asked: 1 task runs"), "{note}");
+        let note = worker.note("draining, requested by ").await;
+        assert!(note.contains(": 1 task runs"), "{note}");
         assert_eq!(worker.end().await.code, Some(0));
         assert_eq!(run.end().await.ok(), "5\n");
         cluster

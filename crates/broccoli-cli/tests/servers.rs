@@ -27,9 +27,9 @@ async fn up_listens_where_a_name_says() {
 async fn an_address_that_is_none_gets_an_example() {
     let home = Home::new();
     for (address, why) in [
-        ("here", "no host here is known here"),
-        (":1883", "this is no address to listen on"),
-        ("0.0.0.0:port", "this is no address to listen on"),
+        ("here", "unknown host here"),
+        (":1883", "not an address to listen on"),
+        ("0.0.0.0:port", "not an address to listen on"),
     ] {
         let refused = home.run(&["up", "--listen", address]).await;
         assert_eq!(refused.code, Some(2), "{refused:?}");
@@ -136,11 +136,11 @@ async fn a_system_with_few_files_is_said() {
     command.env_remove("BROCCOLI_CLUSTER").env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut up = Process::start(&mut command);
-    let told = up.note("the MQTT server takes ").await;
+    let told = up.note("the MQTT server accepts ").await;
     assert_eq!(
         told,
-        "the MQTT server takes 44 nodes and commands, not 10000: this system lets a process open 300 files; raise that \
-         with `ulimit -Hn`, or LimitNOFILE= of a systemd unit"
+        "the MQTT server accepts 44 nodes and commands, not 10000: a process may open only 300 files here; raise this \
+         limit with `ulimit -Hn`, or with LimitNOFILE= in a systemd unit"
     );
     up.line("ready  pi-1  ").await;
 }
@@ -186,5 +186,5 @@ async fn values_pass_a_server_that_drops_large_packets_without_a_word() {
     let list = home.run(&["run", canvas, "--server", &url, "--timeout", "25s"]).await.ok();
     assert_eq!(list.matches(',').count(), 19_999);
     // Each node that is larger than the server says so, and what it does about it.
-    node.note("the MQTT server drops packets of more than 32768 bytes without a word").await;
+    node.note("the MQTT server silently drops packets of more than 32768 bytes").await;
 }

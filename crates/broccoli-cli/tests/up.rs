@@ -40,7 +40,7 @@ on_both_servers! {
     async fn a_second_one_hides_the_first_from_nobody(cluster: Cluster) {
         let Cluster { home, up, mosquitto: _mosquitto, .. } = cluster;
         let mut second = Process::start(&mut home.command(&["up", "--name", "pi-2", "--listen", "127.0.0.1:0"]));
-        second.note("warning: `broccoli up` runs here already, on mqtt://").await;
+        second.note("warning: `broccoli up` already runs here, on mqtt://").await;
         second.line("ready  pi-2  ").await;
         let nodes = home.run(&["nodes"]).await.ok();
         assert!(nodes.contains("pi-1") && !nodes.contains("pi-2"), "{nodes}");
@@ -85,7 +85,7 @@ async fn the_command_line_wins_over_the_environment() {
     let addr = free_addr();
     let mut command = home.command(&["up", "--name", "pi-1", "--listen", &addr.to_string()]);
     let mut up = Process::start(command.env("BROCCOLI_SERVER", "mqtt://127.0.0.1:1"));
-    up.note("--listen was told, so the server of BROCCOLI_SERVER is not used").await;
+    up.note("--listen is given, so `up` ignores BROCCOLI_SERVER").await;
     assert!(up.line("ready  pi-1  ").await.ends_with(&addr.to_string()));
     let ended = home.run(&["up", "--listen", "127.0.0.1:0", "--server", "mqtt://127.0.0.1:1"]).await;
     assert!(ended.code == Some(2) && ended.stderr.contains("cannot be used with"), "{}", ended.stderr);
@@ -104,7 +104,7 @@ async fn the_token_is_told_to_people_and_to_who_asks() {
     up.line("ready  ").await;
     assert_eq!(
         up.line("").await,
-        "join another machine:  `broccoli token` prints what `broccoli node --join` asks for there"
+        "join another machine:  run `broccoli node --join -` there and paste the output of `broccoli token`"
     );
     let token = home.run(&["token"]).await;
     assert_eq!(token.stderr, "");
@@ -123,7 +123,7 @@ async fn the_token_is_told_to_people_and_to_who_asks() {
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
     let mut up = Process::start(&mut command);
-    let join = up.line("join another machine:  broccoli node --join -").await;
+    let join = up.line("join another machine:  run `broccoli node --join -` there").await;
     assert!(join.contains(": broccoli-"), "{join}");
 }
 
@@ -134,7 +134,7 @@ async fn a_token_of_no_use_elsewhere_is_told_with_a_warning() {
     up.line("ready  ").await;
     assert!(up.line("").await.starts_with("other machines cannot reach mqtt://127.0.0.1:"));
     let token = home.run(&["token"]).await;
-    assert!(token.stderr.starts_with("this token joins nodes of this machine only"), "{}", token.stderr);
+    assert!(token.stderr.starts_with("this token works on this machine only"), "{}", token.stderr);
     let mut named = home.command(&["token", "--server", "mqtt://10.0.0.1:7"]);
     named.env_remove("BROCCOLI_SERVER");
     let named = finish(named).await;

@@ -40,7 +40,7 @@ async fn labels_that_nobody_could_ask_for_are_refused() {
     for label in ["", "room=", "=kitchen", "my room", "room=a\nb", "a\u{1b}[2J"] {
         let ended = home.run(&["node", "--label", label]).await;
         assert_eq!(ended.code, Some(2), "{label:?}");
-        let hint = "write led or room=kitchen: no spaces, nothing empty, at most 64 bytes";
+        let hint = "write it as led or room=kitchen: no spaces, no empty part, at most 64 bytes";
         assert!(
             ended.stderr.contains(hint) || ended.stderr.contains("a value is required"),
             "{label:?}: {}",

@@ -1,4 +1,4 @@
-//! `broccoli init`: makes the keys of a new cluster.
+//! `broccoli init`: creates the keys of a new cluster.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use crate::connect::Common;
 use crate::exit::Failure;
 use crate::output;
 
-/// Where the keys go.
+/// The file for the keys.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
-    /// File to write; default: the cluster file that all commands use
+    /// Cluster file to write; default: the file that all commands use
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// Writes a cluster file, and its deploy key beside it.
+/// Writes a cluster file, and its deploy key next to it.
 ///
 /// # Errors
 /// If one of them exists or cannot be written.

@@ -1,4 +1,4 @@
-//! `broccoli node`: one node in the foreground, at a server that is there.
+//! `broccoli node`: runs one node in the foreground, with an MQTT server that already runs.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -14,22 +14,22 @@ use crate::exit::Failure;
 use crate::output;
 use crate::resident::{NodeOptions, Resident};
 
-/// Which node, and of which cluster.
+/// The settings of the node, and its cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     node: NodeOptions,
-    /// Join with the token that `broccoli token` prints: @FILE or - (standard input) hold it, as everybody on this machine sees
-    /// what stands on a command line. Kept as the cluster file if there is none, so that other commands work here, too
-    /// [env: BROCCOLI_JOIN]
+    /// Join a cluster with the token that `broccoli token` prints; use @FILE or - (standard input), because every user
+    /// of this machine can read command lines; if there is no cluster file, the node writes one, so that other commands
+    /// work here, too [env: BROCCOLI_JOIN]
     #[arg(long, value_name = "@FILE|-|TOKEN")]
     join: Option<String>,
-    /// Leave when standard input ends: for a parent process that may die
+    /// Shut down when standard input ends, for a parent process that may die
     #[arg(long, hide = true)]
     attended: bool,
 }
 
-/// Runs until it is told to leave.
+/// Runs until it is told to shut down.
 ///
 /// # Errors
 /// If the node cannot start.
@@ -58,12 +58,12 @@ pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> 
     resident.run(keep, abandoned(args.attended)).await
 }
 
-/// The token, from where it is told to be.
+/// Reads the token from the command line, a file, standard input or the environment.
 fn token(told: Option<String>) -> Result<Option<String>, Failure> {
     let unreadable =
         |from: &str, error: io::Error| Failure::usage(format_args!("cannot read the token from {from}: {error}"));
     let told = told.map(Ok).or_else(|| variable("BROCCOLI_JOIN").map(OsString::into_string)).transpose();
-    let told = told.map_err(|_| Failure::usage("BROCCOLI_JOIN holds no token"))?;
+    let told = told.map_err(|_| Failure::usage("BROCCOLI_JOIN does not contain a token"))?;
     Ok(match told.as_deref() {
         Some("-") => Some(read_token().map_err(|error| unreadable("standard input", error))?),
         Some(told) => Some(match told.strip_prefix('@') {
@@ -83,18 +83,18 @@ fn read_token() -> io::Result<String> {
     Ok(line)
 }
 
-/// Makes the cluster of a token that of the other commands here, if they have none.
+/// Writes the cluster of a token to the cluster file, if there is none, for the other commands on this machine.
 fn keep(common: &Common, cluster: &Cluster) {
     let Ok(path) = common.cluster_path() else { return };
     match cluster.write(&path) {
-        Ok(()) => output::note(format_args!("kept the cluster in {}: other commands here use it, too", path.display())),
+        Ok(()) => output::note(format_args!("stored the cluster in {}: other commands here use it", path.display())),
         // Whoever has one knows which.
         Err(ClusterError::Exists(_)) => {}
-        Err(error) => output::note(format_args!("other commands here cannot use the cluster: {error}")),
+        Err(error) => output::note(format_args!("cannot store the cluster for other commands here: {error}")),
     }
 }
 
-/// Until standard input ends; for ever if nobody attends to this process.
+/// Waits until standard input ends, or for ever without `--attended`.
 async fn abandoned(attended: bool) {
     if !attended {
         return pending().await;

@@ -1,4 +1,4 @@
-//! `broccoli up`: an MQTT server and one node in the foreground.
+//! `broccoli up`: runs an MQTT server and one node in the foreground.
 
 use std::future::pending;
 use std::io::IsTerminal as _;
@@ -15,14 +15,15 @@ use crate::exit::Failure;
 use crate::output;
 use crate::resident::{NodeOptions, Resident, machine_name};
 
-/// What is started.
+/// The settings of the MQTT server and the node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
-    /// Where the MQTT server listens, such as 0.0.0.0:1883 or localhost:1884; port 0 takes a free one; default: 0.0.0.0:1883
+    /// Address of the MQTT server, such as 0.0.0.0:1883 or localhost:1884; port 0 selects a free port; default:
+    /// 0.0.0.0:1883
     #[cfg(feature = "embedded-server")]
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "server", value_parser = crate::server::parse_listen)]
     listen: Option<SocketAddr>,
-    /// Nodes and commands that the MQTT server takes at the same time; each takes a file descriptor
+    /// Number of nodes and commands that can use the MQTT server at the same time; each needs a file descriptor
     #[cfg(feature = "embedded-server")]
     #[arg(long, value_name = "N", default_value_t = crate::server::CLIENTS_MAX, value_parser = crate::number::within(1..=1_000_000_usize))]
     clients: usize,
@@ -30,7 +31,7 @@ pub(crate) struct UpArgs {
     node: NodeOptions,
 }
 
-/// Runs until it is told to leave.
+/// Runs until it is told to shut down.
 ///
 /// # Errors
 /// If the server or the node cannot start.
@@ -43,21 +44,19 @@ pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure
     }
     if let Some(UpFile { near, .. }) = common.running_up(&cluster) {
         output::note(format_args!(
-            "warning: `broccoli up` runs here already, on {near}, where other commands go on looking: this one begins apart from \
-             it; `broccoli node --name NAME` adds a node to it"
+            "warning: `broccoli up` already runs here, on {near}: other commands still use that one, and this one is \
+             separate; to add a node to that one, run `broccoli node --name NAME`"
         ));
     }
     match common.named_server() {
         #[cfg(feature = "embedded-server")]
         Some(_) if common.has_usual_server() && args.listen.is_some() => {
-            output::note(
-                "--listen was told, so the server of BROCCOLI_SERVER is not used; other commands use it: unset it",
-            );
+            output::note("--listen is given, so `up` ignores BROCCOLI_SERVER, but other commands use it: unset it");
             with_server(common, args, cluster).await
         }
         #[cfg(feature = "embedded-server")]
         Some(server) if args.listen.is_some() => Err(Failure::usage(format_args!(
-            "--listen cannot be used with --server: it is for an MQTT server in this process, not for that at {server}"
+            "--listen cannot be used with --server: --listen starts an MQTT server, --server uses the one at {server}"
         ))),
         Some(server) => node(common, args.node, cluster, UpFile { near: server.clone(), far: server }).await,
         None => with_server(common, args, cluster).await,
@@ -73,7 +72,7 @@ async fn node(common: &Common, options: NodeOptions, cluster: Cluster, up: UpFil
             Ok(guard) => left = Some(guard),
             Err(error) => {
                 let path = path.display();
-                output::note(format_args!("cannot write beside {path} ({error}): name the server to other commands"));
+                output::note(format_args!("cannot write next to {path} ({error}): other commands need --server"));
             }
         }
         Some(join(&cluster, &up.far))
@@ -83,18 +82,19 @@ async fn node(common: &Common, options: NodeOptions, cluster: Cluster, up: UpFil
     lived
 }
 
-/// What is said of other machines. The token is shown to people only: what a program prints may be kept in a log.
+/// How other machines join. The token is shown in a terminal only, because other output can end up in a log.
 fn join(cluster: &Cluster, far: &ServerUrl) -> String {
     if far.is_loopback() {
         return format!(
-            "other machines cannot reach {far}: to have some, name an address of this machine with --listen"
+            "other machines cannot reach {far}: to let them join, give an address of this machine with --listen"
         );
     }
     if !std::io::stdout().is_terminal() {
-        return "join another machine:  `broccoli token` prints what `broccoli node --join` asks for there".into();
+        return "join another machine:  run `broccoli node --join -` there and paste the output of `broccoli token`"
+            .into();
     }
     let token = cluster.token(far);
-    format!("join another machine:  broccoli node --join -  and paste this secret there: {token}")
+    format!("join another machine:  run `broccoli node --join -` there and paste this secret: {token}")
 }
 
 #[cfg(feature = "embedded-server")]
@@ -112,12 +112,12 @@ async fn with_server(common: &Common, mut args: UpArgs, cluster: Cluster) -> Res
 #[cfg(not(feature = "embedded-server"))]
 async fn with_server(_: &Common, _: UpArgs, _: Cluster) -> Result<(), Failure> {
     Err(Failure::usage(
-        "this program was built without an MQTT server: install one (apt install mosquitto), then name it: \
+        "this program was built without an MQTT server: install one (apt install mosquitto), then give its address: \
          broccoli up --server mqtt://user:password@host",
     ))
 }
 
-/// The host under which this machine reaches the server.
+/// The host name or address by which this machine reaches the server.
 #[cfg(feature = "embedded-server")]
 fn near_host(listen: SocketAddr) -> String {
     match listen {
@@ -127,7 +127,7 @@ fn near_host(listen: SocketAddr) -> String {
     }
 }
 
-/// The host under which other machines reach the server.
+/// The host name or address by which other machines reach the server.
 #[cfg(feature = "embedded-server")]
 fn far_host(listen: SocketAddr) -> String {
     if !listen.ip().is_unspecified() {
@@ -136,7 +136,7 @@ fn far_host(listen: SocketAddr) -> String {
     lan_address(listen).unwrap_or_else(|_| crate::resident::host_name())
 }
 
-/// The address of the interface that leads out. Nothing is sent: a UDP socket only chooses its way.
+/// The address of the interface that leads to other networks. Nothing is sent: a UDP socket only chooses its route.
 #[cfg(feature = "embedded-server")]
 fn lan_address(listen: SocketAddr) -> std::io::Result<String> {
     // These networks exist in documents only, so every router leads towards them.
