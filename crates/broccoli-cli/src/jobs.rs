@@ -1,6 +1,6 @@
-//! Following a job to its result.
+//! Follows a job until its result.
 //!
-//! Owns what the user sees meanwhile and how the wait ends: with the result, at a time limit, or by
+//! This module decides what the user sees meanwhile, and how the wait ends: with the result, at a time limit, or with
 //! Ctrl-C, which cancels the job if it was submitted here.
 
 use std::future::pending;
@@ -21,28 +21,28 @@ use crate::output::{self, Progress};
 use crate::signals::Signals;
 use crate::waits::{self, span};
 
-/// What a packet with a canvas in it has besides.
+/// Bytes of a packet that are not the canvas.
 const PACKET_OVERHEAD_BYTES: usize = 4096;
-/// How long the cancellation of a job may take.
+/// Maximum time to wait for the cancellation of a job.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
-/// A job that is done sooner is not asked why it waits …
+/// After this time the command asks why the job waits …
 const WHY_AFTER: Duration = Duration::from_millis(500);
-/// … and its node has this long to say so.
+/// … and waits this long for the answer of its node.
 const WHY_MAX: Duration = Duration::from_millis(300);
-/// A job that is done sooner shows no progress bar.
+/// After this time the progress bar is shown.
 const BAR_AFTER: Duration = Duration::from_secs(1);
-/// Time between two pictures of the progress bar.
+/// Time between two updates of the progress bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 
-/// The largest canvas that a node can be sent in one packet, encoded.
+/// Maximum size of an encoded canvas that fits into one packet to a node.
 pub(crate) fn canvas_bytes_max() -> usize {
     Limits::host().packet_bytes_max as usize - PACKET_OVERHEAD_BYTES
 }
 
-/// Checks a canvas here, so that what is wrong is said before anything runs.
+/// Checks a canvas here, so that errors are reported before anything runs.
 ///
 /// # Errors
-/// With exit code 2: what a node would refuse it for.
+/// Exit code 2, with the reason why a node would refuse the canvas.
 pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Failure> {
     let check = || async {
         let canvas = canvas.clone();
@@ -57,10 +57,10 @@ pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Fail
     check().await?.map_err(Failure::usage)
 }
 
-/// Submits a checked canvas and waits for its result, at most as long as `limit` says.
+/// Submits a checked canvas and waits for its result, at most for the time `limit`.
 ///
 /// # Errors
-/// If the job fails, is refused or lost, and when the wait ends without a result.
+/// If the job fails, is refused or lost, or if the wait ends without a result.
 pub(crate) async fn result(
     session: &mut Session,
     canvas: Canvas,
@@ -71,16 +71,16 @@ pub(crate) async fn result(
     follow(session, job, limit, OnInterrupt::Cancel).await
 }
 
-/// What Ctrl-C means to a job.
+/// What Ctrl-C does to a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnInterrupt {
-    /// It ends with this client.
+    /// It is cancelled.
     Cancel,
-    /// It goes on.
+    /// It continues.
     GoOn,
 }
 
-/// Waits for the result of a job, at most as long as `limit` says.
+/// Waits for the result of a job, at most for the time `limit`.
 ///
 /// # Errors
 /// As [`result`].
@@ -106,13 +106,13 @@ pub(crate) async fn follow(
                     && *node == id.origin
                     && is_gone(session, *node).await
                 {
-                    view.note(format!("{node}, which holds the job, is gone: waiting for its return"));
+                    view.note(format!("{node} holds the job and is offline: waiting until it is back"));
                 }
                 view.on_event(event);
             }
             () = signals.next() => break Err(match on_interrupt {
                 OnInterrupt::Cancel => cancel(&mut job).await,
-                OnInterrupt::GoOn => Failure::interrupted("interrupted: the job goes on"),
+                OnInterrupt::GoOn => Failure::interrupted("interrupted: the job continues"),
             }),
             limit = reached(end, limit) => break Err(out_of_time(&job, limit)),
             () = sleep_until(view.started + WHY_AFTER), if !view.why_told && job.id().is_some() => {
@@ -133,11 +133,11 @@ pub(crate) async fn follow(
     outcome
 }
 
-/// A result as JSON on one line. Whoever asked is told if something in it stands for what JSON cannot express: the job has
-/// succeeded all the same.
+/// A result as JSON on one line. A note tells the user if the JSON contains a substitute for a value that JSON cannot
+/// express. This is not an error: the job has succeeded.
 ///
 /// # Errors
-/// If it is no value at all.
+/// If the result is not a value.
 pub(crate) fn as_json(result: &Cbor) -> Result<String, Failure> {
     let Lossy { json, lost } = json::to_json_lossy(result).map_err(Failure::failed)?;
     if let Some(lost) = lost {
@@ -146,7 +146,7 @@ pub(crate) fn as_json(result: &Cbor) -> Result<String, Failure> {
     Ok(json)
 }
 
-/// Why something that was asked of a job by its id could not be done, and how to exit then.
+/// The failure of a request about a job by its id.
 pub(crate) fn failure(error: JobError) -> Failure {
     match error {
         JobError::Unknown(_) => Failure::unknown(error),
@@ -156,7 +156,7 @@ pub(crate) fn failure(error: JobError) -> Failure {
     }
 }
 
-/// Why a canvas was refused, and how to exit then.
+/// The failure when a canvas was refused.
 pub(crate) fn refused(refusal: Refusal) -> Failure {
     let exit: fn(JobError) -> Failure = match refusal {
         Refusal::BadCanvas(_) => Failure::usage,
@@ -166,15 +166,15 @@ pub(crate) fn refused(refusal: Refusal) -> Failure {
     exit(JobError::Refused(refusal))
 }
 
-/// What is said when no node can write its journal.
+/// The message when no node can write its journal.
 pub(crate) fn cannot_store(node: NodeId, why: &str) -> String {
-    format!("{node} cannot write its journal: {why}; waiting until it, or another node that keeps one, can")
+    format!("{node} cannot write its journal: {why}; waiting until it or another node with a journal can")
 }
 
-/// Checks that the node which holds a job is there, so that nobody waits for nothing.
+/// Checks that the node that holds a job is online, so that nobody waits in vain.
 ///
 /// # Errors
-/// With exit code 3 if it is not.
+/// Exit code 3 if it is offline.
 pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Failure> {
     let origin = job.origin;
     let alive = move |state: &Node| state.members().any(|(name, member)| name == origin && member.alive);
@@ -186,7 +186,7 @@ pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Fa
         return Ok(());
     }
     Err(Failure::unreachable(format_args!(
-        "{origin}, which is to hold job {job}, is not there: start it again, or check the id with `broccoli jobs`"
+        "{origin}, which should hold job {job}, is offline: start it again, or check the id with `broccoli jobs`"
     )))
 }
 
@@ -208,39 +208,39 @@ async fn reached(end: Option<Instant>, limit: Option<Duration>) -> Duration {
 fn out_of_time(job: &JobHandle, limit: Duration) -> Failure {
     let limit = duration::print(limit);
     Failure::timed_out(match job.id() {
-        Some(id) => format!("no result within {limit}: job {id} goes on without this client"),
-        None => format!("no node has accepted the job within {limit}"),
+        Some(id) => format!("no result within {limit}: job {id} continues; get its result with `broccoli result ID`"),
+        None => format!("no node has accepted the job within {limit}; see `broccoli nodes`"),
     })
 }
 
-/// Ends the job, and waits a moment for its end.
+/// Cancels the job, and waits a short time for its end.
 async fn cancel(job: &mut JobHandle) -> Failure {
     let end = Instant::now() + CANCEL_MAX;
     job.revoke().await;
     Failure::interrupted(match timeout_at(end, job.result()).await {
-        Ok(Err(JobError::LeftToOthers)) => "interrupted: others wait for the job, so it goes on",
+        Ok(Err(JobError::LeftToOthers)) => "interrupted: the job continues, because others wait for it",
         Ok(_) => "interrupted: the job is cancelled",
-        Err(_) => "interrupted: the job is told to end, but no node has confirmed it",
+        Err(_) => "interrupted: cancellation requested, but no node has confirmed it",
     })
 }
 
-/// That a job waits since the only node there is about to leave.
+/// The message when a job waits because the only node is shutting down.
 pub(crate) fn only_leaving(node: NodeId) -> String {
-    format!("{node}, the only node there, is about to leave and takes nothing new: waiting for another one")
+    format!("the only node, {node}, is shutting down and takes no new jobs: waiting for another node")
 }
 
-/// What the user sees of a job.
+/// The output about a job while the user waits.
 struct View {
     started: Instant,
     progress: Progress,
     /// A job that was not submitted here.
     asked: Option<JobId>,
-    /// The user was told why it waits, or need not be.
+    /// The user knows why the job waits, or does not need to know.
     why_told: bool,
 }
 
 impl View {
-    /// Shows news of the job; gives its outcome when it is over.
+    /// Shows news of the job. Returns its outcome when it has ended.
     fn on_update(&mut self, session: &Session, update: Option<JobUpdate>) -> Option<Result<Cbor, Failure>> {
         match update {
             Some(JobUpdate::Accepted(job)) => {
@@ -285,8 +285,8 @@ impl View {
             }
             JobNews::CallbackFailed(error) => self.note(format!("a callback failed: {error}")),
             JobNews::Retried { error, again_ms } => {
-                let again = if again_ms == 0 { "at once".into() } else { format!("in {}", span(again_ms)) };
-                self.note(format!("{error}: it is tried again {again}"));
+                let again = if again_ms == 0 { "now".into() } else { format!("in {}", span(again_ms)) };
+                self.note(format!("{error}; retrying {again}"));
             }
             JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
             // Only after an interrupt, when nobody looks any more.
@@ -303,7 +303,7 @@ impl View {
 
     fn on_event(&mut self, event: Option<NodeEvent>) {
         match event {
-            Some(NodeEvent::Disconnected(reason)) => self.note(format!("{reason}; the job goes on, connecting again")),
+            Some(NodeEvent::Disconnected(reason)) => self.note(format!("{reason}; the job continues, reconnecting")),
             Some(NodeEvent::Connected) => self.note("connected again".into()),
             // The end of the client ends the job's news too.
             _ => {}

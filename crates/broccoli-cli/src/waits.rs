@@ -1,4 +1,4 @@
-//! Why jobs wait, in words.
+//! The reasons why jobs wait, as text.
 
 use broccoli_node::proto::message::{JobSummary, Waits};
 use broccoli_node::proto::{JobId, NodeId};
@@ -9,24 +9,24 @@ use crate::output;
 pub(crate) fn why(waits: &Waits) -> String {
     match waits {
         Waits::NoNode { function, missing, nodes } => no_node(function, missing, *nodes),
-        Waits::Rate { function } => format!("{function} waits for its rate"),
-        Waits::Until { function, ms: Some(ms), again: false } => format!("{function} is to wait {} more", span(*ms)),
+        Waits::Rate { function } => format!("{function} waits for its rate limit"),
+        Waits::Until { function, ms: Some(ms), again: false } => format!("{function} waits another {}", span(*ms)),
         Waits::Until { function, ms: Some(ms), again: true } => {
-            format!("{function} has failed and is tried again in {}", span(*ms))
+            format!("{function} failed and is retried in {}", span(*ms))
         }
         Waits::Until { function, ms: None, .. } => {
-            format!("{function} waits for a time of day, which its node does not know")
+            format!("{function} waits for a time of day, but its node does not know the time")
         }
         Waits::Slots { function, waiting } => {
             let waiting = output::count(*waiting as usize, "task");
             format!("{function} waits for a free slot ({waiting} in the queue)")
         }
         Waits::Larger { function } => format!("{function} waits for a node that is large enough"),
-        Waits::Nodes => "it waits for the nodes that it runs on".to_owned(),
+        Waits::Nodes => "the job waits for the nodes that it runs on".to_owned(),
     }
 }
 
-/// That no live node can run a function, for want of these parts of its routing.
+/// The reason that no live node can run a function, with the labels and nodes that are missing.
 pub(crate) fn no_node(function: &str, missing: &[String], nodes: u32) -> String {
     let named = |one: &String| if one.contains('=') { format!("the label {one}") } else { one.clone() };
     let missing: Vec<String> = missing.iter().map(named).collect();
@@ -37,7 +37,7 @@ pub(crate) fn no_node(function: &str, missing: &[String], nodes: u32) -> String 
     }
 }
 
-/// A job as its node lists it: its id, its function, and why it waits.
+/// A job in one line: its id and its function, or why it waits.
 pub(crate) fn job(origin: NodeId, job: &JobSummary) -> String {
     let id = JobId { origin, number: job.number };
     match &job.waits {

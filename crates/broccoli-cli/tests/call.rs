@@ -29,7 +29,7 @@ async fn what_does_not_fit_is_said_before_anything_runs() {
         "error: tasks.tsum: numbers is a list of numbers, got 1,2,3; a list is written '[1,2,3]'\n",
     )
     .await;
-    fails(&["call", "tsum", "1", "2"], "error: tasks.tsum: numbers is a list, written as one argument: '[1,2]'\n")
+    fails(&["call", "tsum", "1", "2"], "error: tasks.tsum: numbers is a list, write it as one argument: '[1,2]'\n")
         .await;
     fails(&["call", "ad", "1", "2"], "error: no function ad: did you mean add?\n").await;
 }
@@ -39,7 +39,7 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let _second = cluster.node("pi-2", &["--label", "room=kitchen"]).await;
         let failed = cluster.run(&["call", "fail", "no bread", "--on", "room=kitchen", "--retries", "1"]).await;
-        let note = "tasks.fail: no bread (step 0, attempt 1 on pi-2): it is tried again at once\n";
+        let note = "tasks.fail: no bread (step 0, attempt 1 on pi-2); retrying now\n";
         failed.fails(1, &format!("{note}error: tasks.fail: no bread (step 0, attempt 2 on pi-2)\n"));
         let id = cluster.run(&["call", "add", "1", "2", "--detach", "--key", "sum"]).await.ok();
         let same = cluster.run(&["call", "add", "1", "2", "--detach", "--key", "sum"]).await.ok();
@@ -48,7 +48,7 @@ on_both_servers! {
         let late = cluster.run(&["call", "add", "1", "2", "--on", "nowhere", "--timeout", "200ms"]).await;
         assert_eq!(late.code, Some(4), "{}", late.stderr);
         let wrong = cluster.run(&["call", "add", "1", "2", "--on", ""]).await;
-        wrong.fails(2, "error: --on takes up to 16 nodes, labels or capabilities\n");
+        wrong.fails(2, "error: --on takes at most 16 nodes, labels or capabilities, none of them empty\n");
     }
 
     async fn a_result_that_json_cannot_express_is_shown_all_the_same(cluster: Cluster) {

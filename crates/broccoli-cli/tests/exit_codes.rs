@@ -20,7 +20,7 @@ on_both_servers! {
         let late = cluster.run(&["run", "sleep_ms.s(60000, 1)", "--timeout", "300ms"]).await;
         assert_eq!((late.code, late.stdout.as_str()), (Some(4), ""));
         let told = late.stderr.strip_prefix("error: no result within 300ms: job pi-1/").expect(&late.stderr);
-        assert!(told.ends_with(" goes on without this client\n"), "{told}");
+        assert!(told.ends_with(" continues; get its result with `broccoli result ID`\n"), "{told}");
         let late = cluster.run(&["run", "sleep_ms.s(60000, 1).delay().get(timeout=0.2)"]).await;
         assert!(late.stderr.starts_with("error: no result within 200ms: "), "{}", late.stderr);
     }

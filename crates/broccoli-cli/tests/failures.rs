@@ -30,7 +30,7 @@ async fn an_origin_that_dies_is_said_and_a_job_that_it_lost_fails() {
     let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
     run.note("[accepted]").await;
     cluster.up.kill().await;
-    run.note("pi-1, which holds the job, is gone: waiting for its return").await;
+    run.note("pi-1 holds the job and is offline: waiting until it is back").await;
     let mut again = Process::start(&mut cluster.home.command(&["node", "--name", "pi-1", "--server", &cluster.url]));
     again.line("ready  pi-1").await;
     let ended = run.end().await;

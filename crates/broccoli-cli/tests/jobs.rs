@@ -64,7 +64,7 @@ on_both_servers! {
         cluster
             .run(&["revoke", &good])
             .await
-            .fails(1, &format!("error: job {good} had succeeded before: nothing to revoke\n"));
+            .fails(1, &format!("error: job {good} has already succeeded: nothing to revoke\n"));
     }
 
     async fn a_job_that_runs_is_pending_until_it_is_revoked(cluster: Cluster) {
@@ -73,17 +73,18 @@ on_both_servers! {
         cluster
             .run(&["result", &id])
             .await
-            .fails(5, &format!("error: job {id} has not ended (0 of 1 tasks): wait for it with --wait\n"));
+            .fails(5, &format!("error: job {id} has not ended (0 of 1 tasks done): wait for it with --wait\n"));
         let shown = cluster.run(&["result", &id, "--json"]).await;
         assert_eq!((shown.code, shown.stderr.as_str()), (Some(5), ""));
         let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
         let expected =
             json!({"id": id, "state": "pending", "result": null, "error": null, "done": 0, "total": 1, "waits": null});
         assert_eq!(shown, expected);
+        let late = format!("job {id} continues; get its result with `broccoli result ID`\n");
         cluster
             .run(&["result", &id, "--timeout", "200ms"])
             .await
-            .fails(4, &format!("error: no result within 200ms: job {id} goes on without this client\n"));
+            .fails(4, &format!("error: no result within 200ms: {late}"));
         cluster
             .run(&["retry", &id])
             .await
@@ -108,7 +109,7 @@ on_both_servers! {
         waits.signal("INT").await;
         let ended = waits.end().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
-        assert!(ended.stderr.ends_with("error: interrupted: the job goes on\n"), "{}", ended.stderr);
+        assert!(ended.stderr.ends_with("error: interrupted: the job continues\n"), "{}", ended.stderr);
         assert_eq!(cluster.run(&["result", &id, "--wait"]).await.ok(), "7\n");
     }
 
@@ -121,7 +122,7 @@ on_both_servers! {
         let shown = cluster.run(&["result", "pi-1/0123456789abcdef", "--json"]).await;
         assert_eq!((shown.code, shown.stderr.as_str()), (Some(6), ""));
         assert!(shown.stdout.contains("\"state\":\"unknown\""), "{}", shown.stdout);
-        let gone = "error: pi-9, which is to hold job pi-9/0123456789abcdef, is not there: start it again, \
+        let gone = "error: pi-9, which should hold job pi-9/0123456789abcdef, is offline: start it again, \
                     or check the id with `broccoli jobs`\n";
         for command in ["result", "revoke", "retry"] {
             cluster.run(&[command, "pi-9/0123456789abcdef"]).await.fails(3, gone);
@@ -181,13 +182,13 @@ on_both_servers! {
             }
         };
         assert_eq!(timeout(PATIENCE, told).await.expect("it says so in time"), format!("{id}: {why}\n"));
-        let pending = format!("error: job {id} has not ended (0 of 100 tasks; {why}): wait for it with --wait\n");
+        let pending = format!("error: job {id} has not ended (0 of 100 tasks done; {why}): wait for it with --wait\n");
         cluster.run(&["result", &id]).await.fails(5, &pending);
         let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.stdout).unwrap();
         assert_eq!((&shown["waits"], &shown["state"]), (&why.into(), &"pending".into()));
         let mut run = Process::start(&mut cluster.command(&["run", "add.s(1, 2).set(countdown=60)"]));
-        let note = run.note("tasks.add is to wait").await;
-        assert!(note == "tasks.add is to wait 59s more" || note == "tasks.add is to wait 58s more", "{note}");
+        let note = run.note("tasks.add waits another").await;
+        assert!(note == "tasks.add waits another 59s" || note == "tasks.add waits another 58s", "{note}");
         run.kill().await;
         // What never ran is not done.
         cluster.run(&["revoke", &id]).await.ok();
@@ -198,7 +199,7 @@ on_both_servers! {
     async fn retries_are_told_to_whoever_waits(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let ended = cluster.run(&["run", "fail.s('no bread').set(retries=1, backoff=0.2, jitter=False)"]).await;
-        let note = "tasks.fail: no bread (step 0, attempt 1 on pi-1): it is tried again in 200ms\n";
+        let note = "tasks.fail: no bread (step 0, attempt 1 on pi-1); retrying in 200ms\n";
         ended.fails(1, &format!("{note}error: tasks.fail: no bread (step 0, attempt 2 on pi-1)\n"));
     }
 
@@ -292,7 +293,8 @@ on_both_servers! {
         first.signal("INT").await;
         let ended = first.end().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
-        assert!(ended.stderr.ends_with("error: interrupted: others wait for the job, so it goes on\n"), "{}", ended.stderr);
+        let told = "error: interrupted: the job continues, because others wait for it\n";
+        assert!(ended.stderr.ends_with(told), "{}", ended.stderr);
         assert_eq!(second.end().await.stdout, "7\n");
     }
 }
@@ -313,7 +315,7 @@ async fn a_job_at_a_node_without_a_journal_is_announced_as_such() {
     assert!(ended.stdout.starts_with("pi-2/"), "{ended:?}");
     assert_eq!(
         ended.stderr,
-        "pi-2 keeps no journal: the job is lost if that node restarts; start one that does with \
+        "pi-2 has no journal: the job is lost if this node restarts; to prevent this, start a node with \
          `broccoli node --data DIR`\n"
     );
 }

@@ -121,7 +121,7 @@ async fn another_node_takes_what_one_with_a_full_disk_cannot() {
     // Nobody else is there: whoever submits waits, and says why.
     let mut waits = Process::start(&mut cluster.command(&["run", "add.s(1, 2)"]));
     let note = waits.note("pi-1 cannot write its journal").await;
-    let why = format!("{FILE_LIMIT}; waiting until it, or another node that keeps one, can");
+    let why = format!("{FILE_LIMIT}; waiting until it or another node with a journal can");
     assert_eq!(note, format!("pi-1 cannot write its journal: {why}"));
     let args = ["node", "--name", "pi-2", "--slots", "1", "--data", "data-2"];
     let mut other = Process::start(&mut cluster.command(&args));

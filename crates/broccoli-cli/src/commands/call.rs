@@ -1,4 +1,4 @@
-//! `broccoli call`: calls one function with the arguments of the command line.
+//! `broccoli call`: calls one function with arguments from the command line.
 
 use broccoli_node::abi::Function;
 use broccoli_node::core::Node;
@@ -14,21 +14,21 @@ use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::function;
 
-/// Which function with which arguments.
+/// The function, its arguments, and the options of the job.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CallArgs {
-    /// Name of the function: add, or tasks.add
+    /// Name of the function, such as add or tasks.add
     #[arg(add = ArgValueCandidates::new(complete::functions))]
     function: String,
-    /// Its arguments: texts as they are for str, JSON for every other type
+    /// Arguments of the function: plain text for str, base64 for bytes, JSON for all other types
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     arguments: Vec<String>,
     #[command(flatten)]
     submit: SubmitArgs,
-    /// Where it runs: a node, a label such as room=kitchen or a capability such as led; repeatable, all must match
+    /// Where to run: a node, a label such as room=kitchen, or a capability such as led; repeatable, all must match
     #[arg(long, value_name = "PLACE", add = ArgValueCandidates::new(complete::places))]
     on: Vec<String>,
-    /// How many times it is tried again after an error
+    /// Number of retries after an error
     #[arg(long, value_name = "N", value_parser = crate::number::within(0..=*RETRIES.end() as u32))]
     retries: Option<u32>,
 }
@@ -36,10 +36,12 @@ pub(crate) struct CallArgs {
 /// Prints the result of a function as JSON on one line.
 ///
 /// # Errors
-/// If the arguments do not fit the function, and see [`crate::jobs::result`].
+/// If the arguments do not fit the function. Also see [`crate::jobs::result`].
 pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> {
     if args.on.len() > ON_MAX || args.on.iter().any(String::is_empty) {
-        return Err(Failure::usage(format_args!("--on takes up to {ON_MAX} nodes, labels or capabilities")));
+        return Err(Failure::usage(format_args!(
+            "--on takes at most {ON_MAX} nodes, labels or capabilities, none of them empty"
+        )));
     }
     let mut session = common.open_to_submit().await?;
     let done = call(&mut session, args).await;
@@ -69,7 +71,7 @@ async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
     submit(session, canvas, args.submit, None).await
 }
 
-/// The arguments as a CBOR array. Their number is checked with the canvas.
+/// Encodes the arguments as a CBOR array. The check of the canvas also checks their number.
 fn encode(name: &str, function: &Function, texts: &[String]) -> Result<Cbor, Failure> {
     check_count(name, function, texts)?;
     let mut array = Vec::new();
@@ -85,12 +87,12 @@ fn encode(name: &str, function: &Function, texts: &[String]) -> Result<Cbor, Fai
     Ok(Cbor::from_encoded(array))
 }
 
-/// Says how a list is written to whoever has written its items one by one.
+/// Explains how to write a list, if its items are separate arguments.
 fn check_count(name: &str, function: &Function, texts: &[String]) -> Result<(), Failure> {
     let Some((last, before)) = function.args.split_last().filter(|(_, before)| texts.len() > before.len() + 1) else {
         return Ok(());
     };
     let items: Vec<&str> = texts[before.len()..].iter().map(String::as_str).collect();
     let Some(list) = json::list(&items, &last.ty) else { return Ok(()) };
-    Err(Failure::usage(format_args!("{name}: {} is a list, written as one argument: '{list}'", last.name)))
+    Err(Failure::usage(format_args!("{name}: {} is a list, write it as one argument: '{list}'", last.name)))
 }

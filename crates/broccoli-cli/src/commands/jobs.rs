@@ -1,4 +1,4 @@
-//! `broccoli jobs`: which jobs the nodes of the cluster hold.
+//! `broccoli jobs`: lists the jobs of the cluster.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,20 +11,20 @@ use crate::exit::Failure;
 use crate::output;
 use crate::waits::{self, span};
 
-/// How long nodes may take to answer.
+/// Maximum time for the answers of the nodes.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// How they are shown.
+/// How to show the jobs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobsArgs {
-    /// For machines: [{"id", "state", "name", "done", "total", "submitted_unix_ms", "ended_unix_ms", "key", "waits"}];
-    /// state is queued, running, succeeded, failed or revoked, waits says why none of its tasks runs, and what the node does not
-    /// know is null
+    /// Print JSON: [{"id", "state", "name", "done", "total", "submitted_unix_ms", "ended_unix_ms", "key", "waits"}];
+    /// state is queued, running, succeeded, failed or revoked; waits is the reason why none of its tasks runs; a value
+    /// that the node does not know is null
     #[arg(long)]
     json: bool,
 }
 
-/// Shows all jobs that run or whose results are kept, by node, the oldest first.
+/// Shows all jobs that wait, run, or have a stored result, by node, oldest first.
 ///
 /// # Errors
 /// If the cluster cannot be reached.
@@ -34,7 +34,7 @@ pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> 
     let listing = session.node.jobs(ANSWER_MAX).await;
     session.close().await;
     for node in &listing.silent {
-        output::note(format_args!("no answer from {node}: its jobs are not shown, or not all of them"));
+        output::note(format_args!("no answer from {node}: some or all of its jobs are not shown"));
     }
     let all = listing.jobs.iter().flat_map(|(node, jobs)| jobs.iter().map(|job| (*node, job)));
     let mut all: Vec<(NodeId, &JobSummary)> = all.collect();

@@ -1,4 +1,4 @@
-//! `broccoli result`: what a job has come to.
+//! `broccoli result`: shows the result of a job.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use crate::exit::{Exit, Failure};
 use crate::jobs::{self, OnInterrupt};
 use crate::{duration, output, waits};
 
-/// How long the node may take to tell how many tasks an ended job had, or why one waits.
+/// Maximum time for the node to tell how many tasks the job has, or why it waits.
 const SUMMARY_MAX: Duration = Duration::from_secs(2);
 
-/// Which job, and whether to wait for it.
+/// The job, and whether to wait for it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResultArgs {
-    /// The job, as `broccoli run --detach` and `broccoli jobs` print it
+    /// Id of the job, as `broccoli run --detach` and `broccoli jobs` print it
     #[arg(value_name = "ID", add = ArgValueCandidates::new(complete::jobs))]
     job: JobId,
-    /// Wait until it has ended
+    /// Wait until the job has ended
     #[arg(long)]
     wait: bool,
-    /// Wait, but no longer than this, such as 30s; the job goes on
+    /// Wait at most this long, such as 30s; the job continues
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// For machines: {"id", "state", "result", "error", "done", "total", "waits"}; state is pending, succeeded, failed,
-    /// revoked or unknown, waits says why none of its tasks runs, and what does not apply is null
+    /// Print JSON: {"id", "state", "result", "error", "done", "total", "waits"}; state is pending, succeeded, failed,
+    /// revoked or unknown; waits is the reason why none of its tasks runs; a value that does not apply is null
     #[arg(long)]
     json: bool,
 }
@@ -38,7 +38,7 @@ pub(crate) struct ResultArgs {
 /// Prints the result of a job as JSON on one line.
 ///
 /// # Errors
-/// With the exit codes of the job's state: 1 failed or revoked, 5 not ended, 6 unknown.
+/// The exit code depends on the state of the job: 1 failed or revoked, 5 not ended, 6 unknown.
 pub(crate) async fn run(common: &Common, args: ResultArgs) -> Result<(), Failure> {
     let mut session = common.open().await?;
     let done = show(&mut session, &args).await;
@@ -70,7 +70,7 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
             let why = summary.as_ref().and_then(|job| job.waits.as_ref()).map(waits::why);
             let why = why.map(|why| format!("; {why}")).unwrap_or_default();
             let wait =
-                format!("job {} has not ended ({done} of {total} tasks{why}): wait for it with --wait", args.job);
+                format!("job {} has not ended ({done} of {total} tasks done{why}): wait for it with --wait", args.job);
             Some(Failure::pending(wait))
         }
         Ok(JobStatus::Failed(error)) => Some(Failure::failed(error)),

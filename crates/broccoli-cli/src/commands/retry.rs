@@ -8,10 +8,10 @@ use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{jobs, output};
 
-/// Which job.
+/// The job.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RetryArgs {
-    /// The job, as `broccoli jobs` prints it
+    /// Id of the job, as `broccoli jobs` prints it
     #[arg(value_name = "ID", add = ArgValueCandidates::new(complete::jobs_that_failed))]
     job: JobId,
 }

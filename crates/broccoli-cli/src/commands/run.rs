@@ -1,4 +1,4 @@
-//! `broccoli run`: runs a canvas given as text.
+//! `broccoli run`: runs a canvas that is given as text.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,43 +15,43 @@ use crate::connect::{Common, Session, interruptible};
 use crate::exit::Failure;
 use crate::{duration, jobs, output};
 
-/// Which canvas, and for how long.
+/// The canvas, and the options of the job.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// The canvas, such as "group(add.s(2, 2), add.s(4, 4))"; - reads it from standard input
+    /// Canvas, such as "group(add.s(2, 2), add.s(4, 4))"; - reads it from standard input
     #[arg(value_name = "EXPR", required_unless_present = "file", conflicts_with = "file")]
     expression: Option<String>,
-    /// Read the canvas from a file, which may have several lines
+    /// Read the canvas from a file; it can have several lines
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Show the canvas instead of running it
+    /// Print the canvas instead of running it
     #[arg(long, conflicts_with_all = ["timeout", "detach"])]
     print: bool,
     #[command(flatten)]
     submit: SubmitArgs,
 }
 
-/// How a job is submitted and waited for.
+/// How to submit a job and wait for it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SubmitArgs {
-    /// End the wait after this time, such as 30s; the job goes on
+    /// Stop waiting after this time, such as 30s; the job continues
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Do not wait: print the id of the job, for `broccoli result ID`
+    /// Do not wait for the result; print the id of the job, for `broccoli result ID`
     #[arg(long, conflicts_with = "timeout")]
     detach: bool,
-    /// A name for this job, 1 to 128 bytes: submitted again with the same key, it is the same job
+    /// Key of the job, 1 to 128 bytes; if you submit it again with the same key, it is the same job
     #[arg(long, value_name = "KEY", value_parser = key)]
     key: Option<String>,
-    /// With --key: if the job with this key has failed or was revoked, run it again as a new one
+    /// With --key: if the job with this key failed or was revoked, run it again as a new job
     #[arg(long, requires = "key")]
     again: bool,
-    /// With --detach, for machines: {"id"}
+    /// With --detach: print JSON, {"id"}
     #[arg(long, requires = "detach")]
     json: bool,
 }
 
-/// Longest key, in bytes.
+/// Maximum length of a key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
 
 fn key(text: &str) -> Result<String, String> {
@@ -62,7 +62,7 @@ fn key(text: &str) -> Result<String, String> {
 /// Prints the result of a canvas as JSON on one line.
 ///
 /// # Errors
-/// If the text is not a canvas, and see [`jobs::result`].
+/// If the text is not a canvas. Also see [`jobs::result`].
 pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
     let program = text::parse(&source(&args)?).map_err(|error| Failure::syntax(&error))?;
     if args.print {
@@ -81,7 +81,7 @@ async fn in_session(common: &Common, program: Program, args: SubmitArgs) -> Resu
 /// Submits a canvas and prints its result, or the id of its job. `wait` is the time limit if the command line has none.
 ///
 /// # Errors
-/// If it cannot be run, and see [`jobs::result`].
+/// If it cannot be run. Also see [`jobs::result`].
 pub(super) async fn submit(
     session: &mut Session,
     canvas: Canvas,
@@ -98,7 +98,7 @@ pub(super) async fn submit(
     output::print(jobs::as_json(&result)?)
 }
 
-/// Hands a canvas over and prints the id of its job.
+/// Submits a canvas and prints the id of its job.
 async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json: bool) -> Result<(), Failure> {
     let mut job = session.node.submit_with(canvas, options);
     let id = loop {
@@ -115,7 +115,7 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
     let is_kept = move |(name, member): (_, &Member)| name == id.origin && member.birth.durable == Some(true);
     if session.node.query(move |node: &Node| node.members().any(is_kept)).await != Some(true) {
         output::note(format_args!(
-            "{} keeps no journal: the job is lost if that node restarts; start one that does with \
+            "{} has no journal: the job is lost if this node restarts; to prevent this, start a node with \
              `broccoli node --data DIR`",
             id.origin
         ));
@@ -136,7 +136,7 @@ fn source(args: &RunArgs) -> Result<String, Failure> {
     }
 }
 
-/// Reads a text, of which one byte too many is left for the parser to complain about.
+/// Reads a text, at most one byte more than the parser accepts, so that the parser reports the error.
 fn read(source: impl Read) -> io::Result<String> {
     let mut text = String::new();
     source.take(SOURCE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
