@@ -278,7 +278,7 @@ on_both_servers! {
         submit("new".into(), false).await.fails(7, unsure);
         assert_eq!(cluster.run(&["forget", "pi-2"]).await.ok(), "pi-2 is forgotten\n");
         submit("new".into(), false).await.ok();
-        let there = "error: pi-3 is there: forget it when it is gone for good, as after `broccoli drain pi-3`\n";
+        let there = "error: pi-3 is online: if it will not come back, stop it first with `broccoli drain pi-3`\n";
         cluster.run(&["forget", "pi-3"]).await.fails(2, there);
         drop(third);
     }

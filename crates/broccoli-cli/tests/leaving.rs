@@ -70,10 +70,10 @@ on_both_servers! {
         let table = cluster.run(&["nodes"]).await.ok();
         let line = table.lines().find(|line| line.starts_with("killed")).unwrap();
         assert!(line.starts_with("killed  gone   -      -        -       -     -   "), "{line}");
-        let gone = "error: killed is gone already: if it does not come back, `broccoli forget killed`\n";
+        let gone = "error: killed is already offline: if it will not come back, run `broccoli forget killed`\n";
         cluster.run(&["drain", "killed"]).await.fails(2, gone);
         let typed = cluster.run(&["forget", "kiled"]).await;
-        assert!(typed.stderr.starts_with("no node kiled has been there for a day, or ever"), "{}", typed.stderr);
+        assert!(typed.stderr.starts_with("no node kiled was online during the last day"), "{}", typed.stderr);
         let forgotten = cluster.run(&["forget", "killed"]).await;
         assert_eq!((forgotten.stdout.as_str(), forgotten.stderr.as_str()), ("killed is forgotten\n", ""));
         assert!(!cluster.run(&["nodes"]).await.ok().contains("killed"));
@@ -116,7 +116,7 @@ on_both_servers! {
         until_running(&cluster, "pi-2", 1).await;
         let _other = cluster.node("pi-3", &["--slots", "1", "--label", "led"]).await;
         worker.signal("INT").await;
-        worker.note("draining: 1 task runs").await;
+        worker.note("draining: 1 task is running").await;
         worker.signal("INT").await;
         let told_at = Instant::now();
         assert_eq!(worker.end().await.code, Some(0));
@@ -132,10 +132,10 @@ on_both_servers! {
         let id = id.trim();
         until_running(&cluster, "pi-1", 1).await;
         cluster.up.signal("TERM").await;
-        let note = "draining: 1 task runs (tasks.sleep_ms); a second signal stops the node at once";
+        let note = "draining: 1 task is running (tasks.sleep_ms); a second signal stops the node at once";
         assert_eq!(cluster.up.note("draining").await, note);
         let nodes = cluster.run(&["nodes"]).await;
-        assert_eq!(nodes.stderr, "pi-1 is about to leave: 1 task runs (tasks.sleep_ms)\n");
+        assert_eq!(nodes.stderr, "pi-1 is draining: 1 task is running (tasks.sleep_ms)\n");
         assert!(nodes.ok().lines().any(|line| line.starts_with("pi-1  draining  ")));
         let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
         assert_eq!(nodes[0]["waits_for"], serde_json::json!({"tasks": ["tasks.sleep_ms"], "jobs": []}));
@@ -161,20 +161,21 @@ on_both_servers! {
         until_running(&cluster, "pi-2", 1).await;
         let late = cluster.run(&["drain", "pi-2", "--timeout", "10ms"]).await;
         assert_eq!(late.code, Some(4));
-        assert!(late.stderr.ends_with("error: pi-2 has not left within 10ms: it goes on finishing\n"), "{}", late.stderr);
+        let told = "error: pi-2 has not left within 10ms: it continues to drain\n";
+        assert!(late.stderr.ends_with(told), "{}", late.stderr);
         let nodes = cluster.run(&["nodes"]).await.ok();
         assert!(nodes.lines().any(|line| line.starts_with("pi-2  draining  ")), "{nodes}");
         let drained = cluster.run(&["drain", "pi-2"]).await;
         assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-2 has left\n"));
-        assert!(drained.stderr.starts_with("pi-2 is draining: 1 task runs"), "{}", drained.stderr);
+        assert!(drained.stderr.starts_with("pi-2 is draining: 1 task is running"), "{}", drained.stderr);
         let note = worker.note("draining, requested by ").await;
-        assert!(note.contains(": 1 task runs"), "{note}");
+        assert!(note.contains(": 1 task is running"), "{note}");
         assert_eq!(worker.end().await.code, Some(0));
         assert_eq!(run.end().await.ok(), "5\n");
         cluster
             .run(&["drain", "pi-2"])
             .await
-            .fails(2, "error: pi-2 is gone already: if it does not come back, `broccoli forget pi-2`\n");
+            .fails(2, "error: pi-2 is already offline: if it will not come back, run `broccoli forget pi-2`\n");
     }
 }
 
@@ -213,10 +214,10 @@ async fn a_node_is_drained_for_a_time_and_what_is_lost_is_named() {
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
     let why = "tasks.add waits: no live node has the label room=kitchn (0 nodes)";
     let expected = format!(
-        "pi-2 is draining: 1 task runs (tasks.sleep_ms), 2 jobs are held in memory ({running}: tasks.sleep_ms, \
+        "pi-2 is draining: 1 task is running (tasks.sleep_ms), 2 jobs are held in memory ({running}: tasks.sleep_ms, \
          {waiting}: {why})\n\
-         lost with pi-2, which held it in memory: job {running}: tasks.sleep_ms\n\
-         lost with pi-2, which held it in memory: job {waiting}: {why}\n"
+         lost: job {running}: tasks.sleep_ms; pi-2 held it only in memory\n\
+         lost: job {waiting}: {why}; pi-2 held it only in memory\n"
     );
     assert_eq!((drained.code, drained.stdout.as_str(), drained.stderr), (Some(0), "pi-2 has left\n", expected));
     let ended = node.end().await;
@@ -233,7 +234,7 @@ async fn draining_the_node_of_up_says_that_the_server_goes_with_it() {
     let cluster = Cluster::embedded().await;
     let drained = cluster.run(&["drain", "pi-1"]).await;
     assert_eq!((drained.code, drained.stdout.as_str()), (Some(0), "pi-1 has left\n"), "{}", drained.stderr);
-    let note = "the MQTT server of this cluster runs in pi-1 and ends with it: nodes connect again when it is back\n";
+    let note = "the MQTT server of this cluster runs in pi-1 and stops with it: the nodes reconnect when it is back\n";
     assert!(drained.stderr.starts_with(note), "{}", drained.stderr);
     assert_eq!(cluster.up.end().await.code, Some(0));
 }

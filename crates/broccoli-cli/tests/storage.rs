@@ -92,7 +92,7 @@ async fn a_node_that_cannot_write_leaves_in_time_and_says_what_is_not_written() 
     let (mut node, _run) = cluster.stalled().await;
     node.signal("TERM").await;
     let told_at = Instant::now();
-    node.note("draining: 1 task runs").await;
+    node.note("draining: 1 task is running").await;
     let ended = node.end().await;
     assert!(told_at.elapsed() < LEAVE_MAX, "{:?}", told_at.elapsed());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -105,7 +105,7 @@ async fn a_second_signal_ends_a_node_that_cannot_write_at_once() {
     let cluster = Bare::new().await;
     let (mut node, _run) = cluster.stalled().await;
     node.signal("TERM").await;
-    node.note("draining: 1 task runs").await;
+    node.note("draining: 1 task is running").await;
     node.signal("INT").await;
     let told_at = Instant::now();
     let ended = node.end().await;

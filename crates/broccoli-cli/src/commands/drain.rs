@@ -1,4 +1,4 @@
-//! `broccoli drain`: has a node finish what it does, and leave.
+//! `broccoli drain`: stops a node after its running tasks have finished.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::exit::Failure;
 use crate::resident::SERVER_LABEL;
 use crate::{duration, output, waits};
 
-/// Which node.
+/// The node, and the time limits.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DrainArgs {
-    /// The node, as `broccoli nodes` prints it
+    /// Name of the node, as `broccoli nodes` prints it
     #[arg(value_name = "NODE", add = ArgValueCandidates::new(complete::nodes))]
     node: NodeId,
-    /// How long the node may finish what it runs, such as 30s: then it hands that back to run elsewhere, and leaves; jobs that it
-    /// holds in memory only are lost then. Default: 30s
+    /// Time for the node to finish its running tasks, such as 30s; then it hands them back, so that they run on other
+    /// nodes, and stops; jobs that it holds only in memory are lost then; default: 30s
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     limit: Option<Duration>,
-    /// End the wait after this time; the node goes on finishing
+    /// Stop waiting after this time; the node continues to drain
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "60s")]
     timeout: Duration,
 }
@@ -33,7 +33,7 @@ pub(crate) struct DrainArgs {
 /// Waits until the node has left.
 ///
 /// # Errors
-/// If there is no such node, if it does not answer, and with exit code 4 if it needs too long.
+/// If there is no such node, or it does not answer. Exit code 4 if it needs too long.
 pub(crate) async fn run(common: &Common, args: DrainArgs) -> Result<(), Failure> {
     let mut session = common.open().await?;
     let done = drain(&mut session, &args).await;
@@ -47,8 +47,8 @@ async fn drain(session: &mut Session, args: &DrainArgs) -> Result<(), Failure> {
     let has_left = move |node: &Node| !node.members().any(|(other, member)| other == name && member.alive);
     if session.node.query(has_left).await != Some(false) {
         let reason = match session.is_known(name).await {
-            true => format!("{name} is gone already: if it does not come back, `broccoli forget {name}`"),
-            false => format!("there is no node {name}: `broccoli nodes` shows those that are there"),
+            true => format!("{name} is already offline: if it will not come back, run `broccoli forget {name}`"),
+            false => format!("there is no node {name}: `broccoli nodes` lists the nodes"),
         };
         return Err(Failure::usage(reason));
     }
@@ -58,12 +58,12 @@ async fn drain(session: &mut Session, args: &DrainArgs) -> Result<(), Failure> {
     };
     if session.node.query(serves).await == Some(true) {
         output::note(format_args!(
-            "the MQTT server of this cluster runs in {name} and ends with it: nodes connect again when it is back"
+            "the MQTT server of this cluster runs in {name} and stops with it: the nodes reconnect when it is back"
         ));
     }
     let vitals = session.node.drain_node(name, args.limit).await.map_err(|error| match error {
         JobError::Refused(Refusal::NotResident) | JobError::NoAnswer(_) => Failure::unreachable(format_args!(
-            "{name} does not answer: nodes that take no jobs of others are drained where they run, by Ctrl-C or SIGTERM"
+            "{name} does not answer: if it takes no jobs of others, stop it on its own machine with Ctrl-C or SIGTERM"
         )),
         error => Failure::failed(error),
     })?;
@@ -75,24 +75,25 @@ async fn drain(session: &mut Session, args: &DrainArgs) -> Result<(), Failure> {
             tell_lost(name, &event);
         }
     };
-    let late = format!("{name} has not left within {}: it goes on finishing", duration::print(args.timeout));
+    let late = format!("{name} has not left within {}: it continues to drain", duration::print(args.timeout));
     timeout(args.timeout, left).await.map_err(|_| Failure::timed_out(late))?;
     output::print(format_args!("{name} has left"))
 }
 
-/// Names the jobs that are lost with a node which has waited long enough.
+/// Reports the jobs that are lost with a node whose time to finish is over.
 fn tell_lost(name: NodeId, event: &NodeEvent) {
     let NodeEvent::Vitals(node, Vitals { leaving: Some(leaving), .. }) = event else {
         return;
     };
     if *node == name && leaving.gives_up == Some(true) {
         for job in &leaving.jobs {
-            output::note(format_args!("lost with {name}, which held it in memory: job {}", waits::job(name, job)));
+            output::note(format_args!("lost: job {}; {name} held it only in memory", waits::job(name, job)));
         }
     }
 }
 
-/// `: 2 tasks run (tasks.add, tasks.mul), 1 job is held in memory (pi-1/…: tasks.add)`; empty if there is nothing to wait for.
+/// What a draining node waits for, `: 2 tasks are running (tasks.add, tasks.mul), 1 job is held in memory (pi-1/…:
+/// tasks.add)`. Empty if it waits for nothing.
 pub(crate) fn what_is_left(name: NodeId, vitals: &Vitals) -> String {
     let counted = |count: u32, noun, one: &str, many: &str, named: &[String]| {
         let verb = if count == 1 { one } else { many };
@@ -101,7 +102,7 @@ pub(crate) fn what_is_left(name: NodeId, vitals: &Vitals) -> String {
         (count > 0).then(|| format!("{} {verb}{named}", output::count(count as usize, noun)))
     };
     let leaving = vitals.leaving.as_deref().cloned().unwrap_or_default();
-    let tasks = counted(vitals.running, "task", "runs", "run", &leaving.tasks);
+    let tasks = counted(vitals.running, "task", "is running", "are running", &leaving.tasks);
     let held: Vec<String> = leaving.jobs.iter().map(|job| waits::job(name, job)).collect();
     // The jobs of a node with a journal go on when it is back.
     let jobs = if held.is_empty() { 0 } else { vitals.jobs };

@@ -1,4 +1,4 @@
-//! `broccoli forget`: says that a node will not come back.
+//! `broccoli forget`: tells the cluster that a node will not come back.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::output;
 
-/// How long nodes may take to answer.
+/// Maximum time for the answers of the nodes.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Which node.
+/// The node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForgetArgs {
-    /// The node, as `broccoli nodes` and the message of `run --key` print it. Keys of jobs that it holds are free
-    /// then; if it comes back all the same, they count again
+    /// Name of the node, as `broccoli nodes` and the error of `run --key` print it; the keys of its jobs become free;
+    /// if the node comes back after all, they count again
     #[arg(value_name = "NODE")]
     node: NodeId,
 }
@@ -24,7 +24,7 @@ pub(crate) struct ForgetArgs {
 /// Tells all nodes that take jobs not to wait for a node that may hold jobs with keys.
 ///
 /// # Errors
-/// If the node is there, or if one of the others does not answer.
+/// If the node is online, or if one of the others does not answer.
 pub(crate) async fn run(common: &Common, args: ForgetArgs) -> Result<(), Failure> {
     let session = common.open().await?;
     let done = forget(&session, args.node).await;
@@ -37,19 +37,19 @@ async fn forget(session: &Session, name: NodeId) -> Result<(), Failure> {
     let is_there = move |node: &Node| node.members().any(|(other, member)| other == name && member.alive);
     if session.node.query(is_there).await == Some(true) {
         return Err(Failure::usage(format_args!(
-            "{name} is there: forget it when it is gone for good, as after `broccoli drain {name}`"
+            "{name} is online: if it will not come back, stop it first with `broccoli drain {name}`"
         )));
     }
     if !session.is_known(name).await {
         output::note(format_args!(
-            "no node {name} has been there for a day, or ever: if it is a typing error, nothing has changed"
+            "no node {name} was online during the last day: check the name; a wrong name changes nothing"
         ));
     }
     let silent: Vec<String> =
         session.node.forget_node(name, ANSWER_MAX).await.iter().map(ToString::to_string).collect();
     if !silent.is_empty() {
         return Err(Failure::unreachable(format_args!(
-            "no answer from {}, which may still wait for {name}: try again",
+            "no answer from {}: keys there may still wait for {name}; try again",
             silent.join(", ")
         )));
     }

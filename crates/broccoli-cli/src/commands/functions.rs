@@ -1,4 +1,4 @@
-//! `broccoli functions`: what can be called.
+//! `broccoli functions`: lists the functions that can be called.
 
 use broccoli_node::JobError;
 use broccoli_node::abi::builtin::is_builtin;
@@ -10,10 +10,10 @@ use crate::date::version;
 use crate::exit::Failure;
 use crate::output;
 
-/// How they are shown.
+/// How to show the functions.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FunctionsArgs {
-    /// For machines: [{"name", "module", "version", "args": [{"name", "type"}], "returns", "doc"}]
+    /// Print JSON: [{"name", "module", "version", "args": [{"name", "type"}], "returns", "doc"}]
     #[arg(long)]
     json: bool,
 }

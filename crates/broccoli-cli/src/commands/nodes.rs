@@ -1,4 +1,4 @@
-//! `broccoli nodes`: who is there, and how they are.
+//! `broccoli nodes`: lists the nodes of the cluster with their state and load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,29 +15,31 @@ use crate::date::version;
 use crate::exit::Failure;
 use crate::{output, waits};
 
-/// How long nodes may take to say how they are.
+/// Maximum time for the answers of the nodes.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// How they are shown.
+/// How to show the nodes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodesArgs {
-    /// For machines: [{"name", "state", "slots", "resident", "labels", "version", "running", "queued", "jobs",
-    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}], "waits_for": {"tasks", "jobs"}}]; state is
-    /// live, draining (about to leave when what it waits for has ended: functions that run, and jobs that only it holds), silent (it does not answer), left (it has said goodbye) or gone; what is not known of a node that has not answered is null
+    /// Print JSON: [{"name", "state", "slots", "resident", "labels", "version", "running", "queued", "jobs",
+    /// "waiting", "tasks_run", "uptime_s", "last_seen_s", "modules": [{"name", "version"}], "waits_for": {"tasks",
+    /// "jobs"}}]; state is live, draining (the node stops when everything in waits_for has ended: functions that run,
+    /// and jobs that only this node holds), silent (no answer), left (the node has said goodbye) or gone; a value that
+    /// is unknown because the node has not answered is null
     #[arg(long)]
     json: bool,
 }
 
 struct Row {
     name: NodeId,
-    /// What it says of itself, unless it is gone.
+    /// What the node has announced about itself, unless it is gone.
     birth: Option<Birth>,
     state: &'static str,
     vitals: Option<Vitals>,
     last_seen: Option<Duration>,
 }
 
-/// Shows all nodes that run tasks or hold jobs, and for a day those that are gone; clients are not shown.
+/// Shows all nodes that run tasks or hold jobs, and for a day also nodes that are offline. Clients are not shown.
 ///
 /// # Errors
 /// If the cluster cannot be reached.
@@ -58,14 +60,14 @@ pub(crate) async fn run(common: &Common, args: NodesArgs) -> Result<(), Failure>
         output::print_table(headings, &["VERSION", "UP", "MODULES"], rows.iter().map(cells).collect())?;
         for row in &rows {
             if let (Some(vitals), "draining") = (&row.vitals, row.state) {
-                output::note(format_args!("{} is about to leave{}", row.name, what_is_left(row.name, vitals)));
+                output::note(format_args!("{} is draining{}", row.name, what_is_left(row.name, vitals)));
             }
         }
         Ok(())
     }
 }
 
-/// One row for each node that somebody knows.
+/// One row for each known node.
 fn rows(mut presence: Presence, mut births: BTreeMap<NodeId, Birth>) -> Vec<Row> {
     let is_node = |birth: &Birth| birth.slots > 0 || birth.resident || birth.draining == Some(true);
     let clients: Vec<NodeId> = births.iter().filter(|(_, birth)| !is_node(birth)).map(|(name, _)| *name).collect();
