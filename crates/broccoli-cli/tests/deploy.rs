@@ -30,9 +30,9 @@ on_both_servers! {
         assert_eq!(gone.code, Some(2));
         assert!(gone.stderr.starts_with("error: no function add"), "{}", gone.stderr);
         let again = cluster.run(&["undeploy", "tasks"]).await;
-        again.fails(2, "error: there is no module tasks: `broccoli functions` shows those there are\n");
+        again.fails(2, "error: there is no module tasks: `broccoli functions` lists the modules\n");
         let builtin = cluster.run(&["undeploy", "sys"]).await;
-        builtin.fails(2, "error: sys is built into its nodes: it cannot be taken away\n");
+        builtin.fails(2, "error: sys is built into its nodes and cannot be removed\n");
         // What a node has kept of it says so after a restart.
         node.signal("TERM").await;
         assert_eq!(node.end().await.code, Some(0));
@@ -66,38 +66,39 @@ async fn what_is_no_module_is_refused_here() {
     cluster
         .run(&["deploy", "text.wasm"])
         .await
-        .fails(2, "error: text.wasm is no Wasm module: deploy FILE.wasm, or the folder of a crate of functions\n");
+        .fails(2, "error: text.wasm is not a Wasm module: deploy a FILE.wasm, or the directory of a task crate\n");
     cluster
         .run(&["deploy", "missing.wasm"])
         .await
         .fails(2, "error: cannot read missing.wasm: No such file or directory (os error 2)\n");
     cluster.home.write("my module.wasm", "");
-    cluster.run(&["deploy", "my module.wasm"]).await.fails(
-        2,
-        "error: my module.wasm does not name a module: rename it to letters, digits and _, such as tasks.wasm\n",
-    );
+    let rename = "rename the file to letters, digits and _, such as tasks.wasm";
+    cluster
+        .run(&["deploy", "my module.wasm"])
+        .await
+        .fails(2, &format!("error: my module.wasm is not a valid name for a module: {rename}\n"));
     std::fs::create_dir(cluster.home.0.join("empty")).unwrap();
     cluster
         .run(&["deploy", "empty"])
         .await
-        .fails(2, "error: empty holds no Cargo.toml: `broccoli new DIR` writes a task crate\n");
+        .fails(2, "error: empty contains no Cargo.toml: `broccoli new DIR` creates a task crate\n");
 }
 
 #[tokio::test]
 async fn source_is_told_from_modules() {
     let cluster = support::Cluster::embedded().await;
     cluster.run(&["new", "garden"]).await.ok();
-    let rust = "is Rust source: deploy the folder of its crate: broccoli deploy";
+    let rust = "is Rust source: deploy the directory of its crate: broccoli deploy";
     let fails = async |file: &str, what: &str| {
         cluster.run(&["deploy", file]).await.fails(2, &format!("error: {file} {what}\n"));
     };
     fails("garden/src/lib.rs", &format!("{rust} garden")).await;
-    fails("garden/Cargo.toml", "is no module: deploy the folder of its crate: broccoli deploy garden").await;
-    fails("alone.rs", "is Rust source: `broccoli new DIR` writes a crate to put it into").await;
-    let python = "is Python, which cannot be deployed: functions are written in Rust (`broccoli new DIR`) or in any language \
+    fails("garden/Cargo.toml", "is not a module: deploy the directory of its crate: broccoli deploy garden").await;
+    fails("alone.rs", "is Rust source: `broccoli new DIR` creates a crate to put it into").await;
+    let python = "is Python, which cannot be deployed: write functions in Rust (`broccoli new DIR`) or in any language \
                   that compiles to Wasm";
     fails("hello.py", python).await;
-    fails("hello.c", "is source: compile it to Wasm, then deploy FILE.wasm; docs/task-abi.md says how").await;
+    fails("hello.c", "is source code: compile it to Wasm, then deploy FILE.wasm; see docs/task-abi.md").await;
     let mut inside = cluster.command(&["deploy", "src/lib.rs"]);
     inside.current_dir(cluster.home.0.join("garden"));
     support::finish(inside).await.fails(2, &format!("error: src/lib.rs {rust} .\n"));

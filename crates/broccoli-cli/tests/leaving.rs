@@ -146,7 +146,7 @@ on_both_servers! {
                            `broccoli node`, or try again when pi-1 is back\n";
         cluster.run(&["run", "add.s(1, 2)"]).await.fails(3, nothing_new);
         cluster.run(&["call", "add", "1", "2"]).await.fails(3, nothing_new);
-        let nobody = "error: no node is there that takes modules: those that are there are about to leave; start one with \
+        let nobody = "error: no node takes modules, because all nodes are shutting down: start one with \
                       `broccoli node`\n";
         cluster.run(&["deploy", "--examples"]).await.fails(3, nobody);
         assert_eq!(cluster.run(&["revoke", id]).await.ok(), format!("job {id} is revoked\n"));

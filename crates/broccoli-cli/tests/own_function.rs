@@ -19,7 +19,8 @@ on_both_servers! {
     async fn new_edit_deploy_run_and_again(cluster: Cluster) {
         assert_eq!(
             cluster.run(&["new", "my-tasks"]).await.ok(),
-            "my-tasks/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy my-tasks\n  broccoli run \"my_tasks.hello.s('you')\"\n"
+            "my-tasks/src/lib.rs contains two tasks. Next:\n\n  broccoli deploy my-tasks\n  \
+             broccoli run \"my_tasks.hello.s('you')\"\n"
         );
         build(cluster.command(&["deploy", "my-tasks"])).await.ok();
         assert_eq!(cluster.run(&["run", "hello.s('you')"]).await.ok(), "\"hello you\"\n");
@@ -63,10 +64,10 @@ async fn build_writes_the_module_and_says_what_is_in_it() {
 async fn what_is_no_task_crate_is_refused_with_the_reason() {
     let home = Home::new();
     build(home.command(&["new", "my-tasks"])).await.ok();
-    assert_eq!(fails(&home, &["new", "my-tasks"], 2).await, "error: my-tasks is not empty: name a new folder\n");
+    assert_eq!(fails(&home, &["new", "my-tasks"], 2).await, "error: my-tasks is not empty: choose a new directory\n");
     assert_eq!(
         fails(&home, &["build", "."], 2).await,
-        "error: . holds no Cargo.toml: `broccoli new DIR` writes a task crate\n"
+        "error: . contains no Cargo.toml: `broccoli new DIR` creates a task crate\n"
     );
     edit(&home, "my-tasks/src/lib.rs", "fn hello(", "fn hello(:");
     let said = fails(&home, &["build", "my-tasks"], 1).await;
@@ -81,7 +82,7 @@ async fn what_is_no_task_crate_is_refused_with_the_reason() {
 
     edit(&home, "my-tasks/src/lib.rs", "#![no_std]", "");
     let said = fails(&home, &["build", "my-tasks"], 1).await;
-    assert!(said.contains("my-tasks/src/lib.rs has no `#![no_std]`: make that its first line"), "{said}");
+    assert!(said.contains("my-tasks/src/lib.rs has no `#![no_std]`: make it the first line"), "{said}");
     edit(
         &home,
         "my-tasks/src/lib.rs",

@@ -1,6 +1,6 @@
-//! `broccoli build DIR`: turns a task crate into a module that every node would take.
+//! `broccoli build DIR`: builds a task crate into a module that every node accepts.
 //!
-//! Owns the call of Cargo and the check of what comes out. Never signs or deploys.
+//! This module calls Cargo and checks the result. It never signs or deploys.
 
 use std::fmt;
 use std::fs;
@@ -16,47 +16,47 @@ use crate::connect::variable;
 use crate::exit::Failure;
 use crate::output;
 
-/// What `build` builds, and where to.
+/// What `build` builds, and where it writes.
 #[derive(clap::Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// Folder of the task crate
+    /// Directory of the task crate
     dir: PathBuf,
-    /// Copy the module here
+    /// Copy the module to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// A module that this version of a node takes.
+/// A module that nodes of this version accept.
 #[derive(Debug)]
 pub(crate) struct BuiltModule {
     /// Name of the crate, with `_` for `-`.
     pub(crate) name: String,
-    /// Its bytes.
+    /// The bytes of the module.
     pub(crate) wasm: Vec<u8>,
-    /// Where Cargo left it.
+    /// The file that Cargo wrote.
     pub(crate) path: PathBuf,
-    /// What it offers.
+    /// The functions in the module.
     pub(crate) functions: Vec<Function>,
 }
 
 /// Why there is no module.
 #[derive(Debug)]
 pub(crate) enum BuildError {
-    /// The folder holds no `Cargo.toml`.
+    /// The directory contains no `Cargo.toml`.
     NotACrate(PathBuf),
-    /// Cargo is not there.
+    /// Cargo is not installed.
     NoCargo,
-    /// Rust's library for Wasm is not there.
+    /// Rust's standard library for Wasm is not installed.
     NoTarget,
-    /// It does not compile; Cargo has said why.
+    /// The crate does not compile. Cargo has printed the reason.
     Compile,
-    /// It does not compile, and this file lacks `#![no_std]`.
+    /// The crate does not compile, and this file has no `#![no_std]`.
     Std(PathBuf),
-    /// It compiled, but to no module.
+    /// The crate compiles, but not to a module.
     NoModule,
-    /// It compiled to several modules, with these names.
+    /// The crate compiles to several modules, with these names.
     Several(Vec<String>),
-    /// A node would refuse the module of this name.
+    /// A node would refuse the module with this name.
     Refused(String, LoadError),
     /// A file could not be read or written.
     Io(PathBuf, io::Error),
@@ -66,22 +66,27 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotACrate(dir) => {
-                write!(f, "{} holds no Cargo.toml: `broccoli new DIR` writes a task crate", dir.display())
+                write!(f, "{} contains no Cargo.toml: `broccoli new DIR` creates a task crate", dir.display())
             }
             Self::NoCargo => write!(f, "cargo is not installed: get Rust from https://rustup.rs"),
             Self::NoTarget => write!(f, "Rust cannot build Wasm yet: run `rustup target add {TARGET}`"),
             Self::Compile => write!(f, "the crate does not compile; see above"),
             Self::Std(path) => write!(
                 f,
-                "the crate does not compile; see above. {} has no `#![no_std]`: make that its first line, as there is no operating \
-                 system where tasks run",
+                "the crate does not compile; see above. {} has no `#![no_std]`: make it the first line, because tasks \
+                 run without an operating system",
                 path.display()
             ),
             Self::NoModule => {
-                write!(f, "the crate makes no module: put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml")
+                write!(f, "the crate builds no module: put crate-type = [\"cdylib\"] under [lib] in its Cargo.toml")
             }
             Self::Several(names) => {
-                write!(f, "the folder makes {} modules ({}): name the folder of one", names.len(), names.join(", "))
+                write!(
+                    f,
+                    "the directory builds {} modules ({}): name the directory of one",
+                    names.len(),
+                    names.join(", ")
+                )
             }
             Self::Refused(name, reason) => write!(f, "nodes would refuse {name}: {reason}"),
             Self::Io(path, error) => write!(f, "cannot use {}: {error}", path.display()),
@@ -98,7 +103,7 @@ impl From<BuildError> for Failure {
     }
 }
 
-/// Builds and says what was built.
+/// Builds the crate, and prints what was built.
 ///
 /// # Errors
 /// See [`BuildError`].
@@ -115,8 +120,7 @@ pub(crate) fn run(args: BuildArgs) -> Result<(), Failure> {
     output::print(text)
 }
 
-/// Builds the task crate in `dir` with Cargo and checks the module as a node does. What Cargo
-/// says goes to stderr.
+/// Builds the task crate in `dir` with Cargo, and checks the module as a node does. The output of Cargo goes to stderr.
 ///
 /// # Errors
 /// See [`BuildError`].
@@ -135,10 +139,10 @@ pub(crate) fn build_dir(dir: &Path) -> Result<BuiltModule, BuildError> {
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The configuration for Cargo of the example functions, which `broccoli new` writes too.
+/// The Cargo configuration of the example functions. `broccoli new` writes the same configuration.
 pub(crate) const CARGO_CONFIG: &str = include_str!("../../template/cargo-config.toml");
 
-/// Cargo's own error names the missing crate `core`, not what to do about it.
+/// Checks that the target is installed. Cargo's own error names only the missing crate `core`, and no solution.
 fn require_target(dir: &Path) -> Result<(), BuildError> {
     let query = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(dir).output();
     match query {
@@ -151,7 +155,7 @@ fn require_target(dir: &Path) -> Result<(), BuildError> {
     }
 }
 
-/// Name and place of the only module that the crate in `dir` makes.
+/// Compiles the crate in `dir`. Returns the name and the path of its only module.
 fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     let mut cargo = Command::new("cargo");
     cargo
@@ -184,7 +188,7 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     }
 }
 
-/// The compiler tells of two panic handlers where a crate only lacks a line.
+/// Why a crate does not compile. Without `#![no_std]` the compiler reports two panic handlers, which does not help.
 fn why_not(dir: &Path) -> BuildError {
     let path = dir.join("src/lib.rs");
     match fs::read_to_string(&path) {
@@ -193,19 +197,20 @@ fn why_not(dir: &Path) -> BuildError {
     }
 }
 
-/// Whether the crate sets its own flags: those win.
+/// Whether the crate sets its own flags. These have priority.
 fn has_flags(dir: &Path) -> bool {
     fs::read_to_string(dir.join(".cargo/config.toml")).is_ok_and(|config| config.contains("rustflags"))
 }
 
-/// The flags of [`CARGO_CONFIG`] as one `key = value`.
+/// The flags of [`CARGO_CONFIG`], as one `key = value`.
 fn flags_setting() -> String {
     let list = CARGO_CONFIG.split_once("rustflags = ").map_or("[]", |(_, list)| list);
     format!("target.{TARGET}.rustflags = {}", list.lines().map(str::trim).collect::<String>())
 }
 
-/// Flags as one `key = value`, by which the places of panics in a module are the same on each machine: with rustup's component
-/// rust-src, the compiler names the folder of the standard library's sources, and crates that were fetched are in Cargo's.
+/// Flags that make the source paths of panics in a module the same on each machine, as one `key = value`. Otherwise the
+/// paths contain Cargo's directory for downloaded crates and, with rustup's component rust-src, the directory of the
+/// standard library's sources.
 fn places_setting(dir: &Path) -> Option<String> {
     let answer = |args: &[&str]| {
         let output = Command::new("rustc").args(args).current_dir(dir).output().ok()?;
@@ -225,7 +230,7 @@ fn places(places: &[(&Path, String)]) -> String {
     format!("target.{TARGET}.rustflags = [{}]", places.iter().map(flag).collect::<Vec<_>>().join(", "))
 }
 
-/// Every module among the artifacts that Cargo reports, one JSON object a line.
+/// Every module among the artifacts that Cargo reports, as one JSON object on each line.
 fn modules(report: &str) -> Vec<(String, PathBuf)> {
     let artifacts = report.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     artifacts

@@ -18,13 +18,13 @@ const EXAMPLES: &[u8] = include_bytes!("../../data/tasks.wasm");
 /// Name of their module.
 pub(super) const EXAMPLES_NAME: &str = "tasks";
 
-/// Nodes that are named in a line; of more it says how many.
+/// Maximum number of node names in a line. The others are counted.
 const NAMED_MAX: usize = 8;
 
-/// What goes to the nodes.
+/// What to deploy.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeployArgs {
-    /// Folder of a crate of functions, or a module FILE.wasm
+    /// Directory of a task crate, or a module FILE.wasm
     #[arg(value_name = "DIR|FILE.wasm", required_unless_present = "examples", conflicts_with = "examples")]
     what: Option<PathBuf>,
     /// Deploy the example functions: add, mul, tsum, mapper and others
@@ -41,7 +41,7 @@ pub(super) struct Module {
     wasm: Vec<u8>,
 }
 
-/// Deploys a module, and says which nodes have it.
+/// Deploys a module, and prints how many nodes have it.
 ///
 /// # Errors
 /// If it cannot be built, signed or sent, or a node refuses it.
@@ -62,15 +62,15 @@ pub(crate) async fn run(common: &Common, args: DeployArgs) -> Result<(), Failure
     output::print(format_args!("deployed {}", deployed?))
 }
 
-/// The module that is in this program.
+/// The module that is part of this program.
 pub(super) fn examples() -> Module {
     Module { name: EXAMPLES_NAME.into(), wasm: EXAMPLES.to_vec() }
 }
 
-/// Offers a module to all nodes until they have it; says what went where.
+/// Offers a module to all nodes until they have it. Returns a text about the module and the nodes.
 ///
 /// # Errors
-/// If a node refuses it, or none has it in time.
+/// If a node refuses the module, or no node has it in time.
 pub(super) async fn deploy(
     session: &Session,
     module: &Module,
@@ -90,15 +90,16 @@ pub(super) async fn deploy(
 
 fn report(name: &str, what: &str, deployment: &Deployment, wait: Duration) -> Result<String, Failure> {
     let nodes = holders(deployment, &format!("refused {name}"), "", || {
-        format!("no node has taken {name} within {}", duration::print(wait))
+        format!("no node has loaded {name} within {}", duration::print(wait))
     })?;
     Ok(format!("{what} to {nodes}"))
 }
 
-/// How many nodes have done what they were told, as text; notes those that nothing was heard of.
+/// How many nodes have confirmed, as text. A note names the nodes that have not answered.
 ///
 /// # Errors
-/// A node has refused: `refusal` says what, `hint` stands behind its reason. Or nobody has done it: `nobody` says that.
+/// If a node has refused: the message has `refusal`, the reason, and `hint`. If no node has confirmed: the message is
+/// `nobody`.
 pub(super) fn holders(
     deployment: &Deployment,
     refusal: &str,
@@ -112,7 +113,7 @@ pub(super) fn holders(
     }
     if holders.is_empty() && missing.is_empty() {
         return Err(Failure::unreachable(
-            "no node is there that takes modules: those that are there are about to leave; start one with `broccoli node`",
+            "no node takes modules, because all nodes are shutting down: start one with `broccoli node`",
         ));
     }
     if holders.is_empty() {
@@ -124,7 +125,7 @@ pub(super) fn holders(
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        output::note(format_args!("not there yet: {}{more}; the other nodes will pass it on", names.join(", ")));
+        output::note(format_args!("no answer yet from {}{more}; the other nodes will pass it on", names.join(", ")));
     }
     Ok(output::count(holders.len(), "node"))
 }
@@ -134,7 +135,7 @@ fn built(dir: &Path) -> Result<Module, Failure> {
     Ok(Module { name: built.name, wasm: built.wasm })
 }
 
-/// What to deploy instead of a file that is source.
+/// The error about a file that is source code, with what to deploy instead.
 fn source_of(path: &Path) -> Option<String> {
     let shown = path.display();
     // The folder of a crate, which may hold the file a few folders deeper.
@@ -143,17 +144,17 @@ fn source_of(path: &Path) -> Option<String> {
         true => Path::new("."),
         false => folder,
     });
-    let deploy = |folder: &Path| format!("deploy the folder of its crate: broccoli deploy {}", folder.display());
-    let new = || "`broccoli new DIR` writes a crate to put it into".to_owned();
+    let deploy = |folder: &Path| format!("deploy the directory of its crate: broccoli deploy {}", folder.display());
+    let new = || "`broccoli new DIR` creates a crate to put it into".to_owned();
     match path.extension()?.to_str()? {
         "rs" => Some(format!("{shown} is Rust source: {}", folder.map_or_else(new, deploy))),
-        "toml" => Some(format!("{shown} is no module: {}", folder.map_or_else(new, deploy))),
+        "toml" => Some(format!("{shown} is not a module: {}", folder.map_or_else(new, deploy))),
         "py" | "ipynb" => Some(format!(
-            "{shown} is Python, which cannot be deployed: functions are written in Rust (`broccoli new DIR`) or in any language \
-             that compiles to Wasm"
+            "{shown} is Python, which cannot be deployed: write functions in Rust (`broccoli new DIR`) or in any \
+             language that compiles to Wasm"
         )),
         "c" | "h" | "cc" | "cpp" | "zig" | "go" | "ts" | "wat" => {
-            Some(format!("{shown} is source: compile it to Wasm, then deploy FILE.wasm; docs/task-abi.md says how"))
+            Some(format!("{shown} is source code: compile it to Wasm, then deploy FILE.wasm; see docs/task-abi.md"))
         }
         _ => None,
     }
@@ -163,7 +164,7 @@ fn read(path: &Path) -> Result<Module, Failure> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
     if !is_name(&stem) {
         return Err(Failure::usage(format_args!(
-            "{} does not name a module: rename it to letters, digits and _, such as tasks.wasm",
+            "{} is not a valid name for a module: rename the file to letters, digits and _, such as tasks.wasm",
             path.display()
         )));
     }
@@ -171,7 +172,7 @@ fn read(path: &Path) -> Result<Module, Failure> {
         fs::read(path).map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     if !wasm.starts_with(b"\0asm") {
         return Err(Failure::usage(format_args!(
-            "{} is no Wasm module: deploy FILE.wasm, or the folder of a crate of functions",
+            "{} is not a Wasm module: deploy a FILE.wasm, or the directory of a task crate",
             path.display()
         )));
     }

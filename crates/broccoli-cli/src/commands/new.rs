@@ -1,8 +1,7 @@
-//! `broccoli new DIR`: writes a task crate that builds anywhere.
+//! `broccoli new DIR`: creates a task crate that builds anywhere.
 //!
-//! Owns the template and the copy of the SDK's sources that goes with it, so that a task crate
-//! needs neither a clone of Broccoli nor a published crate. Never writes into a folder that holds
-//! something.
+//! This module has the template, and a copy of the SDK's sources, so that a task crate needs neither a clone of
+//! Broccoli nor a published crate. It never writes into a directory that is not empty.
 
 use std::fmt;
 use std::fs;
@@ -15,23 +14,23 @@ use broccoli_node::abi::{NAME_LEN_MAX, is_name};
 use crate::exit::Failure;
 use crate::output;
 
-/// Where `new` writes.
+/// The directory that `new` creates.
 #[derive(clap::Args, Debug)]
 pub(crate) struct NewArgs {
-    /// Folder to create; its name becomes the name of the module
+    /// Directory to create; its name becomes the name of the module
     dir: PathBuf,
 }
 
-/// Why no crate was written.
+/// Why no crate was created.
 #[derive(Debug)]
 pub(crate) enum NewError {
-    /// The folder's name is none for a module.
+    /// The name of the directory is not valid for a module.
     Name(String),
-    /// The folder's name is that of a module which every node has by itself.
+    /// The name of the directory is the name of a built-in module.
     Builtin(String),
-    /// The folder is there and holds something.
+    /// The directory exists and is not empty.
     NotEmpty(PathBuf),
-    /// A file or folder could not be read or written.
+    /// A file or directory could not be read or written.
     Io(PathBuf, io::Error),
 }
 
@@ -40,13 +39,13 @@ impl fmt::Display for NewError {
         match self {
             Self::Name(name) => write!(
                 f,
-                "{name:?} cannot name a module: use letters, digits, _ and -, a letter first, at most {NAME_LEN_MAX}, \
-                 and no word of Rust"
+                "{name:?} is not a valid name for a module: use letters, digits, _ and -, with a letter first, at most \
+                 {NAME_LEN_MAX} characters, and no reserved word"
             ),
             Self::Builtin(name) => {
-                write!(f, "the module {name} is part of every node: name the folder something else, such as my-{name}")
+                write!(f, "the module {name} is part of every node: choose another name, such as my-{name}")
             }
-            Self::NotEmpty(dir) => write!(f, "{} is not empty: name a new folder", dir.display()),
+            Self::NotEmpty(dir) => write!(f, "{} is not empty: choose a new directory", dir.display()),
             Self::Io(path, error) => write!(f, "cannot write {}: {error}", path.display()),
         }
     }
@@ -61,7 +60,7 @@ impl From<NewError> for Failure {
     }
 }
 
-/// Writes the crate and says what to do with it.
+/// Creates the crate, and prints what to do with it.
 ///
 /// # Errors
 /// See [`NewError`].
@@ -69,11 +68,12 @@ pub(crate) fn run(args: NewArgs) -> Result<(), Failure> {
     let module = create(&args.dir)?;
     let dir = args.dir.display();
     output::print(format_args!(
-        "{dir}/src/lib.rs holds two tasks. Next:\n\n  broccoli deploy {dir}\n  broccoli run \"{module}.hello.s('you')\""
+        "{dir}/src/lib.rs contains two tasks. Next:\n\n  broccoli deploy {dir}\n  \
+         broccoli run \"{module}.hello.s('you')\""
     ))
 }
 
-/// Gives the name of the module.
+/// Returns the name of the module.
 fn create(dir: &Path) -> Result<String, NewError> {
     let at_dir = |error| NewError::Io(dir.to_path_buf(), error);
     let name = crate_name(dir)?;
@@ -114,7 +114,7 @@ fn write(path: &Path, text: &str) -> Result<(), NewError> {
     fs::write(path, text).map_err(at_path)
 }
 
-/// What Cargo refuses as the name of a package, or confuses with another crate.
+/// Names that Cargo refuses for a package, or that other crates have.
 const RESERVED: &[&str] = &[
     "Self",
     "abstract",
@@ -181,7 +181,7 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
-/// Files of the crate. `NAME` stands for its name, `MODULE` for that of its module.
+/// Files of the crate. `NAME` stands for its name, `MODULE` for the name of its module.
 const TEMPLATE: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("../../template/task-crate.toml")),
     ("Cargo.lock", include_str!("../../template/Cargo.lock")),
@@ -203,7 +203,7 @@ macro_rules! sdk {
     };
 }
 
-/// The SDK: its sources, links into the tree, with manifests that stand alone.
+/// The sources of the SDK, with manifests that do not need the workspace.
 const SDK: &[(&str, &str)] = sdk! {
     "broccoli-abi": "board.rs" "cbor.rs" "lib.rs";
     "broccoli-macros": "lib.rs";
@@ -273,9 +273,11 @@ mod tests {
         );
         assert_eq!(
             name("/x/a.b"),
-            Err("\"a.b\" cannot name a module: use letters, digits, _ and -, a letter first, at most 64, \
-                 and no word of Rust"
-                .into())
+            Err(
+                "\"a.b\" is not a valid name for a module: use letters, digits, _ and -, with a letter first, at most \
+                 64 characters, and no reserved word"
+                    .into()
+            )
         );
     }
 }

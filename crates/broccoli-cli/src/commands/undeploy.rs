@@ -1,4 +1,4 @@
-//! `broccoli undeploy`: takes a module away from all nodes.
+//! `broccoli undeploy`: removes a module from all nodes.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{duration, output};
 
-/// Which module.
+/// The module, and the time limit.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UndeployArgs {
-    /// Name of the module: what stands before the dot in `broccoli functions`
+    /// Name of the module: the part before the dot in the output of `broccoli functions`
     #[arg(value_name = "MODULE")]
     name: String,
     /// How long to wait for the nodes
@@ -22,10 +22,10 @@ pub(crate) struct UndeployArgs {
     timeout: Duration,
 }
 
-/// Takes a module away, and says from how many nodes.
+/// Removes a module, and prints from how many nodes.
 ///
 /// # Errors
-/// If there is no such module, or a node does not let go of it.
+/// If there is no such module, or a node refuses to remove it.
 pub(crate) async fn run(common: &Common, args: UndeployArgs) -> Result<(), Failure> {
     let cluster = common.cluster()?;
     let key = common.deploy_key(&cluster)?;
@@ -45,16 +45,14 @@ async fn undeploy(session: &Session, args: &UndeployArgs, key: &DeployKey) -> Re
     });
     let known = known.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
     if is_builtin(name) || known == Some(0) {
-        return Err(Failure::usage(format_args!("{name} is built into its nodes: it cannot be taken away")));
+        return Err(Failure::usage(format_args!("{name} is built into its nodes and cannot be removed")));
     }
     if known.is_none() {
-        return Err(Failure::usage(format_args!(
-            "there is no module {name}: `broccoli functions` shows those there are"
-        )));
+        return Err(Failure::usage(format_args!("there is no module {name}: `broccoli functions` lists the modules")));
     }
     let deployment = session.node.undeploy(name, key, args.timeout).await.map_err(Failure::usage)?;
-    let nodes = holders(&deployment, &format!("keeps {name}"), "; is its program older?", || {
-        format!("no node has heard of it within {}", duration::print(args.timeout))
+    let nodes = holders(&deployment, &format!("keeps {name}"), "; this node may run an older version", || {
+        format!("no node has confirmed it within {}", duration::print(args.timeout))
     })?;
     Ok(format!("undeployed {name} from {nodes}"))
 }
