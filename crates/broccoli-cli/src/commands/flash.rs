@@ -1,4 +1,4 @@
-//! `broccoli flash`: makes a microcontroller a node of the cluster.
+//! `broccoli flash`: writes the firmware to a microcontroller, so that it joins the cluster as a node.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -16,46 +16,47 @@ use crate::exit::Failure;
 use crate::output::{self, Progress};
 use crate::resident::label;
 
-/// Which chip, where, and what it is to be.
+/// The chip, its port, and the settings of its node.
 #[derive(clap::Args)]
 pub(crate) struct FlashArgs {
-    /// The chip: esp32c6
+    /// Type of the chip: esp32c6
     #[arg(long)]
     chip: String,
-    /// Serial port that the board is at, such as /dev/ttyUSB0 or /dev/ttyACM0
+    /// Serial port of the board, such as /dev/ttyUSB0 or /dev/ttyACM0
     #[arg(long, required_unless_present = "image_only")]
     port: Option<String>,
     /// Name of the Wi-Fi network
     #[arg(long)]
     ssid: String,
-    /// Password of the Wi-Fi network, "" for an open one; asked for if it is not told [env: BROCCOLI_WIFI_PASSWORD]
+    /// Password of the Wi-Fi network, "" for an open network; if it is not set, the command asks for it
+    /// [env: BROCCOLI_WIFI_PASSWORD]
     #[arg(long)]
     password: Option<String>,
-    /// Name of the node, unique in its cluster; default: the chip and a random number
+    /// Name of the node, unique in the cluster; default: the chip and a random number
     #[arg(long)]
     name: Option<NodeId>,
-    /// A label (room=kitchen) or capability that jobs can ask for with .set(on=…); repeatable
+    /// Label (room=kitchen) or capability that jobs can require with .set(on=…); repeatable
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<String>,
-    /// Lets tasks call sys.reboot
+    /// Allow tasks to call sys.reboot
     #[arg(long)]
     allow_reboot: bool,
-    /// Pin of a LED; default: the coloured one of Espressif's boards
+    /// Pin of the LED; default: the coloured LED of Espressif's boards
     #[arg(long, value_name = "PIN", value_parser = crate::number::within(0..=u8::MAX))]
     led: Option<u8>,
-    /// Firmware to write; default: dist/broccoli-CHIP.bin, which `cargo xtask firmware --chip CHIP` makes
+    /// Firmware to write; default: dist/broccoli-CHIP.bin, which `cargo xtask firmware --chip CHIP` builds
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Write the image with the settings into a file instead, for other tools: it begins at address 0, and
-    /// holds the key of the cluster
+    /// Write the image with the settings to a file instead, for other tools; it belongs at address 0, and contains the
+    /// key of the cluster
     #[arg(long, value_name = "FILE", conflicts_with = "port")]
     image_only: Option<PathBuf>,
 }
 
-/// Writes the firmware and the settings of a node to a chip, or into a file.
+/// Writes the firmware and the settings of a node to a chip or a file.
 ///
 /// # Errors
-/// With exit code 2 for what is found before anything is written.
+/// Exit code 2 for errors that are found before anything is written.
 pub(crate) fn run(common: &Common, args: FlashArgs) -> Result<(), Failure> {
     let chip: Chip = args.chip.parse().map_err(Failure::usage)?;
     let cluster = common.cluster()?;
@@ -85,7 +86,8 @@ fn read(chip: Chip, file: Option<&Path>) -> Result<Image, Failure> {
     let path = file.map_or_else(default, PathBuf::from);
     let bytes = fs::read(&path).map_err(|error| {
         Failure::usage(format_args!(
-            "cannot read the firmware {}: {error}; `cargo xtask firmware --chip {chip}` makes it, --image FILE names another",
+            "cannot read the firmware {}: {error}; build it with `cargo xtask firmware --chip {chip}`, or name another \
+             file with --image",
             path.display()
         ))
     })?;
@@ -110,14 +112,14 @@ fn settings(common: &Common, cluster: &Cluster, chip: Chip, args: &FlashArgs) ->
     })
 }
 
-/// A name that hardly two chips of a cluster get.
+/// A name that is very probably unique in the cluster.
 fn new_name(chip: Chip) -> Result<NodeId, Failure> {
     let [a, b, c] = random().map_err(Failure::failed)?;
     let name = format!("{chip}-{a:02x}{b:02x}{c:02x}");
-    name.parse().map_err(|_| Failure::failed(format_args!("{name} is no name for a node: choose one with --name")))
+    name.parse().map_err(|_| Failure::failed(format_args!("{name} is not a valid node name: choose one with --name")))
 }
 
-/// Told on the command line or by the environment, else asked for. A variable that is empty is not set.
+/// The password from the command line or the environment, else from a prompt. An empty variable counts as not set.
 fn wifi_password(args: &FlashArgs) -> Result<String, Failure> {
     let of_environment = || variable("BROCCOLI_WIFI_PASSWORD")?.into_string().ok();
     args.password.clone().or_else(of_environment).map_or_else(|| ask_password(&args.ssid), Ok)
@@ -126,10 +128,11 @@ fn wifi_password(args: &FlashArgs) -> Result<String, Failure> {
 fn ask_password(ssid: &str) -> Result<String, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "the password of the Wi-Fi network is missing: --password, or BROCCOLI_WIFI_PASSWORD; --password \"\" for an open one",
+            "the password of the Wi-Fi network is missing: set --password or BROCCOLI_WIFI_PASSWORD; for an open \
+             network, use --password \"\"",
         ));
     }
-    let asked = rpassword::prompt_password(format!("password of {ssid} (nothing if it is open): "));
+    let asked = rpassword::prompt_password(format!("password of {ssid} (empty for an open network): "));
     asked.map_err(|error| Failure::usage(format_args!("cannot read the password: {error}")))
 }
 
@@ -147,7 +150,7 @@ fn write_chip(image: &Image, port: &str) -> Result<(), Failure> {
     })
 }
 
-/// Writes a file that only its owner may read, in place of one that may be there.
+/// Writes a file that only its owner can read. Replaces an existing file.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
