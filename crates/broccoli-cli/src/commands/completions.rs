@@ -1,7 +1,7 @@
-//! `broccoli completions`: completions for a shell.
+//! `broccoli completions`: prints the completion script for a shell.
 //!
-//! The script that is printed asks this program at each key press, by the variable `COMPLETE`: so functions, nodes and jobs are
-//! completed, too.
+//! The script calls this program at each key press, with the variable `COMPLETE`. So it can complete functions, nodes
+//! and jobs, too.
 
 use clap_complete::Shell;
 use clap_complete::env::Shells;
@@ -9,14 +9,14 @@ use clap_complete::env::Shells;
 use crate::exit::Failure;
 use crate::output;
 
-/// For which shell.
+/// The shell.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Name of the shell
     shell: Shell,
 }
 
-/// The variable by which a shell asks.
+/// The variable that the script sets.
 const VARIABLE: &str = "COMPLETE";
 
 /// Prints the script.

@@ -1,8 +1,7 @@
-//! `broccoli demo`: everything at once on this machine, in a cluster that is gone afterwards.
+//! `broccoli demo`: shows everything on this machine, in a temporary cluster.
 //!
-//! The MQTT server and the client are in this process, the three nodes are processes of their own.
-//! Nothing is written to disk, and nothing is left behind: the nodes leave when this process ends,
-//! however it ends.
+//! The MQTT server and the client run in this process, the three nodes are separate processes. The demo writes nothing
+//! to disk and leaves nothing behind: the nodes shut down when this process ends, for whatever reason.
 
 use crate::connect::Common;
 use crate::exit::Failure;
@@ -10,19 +9,19 @@ use crate::exit::Failure;
 /// Runs the demo.
 ///
 /// # Errors
-/// If a part of it cannot start, or a result is not what it must be.
+/// If a part of it cannot start, or a result is wrong.
 #[cfg(feature = "embedded-server")]
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     show::run(common).await
 }
 
-/// Says what is missing.
+/// Reports that the MQTT server is missing.
 ///
 /// # Errors
 /// Always.
 #[cfg(not(feature = "embedded-server"))]
 pub(crate) async fn run(_: &Common) -> Result<(), Failure> {
-    Err(Failure::usage("this program was built without an MQTT server, which the demo needs"))
+    Err(Failure::usage("the demo needs an MQTT server, but this program was built without one"))
 }
 
 #[cfg(feature = "embedded-server")]
@@ -51,12 +50,12 @@ mod show {
 
     const NODES: usize = 3;
     const TEXT: &str = include_str!("../../data/fables-2190-words.txt");
-    /// How long a node may take to start, and to leave.
+    /// Maximum time for a node to start, and to shut down.
     const START_MAX: Duration = Duration::from_secs(10);
     const LEAVE_MAX: Duration = Duration::from_secs(3);
-    /// Characters of a canvas or result that are shown.
+    /// Maximum number of characters of a canvas or a result in a line.
     const SHOWN_CHARS: usize = 72;
-    /// Words that are shown.
+    /// Number of words in the output.
     const SHOWN_WORDS: usize = 6;
 
     pub(super) async fn run(common: &Common) -> Result<(), Failure> {
@@ -91,10 +90,10 @@ mod show {
         }
         count_words(&mut session).await?;
         session.close().await;
-        print(format_args!("\nAll of this took {}. Now a cluster of your own:", took(started.elapsed())))?;
-        print("  broccoli up                   here; it says how other machines join")?;
-        print("  broccoli deploy --examples    or functions of your own: broccoli new DIR")?;
-        print("  broccoli run \"add.s(2, 2)\"    or any of the canvases above")
+        print(format_args!("\nAll of this took {}. To start your own cluster:", took(started.elapsed())))?;
+        print("  broccoli up                   starts it, and prints how other machines join")?;
+        print("  broccoli deploy --examples    or your own functions: broccoli new DIR")?;
+        print("  broccoli run \"add.s(2, 2)\"    or any canvas from above")
     }
 
     /// Starts the processes, then waits until all of them are ready.
@@ -113,7 +112,7 @@ mod show {
             nodes.push(node);
         }
         for node in nodes {
-            timeout(START_MAX, ready(node)).await.map_err(|_| Failure::timed_out("a node does not start"))??;
+            timeout(START_MAX, ready(node)).await.map_err(|_| Failure::timed_out("a node did not start in time"))??;
         }
         Ok(())
     }
@@ -138,12 +137,12 @@ mod show {
         line("run", &shorten(&written(example.source)), begun)?;
         print(format_args!("         → {}", shorten(&result)))?;
         if result != example.result {
-            return Err(Failure::failed(format_args!("{} must give {}", example.name, example.result)));
+            return Err(Failure::failed(format_args!("{} must return {}", example.name, example.result)));
         }
         Ok(())
     }
 
-    /// The code of an example on one line, without what a Python session has around it.
+    /// The code of an example on one line, without the prompts and the output of a Python session.
     fn written(source: &'static str) -> String {
         let has_prompts = source.contains(">>>");
         let code = |line: &'static str| if has_prompts { line.strip_prefix(">>>") } else { Some(line) };
@@ -173,18 +172,18 @@ mod show {
         text.chars().take(SHOWN_CHARS - 1).chain(['…']).collect()
     }
 
-    /// A time that something took: `0.8 ms`, `1.25 s`.
+    /// A duration as text: `0.8 ms`, `1.25 s`.
     fn took(time: Duration) -> String {
         let ms = time.as_secs_f64() * 1_000.0;
         if ms < 1_000.0 { format!("{ms:.1} ms") } else { format!("{:.2} s", ms / 1_000.0) }
     }
 
-    /// The nodes leave when their standard input ends.
+    /// Shuts the nodes down: they stop when their standard input ends.
     async fn leave(nodes: Vec<Child>) {
         for mut node in nodes {
             drop(node.stdin.take());
             if timeout(LEAVE_MAX, node.wait()).await.is_err() {
-                output::note("a node of the demo does not leave and is killed");
+                output::note("a node of the demo did not stop in time: killing it");
                 // It may have ended just now.
                 let _ = node.kill().await;
             }

@@ -1,8 +1,8 @@
-//! `broccoli wordcount`: the first Broccoli's word count, one task for each word.
+//! `broccoli wordcount`: the word count of the first Broccoli, with one task for each word.
 //!
-//! The function `mapper(word)` runs on the nodes and gives `[word, 1]` for a word that counts, else
-//! null; the sums are made here. Long texts become several jobs, one after the other, since a
-//! canvas and a result must each fit into one packet.
+//! The function `mapper(word)` runs on the nodes. It returns `[word, 1]` for a word that counts, else null. This
+//! command adds the numbers. Long texts become several jobs, one after the other, because a canvas and a result must
+//! each fit into one packet.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,28 +19,28 @@ use crate::connect::{Common, Session};
 use crate::exit::Failure;
 use crate::{jobs, output};
 
-/// The function that looks at each word.
+/// The function that runs for each word.
 const MAPPER: &str = "mapper";
-/// What a word costs in a job besides its bytes: headers, and the `1` of its result.
+/// Bytes of a word in a job, besides the word itself: headers, and the `1` of its result.
 const WORD_OVERHEAD_BYTES: usize = 8;
-/// How long the nodes may take to get the example functions.
+/// Maximum time for the nodes to get the example functions.
 const DEPLOY_MAX: Duration = Duration::from_secs(10);
 
-/// Which texts.
+/// The texts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WordcountArgs {
-    /// Texts, in UTF-8
+    /// Text files, in UTF-8
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Send the words in N bins, each one task, instead of one task for each word
+    /// Divide the words into N bins, with one task for each bin, instead of one task for each word
     #[arg(long, value_name = "N", value_parser = crate::number::within(1..=u32::MAX))]
     chunks: Option<u32>,
-    /// For machines: {"words": N, "counts": [[word, n], …]}, where N is the number of all words
+    /// Print JSON: {"words": N, "counts": [[word, n], …]}, where N is the number of all words
     #[arg(long)]
     json: bool,
 }
 
-/// How often each word occurs, most frequent first, then in alphabetical order.
+/// The number of each word, the most frequent word first, then in alphabetical order.
 type Counts = Vec<(String, u64)>;
 
 /// Prints how often each word of more than three letters occurs.
@@ -91,7 +91,7 @@ async fn provide_mapper(session: &Session, key: Result<DeployKey, Failure>) -> R
     }
     if is_taken {
         return Err(Failure::usage(format_args!(
-            "no function {MAPPER}, and a module {} of yours is in the place of the examples that have it",
+            "no function {MAPPER}: it is in the example module {}, but your own module has this name; rename yours",
             deploy::EXAMPLES_NAME
         )));
     }
@@ -104,13 +104,13 @@ async fn provide_mapper(session: &Session, key: Result<DeployKey, Failure>) -> R
     Ok(())
 }
 
-/// The words of a text, between white space and without commas and full stops.
+/// The words of a text, split at white space, without commas and full stops.
 pub(super) fn words(text: &str) -> Vec<String> {
     let words = text.split_whitespace().map(|word| word.replace([',', '.'], ""));
     words.filter(|word| !word.is_empty()).collect()
 }
 
-/// Counts words on the cluster, in `bins` tasks for each job or one for each word.
+/// Counts words on the cluster, with `bins` tasks for each job or one task for each word.
 ///
 /// # Errors
 /// See [`jobs::result`].
@@ -130,7 +130,7 @@ pub(super) async fn count(session: &mut Session, words: &[String], bins: Option<
     Ok(counts)
 }
 
-/// The words in parts of which each fits into one job, and its result too.
+/// Splits the words into parts. Each part and its result fit into one job.
 fn batches(words: &[String]) -> Result<Vec<&[String]>, Failure> {
     let bytes_max = jobs::canvas_bytes_max() / 2;
     let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
@@ -138,7 +138,7 @@ fn batches(words: &[String]) -> Result<Vec<&[String]>, Failure> {
         let cost = word.len() + WORD_OVERHEAD_BYTES;
         if cost > bytes_max {
             let size = output::size(word.len());
-            return Err(Failure::usage(format_args!("a word of {size} is more than a job takes: is this a text?")));
+            return Err(Failure::usage(format_args!("a word of {size} does not fit into a job: is this a text file?")));
         }
         if bytes + cost > bytes_max {
             batches.push(&words[start..at]);
@@ -169,7 +169,7 @@ fn canvas(words: &[String], bins: Option<u32>) -> Canvas {
     }
 }
 
-/// The `[word, n]` in a result; those of bins are one level deeper.
+/// The `[word, n]` in a result. With bins they are one level deeper.
 fn pairs(result: &Cbor, in_bins: bool) -> Result<Vec<(String, u64)>, Failure> {
     type Pairs = Vec<Option<(String, u64)>>;
     let bytes = result.as_bytes();
@@ -178,7 +178,7 @@ fn pairs(result: &Cbor, in_bins: bool) -> Result<Vec<(String, u64)>, Failure> {
     } else {
         minicbor::decode::<Pairs>(bytes)
     };
-    let other = |_| Failure::failed(format_args!("{MAPPER} gave something else than [word, n] or null"));
+    let other = |_| Failure::failed(format_args!("{MAPPER} returned something other than [word, n] or null"));
     Ok(pairs.map_err(other)?.into_iter().flatten().collect())
 }
 
