@@ -1,6 +1,7 @@
-//! What a shell completes a command line with: names that only the cluster knows.
+//! Shell completions with names that only the cluster knows.
 //!
-//! Owns the time limit and the silence: a key press must not hang, and nobody wants to read an error there.
+//! This module limits the time and never prints an error, because a key press must neither hang nor write over the
+//! command line.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use tokio::time::timeout;
 use crate::connect::{Common, Session};
 use crate::output::plain;
 
-/// People notice what takes longer.
+/// Maximum time for an answer. People notice a longer wait.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
-/// So much of it is for the nodes to be known.
+/// The part of this time for meeting the nodes.
 const MEET_MAX: Duration = Duration::from_millis(100);
-/// How long nodes may take to list their jobs, of that time.
+/// The part of this time for the lists of jobs.
 const JOBS_MAX: Duration = Duration::from_millis(150);
 
-/// Functions by the names that one would type.
+/// Functions, with the names that a user would type.
 pub(crate) fn functions() -> Vec<CompletionCandidate> {
     let listed = ask(async |session| {
         let listed = session.node.query(|node: &Node| {
@@ -44,7 +45,7 @@ pub(crate) fn functions() -> Vec<CompletionCandidate> {
     candidates(listed.flatten().unwrap_or_default())
 }
 
-/// Nodes, but for clients.
+/// Nodes, without clients.
 pub(crate) fn nodes() -> Vec<CompletionCandidate> {
     candidates(members().into_iter().map(|(name, labels)| (name, labels.join(" "))).collect())
 }
@@ -66,7 +67,7 @@ pub(crate) fn jobs() -> Vec<CompletionCandidate> {
     candidates(listed_jobs(|_| true))
 }
 
-/// Jobs that can be ended.
+/// Jobs that can be cancelled.
 pub(crate) fn jobs_that_run() -> Vec<CompletionCandidate> {
     candidates(listed_jobs(|job| matches!(job.state, JobState::Queued | JobState::Running)))
 }
@@ -83,7 +84,7 @@ fn listed_jobs(wanted: impl Fn(&JobSummary) -> bool) -> Vec<(String, String)> {
     jobs.filter(|(_, job)| wanted(job)).map(row).collect()
 }
 
-/// Names and labels of all nodes but clients.
+/// Names and labels of all nodes, without clients.
 fn members() -> Vec<(String, Vec<String>)> {
     let members = ask(async |session| {
         let members = session.node.query(|node: &Node| {
@@ -96,13 +97,13 @@ fn members() -> Vec<(String, Vec<String>)> {
     members.flatten().unwrap_or_default()
 }
 
-/// Names with what is said of them, which others wrote.
+/// Names with their descriptions, which other people wrote.
 fn candidates(named: Vec<(String, String)>) -> Vec<CompletionCandidate> {
     let candidate = |(name, about): (String, String)| CompletionCandidate::new(name).help(Some(plain(&about).into()));
     named.into_iter().map(candidate).collect()
 }
 
-/// Asks the cluster that the command line names so far; none if it does not answer at once.
+/// Asks the cluster of the incomplete command line. Returns `None` if it does not answer in time.
 fn ask<T>(question: impl AsyncFnOnce(&Session) -> T) -> Option<T> {
     let words: Vec<_> = std::env::args_os().collect();
     let told = |name: &str| {

@@ -1,16 +1,16 @@
-//! Moments as people read them.
+//! Dates and times as people read them.
 //!
-//! Owns the calendar; always UTC, so that two people who compare versions read the same.
+//! This module computes the calendar. It always uses UTC, so that people who compare versions see the same text.
 
 /// Days of 400 years, after which the calendar repeats.
 const DAYS_OF_ERA: u64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01. A year that begins in March ends with its leap day.
 const DAYS_BEFORE_1970: u64 = 719_468;
-/// Versions below are numbers that somebody chose, not moments: 2001-09-09.
+/// The first version that is a time: 2001-09-09. Lower versions are numbers that somebody chose.
 const FIRST_MOMENT_MS: u64 = 1_000_000_000_000;
 
-/// The version of a module: when it was deployed, `2026-11-29T23:31Z`; other numbers as they are, and `-` for the modules that
-/// are part of every node.
+/// The version of a module as text: the time when it was deployed, such as `2026-11-29T23:31Z`. Other numbers stay as
+/// they are. Built-in modules have `-`.
 pub(crate) fn version(version: u64) -> String {
     match version {
         0 => "-".into(),
@@ -19,14 +19,14 @@ pub(crate) fn version(version: u64) -> String {
     }
 }
 
-/// Milliseconds since 1970, to the minute.
+/// Formats milliseconds since 1970 as a time, to the minute.
 fn minute(unix_ms: u64) -> String {
     let minutes = unix_ms / 60_000;
     let (year, month, day) = date(minutes / 1_440);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}Z", minutes / 60 % 24, minutes % 60)
 }
 
-/// Year, month and day of a day since 1970 in the Gregorian calendar.
+/// Converts days since 1970 to year, month and day of the Gregorian calendar.
 fn date(day: u64) -> (u64, u64, u64) {
     let day = day + DAYS_BEFORE_1970;
     let (era, day) = (day / DAYS_OF_ERA, day % DAYS_OF_ERA);

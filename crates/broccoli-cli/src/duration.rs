@@ -1,14 +1,14 @@
-//! Times as people write them: `500ms`, `30s`, `2m`, `1h`, `1d`.
+//! Durations as people write them: `500ms`, `30s`, `2m`, `1h`, `1d`.
 
 use std::time::Duration;
 
-/// Longer than anybody waits, and far from every overflow.
+/// The maximum. It is far from every overflow.
 const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
 
-/// Reads a time: a number and one of the units `ms`, `s`, `m`, `h`, `d`.
+/// Parses a duration: a number and one of the units `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
-/// How to write it.
+/// If the text is not valid. The error says how to write it.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -29,7 +29,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// A time as [`parse`] reads it.
+/// A duration in the format that [`parse`] reads.
 pub(crate) fn print(time: Duration) -> String {
     let ms = time.as_millis();
     if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }

@@ -1,6 +1,6 @@
-//! How the program ends: the exit codes that scripts rely on, and the one error of all commands.
+//! How the program ends: the exit codes for scripts, and the error type of all commands.
 //!
-//! Never prints: `main` does, once.
+//! This module never prints. `main` prints the message, once.
 
 use std::fmt::Display;
 
@@ -8,37 +8,37 @@ use broccoli_node::text::SyntaxError;
 
 use crate::output::plain;
 
-/// What the exit code tells.
+/// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Done; also a node that was asked to leave.
+    /// Done; also a node that was told to shut down.
     Done = 0,
     /// The job failed, or something could not be done.
     Failed = 1,
-    /// Wrong use, found before anything ran: syntax, an unknown name, wrong arguments, a port or a
-    /// name that is taken, a file that is not there.
+    /// Wrong use, found before anything ran: syntax, an unknown name, wrong arguments, a port or a name that is taken,
+    /// a missing file.
     Usage = 2,
     /// The cluster cannot be reached: no server, wrong password, no node, another key.
     Unreachable = 3,
-    /// Not finished in the time that was given.
+    /// Not finished in the given time.
     TimedOut = 4,
-    /// The job that was asked after has not ended.
+    /// The job that was asked for has not ended.
     Pending = 5,
-    /// The node that is to hold it knows no such job.
+    /// The node that should hold the job does not know it.
     Unknown = 6,
-    /// A node that may hold a job with the key is not there: nothing was submitted.
+    /// A node that may hold a job with this key is offline. Nothing was submitted.
     Unsure = 7,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
 
-/// Why a command ends early: the code, and what the user is told in one or two lines.
+/// Why a command ends early: the exit code, and a message of one or two lines.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The code to exit with.
     pub(crate) exit: Exit,
-    /// What went wrong and what to do next, [`plain`]; empty if there is nobody to tell.
+    /// What went wrong and what to do next, made [`plain`]. Empty if there is nothing to say.
     pub(crate) message: String,
 }
 
@@ -47,7 +47,7 @@ impl Failure {
         Failure { exit, message: plain(&message.to_string()) }
     }
 
-    /// Exit code 2, with the line of the text and the place in it.
+    /// Exit code 2, with the line of the text and the place of the error.
     pub(crate) fn syntax(error: &SyntaxError) -> Failure {
         let text = error.to_string();
         Failure { exit: Exit::Usage, message: text.lines().map(plain).collect::<Vec<_>>().join("\n") }
@@ -93,12 +93,12 @@ impl Failure {
         Failure::new(Exit::Interrupted, message)
     }
 
-    /// The same code without a word: what there is to say was printed.
+    /// The same code without a message, if the command has printed everything.
     pub(crate) fn silent(self) -> Failure {
         Failure { message: String::new(), ..self }
     }
 
-    /// Whoever read our output has had enough: an end like any other, without a word.
+    /// The reader of the output has closed the pipe. This is a normal end, without a message.
     pub(crate) fn nobody_reads() -> Failure {
         Failure::new(Exit::Done, "")
     }

@@ -1,6 +1,6 @@
-//! Functions by their names, and what was probably meant by a name that none has.
+//! Names of functions, and suggestions for unknown names.
 //!
-//! Owns the words; which function a name stands for is the node's matter.
+//! This module has the texts. The node decides which function a name means.
 
 use broccoli_node::abi::builtin::is_builtin;
 use broccoli_node::core::Node;
@@ -8,10 +8,10 @@ use broccoli_node::core::canvas::CanvasError;
 use broccoli_node::proto::{Canvas, Form};
 use broccoli_node::text;
 
-/// Checks a canvas as an origin would.
+/// Checks a canvas as an origin does.
 ///
 /// # Errors
-/// What it would be refused for; for an unknown name, with the one that was probably meant.
+/// The reason why an origin would refuse it. For an unknown name, with a suggestion.
 pub(crate) fn check(node: &Node, canvas: &Canvas) -> Result<(), String> {
     node.check(canvas).map(|_| ()).map_err(|error| match error {
         CanvasError::Function(refusal) => explain(node, canvas, refusal),
@@ -19,7 +19,7 @@ pub(crate) fn check(node: &Node, canvas: &Canvas) -> Result<(), String> {
     })
 }
 
-/// Why a name stands for no function, and which one it was probably meant to be. `refusal` is what the node says.
+/// Why a name is not a function, with a suggestion. `refusal` is the text of the node.
 pub(crate) fn unknown(node: &Node, name: &str, refusal: String) -> String {
     let known = Known::of(node);
     let (module, function) = name.rsplit_once('.').unwrap_or(("", name));
@@ -41,7 +41,7 @@ pub(crate) fn unknown(node: &Node, name: &str, refusal: String) -> String {
             Some(hint) => format!("no function {name}: {hint}"),
             None => {
                 format!(
-                    "no function {name}: `broccoli functions` shows the {} that are deployed",
+                    "no function {name}: `broccoli functions` lists the {} that are deployed",
                     known.deployed().count()
                 )
             }
@@ -62,7 +62,8 @@ fn explain(node: &Node, canvas: &Canvas, refusal: String) -> String {
     }
 }
 
-/// The names of the functions in a canvas, in the order of writing. The depth of a canvas is bounded where it is made.
+/// Calls `see` with the names of the functions in a canvas, in the order of writing. The parser limits the depth of a
+/// canvas.
 fn each_name(canvas: &Canvas, see: &mut dyn FnMut(&str)) {
     match &canvas.form {
         Form::Task(task) => see(&task.function),
@@ -76,7 +77,7 @@ fn each_name(canvas: &Canvas, see: &mut dyn FnMut(&str)) {
     canvas.link.iter().chain(&canvas.on_error).for_each(|callback| each_name(callback, see));
 }
 
-/// Names of functions, `module.function` and where the bare name begins in it.
+/// Names of functions, as `module.function`, each with the place where the bare name starts.
 struct Known(Vec<(String, usize)>);
 
 impl Known {
@@ -87,7 +88,7 @@ impl Known {
         Known(names.collect())
     }
 
-    /// Full and bare.
+    /// The names, each in full and bare.
     fn names(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(full, bare)| (full.as_str(), &full[*bare..]))
     }

@@ -1,17 +1,17 @@
-//! Whole numbers within their limits.
+//! Whole numbers in a range.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Reads a whole number of a range; its error names the range.
+/// Parses a whole number in a range. The error names the range.
 pub(crate) fn within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Display + Clone,
 {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+        number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
     }
 }
 
@@ -24,7 +24,7 @@ mod tests {
         let read = within(1..=64_u16);
         assert_eq!((read("1"), read("64")), (Ok(1), Ok(64)));
         for text in ["0", "65", "-1", "x", "", "1.5", "99999999"] {
-            assert_eq!(read(text), Err("a whole number from 1 to 64".into()), "{text:?}");
+            assert_eq!(read(text), Err("expected a whole number from 1 to 64".into()), "{text:?}");
         }
     }
 }

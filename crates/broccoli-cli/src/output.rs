@@ -1,7 +1,8 @@
-//! What people and scripts see: results on stdout, everything else on stderr.
+//! The output of the command: results on stdout, everything else on stderr.
 //!
-//! Owns when colour is used, how a closed pipe ends the program (silently), and that nothing which came from the cluster can
-//! command the terminal: errors of tasks, their log lines, documentation, keys and labels are what somebody else wrote.
+//! This module decides when to use colour, ends the program silently when a pipe is closed, and ensures that no text
+//! from the cluster can control the terminal: other people wrote the errors and log lines of tasks, the documentation
+//! of functions, keys and labels.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write as _};
@@ -9,15 +10,15 @@ use std::time::Duration;
 
 use crate::exit::Failure;
 
-/// Writes a text and a line end to stdout, its lines made [`plain`]. What JSON such a text holds stays the same JSON.
+/// Writes a text and a line end to stdout, with its lines made [`plain`]. JSON in the text keeps its meaning.
 ///
 /// # Errors
-/// If it cannot be written; without a message if nobody reads any more.
+/// If it cannot be written. Without a message if the reader has closed the pipe.
 pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     write_out(text.to_string().split('\n').map(plain).collect::<Vec<_>>().join("\n"))
 }
 
-/// Writes a text of this program's own as it is.
+/// Writes a text of this program without changes.
 ///
 /// # Errors
 /// As [`print()`].
@@ -25,8 +26,8 @@ pub(crate) fn print_script(text: &str) -> Result<(), Failure> {
     write_out(text.trim_end())
 }
 
-/// Writes rows below their headings to stdout. In a terminal that is too narrow the `spare` columns are left out, the first
-/// of them first, and a note names them; then cells are cut.
+/// Writes a table with headings to stdout. In a narrow terminal the `spare` columns are left out, the first of them
+/// first, and a note names them. If this is not enough, cells are cut.
 ///
 /// # Errors
 /// As [`print()`].
@@ -39,12 +40,12 @@ pub(crate) fn print_table<const N: usize>(
     let (table, left_out) = table(headings, spare, rows, terminal.map(|(width, _)| width.0.into()));
     write_out(table)?;
     if !left_out.is_empty() {
-        note(format_args!("no room for {}: a wider terminal shows more, and --json everything", left_out.join(", ")));
+        note(format_args!("not shown: {}; use a wider terminal, or --json", left_out.join(", ")));
     }
     Ok(())
 }
 
-/// Writes a line to stdout whose beginning stands out, both made [`plain`].
+/// Writes a line to stdout with a bold beginning. Both parts are made [`plain`].
 ///
 /// # Errors
 /// As [`print()`].
@@ -71,8 +72,8 @@ fn write_err(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A text on one line that a terminal shows as it is: what would move its cursor, change its colours or turn the direction of
-/// writing is shown as an escape, which in JSON is the same text.
+/// A text on one line that cannot control a terminal: characters that move the cursor, change colours or change the
+/// direction of writing become escapes. In JSON, these escapes mean the same text.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -80,7 +81,7 @@ pub(crate) fn plain(text: &str) -> String {
             '\n' => plain.push_str("\\n"),
             '\r' => plain.push_str("\\r"),
             '\t' => plain.push_str("\\t"),
-            // The last two turn the direction of what follows.
+            // The last two change the direction of writing.
             c if c.is_control()
                 || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
             {
@@ -92,13 +93,13 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// Says on stderr why the program ends; further lines of a message are indented.
+/// Writes to stderr why the program ends. Further lines of the message are indented.
 pub(crate) fn error(message: &str) {
     let label = if coloured(&io::stderr()) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     write_err(format_args!("{label} {message}"));
 }
 
-/// A text that stands out, if stdout is a terminal that may be coloured.
+/// Makes a text bold if stdout is a terminal with colours.
 fn bold(text: &str) -> String {
     if coloured(&io::stdout()) { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
@@ -109,18 +110,18 @@ fn coloured(stream: &impl IsTerminal) -> bool {
     takes_commands(stream) && !is_set("NO_COLOR")
 }
 
-/// Whether a stream is a terminal that moves its cursor and changes its colours when it is told to.
+/// Whether a stream is a terminal with commands for its cursor and its colours.
 fn takes_commands(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Cells are not cut to less than this.
+/// Minimum width of a cell that is cut.
 const CELL_WIDTH_MIN: usize = 8;
-/// Between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
-/// Rows below their headings, each cell made [`plain`], each column as wide as its widest cell; the last one is not padded.
-/// With `room` for so many characters in a line, see [`print_table`]. Also gives what is left out.
+/// A table with headings. Each cell is made [`plain`]. Each column is as wide as its widest cell. The last column is
+/// not padded. `room` is the maximum width of a line, see [`print_table`]. Also returns the columns that are left out.
 fn table<'a, const N: usize>(
     headings: [&str; N],
     spare: &[&'a str],
@@ -160,7 +161,7 @@ fn table<'a, const N: usize>(
     (lines.join("\n"), left_out)
 }
 
-/// A text of at most so many characters.
+/// Cuts a text to at most this many characters.
 fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -178,7 +179,7 @@ pub(crate) fn size(bytes: usize) -> String {
     if bytes < 1_000 { format!("{bytes} B") } else { format!("{:.1} KB", bytes as f64 / 1_000.0) }
 }
 
-/// The progress of a job, drawn over itself on stderr. Shows nothing unless stderr is a terminal.
+/// The progress bar of a job on stderr. It shows nothing unless stderr is a terminal.
 pub(crate) struct Progress {
     terminal: bool,
     drawn: bool,
@@ -186,26 +187,26 @@ pub(crate) struct Progress {
     total: u32,
 }
 
-/// Characters of the bar itself.
+/// Number of characters of the bar itself.
 const BAR_WIDTH: usize = 30;
 
 impl Progress {
-    /// Of a job that has just begun.
+    /// The progress of a job that has just started.
     pub(crate) fn new() -> Progress {
         Progress { terminal: takes_commands(&io::stderr()), drawn: false, done: 0, total: 0 }
     }
 
-    /// Whether there is something to draw, and somebody to see it.
+    /// Whether there is something to draw, and a terminal to draw it on.
     pub(crate) fn is_visible(&self) -> bool {
         self.terminal && self.total > 0
     }
 
-    /// So many tasks have ended, of so many.
+    /// Sets how many tasks have ended, and how many there are.
     pub(crate) fn set(&mut self, done: u32, total: u32) {
         (self.done, self.total) = (done, total);
     }
 
-    /// Draws the bar as it is now.
+    /// Draws the current bar.
     pub(crate) fn draw(&mut self, elapsed: Duration) {
         if !self.is_visible() {
             return;
@@ -219,7 +220,7 @@ impl Progress {
         self.drawn = true;
     }
 
-    /// Takes the bar away, so that a line can be written.
+    /// Removes the bar, so that a line can be written.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.drawn) {
             let mut err = io::stderr().lock();

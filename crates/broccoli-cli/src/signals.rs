@@ -1,19 +1,19 @@
-//! The signals that end a command or a node well.
+//! The signals that end a command, or shut a node down gracefully.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
-/// Signals of this process from here on. Those that come while nobody waits are kept.
+/// The signals of this process from now on. Signals that arrive while nobody waits are kept.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// As when a terminal is closed.
+    /// Arrives, for example, when a terminal is closed.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Ctrl-C, SIGTERM and SIGHUP: whoever closes the terminal wants no other end.
+    /// Ctrl-C, SIGTERM and SIGHUP. A closed terminal shuts a node down in the same way.
     ///
     /// # Errors
     /// If the system does not let this process wait for signals.
@@ -21,7 +21,7 @@ impl Signals {
         Ok(Signals { hangup: Some(listen(SignalKind::hangup())?), ..Signals::of_command()? })
     }
 
-    /// Ctrl-C, and SIGTERM as `timeout` sends it. SIGHUP is left as it is, since `nohup` has it ignored.
+    /// Ctrl-C and SIGTERM, which `timeout` sends. SIGHUP is not changed, because `nohup` ignores it.
     ///
     /// # Errors
     /// As [`Signals::of_node`].
@@ -30,7 +30,7 @@ impl Signals {
         Ok(Signals { interrupt, terminate, hangup: None })
     }
 
-    /// Until the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         let Signals { interrupt, terminate, hangup } = self;
         let hung_up = async {

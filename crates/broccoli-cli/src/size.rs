@@ -1,12 +1,12 @@
 //! Sizes of memory as people write them: `64M`, `1.5G`.
 
-/// More than any machine has, and far from every overflow.
+/// The maximum. It is far from every overflow.
 const BYTES_MAX: f64 = (1_u64 << 40) as f64;
 
-/// Reads a size: a number and one of the units `K`, `M`, `G`, each 1,024 of the one before.
+/// Parses a size: a number and one of the units `K`, `M`, `G` (1,024, 1,024², 1,024³ bytes).
 ///
 /// # Errors
-/// How to write it.
+/// If the text is not valid. The error says how to write it.
 pub(crate) fn parse(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -95,7 +95,7 @@ async fn wrong_use_is_found_before_the_call() {
         ("sys.pong()", "sys.pong: did you mean sys.ping?"),
         ("add.mpa([1])", "add.mpa: did you mean the method add.map(…)?"),
         ("print('a')", "print: `print` is not needed: the result of the last line is printed"),
-        ("frobnicate(1)", "frobnicate: `broccoli functions` shows the 14 that are deployed"),
+        ("frobnicate(1)", "frobnicate: `broccoli functions` lists the 14 that are deployed"),
     ] {
         cluster.run(&["run", text]).await.fails(2, &format!("error: no function {meant}\n"));
     }
