@@ -1,8 +1,8 @@
 //! Tasks: plain functions with `#[task]`, which the nodes of your cluster run.
 //!
-//! What they take and give travels as a value: numbers, texts, lists, tuples, maps; the fields of a struct as a tuple. There is
-//! no operating system where they run, and so no `std`: the prelude has `String`, `Vec` and the like, and `println!` writes to
-//! the log of the task, which `broccoli run` shows.
+//! Arguments and results are values: numbers, texts, lists, tuples and maps. A struct travels as a tuple of its fields.
+//! Tasks run without an operating system, so there is no `std`: the prelude has `String`, `Vec` and the like.
+//! `println!` writes to the log of the task, which `broccoli run` prints.
 #![no_std]
 
 use broccoli_sdk::prelude::*;
