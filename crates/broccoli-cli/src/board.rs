@@ -28,7 +28,7 @@ impl FromStr for BoardChoice {
             ("none", None) => Ok(BoardChoice::None),
             ("simulated", None) => Ok(BoardChoice::Simulated),
             ("linux", None) => Ok(BoardChoice::Linux(None)),
-            // A name alone is one in /dev; joined to a path from the root, /dev is left out.
+            // A bare name is a device in /dev. If `chip` is an absolute path, `join` drops /dev.
             ("linux", Some(chip)) if !chip.is_empty() => Ok(BoardChoice::Linux(Some(PathBuf::from("/dev").join(chip)))),
             _ => Err("expected simulated, linux, linux:gpiochip0 or none"),
         }

@@ -113,7 +113,7 @@ fn ask<T>(question: impl AsyncFnOnce(&Session) -> T) -> Option<T> {
     let common = Common::named(told("--cluster"), told("--server")).with_environment().ok()?;
     let answer = async {
         let session = common.open().await.ok()?;
-        // Who does not answer now is not waited for.
+        // Nodes that have not answered by then are left out.
         let _ = timeout(MEET_MAX, session.meet_all()).await;
         let answer = question(&session).await;
         session.close().await;

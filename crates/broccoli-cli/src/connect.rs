@@ -262,7 +262,7 @@ impl UpFile {
     fn all(cluster_path: &Path) -> Vec<(PathBuf, String)> {
         let prefix = UpFile::prefix(cluster_path);
         let prefix = Path::new(&prefix);
-        // A file that is named alone lies in the working directory.
+        // A file name without a directory is in the working directory.
         let folder = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let left = |entry: fs::DirEntry| {
@@ -276,7 +276,7 @@ impl UpFile {
     /// Reads the file that counts. Its content is only a hint: nothing else depends on it.
     fn read(cluster_path: &Path, cluster: &Cluster) -> Option<UpFile> {
         let started = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
-        // One that was killed has not taken it away.
+        // A process that was killed has not removed its file.
         let mut files: Vec<_> = UpFile::all(cluster_path).into_iter().filter(|(_, pid)| runs(pid)).collect();
         files.sort_by_key(|(path, _)| started(path));
         files.into_iter().find_map(|(path, _)| UpFile::parse(&fs::read_to_string(path).ok()?, cluster))
@@ -296,7 +296,7 @@ impl UpFile {
     /// If the file cannot be written.
     pub(crate) fn leave(&self, cluster_path: &Path, cluster: &Cluster) -> io::Result<UpGuard> {
         for (left, _) in UpFile::all(cluster_path).into_iter().filter(|(_, pid)| !runs(pid)) {
-            // Another one may be faster.
+            // Another process may have removed it.
             let _ = fs::remove_file(left);
         }
         let beside = |end: &str| {
@@ -313,7 +313,7 @@ impl UpFile {
         let text = format!("{json:#}\n");
         let written = write_private(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &path));
         written.inspect_err(|_| {
-            // It is of no use to anybody.
+            // The unfinished file is useless.
             let _ = fs::remove_file(&unfinished);
         })?;
         Ok(UpGuard { path })
@@ -447,7 +447,7 @@ impl Session {
 
     /// Says goodbye.
     pub(crate) async fn close(self) {
-        // If it takes too long, the server tells the others by our Will.
+        // If this takes too long, the server informs the others with our Will.
         let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
     }
 }
@@ -468,7 +468,7 @@ pub(crate) fn link_trouble(server: &ServerUrl, reason: &DisconnectReason) -> Str
              or give both with --server mqtt://user:password@host"
         ),
         DisconnectReason::Unreachable(why) => {
-            // The number of an error means nothing to people.
+            // The number of an error does not help people.
             let why = why.split(" (os error").next().unwrap_or(why).to_lowercase();
             format!("no MQTT server at {server} ({why}): start one with `broccoli up`, or name another with --server")
         }

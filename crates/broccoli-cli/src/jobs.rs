@@ -52,7 +52,7 @@ pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Fail
     if check().await?.is_ok() {
         return Ok(());
     }
-    // A function of a node that has not been heard of yet, maybe.
+    // A node that has not answered yet may have the function.
     session.meet_all().await;
     check().await?.map_err(Failure::usage)
 }
@@ -289,7 +289,7 @@ impl View {
                 self.note(format!("{error}; retrying {again}"));
             }
             JobNews::Ended(outcome) => return Some(outcome.map_err(Failure::failed)),
-            // Only after an interrupt, when nobody looks any more.
+            // This arrives only after an interrupt, when the wait has ended.
             JobNews::GoesOn => {}
             JobNews::Unknown => {
                 return Some(Err(match self.asked {
@@ -305,7 +305,7 @@ impl View {
         match event {
             Some(NodeEvent::Disconnected(reason)) => self.note(format!("{reason}; the job continues, reconnecting")),
             Some(NodeEvent::Connected) => self.note("connected again".into()),
-            // The end of the client ends the job's news too.
+            // When the client ends, the news of the job ends, too.
             _ => {}
         }
     }

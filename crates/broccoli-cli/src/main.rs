@@ -109,7 +109,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A shell that completes a command line ends here: see `commands::completions`.
+    // Ends the program here if a shell asks for completions: see `commands::completions`.
     CompleteEnv::with_factory(Cli::command).complete();
     let Cli { common, command } =
         Cli::try_parse().unwrap_or_else(|error| connect::without_password(misuse::explain(error)).exit());

@@ -41,7 +41,7 @@ pub(crate) fn explain(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
     let here = ELSEWHERE.iter().find(|(names, _)| names.contains(&name.as_str())).map(|(_, here)| *here);
     if let Some(here) = here {
-        // Its own guesses are by letters.
+        // clap's own suggestion only compares letters.
         error.remove(ContextKind::SuggestedSubcommand);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![here.into()]));
     }

@@ -68,7 +68,7 @@ pub(crate) fn note(text: impl Display) {
 }
 
 fn write_err(text: impl Display) {
-    // There is nobody left to tell if it fails.
+    // If this fails, the error cannot be reported anywhere.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -215,7 +215,7 @@ impl Progress {
         let bar: String = (0..BAR_WIDTH).map(|at| if at < full { '#' } else { '.' }).collect();
         let text = format!("\r[{bar}] {}/{}  {:.0} s\x1b[K", self.done, self.total, elapsed.as_secs_f64());
         let mut err = io::stderr().lock();
-        // A bar that cannot be drawn is no reason to stop.
+        // If the bar cannot be drawn, the command continues.
         let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
         self.drawn = true;
     }

@@ -107,7 +107,7 @@ impl NodeOptions {
         let host = Limits::host();
         Limits {
             queue_bytes_max: self.queue_memory,
-            // Copies of arguments and results that are on their way.
+            // Copies of arguments and results in transfer.
             blob_bytes_max: host.blob_bytes_max.min(self.queue_memory / BLOBS_PART),
             archive_bytes_max: self.results_memory,
             archive_ms: self.keep_results.as_millis() as u64,
@@ -194,7 +194,7 @@ impl Resident {
             () = signals.next() => self.drain(&mut signals, also).await,
             () = also.as_mut() => Ok(()),
         };
-        // If it takes too long, the server tells the others by our Will.
+        // If this takes too long, the server informs the others with our Will.
         let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
         while let Ok(event) = self.events.try_recv() {
             if let NodeEvent::Storage(text) = event {
@@ -210,7 +210,7 @@ impl Resident {
     async fn live(&mut self, when_ready: impl FnOnce() -> Option<String>) -> Result<(), Failure> {
         self.connect().await?;
         let after = when_ready().map(|line| format!("\n{line}")).unwrap_or_default();
-        // A node outlives whoever read its output.
+        // The node continues when nobody reads its output any more.
         let _ = output::print(format_args!("ready  {}{after}", self.title));
         while let Some(event) = self.event().await? {
             if let NodeEvent::Draining(Some(by)) = event {

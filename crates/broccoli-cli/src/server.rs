@@ -60,7 +60,7 @@ fn raise_files_max() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard),
         Ok((soft, _)) => soft,
-        // What every system gives.
+        // Every system allows this many.
         Err(_) => 1_024,
     }
 }
@@ -84,7 +84,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let port = if port.is_empty() { Ok(DEFAULT_PORT) } else { port.parse() };
     let host_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     match port {
-        // The system takes a number for an address.
+        // The system would resolve a number as an address.
         Ok(port) if host.chars().all(host_like) && host.contains(|c: char| !c.is_ascii_digit()) => resolve(host, port),
         _ => Err(format!("not an address to listen on: {EXAMPLE}")),
     }
@@ -92,7 +92,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
-    // Most of those who will connect know IPv4 only.
+    // Most clients use IPv4 only.
     let first = found.iter().find(|addr| addr.is_ipv4()).or_else(|| found.first());
     first.copied().ok_or_else(|| format!("unknown host {host}: {EXAMPLE}"))
 }

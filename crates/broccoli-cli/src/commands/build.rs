@@ -150,7 +150,7 @@ fn require_target(dir: &Path) -> Result<(), BuildError> {
             let libdir = String::from_utf8_lossy(&output.stdout);
             if Path::new(libdir.trim()).is_dir() { Ok(()) } else { Err(BuildError::NoTarget) }
         }
-        // Cargo can be set up to use another compiler: it will tell.
+        // Cargo may be configured for another compiler. Then Cargo reports the error.
         _ => Ok(()),
     }
 }
@@ -161,7 +161,7 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     cargo
         .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
         .current_dir(dir)
-        // They would replace the flags of the crate.
+        // These variables would replace the flags of the crate.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stdin(Stdio::null())
@@ -169,7 +169,7 @@ fn compile(dir: &Path) -> Result<(String, PathBuf), BuildError> {
     if !has_flags(dir) {
         cargo.args(["--config", &flags_setting()]);
     }
-    // Cargo joins both lists.
+    // Cargo merges both lists.
     if let Some(setting) = places_setting(dir) {
         cargo.args(["--config", &setting]);
     }

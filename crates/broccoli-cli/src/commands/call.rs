@@ -60,7 +60,7 @@ async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
     };
     let mut found = find().await?;
     if found.is_err() {
-        // A function of a node that has not been heard of yet, maybe.
+        // A node that has not answered yet may have the function.
         session.meet_all().await;
         found = find().await?;
     }

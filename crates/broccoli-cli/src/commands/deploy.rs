@@ -138,7 +138,7 @@ fn built(dir: &Path) -> Result<Module, Failure> {
 /// The error about a file that is source code, with what to deploy instead.
 fn source_of(path: &Path) -> Option<String> {
     let shown = path.display();
-    // The folder of a crate, which may hold the file a few folders deeper.
+    // The directory of the crate. The file can be some directories deeper.
     let is_crate = |folder: &&Path| folder.join("Cargo.toml").is_file();
     let folder = path.ancestors().skip(1).find(is_crate).map(|folder| match folder.as_os_str().is_empty() {
         true => Path::new("."),

@@ -104,7 +104,7 @@ pub(crate) fn what_is_left(name: NodeId, vitals: &Vitals) -> String {
     let leaving = vitals.leaving.as_deref().cloned().unwrap_or_default();
     let tasks = counted(vitals.running, "task", "is running", "are running", &leaving.tasks);
     let held: Vec<String> = leaving.jobs.iter().map(|job| waits::job(name, job)).collect();
-    // The jobs of a node with a journal go on when it is back.
+    // The jobs of a node with a journal continue when it is back.
     let jobs = if held.is_empty() { 0 } else { vitals.jobs };
     let jobs = counted(jobs, "job", "is held in memory", "are held in memory", &held);
     let left: Vec<String> = tasks.into_iter().chain(jobs).collect();

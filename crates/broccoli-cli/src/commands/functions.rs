@@ -37,7 +37,7 @@ pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Fail
             functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             Module { name: name.into(), version, functions }
         };
-        // A module without functions was taken away.
+        // A module without functions was removed.
         let there = node.functions().into_iter().filter(|(_, (_, functions))| !functions.is_empty());
         there.map(module).collect::<Vec<_>>()
     });

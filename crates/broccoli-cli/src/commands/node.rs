@@ -40,16 +40,16 @@ pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> 
         None => common.cluster()?,
     };
     let server = match (&token, &cluster.server) {
-        // What the token says is meant before what runs here.
+        // The server in the token has priority over a server that runs here.
         (Some(_), Some(server)) => common.named_server().unwrap_or_else(|| server.clone()),
         _ => common.server(&cluster),
     };
     let shown = server.clone();
-    // With the server by which this machine reaches it.
+    // With the address by which this machine reaches the server.
     let kept = Cluster { server: Some(server.clone()), ..cluster.clone() };
     let resident = Resident::start(args.node, cluster, server, &shown, common.is_verbose())?;
     let keep = || {
-        // A node that ends with its parent is not what the machine has joined with: the demo starts such.
+        // A node that ends with its parent, such as a node of the demo, is not how this machine joined a cluster.
         if token.is_some() && !args.attended {
             keep(common, &kept);
         }
@@ -88,7 +88,7 @@ fn keep(common: &Common, cluster: &Cluster) {
     let Ok(path) = common.cluster_path() else { return };
     match cluster.write(&path) {
         Ok(()) => output::note(format_args!("stored the cluster in {}: other commands here use it", path.display())),
-        // Whoever has one knows which.
+        // The existing cluster file stays.
         Err(ClusterError::Exists(_)) => {}
         Err(error) => output::note(format_args!("cannot store the cluster for other commands here: {error}")),
     }

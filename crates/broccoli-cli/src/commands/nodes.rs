@@ -140,7 +140,7 @@ fn cells(row: &Row) -> [String; 11] {
         row.state.to_owned(),
         born(|birth| birth.slots.to_string()),
         vital(|vitals| vitals.running.to_string()),
-        // Whether they wait here for a slot or, in its jobs, for a node.
+        // Tasks that wait here for a slot, and tasks of its jobs that wait for a node.
         vital(|vitals| (u64::from(vitals.queued) + u64::from(vitals.ready)).to_string()),
         vital(|vitals| vitals.jobs.to_string()),
         vital(|vitals| uptime(vitals.uptime_ms / 1_000)),

@@ -52,7 +52,7 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
         let followed = jobs::follow(session, job.follow(), args.timeout, OnInterrupt::GoOn).await;
         match followed {
             Ok(value) if !args.json => return output::print(jobs::as_json(&value)?),
-            // What it came to is known now.
+            // The outcome is known now.
             Err(failure) if !args.json || !matches!(failure.exit, Exit::Failed | Exit::Unknown) => return Err(failure),
             _ => {}
         }

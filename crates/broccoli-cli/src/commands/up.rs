@@ -139,7 +139,7 @@ fn far_host(listen: SocketAddr) -> String {
 /// The address of the interface that leads to other networks. Nothing is sent: a UDP socket only chooses its route.
 #[cfg(feature = "embedded-server")]
 fn lan_address(listen: SocketAddr) -> std::io::Result<String> {
-    // These networks exist in documents only, so every router leads towards them.
+    // These networks are reserved for documentation, so the route to them leads out.
     let outside = if listen.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
     let socket = std::net::UdpSocket::bind((listen.ip(), 0))?;
     socket.connect(outside)?;
