@@ -81,7 +81,7 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Stop a node after its running tasks have finished
     Drain(drain::DrainArgs),
-    /// Tell the cluster that a node will not come back, so that jobs with keys do not wait for it
+    /// Tell the cluster that a node will not come back, so that it no longer blocks jobs with keys
     Forget(forget::ForgetArgs),
     /// List the functions that you can call
     Functions(functions::FunctionsArgs),
