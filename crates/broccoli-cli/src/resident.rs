@@ -68,8 +68,8 @@ pub(crate) struct NodeOptions {
     /// alone needs more than this fails
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "512M")]
     queue_memory: usize,
-    /// Memory for the results of ended jobs; if it is full, the oldest results are removed, first
-    /// those that a client has seen
+    /// Memory for the results of ended jobs; if it is full, the oldest results are removed, first those that a client
+    /// has seen
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "32M")]
     results_memory: usize,
     /// How long to keep the results of ended jobs
