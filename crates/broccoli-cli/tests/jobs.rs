@@ -303,6 +303,8 @@ on_both_servers! {
 async fn a_job_at_a_node_without_a_journal_is_announced_as_such() {
     let cluster = Cluster::mosquitto().await.with_examples().await;
     let _other = cluster.node("pi-2", &["--slots", "1"]).await;
+    // It has the functions.
+    assert_eq!(cluster.run(&["call", "--on", "pi-2", "add", "1", "2"]).await.ok(), "3\n");
     // The one that keeps its jobs goes first if it answers in time (the simulator's matter); when it is gone, the
     // other says what that means.
     cluster.up.signal("TERM").await;

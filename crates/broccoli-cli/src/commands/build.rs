@@ -114,7 +114,10 @@ pub(crate) fn run(args: BuildArgs) -> Result<(), Failure> {
         fs::write(path, &module.wasm).map_err(|error| BuildError::Io(path.clone(), error))?;
     }
     let mut text = format!("{}  {}  {}", module.name, output::size(module.wasm.len()), path.display());
-    for function in &module.functions {
+    // The linker puts them into any order.
+    let mut functions: Vec<&Function> = module.functions.iter().collect();
+    functions.sort_by_key(|function| &function.name);
+    for function in functions {
         text += &format!("\n  {function}");
     }
     output::print(text)

@@ -1,6 +1,7 @@
 //! Who is there.
 
 use broccoli_core::Event;
+use broccoli_proto::Cbor;
 use broccoli_proto::message::Message;
 use broccoli_proto::packet::Address;
 
@@ -109,6 +110,32 @@ fn a_welcome_is_not_answered_with_another_hello() {
     c.run_for(2_000);
     let hellos = c.packets_with(|message| matches!(message, Message::Hello));
     assert!(hellos <= 12, "{hellos} packets with hellos in 2 s");
+}
+
+#[test]
+fn a_twin_that_was_replaced_comes_back_when_the_other_is_silent_and_not_before() {
+    for seed in 70..80 {
+        let mut c = Cluster::started(seed, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
+        let (canvas, expected) = adds(3);
+        let job = c.submit(0, &canvas);
+        assert_eq!(c.wait(0, job, 1_000), Ok(expected.clone()));
+        // The first one stands still, and the second takes its place.
+        c.pause(1);
+        let twin = c.add(Spec::worker("w", 1));
+        let job = c.submit(0, &canvas);
+        assert_eq!(c.wait(0, job, 10_000), Ok(expected.clone()));
+        assert!(c.runs_on(twin) > 0, "the twin has worked");
+        // Now the second stands still: the first one waits for it as long as for any node that was heard.
+        let since = c.now_ms();
+        c.pause(twin);
+        c.resume(1);
+        let job = c.submit(0, &crate::add(100, 1));
+        let ran = |c: &Cluster| c.runs.iter().any(|run| run.node == 1 && run.args == Cbor::encode(&(100, 1)));
+        assert!(c.run_until(20_000, ran), "seed {seed}: it works again");
+        let after = c.now_ms() - since;
+        assert!(after >= 3_500, "seed {seed}: after {after} ms");
+        assert_eq!(c.wait(0, job, 10_000), Ok(Cbor::encode(&101)));
+    }
 }
 
 #[test]
