@@ -72,8 +72,8 @@ pub enum Input<'a> {
     /// The journal cannot be written at the moment, with the reason for people; none once it can. The
     /// shell keeps trying; nobody is told meanwhile that anything is safe, and new jobs are refused.
     Stalled(Option<String>),
-    /// The time of day. Tell it at the start, and before each [`Input::Timeout`]: one is due at least once a second, so
-    /// that a clock that was set shows. A node that is never told refuses what needs it (`eta`).
+    /// The time of day. Tell it at the start, and before an [`Input::Timeout`] if [`crate::Node::wants_wall_clock`]: once a
+    /// second, so that a clock that was set shows. A node that is never told refuses what needs it (`eta`).
     WallClock {
         /// Milliseconds since 1970-01-01 00:00 UTC.
         unix_ms: u64,

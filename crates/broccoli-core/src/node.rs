@@ -423,6 +423,11 @@ impl Node {
         None
     }
 
+    /// Whether [`Input::WallClock`] is due: once a second, and at each time-out while the node does not know the time of day.
+    pub fn wants_wall_clock(&self, now: Instant) -> bool {
+        !self.shared.timers.is_ahead(Timer::Wall, now)
+    }
+
     /// Goes on with what this node does for itself while its link takes no packets; [`Node::poll_transmit`] does so, too.
     pub fn poll_local(&mut self, now: Instant) {
         self.shared.now = now;

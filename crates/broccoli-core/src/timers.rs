@@ -104,6 +104,11 @@ impl Timers {
         }
     }
 
+    /// Whether a timer is set to a time that is still to come.
+    pub(crate) fn is_ahead(&self, timer: Timer, now: Instant) -> bool {
+        self.by_timer.get(&timer).is_some_and(|at| *at > now)
+    }
+
     /// Whether a timer is set.
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.by_timer.contains_key(&timer)

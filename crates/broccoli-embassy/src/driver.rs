@@ -288,7 +288,9 @@ impl<F: Flash> Driver<F> {
             self.hand_back_at = None;
             self.node.hand_back(now());
         }
-        self.tell_time();
+        if self.node.wants_wall_clock(now()) {
+            self.tell_time();
+        }
         self.feed(Input::Timeout);
     }
 

@@ -359,7 +359,9 @@ impl Driver {
         if self.probe.is_silent(self.started.elapsed()) {
             self.tell(&NodeEvent::NotHeard);
         }
-        self.tell_time();
+        if self.node.wants_wall_clock(self.now()) {
+            self.tell_time();
+        }
         self.feed(Input::Timeout);
     }
 

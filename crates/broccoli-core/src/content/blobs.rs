@@ -25,7 +25,7 @@ use broccoli_proto::packet::Address;
 use broccoli_proto::{BlobId, Cbor, Epoch, JobId, NodeId};
 use litemap::LiteMap;
 
-use super::flow::{Flow, Span};
+use super::flow::{Flow, Span, WINDOW};
 use crate::audit::Large;
 use crate::config::Limits;
 use crate::shared::{Room, Shared};
@@ -46,9 +46,8 @@ const PIECE_OVERHEAD_BYTES: usize = 64;
 pub(crate) const VALUE_OVERHEAD_BYTES: usize = 512;
 /// Most pieces under way …
 const WINDOW_MAX: u32 = 64;
-/// … and about how many bytes, but at least so many pieces.
+/// … and about how many bytes.
 const WINDOW_BYTES: u32 = 2 << 20;
-const WINDOW_MIN: u32 = 4;
 /// A pull fails when no piece has come for this long.
 const SILENCE_MAX: LinkTime = link_ms(10_000);
 /// Times that a whole value is pulled whose hash does not match.
@@ -610,7 +609,7 @@ fn ask(shared: &mut Shared, (from, id): (NodeId, BlobId)) {
     let Some(Pull { blob, progress: Some(progress), .. }) = shared.blobs.pulls.get_mut(&(from, id)) else {
         return;
     };
-    let window_max = (WINDOW_BYTES / blob.piece_bytes).clamp(WINDOW_MIN, WINDOW_MAX);
+    let window_max = (WINDOW_BYTES / blob.piece_bytes).clamp(WINDOW, WINDOW_MAX);
     for Span { first, count } in progress.flow.ask(shared.now, window_max) {
         let request = BlobRequest { id, first, count, piece_bytes: blob.piece_bytes };
         shared.outbox.send(from, Message::BlobRequest(request));

@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
 /// Pieces that are under way at first.
-const WINDOW: u32 = 4;
+pub(super) const WINDOW: u32 = 4;
 /// A piece that was asked for so many pieces before one that has come is lost.
 const REORDERED_MAX: u64 = 8;
 /// Pieces are asked for again when none comes for this long, or for twice the time that one takes …

@@ -1,6 +1,6 @@
 //! The options that are about time: retries, countdown, eta, expires.
 
-use broccoli_core::{SubmitError, SubmitId};
+use broccoli_core::{Input, Instant, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::{Canvas, Cause, Cbor, Options};
 
@@ -461,4 +461,15 @@ fn options_of_time_hold_under_loss_duplication_and_reordering() {
         c.run_for(60_000);
         c.assert_idle();
     }
+}
+
+#[test]
+fn the_time_of_day_is_wanted_once_a_second() {
+    let start = Instant(1_000_000);
+    let mut node = crate::durable_node(1, start);
+    assert!(node.wants_wall_clock(start), "it was never told");
+    node.handle_input(start, Input::WallClock { unix_ms: 1_800_000_000_000 });
+    assert!(!node.wants_wall_clock(Instant(1_999_999)));
+    assert!(node.wants_wall_clock(Instant(2_000_000)));
+    assert!(node.poll_timeout().is_some_and(|at| at <= Instant(2_000_000)), "and a time-out is due then");
 }
