@@ -23,8 +23,7 @@ use std::time::Duration;
 use broccoli_core::{Action, Backoff, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, JobSummary, Jobs, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
-use broccoli_proto::packet::{Address, PacketError};
-use broccoli_proto::topic::Topics;
+use broccoli_proto::packet::PacketError;
 use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
 use broccoli_wasm::Engine;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
@@ -36,9 +35,9 @@ use crate::executor::{Executor, Report};
 use crate::handle::StartError;
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Unwritten, Writer};
+use crate::link::{self, Link};
 use crate::machine::MACHINE;
-use crate::mqtt::{DisconnectReason, Link, LinkEvent, PublishError, Will};
-use crate::probe::{Heard, Probe};
+use crate::mqtt::{DisconnectReason, PublishError};
 use crate::store::{Installation, Installed, Store, Stored};
 
 /// Inputs that are taken before the state machine is drained.
@@ -197,9 +196,7 @@ pub(crate) enum Command {
 pub struct Driver {
     pub(crate) node: Node,
     pub(crate) link: Link,
-    pub(crate) topics: Topics,
     pub(crate) name: NodeId,
-    pub(crate) client_id: String,
     /// Whether deployed code has to run here.
     pub(crate) runs_code: bool,
     pub(crate) executor: Executor,
@@ -228,7 +225,6 @@ pub struct Driver {
     /// When it leaves in any case.
     pub(crate) leave_at: Option<time::Instant>,
     pub(crate) over: bool,
-    pub(crate) probe: Probe,
     /// The next packet is sealed into this.
     pub(crate) buf: Vec<u8>,
 }
@@ -311,7 +307,7 @@ impl Driver {
         let timer = self.node.poll_timeout().map_or(far, |at| self.started + Duration::from_micros(at.0));
         let full = self.connected && !self.link.has_room();
         let soon = if full { time::Instant::now() + FULL_PAUSE } else { far.into() };
-        let silent_at = self.probe.silent_at().map(|at| (self.started + at).into());
+        let silent_at = self.link.silent_at().map(|at| (self.started + at).into());
         let due = [self.connect_at, self.hand_back_at, self.leave_at, silent_at].into_iter().flatten();
         let at = due.fold(soon.min(timer.into()), time::Instant::min);
         if sleep.deadline() != at {
@@ -356,7 +352,7 @@ impl Driver {
         if is_due(self.leave_at) {
             self.leave();
         }
-        if self.probe.is_silent(self.started.elapsed()) {
+        if self.link.is_silent() {
             self.tell(&NodeEvent::NotHeard);
         }
         if self.node.wants_wall_clock(self.now()) {
@@ -394,50 +390,34 @@ impl Driver {
 
     fn connect(&mut self) {
         self.connect_at = None;
-        let mut payload = Vec::new();
-        self.node.write_will(&mut payload);
-        let will = Will { topic: self.topics.topic(Address::Birth(self.name)), payload, retain: false };
-        self.link.connect(&self.client_id, Some(will));
+        let mut death = Vec::new();
+        self.node.write_will(&mut death);
+        self.link.connect(death);
     }
 
-    fn on_link(&mut self, event: LinkEvent) {
+    fn on_link(&mut self, event: link::Event) {
         match event {
-            LinkEvent::Connected => {
+            link::Event::Connected { packet_bytes_max } => {
                 self.connected = true;
                 self.reconnect.reset();
-                self.probe.on_connected(self.started.elapsed(), self.link.packet_bytes_max() as usize);
-                self.feed(Input::PacketLimit(self.link.packet_bytes_max()));
+                self.feed(Input::PacketLimit(packet_bytes_max));
                 self.feed(Input::Connected);
                 self.tell(&NodeEvent::Connected);
             }
-            LinkEvent::Packet { topic, payload, .. } => {
-                let to = std::str::from_utf8(&topic).ok().and_then(|topic| self.topics.address(topic));
-                let own = (to == Some(Address::Node(self.name))).then_some(&payload[..]);
-                match self.probe.on_packet(self.started.elapsed(), own) {
-                    Heard::Other => {}
-                    heard => return self.on_probe(heard),
-                }
-                match to {
-                    Some(to) => self.feed(Input::Packet { to, packet: &payload }),
-                    None => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
+            link::Event::PacketLimit { bytes, is_settled } => {
+                self.feed(Input::PacketLimit(bytes));
+                if is_settled {
+                    self.tell(&NodeEvent::PacketLimit(bytes));
                 }
             }
-            LinkEvent::Disconnected { reason } => {
+            link::Event::Packet { to, packet } => self.feed(Input::Packet { to, packet: &packet }),
+            link::Event::Misdirected => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
+            link::Event::Disconnected(reason) => {
                 self.connected = false;
-                self.probe.on_disconnected();
                 self.connect_at = Some(time::Instant::now() + self.reconnect.pause());
                 self.feed(Input::Disconnected);
                 self.tell(&NodeEvent::Disconnected(reason));
             }
-        }
-    }
-
-    fn on_probe(&mut self, heard: Heard) {
-        let (Heard::Limit(bytes) | Heard::Settled(bytes)) = heard else { return };
-        let limit = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.feed(Input::PacketLimit(limit));
-        if matches!(heard, Heard::Settled(_)) {
-            self.tell(&NodeEvent::PacketLimit(limit));
         }
     }
 
@@ -566,20 +546,13 @@ impl Driver {
         let mut buf = std::mem::take(&mut self.buf);
         while !self.connected || self.link.has_room() {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
-            let topic = self.topics.topic(transmit.to);
-            match self.link.publish(&topic, &buf, false) {
-                Ok(()) => self.probe.on_sent(buf.len()),
+            match self.link.publish(transmit.to, &buf) {
                 // What is lost is sent again by the protocol.
-                Err(PublishError::NotConnected | PublishError::Full) => {}
+                Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
                 Err(error @ PublishError::TooLarge { .. }) => self.tell(&NodeEvent::Storage(error.to_string())),
             }
         }
         self.buf = buf;
-        while self.connected && self.link.has_room() {
-            let Some(packet) = self.probe.poll_transmit() else { break };
-            // It has room, and none is larger than the link takes.
-            let _ = self.link.publish(&self.topics.topic(Address::Node(self.name)), &packet, false);
-        }
     }
 
     /// Does what is to be done until then, at least one thing. Returns whether there was any.

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
-use broccoli_core::{Backoff, Config, Limits, Node, SubmitId, Timing};
+use broccoli_core::{Backoff, Config, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
 use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
-use broccoli_proto::topic::Topics;
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, TaskError};
 use broccoli_run::{About, Builtins, Library, RunLimits};
 use broccoli_wasm::Engine;
@@ -27,10 +26,10 @@ use crate::driver::{Command, Driver, EVENTS_MAX, JobUpdate, NodeEvent};
 use crate::executor::Executor;
 use crate::job::{Place, SubmitOptions};
 use crate::journal::{Journal, JournalError};
+use crate::link::{Link, MqttLink, MqttLinkConfig};
 use crate::machine::MACHINE;
-use crate::mqtt::{Link, LinkConfig, ServerUrl};
+use crate::mqtt::ServerUrl;
 use crate::native::{Native, NativeFunction};
-use crate::probe::Probe;
 use crate::store::Store;
 
 /// Module of native functions whose name has none.
@@ -315,6 +314,17 @@ impl Builder {
         let library = Library::new(Builtins::new(about, MACHINE));
         let builtins = (self.slots > 0).then(broccoli_run::builtin_modules);
         let builtins = builtins.into_iter().flatten();
+        let started = std::time::Instant::now();
+        let link = MqttLinkConfig {
+            server,
+            credentials: cluster.mqtt_credentials(),
+            cluster: cluster.id,
+            name,
+            client_id: format!("{name}-{epoch}"),
+            keep_alive_s: self.keep_alive_s,
+            packet_bytes_max: self.limits.packet_bytes_max,
+        };
+        let link = Link::Mqtt(Box::new(MqttLink::new(link, started)));
         let config = Config {
             name,
             keys: vec![cluster.key.clone()],
@@ -327,16 +337,8 @@ impl Builder {
             holds_code: self.holds_code || self.slots > 0 || self.resident,
             watches: true,
             version: env!("CARGO_PKG_VERSION").into(),
-            timing: Timing::FAST,
+            timing: link.timing(),
             limits: self.limits,
-        };
-        let topics = Topics::new(cluster.id);
-        let link = LinkConfig {
-            credentials: Some(cluster.mqtt_credentials()),
-            keep_alive_s: self.keep_alive_s,
-            packet_bytes_max: self.limits.packet_bytes_max as usize,
-            outbox_bytes_max: 2 * self.limits.packet_bytes_max as usize,
-            ..LinkConfig::new(server, topics.subscriptions(name, true))
         };
         let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
         let journal = self.data.as_ref().map(open).transpose()?;
@@ -348,11 +350,9 @@ impl Builder {
         for (module, functions) in natives {
             executor.add_natives(&module, functions);
         }
-        let client_id = format!("{name}-{epoch}");
         let mut driver = Driver {
             node: Node::new(config, epoch, seed, broccoli_core::Instant(0)),
-            link: Link::new(link),
-            topics,
+            link,
             name,
             runs_code: self.slots > 0,
             executor,
@@ -364,7 +364,7 @@ impl Builder {
             commands: command_receiver,
             listeners: vec![listener],
             jobs: HashMap::new(),
-            started: std::time::Instant::now(),
+            started,
             connect_at: None,
             reconnect: Backoff::RECONNECT,
             connected: false,
@@ -374,8 +374,6 @@ impl Builder {
             hand_back_at: None,
             leave_at: None,
             over: false,
-            probe: Probe::new(&client_id),
-            client_id,
             buf: Vec::new(),
         };
         driver.tell_time();

@@ -26,12 +26,12 @@ mod handle;
 mod job;
 pub mod journal;
 pub mod json;
+mod link;
 mod machine;
 pub mod mqtt;
 pub mod native;
 mod presence;
 mod private;
-mod probe;
 mod store;
 pub mod text;
 
