@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::mqtt_packet_bytes_max;
 use super::url::ServerUrl;
-use super::wire::{Publish, Wire};
+use super::wire::{ByteStream, Publish, Wire};
 
 /// Packets that may arrive before the server has confirmed the subscriptions (retained ones); more are dropped.
 const EARLY_PACKETS_MAX: usize = 16_384;
@@ -288,7 +288,7 @@ impl Link {
     }
 }
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
 
 /// One connection, from dialling to its end.
 struct Attempt {
@@ -573,7 +573,7 @@ fn dial(url: &ServerUrl) -> Dial {
     Box::pin(async move {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Box::new(stream) as Box<dyn ByteStream>)
     })
 }
 

@@ -1,4 +1,4 @@
-//! MQTT packets on one TCP stream.
+//! MQTT packets on one stream of bytes.
 //!
 //! Owns the stream and its two buffers. Never waits by itself, so that a caller may drop any future at any time without
 //! losing a byte; knows nothing about the order in which packets must come.
@@ -9,8 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
 use rumqttc::{Packet, mqttbytes};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The size of a read buffer.
 const INBOX_BYTES: usize = 64 * 1024;
@@ -21,16 +20,21 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 /// PUBLISH, before its flags.
 const PUBLISH: u8 = 0x30;
 
+/// What MQTT needs of the way to a server: TCP, or whatever else carries bytes in order.
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
+
 /// One stream, with what has arrived but is not parsed, and what is encoded but not sent.
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn ByteStream>,
     inbox: BytesMut,
     outbox: BytesMut,
     packet_bytes_max: u32,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, packet_bytes_max: u32) -> Self {
+    pub(super) fn new(stream: Box<dyn ByteStream>, packet_bytes_max: u32) -> Self {
         Self { stream, inbox: BytesMut::with_capacity(INBOX_BYTES), outbox: BytesMut::new(), packet_bytes_max }
     }
 
@@ -152,15 +156,16 @@ fn put_variable_length(buffer: &mut BytesMut, mut len: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use rumqttc::{Publish as Decoded, QoS};
 
     use super::*;
 
     #[tokio::test]
     async fn publish_is_encoded_as_the_library_does_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut wire = Wire::new(stream, u32::MAX);
+        let (stream, _server) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(Box::new(stream), u32::MAX);
         for (payload_len, packet_id) in [(0, None), (110, Some(7)), (128, None), (70_000, Some(9))] {
             let payload = vec![0x5a; payload_len];
             wire.push_publish(&Publish {
@@ -177,6 +182,27 @@ mod tests {
             expected.retain = packet_id.is_some();
             wire.push(&Packet::Publish(expected)).unwrap();
             assert_eq!(encoded, std::mem::take(&mut wire.outbox));
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_cross_any_stream_however_it_cuts_them() {
+        // Seven bytes at a time.
+        let (left, right) = tokio::io::duplex(7);
+        let (mut sender, mut receiver) = (Wire::new(Box::new(left), u32::MAX), Wire::new(Box::new(right), u32::MAX));
+        for payload_len in [0, 1, 300, 5_000] {
+            let payload = vec![0x5a; payload_len];
+            sender.push_publish(&Publish { topic: "t", payload: &payload, retain: false, packet_id: None });
+            let packet = loop {
+                let flushed = poll_fn(|cx| Poll::Ready(sender.poll_flush(cx))).await;
+                assert!(!matches!(flushed, Poll::Ready(Err(_))), "{flushed:?}");
+                match receiver.pull() {
+                    Ok(Some(packet)) => break packet,
+                    Ok(None) => assert!(poll_fn(|cx| receiver.poll_fill(cx)).await.unwrap() > 0),
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            assert!(matches!(&packet, Packet::Publish(publish) if publish.payload[..] == payload), "{packet:?}");
         }
     }
 }
