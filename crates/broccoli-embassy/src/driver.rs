@@ -21,11 +21,10 @@ use core::future::pending;
 use core::pin::Pin;
 use core::task::Poll;
 
-use broccoli_core::{Action, Backoff, Config, Event, Execute, Input, Limits, Node, RunId, Timing};
+use broccoli_core::{Action, Backoff, Config, Event, Execute, Input, Limits, Node, RunId};
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::{DeployPublic, SignedManifest};
-use broccoli_proto::packet::{Address, PacketError};
-use broccoli_proto::topic::Topics;
+use broccoli_proto::packet::PacketError;
 use broccoli_proto::{Epoch, ModuleHash, NodeId};
 use broccoli_run::{About, Builtins, Machine, News};
 use broccoli_wasm::{Engine, Functions};
@@ -38,7 +37,7 @@ use embassy_time::{Duration, Instant, Timer};
 
 use crate::device::{self, Device};
 use crate::executor::{Executor, LIMITS, Report};
-use crate::link::{Down, Link, LinkConfig, Packet, Will};
+use crate::link::{self, Down, Link, MqttConfig, Packet};
 use crate::settings::Settings;
 use crate::store::{Flash, Store, StoreError};
 
@@ -80,10 +79,11 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
     driver.find_modules(&deploy_public);
     let mut reconnect = Backoff::RECONNECT;
     loop {
-        let will = driver.will();
+        let mut death = Vec::new();
+        driver.node.write_will(&mut death);
         let socket = TcpSocket::new(stack, &mut rx, &mut tx);
         // On the heap, and called by address: what it needs is free again while the node runs, on the stack, too.
-        let open: Pin<Box<dyn Future<Output = _>>> = Box::pin(Link::open(stack, socket, &config, &will));
+        let open: Pin<Box<dyn Future<Output = _>>> = Box::pin(Link::open(stack, socket, &config, &death));
         let down = match select(open, driver.run_offline()).await {
             Either::First(Ok(mut link)) => {
                 reconnect.reset();
@@ -112,21 +112,20 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
     }
 }
 
-fn link_config(settings: &Settings, device: &Device) -> LinkConfig {
-    LinkConfig {
+fn link_config(settings: &Settings, device: &Device) -> MqttConfig {
+    MqttConfig {
         host: settings.host.clone(),
         port: settings.port,
         client_id: format!("{}-{}", settings.name, Epoch(device.epoch)),
         credentials: settings.credentials.clone(),
-        // Only a node with memory for it watches all births.
-        subscriptions: Topics::new(settings.cluster).subscriptions(settings.name, false),
+        cluster: settings.cluster,
+        name: settings.name,
         packet_bytes_max: Limits::chip().packet_bytes_max,
     }
 }
 
 struct Driver<F> {
     node: Node,
-    topics: Topics,
     name: NodeId,
     executor: Executor,
     store: Store<F>,
@@ -177,14 +176,13 @@ impl<F: Flash> Driver<F> {
             holds_code: true,
             watches: false,
             version: env!("CARGO_PKG_VERSION").into(),
-            timing: Timing::FAST,
+            timing: link::TIMING,
             limits,
         };
         let heap_bytes_max = (device.memory)().free;
         let node = Node::new(config, Epoch(device.epoch), device.seed, now());
         let mut driver = Box::new(Driver {
             node,
-            topics: Topics::new(settings.cluster),
             name: settings.name,
             executor: Executor::new(limits.result_bytes_max as usize, &device, machine, builtins),
             store: Store::new(flash, LIMITS.module_bytes_max as u32),
@@ -200,13 +198,6 @@ impl<F: Flash> Driver<F> {
         });
         driver.tell_time();
         driver
-    }
-
-    fn will(&mut self) -> Will {
-        let mut payload = Vec::new();
-        self.node.write_will(&mut payload);
-        let topic = self.topics.topic(Address::Birth(self.name));
-        Will { topic, payload, retain: false }
     }
 
     /// Runs on a connection until it is gone, or the node has ended.
@@ -276,7 +267,7 @@ impl<F: Flash> Driver<F> {
 
     #[inline(never)]
     fn on_packet(&mut self, packet: &Packet) {
-        match self.topics.address(packet.topic()) {
+        match packet.to {
             Some(to) => self.feed(Input::Packet { to, packet: packet.payload() }),
             None => log::warn!("a packet came to a topic of others"),
         }
@@ -349,7 +340,7 @@ impl<F: Flash> Driver<F> {
         // Not kept: while a task runs, its memory is wanted for more than this.
         let mut packet = Vec::new();
         while let Some(transmit) = self.node.poll_transmit(now(), &mut packet) {
-            link.publish(&self.topics.topic(transmit.to), &packet, false).await?;
+            link.publish(transmit.to, &packet).await?;
         }
         Ok(())
     }

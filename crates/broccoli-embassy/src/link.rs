@@ -1,205 +1,89 @@
-//! The link to an MQTT server: one MQTT 5 connection.
+//! The way of packets to other nodes, in the addresses of the core.
 //!
-//! Owns the course of a connection (dial, CONNECT, SUBSCRIBE, keep alive, DISCONNECT) and its limits.
-//! Never dials again by itself, never keeps a packet for the next connection.
-//!
-//! Packets that come before the subscriptions are confirmed are dropped: any packet may be lost.
+//! Owns the choice of the link and the connection of a TCP socket. What a kind of link needs beyond packets stands in a module
+//! beside this one.
 
-use alloc::boxed::Box;
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::fmt;
-use core::num::NonZero;
+mod mqtt;
 
+use broccoli_core::Timing;
+use broccoli_proto::packet::Address;
 use embassy_net::dns::DnsQueryType;
-use embassy_net::tcp::{self, TcpSocket};
+use embassy_net::tcp::TcpSocket;
 use embassy_net::{IpEndpoint, Stack};
 use embassy_time::{Duration, Instant, with_timeout};
-use embedded_io_async::{ErrorType, Read, Write};
-use rust_mqtt::buffer::AllocBuffer;
-use rust_mqtt::client::event::Event;
-use rust_mqtt::client::options::{
-    ConnectOptions, DisconnectOptions, PublicationOptions, SubscriptionOptions, TopicReference, WillOptions,
-};
-use rust_mqtt::client::{Client, MqttError};
-use rust_mqtt::config::{KeepAlive, MaximumPacketSize};
-use rust_mqtt::header::FixedHeader;
-use rust_mqtt::types::{MqttBinary, MqttString, ReasonCode, TopicFilter, TopicName};
 
-/// What dialling and the MQTT handshake may take together.
+pub(crate) use self::mqtt::{Down, Header, MqttConfig, Packet};
+use self::mqtt::{Mqtt, Unflushed};
+
+/// What dialling and the handshake may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The server sends our Will 1.5 times this after we fell silent.
-const KEEP_ALIVE_S: u16 = 5;
-/// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
-const CHECKS_PER_KEEP_ALIVE: u32 = 2;
-/// Checks without any packet from the server after which the link counts as cut.
-const SILENT_CHECKS_MAX: u32 = 3;
-/// Writing a packet, or reading the rest of one, may take this long.
-const PACKET_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a packet has beside its payload: header, topic and packet id.
-const PUBLISH_OVERHEAD_BYTES: u32 = 256;
-/// Births that the server may owe us an acknowledgement for.
-const SEND_MAX: usize = 8;
 
-/// One subscription at a time, no incoming QoS 1, no properties and no aliases.
-type Mqtt<'s> = Client<'static, 'static, Transport<'s>, AllocBuffer, 1, 1, SEND_MAX, 0, 0, 0, 0>;
+/// The times of the protocol on the links of this shell.
+pub(crate) const TIMING: Timing = Timing::FAST;
 
-/// Who connects to which server.
-pub(crate) struct LinkConfig {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) client_id: String,
-    pub(crate) credentials: (String, String),
-    /// Topic filters to subscribe to (QoS 0).
-    pub(crate) subscriptions: Vec<String>,
-    /// The largest payload that is sent or received.
-    pub(crate) packet_bytes_max: u32,
-}
-
-/// What the server publishes for us when the connection ends without [`Link::disconnect`].
-pub(crate) struct Will {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) retain: bool,
-}
-
-/// Why a connection ended or did not come about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Down {
-    /// The name of the server has no address.
-    NoAddress,
-    /// Nobody answers there.
-    Unreachable,
-    /// The server does not admit this user with this password.
-    RefusedCredentials,
-    /// The server refused something, or ended the connection, with this reason.
-    Refused(u8),
-    /// The server, or something between, closed the connection.
-    Closed,
-    /// The server says or takes nothing any more.
-    Silent,
-    /// The server broke the protocol, or sent more than it was told to.
-    Protocol,
-    /// What is to be said cannot be said in MQTT: a setting is too long.
-    Unsayable,
-}
-
-impl fmt::Display for Down {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Down::NoAddress => "the MQTT server's name has no address",
-            Down::Unreachable => "cannot reach the MQTT server",
-            Down::RefusedCredentials => "the MQTT server refused user or password",
-            Down::Refused(reason) => return write!(f, "the MQTT server refused, reason {reason:#04x}"),
-            Down::Closed => "the MQTT server closed the connection",
-            Down::Silent => "the MQTT server no longer answers",
-            Down::Protocol => "the MQTT server broke the protocol",
-            Down::Unsayable => "user, password or labels are too long",
-        })
-    }
-}
-
-/// A packet that has arrived.
-pub(crate) struct Packet {
-    topic: TopicReference<'static>,
-    payload: rust_mqtt::Bytes<'static>,
-}
-
-impl Packet {
-    pub(crate) fn topic(&self) -> &str {
-        self.topic.name().map_or("", |name| name.as_ref().as_str())
-    }
-
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-}
-
-/// A connection whose subscriptions are confirmed.
-pub(crate) struct Link<'s> {
-    mqtt: Mqtt<'s>,
-    packet_bytes_max: u32,
-    check_interval: Duration,
-    check_at: Instant,
-    /// A packet was sent since the last check.
-    sent: bool,
-    /// A packet arrived since the last check.
-    received: bool,
-    silent_checks: u32,
+/// A connection that carries packets.
+pub(crate) enum Link<'s> {
+    /// To an MQTT server, over TCP.
+    Mqtt(Mqtt<Unflushed<TcpSocket<'s>>>),
 }
 
 impl<'s> Link<'s> {
-    /// Connects. Waits for the network for as long as it takes.
+    /// Connects. Waits for the network for as long as it takes. `death` is the packet that others get when the connection
+    /// ends without [`Link::disconnect`].
     ///
     /// # Errors
     /// Why there is no connection.
     pub(crate) async fn open(
         stack: Stack<'s>,
         socket: TcpSocket<'s>,
-        config: &LinkConfig,
-        will: &Will,
+        config: &MqttConfig,
+        death: &[u8],
     ) -> Result<Self, Down> {
         stack.wait_config_up().await;
         let connect = async {
             let socket = dial(stack, socket, config).await?;
-            let mut link = Link::hello(socket, config, will).await?;
-            for filter in &config.subscriptions {
-                link.subscribe(filter).await?;
-            }
-            Ok(link)
+            Mqtt::open(Unflushed(socket), config, death).await.map(Link::Mqtt)
         };
         with_timeout(CONNECT_TIMEOUT, connect).await.unwrap_or(Err(Down::Unreachable))
     }
 
-    /// The largest payload that link and server take, in bytes.
+    /// The longest packet that link and server take, in bytes.
     pub(crate) fn packet_bytes_max(&self) -> u32 {
-        self.packet_bytes_max
+        let Link::Mqtt(mqtt) = self;
+        mqtt.packet_bytes_max()
     }
 
-    /// Sends a packet: QoS 1 if retained, else QoS 0. One that the server does not take is dropped.
+    /// Sends a packet. One that the server does not take is dropped.
     ///
     /// # Errors
     /// The connection is gone, and what was being sent with it.
-    pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), Down> {
-        let mut options = PublicationOptions::new(TopicReference::Name(topic_name(topic)?));
-        if retain {
-            options = options.at_least_once().retain();
-        }
-        self.sent = true;
-        match in_time(self.mqtt.publish(&options, payload.into())).await? {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_recoverable() => {
-                log::warn!("a packet of {} bytes was not sent: {error:?}", payload.len());
-                Ok(())
-            }
-            Err(error) => Err(down(&error)),
-        }
+    pub(crate) async fn publish(&mut self, to: Address, packet: &[u8]) -> Result<(), Down> {
+        let Link::Mqtt(mqtt) = self;
+        mqtt.publish(to, packet).await
     }
 
     /// Waits for the first bytes of a packet; the rest comes with [`Link::packet`]. Cancel-safe.
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn header(&mut self) -> Result<FixedHeader, Down> {
-        let header = self.mqtt.poll_header().await.map_err(|error| down(&error))?;
-        self.received = true;
-        Ok(header)
+    pub(crate) async fn header(&mut self) -> Result<Header, Down> {
+        let Link::Mqtt(mqtt) = self;
+        mqtt.header().await
     }
 
-    /// The packet that begins with `header`, if it is for the node.
+    /// The packet that begins with `header`, if it is one for the node.
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn packet(&mut self, header: FixedHeader) -> Result<Option<Packet>, Down> {
-        match in_time(self.mqtt.poll_body(header)).await?.map_err(|error| down(&error))? {
-            Event::Publish(publish) => Ok(Some(Packet { topic: publish.topic, payload: publish.message })),
-            _ => Ok(None),
-        }
+    pub(crate) async fn packet(&mut self, header: Header) -> Result<Option<Packet>, Down> {
+        let Link::Mqtt(mqtt) = self;
+        mqtt.packet(header).await
     }
 
     /// When [`Link::check`] is due.
     pub(crate) fn check_at(&self) -> Instant {
-        self.check_at
+        let Link::Mqtt(mqtt) = self;
+        mqtt.check_at()
     }
 
     /// One coarse check instead of a clock reading per packet.
@@ -207,137 +91,26 @@ impl<'s> Link<'s> {
     /// # Errors
     /// The server is silent.
     pub(crate) async fn check(&mut self) -> Result<(), Down> {
-        self.silent_checks = if self.received { 0 } else { self.silent_checks + 1 };
-        if self.silent_checks >= SILENT_CHECKS_MAX {
-            return Err(Down::Silent);
-        }
-        if !self.sent || !self.received {
-            in_time(self.mqtt.ping()).await?.map_err(|error| down(&error))?;
-        }
-        (self.sent, self.received) = (false, false);
-        self.check_at = Instant::now() + self.check_interval;
-        Ok(())
+        let Link::Mqtt(mqtt) = self;
+        mqtt.check().await
     }
 
-    /// Ends the connection so that the Will is not sent, after everything published so far.
-    pub(crate) async fn disconnect(mut self) {
-        if let Ok(Ok(Transport(mut socket))) = in_time(self.mqtt.disconnect(&DisconnectOptions::new())).await {
+    /// Ends the connection so that others are not told of a death, after everything published so far.
+    pub(crate) async fn disconnect(self) {
+        let Link::Mqtt(mqtt) = self;
+        if let Some(Unflushed(mut socket)) = mqtt.disconnect().await {
             socket.close();
-            // Whoever does not take it in time gets the Will.
-            let _ = with_timeout(PACKET_TIMEOUT, socket.flush()).await;
-        }
-    }
-
-    async fn hello(socket: TcpSocket<'s>, config: &LinkConfig, will: &Will) -> Result<Self, Down> {
-        // Takes no memory, and so never leaks any.
-        let buffers = Box::leak(Box::new(AllocBuffer));
-        let mut mqtt = Mqtt::new(buffers);
-        let accepted = NonZero::new(config.packet_bytes_max + PUBLISH_OVERHEAD_BYTES).ok_or(Down::Unsayable)?;
-        let (user, password) = &config.credentials;
-        let payload = MqttBinary::from_slice(&will.payload).map_err(|_| Down::Unsayable)?;
-        let mut last = WillOptions::new(topic_name(&will.topic)?, payload);
-        if will.retain {
-            last = last.at_least_once().retain();
-        }
-        let options = ConnectOptions::new()
-            .clean_start()
-            .keep_alive(NonZero::new(KEEP_ALIVE_S).map_or(KeepAlive::Infinite, KeepAlive::Seconds))
-            .maximum_packet_size(accepted)
-            .user_name(string(user)?)
-            .password(MqttBinary::from_slice(password.as_bytes()).map_err(|_| Down::Unsayable)?)
-            .will(last);
-        mqtt.connect(Transport(socket), &options, Some(string(&config.client_id)?))
-            .await
-            .map_err(|error| down(&error))?;
-        let server = match mqtt.server_config().maximum_packet_size {
-            MaximumPacketSize::Unlimited => u32::MAX,
-            MaximumPacketSize::Limit(bytes) => bytes.get(),
-        };
-        // A server may impose its own.
-        let keep_alive_s = match mqtt.shared_config().keep_alive {
-            KeepAlive::Infinite => KEEP_ALIVE_S,
-            KeepAlive::Seconds(seconds) => seconds.get(),
-        };
-        let check_interval = Duration::from_secs(keep_alive_s.into()) / CHECKS_PER_KEEP_ALIVE;
-        Ok(Link {
-            mqtt,
-            packet_bytes_max: config.packet_bytes_max.min(server.saturating_sub(PUBLISH_OVERHEAD_BYTES)),
-            check_interval,
-            check_at: Instant::now() + check_interval,
-            sent: false,
-            received: false,
-            silent_checks: 0,
-        })
-    }
-
-    async fn subscribe(&mut self, filter: &str) -> Result<(), Down> {
-        let filter = TopicFilter::new(string(filter)?).ok_or(Down::Unsayable)?;
-        self.mqtt.subscribe(filter, &SubscriptionOptions::new()).await.map_err(|error| down(&error))?;
-        loop {
-            match self.mqtt.poll().await.map_err(|error| down(&error))? {
-                Event::Suback(ack) if ack.reason_code.is_success() => return Ok(()),
-                Event::Suback(ack) => return Err(Down::Refused(ack.reason_code.value())),
-                _ => {}
-            }
+            // Whoever does not take it in time tells the others of a death.
+            let _ = with_timeout(mqtt::PACKET_TIMEOUT, socket.flush()).await;
         }
     }
 }
 
-async fn dial<'s>(stack: Stack<'s>, mut socket: TcpSocket<'s>, config: &LinkConfig) -> Result<TcpSocket<'s>, Down> {
+async fn dial<'s>(stack: Stack<'s>, mut socket: TcpSocket<'s>, config: &MqttConfig) -> Result<TcpSocket<'s>, Down> {
     let found = stack.dns_query(&config.host, DnsQueryType::A).await.map_err(|_| Down::NoAddress)?;
     let addr = *found.first().ok_or(Down::NoAddress)?;
     // A packet that waits for company would cost every task 40 ms and more.
     socket.set_nagle_enabled(false);
     socket.connect(IpEndpoint::new(addr, config.port)).await.map_err(|_| Down::Unreachable)?;
     Ok(socket)
-}
-
-async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, Down> {
-    with_timeout(PACKET_TIMEOUT, future).await.map_err(|_| Down::Silent)
-}
-
-fn string(text: &str) -> Result<MqttString<'_>, Down> {
-    MqttString::from_str(text).map_err(|_| Down::Unsayable)
-}
-
-fn topic_name(topic: &str) -> Result<TopicName<'_>, Down> {
-    TopicName::new(string(topic)?).ok_or(Down::Unsayable)
-}
-
-fn down<const PROPERTIES: usize>(error: &MqttError<'_, PROPERTIES>) -> Down {
-    match error {
-        MqttError::Disconnect { reason, .. } => match reason {
-            ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized | ReasonCode::Banned => {
-                Down::RefusedCredentials
-            }
-            ReasonCode::Success | ReasonCode::ServerShuttingDown => Down::Closed,
-            reason => Down::Refused(reason.value()),
-        },
-        MqttError::Network(_) => Down::Closed,
-        _ => Down::Protocol,
-    }
-}
-
-/// A socket whose flush does not wait for the peer: what was written goes out once this task waits, a whole packet
-/// together if there is room for it.
-struct Transport<'s>(TcpSocket<'s>);
-
-impl ErrorType for Transport<'_> {
-    type Error = tcp::Error;
-}
-
-impl Read for Transport<'_> {
-    async fn read(&mut self, buf: &mut [u8]) -> Result<usize, tcp::Error> {
-        self.0.read(buf).await
-    }
-}
-
-impl Write for Transport<'_> {
-    async fn write(&mut self, buf: &[u8]) -> Result<usize, tcp::Error> {
-        self.0.write(buf).await
-    }
-
-    async fn flush(&mut self) -> Result<(), tcp::Error> {
-        Ok(())
-    }
 }
