@@ -1,23 +1,21 @@
 //! Seeded randomness, so that a run with a seed can be repeated.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+use broccoli_proto::SplitMix64;
+
+/// Random numbers of a run.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(SplitMix64);
 
 impl Random {
     /// Starts from the seed that the fuzzer gives.
     #[must_use]
     pub fn new(seed: u32) -> Self {
-        Self(u64::from(seed))
+        Self(SplitMix64(seed.into()))
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ bits >> 31
+        self.0.bits()
     }
 
     /// A number below `end`; 0 if there is none.

@@ -276,9 +276,9 @@ impl Members {
     fn announce(&mut self, shared: &mut Shared, modules: u64) {
         self.publish(shared, modules);
         self.provoked = false;
-        self.share = shared.rng.next() as u8;
+        self.share = shared.rng.bits() as u8;
         shared.timers.set(Timer::Claim, self.announce_at(shared));
-        self.claim_nonce = shared.rng.next();
+        self.claim_nonce = shared.rng.bits();
         let age_ms = (shared.now - self.started).as_millis() as u64;
         let claim = Claim { nonce: self.claim_nonce, age_ms };
         shared.outbox.send_wire(Address::Node(shared.me()), Message::Claim(claim));

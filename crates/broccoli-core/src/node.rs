@@ -27,7 +27,7 @@ use broccoli_proto::message::{
 };
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, PacketError};
-use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, SplitMix64};
 
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
@@ -38,7 +38,7 @@ use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
 use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
-use crate::shared::{Outbox, PACKET_BYTES_MIN, Rng, Room, Shared};
+use crate::shared::{Outbox, PACKET_BYTES_MIN, Room, Shared};
 use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
@@ -144,10 +144,10 @@ impl Node {
     /// A node that starts now. `epoch` and `seed` must come from a true random source: the epoch
     /// is half of every packet's nonce.
     pub fn new(config: Config, epoch: Epoch, seed: u64, now: Instant) -> Node {
-        let mut rng = Rng(seed);
+        let mut rng = SplitMix64(seed);
         // Numbers start anywhere, so that an answer to an earlier incarnation fits no submit of
         // this one.
-        let last_submit = rng.next() as u32 >> 1;
+        let last_submit = rng.bits() as u32 >> 1;
         let timing = config.timing;
         let shared = Shared {
             outbox: Outbox::new(config.name, &config.limits),

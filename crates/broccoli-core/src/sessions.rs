@@ -20,10 +20,9 @@ use core::time::Duration;
 
 use broccoli_proto::message::Message;
 use broccoli_proto::packet::Header;
-use broccoli_proto::{Epoch, NodeId};
+use broccoli_proto::{Epoch, NodeId, SplitMix64};
 use litemap::LiteMap;
 
-use crate::shared::Rng;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
@@ -152,7 +151,7 @@ impl Sessions {
     pub(crate) fn judge(
         &mut self,
         now: Instant,
-        rng: &mut Rng,
+        rng: &mut SplitMix64,
         header: &Header,
         directed: bool,
         max: usize,
@@ -203,7 +202,7 @@ impl Sessions {
 
     /// Another incarnation of a node wants to take the place of one that was there a moment ago: that one is asked first, then
     /// the other.
-    fn ask_which(&mut self, now: Instant, rng: &mut Rng, header: &Header) {
+    fn ask_which(&mut self, now: Instant, rng: &mut SplitMix64, header: &Header) {
         let Header { sender: to, epoch, challenge, .. } = *header;
         if self.challenge_age(now) >= self.timing.time(TWIN_CHALLENGE_AGE) {
             self.renew_challenge(now, rng);
@@ -223,7 +222,7 @@ impl Sessions {
     }
 
     /// Which of the challenges that count a packet repeats.
-    fn proven_generation(&mut self, now: Instant, rng: &mut Rng, proof: Option<u64>) -> Option<u64> {
+    fn proven_generation(&mut self, now: Instant, rng: &mut SplitMix64, proof: Option<u64>) -> Option<u64> {
         self.challenge(now, rng);
         let proof = proof?;
         let mut counting =
@@ -268,7 +267,7 @@ impl Sessions {
 /// Going out.
 impl Sessions {
     /// What answers to this node have to repeat.
-    pub(crate) fn challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
+    pub(crate) fn challenge(&mut self, now: Instant, rng: &mut SplitMix64) -> u64 {
         match self.challenges.front() {
             Some((challenge, since)) if now - *since < self.timing.time(CHALLENGE_AGE) => *challenge,
             _ => self.renew_challenge(now, rng),
@@ -280,11 +279,11 @@ impl Sessions {
         self.challenges.front().map_or(Duration::MAX, |(_, since)| now - *since)
     }
 
-    fn renew_challenge(&mut self, now: Instant, rng: &mut Rng) -> u64 {
+    fn renew_challenge(&mut self, now: Instant, rng: &mut SplitMix64) -> u64 {
         let counts = |(_, since): &(u64, Instant)| now - *since < self.timing.time(CHALLENGE_AGE) * 2;
         let counting = self.challenges.iter().take_while(|challenge| counts(challenge)).count();
         self.challenges.truncate(counting.min(CHALLENGES_MAX - 1));
-        let challenge = rng.next();
+        let challenge = rng.bits();
         self.challenges.push_front((challenge, now));
         self.generation += 1;
         challenge
@@ -464,12 +463,12 @@ mod tests {
 
     struct Receiver {
         sessions: Sessions,
-        rng: Rng,
+        rng: SplitMix64,
     }
 
     impl Receiver {
         fn new() -> Receiver {
-            Receiver { sessions: Sessions::default(), rng: Rng(7) }
+            Receiver { sessions: Sessions::default(), rng: SplitMix64(7) }
         }
 
         fn challenge(&mut self, at_ms: u64) -> u64 {

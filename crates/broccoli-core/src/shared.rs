@@ -6,7 +6,7 @@ use core::time::Duration;
 use broccoli_proto::message::{Message, Refusal};
 use broccoli_proto::module::CHUNK_BYTES;
 use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
-use broccoli_proto::{Epoch, NodeId};
+use broccoli_proto::{Epoch, NodeId, SplitMix64};
 use litemap::LiteMap;
 
 use crate::config::{Config, Limits};
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,
-    pub(crate) rng: Rng,
+    pub(crate) rng: SplitMix64,
     pub(crate) blobs: Blobs,
     pub(crate) sessions: Sessions,
     /// Longest packet that the link takes.
@@ -267,23 +267,4 @@ fn answer_bytes(message: &Message) -> usize {
 pub(crate) fn pop_first<K: Copy + Ord, V>(map: &mut LiteMap<K, V>) -> Option<K> {
     let (&first, _) = map.first()?;
     map.remove(&first).map(|_| first)
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014), for jitter and chances; never for secrets.
-#[derive(Debug)]
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, which must not be 0.
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
 }

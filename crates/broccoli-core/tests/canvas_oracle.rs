@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, Room, StepId, lower, pinned_to};
-use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, Task, TaskError};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, SplitMix64, Task, TaskError};
 use broccoli_sim::oracle::{Failure, PARAMETERS, VALUE_LEN_MAX, Value, falsy, joined, list, padded, split_into};
 
 const CASES: u64 = 20_000;
@@ -454,10 +454,7 @@ struct Rng(u64);
 impl Rng {
     fn new(seed: u64) -> Rng {
         // Neighbouring seeds must not give neighbouring sequences (splitmix64).
-        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Rng((z ^ (z >> 31)) | 1)
+        Rng(SplitMix64(seed).bits() | 1)
     }
 
     fn next(&mut self) -> u32 {

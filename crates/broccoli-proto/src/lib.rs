@@ -16,6 +16,7 @@ pub mod module;
 pub mod options;
 pub mod outcome;
 pub mod packet;
+mod random;
 pub mod seal;
 pub mod topic;
 
@@ -23,6 +24,7 @@ pub use canvas::{Canvas, Form, Options, Split, Task};
 pub use cbor::Cbor;
 pub use id::{BlobId, Epoch, JobId, ModuleHash, NodeId};
 pub use outcome::{Cause, Outcome, TaskError};
+pub use random::SplitMix64;
 
 use minicbor::{Decode, Decoder, decode};
 

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use broccoli_proto::SplitMix64;
 use broccoli_wasm::Host;
 
 use crate::progress::Progress;
@@ -31,14 +32,14 @@ pub struct MachineVitals {
 #[derive(Clone, Debug)]
 pub(crate) struct TaskHost {
     pub(crate) machine: Machine,
-    random: u64,
+    random: SplitMix64,
     pub(crate) progress: Progress,
     pub(crate) lines: Vec<String>,
 }
 
 impl TaskHost {
     pub(crate) fn new(machine: Machine, seed: u64, now_us: u64) -> TaskHost {
-        TaskHost { machine, random: seed, progress: Progress::new(now_us), lines: Vec::new() }
+        TaskHost { machine, random: SplitMix64(seed), progress: Progress::new(now_us), lines: Vec::new() }
     }
 }
 
@@ -52,13 +53,8 @@ impl Host for TaskHost {
         i64::try_from(ms).unwrap_or(i64::MAX)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014), as in the core; not for secrets.
     fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.bits()
     }
 
     fn progress(&mut self, done: u32, total: u32) {

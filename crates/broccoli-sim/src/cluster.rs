@@ -26,7 +26,7 @@ use broccoli_core::{Config, Event, Input, Instant, Node, Recovery, RunId, Submit
 use broccoli_proto::message::{Failure, Message};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash};
+use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, SplitMix64};
 
 use self::bus::Bus;
 use self::clock::Clock;
@@ -210,7 +210,7 @@ pub struct Cluster {
     /// Microseconds of virtual time.
     pub now_us: u64,
     seed: u64,
-    rng: u64,
+    rng: SplitMix64,
     slots: Vec<Slot>,
     steps_now: u32,
     queue: BTreeMap<(u64, u64), Work>,
@@ -267,7 +267,7 @@ impl Cluster {
         Cluster {
             now_us: 1_000_000,
             seed,
-            rng: seed,
+            rng: SplitMix64(seed),
             slots: Vec::new(),
             steps_now: 0,
             queue: BTreeMap::new(),
@@ -376,7 +376,7 @@ impl Cluster {
             timing,
             limits: slot.spec.limits,
         };
-        let node_seed = mix(seed.wrapping_add(id as u64) ^ u64::from(slot.epoch_count) << 40);
+        let node_seed = SplitMix64::mix(seed.wrapping_add(id as u64) ^ u64::from(slot.epoch_count) << 40);
         let mut node = Node::new(config, epoch, node_seed, now);
         if let Some(bus) = &self.bus {
             node.handle_input(now, Input::PacketLimit(bus.speed().packet_bytes_max));
@@ -427,8 +427,7 @@ impl Cluster {
     }
 
     fn below(&mut self, n: u64) -> u64 {
-        self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.rng) % n
+        self.rng.below(n)
     }
 
     fn chance(&mut self, thousandths: u64) -> bool {
@@ -604,16 +603,9 @@ impl Cluster {
 /// The stand-in for a true random source.
 fn epoch(seed: u64, id: Id, start: u8) -> Epoch {
     let mut epoch = [0; 16];
-    epoch[..8].copy_from_slice(&mix(seed ^ (id as u64) << 32 ^ u64::from(start)).to_be_bytes());
+    epoch[..8].copy_from_slice(&SplitMix64::mix(seed ^ (id as u64) << 32 ^ u64::from(start)).to_be_bytes());
     (epoch[8], epoch[9]) = (id as u8, start);
     Epoch(epoch)
-}
-
-/// SplitMix64's finisher.
-pub(crate) fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo).

@@ -4,7 +4,7 @@
 //! contain the number of the run that made them (see [`normal`]); the oracle leaves it out.
 
 use broccoli_proto::options::Rate;
-use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task, TaskError};
+use broccoli_proto::{Canvas, Cbor, Form, Options, Split, SplitMix64, Task, TaskError};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
@@ -299,15 +299,19 @@ pub fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
     }
 }
 
-/// Random numbers of the scenario: SplitMix64.
+/// Random numbers of the scenario.
 #[derive(Clone, Debug)]
-pub struct Rng(pub u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
+    /// Those of a seed.
+    pub fn new(seed: u64) -> Rng {
+        Rng(SplitMix64(seed))
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        crate::cluster::mix(self.0)
+        self.0.bits()
     }
 
     /// A number below `end`, which must not be 0.

@@ -17,14 +17,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broccoli_core::{Event, SubmitId, TaskState};
-use broccoli_proto::{Canvas, JobId, NodeId, Outcome};
+use broccoli_proto::{Canvas, JobId, NodeId, Outcome, SplitMix64};
 
 use self::leaving::Leaving;
 use self::trouble::{TROUBLES, Trouble};
 use crate::check::Checker;
 use crate::cluster::bus::Bus;
 use crate::cluster::faults::{Counts, Fault};
-use crate::cluster::{Cluster, Faults, Id, mix};
+use crate::cluster::{Cluster, Faults, Id};
 use crate::oracle::{Generator, Rng};
 use crate::workload::Workload;
 
@@ -199,10 +199,10 @@ pub fn run(seed: u64, traced: usize, hashed: bool) -> Result<Tally, Violation> {
 /// Making it.
 impl Scenario {
     fn new(seed: u64, traced: usize, hashed: bool) -> Scenario {
-        let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
+        let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         let mut cluster = Cluster::new(rng.bits());
         (cluster.records, cluster.tells_time) = (false, true);
-        if mix(seed ^ SLOW_SALT).is_multiple_of(SLOW_ONE_IN) {
+        if SplitMix64::mix(seed ^ SLOW_SALT).is_multiple_of(SLOW_ONE_IN) {
             cluster.bus = Some(Bus::new(9_600, 64));
             cluster.counts.add(Fault::SlowLink);
         }
@@ -217,7 +217,7 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = Vec::new();
         let intensity = 1 + rng.below(4);
         troubles.extend(TROUBLES.iter().filter(|_| rng.below(8) < intensity));
-        let mut generator = Generator::new(Rng(rng.bits()));
+        let mut generator = Generator::new(Rng::new(rng.bits()));
         generator.large = rng.one_in(4);
         let rare = [("large", generator.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
         generator.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));

@@ -69,7 +69,7 @@ impl Workload {
     /// Nothing was run yet.
     pub fn new(seed: u64) -> Workload {
         Workload {
-            rng: Rng(seed),
+            rng: Rng::new(seed),
             traps: 0,
             long: 0,
             trapped: 0,

@@ -60,7 +60,7 @@ pub(super) fn is_durable(birth: &Birth) -> bool {
 fn weight(key: &str, name: NodeId) -> u64 {
     let bytes = key.bytes().chain([0]).chain(name.as_str().bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    crate::shared::Rng(hash).next()
+    broccoli_proto::SplitMix64(hash).bits()
 }
 
 #[cfg(test)]

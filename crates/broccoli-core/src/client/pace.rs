@@ -3,7 +3,8 @@
 
 use core::time::Duration;
 
-use crate::shared::Rng;
+use broccoli_proto::SplitMix64;
+
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
@@ -49,7 +50,7 @@ impl Pace {
     }
 
     /// The origin is full. Refusals of what was sent before a pause do not prolong it.
-    pub(super) fn on_full(&mut self, now: Instant, timing: Timing, rng: &mut Rng) {
+    pub(super) fn on_full(&mut self, now: Instant, timing: Timing, rng: &mut SplitMix64) {
         self.in_flight -= 1;
         self.window = 1;
         if now < self.until {
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_limit_and_end_with_the_first_good_answer() {
-        let (mut pace, mut rng, mut now) = (Pace::default(), Rng(1), Instant(0));
+        let (mut pace, mut rng, mut now) = (Pace::default(), SplitMix64(1), Instant(0));
         pace.in_flight = 20;
         for most_ms in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
             pace.on_full(now, Timing::FAST, &mut rng);

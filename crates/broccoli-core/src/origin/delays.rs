@@ -16,12 +16,12 @@ use core::time::Duration;
 
 use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::options::DELAYS_MS;
-use broccoli_proto::{Cause, Options};
+use broccoli_proto::{Cause, Options, SplitMix64};
 
 use super::jobs::{Job, Phase};
 use super::queue::Queue;
 use crate::canvas::StepId;
-use crate::shared::{Rng, Shared};
+use crate::shared::Shared;
 use crate::time::{Instant, Wall, ms};
 
 /// Longest pause before a retry if its author names none, as in Celery.
@@ -61,7 +61,7 @@ pub(super) enum Announced {
 }
 
 /// The pause before a task is tried again that has failed so often.
-fn backoff(options: &Options, failures: u32, rng: &mut Rng) -> Duration {
+fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
     let Some(first) = options.backoff_ms else {
         return Duration::ZERO;
     };

@@ -148,7 +148,7 @@ impl Origin {
             return Some(Err(Refusal::QueueFull));
         }
         let begin = || {
-            let nonce = shared.rng.next();
+            let nonce = shared.rng.bits();
             Box::new(Claim { nonce, asked: LiteMap::new_vec(), looks: 0, waiting: Vec::new() })
         };
         let claim = self.claims.claims.entry(key.clone()).or_insert_with(begin);

@@ -210,7 +210,7 @@ impl Origin {
                 wait
             }
             None => {
-                let (of, nonce) = (arbiter(shared, around.members, &limit.function), shared.rng.next());
+                let (of, nonce) = (arbiter(shared, around.members, &limit.function), shared.rng.bits());
                 let tasks = tasks.min(BATCH_MAX);
                 *permits = Permits::Asked { of, nonce, tasks };
                 let (function, interval_us) = (limit.function.clone(), limit.interval_us);

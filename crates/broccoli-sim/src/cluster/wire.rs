@@ -1,13 +1,13 @@
 //! Packets, keys and modules of the cluster, for tests that inspect them or make their own.
 
-use broccoli_proto::Epoch;
 use broccoli_proto::message::Message;
 use broccoli_proto::module::{DeployPublic, Manifest, SignedManifest};
 use broccoli_proto::packet::{self, Address, Envelope, Header};
 use broccoli_proto::seal::ClusterKey;
+use broccoli_proto::{Epoch, SplitMix64};
 use ed25519_dalek::SigningKey;
 
-use super::{functions, mix};
+use super::functions;
 
 /// Opens a packet as the node that it is for. Messages of a later version are left out.
 pub fn open(bytes: &[u8]) -> (Header, Vec<Message>) {
@@ -83,7 +83,7 @@ pub(super) fn deploy_public() -> DeployPublic {
 
 /// A module `app` with a function `version`, and its code.
 pub fn module(version: u64, signed_well: bool) -> (SignedManifest, Vec<u8>) {
-    let code: Vec<u8> = (0..40_000u64).map(|at| mix(at ^ version << 32) as u8).collect();
+    let code: Vec<u8> = (0..40_000u64).map(|at| SplitMix64::mix(at ^ version << 32) as u8).collect();
     let key = if signed_well { deploy_key() } else { SigningKey::from_bytes(&[4; 32]) };
     let manifest =
         Manifest::new("app", version, &code, vec![functions::version_function()].into()).expect("within limits");

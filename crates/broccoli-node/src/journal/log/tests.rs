@@ -1,6 +1,8 @@
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use broccoli_proto::SplitMix64;
+
 use super::*;
 
 /// A directory that is gone when its test is over.
@@ -254,15 +256,6 @@ fn a_torn_batch_over_older_ones_takes_nothing_with_it() {
     }
 }
 
-/// SplitMix64.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// What is left in a copy of the directory after some sectors of the last batch were lost.
 fn after_losing(
     log: &Log,
@@ -291,7 +284,7 @@ fn after_losing(
 fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
     let dir = Dir::new();
     let mut log = dir.sound();
-    let (mut state, mut reused, mut torn) = (1, 0, 0);
+    let (mut state, mut reused, mut torn) = (SplitMix64(1), 0, 0);
     let mut model: BTreeMap<(u64, u32), Vec<u8>> = BTreeMap::new();
     let flat = |model: &BTreeMap<(u64, u32), Vec<u8>>| -> Vec<_> {
         model.iter().map(|((job, number), value)| (*job, *number, value.clone())).collect()
@@ -299,13 +292,13 @@ fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
     for round in 0..150_u64 {
         let expected = flat(&model);
         let mut writes = Vec::new();
-        for _ in 0..1 + random(&mut state) % 4 {
-            let (job, number) = (random(&mut state) % 12, random(&mut state) as u32 % 2);
-            if random(&mut state).is_multiple_of(3) {
+        for _ in 0..1 + state.bits() % 4 {
+            let (job, number) = (state.bits() % 12, state.bits() as u32 % 2);
+            if state.bits().is_multiple_of(3) {
                 model.remove(&(job, number));
                 writes.push(delete(job, number));
             } else {
-                let value = vec![round as u8; 1 + random(&mut state) as usize % 400_000];
+                let value = vec![round as u8; 1 + state.bits() as usize % 400_000];
                 writes.push(write(job, number, &value));
                 model.insert((job, number), value);
             }
@@ -315,8 +308,8 @@ fn a_crash_in_any_batch_leaves_what_was_committed_before_it() {
         log.commit(&writes).expect("written");
         if round.is_multiple_of(5) {
             let all = |_| true;
-            let seed = random(&mut state);
-            let some = |sector: usize| random(&mut (seed ^ sector as u64)).is_multiple_of(2);
+            let seed = state.bits();
+            let some = |sector: usize| SplitMix64(seed ^ sector as u64).bits().is_multiple_of(2);
             assert_eq!(
                 after_losing(&log, (segment, at), &before, |_| false),
                 flat(&model),
