@@ -15,26 +15,16 @@
 //! Everything here is a pure computation. It knows no node, no queue and no time: a countdown is
 //! an option that the plan only hands on, and results stay the encoded bytes that they came as.
 
+mod limits;
 mod lower;
 mod parts;
+mod pin;
 mod plan;
 mod view;
 
+pub use limits::{Limits, Room};
 pub use lower::{ArgumentError, CanvasError, Resolved, lower};
-pub(crate) use parts::is_pin;
-pub use parts::{Room, pinned_to};
+pub(crate) use pin::is_pin;
+pub use pin::pinned_to;
 pub use plan::{Call, Callee, Effects, Mode, Plan, Progress, StepId, Target};
 pub use view::{StepState, StepView};
-
-/// How much one canvas may take of the node that evaluates it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Tasks, chains and groups, callbacks included.
-    pub steps_max: u32,
-    /// Levels of nesting; a single task is one level. The stack of `lower` grows with it.
-    pub depth_max: u32,
-    /// Arguments of all tasks together as written in the canvas, in bytes.
-    pub args_bytes_max: usize,
-    /// Result of one task, or the list of one group, in bytes.
-    pub result_bytes_max: usize,
-}

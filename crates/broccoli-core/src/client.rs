@@ -29,8 +29,8 @@ use crate::content::blobs::{self, Holder, Want};
 use crate::content::modules::Modules;
 use crate::io::{Event, SubmitId};
 use crate::members::{Member, Members};
-use crate::origin::too_large;
 use crate::shared::Shared;
+use crate::text;
 use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
@@ -705,7 +705,7 @@ impl Client {
                 blobs::want(shared, from, blob, Want::Ended(event.job));
                 return;
             }
-            event.news = JobNews::Ended(Err(too_large(blob.bytes as usize, max)));
+            event.news = JobNews::Ended(Err(text::result_too_large(blob.bytes as usize, max)));
         }
         let JobEvent { job, news, .. } = event;
         let of_job = self.by_job.range((job, 0)..=(job, u32::MAX));

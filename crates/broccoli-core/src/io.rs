@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use broccoli_proto::message::{
@@ -283,4 +284,46 @@ pub enum Event {
 pub struct Transmit {
     /// Where to.
     pub to: Address,
+}
+
+/// What [`Node::recover`] has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Jobs that go on.
+    pub jobs: usize,
+    /// Their tasks that have not ended.
+    pub tasks: u32,
+    /// Ended jobs whose results are still kept.
+    pub results: usize,
+    /// Jobs that cannot go on. Their records were left alone: keep them for people to look at.
+    pub damaged: Vec<Damage>,
+}
+
+/// The journal was written by another version of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// Its version, if it says one.
+    pub found: Option<u32>,
+    /// The version that this program reads and writes.
+    pub known: u32,
+}
+
+impl fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            Some(found) => write!(f, "the journal has version {found}, this program knows version {}", self.known),
+            None => write!(f, "the journal says no version, this program knows version {}", self.known),
+        }
+    }
+}
+
+impl core::error::Error for OtherVersion {}
+
+/// Records that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// [`broccoli_proto::JobId::number`].
+    pub job: u64,
+    /// What is wrong.
+    pub reason: String,
 }

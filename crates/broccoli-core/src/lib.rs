@@ -27,9 +27,12 @@ mod worker;
 pub use audit::{Known, Large, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
-pub use io::{Action, Event, Execute, Input, RecordBytes, RecordKey, RunId, SubmitId, Transmit, Write};
+pub use io::{
+    Action, Damage, Event, Execute, Input, OtherVersion, RecordBytes, RecordKey, Recovery, RunId, SubmitId, Transmit,
+    Write,
+};
 pub use members::Member;
-pub use node::{Damage, Node, OtherVersion, Recovery};
-pub use origin::SubmitError;
+pub use node::Node;
+pub use origin::accept::SubmitError;
 pub use time::{Backoff, Instant};
 pub use timing::{LinkSpeed, Timing};

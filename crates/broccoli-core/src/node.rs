@@ -10,6 +10,7 @@
 //!   }
 //! ```
 
+mod audit;
 mod drain;
 mod handles;
 
@@ -17,7 +18,6 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
 use broccoli_abi::{Function, Functions, SubmitAnswer};
@@ -34,11 +34,15 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::content::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
 use crate::content::modules::Modules;
-use crate::io::{Action, Event, Input, RecordKey, RunId, SubmitId, Transmit};
+use crate::io::{Action, Event, Input, OtherVersion, RecordKey, Recovery, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
-use crate::origin::{self, Around, Origin, Request, SubmitError, Submitted};
+use crate::origin::accept::{Request, SubmitError};
+use crate::origin::job::ticket;
+use crate::origin::journal::writes::Submitted;
+use crate::origin::{Around, Origin};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
 use crate::shared::{Outbox, PACKET_BYTES_MIN, Room, Shared};
+use crate::text;
 use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
@@ -80,48 +84,6 @@ impl Bucket {
         }
         is_open
     }
-}
-
-/// What [`Node::recover`] has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Jobs that go on.
-    pub jobs: usize,
-    /// Their tasks that have not ended.
-    pub tasks: u32,
-    /// Ended jobs whose results are still kept.
-    pub results: usize,
-    /// Jobs that cannot go on. Their records were left alone: keep them for people to look at.
-    pub damaged: Vec<Damage>,
-}
-
-/// The journal was written by another version of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OtherVersion {
-    /// Its version, if it says one.
-    pub found: Option<u32>,
-    /// The version that this program reads and writes.
-    pub known: u32,
-}
-
-impl fmt::Display for OtherVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.found {
-            Some(found) => write!(f, "the journal has version {found}, this program knows version {}", self.known),
-            None => write!(f, "the journal says no version, this program knows version {}", self.known),
-        }
-    }
-}
-
-impl core::error::Error for OtherVersion {}
-
-/// Records that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// [`broccoli_proto::JobId::number`].
-    pub job: u64,
-    /// What is wrong.
-    pub reason: String,
 }
 
 /// A node of a cluster.
@@ -212,7 +174,7 @@ impl Node {
         self.shared.now = now;
         let id = self.next_submit();
         let around = Around { modules: &self.modules, members: &self.members };
-        let client = origin::Client::Local(id);
+        let client = ticket::Client::Local(id);
         let request =
             Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
@@ -227,7 +189,7 @@ impl Node {
     pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
         self.shared.now = now;
         let around = Around { modules: &self.modules, members: &self.members };
-        let client = origin::Client::Detached;
+        let client = ticket::Client::Detached;
         let request =
             Request { canvas, encoded: Cbor::encode(canvas), client, submitter: None, key: None, again: false };
         let job = self.origin.submit(&mut self.shared, &around, request)?;
@@ -887,7 +849,7 @@ impl Node {
                 return;
             }
             Some(blob) => {
-                let error = origin::too_large(blob.bytes as usize, max);
+                let error = text::result_too_large(blob.bytes as usize, max);
                 news.view = news.view.map(|view| StepView { outcome: Some(Err(error)), ..view });
             }
             None => {}

@@ -3,6 +3,10 @@
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+
+use broccoli_proto::message::Failure;
+use broccoli_proto::{Cause, TaskError};
 
 /// Longest quotation of a name, as of a function or a label.
 const NAME_BYTES_MAX: usize = 80;
@@ -31,6 +35,31 @@ pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));
         text.shrink_to_fit();
+    }
+}
+
+/// Why a node does not take a task with such arguments.
+pub(crate) fn too_many_args(len: usize, len_max: usize) -> Failure {
+    Failure::too_small(format!("the arguments have {len} bytes, this node takes {len_max}"), Some(len_max as u64))
+}
+
+/// The origin takes no result of this length, whoever gives it.
+pub(crate) fn too_long(bytes: usize, max: u32) -> Failure {
+    Failure::new(Cause::Unfit, format!("the result has {bytes} bytes, its origin takes {max}"))
+}
+
+/// How a client is told that it cannot have the result of its job.
+pub(crate) fn result_too_large(bytes: usize, bytes_max: u32) -> TaskError {
+    TaskError {
+        function: "result".into(),
+        task: 0,
+        node: None,
+        attempt: 0,
+        cause: Cause::Unfit,
+        text: format!(
+            "the result of the job has {bytes} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster"
+        ),
+        members: Vec::new(),
     }
 }
 

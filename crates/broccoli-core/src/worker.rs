@@ -36,7 +36,7 @@ use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES, Want};
 use crate::content::modules::Modules;
 use crate::io::{Action, Execute, RunId};
 use crate::shared::{Room, Shared};
-use crate::text;
+use crate::text::{self, too_long, too_many_args};
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
@@ -986,11 +986,6 @@ fn args_len(task: &LeasedTask) -> usize {
     task.blob.as_ref().map_or(task.args.as_bytes().len(), |blob| blob.bytes as usize)
 }
 
-/// Why a node does not take a task with such arguments.
-pub(crate) fn too_many_args(len: usize, len_max: usize) -> Failure {
-    Failure::too_small(format!("the arguments have {len} bytes, this node takes {len_max}"), Some(len_max as u64))
-}
-
 /// Whether a result fits into no packet of so many bytes.
 fn is_large(result: &TaskResult, packet: usize) -> bool {
     result.outcome.as_ref().is_ok_and(|value| value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet)
@@ -1030,11 +1025,6 @@ fn fit(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result
         }
         outcome => outcome,
     }
-}
-
-/// The origin takes no result of this length, whoever gives it.
-pub(crate) fn too_long(bytes: usize, max: u32) -> Failure {
-    Failure::new(Cause::Unfit, format!("the result has {bytes} bytes, its origin takes {max}"))
 }
 
 /// About how long the address of a value is that is pulled.

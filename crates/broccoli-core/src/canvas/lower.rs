@@ -17,8 +17,8 @@ use broccoli_proto::cbor::put_array_header;
 use broccoli_proto::options::OptionError;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
-use super::Limits;
-use super::parts::{PIN, Room};
+use super::limits::{Limits, Room};
+use super::pin::PIN;
 use super::plan::{Callee, Kind, Mode, Plan, Role, Step, Target};
 use crate::text;
 

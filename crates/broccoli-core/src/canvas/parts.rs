@@ -17,32 +17,11 @@ use alloc::vec::Vec;
 
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId, Options};
 
+use super::limits::Room;
 use super::lower::{self, CanvasError};
-use super::plan::{Effects, Kind, Plan, Role, State, Step, StepId, Target, Work, own_error};
-use super::{Limits, Mode};
+use super::pin::{PIN, pinned_to};
+use super::plan::{Effects, Kind, Mode, Plan, Role, State, Step, StepId, Target, Work, own_error};
 use crate::text;
-
-/// How an entry of [`Options::on`] begins that only the node of this name fits, whatever labels others have.
-pub(super) const PIN: char = '=';
-
-/// The node that this routing ties a task to, if it is a run on one of several nodes.
-pub fn pinned_to(on: &[String]) -> Option<&str> {
-    on.first()?.strip_prefix(PIN)
-}
-
-/// Whether an entry of a routing names exactly this node.
-pub(crate) fn is_pin(want: &str, node: NodeId) -> bool {
-    want.strip_prefix(PIN) == Some(node.as_str())
-}
-
-/// What a plan may grow by.
-#[derive(Clone, Copy, Debug)]
-pub struct Room<'l> {
-    /// For the whole plan, with what was there before.
-    pub limits: &'l Limits,
-    /// Tasks that may be added.
-    pub tasks: u32,
-}
 
 impl Plan {
     /// Replaces a running task by a canvas: the task's outcome is that of the canvas, which takes

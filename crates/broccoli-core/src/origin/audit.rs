@@ -6,14 +6,31 @@ use alloc::vec::Vec;
 use broccoli_proto::NodeId;
 use broccoli_proto::message::Attempt;
 
-use super::growth::grown_max;
-use super::jobs::{Phase, Task};
-use super::peers::UNSAID_MAX;
-use super::{ANSWERS_MAX, EARLY_MAX, Origin};
 use crate::audit::{Known, TaskState, TaskView};
 use crate::canvas::StepId;
+use crate::origin::Origin;
+use crate::origin::accept::session::ANSWERS_MAX;
+use crate::origin::job::{Phase, Task};
+use crate::origin::leases::peer::UNSAID_MAX;
+use crate::origin::progress::news::EARLY_MAX;
+use crate::origin::progress::replace::grown_max;
 use crate::shared::Shared;
 use crate::timers::Timer;
+
+/// A revoked job ends even steps that are no tasks, or were never ready.
+fn was_announced(task: &Task) -> bool {
+    task.phase != Phase::Unready && (task.phase != Phase::Ended || task.attempt > 0)
+}
+
+fn state(phase: Phase) -> TaskState {
+    match phase {
+        Phase::Unready => TaskState::Unready,
+        Phase::Delayed => TaskState::Delayed,
+        Phase::Ready => TaskState::Ready,
+        Phase::Leased => TaskState::Leased,
+        Phase::Ended => TaskState::Ended,
+    }
+}
 
 impl Origin {
     pub(crate) fn audit_tasks(&self, see: &mut dyn FnMut(u64, u32, TaskState, u32)) {
@@ -28,7 +45,7 @@ impl Origin {
         let job = self.jobs.get(&number)?;
         let task = job.task(step).filter(|task| was_announced(task))?;
         let attempt = Attempt { job: number, step, number: task.attempt };
-        let worker = self.peers.iter().find(|(_, peer)| peer.leases.contains_key(&attempt));
+        let worker = self.leases.peers.iter().find(|(_, peer)| peer.leases.contains_key(&attempt));
         let call = job.plan.call(StepId(step));
         Some(TaskView {
             state: state(task.phase),
@@ -48,7 +65,7 @@ impl Origin {
     }
 
     pub(crate) fn audit_has_met(&self, node: NodeId) -> bool {
-        self.claims.has_met(node)
+        self.accept.keys.has_met(node)
     }
 
     pub(crate) fn sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
@@ -57,38 +74,23 @@ impl Origin {
         see("jobs", self.jobs.len(), limits.jobs_max);
         see("tasks", self.tasks as usize, grown_max(limits) as usize);
         // A late success leaves its entry behind until it comes to the front.
-        see("queue", self.queue.len(), 2 * grown_max(limits) as usize);
-        see("workers", self.peers.len(), limits.nodes_max + self.peers_with_leases());
-        see("clients", self.sessions.len(), limits.nodes_max);
-        let answers = self.sessions.values().map(|session| session.answers.len()).max();
+        see("queue", self.dispatch.queue.len(), 2 * grown_max(limits) as usize);
+        see("workers", self.leases.peers.len(), limits.nodes_max + self.peers_with_leases());
+        see("clients", self.accept.sessions.len(), limits.nodes_max);
+        let answers = self.accept.sessions.values().map(|session| session.answers.len()).max();
         see("answers", answers.unwrap_or(0), ANSWERS_MAX);
-        let leases = self.peers.values().map(|peer| peer.leases.len()).sum();
-        see("unsaid", self.peers.values().map(|peer| peer.unsaid()).max().unwrap_or(0), UNSAID_MAX);
+        let leases = self.leases.peers.values().map(|peer| peer.leases.len()).sum();
+        see("unsaid", self.leases.peers.values().map(|peer| peer.unsaid()).max().unwrap_or(0), UNSAID_MAX);
         see("leases", leases, grown_max(limits) as usize);
-        see("refusals of modules", self.refusals.len(), limits.nodes_max);
-        self.claims.sizes(limits, see);
+        see("refusals of modules", self.dispatch.refusals.len(), limits.nodes_max);
+        self.accept.keys.sizes(limits, see);
         let (each, pinned) = self.growth.sizes();
         see("tasks for each node", each, grown_max(limits) as usize);
         see("runs on each node", pinned, 2 * grown_max(limits) as usize);
     }
 
     fn peers_with_leases(&self) -> usize {
-        self.peers.values().filter(|peer| !peer.leases.is_empty()).count()
-    }
-}
-
-/// A revoked job ends even steps that are no tasks, or were never ready.
-fn was_announced(task: &Task) -> bool {
-    task.phase != Phase::Unready && (task.phase != Phase::Ended || task.attempt > 0)
-}
-
-fn state(phase: Phase) -> TaskState {
-    match phase {
-        Phase::Unready => TaskState::Unready,
-        Phase::Delayed => TaskState::Delayed,
-        Phase::Ready => TaskState::Ready,
-        Phase::Leased => TaskState::Leased,
-        Phase::Ended => TaskState::Ended,
+        self.leases.peers.values().filter(|peer| !peer.leases.is_empty()).count()
     }
 }
 
@@ -98,28 +100,29 @@ impl Origin {
     pub(crate) fn validate(&self, shared: &Shared) {
         self.journal.validate();
         self.archive.validate();
-        self.claims.validate(shared);
+        self.accept.keys.validate(shared);
         self.growth.validate(shared, &self.jobs);
-        assert!(self.early.values().all(|early| early.len() <= EARLY_MAX), "early news are bounded");
+        assert!(self.journal.early.values().all(|early| early.len() <= EARLY_MAX), "early news are bounded");
         assert!(self.archive.iter().all(|(number, _)| !self.jobs.contains_key(&number)), "a job is over or not");
         let totals = self.jobs.values().map(|job| job.plan.progress().total).sum::<u32>();
         assert_eq!(self.tasks, totals, "tasks of all jobs are counted");
         self.memory.validate(shared, self.jobs.iter().map(|(number, job)| (*number, &**job)));
         let mut leased = BTreeMap::new();
-        for (name, peer) in &self.peers {
+        for (name, peer) in &self.leases.peers {
             let watched = peer.leases.is_empty() || shared.timers.is_set(Timer::Leases(*name));
             assert!(watched || !shared.connected, "the leases of {name} are looked after");
             for attempt in peer.leases.keys() {
                 assert_eq!(leased.insert(*attempt, *name), None, "an attempt is leased once");
             }
         }
-        let queued: Vec<(u64, u32)> = self.queue.iter().map(|(_, key)| key).collect();
-        assert_eq!(queued.len(), self.queue.len(), "queued tasks are counted");
+        let queued: Vec<(u64, u32)> = self.dispatch.queue.iter().map(|(_, key)| key).collect();
+        assert_eq!(queued.len(), self.dispatch.queue.len(), "queued tasks are counted");
         let mut waiting: BTreeMap<(u64, u32), u32> = BTreeMap::new();
         queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
         for (number, job) in &self.jobs {
             job.plan.validate();
-            let expires = self.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
+            let expires =
+                self.leases.adopting || job.next_expiry().is_none() || shared.timers.is_set(Timer::Expires(*number));
             assert!(expires, "what may expire has its timer");
             for (step, task) in job.tasks() {
                 let attempt = Attempt { job: *number, step, number: task.attempt };
@@ -135,17 +138,17 @@ impl Origin {
             }
         }
         assert!(leased.is_empty(), "leases of no task: {leased:?}");
-        let hungry = self.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
+        let hungry = self.dispatch.queue.iter().all(|(class, _)| shared.timers.is_set(Timer::Announce(class)));
         assert!(hungry, "help is called for as long as tasks wait");
-        let permits = self.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
+        let permits = self.dispatch.queue.awaiting_permits().all(|class| shared.timers.is_set(Timer::Permits(class)));
         assert!(permits, "permits that are waited for have their timer");
     }
 
     /// Checks that nothing is under way.
     pub(crate) fn validate_idle(&self) {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
-        assert!(self.queue.is_empty(), "no task is queued");
-        assert!(self.claims.is_idle(), "no key is claimed");
-        assert!(self.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
+        assert!(self.dispatch.queue.is_empty(), "no task is queued");
+        assert!(self.accept.keys.is_idle(), "no key is claimed");
+        assert!(self.leases.peers.values().all(|peer| peer.leases.is_empty()), "nothing is leased");
     }
 }

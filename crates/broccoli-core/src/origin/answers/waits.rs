@@ -7,26 +7,40 @@ use alloc::vec::Vec;
 use broccoli_proto::NodeId;
 use broccoli_proto::message::{Waits, Want};
 
-use super::jobs::{Job, Phase};
-use super::queue::Need;
-use super::rates::Limit;
-use super::unfit::Code;
-use super::{Around, Origin};
 use crate::canvas::{StepId, pinned_to};
+use crate::origin::dispatch::place::Code;
+use crate::origin::dispatch::queue::Need;
+use crate::origin::dispatch::rates::Limit;
+use crate::origin::job::{Job, Phase};
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 
 /// What a task needs and no live node has.
 #[derive(Debug)]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     /// Of its routing; or the module, if those that it allows do not hold that.
-    pub(super) what: Vec<String>,
+    pub(crate) what: Vec<String>,
     /// No node is there that the routing allows, and this origin knows all that are.
-    pub(super) is_sure: bool,
+    pub(crate) is_sure: bool,
+}
+
+fn want(job: &Job, step: u32) -> Want {
+    Want { module: job.module_of(step), on: job.plan.call(StepId(step)).options.on.clone() }
+}
+
+fn name(job: &Job, step: u32) -> String {
+    job.plan.call(StepId(step)).name.into()
+}
+
+/// A part of a routing as people write it.
+fn plain(one: &String) -> String {
+    let pinned = pinned_to(core::slice::from_ref(one)).and_then(|node| node.parse::<NodeId>().ok());
+    pinned.map_or_else(|| one.clone(), |node| node.to_string())
 }
 
 impl Origin {
     /// Why none of the tasks of a job runs; none if one does, or all have ended.
-    pub(super) fn waits(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job)) -> Option<Waits> {
+    pub(crate) fn waits(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job)) -> Option<Waits> {
         if job.ended {
             return None;
         }
@@ -61,12 +75,12 @@ impl Origin {
         let limit = call.options.rate.map(|rate| Limit::new(call.name, rate));
         let need = Need { want: want(job, step), limit, choosy };
         let function = name(job, step);
-        Some(if self.queue.is_held(&need, shared.now) {
+        Some(if self.dispatch.queue.is_held(&need, shared.now) {
             Waits::Rate { function }
         } else if choosy {
             Waits::Larger { function }
         } else {
-            Waits::Slots { function, waiting: self.queue.len() as u32 }
+            Waits::Slots { function, waiting: self.dispatch.queue.len() as u32 }
         })
     }
 
@@ -89,7 +103,7 @@ impl Origin {
     }
 
     /// What no live node has, of what a task needs that none can run.
-    pub(super) fn missing(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Missing {
+    pub(crate) fn missing(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Missing {
         if !self.places(shared, around, want).is_empty() {
             let module = around.modules.name_of(&want.module);
             let what = module.map(|module| alloc::vec![format!("the module {module}")]).unwrap_or_default();
@@ -107,18 +121,4 @@ impl Origin {
         let is_sure = shared.config.watches && self.sees_nodes(shared, around);
         Missing { what: what.into_iter().map(plain).collect(), is_sure }
     }
-}
-
-fn want(job: &Job, step: u32) -> Want {
-    Want { module: job.module_of(step), on: job.plan.call(StepId(step)).options.on.clone() }
-}
-
-fn name(job: &Job, step: u32) -> String {
-    job.plan.call(StepId(step)).name.into()
-}
-
-/// A part of a routing as people write it.
-fn plain(one: &String) -> String {
-    let pinned = pinned_to(core::slice::from_ref(one)).and_then(|node| node.parse::<NodeId>().ok());
-    pinned.map_or_else(|| one.clone(), |node| node.to_string())
 }

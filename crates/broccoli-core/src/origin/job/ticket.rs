@@ -4,9 +4,8 @@ use alloc::vec::Vec;
 
 use broccoli_proto::NodeId;
 
-use super::Origin;
-use super::journal::About;
 use crate::io::SubmitId;
+use crate::origin::journal::records::About;
 
 /// Nodes beside its client that hear of a job.
 const WATCHERS_MAX: usize = 8;
@@ -24,26 +23,26 @@ pub(crate) enum Client {
 
 /// Who hears of a job, and how far the journal has it.
 #[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) client: Client,
-    pub(super) about: About,
+pub(crate) struct Ticket {
+    pub(crate) client: Client,
+    pub(crate) about: About,
     /// Other nodes that have asked after it.
     watchers: Vec<NodeId>,
     /// The write of the journal that makes its acceptance safe.
-    pub(super) accepted_in: u64,
+    pub(crate) accepted_in: u64,
     /// The write that makes its outcome safe, once it has ended.
-    pub(super) ended_in: u64,
+    pub(crate) ended_in: u64,
     /// Records that the journal has of it.
-    pub(super) records: u32,
+    pub(crate) records: u32,
     /// Another submit of the same job was detached.
-    pub(super) detached: bool,
+    pub(crate) detached: bool,
     /// Somebody knows how the job ended.
-    pub(super) seen: bool,
+    pub(crate) seen: bool,
 }
 
 impl Ticket {
     /// Of a job that the journal does not have yet.
-    pub(super) fn new(client: Client, about: About) -> Ticket {
+    pub(crate) fn new(client: Client, about: About) -> Ticket {
         Ticket {
             client,
             about,
@@ -57,7 +56,7 @@ impl Ticket {
     }
 
     /// Notes that a node wants to hear of the job.
-    pub(super) fn watch(&mut self, node: NodeId) {
+    pub(crate) fn watch(&mut self, node: NodeId) {
         let is_client = self.client == Client::Remote(node);
         if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
             self.watchers.push(node);
@@ -65,7 +64,7 @@ impl Ticket {
     }
 
     /// A node waits no more for the job. Returns whether it goes on whoever waits, since somebody has detached it.
-    pub(super) fn leave(&mut self, node: NodeId) -> bool {
+    pub(crate) fn leave(&mut self, node: NodeId) -> bool {
         let is_detached = self.detached || !self.about.waits;
         self.watchers.retain(|watcher| *watcher != node);
         if self.client == Client::Remote(node) {
@@ -75,20 +74,8 @@ impl Ticket {
     }
 
     /// The other nodes that hear of the job.
-    pub(super) fn listeners(&self) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = NodeId> {
         let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
         client.into_iter().chain(self.watchers.iter().copied())
-    }
-}
-
-impl Origin {
-    pub(super) fn ticket(&self, number: u64) -> Option<&Ticket> {
-        let running = self.jobs.get(&number).map(|job| &job.ticket);
-        running.or_else(|| self.archive.get(number).map(|ended| &ended.ticket))
-    }
-
-    pub(super) fn ticket_mut(&mut self, number: u64) -> Option<&mut Ticket> {
-        let running = self.jobs.get_mut(&number).map(|job| &mut job.ticket);
-        running.or_else(|| self.archive.get_mut(number).map(|ended| &mut ended.ticket))
     }
 }

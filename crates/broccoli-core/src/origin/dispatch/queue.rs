@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -9,11 +10,10 @@ use broccoli_proto::NodeId;
 use broccoli_proto::message::Want;
 use litemap::LiteMap;
 
-use super::peers::Peer;
-use super::rates::{Limit, Permits};
 use crate::canvas::pinned_to;
 use crate::content::modules::Modules;
 use crate::members::matches;
+use crate::origin::dispatch::rates::{Limit, Permits};
 use crate::time::Instant;
 
 /// Priorities 0 to 9.
@@ -30,7 +30,7 @@ type Key = (u64, u32);
 
 /// The ready tasks of all jobs.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     classes: LiteMap<u32, Box<Class>>,
     ids: LiteMap<Need, u32>,
     last_class: u32,
@@ -43,11 +43,11 @@ pub(super) struct Queue {
 
 /// What makes a class: what its tasks need of a node, and how often they may be started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Need {
-    pub(super) want: Want,
-    pub(super) limit: Option<Limit>,
+pub(crate) struct Need {
+    pub(crate) want: Want,
+    pub(crate) limit: Option<Limit>,
     /// Some nodes that fit the want are too small for it.
-    pub(super) choosy: bool,
+    pub(crate) choosy: bool,
 }
 
 /// Tasks that need the same.
@@ -67,21 +67,21 @@ struct Class {
 }
 
 impl Queue {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether a class is still there.
-    pub(super) fn has_class(&self, class: u32) -> bool {
+    pub(crate) fn has_class(&self, class: u32) -> bool {
         self.classes.contains_key(&class)
     }
 
     /// The class of tasks with this need. One that is empty may be forgotten.
-    pub(super) fn class(&mut self, need: Need) -> u32 {
+    pub(crate) fn class(&mut self, need: Need) -> u32 {
         if let Some(id) = self.ids.get(&need) {
             return *id;
         }
@@ -109,28 +109,28 @@ impl Queue {
     }
 
     /// Whether tasks with this need may not be started now, for their rate.
-    pub(super) fn is_held(&self, need: &Need, now: Instant) -> bool {
+    pub(crate) fn is_held(&self, need: &Need, now: Instant) -> bool {
         need.limit.is_some() && self.ids.get(need).is_some_and(|class| self.open(*class, now) == 0)
     }
 
     /// What a class needs of a node.
-    pub(super) fn want(&self, class: u32) -> Option<&Want> {
+    pub(crate) fn want(&self, class: u32) -> Option<&Want> {
         self.classes.get(&class).map(|class| &class.want)
     }
 
     /// Whether each task of a class has nodes of its own.
-    pub(super) fn is_choosy(&self, class: u32) -> bool {
+    pub(crate) fn is_choosy(&self, class: u32) -> bool {
         self.classes.get(&class).is_some_and(|class| class.choosy)
     }
 
     /// The tasks that wait in a class.
-    pub(super) fn waiting_in(&self, class: u32) -> impl Iterator<Item = Key> {
+    pub(crate) fn waiting_in(&self, class: u32) -> impl Iterator<Item = Key> {
         let queues = self.classes.get(&class).into_iter().flat_map(|class| &class.queues);
         queues.flatten().map(|(_, key)| *key)
     }
 
     /// For how long a class has counted on nodes that do not hold its module yet.
-    pub(super) fn hopes_for(&mut self, class: u32, hopes: bool, now: Instant) -> Duration {
+    pub(crate) fn hopes_for(&mut self, class: u32, hopes: bool, now: Instant) -> Duration {
         let Some(class) = self.classes.get_mut(&class) else {
             return Duration::ZERO;
         };
@@ -139,37 +139,37 @@ impl Queue {
     }
 
     /// The limit of a class, if it has one, and what there is of its permits.
-    pub(super) fn permits(&mut self, class: u32) -> Option<(&Limit, &mut Permits)> {
+    pub(crate) fn permits(&mut self, class: u32) -> Option<(&Limit, &mut Permits)> {
         let (limit, permits) = self.classes.get_mut(&class)?.limit.as_mut()?;
         Some((limit, permits))
     }
 
     /// How many tasks of a class may be leased now.
-    pub(super) fn open(&self, class: u32, now: Instant) -> usize {
+    pub(crate) fn open(&self, class: u32, now: Instant) -> usize {
         let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
         limit.map_or(usize::MAX, |(_, permits)| permits.open(now) as usize)
     }
 
     /// Whether a class only waits for its permits: no worker could help.
-    pub(super) fn awaits_permits(&self, class: u32) -> bool {
+    pub(crate) fn awaits_permits(&self, class: u32) -> bool {
         let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
         limit.is_some_and(|(_, permits)| permits.are_to_come())
     }
 
     /// The classes that wait for permits.
-    pub(super) fn awaiting_permits(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn awaiting_permits(&self) -> impl Iterator<Item = u32> {
         self.classes.keys().copied().filter(|class| self.awaits_permits(*class))
     }
 
     /// The class that waits for this answer of a node, and how many permits it has asked for.
-    pub(super) fn asked(&self, node: NodeId, number: u64) -> Option<(u32, u32)> {
+    pub(crate) fn asked(&self, node: NodeId, number: u64) -> Option<(u32, u32)> {
         self.classes.iter().find_map(|(id, class)| match class.limit {
             Some((_, Permits::Asked { of, nonce, tasks })) if of == node && nonce == number => Some((*id, tasks)),
             _ => None,
         })
     }
 
-    pub(super) fn push_back(&mut self, class: u32, priority: u8, job: u64, step: u32) {
+    pub(crate) fn push_back(&mut self, class: u32, priority: u8, job: u64, step: u32) {
         self.pushed += 1;
         let pushed = self.pushed;
         if let Some(queue) = self.slot(class, priority) {
@@ -179,7 +179,7 @@ impl Queue {
     }
 
     /// Queues a task that was queued before: it does not wait twice.
-    pub(super) fn push_front(&mut self, class: u32, priority: u8, job: u64, step: u32) {
+    pub(crate) fn push_front(&mut self, class: u32, priority: u8, job: u64, step: u32) {
         if let Some(queue) = self.slot(class, priority) {
             let pushed = queue.front().map_or(0, |(pushed, _)| *pushed);
             queue.push_front((pushed, (job, step)));
@@ -187,14 +187,14 @@ impl Queue {
         }
     }
 
-    pub(super) fn pop(&mut self, class: u32, priority: u8) -> Option<Key> {
+    pub(crate) fn pop(&mut self, class: u32, priority: u8) -> Option<Key> {
         let (_, key) = self.slot(class, priority)?.pop_front()?;
         self.len -= 1;
         Some(key)
     }
 
     /// The next tasks of certain jobs, so many at most.
-    pub(super) fn take(&mut self, class: u32, priority: u8, max: usize, which: impl Fn(u64) -> bool) -> Vec<Key> {
+    pub(crate) fn take(&mut self, class: u32, priority: u8, max: usize, which: impl Fn(u64) -> bool) -> Vec<Key> {
         let mut taken = Vec::new();
         if let Some(slot) = self.slot(class, priority) {
             slot.retain(|(_, key)| {
@@ -209,7 +209,7 @@ impl Queue {
 
     /// A queued task has ended. Its entry is dropped when it comes to the front, or with others
     /// when they are as many as those that wait.
-    pub(super) fn went_stale(&mut self, mut waits: impl FnMut(u64, u32) -> bool) {
+    pub(crate) fn went_stale(&mut self, mut waits: impl FnMut(u64, u32) -> bool) {
         self.stale += 1;
         if self.stale < STALE_MIN || self.stale * 2 < self.len {
             return;
@@ -222,7 +222,7 @@ impl Queue {
     }
 
     /// Drops the entries of a job that has ended.
-    pub(super) fn forget(&mut self, job: u64) {
+    pub(crate) fn forget(&mut self, job: u64) {
         for queue in self.classes.iter_mut().flat_map(|(_, class)| &mut class.queues) {
             let before = queue.len();
             queue.retain(|(_, (of, _))| *of != job);
@@ -232,7 +232,7 @@ impl Queue {
 
     /// Drops entries at the front of a class whose tasks do not wait any more: a late success has
     /// ended them. What is left at the front really waits.
-    pub(super) fn drop_stale(&mut self, class: u32, mut waits: impl FnMut(u64, u32) -> bool) {
+    pub(crate) fn drop_stale(&mut self, class: u32, mut waits: impl FnMut(u64, u32) -> bool) {
         let Some(class) = self.classes.get_mut(&class) else {
             return;
         };
@@ -245,17 +245,17 @@ impl Queue {
     }
 
     /// All entries, with their class.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Key)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Key)> {
         self.classes.iter().flat_map(|(id, class)| class.queues.iter().flatten().map(|(_, key)| (*id, *key)))
     }
 
     /// Tasks of a class that wait with this priority.
-    pub(super) fn waiting(&self, class: u32, priority: u8) -> usize {
+    pub(crate) fn waiting(&self, class: u32, priority: u8) -> usize {
         self.classes.get(&class).map_or(0, |class| class.queues[usize::from(priority)].len())
     }
 
     /// Which queues to serve, one after the other: higher priorities first, then older tasks.
-    pub(super) fn order(&self) -> Vec<(u32, u8)> {
+    pub(crate) fn order(&self) -> Vec<(u32, u8)> {
         let mut order = Vec::new();
         for (id, class) in &self.classes {
             for (priority, queue) in class.queues.iter().enumerate() {
@@ -269,7 +269,7 @@ impl Queue {
     }
 
     /// Whether tasks of a class still wait. If not, it is calm again.
-    pub(super) fn is_hungry(&mut self, class: u32) -> bool {
+    pub(crate) fn is_hungry(&mut self, class: u32) -> bool {
         let Some(class) = self.classes.get_mut(&class) else {
             return false;
         };
@@ -281,7 +281,7 @@ impl Queue {
     }
 
     /// What a hungry class needs, and how often help was called for before.
-    pub(super) fn hungry(&mut self, id: u32) -> Option<(Want, u32)> {
+    pub(crate) fn hungry(&mut self, id: u32) -> Option<(Want, u32)> {
         if !self.is_hungry(id) {
             return None;
         }
@@ -290,21 +290,20 @@ impl Queue {
         Some((class.want.clone(), class.round - 1))
     }
 
-    /// Whether a worker can run tasks of a class.
-    pub(super) fn fits(&self, class: u32, name: NodeId, peer: &Peer, modules: &Modules) -> bool {
-        self.classes.get(&class).is_some_and(|class| {
-            matches(&class.want.on, name, &peer.features) && modules.peer_holds(peer.modules, &class.want.module)
-        })
+    /// Whether a worker with these features can run tasks of a class; `digest` is that of the modules it holds.
+    pub(crate) fn fits(&self, class: u32, worker: NodeId, features: &[String], digest: u64, modules: &Modules) -> bool {
+        let can_run = |want: &Want| matches(&want.on, worker, features) && modules.peer_holds(digest, &want.module);
+        self.classes.get(&class).is_some_and(|class| can_run(&class.want))
     }
 
     /// The only node that can run tasks of a class, if there is but one.
-    pub(super) fn pinned_to(&self, class: u32) -> Option<NodeId> {
+    pub(crate) fn pinned_to(&self, class: u32) -> Option<NodeId> {
         pinned_to(&self.classes.get(&class)?.want.on)?.parse().ok()
     }
 
     /// Keeps count of how long no node fits a class; names some of its tasks, one of each job, when
     /// their clients are to be told.
-    pub(super) fn long_without_node(
+    pub(crate) fn long_without_node(
         &mut self,
         class: u32,
         unfit: bool,
@@ -331,7 +330,7 @@ impl Queue {
     }
 
     /// When a class that no node fits will have waited for this long.
-    pub(super) fn without_node_until(&self, class: u32, after: Duration) -> Option<Instant> {
+    pub(crate) fn without_node_until(&self, class: u32, after: Duration) -> Option<Instant> {
         Some(self.classes.get(&class)?.unfit_since? + after)
     }
 

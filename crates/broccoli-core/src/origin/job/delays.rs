@@ -18,47 +18,17 @@ use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::options::DELAYS_MS;
 use broccoli_proto::{Cause, Options, SplitMix64};
 
-use super::jobs::{Job, Phase};
-use super::queue::Queue;
 use crate::canvas::StepId;
+use crate::origin::dispatch::queue::Queue;
+use crate::origin::job::due::{Announced, Due};
+use crate::origin::job::{Job, Phase};
 use crate::shared::Shared;
-use crate::time::{Instant, Wall, ms};
+use crate::time::{Instant, ms};
 
 /// Longest pause before a retry if its author names none, as in Celery.
 const BACKOFF_MAX_MS: u64 = 600_000;
 /// How often a task may ask to be tried again if its author does not say, as in Celery.
 const RETRIES_WHEN_ASKED: u32 = 3;
-
-/// Until when a task is not queued: until both have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    /// The end of a pause.
-    pub(super) from: Instant,
-    /// A time of day.
-    pub(super) eta_unix_ms: Option<u64>,
-}
-
-impl Due {
-    /// When that is; none as long as the time of day is needed and not known.
-    pub(super) fn at(self, wall: &Wall) -> Option<Instant> {
-        match self.eta_unix_ms {
-            None => Some(self.from),
-            Some(eta) => Some(wall.instant(eta)?.max(self.from)),
-        }
-    }
-}
-
-/// What becomes of a task that was announced.
-pub(super) enum Announced {
-    /// It is queued.
-    Ready,
-    /// It will be.
-    Delayed(Due),
-    /// It will be, as an earlier incarnation has noted.
-    DelayedBefore(Due),
-    /// It is too late for it.
-    Expired(Failure),
-}
 
 /// The pause before a task is tried again that has failed so often.
 fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
@@ -76,7 +46,7 @@ fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
 impl Job {
     /// Queues a task that the plan has announced, or says what it waits for. What has expired may
     /// still run somewhere if the tasks of an earlier incarnation are being adopted.
-    pub(super) fn make_ready(
+    pub(crate) fn make_ready(
         &mut self,
         shared: &Shared,
         number: u64,
@@ -111,23 +81,23 @@ impl Job {
     }
 
     /// Lets a task wait.
-    pub(super) fn delay(&mut self, step: u32, due: Due) {
+    pub(crate) fn delay(&mut self, step: u32, due: Due) {
         self.set_phase(step, Phase::Delayed);
         self.due.insert(step, due);
     }
 
     /// What a delayed task waits for.
-    pub(super) fn due(&self, step: u32) -> Option<Due> {
+    pub(crate) fn due(&self, step: u32) -> Option<Due> {
         self.due.get(&step).copied()
     }
 
     /// The tasks that wait for a time of day.
-    pub(super) fn etas(&self) -> impl Iterator<Item = (u32, Due)> {
+    pub(crate) fn etas(&self) -> impl Iterator<Item = (u32, Due)> {
         self.due.iter().filter(|(_, due)| due.eta_unix_ms.is_some()).map(|(step, due)| (*step, *due))
     }
 
     /// The wait of a task is over.
-    pub(super) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
+    pub(crate) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
         if self.due.remove(&step).is_some() {
             self.enqueue(number, step, queue);
         }
@@ -135,7 +105,7 @@ impl Job {
 
     /// Tries the task of a failed attempt again, at once or when it is due: how often it has failed by
     /// now, and what it waits for. The failure that counts if it is not tried again.
-    pub(super) fn retry(
+    pub(crate) fn retry(
         &mut self,
         shared: &mut Shared,
         attempt: Attempt,
@@ -170,20 +140,20 @@ impl Job {
     }
 
     /// Why a task cannot be started any more, if it is too late for it.
-    pub(super) fn expired(&self, step: u32, now: Instant) -> Option<Failure> {
+    pub(crate) fn expired(&self, step: u32, now: Instant) -> Option<Failure> {
         let expires_ms = self.plan.call(StepId(step)).options.expires_ms?;
         let last = || self.last_failure(Some(step));
         (self.age(now) >= ms(expires_ms)).then(|| Failure::new(Cause::Expired, too_late(expires_ms, last())))
     }
 
     /// When the next tasks expire that may still wait.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let (expires_ms, _) = self.expiries.first_key_value()?;
         Some(self.accepted + ms(*expires_ms).saturating_sub(self.age))
     }
 
     /// The tasks that wait and have expired, with where they are.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<u32> {
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<u32> {
         let mut expired = Vec::new();
         while self.next_expiry().is_some_and(|at| at <= now)
             && let Some((_, steps)) = self.expiries.pop_first()

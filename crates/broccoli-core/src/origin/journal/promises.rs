@@ -4,22 +4,25 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use broccoli_proto::message::{Accepted, JobNews, Message};
+use broccoli_proto::message::{Accepted, Message};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{JobId, NodeId};
 
-use super::Origin;
-use super::jobs::ended_news;
-use super::journal::{ChangesRecord, Promise, Record, Submitted, take_record};
-use super::peers::Acknowledged;
-use super::ticket::Client;
 use crate::io::{Action, Event, RecordKey, Write};
+use crate::origin::Origin;
+use crate::origin::journal::records::{ChangesRecord, Record, take_record};
+use crate::origin::journal::writes::{Promise, Submitted};
+use crate::origin::leases::peer::Acknowledged;
 use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
 
 /// What nobody waits for is written within this time: workers do not repeat their results earlier.
 const WRITE: Duration = ms(100);
+
+fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
+    Write { key: RecordKey { job, number }, value: Some(record.encode()) }
+}
 
 impl Origin {
     /// Asks the shell to write what has changed, unless it is writing or that can wait.
@@ -72,7 +75,7 @@ impl Origin {
 
     /// A write is safe: what waited for it is told.
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
-        self.dispatch_due |= self.is_disk_behind(shared);
+        self.dispatch.due |= self.is_disk_behind(shared);
         self.journal.on_persisted(number);
         while let Some(promise) = self.journal.due() {
             self.keep(shared, promise);
@@ -81,11 +84,11 @@ impl Origin {
 
     /// The journal cannot be written, or can again.
     pub(crate) fn on_stalled(&mut self, reason: Option<String>) {
-        self.stalled = reason;
+        self.journal.stalled = reason;
     }
 
     /// Tells something as soon as all that has happened so far is safe.
-    pub(super) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
+    pub(crate) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
         let can_wait = matches!(promise, Promise::Results { worker, .. } if self.has_room(shared, worker));
         if let Some(promise) = self.journal.promise(promise, !can_wait) {
             self.keep(shared, promise);
@@ -94,10 +97,10 @@ impl Origin {
 
     /// Whether a worker can go on while its results are not acknowledged.
     fn has_room(&self, shared: &Shared, worker: NodeId) -> bool {
-        worker != shared.me() && self.peers.get(&worker).is_some_and(|peer| !peer.full)
+        worker != shared.me() && self.leases.peers.get(&worker).is_some_and(|peer| !peer.full)
     }
 
-    pub(super) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
+    pub(crate) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
         match promise {
             Promise::Accepted { job: number, to } => {
                 let job = JobId { origin: shared.me(), number };
@@ -108,7 +111,7 @@ impl Origin {
                     }
                     Submitted::ByTask => {}
                 }
-                for news in self.early.remove(&job.number).unwrap_or_default() {
+                for news in self.journal.early.remove(&job.number).unwrap_or_default() {
                     self.memory.told_early(&news);
                     self.tell(shared, job.number, news);
                 }
@@ -116,7 +119,7 @@ impl Origin {
             Promise::Ended(number) => self.tell_ended(shared, number),
             Promise::Forgotten { to, node } => Origin::tell_forgotten(shared, to, node),
             Promise::Results { worker, epoch, number } => {
-                let Some(peer) = self.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
+                let Some(peer) = self.leases.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
                     return;
                 };
                 match peer.acknowledge(number, shared.now) {
@@ -126,30 +129,4 @@ impl Origin {
             }
         }
     }
-
-    /// Tells everybody who waits for a job how it ended.
-    pub(super) fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
-        let running = self.jobs.get(&number).map(|job| (job.ticket.client, job.outcome()));
-        let over = || self.archive.get(number).map(|ended| (ended.ticket.client, Some(ended.outcome.clone())));
-        let Some((client, outcome)) = running.or_else(over) else { return };
-        let Some(outcome) = outcome else { return };
-        match client {
-            Client::Local(id) => {
-                shared.event(Event::Job(id, JobNews::Ended(outcome)));
-                match self.jobs.get_mut(&number) {
-                    Some(job) => job.ticket.seen = true,
-                    None => self.archive.see(number),
-                }
-                self.forget_old(shared);
-            }
-            Client::Remote(_) | Client::Detached => {
-                let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
-                self.tell(shared, number, news);
-            }
-        }
-    }
-}
-
-fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
-    Write { key: RecordKey { job, number }, value: Some(record.encode()) }
 }

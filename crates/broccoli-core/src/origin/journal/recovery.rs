@@ -24,22 +24,27 @@ use broccoli_proto::message::{Available, Message};
 use broccoli_proto::{Canvas, Cause, TaskError};
 use litemap::LiteMap;
 
-use super::archive::Ended;
-use super::functions::{Bound, Functions};
-use super::jobs::{Job, attempts_before};
-use super::journal::{
+use crate::canvas::{Effects, Limits, lower};
+use crate::io::{Damage, OtherVersion, RecordKey, Recovery};
+use crate::origin::accept::set_deadline;
+use crate::origin::job::functions::{Bound, Functions};
+use crate::origin::job::memory::{outgrown, size};
+use crate::origin::job::ticket::{Client, Ticket};
+use crate::origin::job::{Job, attempts_before};
+use crate::origin::journal::archive::{AWAITED, Ended};
+use crate::origin::journal::records::{
     About, AcceptedRecord, Binding, Bindings, ChangesRecord, NodeRecord, OverRecord, Record, VERSION,
 };
-use super::memory::{outgrown, size};
-use super::ticket::{Client, Ticket};
-use super::{ADOPT, ADOPT_UNCONNECTED, AWAITED, Around, Origin, set_deadline};
-use crate::canvas::{Effects, Limits, lower};
-use crate::io::RecordKey;
-use crate::node::{Damage, OtherVersion, Recovery};
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::time::{Stamp, ms};
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
+/// After a restart, workers have this long from the first connection to say what they hold …
+const ADOPT: LinkTime = link_ms(800);
+/// … and the node waits this long for a connection.
+const ADOPT_UNCONNECTED: LinkTime = link_ms(2_000);
 /// Different sets of functions of which it is remembered what they are.
 const KNOWN_MAX: usize = 256;
 
@@ -55,7 +60,7 @@ enum Found {
 }
 
 /// How an asker is told that a job was left on the disk.
-pub(super) fn left_on_disk(why: &str) -> TaskError {
+pub(crate) fn left_on_disk(why: &str) -> TaskError {
     TaskError {
         function: "journal".into(),
         task: 0,
@@ -64,144 +69,6 @@ pub(super) fn left_on_disk(why: &str) -> TaskError {
         cause: Cause::Lost,
         text: why.into(),
         members: Vec::new(),
-    }
-}
-
-impl Origin {
-    /// Takes over the records of earlier incarnations, in order of their keys.
-    pub(crate) fn recover(
-        &mut self,
-        shared: &mut Shared,
-        records: impl Iterator<Item = (RecordKey, Vec<u8>)>,
-    ) -> Result<Recovery, OtherVersion> {
-        let mut recovery = Recovery::default();
-        let mut records = records.peekable();
-        let (mut queued, mut over, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut reader = Reader::new(shared.config.limits.canvas);
-        while let Some((RecordKey { job: number, .. }, _)) = records.peek() {
-            let number = *number;
-            let mut of_job = core::iter::from_fn(|| records.next_if(|(key, _)| key.job == number));
-            if number == 0 {
-                reader.node = node_of(&mut of_job)?;
-                continue;
-            }
-            let limits = &shared.config.limits;
-            let (max, free) = (limits.queue_bytes_max, self.free_bytes(shared));
-            let found = reader.read(&mut self.functions, &mut of_job, max, free);
-            let unread = of_job.count() as u32;
-            match found {
-                Ok(Found::Over(record)) => over.push((record.ended, number, *record)),
-                Ok(Found::Running(order, mut job)) => {
-                    self.memory.recount(number, &mut job);
-                    queued.push((order, number, job));
-                }
-                Ok(Found::Outgrown(mut job, text)) => {
-                    job.ticket.records += unread;
-                    // What it held is free for the next ones.
-                    job.plan.outgrow(text);
-                    failed.push((number, job));
-                }
-                Ok(Found::NoRoom(bytes)) => {
-                    let (needed, max) = (size(bytes), size(max));
-                    let reason = format!(
-                        "it needs {needed} of memory beside the jobs before it, and --queue-memory is {max}: start the node with more"
-                    );
-                    self.left.insert(number, format!("the job is left on the disk: {reason}"));
-                    recovery.damaged.push(Damage { job: number, reason });
-                }
-                Err(reason) => {
-                    self.left.insert(number, format!("the records of the job are damaged: {reason}"));
-                    recovery.damaged.push(Damage { job: number, reason });
-                }
-            }
-        }
-        over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
-        queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
-        (recovery.jobs, recovery.results) = (queued.len(), over.len());
-        let Reader { node, last, .. } = reader;
-        let (boots, clock_ahead_ms) = (node.boots, node.clock_ahead_ms);
-        shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
-        let keepers = node.keepers();
-        self.journal.begin(boots + 1, shared.wall.ahead_ms(), &keepers);
-        self.recover_keepers(keepers);
-        for (_, number, record) in over {
-            self.archive_recovered(shared, number, record);
-        }
-        for (number, job) in failed {
-            self.take_recovered(shared, number, job);
-            self.end_tasks(shared, number);
-        }
-        self.adopting = recovery.jobs > 0;
-        self.took_over = self.adopting;
-        self.accepted = queued.last().map_or(0, |(order, ..)| *order);
-        let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
-        queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));
-        let mut effects = Effects::default();
-        for number in numbers {
-            if let Some(job) = self.jobs.get(&number) {
-                job.plan.announce_again(&mut effects);
-            }
-            let had_ended = self.jobs.get(&number).is_some_and(|job| job.plan.result().is_some());
-            effects = self.follow(shared, number, effects);
-            if let Some(ticket) = self.ticket_mut(number).filter(|_| had_ended) {
-                // So the journal says: that waits for no write of this incarnation.
-                ticket.ended_in = 0;
-            }
-        }
-        recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
-        if self.adopting {
-            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT_UNCONNECTED));
-        }
-        self.forget_old(shared);
-        Ok(recovery)
-    }
-
-    /// The link is up: asks all workers what they hold for an earlier incarnation.
-    pub(super) fn call_held(&mut self, shared: &mut Shared, around: &Around<'_>) {
-        if self.adopting {
-            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
-            let call = Available { wants: Vec::new(), chance: 0, modules: around.modules.digest() };
-            shared.outbox.broadcast(Message::Available(call));
-        }
-    }
-
-    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
-        (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
-        set_deadline(shared, number, &job);
-        self.tasks += job.plan.progress().total;
-        self.remember(number, &job.ticket.about);
-        self.jobs.insert(number, job);
-    }
-
-    /// A repetition of the submit is the same job.
-    fn remember(&mut self, number: u64, about: &About) {
-        if let Some(key) = &about.key {
-            self.keys.insert(key.text.clone(), number);
-        }
-        if let Some(submitter) = about.submitter {
-            let of_client = self.recovered.entry((submitter.node, submitter.epoch)).or_default();
-            of_client.insert(submitter.number, number);
-        }
-    }
-
-    fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord<'_>) {
-        self.remember(number, &over.about);
-        let age = shared.wall.age(shared.now, over.ended);
-        let awaited_until = shared.now + if over.about.waits { AWAITED } else { Duration::ZERO };
-        let mut ticket = Ticket::new(Client::Detached, over.about.into_owned());
-        ticket.records = 1;
-        let ended = Ended {
-            ticket,
-            outcome: over.outcome.into_owned(),
-            tasks: over.tasks,
-            ran: over.ran.unwrap_or(over.tasks),
-            canvas: over.canvas.map(Cow::into_owned),
-            ended: over.ended,
-            until: shared.now + ms(shared.config.limits.archive_ms).saturating_sub(age),
-            awaited_until,
-            tries: 0,
-        };
-        self.archive.insert(number, ended);
     }
 }
 
@@ -327,6 +194,160 @@ fn value(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>, number: u32) 
 
 fn decode(value: &[u8], number: u32) -> Result<Record<'_>, String> {
     Record::decode(value).ok_or_else(|| format!("record {number} cannot be read"))
+}
+
+impl Origin {
+    /// Takes over the records of earlier incarnations, in order of their keys.
+    pub(crate) fn recover(
+        &mut self,
+        shared: &mut Shared,
+        records: impl Iterator<Item = (RecordKey, Vec<u8>)>,
+    ) -> Result<Recovery, OtherVersion> {
+        let mut recovery = Recovery::default();
+        let mut records = records.peekable();
+        let (mut queued, mut over, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut reader = Reader::new(shared.config.limits.canvas);
+        while let Some((RecordKey { job: number, .. }, _)) = records.peek() {
+            let number = *number;
+            let mut of_job = core::iter::from_fn(|| records.next_if(|(key, _)| key.job == number));
+            if number == 0 {
+                reader.node = node_of(&mut of_job)?;
+                continue;
+            }
+            let limits = &shared.config.limits;
+            let (max, free) = (limits.queue_bytes_max, self.free_bytes(shared));
+            let found = reader.read(&mut self.functions, &mut of_job, max, free);
+            let unread = of_job.count() as u32;
+            match found {
+                Ok(Found::Over(record)) => over.push((record.ended, number, *record)),
+                Ok(Found::Running(order, mut job)) => {
+                    self.memory.recount(number, &mut job);
+                    queued.push((order, number, job));
+                }
+                Ok(Found::Outgrown(mut job, text)) => {
+                    job.ticket.records += unread;
+                    // What it held is free for the next ones.
+                    job.plan.outgrow(text);
+                    failed.push((number, job));
+                }
+                Ok(Found::NoRoom(bytes)) => {
+                    let (needed, max) = (size(bytes), size(max));
+                    let reason = format!(
+                        "it needs {needed} of memory beside the jobs before it, and --queue-memory is {max}: start the node with more"
+                    );
+                    self.journal.left.insert(number, format!("the job is left on the disk: {reason}"));
+                    recovery.damaged.push(Damage { job: number, reason });
+                }
+                Err(reason) => {
+                    self.journal.left.insert(number, format!("the records of the job are damaged: {reason}"));
+                    recovery.damaged.push(Damage { job: number, reason });
+                }
+            }
+        }
+        over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
+        queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
+        (recovery.jobs, recovery.results) = (queued.len(), over.len());
+        let Reader { node, last, .. } = reader;
+        let (boots, clock_ahead_ms) = (node.boots, node.clock_ahead_ms);
+        shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
+        let keepers = node.keepers();
+        self.journal.begin(boots + 1, shared.wall.ahead_ms(), &keepers);
+        self.recover_keepers(keepers);
+        for (_, number, record) in over {
+            self.archive_recovered(shared, number, record);
+        }
+        for (number, job) in failed {
+            self.take_recovered(shared, number, job);
+            self.end_tasks(shared, number);
+        }
+        self.leases.adopting = recovery.jobs > 0;
+        self.leases.took_over = self.leases.adopting;
+        self.accept.count = queued.last().map_or(0, |(order, ..)| *order);
+        let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
+        queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));
+        let mut effects = Effects::default();
+        for number in numbers {
+            if let Some(job) = self.jobs.get(&number) {
+                job.plan.announce_again(&mut effects);
+            }
+            let had_ended = self.jobs.get(&number).is_some_and(|job| job.plan.result().is_some());
+            effects = self.follow(shared, number, effects);
+            if let Some(ticket) = self.ticket_mut(number).filter(|_| had_ended) {
+                // So the journal says: that waits for no write of this incarnation.
+                ticket.ended_in = 0;
+            }
+        }
+        recovery.tasks = self.jobs.values().map(|job| job.plan.progress()).map(|p| p.total - p.done).sum();
+        if self.leases.adopting {
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT_UNCONNECTED));
+        }
+        self.forget_old(shared);
+        Ok(recovery)
+    }
+
+    /// The link is up: asks all workers what they hold for an earlier incarnation.
+    pub(crate) fn call_held(&mut self, shared: &mut Shared, around: &Around<'_>) {
+        if self.leases.adopting {
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
+            let call = Available { wants: Vec::new(), chance: 0, modules: around.modules.digest() };
+            shared.outbox.broadcast(Message::Available(call));
+        }
+    }
+
+    /// Whoever held tasks of an earlier incarnation has said so by now.
+    pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
+        if !self.journal.has_begun() {
+            // The next incarnation would give the numbers of this one's attempts again.
+            shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
+            return;
+        }
+        self.leases.adopting = false;
+        self.dispatch.due = true;
+        for (number, job) in &self.jobs {
+            if let Some(at) = job.next_expiry() {
+                shared.timers.set(Timer::Expires(*number), at);
+            }
+        }
+    }
+
+    fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
+        (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
+        set_deadline(shared, number, &job);
+        self.tasks += job.plan.progress().total;
+        self.remember(number, &job.ticket.about);
+        self.jobs.insert(number, job);
+    }
+
+    /// A repetition of the submit is the same job.
+    fn remember(&mut self, number: u64, about: &About) {
+        if let Some(key) = &about.key {
+            self.accept.by_key.insert(key.text.clone(), number);
+        }
+        if let Some(submitter) = about.submitter {
+            let of_client = self.accept.recovered.entry((submitter.node, submitter.epoch)).or_default();
+            of_client.insert(submitter.number, number);
+        }
+    }
+
+    fn archive_recovered(&mut self, shared: &Shared, number: u64, over: OverRecord<'_>) {
+        self.remember(number, &over.about);
+        let age = shared.wall.age(shared.now, over.ended);
+        let awaited_until = shared.now + if over.about.waits { AWAITED } else { Duration::ZERO };
+        let mut ticket = Ticket::new(Client::Detached, over.about.into_owned());
+        ticket.records = 1;
+        let ended = Ended {
+            ticket,
+            outcome: over.outcome.into_owned(),
+            tasks: over.tasks,
+            ran: over.ran.unwrap_or(over.tasks),
+            canvas: over.canvas.map(Cow::into_owned),
+            ended: over.ended,
+            until: shared.now + ms(shared.config.limits.archive_ms).saturating_sub(age),
+            awaited_until,
+            tries: 0,
+        };
+        self.archive.insert(number, ended);
+    }
 }
 
 #[cfg(test)]

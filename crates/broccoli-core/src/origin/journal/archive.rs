@@ -12,41 +12,43 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use broccoli_proto::{Cbor, Outcome};
 
-use super::journal::OverRecord;
-use super::ticket::Ticket;
-use crate::time::{Instant, Stamp};
+use crate::origin::job::ticket::Ticket;
+use crate::origin::journal::records::OverRecord;
+use crate::time::{Instant, Stamp, ms};
 
+/// Whoever waits for a job may stay away for so long before its result counts as too old.
+pub(crate) const AWAITED: Duration = ms(10 * 60_000);
 /// About what an entry takes beside its result and its canvas.
 const ENTRY_BYTES: usize = 384;
-
 /// Names of forgotten jobs in the queues, beside as many as there are jobs.
 const STALE_MAX: usize = 64;
 
 /// How a job ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) ticket: Ticket,
-    pub(super) outcome: Outcome,
+pub(crate) struct Ended {
+    pub(crate) ticket: Ticket,
+    pub(crate) outcome: Outcome,
     /// All of its tasks.
-    pub(super) tasks: u32,
+    pub(crate) tasks: u32,
     /// Those that ended by themselves.
-    pub(super) ran: u32,
+    pub(crate) ran: u32,
     /// Of a job that failed, so that it can be tried again.
-    pub(super) canvas: Option<Cbor>,
-    pub(super) ended: Option<Stamp>,
+    pub(crate) canvas: Option<Cbor>,
+    pub(crate) ended: Option<Stamp>,
     /// It is forgotten at this time, if nobody waits for it.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
     /// Somebody waits for it until this time, unless it is seen before.
-    pub(super) awaited_until: Instant,
+    pub(crate) awaited_until: Instant,
     /// How often its client was told.
-    pub(super) tries: u32,
+    pub(crate) tries: u32,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     jobs: BTreeMap<u64, Box<Ended>>,
     /// In the order of their end; may name what has been forgotten.
     by_age: VecDeque<u64>,
@@ -57,7 +59,7 @@ pub(super) struct Archive {
 
 impl Ended {
     /// What the journal keeps of it.
-    pub(super) fn record(&self) -> OverRecord<'_> {
+    pub(crate) fn record(&self) -> OverRecord<'_> {
         OverRecord {
             about: Cow::Borrowed(&self.ticket.about),
             outcome: Cow::Borrowed(&self.outcome),
@@ -83,25 +85,25 @@ impl Ended {
 }
 
 impl Archive {
-    pub(super) fn get(&self, number: u64) -> Option<&Ended> {
+    pub(crate) fn get(&self, number: u64) -> Option<&Ended> {
         self.jobs.get(&number).map(Box::as_ref)
     }
 
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Ended> {
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Ended> {
         self.jobs.get_mut(&number).map(Box::as_mut)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Ended)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Ended)> {
         self.jobs.iter().map(|(number, ended)| (*number, &**ended))
     }
 
     /// The first job from a number on.
-    pub(super) fn first_from(&self, number: u64) -> Option<(u64, &Ended)> {
+    pub(crate) fn first_from(&self, number: u64) -> Option<(u64, &Ended)> {
         self.jobs.range(number..).next().map(|(number, ended)| (*number, &**ended))
     }
 
     /// Takes a job that is over.
-    pub(super) fn insert(&mut self, number: u64, ended: Ended) {
+    pub(crate) fn insert(&mut self, number: u64, ended: Ended) {
         self.bytes += ended.bytes();
         self.by_age.push_back(number);
         if ended.ticket.seen {
@@ -117,7 +119,7 @@ impl Archive {
     }
 
     /// Somebody has seen how a job ended.
-    pub(super) fn see(&mut self, number: u64) {
+    pub(crate) fn see(&mut self, number: u64) {
         if let Some(ended) = self.jobs.get_mut(&number).filter(|ended| !ended.ticket.seen) {
             ended.ticket.seen = true;
             self.seen.push_back(number);
@@ -125,7 +127,7 @@ impl Archive {
     }
 
     /// Forgets what is too old, and what there is no room for; the newest is always kept.
-    pub(super) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
+    pub(crate) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
         let mut forgotten = Vec::new();
         while let Some(number) = self.next_to_forget(now, bytes_max) {
             if let Some(ended) = self.jobs.remove(&number) {
@@ -137,7 +139,7 @@ impl Archive {
     }
 
     /// When the oldest entry will be too old.
-    pub(super) fn next_until(&self) -> Option<Instant> {
+    pub(crate) fn next_until(&self) -> Option<Instant> {
         self.by_age.iter().find_map(|number| self.jobs.get(number)).map(|ended| ended.until)
     }
 
@@ -160,7 +162,7 @@ impl Archive {
     }
 
     /// Checks what must hold between two inputs.
-    pub(super) fn validate(&self) {
+    pub(crate) fn validate(&self) {
         let bytes: usize = self.jobs.values().map(|ended| ended.bytes()).sum();
         assert_eq!(self.bytes, bytes, "the size of what is kept is counted");
         assert!(self.jobs.len() <= self.by_age.len(), "everything that is kept gets old");

@@ -1,4 +1,4 @@
-//! Jobs that grow while they run: tasks that replace themselves, and tasks that run on each node.
+//! Tasks that run on each node.
 //!
 //! ```text
 //!   ready ──► nodes known? ──► one run a node ──► result
@@ -6,167 +6,34 @@
 //!                 ▼ for at most 2 s
 //! ```
 //!
-//! A run that only one node can do never waits for ever: while there are such runs, the node is
-//! looked after. Growth needs room beside what was accepted: a quarter of it is kept for that.
+//! A run that only one node can do never waits for ever: while there are such runs, the node is looked after.
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use broccoli_abi::cbor::is_canvas;
 use broccoli_proto::message::{Attempt, Failure, Want};
-use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
-use litemap::LiteMap;
+use broccoli_proto::{Cause, NodeId};
 
-use super::jobs::{Job, Phase};
-use super::journal::{Binding, Change};
-use super::timeouts::NO_NODE;
-use super::{Around, Origin};
-use crate::canvas::{Effects, Mode, Room, StepId};
-use crate::config::Limits;
+use crate::canvas::{Effects, StepId};
 use crate::members::matches;
+use crate::origin::dispatch::announce::NO_NODE;
+use crate::origin::job::Phase;
+use crate::origin::journal::records::Change;
+use crate::origin::progress::growth::{Key, LOOK_AFTER};
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Jobs may grow by this part of what can be accepted, together.
-const GROWTH_PART: u32 = 4;
 /// Births of nodes that are there have come this long after the link is up.
-pub(super) const SETTLED: LinkTime = link_ms(1_000);
+pub(crate) const SETTLED: LinkTime = link_ms(1_000);
 /// Nodes for each are looked for again after this time.
 const LOOK_AGAIN: LinkTime = link_ms(100);
-/// Nodes that runs are tied to are looked after this often.
-const LOOK_AFTER: LinkTime = link_ms(250);
 
-/// Tasks of all jobs, grown ones included, that an origin may hold.
-pub(super) fn grown_max(limits: &Limits) -> u32 {
-    limits.tasks_max.saturating_add(limits.tasks_max / GROWTH_PART)
-}
-
-/// A task: number of its job, and its step.
-type Key = (u64, u32);
-
-/// What waits for nodes, and for what certain nodes do.
-#[derive(Debug, Default)]
-pub(super) struct Growth {
-    /// Tasks that are to run on each node, and since when their nodes are looked for.
-    each: LiteMap<Key, Instant>,
-    /// Runs that are tied to a node, and since when it seems that it cannot do them.
-    pinned: LiteMap<NodeId, LiteMap<Key, Option<Instant>>>,
-    connected_at: Instant,
-}
-
-impl Growth {
-    pub(super) fn on_connected(&mut self, now: Instant) {
-        self.connected_at = now;
-    }
-
-    /// When the link came up.
-    pub(super) fn connected_at(&self) -> Instant {
-        self.connected_at
-    }
-
-    /// A run that only this node can do is ready.
-    pub(super) fn watch(&mut self, shared: &mut Shared, node: NodeId, job: u64, step: u32) {
-        self.pinned.entry(node).or_default().entry((job, step)).or_insert(None);
-        shared.timers.set_earlier(Timer::Pinned(node), shared.now + shared.timing(LOOK_AFTER));
-    }
-
-    /// A job is over. Its runs are forgotten when their nodes are looked after.
-    pub(super) fn forget(&mut self, shared: &mut Shared, job: u64) {
-        if !self.each_of(job).is_empty() {
-            self.each.retain(|(number, _), _| *number != job);
-        }
-        shared.timers.cancel(Timer::Each(job));
-    }
-
-    /// Tasks of a job that are to run on each node.
-    pub(super) fn each_of(&self, job: u64) -> &[(Key, Instant)] {
-        let each = self.each.as_slice();
-        let from = each.partition_point(|((number, _), _)| *number < job);
-        let len = each[from..].partition_point(|((number, _), _)| *number == job);
-        &each[from..from + len]
-    }
-
-    /// Checks what must hold between two inputs.
-    pub(super) fn validate(&self, shared: &Shared, jobs: &BTreeMap<u64, Box<Job>>) {
-        for (number, step) in self.each.keys() {
-            let waits = jobs.get(number).is_some_and(|job| job.plan.is_running_task(StepId(*step)));
-            assert!(waits && shared.timers.is_set(Timer::Each(*number)), "task {step} of {number} looks for its nodes");
-        }
-        for node in self.pinned.keys() {
-            assert!(shared.timers.is_set(Timer::Pinned(*node)), "{node} is looked after");
-        }
-        for (number, job) in jobs {
-            for (step, _) in job.tasks().filter(|(step, _)| job.is_open(*step)) {
-                let watched = |node| self.pinned.get(&node).is_some_and(|runs| runs.contains_key(&(*number, step)));
-                assert!(job.pinned_to(step).is_none_or(watched), "run {step} of {number} is looked after");
-            }
-        }
-    }
-
-    /// Tasks that wait for nodes, and runs that are tied to one.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.each.len(), self.pinned.values().map(LiteMap::len).sum())
-    }
-}
-
-/// Tasks that replace themselves.
-impl Origin {
-    /// What an attempt has given: its value, or none if that is a canvas and the task is replaced by it.
-    pub(super) fn replace(
-        &mut self,
-        shared: &Shared,
-        around: &Around<'_>,
-        attempt: Attempt,
-        value: Cbor,
-        effects: &mut Effects,
-    ) -> Result<Option<Cbor>, Failure> {
-        let Some(canvas) = self.replacement(attempt, &value)? else {
-            return Ok(Some(value));
-        };
-        let room = self.room(shared);
-        let Some(job) = self.jobs.get_mut(&attempt.job) else {
-            return Ok(Some(value));
-        };
-        let before = job.plan.progress().total;
-        let (functions, mut bindings) = (&mut self.functions, Vec::new());
-        let find = |name: &str| {
-            let found = around.modules.resolve(around.members, shared.config.holds_code, name)?;
-            let (asked, full, function) = (name.into(), found.full_name(), found.function.clone());
-            bindings.push(Binding { asked, full, module: found.module, function });
-            Ok(functions.bind(name, found.module, found.function, || found.full_name()))
-        };
-        job.replace(attempt.step, &canvas, find, room, effects).map_err(|error| refused(&error.to_string()))?;
-        self.tasks += job.plan.progress().total - before;
-        self.memory.recount(attempt.job, job);
-        self.journal.change(attempt.job, || Change::Replaced { step: attempt.step, result: value, bindings });
-        Ok(None)
-    }
-
-    fn replacement(&self, attempt: Attempt, value: &Cbor) -> Result<Option<Canvas>, Failure> {
-        let job = self.jobs.get(&attempt.job);
-        if job.is_some_and(|job| job.plan.call(StepId(attempt.step)).mode == Mode::Bin) {
-            let found = value.elements().is_some_and(|elements| elements.into_iter().any(is_canvas));
-            return if found { Err(refused("it is one call of a bin; use starmap")) } else { Ok(None) };
-        }
-        Canvas::replacement(value).transpose().map_err(|error| refused(&error.to_string()))
-    }
-
-    fn room<'l>(&self, shared: &'l Shared) -> Room<'l> {
-        let limits = &shared.config.limits;
-        let tasks = grown_max(limits).saturating_sub(self.tasks);
-        Room { limits: &limits.canvas, tasks: tasks.min(self.free_steps(shared)) }
-    }
-}
-
-/// Tasks that run on each node.
 impl Origin {
     /// Tasks that are to run on each node are ready: their nodes are looked for.
-    pub(super) fn wait_for_nodes(&mut self, shared: &mut Shared, number: u64, effects: &mut Effects) {
+    pub(crate) fn wait_for_nodes(&mut self, shared: &mut Shared, number: u64, effects: &mut Effects) {
         for StepId(step) in effects.each.drain(..) {
             self.growth.each.insert((number, step), shared.now);
             shared.timers.set_earlier(Timer::Each(number), shared.now);
@@ -248,7 +115,7 @@ impl Origin {
     }
 
     /// A node has said goodbye: what only it could run fails.
-    pub(super) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
+    pub(crate) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
         let runs = self.growth.pinned.remove(&node).unwrap_or_default();
         shared.timers.cancel(Timer::Pinned(node));
         runs.keys().for_each(|key| self.lose_run(shared, *key, "it left"));
@@ -318,8 +185,4 @@ fn nodes_for(shared: &Shared, around: &Around<'_>, want: &Want) -> (Vec<NodeId>,
         }
     }
     (nodes, all_known)
-}
-
-fn refused(reason: &str) -> Failure {
-    Failure::new(Cause::Unfit, format!("it cannot be replaced: {reason}"))
 }

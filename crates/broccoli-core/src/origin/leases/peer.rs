@@ -8,21 +8,24 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use broccoli_proto::message::{Abort, Attempt, Failure, Fetch, Lease, LeasedFunction, Message, ResultAck, Takes};
+use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 use litemap::LiteMap;
 
-use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
-
-use super::LEASE_TASKS_MAX;
-use super::jobs::Job;
-use super::unfit::ANYTHING;
 use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
 use crate::members::cut_features;
+use crate::origin::dispatch::place::ANYTHING;
+use crate::origin::job::Job;
 use crate::shared::{Room, Shared, pop_first};
+use crate::text::too_many_args;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
-use crate::worker::too_many_args;
 
+/// Workers' leases are looked after this often.
+pub(crate) const LEASES: LinkTime = link_ms(100);
+/// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
+/// is on its way while the other runs.
+const LEASE_TASKS_MAX: usize = 128;
 /// A lease that is not renewed for this long is lost.
 const LEASE: LinkTime = link_ms(4_000);
 /// Leases of a worker whose link is gone wait this long for its return.
@@ -41,39 +44,39 @@ const IN_FLIGHT_MAX: LinkTime = link_ms(1_500);
 /// Messages of results of which some are being pulled; of others, the worker tells again.
 const MISSING_MAX: usize = 1_024;
 /// Acknowledgements, and aborts, that wait to be sent to one worker.
-pub(super) const UNSAID_MAX: usize = 4_096;
+pub(crate) const UNSAID_MAX: usize = 4_096;
 /// About what a lease takes beside its tasks.
 const LEASE_BYTES: usize = 64;
 
 /// A worker.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     timing: Timing,
-    pub(super) epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Sequence of the packet with the last `Fetch`: older ones are late.
     fetched: u64,
     /// Credit beyond the batches that the worker had seen.
-    pub(super) tasks: u32,
+    pub(crate) tasks: u32,
     bytes: u32,
     /// It has no room for more results before some are acknowledged.
-    pub(super) full: bool,
+    pub(crate) full: bool,
     in_flight: VecDeque<Batch>,
     last_batch: u32,
-    pub(super) features: Vec<String>,
-    pub(super) modules: u64,
+    pub(crate) features: Vec<String>,
+    pub(crate) modules: u64,
     packet_bytes_max: u32,
     /// How large a task may be that it takes.
-    pub(super) takes: Takes,
-    pub(super) leases: BTreeMap<Attempt, Leased>,
+    pub(crate) takes: Takes,
+    pub(crate) leases: BTreeMap<Attempt, Leased>,
     /// Attempts that wait to be put into a lease: new ones, and those to be sent again.
-    pub(super) outgoing: VecDeque<Attempt>,
+    pub(crate) outgoing: VecDeque<Attempt>,
     acks: Vec<u32>,
     ack_at: Instant,
     aborts: Vec<Attempt>,
     /// By the number of their message: results that were told of and are being pulled.
-    pub(super) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
+    pub(crate) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
     /// Its link is gone, or it does not confirm: no new work.
-    pub(super) suspected: bool,
+    pub(crate) suspected: bool,
 }
 
 #[derive(Debug)]
@@ -86,7 +89,7 @@ struct Batch {
 
 /// An attempt that the worker has or is being sent.
 #[derive(Debug)]
-pub(super) struct Leased {
+pub(crate) struct Leased {
     since: Instant,
     confirmed: bool,
     started: bool,
@@ -97,7 +100,7 @@ pub(super) struct Leased {
 }
 
 /// When the acknowledgement of a result is sent.
-pub(super) enum Acknowledged {
+pub(crate) enum Acknowledged {
     /// With the next lease, or at this time.
     Later(Instant),
     /// At once.
@@ -105,7 +108,7 @@ pub(super) enum Acknowledged {
 }
 
 impl Peer {
-    pub(super) fn new(epoch: Epoch, timing: Timing) -> Peer {
+    pub(crate) fn new(epoch: Epoch, timing: Timing) -> Peer {
         Peer {
             epoch,
             timing,
@@ -130,13 +133,13 @@ impl Peer {
     }
 
     /// The worker has restarted: it has lost what the incarnation before held, which is given.
-    pub(super) fn restart(&mut self, epoch: Epoch) -> Vec<(Attempt, bool)> {
+    pub(crate) fn restart(&mut self, epoch: Epoch) -> Vec<(Attempt, bool)> {
         let before = core::mem::replace(self, Peer::new(epoch, self.timing));
         before.leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect()
     }
 
     /// Takes a snapshot of credit.
-    pub(super) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) {
+    pub(crate) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) {
         self.suspected = false;
         if sequence < self.fetched {
             return;
@@ -157,7 +160,7 @@ impl Peer {
     }
 
     /// Tasks that may be leased now.
-    pub(super) fn credit(&self) -> u32 {
+    pub(crate) fn credit(&self) -> u32 {
         if self.suspected {
             return 0;
         }
@@ -170,7 +173,7 @@ impl Peer {
     }
 
     /// Leases an attempt; it goes out with the next packet.
-    pub(super) fn lease(&mut self, attempt: Attempt, now: Instant) {
+    pub(crate) fn lease(&mut self, attempt: Attempt, now: Instant) {
         let leased = Leased {
             since: now,
             confirmed: false,
@@ -188,7 +191,7 @@ impl Peer {
     }
 
     /// The worker holds an attempt; `false` if the origin thinks that it does not.
-    pub(super) fn renew(&mut self, attempt: Attempt, started: bool, now: Instant) -> bool {
+    pub(crate) fn renew(&mut self, attempt: Attempt, started: bool, now: Instant) -> bool {
         let Some(leased) = self.leases.get_mut(&attempt) else {
             return false;
         };
@@ -199,14 +202,14 @@ impl Peer {
     }
 
     /// The worker holds an attempt of an earlier incarnation of this origin.
-    pub(super) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
+    pub(crate) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
         let (deadline, resend_at) = (now + self.timing.time(LEASE), now);
         let leased = Leased { since: now, confirmed: true, started, deadline, resent: 0, resend_at, waits: false };
         self.leases.insert(attempt, leased);
     }
 
     /// The worker keeps the result of an attempt until there is room for it, and says so again and again.
-    pub(super) fn put_off(&mut self, attempt: Attempt, until: Instant) {
+    pub(crate) fn put_off(&mut self, attempt: Attempt, until: Instant) {
         if let Some(leased) = self.leases.get_mut(&attempt) {
             (leased.confirmed, leased.started) = (true, true);
             leased.deadline = leased.deadline.max(until);
@@ -214,7 +217,7 @@ impl Peer {
     }
 
     /// The worker could not be heard: its time starts anew, and it is asked again.
-    pub(super) fn extend(&mut self, now: Instant) {
+    pub(crate) fn extend(&mut self, now: Instant) {
         for leased in self.leases.values_mut() {
             leased.deadline = now + self.timing.time(LEASE);
             if !leased.confirmed {
@@ -224,7 +227,7 @@ impl Peer {
     }
 
     /// The worker's link is gone. Gives what it held if it left on purpose.
-    pub(super) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
+    pub(crate) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
         self.suspected = true;
         self.tasks = 0;
         self.leases
@@ -234,14 +237,14 @@ impl Peer {
     }
 
     /// The worker does not answer: gives what it may never have been sent.
-    pub(super) fn on_silent(&mut self, now: Instant) -> Vec<(Attempt, bool)> {
+    pub(crate) fn on_silent(&mut self, now: Instant) -> Vec<(Attempt, bool)> {
         self.suspect(now, false);
         self.outgoing.clear();
         self.take(|leased| !leased.confirmed)
     }
 
     /// Whether there is something to say to the worker.
-    pub(super) fn has_something(&self) -> bool {
+    pub(crate) fn has_something(&self) -> bool {
         !self.outgoing.is_empty() || !self.acks.is_empty() || !self.aborts.is_empty()
     }
 
@@ -250,7 +253,7 @@ impl Peer {
     }
 
     /// Finds leases that are lost, and whether others have to be sent again or acknowledged.
-    pub(super) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
+    pub(crate) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
         let timing = self.timing;
         if self.leases.values().any(|leased| leased.is_unheard(now, timing)) {
             self.suspected = true;
@@ -270,7 +273,7 @@ impl Peer {
     }
 
     /// When there will be something to look after: `later`, or earlier if acknowledgements wait.
-    pub(super) fn look_again_at(&self, now: Instant, later: Instant) -> Option<Instant> {
+    pub(crate) fn look_again_at(&self, now: Instant, later: Instant) -> Option<Instant> {
         let under_way = !self.leases.is_empty() || !self.in_flight.is_empty();
         let acks_wait = !self.acks.is_empty() && self.ack_at > now;
         let acks = acks_wait.then(|| self.ack_at.min(later));
@@ -278,7 +281,7 @@ impl Peer {
     }
 
     /// Notes that results are to be acknowledged.
-    pub(super) fn acknowledge(&mut self, number: u32, now: Instant) -> Acknowledged {
+    pub(crate) fn acknowledge(&mut self, number: u32, now: Instant) -> Acknowledged {
         if self.acks.is_empty() {
             self.ack_at = now + self.timing.time(ACK_DELAY);
         }
@@ -290,14 +293,14 @@ impl Peer {
     }
 
     /// The worker is to stop a run. One too many goes on, and is said when the worker names it again.
-    pub(super) fn abort(&mut self, attempt: Attempt) {
+    pub(crate) fn abort(&mut self, attempt: Attempt) {
         if self.aborts.len() < UNSAID_MAX {
             self.aborts.push(attempt);
         }
     }
 
     /// Notes that a message of results is not to be acknowledged before these are here.
-    pub(super) fn miss(&mut self, number: u32, missing: LiteMap<Attempt, ()>) {
+    pub(crate) fn miss(&mut self, number: u32, missing: LiteMap<Attempt, ()>) {
         self.missing.insert(number, missing);
         if self.missing.len() > MISSING_MAX {
             pop_first(&mut self.missing);
@@ -305,7 +308,7 @@ impl Peer {
     }
 
     /// The most that waits to be said, of each kind.
-    pub(super) fn unsaid(&self) -> usize {
+    pub(crate) fn unsaid(&self) -> usize {
         self.acks.len().max(self.aborts.len())
     }
 
@@ -315,7 +318,7 @@ impl Peer {
     }
 
     /// Writes acknowledgements and aborts.
-    pub(super) fn put_acks(&mut self, now: Instant, with_lease: bool, put: &mut impl FnMut(&Message)) {
+    pub(crate) fn put_acks(&mut self, now: Instant, with_lease: bool, put: &mut impl FnMut(&Message)) {
         if !self.aborts.is_empty() {
             put(&Message::Abort(Abort { attempts: core::mem::take(&mut self.aborts) }));
         }
@@ -328,7 +331,7 @@ impl Peer {
 
     /// The next batch of outgoing attempts; those whose arguments are too large for the worker or for any,
     /// with the reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
-    pub(super) fn next_lease(
+    pub(crate) fn next_lease(
         &mut self,
         jobs: &BTreeMap<u64, Box<Job>>,
         shared: &mut Shared,

@@ -9,8 +9,8 @@ use broccoli_proto::message::LeasedFunction;
 use broccoli_proto::{Cbor, ModuleHash};
 use litemap::LiteMap;
 
-use super::journal::Binding;
 use crate::canvas::{Callee, Target};
+use crate::origin::journal::records::Binding;
 
 /// With more than this, those that no job calls are forgotten; if all are called, others are not
 /// shared.
@@ -18,20 +18,20 @@ const SHARED_MAX: usize = 1_024;
 
 /// What a name in a canvas stands for.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(crate) struct Bound {
     /// The name.
-    pub(super) asked: String,
+    pub(crate) asked: String,
     /// For the plan.
-    pub(super) callee: Arc<Callee>,
+    pub(crate) callee: Arc<Callee>,
     /// For workers.
-    pub(super) leased: Arc<LeasedFunction>,
+    pub(crate) leased: Arc<LeasedFunction>,
     /// For the journal: an encoded [`Binding`].
-    pub(super) record: Cbor,
+    pub(crate) record: Cbor,
 }
 
 /// The functions of all jobs.
 #[derive(Debug, Default)]
-pub(super) struct Functions {
+pub(crate) struct Functions {
     by_name: LiteMap<String, Vec<Arc<Bound>>>,
     count: usize,
 }
@@ -45,14 +45,14 @@ impl Bound {
     }
 
     /// For a plan that finds it again by this key.
-    pub(super) fn target(&self, key: usize) -> Target {
+    pub(crate) fn target(&self, key: usize) -> Target {
         Target { callee: Arc::clone(&self.callee), key: key as u32 }
     }
 }
 
 impl Functions {
     /// The function of a module that a name stands for. `full` is `module.function`.
-    pub(super) fn bind(
+    pub(crate) fn bind(
         &mut self,
         asked: &str,
         module: ModuleHash,
@@ -67,7 +67,7 @@ impl Functions {
     }
 
     /// As an earlier incarnation has noted it.
-    pub(super) fn bind_again(&mut self, binding: Binding) -> Arc<Bound> {
+    pub(crate) fn bind_again(&mut self, binding: Binding) -> Arc<Bound> {
         let Binding { asked, full, module, function } = binding;
         let callee = Callee::new(full, &function);
         let same = |bound: &&Arc<Bound>| bound.leased.module == module && *bound.callee == callee;

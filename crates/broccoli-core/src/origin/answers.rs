@@ -1,4 +1,6 @@
-//! What an origin tells those who know a job by its id, and what it does before it leaves.
+//! Answers about jobs, for whoever knows them by their id, and what an origin does before it leaves.
+
+mod waits;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -6,20 +8,22 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use broccoli_proto::message::{
-    JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, StepNews, StepQuery,
-    StepState, StepView, Submit, Waits,
+    JobEvent, JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, Revoke,
+    StepNews, StepQuery, StepState, StepView, Submit, Waits,
 };
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
-use super::archive::Ended;
-use super::jobs::{Job, ended_news};
-use super::ticket::Client;
-use super::{ANNOUNCE_TO_NEW, Around, Origin};
 use crate::canvas;
+use crate::members::Members;
+use crate::origin::job::Job;
+use crate::origin::job::ticket::Client;
+use crate::origin::journal::archive::Ended;
+use crate::origin::journal::recovery::left_on_disk;
+use crate::origin::progress::end::ended_news;
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::time::Wall;
-use crate::timers::Timer;
 
 /// The end of a job is told so often before a leaving origin waits no more for an answer.
 const ENDED_TRIES_LEAVING: u32 = 2;
@@ -27,6 +31,55 @@ const ENDED_TRIES_LEAVING: u32 = 2;
 const LISTED_MAX: usize = 256;
 /// About what a job takes in it, beside its key.
 const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
+
+fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
+    JobSummary {
+        number,
+        state: state_of(&ended.outcome),
+        name: short(&ended.ticket.about.name),
+        done: if ended.outcome.is_ok() { ended.tasks } else { ended.ran },
+        total: ended.tasks,
+        submitted_unix_ms: ended.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
+        ended_unix_ms: ended.ended.map(|stamp| wall.unix_ms_of(stamp)),
+        key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
+        waits: None,
+    }
+}
+
+/// About how long the reason is why a job waits.
+fn waits_bytes(waits: &Waits) -> usize {
+    match waits {
+        Waits::NoNode { function, missing, .. } => {
+            function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
+        }
+        Waits::Rate { function }
+        | Waits::Until { function, .. }
+        | Waits::Slots { function, .. }
+        | Waits::Larger { function } => function.len(),
+        Waits::Nodes => 0,
+    }
+}
+
+/// An outcome that a packet takes.
+fn fit(outcome: &Outcome, bytes_max: u32) -> Outcome {
+    match ended_news(outcome, bytes_max) {
+        JobNews::Ended(outcome) => outcome,
+        _ => outcome.clone(),
+    }
+}
+
+fn state_of(outcome: &Outcome) -> JobState {
+    match outcome {
+        Ok(_) => JobState::Succeeded,
+        Err(error) if error.cause == Cause::Revoked => JobState::Revoked,
+        Err(_) => JobState::Failed,
+    }
+}
+
+fn short(name: &str) -> String {
+    let end = name.floor_char_boundary(JobSummary::NAME_BYTES_MAX);
+    name[..end].into()
+}
 
 /// Leaving.
 impl Origin {
@@ -42,17 +95,58 @@ impl Origin {
         // What a journal does not have yet, its worker still has.
         shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
     }
-
-    /// Calls for help soon, however long the next call would have waited.
-    pub(super) fn call_soon(&self, shared: &mut Shared) {
-        for (class, _) in self.queue.order() {
-            shared.timers.set_earlier(Timer::Announce(class), shared.now + shared.timing(ANNOUNCE_TO_NEW));
-        }
-    }
 }
 
 /// Jobs by their id.
 impl Origin {
+    /// Somebody asks how a job is, and hears of it from now on.
+    pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
+        // One that has ended is told once that is safe.
+        let is_safe = self.archive.get(id.number).is_some_and(|ended| self.journal.is_safe(ended.ticket.ended_in));
+        if let Some(ticket) = self.ticket_mut(id.number).filter(|_| !is_safe) {
+            ticket.watch(from);
+        }
+        let news = self.news_of(id.number, shared.config.limits.result_bytes_max);
+        shared.outbox.send(from, Message::JobEvent(Box::new(JobEvent { job: id, news, blob: None })));
+    }
+
+    /// How a job is, as far as that is safe to tell.
+    pub(crate) fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
+        if let Some(job) = self.jobs.get(&number) {
+            let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
+            return outcome.map_or_else(|| job.progress_news(), |outcome| ended_news(&outcome, bytes_max));
+        }
+        if let Some(ended) = self.archive.get(number) {
+            return match self.journal.is_safe(ended.ticket.ended_in) {
+                true => ended_news(&ended.outcome, bytes_max),
+                false => JobNews::Progress { done: ended.tasks, total: ended.tasks },
+            };
+        }
+        match self.journal.left.get(&number) {
+            Some(why) => JobNews::Ended(Err(left_on_disk(why))),
+            None => JobNews::Unknown,
+        }
+    }
+
+    /// A client ends a job.
+    pub(crate) fn on_revoke(&mut self, shared: &mut Shared, members: &Members, from: NodeId, revoke: &Revoke) {
+        let job = revoke.job;
+        if job.origin != shared.me() {
+            return;
+        }
+        if revoke.mine != Some(true) {
+            return self.revoke(shared, job.number);
+        }
+        let is_there = |node| members.get(node).is_some_and(|member| member.alive);
+        let running = self.jobs.get_mut(&job.number);
+        if running.is_some_and(|job| job.ticket.leave(from) || job.ticket.listeners().any(is_there)) {
+            let event = JobEvent { job, news: JobNews::GoesOn, blob: None };
+            return shared.outbox.send(from, Message::JobEvent(Box::new(event)));
+        }
+        self.revoke(shared, job.number);
+        self.on_query(shared, from, job);
+    }
+
     /// Somebody asks which jobs there are.
     pub(crate) fn on_jobs_request(
         &self,
@@ -158,7 +252,7 @@ impl Origin {
         retry: &Retry,
     ) {
         let Retry { number, job } = *retry;
-        let answered = self.sessions.get(&from).is_some_and(|session| session.answers.contains_key(&number));
+        let answered = self.accept.sessions.get(&from).is_some_and(|session| session.answers.contains_key(&number));
         let canvas = match self.canvas_of_failed(job) {
             Ok(canvas) => canvas,
             Err(why) if shared.config.resident && !answered => {
@@ -184,53 +278,4 @@ impl Origin {
         };
         canvas.ok_or_else(|| format!("job {job} has succeeded"))
     }
-}
-
-fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
-    JobSummary {
-        number,
-        state: state_of(&ended.outcome),
-        name: short(&ended.ticket.about.name),
-        done: if ended.outcome.is_ok() { ended.tasks } else { ended.ran },
-        total: ended.tasks,
-        submitted_unix_ms: ended.ticket.about.submitted.map(|stamp| wall.unix_ms_of(stamp)),
-        ended_unix_ms: ended.ended.map(|stamp| wall.unix_ms_of(stamp)),
-        key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
-        waits: None,
-    }
-}
-
-/// About how long the reason is why a job waits.
-fn waits_bytes(waits: &Waits) -> usize {
-    match waits {
-        Waits::NoNode { function, missing, .. } => {
-            function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
-        }
-        Waits::Rate { function }
-        | Waits::Until { function, .. }
-        | Waits::Slots { function, .. }
-        | Waits::Larger { function } => function.len(),
-        Waits::Nodes => 0,
-    }
-}
-
-/// An outcome that a packet takes.
-fn fit(outcome: &Outcome, bytes_max: u32) -> Outcome {
-    match ended_news(outcome, bytes_max) {
-        JobNews::Ended(outcome) => outcome,
-        _ => outcome.clone(),
-    }
-}
-
-fn state_of(outcome: &Outcome) -> JobState {
-    match outcome {
-        Ok(_) => JobState::Succeeded,
-        Err(error) if error.cause == Cause::Revoked => JobState::Revoked,
-        Err(_) => JobState::Failed,
-    }
-}
-
-fn short(name: &str) -> String {
-    let end = name.floor_char_boundary(JobSummary::NAME_BYTES_MAX);
-    name[..end].into()
 }

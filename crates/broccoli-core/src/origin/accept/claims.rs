@@ -20,16 +20,17 @@ use alloc::vec::Vec;
 
 use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
-use broccoli_proto::module::hash;
 use broccoli_proto::packet::Address;
 use broccoli_proto::{JobId, NodeId};
 use litemap::LiteMap;
 
-use super::journal::{Promise, Submitter};
-use super::{Around, KEY_BYTES_MAX, Origin};
-use crate::config::Limits;
+use crate::origin::accept::KEY_BYTES_MAX;
+use crate::origin::accept::keepers::{Keepers, digest};
+use crate::origin::accept::keys::{Asked, CLAIMS_MAX, Claim, Keys};
+use crate::origin::journal::records::Submitter;
+use crate::origin::journal::writes::Promise;
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
-use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
@@ -39,8 +40,6 @@ const LOOK: LinkTime = link_ms(100);
 const SILENCE: LinkTime = link_ms(1_500);
 /// After a connection, others have so long to say that they are there.
 const SETTLE: LinkTime = link_ms(500);
-/// Claims under way.
-pub(super) const CLAIMS_MAX: usize = 1_024;
 /// Submits that wait for one claim.
 const WAITING_MAX: usize = 64;
 /// Nodes that have come are asked who they are as long as so few are known: more of them ask often enough by their claims.
@@ -48,102 +47,23 @@ const ASKED_MAX: usize = 64;
 /// About how long a name is in a list.
 const LISTED_BYTES: usize = NODE_NAME_BYTES_MAX + 2;
 
-/// Who may hold the job of a key, and the keys that this node is about to take.
-#[derive(Debug, Default)]
-pub(super) struct Keys {
-    keepers: Keepers,
-    claims: LiteMap<String, Box<Claim>>,
-    /// What the canvases of waiting submits take.
-    bytes: usize,
-    /// Others have had time to say that they are there.
-    settled: Instant,
-    /// The write that makes the keepers safe.
-    noted_in: u64,
-}
-
-/// A set of nodes.
-pub(super) type Nodes = LiteMap<NodeId, ()>;
-
-/// Nodes with a journal, this one not among them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Keepers {
-    /// Those that are asked.
-    pub(super) known: Nodes,
-    /// Those that are asked no more, unless they are heard of again.
-    pub(super) forgotten: Nodes,
-}
-
-/// A key that this node is about to take.
-#[derive(Debug)]
-struct Claim {
-    nonce: u64,
-    asked: LiteMap<NodeId, Asked>,
-    /// How often it was looked after.
-    looks: u32,
-    waiting: Vec<(Submitter, Submit)>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    since: Instant,
-    answered: bool,
-}
-
-impl Keepers {
-    /// A node has told of itself.
-    fn meet(&mut self, node: NodeId, max: usize) -> bool {
-        let was_forgotten = self.forgotten.remove(&node).is_some();
-        let has_room = self.known.len() < max;
-        (has_room && self.known.insert(node, ()).is_none()) || was_forgotten
-    }
-
-    /// A node need not be asked any more.
-    fn forget(&mut self, node: NodeId, max: usize) -> bool {
-        let is_known = self.known.remove(&node).is_some();
-        if is_known && self.forgotten.len() < max {
-            self.forgotten.insert(node, ());
-        }
-        is_known
-    }
-
-    /// The names of all, with that of this node if it is one.
-    fn names(&self, shared: &Shared) -> Nodes {
-        let mut names = self.known.clone();
-        if shared.config.durable {
-            names.insert(shared.me(), ());
-        }
-        names
-    }
-}
-
-/// Names that differ in nothing have one digest.
-fn digest(names: &Nodes) -> u64 {
-    let mut text = String::new();
-    for name in names.keys() {
-        text.push_str(name.as_str());
-        text.push('\n');
-    }
-    let [a, b, c, d, e, f, g, h, ..] = hash(text.as_bytes()).0;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
 /// Submits with a key.
 impl Origin {
     /// What comes of a submit; none as long as its key is claimed.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         &mut self,
         shared: &mut Shared,
         around: &Around<'_>,
         submitter: Submitter,
         submit: &Submit,
     ) -> Option<Result<JobId, Refusal>> {
-        let new = |key: &&String| (1..=KEY_BYTES_MAX).contains(&key.len()) && !self.keys.contains_key(*key);
+        let new = |key: &&String| (1..=KEY_BYTES_MAX).contains(&key.len()) && !self.accept.by_key.contains_key(*key);
         let Some(key) = submit.key.as_ref().filter(new).filter(|_| !shared.draining) else {
             return Some(self.take_submit(shared, around, submitter, submit));
         };
         let bytes = submit.canvas.as_bytes().len();
-        let has_room = self.claims.bytes + bytes <= shared.config.limits.queue_bytes_max
-            && (self.claims.claims.len() < CLAIMS_MAX || self.claims.claims.contains_key(key));
+        let has_room = self.accept.keys.bytes + bytes <= shared.config.limits.queue_bytes_max
+            && (self.accept.keys.claims.len() < CLAIMS_MAX || self.accept.keys.claims.contains_key(key));
         if !has_room {
             return Some(Err(Refusal::QueueFull));
         }
@@ -151,7 +71,7 @@ impl Origin {
             let nonce = shared.rng.bits();
             Box::new(Claim { nonce, asked: LiteMap::new_vec(), looks: 0, waiting: Vec::new() })
         };
-        let claim = self.claims.claims.entry(key.clone()).or_insert_with(begin);
+        let claim = self.accept.keys.claims.entry(key.clone()).or_insert_with(begin);
         if claim.waiting.iter().any(|(known, _)| *known == submitter) {
             return None;
         }
@@ -159,7 +79,7 @@ impl Origin {
             return Some(Err(Refusal::QueueFull));
         }
         claim.waiting.push((submitter, submit.clone()));
-        self.claims.bytes += bytes;
+        self.accept.keys.bytes += bytes;
         self.look_after(shared, around, key);
         None
     }
@@ -167,7 +87,7 @@ impl Origin {
     /// Asks who has not answered, and ends a claim about which all is known.
     fn look_after(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
         shared.timers.set_earlier(Timer::Keys, shared.now + shared.timing(LOOK));
-        let Keys { keepers, claims, settled, .. } = &mut self.claims;
+        let Keys { keepers, claims, settled, .. } = &mut self.accept.keys;
         let Some(claim) = claims.get_mut(key).filter(|_| shared.connected) else {
             return;
         };
@@ -219,9 +139,9 @@ impl Origin {
     }
 
     fn end_claim(&mut self, shared: &mut Shared, key: &String) -> Vec<(Submitter, Submit)> {
-        let waiting = self.claims.claims.remove(key).map(|claim| claim.waiting).unwrap_or_default();
-        self.claims.bytes -= waiting.iter().map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>();
-        if self.claims.claims.is_empty() {
+        let waiting = self.accept.keys.claims.remove(key).map(|claim| claim.waiting).unwrap_or_default();
+        self.accept.keys.bytes -= waiting.iter().map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>();
+        if self.accept.keys.claims.is_empty() {
             shared.timers.cancel(Timer::Keys);
         }
         waiting
@@ -229,14 +149,14 @@ impl Origin {
 
     /// Claims wait for answers.
     pub(crate) fn on_keys_timer(&mut self, shared: &mut Shared, around: &Around<'_>) {
-        let keys: Vec<String> = self.claims.claims.keys().cloned().collect();
+        let keys: Vec<String> = self.accept.keys.claims.keys().cloned().collect();
         keys.iter().for_each(|key| self.look_after(shared, around, key));
     }
 
     /// The link is up: nobody could answer before.
-    pub(super) fn claim_again(&mut self, shared: &Shared) {
-        self.claims.settled = shared.now + shared.timing(SETTLE);
-        for (_, claim) in self.claims.claims.iter_mut() {
+    pub(crate) fn claim_again(&mut self, shared: &Shared) {
+        self.accept.keys.settled = shared.now + shared.timing(SETTLE);
+        for (_, claim) in self.accept.keys.claims.iter_mut() {
             claim.looks = 0;
             claim.asked.iter_mut().for_each(|(_, asked)| asked.since = shared.now);
         }
@@ -250,17 +170,17 @@ impl Origin {
         let KeyClaim { nonce, key, durable, keepers } = claim;
         if durable {
             self.meet_keeper(shared, from);
-            if !self.journal.is_safe(self.claims.noted_in) && self.stalled.is_none() {
+            if !self.journal.is_safe(self.accept.keys.noted_in) && self.journal.stalled.is_none() {
                 // It asks again.
                 return;
             }
         }
-        let goes_first = self.claims.claims.contains_key(&key) && shared.me() < from;
-        let taken = goes_first || self.keys.contains_key(&key);
+        let goes_first = self.accept.keys.claims.contains_key(&key) && shared.me() < from;
+        let taken = goes_first || self.accept.by_key.contains_key(&key);
         if !taken {
             self.leave_key(shared, &key, &Refusal::Elsewhere(from));
         }
-        let names = self.claims.keepers.names(shared);
+        let names = self.accept.keys.keepers.names(shared);
         let room = around.members.room(shared, from) / LISTED_BYTES;
         let differs = digest(&names) != keepers;
         let keepers = names.keys().copied().filter(|_| differs).take(room.saturating_sub(1)).collect();
@@ -269,7 +189,7 @@ impl Origin {
 
     /// Another origin says whether it has a key.
     pub(crate) fn on_key_answer(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, answer: KeyAnswer) {
-        let mut claims = self.claims.claims.iter_mut();
+        let mut claims = self.accept.keys.claims.iter_mut();
         let Some((key, claim)) = claims.find(|(_, claim)| claim.nonce == answer.nonce) else {
             return;
         };
@@ -292,7 +212,7 @@ impl Origin {
             self.meet_keeper(shared, node);
             return;
         }
-        let known = &self.claims.keepers.known;
+        let known = &self.accept.keys.keepers.known;
         let asks = shared.config.durable && known.len() < ASKED_MAX && !known.contains_key(&node);
         if asks && node != shared.me() {
             shared.outbox.ask_who(node);
@@ -301,14 +221,14 @@ impl Origin {
 
     /// A node with a journal has told of itself.
     fn meet_keeper(&mut self, shared: &Shared, node: NodeId) {
-        if node != shared.me() && self.claims.keepers.meet(node, shared.config.limits.nodes_max) {
+        if node != shared.me() && self.accept.keys.keepers.meet(node, shared.config.limits.nodes_max) {
             self.note_keepers();
         }
     }
 
     /// Another node knows these.
     fn hear_of_keepers(&mut self, shared: &Shared, nodes: Vec<NodeId>) {
-        let Keepers { known, forgotten } = &mut self.claims.keepers;
+        let Keepers { known, forgotten } = &mut self.accept.keys.keepers;
         let before = known.len();
         for node in nodes {
             let is_new = node != shared.me() && !forgotten.contains_key(&node);
@@ -323,19 +243,19 @@ impl Origin {
 
     /// A node has left for good, or holds nothing for a key.
     pub(crate) fn forget_keeper(&mut self, shared: &Shared, node: NodeId) {
-        if self.claims.keepers.forget(node, shared.config.limits.nodes_max) {
+        if self.accept.keys.keepers.forget(node, shared.config.limits.nodes_max) {
             self.note_keepers();
         }
     }
 
     fn note_keepers(&mut self) {
-        self.journal.note_keepers(&self.claims.keepers);
-        self.claims.noted_in = self.journal.now();
+        self.journal.note_keepers(&self.accept.keys.keepers);
+        self.accept.keys.noted_in = self.journal.now();
     }
 
     /// Takes over what an earlier incarnation has known.
-    pub(super) fn recover_keepers(&mut self, keepers: Keepers) {
-        self.claims.keepers = keepers;
+    pub(crate) fn recover_keepers(&mut self, keepers: Keepers) {
+        self.accept.keys.keepers = keepers;
     }
 
     /// Somebody says that a node will not come back.
@@ -344,40 +264,12 @@ impl Origin {
         self.promise(shared, Promise::Forgotten { to: from, node: forget.node });
     }
 
-    pub(super) fn tell_forgotten(shared: &mut Shared, to: NodeId, node: NodeId) {
+    pub(crate) fn tell_forgotten(shared: &mut Shared, to: NodeId, node: NodeId) {
         shared.outbox.send(to, Message::Forgotten(Forgotten { node }));
     }
 
     /// Whether nobody needs to ask this node for a key when it has left.
     pub(crate) fn holds_no_key(&self) -> bool {
-        self.keys.is_empty() && self.left.is_empty()
-    }
-}
-
-/// Invariants, for tests and the simulator.
-impl Keys {
-    pub(super) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
-        see("claims of keys", self.claims.len(), CLAIMS_MAX);
-        see("nodes that may hold a key", self.keepers.known.len(), limits.nodes_max);
-        see("forgotten nodes", self.keepers.forgotten.len(), limits.nodes_max);
-    }
-
-    pub(super) fn validate(&self, shared: &Shared) {
-        let waiting = self.claims.values().flat_map(|claim| &claim.waiting);
-        assert_eq!(self.bytes, waiting.map(|(_, submit)| submit.canvas.as_bytes().len()).sum::<usize>());
-        assert_eq!(!self.claims.is_empty(), shared.timers.is_set(Timer::Keys), "claims are looked after");
-        assert!(self.claims.values().all(|claim| !claim.waiting.is_empty()), "somebody waits for each claim");
-        assert!(
-            self.keepers.known.keys().all(|node| !self.keepers.forgotten.contains_key(node)),
-            "a keeper is forgotten or not"
-        );
-    }
-
-    pub(super) fn has_met(&self, node: NodeId) -> bool {
-        self.keepers.known.contains_key(&node) || self.keepers.forgotten.contains_key(&node)
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.claims.is_empty()
+        self.accept.by_key.is_empty() && self.journal.left.is_empty()
     }
 }

@@ -19,14 +19,15 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
-use broccoli_proto::NodeId;
-use broccoli_proto::message::{Attempt, JobNews};
-use litemap::LiteMap;
+use broccoli_proto::message::{Attempt, Failure};
+use broccoli_proto::{Cbor, NodeId};
 
-use super::jobs::Job;
-use super::{Origin, STEP_BYTES};
 use crate::config::Limits;
 use crate::content::blobs::JobRoom;
+use crate::origin::Origin;
+use crate::origin::job::STEP_BYTES;
+use crate::origin::job::demand::learned_bytes;
+use crate::origin::job::memory::{EARLY_PART, Favoured, Waiting, outgrown, size};
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 use crate::timers::Timer;
@@ -35,54 +36,20 @@ use crate::timing::{LinkTime, link_ms};
 /// What waits for room is looked after this often.
 const LOOK: Duration = ms(1_000);
 /// A job of which no result was put off for this long does not wait. Workers repeat results more often.
-pub(super) const PUT_OFF: LinkTime = link_ms(15_000);
+pub(crate) const PUT_OFF: LinkTime = link_ms(15_000);
 /// If nothing was taken or freed for this long while results wait, workers are rid of them.
 const SHED: LinkTime = link_ms(5_000);
 /// If nothing was taken or freed for this long while results wait, nothing will be.
 const STUCK: LinkTime = link_ms(60_000);
 /// What an error that no run has given takes at most.
 const OWN_ERROR_BYTES_MAX: usize = 512;
-/// News of jobs whose acceptance is not safe take this part of the memory at most.
-const EARLY_PART: usize = 64;
-
-/// What is held for jobs, and which of them wait for more.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    /// About what running jobs take, together.
-    jobs: usize,
-    /// What of it they did not have when they were accepted.
-    grown: usize,
-    /// What news take that wait until a job's acceptance is safe.
-    early: usize,
-    /// The job that may have more than its part, and what it has grown by.
-    favoured: Option<Favoured>,
-    /// Jobs of which results were put off, by their number: the oldest first.
-    waiting: LiteMap<u64, Waiting>,
-    /// When a result was last taken, or a job has ended.
-    moved: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Favoured {
-    job: u64,
-    grown: usize,
-    /// When a result of it last came.
-    at: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    bytes: usize,
-    at: Instant,
-}
-
 /// What a job needs memory for.
-pub(super) const RESULT: &str = "its next result";
-pub(super) const ARGUMENTS: &str = "the arguments of its next task";
+pub(crate) const RESULT: &str = "its next result";
+pub(crate) const ARGUMENTS: &str = "the arguments of its next task";
 
 /// What becomes of a result that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// There is room for it.
     Taken,
     /// There is none now: its worker keeps it.
@@ -108,80 +75,6 @@ fn grown_bytes_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 8
 }
 
-impl Memory {
-    /// Follows a change of a job.
-    pub(super) fn recount(&mut self, number: u64, job: &mut Job) {
-        let (before, grown_before) = (job.counted, job.grown());
-        job.counted = job.bytes();
-        self.jobs = self.jobs + job.counted - before;
-        self.grown = self.grown + job.grown() - grown_before;
-        if let Some(favoured) = self.favoured.as_mut().filter(|favoured| favoured.job == number) {
-            favoured.grown = job.grown();
-        }
-    }
-
-    /// A job is over. The next one that waits may go on.
-    pub(super) fn forget(&mut self, number: u64, job: &Job, now: Instant) {
-        self.jobs -= job.counted;
-        self.grown -= job.grown();
-        self.waiting.remove(&number);
-        self.moved = now;
-        if self.favoured.is_some_and(|favoured| favoured.job == number) {
-            self.favoured = None;
-        }
-    }
-
-    fn is_favoured(&self, number: u64) -> bool {
-        self.favoured.is_some_and(|favoured| favoured.job == number)
-    }
-
-    /// What jobs have grown by beside the favoured one.
-    fn grown(&self) -> usize {
-        self.grown - self.favoured.map_or(0, |favoured| favoured.grown)
-    }
-
-    /// Whether tasks of a job are leased.
-    pub(super) fn is_leased(&self, number: u64) -> bool {
-        !self.waiting.contains_key(&number)
-    }
-
-    /// Whether results of some job wait.
-    pub(super) fn is_crowded(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Keeps news that wait, if there is room for them.
-    pub(super) fn keep_early(&mut self, limits: &Limits, news: &JobNews) -> bool {
-        let fits = self.early + early_bytes(news) <= limits.queue_bytes_max / EARLY_PART;
-        self.early += if fits { early_bytes(news) } else { 0 };
-        fits
-    }
-
-    /// News have waited.
-    pub(super) fn told_early(&mut self, news: &JobNews) {
-        self.early -= early_bytes(news);
-    }
-
-    /// What running jobs take, and the news that wait.
-    pub(super) fn bytes(&self) -> usize {
-        self.jobs + self.early
-    }
-
-    /// Checks what must hold between two inputs.
-    pub(super) fn validate<'j>(&self, shared: &Shared, jobs: impl Iterator<Item = (u64, &'j Job)> + Clone) {
-        assert!(jobs.clone().all(|(_, job)| job.counted == job.bytes()), "each job is counted");
-        assert_eq!(self.jobs, jobs.clone().map(|(_, job)| job.bytes()).sum::<usize>(), "their bytes are counted");
-        assert!(self.waiting.is_empty() || shared.timers.is_set(Timer::Room), "what waits for room is looked after");
-        assert_eq!(self.grown, jobs.clone().map(|(_, job)| job.grown()).sum::<usize>(), "their growth is counted");
-        let is_held = |number: &u64| jobs.clone().any(|(held, _)| held == *number);
-        assert!(self.waiting.keys().all(is_held), "only running jobs wait for room");
-        if let Some(favoured) = self.favoured {
-            let grown = jobs.clone().find(|(number, _)| *number == favoured.job).map(|(_, job)| job.grown());
-            assert_eq!(grown, Some(favoured.grown), "a running job is favoured");
-        }
-    }
-}
-
 impl Origin {
     /// What is held for jobs in all states.
     fn held_bytes(&self, shared: &Shared) -> usize {
@@ -189,18 +82,18 @@ impl Origin {
     }
 
     /// What may still be held.
-    pub(super) fn free_bytes(&self, shared: &Shared) -> usize {
+    pub(crate) fn free_bytes(&self, shared: &Shared) -> usize {
         shared.config.limits.queue_bytes_max.saturating_sub(self.held_bytes(shared))
     }
 
     /// Steps that there is memory for.
-    pub(super) fn free_steps(&self, shared: &Shared) -> u32 {
+    pub(crate) fn free_steps(&self, shared: &Shared) -> u32 {
         u32::try_from(self.free_bytes(shared) / STEP_BYTES).unwrap_or(u32::MAX)
     }
 
     /// Whether another job of so many bytes is accepted now. An origin that holds none takes any that
     /// it can hold.
-    pub(super) fn has_room_for_job(&self, shared: &Shared, bytes: usize) -> bool {
+    pub(crate) fn has_room_for_job(&self, shared: &Shared, bytes: usize) -> bool {
         let limits = &shared.config.limits;
         let alone = self.jobs.is_empty() && bytes <= limits.queue_bytes_max;
         alone || self.held_bytes(shared).saturating_add(bytes) <= accepted_max(limits)
@@ -216,7 +109,7 @@ impl Origin {
     }
 
     /// Decides on a result of so many bytes that has come, or could be pulled.
-    pub(super) fn admit(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, bytes: usize) -> Admission {
+    pub(crate) fn admit(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, bytes: usize) -> Admission {
         let (now, job) = (shared.now, attempt.job);
         if self.outgrows(shared, job, bytes, RESULT) {
             return Admission::Never;
@@ -242,15 +135,15 @@ impl Origin {
         if now - self.memory.moved >= shared.timing(SHED) && !self.memory.is_favoured(job) {
             return Admission::Dropped;
         }
-        if let Some(peer) = self.peers.get_mut(&from) {
+        if let Some(peer) = self.leases.peers.get_mut(&from) {
             peer.put_off(attempt, now + shared.timing(PUT_OFF));
         }
         Admission::PutOff
     }
 
     /// The worker of an attempt is rid of its result: the task runs again once there is room.
-    pub(super) fn drop_result(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt) {
-        if let Some(peer) = self.peers.get_mut(&from) {
+    pub(crate) fn drop_result(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt) {
+        if let Some(peer) = self.leases.peers.get_mut(&from) {
             peer.leases.remove(&attempt);
         }
         self.give_back(shared, attempt);
@@ -263,7 +156,7 @@ impl Origin {
     }
 
     /// Whether a job needs more than there is, with so many bytes more. It fails then.
-    pub(super) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize, what: &str) -> bool {
+    pub(crate) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize, what: &str) -> bool {
         let max = shared.config.limits.queue_bytes_max;
         let Some(job) = self.jobs.get(&number) else {
             return false;
@@ -280,7 +173,7 @@ impl Origin {
         true
     }
 
-    pub(super) fn fail_for_room(&mut self, shared: &mut Shared, number: u64, text: String) {
+    pub(crate) fn fail_for_room(&mut self, shared: &mut Shared, number: u64, text: String) {
         if let Some(job) = self.jobs.get_mut(&number) {
             job.plan.outgrow(text);
             self.end_tasks(shared, number);
@@ -288,12 +181,12 @@ impl Origin {
     }
 
     /// Whether the disk is so far behind that nothing more is leased: what comes of it has to wait as well.
-    pub(super) fn is_disk_behind(&self, shared: &Shared) -> bool {
+    pub(crate) fn is_disk_behind(&self, shared: &Shared) -> bool {
         self.journal.bytes() > shared.config.limits.queue_bytes_max / 2
     }
 
     /// How full it is. What the origin itself has to say of tasks is not asked for room.
-    pub(super) fn memory_sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
+    pub(crate) fn memory_sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let limits = &shared.config.limits;
         let own = OWN_ERROR_BYTES_MAX * self.tasks as usize;
         let jobs = self.memory.jobs + shared.blobs.pulled_for_jobs();
@@ -321,7 +214,7 @@ impl Origin {
     pub(crate) fn on_room_timer(&mut self, shared: &mut Shared) {
         let now = shared.now;
         self.memory.waiting.retain(|_, waiting| now - waiting.at < shared.timing(PUT_OFF));
-        self.dispatch_due = true;
+        self.dispatch.due = true;
         let oldest = self.memory.waiting.first().map(|(number, _)| *number);
         if self.memory.favoured.is_none_or(|favoured| now - favoured.at >= shared.timing(PUT_OFF))
             && let Some(oldest) = oldest
@@ -363,61 +256,28 @@ impl Origin {
     }
 }
 
-/// Why a job fails that alone needs more than there is.
-pub(super) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> String {
-    let needed = size(held.saturating_add(next.map_or(0, |(bytes, _)| bytes)));
-    let next = next.map_or_else(String::new, |(bytes, what)| format!(", {} of it for {what}", size(bytes)));
-    let max = size(max);
-    format!(
-        "the job needs at least {needed} of memory{next}, and --queue-memory is {max}; return less, or start the \
-         node with more"
-    )
-}
-
-/// Why a canvas is refused that needs more than there is.
-pub(super) fn too_large(bytes: usize, max: usize) -> String {
-    format!(
-        "the canvas needs {} of memory, and --queue-memory is {}: submit it in parts, or start the node with more",
-        size(bytes),
-        size(max)
-    )
-}
-
-/// A size as it is written for `--queue-memory`, rounded up to a tenth.
-pub(super) fn size(bytes: usize) -> String {
-    let units = [(1_usize << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
-    let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
-        return format!("{bytes} bytes");
-    };
-    let tenths = (bytes as u64).saturating_mul(10).div_ceil(unit as u64);
-    if tenths.is_multiple_of(10) {
-        format!("{}{name}", tenths / 10)
-    } else {
-        format!("{}.{}{name}", tenths / 10, tenths % 10)
-    }
-}
-
-/// About what news take.
-fn early_bytes(news: &JobNews) -> usize {
-    const NEWS_BYTES: usize = 128;
-    let texts = match news {
-        JobNews::Logged { function, text, .. } => function.len() + text.len(),
-        JobNews::TaskProgress { function, .. } => function.len(),
-        JobNews::CallbackFailed(error) => error.function.len() + error.text.len(),
-        JobNews::NoNode { function, on, .. } => function.len() + on.iter().map(String::len).sum::<usize>(),
-        _ => 0,
-    };
-    NEWS_BYTES + texts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_written_as_the_option_is() {
-        let sizes =
-            [(1_023, "1023 bytes"), (1 << 10, "1K"), (64 << 20, "64M"), (3 << 29, "1.5G"), ((64 << 20) + 1, "64.1M")];
-        sizes.into_iter().for_each(|(bytes, text)| assert_eq!(size(bytes), text));
+/// Whether a result has room.
+impl Origin {
+    /// Whether a result can be taken now. What counts for nothing can.
+    pub(crate) fn room_for(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: Attempt,
+        outcome: &Result<Cbor, Failure>,
+        was_pulled: bool,
+    ) -> Admission {
+        if !self.is_open(attempt) {
+            return Admission::Taken;
+        }
+        let bytes = match outcome {
+            Ok(value) => value.as_bytes().len(),
+            Err(failure) if failure.too_small.is_some() => learned_bytes(failure),
+            Err(failure) => failure.text.len(),
+        };
+        if !was_pulled {
+            return self.admit(shared, from, attempt, bytes);
+        }
+        if self.outgrows(shared, attempt.job, bytes, RESULT) { Admission::Never } else { Admission::Taken }
     }
 }

@@ -1,5 +1,12 @@
 //! One accepted job: its plan and where each of its tasks is.
 
+mod delays;
+pub(crate) mod demand;
+pub(crate) mod due;
+pub(crate) mod functions;
+pub(crate) mod memory;
+pub(crate) mod ticket;
+
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -14,23 +21,26 @@ use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, ModuleHash, NodeId, Options, Outcome, TaskError};
 use litemap::LiteMap;
 
-use super::NEWS;
-use super::delays::Due;
-use super::functions::{Bound, Functions};
-use super::journal::{AcceptedRecord, Bindings, Change, Record};
-use super::queue::{Need, Queue};
-use super::rates::Limit;
-use super::ticket::{Client, Ticket};
-use super::unfit::Demand;
 use crate::canvas::{CanvasError, Effects, Limits, Mode, Plan, Room, StepId, pinned_to};
 use crate::io::RecordBytes;
+use crate::origin::dispatch::place::Place;
+use crate::origin::dispatch::queue::{Need, Queue};
+use crate::origin::dispatch::rates::Limit;
+use crate::origin::job::demand::Demand;
+use crate::origin::job::due::Due;
+use crate::origin::job::functions::{Bound, Functions};
+use crate::origin::job::ticket::{Client, Ticket};
+use crate::origin::journal::records::{AcceptedRecord, Bindings, Change, Record};
 use crate::shared::Shared;
 use crate::time::{Instant, Stamp};
+use crate::timing::{LinkTime, link_ms};
 
+/// Clients hear of progress this often.
+pub(crate) const NEWS: LinkTime = link_ms(250);
 /// About what a job takes beside its steps and what is encoded in it, …
 const JOB_BYTES: usize = 896;
 /// … and what each step takes: in the plan, as a task, and in the queue.
-pub(super) const STEP_BYTES: usize = 144;
+pub(crate) const STEP_BYTES: usize = 144;
 /// Errors of tasks that are tried again which a job keeps, …
 const FAILED_MAX: usize = 16;
 /// … the longest text of one, …
@@ -41,29 +51,29 @@ const FAILED_BYTES: usize = 64;
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) ticket: Ticket,
-    pub(super) plan: Plan,
+pub(crate) struct Job {
+    pub(crate) ticket: Ticket,
+    pub(crate) plan: Plan,
     /// As it came over the wire.
-    pub(super) canvas: Cbor,
+    pub(crate) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
     functions: Vec<Arc<Bound>>,
     /// Tasks that some nodes were too small for, by step, …
-    pub(super) demands: BTreeMap<u32, Box<Demand>>,
+    pub(crate) demands: BTreeMap<u32, Box<Demand>>,
     /// … and about what they take of the memory.
-    pub(super) demands_bytes: usize,
+    pub(crate) demands_bytes: usize,
     /// What it is counted with: see [`super::memory`].
-    pub(super) counted: usize,
+    pub(crate) counted: usize,
     /// What it took when it was accepted.
     accepted_bytes: usize,
     /// The last errors of tasks that are tried again, by step: the first [`FAILED_MAX`] of them, …
-    pub(super) failed: LiteMap<u32, Box<(Cause, String)>>,
+    pub(crate) failed: LiteMap<u32, Box<(Cause, String)>>,
     /// … about what they take of the memory, …
-    pub(super) failed_bytes: usize,
+    pub(crate) failed_bytes: usize,
     /// … the task that failed last, …
-    pub(super) failed_last: Option<u32>,
+    pub(crate) failed_last: Option<u32>,
     /// … and when its client was last told of one.
-    pub(super) retried_told: Option<Instant>,
+    pub(crate) retried_told: Option<Instant>,
     /// Attempts of earlier incarnations of this origin have numbers up to this one.
     attempts_before: u32,
     /// Steps that the plan had when this incarnation took it over: those behind them it has made itself, maybe in another
@@ -72,35 +82,35 @@ pub(super) struct Job {
     /// By step; filled as steps become ready.
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
-    pub(super) due: BTreeMap<u32, Due>,
+    pub(crate) due: BTreeMap<u32, Due>,
     /// Until when tasks were to wait, in Unix milliseconds, and for how long at most, as an earlier
     /// incarnation has noted.
-    pub(super) waited: BTreeMap<u32, (Stamp, u64)>,
+    pub(crate) waited: BTreeMap<u32, (Stamp, u64)>,
     /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
-    pub(super) expiries: BTreeMap<u64, Vec<u32>>,
+    pub(crate) expiries: BTreeMap<u64, Vec<u32>>,
     /// When this incarnation of the origin got the job …
-    pub(super) accepted: Instant,
+    pub(crate) accepted: Instant,
     /// … and how old it was then: 0 if it came from its client.
-    pub(super) age: Duration,
+    pub(crate) age: Duration,
     /// What the last queued task needed: mostly that of the next one too.
     last_class: Option<LastClass>,
     told: u32,
     /// Whether the client is to be told soon how far the job is.
     news_due: bool,
     /// Its outcome is known; callbacks may still run.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// Where a task is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Task {
+pub(crate) struct Task {
     /// Counts leases: the number of the current attempt.
-    pub(super) attempt: u32,
+    pub(crate) attempt: u32,
     /// Failures of its current attempts.
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
     /// Attempts that had started and were lost.
-    pub(super) losses: u8,
-    pub(super) phase: Phase,
+    pub(crate) losses: u8,
+    pub(crate) phase: Phase,
     /// An entry of the queue names it. A task that is adopted or ends leaves its entry behind.
     queued: bool,
 }
@@ -115,7 +125,7 @@ struct LastClass {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     Unready,
     Delayed,
     Ready,
@@ -124,7 +134,7 @@ pub(super) enum Phase {
 }
 
 impl Job {
-    pub(super) fn new(plan: Plan, ticket: Ticket, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
+    pub(crate) fn new(plan: Plan, ticket: Ticket, canvas: Cbor, functions: Vec<Arc<Bound>>) -> Job {
         let mut job = Job {
             ticket,
             plan,
@@ -156,25 +166,25 @@ impl Job {
     }
 
     /// What it is counted with beyond what it took when it was accepted.
-    pub(super) fn grown(&self) -> usize {
+    pub(crate) fn grown(&self) -> usize {
         self.counted.saturating_sub(self.accepted_bytes)
     }
 
     /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
     /// may be anywhere.
-    pub(super) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
+    pub(crate) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
         (self.attempts_before, self.ticket.records) = (attempts_before, records);
         self.steps_before = self.plan.steps();
         self
     }
 
     /// Whether an attempt is one at the step that the plan has under this number.
-    pub(super) fn knows(&self, attempt: Attempt) -> bool {
+    pub(crate) fn knows(&self, attempt: Attempt) -> bool {
         attempt.number > self.attempts_before || (attempt.step as usize) < self.steps_before
     }
 
     /// A task of the plan, noted here when it was not yet.
-    pub(super) fn task_mut(&mut self, step: u32) -> &mut Task {
+    pub(crate) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
             self.tasks.reserve_exact(self.plan.steps().max(at + 1) - self.tasks.len());
@@ -185,7 +195,7 @@ impl Job {
     }
 
     /// Queues a task behind the others.
-    pub(super) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
+    pub(crate) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
         self.set_phase(step, Phase::Ready);
         if !core::mem::replace(&mut self.task_mut(step).queued, true) {
             let class = self.class(step, queue);
@@ -215,12 +225,12 @@ impl Job {
         class
     }
 
-    pub(super) fn set_phase(&mut self, step: u32, phase: Phase) {
+    pub(crate) fn set_phase(&mut self, step: u32, phase: Phase) {
         self.task_mut(step).phase = phase;
     }
 
     /// A new attempt at a task whose entry has come up in the queue; none if it is not ready any more.
-    pub(super) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
+    pub(crate) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
         let task = self.tasks.get_mut(step as usize)?;
         task.queued = false;
         if task.phase != Phase::Ready {
@@ -233,7 +243,7 @@ impl Job {
 
     /// Takes over an attempt of an earlier incarnation of this origin that a worker still holds,
     /// unless its task has been given to somebody already.
-    pub(super) fn adopt(&mut self, attempt: Attempt) -> bool {
+    pub(crate) fn adopt(&mut self, attempt: Attempt) -> bool {
         if attempt.number > self.attempts_before || !self.knows(attempt) {
             return false;
         }
@@ -246,7 +256,7 @@ impl Job {
     }
 
     /// What goes to a worker for an attempt, if the attempt is still the current one.
-    pub(super) fn leased_task(&self, attempt: Attempt) -> Option<(&Arc<LeasedFunction>, LeasedTask)> {
+    pub(crate) fn leased_task(&self, attempt: Attempt) -> Option<(&Arc<LeasedFunction>, LeasedTask)> {
         let task = self.tasks.get(attempt.step as usize)?;
         if task.phase != Phase::Leased || task.attempt != attempt.number {
             return None;
@@ -265,12 +275,12 @@ impl Job {
     }
 
     /// How long the arguments of a task are that is ready.
-    pub(super) fn args_bytes(&self, step: u32) -> usize {
+    pub(crate) fn args_bytes(&self, step: u32) -> usize {
         self.plan.args(StepId(step)).len()
     }
 
     /// Puts the task of an attempt back to the front, if the attempt is the current one.
-    pub(super) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
+    pub(crate) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
         let step = attempt.step;
         let current = |task: &&Task| task.phase == Phase::Leased && task.attempt == attempt.number;
         if self.tasks.get(step as usize).filter(current).is_none() {
@@ -286,7 +296,7 @@ impl Job {
 
     /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how often
     /// runs of it that had started were lost.
-    pub(super) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> Option<u8> {
+    pub(crate) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> Option<u8> {
         if !self.requeue(attempt, queue) {
             return None;
         }
@@ -296,23 +306,23 @@ impl Job {
     }
 
     /// A task that has become ready and has not ended.
-    pub(super) fn open_task(&self, step: u32) -> Option<Task> {
+    pub(crate) fn open_task(&self, step: u32) -> Option<Task> {
         self.tasks.get(step as usize).filter(|task| !matches!(task.phase, Phase::Unready | Phase::Ended)).copied()
     }
 
     /// Whether a task may still come to something.
-    pub(super) fn is_open(&self, step: u32) -> bool {
+    pub(crate) fn is_open(&self, step: u32) -> bool {
         self.open_task(step).is_some()
     }
 
     /// Whether other tasks come before the one of an attempt.
-    pub(super) fn is_unready(&self, attempt: Attempt) -> bool {
+    pub(crate) fn is_unready(&self, attempt: Attempt) -> bool {
         let is_unready = |task: &Task| task.phase == Phase::Unready;
         self.knows(attempt) && self.tasks.get(attempt.step as usize).is_none_or(is_unready)
     }
 
     /// Ends a task.
-    pub(super) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
+    pub(crate) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
         self.forget_demand(step);
@@ -321,7 +331,7 @@ impl Job {
     }
 
     /// What the journal keeps of its acceptance; `order` is its place among all jobs.
-    pub(super) fn record(&self, order: u64) -> RecordBytes {
+    pub(crate) fn record(&self, order: u64) -> RecordBytes {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
         self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));
@@ -330,14 +340,14 @@ impl Job {
     }
 
     /// About what the job takes of the memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.plan.held_bytes();
         let options = core::mem::size_of_val(self.plan.options());
         JOB_BYTES + self.plan.steps() * STEP_BYTES + options + encoded + self.demands_bytes + self.failed_bytes
     }
 
     /// Does again what an earlier incarnation has noted.
-    pub(super) fn replay(
+    pub(crate) fn replay(
         &mut self,
         change: Change,
         limits: &Limits,
@@ -387,7 +397,7 @@ impl Job {
 
     /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
     /// know yet.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &mut self,
         step: u32,
         canvas: &Canvas,
@@ -413,7 +423,7 @@ impl Job {
     }
 
     /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
-    pub(super) fn end_all(&mut self) -> Vec<(u32, u32, Phase)> {
+    pub(crate) fn end_all(&mut self) -> Vec<(u32, u32, Phase)> {
         let mut under_way = Vec::new();
         for (step, task) in self.tasks.iter_mut().enumerate() {
             if matches!(task.phase, Phase::Leased | Phase::Delayed) {
@@ -427,44 +437,44 @@ impl Job {
     }
 
     /// Whether a task is queued.
-    pub(super) fn is_ready(&self, step: u32) -> bool {
+    pub(crate) fn is_ready(&self, step: u32) -> bool {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
     /// Whether a task that an entry of the queue names waits. If not, the entry goes.
-    pub(super) fn keeps_entry(&mut self, step: u32) -> bool {
+    pub(crate) fn keeps_entry(&mut self, step: u32) -> bool {
         let task = self.task_mut(step);
         task.queued &= task.phase == Phase::Ready;
         task.queued
     }
 
     /// Whether any task was handed to a worker, so far as this incarnation knows.
-    pub(super) fn was_leased(&self) -> bool {
+    pub(crate) fn was_leased(&self) -> bool {
         self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
     }
 
     /// All tasks that were announced, with their step.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
     }
 
     /// One task that was announced.
-    pub(super) fn task(&self, step: u32) -> Option<&Task> {
+    pub(crate) fn task(&self, step: u32) -> Option<&Task> {
         self.tasks.get(step as usize)
     }
 
     /// The node that a task is tied to, as one of its runs on each.
-    pub(super) fn pinned_to(&self, step: u32) -> Option<NodeId> {
+    pub(crate) fn pinned_to(&self, step: u32) -> Option<NodeId> {
         pinned_to(&self.plan.call(StepId(step)).options.on)?.parse().ok()
     }
 
     /// The module of a task's function.
-    pub(super) fn module_of(&self, step: u32) -> ModuleHash {
+    pub(crate) fn module_of(&self, step: u32) -> ModuleHash {
         self.functions[self.plan.call(StepId(step)).key as usize].leased.module
     }
 
     /// Keeps why a task has failed that may be tried again.
-    pub(super) fn note_failure(&mut self, step: u32, failure: &Failure) {
+    pub(crate) fn note_failure(&mut self, step: u32, failure: &Failure) {
         self.forget_failure(step);
         if self.failed.len() >= FAILED_MAX
             && let Some((other, _)) = self.failed.first()
@@ -485,13 +495,13 @@ impl Job {
     }
 
     /// The last error of a task, or of any, that has not ended.
-    pub(super) fn last_failure(&self, step: Option<u32>) -> Option<&str> {
+    pub(crate) fn last_failure(&self, step: Option<u32>) -> Option<&str> {
         let step = step.or(self.failed_last)?;
         self.failed.get(&step).map(|failed| failed.1.as_str())
     }
 
     /// Describes a failure for people.
-    pub(super) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
+    pub(crate) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
         TaskError {
             function: self.plan.call(StepId(step)).name.into(),
             task: step,
@@ -504,18 +514,18 @@ impl Job {
     }
 
     /// The full name of a task's function; none if there is no such task.
-    pub(super) fn function_of(&self, step: u32) -> Option<&str> {
+    pub(crate) fn function_of(&self, step: u32) -> Option<&str> {
         self.tasks.get(step as usize).filter(|task| task.phase != Phase::Unready)?;
         Some(self.plan.call(StepId(step)).name)
     }
 
     /// Whether the job is bound to a module.
-    pub(super) fn uses(&self, module: &ModuleHash) -> bool {
+    pub(crate) fn uses(&self, module: &ModuleHash) -> bool {
         self.functions.iter().any(|function| function.leased.module == *module)
     }
 
     /// How far the job is.
-    pub(super) fn progress_news(&self) -> JobNews {
+    pub(crate) fn progress_news(&self) -> JobNews {
         let progress = self.plan.progress();
         JobNews::Progress { done: progress.done, total: progress.total }
     }
@@ -526,7 +536,7 @@ impl Job {
     }
 
     /// That the task of an attempt has failed and is tried again, if somebody hears it, and was not told so just now.
-    pub(super) fn retried_news(&mut self, shared: &Shared, from: NodeId, attempt: Attempt) -> Option<JobNews> {
+    pub(crate) fn retried_news(&mut self, shared: &Shared, from: NodeId, attempt: Attempt) -> Option<JobNews> {
         let now = shared.now;
         let again_ms = self.due(attempt.step).map_or(0, |due| (due.from - now).as_millis() as u64);
         if !self.is_heard() || self.retried_told.is_some_and(|told| now - told < shared.timing(NEWS)) {
@@ -539,7 +549,7 @@ impl Job {
     }
 
     /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
-    pub(super) fn news_to_come(&mut self) -> bool {
+    pub(crate) fn news_to_come(&mut self) -> bool {
         let heard = self.is_heard();
         let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
         self.news_due |= come;
@@ -547,7 +557,7 @@ impl Job {
     }
 
     /// How far the job is, if that has changed since it was told.
-    pub(super) fn progress_if_changed(&mut self) -> Option<JobNews> {
+    pub(crate) fn progress_if_changed(&mut self) -> Option<JobNews> {
         self.news_due = false;
         let done = self.plan.progress().done;
         let changed = done != self.told;
@@ -556,40 +566,31 @@ impl Job {
     }
 
     /// What the job came to, if that is known.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.plan.result().map(|result| result.cloned().map_err(TaskError::clone))
     }
 
     fn priority(&self, step: u32) -> u8 {
         self.plan.call(StepId(step)).options.priority.unwrap_or(0)
     }
+
+    /// A node was too small for a task of this job.
+    pub(crate) fn learn(&mut self, step: u32, place: &Place, args_bytes: u64, failure: Failure) {
+        let demand = self.demands.entry(step).or_default();
+        let before = if demand.worst.is_some() { demand.bytes() } else { 0 };
+        demand.learn(place, args_bytes, failure);
+        self.demands_bytes = self.demands_bytes + demand.bytes() - before;
+    }
+
+    /// A task has ended.
+    pub(crate) fn forget_demand(&mut self, step: u32) {
+        if let Some(demand) = self.demands.remove(&step) {
+            self.demands_bytes -= demand.bytes();
+        }
+    }
 }
 
 /// The number up to which attempts of recovered tasks are those of earlier incarnations.
-pub(super) fn attempts_before(boots: u32) -> u32 {
+pub(crate) fn attempts_before(boots: u32) -> u32 {
     boots.wrapping_mul(ATTEMPTS_PER_BOOT)
-}
-
-/// How a job ended, with a result of at most `bytes_max`.
-pub(super) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
-    let is_too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
-    let Some(value) = outcome.as_ref().ok().filter(is_too_large) else {
-        return JobNews::Ended(outcome.clone());
-    };
-    JobNews::Ended(Err(too_large(value.as_bytes().len(), bytes_max)))
-}
-
-/// How a client is told that it cannot have the result of its job.
-pub(crate) fn too_large(bytes: usize, bytes_max: u32) -> TaskError {
-    TaskError {
-        function: "result".into(),
-        task: 0,
-        node: None,
-        attempt: 0,
-        cause: Cause::Unfit,
-        text: alloc::format!(
-            "the result of the job has {bytes} bytes, a client can be sent {bytes_max}; return less, or reduce it on the cluster"
-        ),
-        members: Vec::new(),
-    }
 }

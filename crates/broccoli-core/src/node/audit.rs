@@ -1,0 +1,60 @@
+//! The node as tests and the simulator see it.
+
+use alloc::vec::Vec;
+
+use broccoli_proto::message::Attempt;
+use broccoli_proto::{BlobId, NodeId};
+
+use super::Node;
+use crate::audit::{Known, Large, Size, TaskState, TaskView};
+use crate::io::RunId;
+
+impl Node {
+    /// Shows the state and the attempt of each task of each job that has become ready once, in
+    /// order of job and step.
+    pub fn audit_tasks(&self, see: &mut dyn FnMut(u64, u32, TaskState, u32)) {
+        self.origin().audit_tasks(see);
+    }
+
+    /// One task; none if it is not known or was never ready.
+    pub fn audit_task(&self, job: u64, step: u32) -> Option<TaskView<'_>> {
+        self.origin().audit_task(job, step)
+    }
+
+    /// The jobs held and, as soon as it is known, what each came to.
+    pub fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
+        self.origin().audit_jobs(see);
+    }
+
+    /// Which attempt of which origin a run is.
+    pub fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
+        self.worker().attempt_of(run)
+    }
+
+    /// Shows from whom this node pulls which large values, and for what.
+    pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, BlobId, Large)) {
+        self.shared().blobs.audit_pulls(see);
+    }
+
+    /// What a packet for this node has to repeat now, so that it counts; none before the first packet.
+    pub fn audit_challenge(&self) -> Option<u64> {
+        self.shared().sessions.audit_challenge()
+    }
+
+    /// Whether this origin has heard of another one, there or not, that may hold the job of a key.
+    pub fn audit_has_met(&self, node: NodeId) -> bool {
+        self.origin().audit_has_met(node)
+    }
+
+    /// How full each collection is that strangers can fill.
+    pub fn sizes(&self) -> Vec<Size> {
+        let mut sizes = Vec::new();
+        let mut see = |name, len, max| sizes.push(Size { name, len, max });
+        self.shared().sizes(&mut see);
+        self.origin().sizes(self.shared(), &mut see);
+        self.worker().sizes(&self.shared().config.limits, &mut see);
+        self.modules().sizes(&self.shared().config.limits, &mut see);
+        self.members_role().sizes(&self.shared().config.limits, &mut see);
+        sizes
+    }
+}

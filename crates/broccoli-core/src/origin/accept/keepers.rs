@@ -1,0 +1,59 @@
+//! Keepers: the nodes with a journal that may hold the job of a key. See `claims.rs`.
+
+use alloc::string::String;
+
+use broccoli_proto::NodeId;
+use broccoli_proto::module::hash;
+use litemap::LiteMap;
+
+use crate::shared::Shared;
+
+/// A set of nodes.
+pub(crate) type Nodes = LiteMap<NodeId, ()>;
+
+/// Nodes with a journal, this one not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keepers {
+    /// Those that are asked.
+    pub(crate) known: Nodes,
+    /// Those that are asked no more, unless they are heard of again.
+    pub(crate) forgotten: Nodes,
+}
+
+impl Keepers {
+    /// A node has told of itself.
+    pub(crate) fn meet(&mut self, node: NodeId, max: usize) -> bool {
+        let was_forgotten = self.forgotten.remove(&node).is_some();
+        let has_room = self.known.len() < max;
+        (has_room && self.known.insert(node, ()).is_none()) || was_forgotten
+    }
+
+    /// A node need not be asked any more.
+    pub(crate) fn forget(&mut self, node: NodeId, max: usize) -> bool {
+        let is_known = self.known.remove(&node).is_some();
+        if is_known && self.forgotten.len() < max {
+            self.forgotten.insert(node, ());
+        }
+        is_known
+    }
+
+    /// The names of all, with that of this node if it is one.
+    pub(crate) fn names(&self, shared: &Shared) -> Nodes {
+        let mut names = self.known.clone();
+        if shared.config.durable {
+            names.insert(shared.me(), ());
+        }
+        names
+    }
+}
+
+/// Names that differ in nothing have one digest.
+pub(crate) fn digest(names: &Nodes) -> u64 {
+    let mut text = String::new();
+    for name in names.keys() {
+        text.push_str(name.as_str());
+        text.push('\n');
+    }
+    let [a, b, c, d, e, f, g, h, ..] = hash(text.as_bytes()).0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}

@@ -1,0 +1,180 @@
+//! How much memory jobs take, and which of them wait for more. How it is shared out: see `progress/admit.rs`.
+
+use alloc::format;
+use alloc::string::String;
+
+use broccoli_proto::message::JobNews;
+use litemap::LiteMap;
+
+use crate::config::Limits;
+use crate::origin::job::Job;
+use crate::shared::Shared;
+use crate::time::Instant;
+use crate::timers::Timer;
+
+/// News of jobs whose acceptance is not safe take this part of the memory at most.
+pub(crate) const EARLY_PART: usize = 64;
+
+/// What is held for jobs, and which of them wait for more.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// About what running jobs take, together.
+    pub(crate) jobs: usize,
+    /// What of it they did not have when they were accepted.
+    grown: usize,
+    /// What news take that wait until a job's acceptance is safe.
+    pub(crate) early: usize,
+    /// The job that may have more than its part, and what it has grown by.
+    pub(crate) favoured: Option<Favoured>,
+    /// Jobs of which results were put off, by their number: the oldest first.
+    pub(crate) waiting: LiteMap<u64, Waiting>,
+    /// When a result was last taken, or a job has ended.
+    pub(crate) moved: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Favoured {
+    pub(crate) job: u64,
+    pub(crate) grown: usize,
+    /// When a result of it last came.
+    pub(crate) at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) bytes: usize,
+    pub(crate) at: Instant,
+}
+
+impl Memory {
+    /// Follows a change of a job.
+    pub(crate) fn recount(&mut self, number: u64, job: &mut Job) {
+        let (before, grown_before) = (job.counted, job.grown());
+        job.counted = job.bytes();
+        self.jobs = self.jobs + job.counted - before;
+        self.grown = self.grown + job.grown() - grown_before;
+        if let Some(favoured) = self.favoured.as_mut().filter(|favoured| favoured.job == number) {
+            favoured.grown = job.grown();
+        }
+    }
+
+    /// A job is over. The next one that waits may go on.
+    pub(crate) fn forget(&mut self, number: u64, job: &Job, now: Instant) {
+        self.jobs -= job.counted;
+        self.grown -= job.grown();
+        self.waiting.remove(&number);
+        self.moved = now;
+        if self.favoured.is_some_and(|favoured| favoured.job == number) {
+            self.favoured = None;
+        }
+    }
+
+    pub(crate) fn is_favoured(&self, number: u64) -> bool {
+        self.favoured.is_some_and(|favoured| favoured.job == number)
+    }
+
+    /// What jobs have grown by beside the favoured one.
+    pub(crate) fn grown(&self) -> usize {
+        self.grown - self.favoured.map_or(0, |favoured| favoured.grown)
+    }
+
+    /// Whether tasks of a job are leased.
+    pub(crate) fn is_leased(&self, number: u64) -> bool {
+        !self.waiting.contains_key(&number)
+    }
+
+    /// Whether results of some job wait.
+    pub(crate) fn is_crowded(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Keeps news that wait, if there is room for them.
+    pub(crate) fn keep_early(&mut self, limits: &Limits, news: &JobNews) -> bool {
+        let fits = self.early + early_bytes(news) <= limits.queue_bytes_max / EARLY_PART;
+        self.early += if fits { early_bytes(news) } else { 0 };
+        fits
+    }
+
+    /// News have waited.
+    pub(crate) fn told_early(&mut self, news: &JobNews) {
+        self.early -= early_bytes(news);
+    }
+
+    /// What running jobs take, and the news that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.jobs + self.early
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate<'j>(&self, shared: &Shared, jobs: impl Iterator<Item = (u64, &'j Job)> + Clone) {
+        assert!(jobs.clone().all(|(_, job)| job.counted == job.bytes()), "each job is counted");
+        assert_eq!(self.jobs, jobs.clone().map(|(_, job)| job.bytes()).sum::<usize>(), "their bytes are counted");
+        assert!(self.waiting.is_empty() || shared.timers.is_set(Timer::Room), "what waits for room is looked after");
+        assert_eq!(self.grown, jobs.clone().map(|(_, job)| job.grown()).sum::<usize>(), "their growth is counted");
+        let is_held = |number: &u64| jobs.clone().any(|(held, _)| held == *number);
+        assert!(self.waiting.keys().all(is_held), "only running jobs wait for room");
+        if let Some(favoured) = self.favoured {
+            let grown = jobs.clone().find(|(number, _)| *number == favoured.job).map(|(_, job)| job.grown());
+            assert_eq!(grown, Some(favoured.grown), "a running job is favoured");
+        }
+    }
+}
+
+/// Why a job fails that alone needs more than there is.
+pub(crate) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> String {
+    let needed = size(held.saturating_add(next.map_or(0, |(bytes, _)| bytes)));
+    let next = next.map_or_else(String::new, |(bytes, what)| format!(", {} of it for {what}", size(bytes)));
+    let max = size(max);
+    format!(
+        "the job needs at least {needed} of memory{next}, and --queue-memory is {max}; return less, or start the \
+         node with more"
+    )
+}
+
+/// Why a canvas is refused that needs more than there is.
+pub(crate) fn too_large(bytes: usize, max: usize) -> String {
+    format!(
+        "the canvas needs {} of memory, and --queue-memory is {}: submit it in parts, or start the node with more",
+        size(bytes),
+        size(max)
+    )
+}
+
+/// A size as it is written for `--queue-memory`, rounded up to a tenth.
+pub(crate) fn size(bytes: usize) -> String {
+    let units = [(1_usize << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
+        return format!("{bytes} bytes");
+    };
+    let tenths = (bytes as u64).saturating_mul(10).div_ceil(unit as u64);
+    if tenths.is_multiple_of(10) {
+        format!("{}{name}", tenths / 10)
+    } else {
+        format!("{}.{}{name}", tenths / 10, tenths % 10)
+    }
+}
+
+/// About what news take.
+fn early_bytes(news: &JobNews) -> usize {
+    const NEWS_BYTES: usize = 128;
+    let texts = match news {
+        JobNews::Logged { function, text, .. } => function.len() + text.len(),
+        JobNews::TaskProgress { function, .. } => function.len(),
+        JobNews::CallbackFailed(error) => error.function.len() + error.text.len(),
+        JobNews::NoNode { function, on, .. } => function.len() + on.iter().map(String::len).sum::<usize>(),
+        _ => 0,
+    };
+    NEWS_BYTES + texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_as_the_option_is() {
+        let sizes =
+            [(1_023, "1023 bytes"), (1 << 10, "1K"), (64 << 20, "64M"), (3 << 29, "1.5G"), ((64 << 20) + 1, "64.1M")];
+        sizes.into_iter().for_each(|(bytes, text)| assert_eq!(size(bytes), text));
+    }
+}
