@@ -241,9 +241,9 @@ impl Client {
     fn remove(&mut self, shared: &mut Shared, id: u32) {
         if let Some(request) = self.requests.remove(&id) {
             self.numbers.remove(&request.number);
-            request.job.into_iter().for_each(|job| {
+            if let Some(job) = request.job {
                 self.by_job.remove(&(job, id));
-            });
+            }
         }
         shared.timers.cancel(Timer::Submit(id));
     }
@@ -337,7 +337,10 @@ impl Client {
         let undecided = |request: &&mut Request| request.is_handed_in() && request.to == Some(node);
         let sent = self.requests.values_mut().filter(undecided);
         if leaving {
-            sent.for_each(|request| (request.to, request.tries) = (None, 0));
+            for request in sent {
+                request.to = None;
+                request.tries = 0;
+            }
         } else if sent.count() > 0 {
             // It may have accepted what was sent, and come back.
             return;
@@ -465,7 +468,9 @@ impl Client {
             && let Some(mute) = request.to.take()
         {
             // Gone without a word. If it had accepted the canvas after all, tasks run twice; with a key, they do not.
-            (request.not, request.tries, request.may_be_there) = (Some(mute), 0, false);
+            request.not = Some(mute);
+            request.tries = 0;
+            request.may_be_there = false;
             self.move_home(shared, members, mute);
         }
         let request = self.requests.get_mut(&id)?;
@@ -583,7 +588,9 @@ impl Client {
         let Some(request) = self.requests.get_mut(&id).filter(is_new) else {
             return;
         };
-        (request.job, request.tries, request.asked_at) = (Some(accepted.job), 0, None);
+        request.job = Some(accepted.job);
+        request.tries = 0;
+        request.asked_at = None;
         self.by_job.insert((accepted.job, id));
         let mut next = shared.timing(QUERY_FIRST);
         if let Wish::Submit(submission) = &mut request.wish {
@@ -628,11 +635,16 @@ impl Client {
             Refusal::Elsewhere(node) if is_submit => {
                 request.hops += 1;
                 let pause = if request.hops > HOPS_MAX { shared.timing(AGAIN) } else { Duration::ZERO };
-                (request.to, request.not, request.tries, request.may_be_there) = (Some(node), None, 0, false);
+                request.to = Some(node);
+                request.not = None;
+                request.tries = 0;
+                request.may_be_there = false;
                 shared.timers.set(Timer::Submit(id), shared.now + pause);
             }
             Refusal::Draining if is_submit => {
-                (request.to, request.not, request.tries) = (None, Some(from), 0);
+                request.to = None;
+                request.not = Some(from);
+                request.tries = 0;
                 shared.timers.set(Timer::Submit(id), shared.now + shared.timing(BIRTHS));
                 self.move_home(shared, members, from);
             }
@@ -661,7 +673,9 @@ impl Client {
             member.birth.resident && is_durable(&member.birth) && !request.stalled.contains(name)
         });
         if let Some((other, _)) = others.find(|(name, _)| *name != shared.me() && *name != from) {
-            (request.to, request.tries, request.may_be_there) = (Some(other), 0, false);
+            request.to = Some(other);
+            request.tries = 0;
+            request.may_be_there = false;
             // The refusal is kept for this number: it may come back there when there is room.
             self.renumber(id);
             shared.timers.set(Timer::Submit(id), shared.now);
@@ -684,7 +698,8 @@ impl Client {
             return;
         };
         self.numbers.remove(&request.number);
-        (request.to, request.number) = (None, 0);
+        request.to = None;
+        request.number = 0;
         shared.timers.cancel(Timer::Submit(id));
         self.waiting.push_back(id);
         self.pace.on_full(shared.now, shared.config.timing, &mut shared.rng);
@@ -732,7 +747,8 @@ impl Client {
             if over || goes_on {
                 self.remove(shared, id);
             } else if let Some(request) = self.requests.get_mut(&id) {
-                (request.asked_at, request.told_silent) = (None, false);
+                request.asked_at = None;
+                request.told_silent = false;
                 let pushed = matches!(request.wish, Wish::Submit(Submission { detached: false, .. }));
                 if pushed && !request.revoked {
                     shared.timers.set(Timer::Submit(id), shared.now + query);

@@ -131,7 +131,9 @@ impl RecordBytes {
     /// The record as one.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.bytes());
-        self.pieces().for_each(|piece| all.extend_from_slice(piece));
+        for piece in self.pieces() {
+            all.extend_from_slice(piece);
+        }
         all
     }
 }

@@ -183,7 +183,8 @@ mod tests {
         let (mut wall, mut at, mut unix_ms) = (Wall::default(), Instant(0), 1_700_000_000_000_u64);
         wall.tell(at, unix_ms);
         for step in steps {
-            (at, unix_ms) = (at + ms(1_000), (unix_ms + 1_000).saturating_add_signed(*step));
+            at = at + ms(1_000);
+            unix_ms = (unix_ms + 1_000).saturating_add_signed(*step);
             wall.tell(at, unix_ms);
         }
         (wall, at, unix_ms)

@@ -584,7 +584,9 @@ impl Plan {
         } else if !fits && fitted {
             // The list can never be made: do not hold what nobody will get.
             let succeeded = self.results(group).map(|(member, _)| member);
-            succeeded.collect::<Vec<_>>().into_iter().for_each(|member| self.release(member));
+            for member in succeeded.collect::<Vec<_>>() {
+                self.release(member);
+            }
         } else if !fits && succeeded {
             self.release(member);
         }
@@ -795,7 +797,9 @@ impl Plan {
         assert_eq!(self.held_bytes, held, "bytes that are held are counted");
         self.validate_stand_ins();
         if !self.abandoned {
-            (0..self.steps.len() as u32).for_each(|step| self.validate_step(step));
+            for step in 0..self.steps.len() as u32 {
+                self.validate_step(step);
+            }
         }
     }
 
@@ -877,7 +881,8 @@ impl Step {
     /// Ends the subtree: its callbacks begin at `callbacks`, it ends before `end`, and with it
     /// there are `total` tasks.
     pub(super) fn close(&mut self, callbacks: u32, end: u32, total: u32) {
-        (self.callbacks, self.end) = (callbacks, end);
+        self.callbacks = callbacks;
+        self.end = end;
         self.tasks = total - self.tasks;
     }
 

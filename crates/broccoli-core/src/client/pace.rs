@@ -45,7 +45,8 @@ impl Pace {
     /// A canvas was accepted, or refused for a reason of its own.
     pub(super) fn on_answer(&mut self) {
         self.in_flight -= 1;
-        (self.pause, self.until) = (Duration::ZERO, Instant(0));
+        self.pause = Duration::ZERO;
+        self.until = Instant(0);
         self.window = (self.window * 2).min(WINDOW_MAX);
     }
 

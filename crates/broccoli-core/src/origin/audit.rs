@@ -60,8 +60,12 @@ impl Origin {
     }
 
     pub(crate) fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
-        self.jobs.iter().for_each(|(number, job)| see(*number, job.plan.result()));
-        self.archive.iter().for_each(|(number, ended)| see(number, Some(ended.outcome.as_ref())));
+        for (number, job) in &self.jobs {
+            see(*number, job.plan.result());
+        }
+        for (number, ended) in self.archive.iter() {
+            see(number, Some(ended.outcome.as_ref()));
+        }
     }
 
     pub(crate) fn audit_has_met(&self, node: NodeId) -> bool {
@@ -118,7 +122,9 @@ impl Origin {
         let queued: Vec<(u64, u32)> = self.dispatch.queue.iter().map(|(_, key)| key).collect();
         assert_eq!(queued.len(), self.dispatch.queue.len(), "queued tasks are counted");
         let mut waiting: BTreeMap<(u64, u32), u32> = BTreeMap::new();
-        queued.iter().for_each(|key| *waiting.entry(*key).or_default() += 1);
+        for key in &queued {
+            *waiting.entry(*key).or_default() += 1;
+        }
         for (number, job) in &self.jobs {
             job.plan.validate();
             let expires =

@@ -173,7 +173,8 @@ impl Job {
     /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
     /// may be anywhere.
     pub(crate) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
-        (self.attempts_before, self.ticket.records) = (attempts_before, records);
+        self.attempts_before = attempts_before;
+        self.ticket.records = records;
         self.steps_before = self.plan.steps();
         self
     }
@@ -251,7 +252,8 @@ impl Job {
         let Some(task) = self.tasks.get_mut(attempt.step as usize).filter(waits) else {
             return false;
         };
-        (task.phase, task.attempt) = (Phase::Leased, attempt.number);
+        task.phase = Phase::Leased;
+        task.attempt = attempt.number;
         true
     }
 
@@ -334,7 +336,9 @@ impl Job {
     pub(crate) fn record(&self, order: u64) -> RecordBytes {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
-        self.functions.iter().for_each(|function| bindings.extend_from_slice(function.record.as_bytes()));
+        for function in &self.functions {
+            bindings.extend_from_slice(function.record.as_bytes());
+        }
         let (about, canvas) = (Cow::Borrowed(&self.ticket.about), Cow::Borrowed(&self.canvas));
         Record::Accepted(AcceptedRecord { order, about, canvas, bindings: Bindings(&bindings) }).encode()
     }

@@ -3,7 +3,8 @@
 use broccoli_proto::message::LeasedFunction;
 use broccoli_proto::packet::Address;
 
-use super::{Held, Worker};
+use super::Worker;
+use super::account::Held;
 use crate::io::Action;
 use crate::shared::Shared;
 
@@ -12,9 +13,8 @@ impl Worker {
     pub(crate) fn drain(&mut self, shared: &mut Shared) {
         let pulling = core::mem::take(&mut self.pulling);
         for waiting in self.queue.drain(..).chain(pulling.into_iter().map(|(_, waiting)| waiting)) {
-            if let Some(link) = self.links.get_mut(&waiting.origin) {
-                link.held.remove(&waiting.task.attempt);
-                link.returns.push(waiting.task.attempt);
+            if let Some(account) = self.accounts.get_mut(&waiting.origin) {
+                account.hand_back(waiting.task.attempt);
             }
         }
         self.fetch_all(shared);
@@ -23,12 +23,11 @@ impl Worker {
     /// Stops what runs, and gives it back too.
     pub(crate) fn hand_back(&mut self, shared: &mut Shared) {
         for (run, running) in &self.running {
-            let Some(link) = self.links.get_mut(&running.origin) else {
+            let Some(account) = self.accounts.get_mut(&running.origin) else {
                 continue;
             };
-            if matches!(link.held.get(&running.attempt), Some(Held::Running(_))) {
-                link.held.remove(&running.attempt);
-                link.returns.push(running.attempt);
+            if matches!(account.held.get(&running.attempt), Some(Held::Running(_))) {
+                account.hand_back(running.attempt);
                 shared.actions.push_back(Action::Abort(*run));
                 shared.outbox.mark(Address::Node(running.origin));
             }
@@ -42,11 +41,11 @@ impl Worker {
 
     /// Whether nothing runs for anybody, and every result has been acknowledged.
     pub(crate) fn is_drained(&self) -> bool {
-        self.has_given_back() && self.links.values().all(|link| link.held.is_empty())
+        self.has_given_back() && self.accounts.values().all(|account| account.held.is_empty())
     }
 
     /// Whether what was given back has been sent.
     pub(crate) fn has_given_back(&self) -> bool {
-        self.links.values().all(|link| link.returns.is_empty())
+        self.accounts.values().all(|account| account.returns.is_empty())
     }
 }

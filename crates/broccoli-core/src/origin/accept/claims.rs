@@ -150,7 +150,9 @@ impl Origin {
     /// Claims wait for answers.
     pub(crate) fn on_keys_timer(&mut self, shared: &mut Shared, around: &Around<'_>) {
         let keys: Vec<String> = self.accept.keys.claims.keys().cloned().collect();
-        keys.iter().for_each(|key| self.look_after(shared, around, key));
+        for key in &keys {
+            self.look_after(shared, around, key);
+        }
     }
 
     /// The link is up: nobody could answer before.
@@ -158,7 +160,9 @@ impl Origin {
         self.accept.keys.settled = shared.now + shared.timing(SETTLE);
         for (_, claim) in self.accept.keys.claims.iter_mut() {
             claim.looks = 0;
-            claim.asked.iter_mut().for_each(|(_, asked)| asked.since = shared.now);
+            for (_, asked) in &mut claim.asked {
+                asked.since = shared.now;
+            }
         }
     }
 }

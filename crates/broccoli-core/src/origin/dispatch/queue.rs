@@ -275,7 +275,10 @@ impl Queue {
         };
         let hungry = class.queues.iter().any(|queue| !queue.is_empty());
         if !hungry {
-            (class.round, class.unfit_since, class.told_at, class.hoping_since) = (0, None, None, None);
+            class.round = 0;
+            class.unfit_since = None;
+            class.told_at = None;
+            class.hoping_since = None;
         }
         hungry
     }
@@ -313,7 +316,8 @@ impl Queue {
     ) -> Option<LiteMap<u64, u32>> {
         let class = self.classes.get_mut(&class)?;
         if !unfit {
-            (class.unfit_since, class.told_at) = (None, None);
+            class.unfit_since = None;
+            class.told_at = None;
             return None;
         }
         let since = *class.unfit_since.get_or_insert(now);

@@ -108,7 +108,9 @@ impl Origin {
                 }
             }
         }
-        kept.into_iter().for_each(|(number, step)| self.dispatch.queue.push_back(class, priority, number, step));
+        for (number, step) in kept {
+            self.dispatch.queue.push_back(class, priority, number, step);
+        }
         if permits_wanted > 0 && !self.dispatch.queue.awaits_permits(class) {
             self.ask_permits(shared, around, class, permits_wanted);
         }

@@ -90,7 +90,9 @@ impl Functions {
     }
 
     fn forget_unused(&mut self) {
-        self.by_name.iter_mut().for_each(|(_, known)| known.retain(|bound| Arc::strong_count(bound) > 1));
+        for (_, known) in &mut self.by_name {
+            known.retain(|bound| Arc::strong_count(bound) > 1);
+        }
         self.by_name.retain(|_, known| !known.is_empty());
         self.count = self.by_name.values().map(Vec::len).sum();
     }

@@ -11,39 +11,75 @@ use crate::origin::job::Job;
 use crate::shared::Shared;
 use crate::time::Instant;
 use crate::timers::Timer;
+use crate::timing::{LinkTime, link_ms};
 
 /// News of jobs whose acceptance is not safe take this part of the memory at most.
-pub(crate) const EARLY_PART: usize = 64;
+const EARLY_PART: usize = 64;
+
+/// A job of which no result was put off for this long does not wait. Workers repeat results more often.
+pub(crate) const PUT_OFF: LinkTime = link_ms(15_000);
+/// If nothing was taken or freed for this long while results wait, workers are rid of them.
+const SHED: LinkTime = link_ms(5_000);
+/// If nothing was taken or freed for this long while results wait, nothing will be.
+const STUCK: LinkTime = link_ms(60_000);
 
 /// What is held for jobs, and which of them wait for more.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     /// About what running jobs take, together.
-    pub(crate) jobs: usize,
+    jobs: usize,
     /// What of it they did not have when they were accepted.
     grown: usize,
     /// What news take that wait until a job's acceptance is safe.
-    pub(crate) early: usize,
+    early: usize,
     /// The job that may have more than its part, and what it has grown by.
-    pub(crate) favoured: Option<Favoured>,
+    favoured: Option<Favoured>,
     /// Jobs of which results were put off, by their number: the oldest first.
-    pub(crate) waiting: LiteMap<u64, Waiting>,
+    waiting: LiteMap<u64, Waiting>,
     /// When a result was last taken, or a job has ended.
-    pub(crate) moved: Instant,
+    moved: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Favoured {
-    pub(crate) job: u64,
-    pub(crate) grown: usize,
+struct Favoured {
+    job: u64,
+    grown: usize,
     /// When a result of it last came.
-    pub(crate) at: Instant,
+    at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) bytes: usize,
-    pub(crate) at: Instant,
+struct Waiting {
+    bytes: usize,
+    at: Instant,
+}
+
+/// What becomes of a result that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// There is room for it.
+    Taken,
+    /// There is none now: its worker keeps it.
+    PutOff,
+    /// There is none for long: its worker needs the room that it takes, and its task runs again later.
+    Dropped,
+    /// There never will be: its job has failed.
+    Never,
+}
+
+/// New jobs are accepted up to this.
+pub(crate) fn accepted_max(limits: &Limits) -> usize {
+    limits.queue_bytes_max / 4 * 3
+}
+
+/// Results of any job are taken up to this …
+pub(crate) fn shared_max(limits: &Limits) -> usize {
+    limits.queue_bytes_max / 8 * 7
+}
+
+/// … as long as jobs have not grown by more than this.
+pub(crate) fn grown_bytes_max(limits: &Limits) -> usize {
+    limits.queue_bytes_max / 8
 }
 
 impl Memory {
@@ -69,7 +105,7 @@ impl Memory {
         }
     }
 
-    pub(crate) fn is_favoured(&self, number: u64) -> bool {
+    fn is_favoured(&self, number: u64) -> bool {
         self.favoured.is_some_and(|favoured| favoured.job == number)
     }
 
@@ -103,6 +139,87 @@ impl Memory {
     /// What running jobs take, and the news that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.jobs + self.early
+    }
+
+    /// Whether there is room for a result of a job; `beside` is held for jobs by others than this.
+    pub(crate) fn has_room_for_result(&self, limits: &Limits, beside: usize, number: u64, bytes: usize) -> bool {
+        let held = self.bytes().saturating_add(beside).saturating_add(bytes);
+        let grown = self.grown().saturating_add(bytes);
+        let is_shared = held <= shared_max(limits) && grown <= grown_bytes_max(limits);
+        is_shared || (self.is_favoured(number) && held <= limits.queue_bytes_max)
+    }
+
+    /// Decides on a result of so many bytes that has come, or could be pulled, for a job that has grown so far.
+    pub(crate) fn admit(
+        &mut self,
+        shared: &Shared,
+        beside: usize,
+        (number, grown): (u64, usize),
+        bytes: usize,
+    ) -> Admission {
+        let now = shared.now;
+        let limits = &shared.config.limits;
+        if self.favoured.is_none() && !self.has_room_for_result(limits, beside, number, bytes) {
+            self.favour(number, grown, now);
+        }
+        if let Some(favoured) = self.favoured.as_mut().filter(|favoured| favoured.job == number) {
+            favoured.at = now;
+        }
+        if self.has_room_for_result(limits, beside, number, bytes) {
+            self.moved = now;
+            self.waiting.remove(&number);
+            return Admission::Taken;
+        }
+        if !self.is_crowded() {
+            self.moved = now;
+        }
+        self.waiting.insert(number, Waiting { bytes, at: now });
+        let is_long = now - self.moved >= shared.timing(SHED);
+        if is_long && !self.is_favoured(number) { Admission::Dropped } else { Admission::PutOff }
+    }
+
+    /// A job may have what is left.
+    pub(crate) fn favour(&mut self, job: u64, grown: usize, now: Instant) {
+        self.favoured = Some(Favoured { job, grown, at: now });
+    }
+
+    /// The job that may have what is left.
+    pub(crate) fn favoured(&self) -> Option<u64> {
+        self.favoured.map(|favoured| favoured.job)
+    }
+
+    /// Forgets jobs that wait no more. The job that is to be favoured next, if that is due.
+    pub(crate) fn next_favoured(&mut self, shared: &Shared) -> Option<u64> {
+        let is_long_ago = |at: Instant| shared.now - at >= shared.timing(PUT_OFF);
+        self.waiting.retain(|_, waiting| !is_long_ago(waiting.at));
+        let is_due = self.favoured.is_none_or(|favoured| is_long_ago(favoured.at));
+        self.waiting().next().filter(|_| is_due)
+    }
+
+    /// Whether nothing will make room, as far as that shows here: all of so many jobs wait, or nothing has moved for long.
+    pub(crate) fn is_stuck(&self, shared: &Shared, jobs: usize) -> bool {
+        self.waiting.len() == jobs || shared.now - self.moved >= shared.timing(STUCK)
+    }
+
+    /// The jobs that wait, oldest first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.waiting.keys().copied()
+    }
+
+    /// How large the result is that a job waits for.
+    pub(crate) fn waits_for(&self, number: u64) -> Option<usize> {
+        self.waiting.get(&number).map(|waiting| waiting.bytes)
+    }
+
+    /// What running jobs take.
+    pub(crate) fn jobs_bytes(&self) -> usize {
+        self.jobs
+    }
+
+    /// How full it is.
+    pub(crate) fn sizes(&self, limits: &Limits, jobs: usize, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("bytes of early news", self.early, limits.queue_bytes_max / EARLY_PART);
+        see("jobs that wait for memory", self.waiting.len(), jobs);
     }
 
     /// Checks what must hold between two inputs.
@@ -175,6 +292,8 @@ mod tests {
     fn sizes_are_written_as_the_option_is() {
         let sizes =
             [(1_023, "1023 bytes"), (1 << 10, "1K"), (64 << 20, "64M"), (3 << 29, "1.5G"), ((64 << 20) + 1, "64.1M")];
-        sizes.into_iter().for_each(|(bytes, text)| assert_eq!(size(bytes), text));
+        for (bytes, text) in sizes {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

@@ -246,7 +246,8 @@ impl Origin {
         }
         over.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
         queued.sort_unstable_by_key(|(order, number, _)| (*order, *number));
-        (recovery.jobs, recovery.results) = (queued.len(), over.len());
+        recovery.jobs = queued.len();
+        recovery.results = over.len();
         let Reader { node, last, .. } = reader;
         let (boots, clock_ahead_ms) = (node.boots, node.clock_ahead_ms);
         shared.wall.take_over(shared.now, clock_ahead_ms.unwrap_or(0), last);
@@ -264,7 +265,9 @@ impl Origin {
         self.leases.took_over = self.leases.adopting;
         self.accept.count = queued.last().map_or(0, |(order, ..)| *order);
         let numbers: Vec<u64> = queued.iter().map(|(_, number, _)| *number).collect();
-        queued.into_iter().for_each(|(_, number, job)| self.take_recovered(shared, number, job));
+        for (_, number, job) in queued {
+            self.take_recovered(shared, number, job);
+        }
         let mut effects = Effects::default();
         for number in numbers {
             if let Some(job) = self.jobs.get(&number) {
@@ -311,7 +314,8 @@ impl Origin {
     }
 
     fn take_recovered(&mut self, shared: &mut Shared, number: u64, mut job: Box<Job>) {
-        (job.accepted, job.age) = (shared.now, shared.wall.age(shared.now, job.ticket.about.submitted));
+        job.accepted = shared.now;
+        job.age = shared.wall.age(shared.now, job.ticket.about.submitted);
         set_deadline(shared, number, &job);
         self.tasks += job.plan.progress().total;
         self.remember(number, &job.ticket.about);

@@ -119,7 +119,9 @@ impl Journal {
     }
 
     fn note_node(&mut self, node: NodeRecord) {
-        (self.node, self.noted, self.urgent) = (Some(node.clone()), Some(node), true);
+        self.node = Some(node.clone());
+        self.noted = Some(node);
+        self.urgent = true;
     }
 
     /// Whether the next incarnation will know of this one.

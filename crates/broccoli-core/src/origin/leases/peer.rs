@@ -145,9 +145,11 @@ impl Peer {
             return;
         }
         self.fetched = sequence;
-        (self.tasks, self.bytes) = (fetch.tasks, fetch.bytes);
+        self.tasks = fetch.tasks;
+        self.bytes = fetch.bytes;
         self.full = fetch.full == Some(true);
-        (self.modules, self.packet_bytes_max) = (fetch.modules, fetch.packet_bytes_max);
+        self.modules = fetch.modules;
+        self.packet_bytes_max = fetch.packet_bytes_max;
         self.features = fetch.features;
         cut_features(&mut self.features);
         if fetch.origin_epoch == Some(my_epoch) {
@@ -211,7 +213,8 @@ impl Peer {
     /// The worker keeps the result of an attempt until there is room for it, and says so again and again.
     pub(crate) fn put_off(&mut self, attempt: Attempt, until: Instant) {
         if let Some(leased) = self.leases.get_mut(&attempt) {
-            (leased.confirmed, leased.started) = (true, true);
+            leased.confirmed = true;
+            leased.started = true;
             leased.deadline = leased.deadline.max(until);
         }
     }
@@ -221,7 +224,8 @@ impl Peer {
         for leased in self.leases.values_mut() {
             leased.deadline = now + self.timing.time(LEASE);
             if !leased.confirmed {
-                (leased.since, leased.resend_at) = (now, now);
+                leased.since = now;
+                leased.resend_at = now;
             }
         }
     }
@@ -230,9 +234,10 @@ impl Peer {
     pub(crate) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
         self.suspected = true;
         self.tasks = 0;
-        self.leases
-            .values_mut()
-            .for_each(|leased| leased.deadline = leased.deadline.min(now + self.timing.time(SUSPECT)));
+        let deadline = now + self.timing.time(SUSPECT);
+        for leased in self.leases.values_mut() {
+            leased.deadline = leased.deadline.min(deadline);
+        }
         if leaving { self.take(|_| true) } else { Vec::new() }
     }
 

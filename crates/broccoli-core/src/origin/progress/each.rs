@@ -118,7 +118,9 @@ impl Origin {
     pub(crate) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
         let runs = self.growth.pinned.remove(&node).unwrap_or_default();
         shared.timers.cancel(Timer::Pinned(node));
-        runs.keys().for_each(|key| self.lose_run(shared, *key, "it left"));
+        for key in runs.keys() {
+            self.lose_run(shared, *key, "it left");
+        }
     }
 
     /// Since when a node cannot do a run, if that is so; `before` is what was so at the last look.

@@ -5,10 +5,10 @@ use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
 use crate::canvas::Effects;
 use crate::content::blobs::{self, Want};
+use crate::origin::job::memory::Admission;
 use crate::origin::job::{Phase, Task};
 use crate::origin::journal::records::Change;
 use crate::origin::journal::writes::Promise;
-use crate::origin::progress::admit::Admission;
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::text::{self, too_long};
