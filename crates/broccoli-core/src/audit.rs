@@ -44,19 +44,6 @@ pub struct TaskView<'a> {
     pub outcome: Known<'a>,
 }
 
-/// What a large value is that is pulled in pieces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Large {
-    /// The arguments of a task, pulled by its worker.
-    Args,
-    /// The result of a task, pulled by its origin.
-    Result,
-    /// A canvas, pulled by its origin.
-    Canvas,
-    /// What a job or a step of it came to, pulled by a client.
-    News,
-}
-
 /// How full a collection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {

@@ -25,8 +25,9 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{choose, choose_by_key, choose_leaving, is_durable, rank};
 use self::pace::Pace;
-use crate::content::blobs::{self, Holder, Want};
 use crate::content::modules::Modules;
+use crate::content::values::held::Holder;
+use crate::content::values::pulls::Purpose;
 use crate::io::{Event, SubmitId};
 use crate::members::{Member, Members};
 use crate::shared::Shared;
@@ -459,7 +460,7 @@ impl Client {
     /// Sends a canvas or what stands for it; gives the time until the next try.
     fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
-        if shared.blobs.is_pulled(Holder::Canvas(request.number), shared.now, shared.config.timing) {
+        if shared.values.held.is_pulled(Holder::Canvas(request.number), shared.now) {
             // It is on its way, in pieces.
             request.tries = 1;
             return Some(shared.timing(SUBMIT_AGAIN));
@@ -717,7 +718,7 @@ impl Client {
             let max = shared.config.limits.result_bytes_max;
             if blob.bytes <= max {
                 // Taken when its value is here.
-                blobs::want(shared, from, blob, Want::Ended(event.job));
+                shared.values.pull(shared.now, &mut shared.timers, from, blob, Purpose::Ended(event.job));
                 return;
             }
             event.news = JobNews::Ended(Err(text::result_too_large(blob.bytes as usize, max)));

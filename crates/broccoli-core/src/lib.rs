@@ -16,6 +16,7 @@ mod io;
 mod members;
 mod node;
 mod origin;
+mod outbox;
 mod sessions;
 mod shared;
 mod text;
@@ -24,9 +25,10 @@ mod timers;
 mod timing;
 mod worker;
 
-pub use audit::{Known, Large, Size, TaskState, TaskView};
+pub use audit::{Known, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
+pub use content::values::Large;
 pub use io::{
     Action, Damage, Event, Execute, Input, OtherVersion, RecordBytes, RecordKey, Recovery, RunId, SubmitId, Transmit,
     Write,

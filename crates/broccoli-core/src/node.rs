@@ -22,8 +22,7 @@ use core::time::Duration;
 
 use broccoli_abi::{Function, Functions, SubmitAnswer};
 use broccoli_proto::message::{
-    Available, Birth, Chunk, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults,
-    Vitals,
+    Available, Birth, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults, Vitals,
 };
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, PacketError};
@@ -32,20 +31,24 @@ use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, SplitMix64}
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;
-use crate::content::blobs::{self, Arrival, Blobs, Holder, Missing, Want};
 use crate::content::modules::Modules;
+use crate::content::serve::Serving;
+use crate::content::values::Values;
+use crate::content::values::held::Holder;
+use crate::content::values::pulls::{Arrival, Missing, Purpose};
 use crate::io::{Action, Event, Input, OtherVersion, RecordKey, Recovery, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
 use crate::origin::accept::{Request, SubmitError};
 use crate::origin::job::ticket;
 use crate::origin::journal::writes::Submitted;
 use crate::origin::{Around, Origin};
+use crate::outbox::{Outbox, Room};
 use crate::sessions::{Answer, Knocking, Sessions, Standing};
-use crate::shared::{Outbox, PACKET_BYTES_MIN, Room, Shared};
-use crate::text;
+use crate::shared::{PACKET_BYTES_MIN, Shared};
 use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
 use crate::worker::Worker;
+use crate::{content, text};
 
 /// Most messages that a node delivers to itself before it sends something.
 const LOOPBACK_MAX: usize = 4_096;
@@ -94,6 +97,8 @@ pub struct Node {
     worker: Worker,
     client: Client,
     modules: Modules,
+    /// Pieces of modules and values that other nodes have asked for.
+    serving: Serving,
     members: Members,
     sequence: u64,
     last_submit: u32,
@@ -110,9 +115,9 @@ impl Node {
         // Numbers start anywhere, so that an answer to an earlier incarnation fits no submit of
         // this one.
         let last_submit = rng.bits() as u32 >> 1;
-        let timing = config.timing;
+        let (timing, limits) = (config.timing, config.limits);
         let shared = Shared {
-            outbox: Outbox::new(config.name, &config.limits),
+            outbox: Outbox::new(config.name, &limits),
             config,
             epoch,
             now,
@@ -122,13 +127,14 @@ impl Node {
             timers: Timers::default(),
             actions: VecDeque::new(),
             rng,
-            blobs: Blobs::default(),
+            values: Values::new(limits.blob_bytes_max, timing),
             sessions: Sessions::new(timing),
             link_bytes_max: u32::MAX,
             asked_all: None,
         };
         Node {
             modules: Modules::new(&shared),
+            serving: Serving::new(limits.packet_bytes_max),
             members: Members::new(now, timing),
             origin: Origin::new(shared.config.durable),
             shared,
@@ -330,10 +336,7 @@ impl Node {
             Input::Executed { run, outcome } => self.worker.on_executed(&mut self.shared, run, outcome),
             Input::Logged { run, text } => self.worker.on_logged(&mut self.shared, run, text),
             Input::ChunkLoaded { module, index, to, bytes } => {
-                if let Some(bytes) = bytes {
-                    let chunk = Chunk { module, index, bytes };
-                    self.shared.outbox.send(to, Message::Chunk(chunk));
-                }
+                content::on_chunk_loaded(&mut self.shared, &mut self.serving, to, (module, index), bytes);
             }
             Input::Progress { run, done, total } => self.worker.on_progress(&mut self.shared, run, done, total),
             Input::Persisted(number) => self.origin.on_persisted(&mut self.shared, number),
@@ -347,7 +350,7 @@ impl Node {
             Input::Installed { manifest, outcome } => self.on_installed(manifest, outcome),
         }
         self.on_due_timers();
-        self.deliver_blobs();
+        self.deliver_values();
         self.drop_undeployed();
     }
 
@@ -406,7 +409,7 @@ impl Node {
 
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let unfinished = !self.shared.outbox.loopback.is_empty();
+        let unfinished = self.shared.outbox.has_loopback();
         if unfinished { Some(self.shared.now) } else { self.shared.timers.next() }
     }
 }
@@ -429,6 +432,10 @@ impl Node {
         &self.modules
     }
 
+    pub(crate) fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
     pub(crate) fn members_role(&self) -> &Members {
         &self.members
     }
@@ -445,12 +452,12 @@ impl Node {
         self.worker.validate(&self.shared);
         self.client.validate(&self.shared);
         self.modules.validate(&self.shared);
-        self.shared.blobs.validate(&self.shared);
+        self.shared.values.validate(&self.shared.timers);
+        self.serving.validate();
         self.shared.outbox.validate();
         for node in self.shared.sessions.knocked() {
             assert!(self.shared.timers.is_set(Timer::Knock(node)), "{node} is knocked at again");
         }
-        assert!(self.shared.outbox.loopback.is_empty(), "everything for this node itself was delivered");
     }
 
     /// Checks that nothing is under way: no job, lease, run, result or pull, and that only
@@ -462,7 +469,7 @@ impl Node {
         self.validate();
         self.origin.validate_idle();
         self.worker.validate_idle();
-        self.shared.blobs.validate_idle();
+        self.shared.values.validate_idle();
         let presence = |timer: &Timer| matches!(timer, Timer::Claim | Timer::Members | Timer::Forget);
         let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| !presence(timer)).collect();
         assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
@@ -475,7 +482,7 @@ impl Node {
         self.shared.connected = true;
         // What was written while nobody could hear is old by now.
         self.clear_wire();
-        blobs::on_connected(&mut self.shared);
+        self.shared.values.on_connected(self.shared.now, &mut self.shared.outbox);
         self.members.on_connected(&mut self.shared, self.modules.digest());
         self.worker.on_connected(&mut self.shared);
         let around = Around { modules: &self.modules, members: &self.members };
@@ -487,7 +494,7 @@ impl Node {
     fn clear_wire(&mut self) {
         self.shared.outbox.clear_wire();
         self.shared.asked_all = None;
-        self.shared.blobs.clear_wire();
+        self.serving.clear();
         let knocked: Vec<NodeId> = self.shared.sessions.knocked().collect();
         knocked.into_iter().for_each(|node| self.shared.timers.cancel(Timer::Knock(node)));
         self.shared.timers.cancel(Timer::Answers);
@@ -577,8 +584,8 @@ impl Node {
             shared.outbox.mark_wire(Address::Node(node));
             return;
         }
-        shared.outbox.forget(Address::Node(node));
-        shared.blobs.forget(node);
+        shared.outbox.drop_queue(Address::Node(node));
+        self.serving.drop_queue(node);
         self.members.on_silent(shared, node);
         self.origin.on_silent(shared, node);
         self.modules.on_silent(shared, &self.members, node);
@@ -643,7 +650,7 @@ impl Node {
             Message::Refused(refused) => self.client.on_refused(shared, &self.members, from, refused),
             Message::JobEvent(event) => self.client.on_job_event(shared, from, *event),
             Message::JobEventAck(job) => {
-                shared.blobs.release(Holder::Ended { client: from, job: job.number });
+                shared.values.held.release(Holder::Ended { client: from, job: job.number });
                 self.origin.on_ended_ack(shared, job);
             }
             Message::Revoke(revoke) => self.origin.on_revoke(shared, &self.members, from, &revoke),
@@ -667,8 +674,13 @@ impl Node {
                     self.client.check_ready(shared, &self.modules, &self.members);
                 }
             }
-            Message::ChunkRequest(request) => self.modules.on_chunk_request(shared, from, request),
-            Message::Chunk(chunk) => self.modules.on_chunk(shared, &self.members, from, chunk),
+            Message::ContentRequest(request) => {
+                content::on_request(shared, &self.modules, &mut self.serving, from, &request);
+            }
+            Message::ContentPiece(piece) => {
+                content::on_piece(shared, &mut self.modules, &self.members, from, piece);
+            }
+            Message::ContentGone(content) => content::on_gone(shared, &mut self.modules, from, content),
             Message::ModuleRefused(refused) => {
                 let (module, reason) = (refused.module, refused.reason);
                 if refused.asked == Some(true) {
@@ -697,9 +709,6 @@ impl Node {
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, &around, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
             Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
-            Message::BlobRequest(request) => blobs::on_request(shared, from, &request),
-            Message::BlobPiece(piece) => blobs::on_piece(shared, from, &piece),
-            Message::BlobGone(id) => blobs::on_gone(shared, from, id),
         }
     }
 
@@ -828,7 +837,7 @@ impl Node {
             Timer::Admit => self.client.on_admit_timer(shared),
             Timer::Manifests(node) => self.modules.on_manifests_timer(shared, &self.members, node),
             Timer::Pull(module) => self.modules.on_pull_timer(shared, &self.members, module),
-            Timer::Blobs => self.on_blobs_timer(),
+            Timer::Values => self.on_values_timer(),
             Timer::Claim => self.members.on_claim_timer(shared, self.modules.digest()),
             Timer::News => self.on_news_timer(),
             Timer::Members => self.members.on_look_timer(shared),
@@ -845,7 +854,8 @@ impl Node {
         let max = self.shared.config.limits.result_bytes_max;
         match news.blob {
             Some(blob) if blob.bytes <= max => {
-                blobs::want(&mut self.shared, from, blob, Want::Step(news));
+                let Shared { values, timers, now, .. } = &mut self.shared;
+                values.pull(*now, timers, from, blob, Purpose::Step(news));
                 return;
             }
             Some(blob) => {
@@ -857,7 +867,7 @@ impl Node {
         self.shared.event(Event::Step(news));
     }
 
-    fn on_blobs_timer(&mut self) {
+    fn on_values_timer(&mut self) {
         let (origin, worker, client) = (&self.origin, &self.worker, &self.client);
         let is_held = |holder: &Holder| match *holder {
             Holder::Args { worker, attempt } => origin.is_leased_to(worker, attempt),
@@ -866,50 +876,52 @@ impl Node {
             Holder::Ended { job, .. } => origin.has_ended(job),
             Holder::Step { .. } => true,
         };
-        let is_wanted = |from, want: &Want| match want {
-            Want::Args(attempt) => worker.holds(from, *attempt),
-            Want::Result { attempt, .. } => origin.is_open(*attempt),
-            Want::Canvas { epoch, .. } => origin.is_session(from, *epoch),
-            Want::Ended(job) => client.follows(*job),
-            Want::Step(_) => true,
+        let is_needed = |from, purpose: &Purpose| match purpose {
+            Purpose::Args(attempt) => worker.holds(from, *attempt),
+            Purpose::Result { attempt, .. } => origin.is_open(*attempt),
+            Purpose::Canvas { epoch, .. } => origin.is_session(from, *epoch),
+            Purpose::Ended(job) => client.follows(*job),
+            Purpose::Step(_) => true,
         };
-        blobs::on_timer(&mut self.shared, is_held, is_wanted);
+        let Shared { values, outbox, timers, now, connected, .. } = &mut self.shared;
+        values.on_timer((*now, *connected), outbox, timers, is_held, is_needed);
     }
 
     /// Takes the messages whose values have come, as if they had come with them.
-    fn deliver_blobs(&mut self) {
+    fn deliver_values(&mut self) {
         let shared = &mut self.shared;
-        while let Some(Arrival { from, want, value }) = shared.blobs.pop_arrived() {
+        while let Some(Arrival { from, purpose, value }) = shared.values.pulls.pop_arrived() {
             let around = Around { modules: &self.modules, members: &self.members };
-            match (want, value) {
-                (Want::Args(attempt), value) => self.worker.on_args(shared, from, attempt, value.ok()),
-                (Want::Result { epoch, number, attempt }, Ok(value)) => {
+            match (purpose, value) {
+                (Purpose::Args(attempt), value) => self.worker.on_args(shared, from, attempt, value.ok()),
+                (Purpose::Result { epoch, number, attempt }, Ok(value)) => {
                     let results = alloc::vec![TaskResult { attempt, outcome: Ok(value), blob: None }];
                     let results = TaskResults { origin_epoch: shared.epoch, number, results };
                     self.origin.on_results(shared, &around, from, epoch, results, true);
                 }
-                (Want::Result { epoch, attempt, .. }, Err(Missing::Gone)) => {
+                (Purpose::Result { epoch, attempt, .. }, Err(Missing::Gone)) => {
                     self.origin.on_result_gone(shared, from, epoch, attempt);
                 }
-                (Want::Canvas { epoch, submit }, Ok(canvas)) => {
+                (Purpose::Canvas { epoch, submit }, Ok(canvas)) => {
                     let submit = Submit { canvas, blob: None, ..submit };
                     self.origin.on_submit(shared, &around, from, epoch, &submit);
                 }
-                (Want::Ended(job), Ok(value)) => {
+                (Purpose::Ended(job), Ok(value)) => {
                     let event = JobEvent { job, news: JobNews::Ended(Ok(value)), blob: None };
                     self.client.on_job_event(shared, from, event);
                 }
-                (Want::Step(mut news), Ok(value)) => {
+                (Purpose::Step(mut news), Ok(value)) => {
                     news.view = news.view.map(|view| StepView { outcome: Some(Ok(value)), ..view });
                     news.blob = None;
                     shared.event(Event::Step(news));
                 }
                 // The message is repeated.
-                (Want::Result { .. } | Want::Canvas { .. } | Want::Ended(_) | Want::Step(_), Err(_)) => {}
+                (Purpose::Result { .. } | Purpose::Canvas { .. } | Purpose::Ended(_) | Purpose::Step(_), Err(_)) => {}
             }
         }
         self.origin.watch_memory(shared);
-        blobs::start_pulls(shared);
+        let packet_bytes_max = shared.packet_bytes_max();
+        shared.values.pulls.start(shared.now, packet_bytes_max, &mut shared.outbox);
     }
 }
 
@@ -922,16 +934,17 @@ impl Node {
             let around = Around { modules: &self.modules, members: &self.members };
             self.origin.dispatch(&mut self.shared, &around);
             self.on_due_timers();
-            self.deliver_blobs();
-            if core::mem::take(&mut self.shared.outbox.loopback_marked) {
+            self.deliver_values();
+            // What waits goes first, as in a packet.
+            if !self.shared.outbox.has_loopback() && core::mem::take(&mut self.shared.outbox.loopback_marked) {
                 let mut messages = Vec::new();
                 let mut put = |message: &Message| messages.push(message.clone());
                 let room = Room { left: usize::MAX >> 1, packet: usize::MAX >> 1 };
                 self.worker.compose(&mut self.shared, self.modules.digest(), (me, epoch), room, &mut put);
                 self.origin.compose(&mut self.shared, me, room, &mut put);
-                self.shared.outbox.loopback.extend(messages);
+                self.shared.outbox.deliver_bulk(messages);
             }
-            match self.shared.outbox.loopback.pop_front() {
+            match self.shared.outbox.pop_loopback() {
                 Some(message) => {
                     self.sequence += 1;
                     self.on_message(me, self.shared.epoch, self.sequence, message);
@@ -973,7 +986,7 @@ impl Node {
     /// Whether something is to be said to a node.
     fn has_for(&self, node: NodeId) -> bool {
         self.shared.outbox.has(Address::Node(node))
-            || self.shared.blobs.has_for(node)
+            || self.serving.has_for(node)
             || self.worker.has_for(node)
             || self.origin.has_for(node)
     }
@@ -991,7 +1004,7 @@ impl Node {
         }
         let (budget, draft) = (self.budget(to), self.draft(to, proof, buf));
         let left = |buf: &Vec<u8>| budget.saturating_sub(draft.message_bytes(buf));
-        let overdue = matches!(to, Address::Node(node) if self.shared.blobs.is_overdue(node));
+        let overdue = matches!(to, Address::Node(node) if self.serving.is_overdue(node));
         let mut messages = 0;
         while messages < QUEUED_PER_PACKET_MAX && !overdue {
             let Some(message) = self.shared.outbox.pop(to) else {
@@ -1027,7 +1040,10 @@ impl Node {
             }
             let room = Room { left: left(buf), packet: budget };
             let mut put = |message: &Message| packet::put(buf, message);
-            blobs::compose(&mut self.shared, node, room, &mut put);
+            let held = |content| self.shared.values.held.bytes_of(content);
+            if self.serving.compose(node, room, held, &mut put) {
+                self.shared.outbox.mark(to);
+            }
         }
         if let Some(message) = self.shared.outbox.pop(to) {
             self.shared.outbox.unpop(to, message);
@@ -1051,7 +1067,10 @@ impl Node {
     /// A message as it goes into a packet.
     fn fit(&mut self, to: Address, message: Message, budget: usize) -> Option<Message> {
         match to {
-            Address::Node(node) => blobs::fit(&mut self.shared, node, message, budget),
+            Address::Node(node) => {
+                let Shared { values, timers, now, .. } = &mut self.shared;
+                values.detach_large(*now, timers, node, message, budget)
+            }
             Address::Birth(_) | Address::All => Some(message),
         }
     }

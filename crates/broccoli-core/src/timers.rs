@@ -59,8 +59,8 @@ pub(crate) enum Timer {
     Manifests(NodeId),
     /// Modules: ask for chunks again.
     Pull(ModuleHash),
-    /// Blobs: look after what is held and pulled.
-    Blobs,
+    /// Values: look after what is held and pulled.
+    Values,
     /// Members: ask again whether the name is taken.
     Claim,
     /// Members: tell everybody of other modules.

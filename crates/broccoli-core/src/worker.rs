@@ -32,7 +32,8 @@ use litemap::LiteMap;
 use self::account::{Account, Held, RENEW, is_held};
 use self::run::{Running, Waiting};
 use crate::io::RunId;
-use crate::shared::{Room, Shared};
+use crate::outbox::Room;
+use crate::shared::Shared;
 use crate::timers::Timer;
 
 /// The worker role.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broccoli_node::proto::ModuleHash;
-use broccoli_node::proto::message::{Chunk, Manifests, Message};
+use broccoli_node::proto::message::{ContentPiece, Manifests, Message};
 use broccoli_node::proto::module::{CHUNK_BYTES, Manifest, ModuleEntry, SignedManifest, digest};
 use broccoli_node::proto::packet::Address;
 use broccoli_node::wasm::Limits;
@@ -227,9 +227,9 @@ async fn serve_corrupt_chunk(liar: &mut Peer, signed: &SignedManifest) -> String
                     let entries = vec![ModuleEntry::Wasm(signed.clone())];
                     Message::Manifests(Manifests { digest: set, total: 1, entries })
                 }
-                Message::ChunkRequest(request) => {
+                Message::ContentRequest(request) => {
                     let bytes = vec![0; (signed.manifest.size).min(CHUNK_BYTES) as usize];
-                    Message::Chunk(Chunk { module: request.module, index: 0, bytes })
+                    Message::ContentPiece(ContentPiece { content: request.content, offset: 0, bytes })
                 }
                 Message::Hello => {
                     // A node that has just come asks who is there.

@@ -1,4 +1,4 @@
-//! Ids of nodes, incarnations, jobs, modules and large values.
+//! Ids of nodes, incarnations, jobs, modules and other content.
 
 use alloc::format;
 use alloc::string::String;
@@ -116,8 +116,21 @@ byte_id! {
 }
 
 byte_id! {
-    /// SHA-256 of a value that is too large for a packet.
-    BlobId, 32
+    /// The SHA-256 by which nodes pull content from each other: of a value that is too large for a packet, or the
+    /// [`ModuleHash`] that stands for the code of a module.
+    ContentId, 32
+}
+
+impl From<ModuleHash> for ContentId {
+    fn from(module: ModuleHash) -> ContentId {
+        ContentId(module.0)
+    }
+}
+
+impl From<ContentId> for ModuleHash {
+    fn from(content: ContentId) -> ModuleHash {
+        ModuleHash(content.0)
+    }
 }
 
 /// The id of an accepted canvas: the origin that holds it, and a number that this origin never uses twice.

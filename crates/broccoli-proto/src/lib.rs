@@ -22,7 +22,7 @@ pub mod topic;
 
 pub use canvas::{Canvas, Form, Options, Split, Task};
 pub use cbor::Cbor;
-pub use id::{BlobId, Epoch, JobId, ModuleHash, NodeId};
+pub use id::{ContentId, Epoch, JobId, ModuleHash, NodeId};
 pub use outcome::{Cause, Outcome, TaskError};
 pub use random::SplitMix64;
 

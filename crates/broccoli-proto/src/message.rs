@@ -30,9 +30,9 @@ pub use self::handles::{
 pub use self::keys::{Forget, Forgotten, KeyAnswer, KeyClaim};
 use crate::module::ModuleEntry;
 use crate::outcome::{Cause, Outcome, TaskError};
-use crate::{BlobId, Cbor, Epoch, JobId, ModuleHash, NodeId};
+use crate::{Cbor, ContentId, Epoch, JobId, ModuleHash, NodeId};
 
-/// One message. A packet holds one or more.
+/// One message. A packet holds one or more. The numbers 11, 20 and 21 are retired: no message takes them again.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Message {
     /// A node is online. Sent to everybody, or to a node that asks.
@@ -92,12 +92,6 @@ pub enum Message {
     /// Some of the sender's manifests.
     #[n(19)]
     Manifests(#[n(0)] Manifests),
-    /// Asks for a piece of a module.
-    #[n(20)]
-    ChunkRequest(#[n(0)] ChunkRequest),
-    /// A piece of a module.
-    #[n(21)]
-    Chunk(#[n(0)] Chunk),
     /// A node refuses a module.
     #[n(22)]
     ModuleRefused(#[n(0)] ModuleRefused),
@@ -146,15 +140,15 @@ pub enum Message {
     /// The state of a step of a job.
     #[n(37)]
     StepNews(#[n(0)] Box<StepNews>),
-    /// Asks for pieces of a large value.
+    /// Asks for pieces of content: the code of a module, or a large value.
     #[n(38)]
-    BlobRequest(#[n(0)] BlobRequest),
-    /// A piece of a large value.
+    ContentRequest(#[n(0)] ContentRequest),
+    /// A piece of content.
     #[n(39)]
-    BlobPiece(#[n(0)] BlobPiece),
-    /// The sender does not hold this value, or no longer holds it.
+    ContentPiece(#[n(0)] ContentPiece),
+    /// The sender does not hold this content, or no longer holds it.
     #[n(40)]
-    BlobGone(#[n(0)] BlobId),
+    ContentGone(#[n(0)] ContentId),
     /// Asks a node which other nodes it knows.
     #[n(41)]
     MembersRequest(#[n(0)] MembersRequest),
@@ -716,42 +710,13 @@ pub struct Manifests {
     pub entries: Vec<ModuleEntry>,
 }
 
-/// Asks for chunks of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ChunkRequest {
-    /// The module.
-    #[n(0)]
-    pub module: ModuleHash,
-    /// Index of the first chunk.
-    #[n(1)]
-    pub first: u32,
-    /// How many.
-    #[n(2)]
-    pub count: u16,
-}
-
-/// One chunk of a module, checked against the hash in its manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Chunk {
-    /// The module.
-    #[n(0)]
-    pub module: ModuleHash,
-    /// Index of the chunk.
-    #[n(1)]
-    pub index: u32,
-    /// Its bytes.
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    pub bytes: Vec<u8>,
-}
-
 /// A value that does not fit into a packet of its receiver. It stays with the sender of the message until the
 /// receiver has pulled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlobRef {
     /// The value.
     #[n(0)]
-    pub id: BlobId,
+    pub id: ContentId,
     /// Its length.
     #[n(1)]
     pub bytes: u32,
@@ -760,30 +725,30 @@ pub struct BlobRef {
     pub piece_bytes: u32,
 }
 
-/// Asks for pieces of a large value. All pieces except the last have the same length.
+/// Asks for pieces of content. All pieces except the last have the same length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct BlobRequest {
-    /// The value.
+pub struct ContentRequest {
+    /// The content.
     #[n(0)]
-    pub id: BlobId,
+    pub content: ContentId,
     /// Index of the first piece.
     #[n(1)]
     pub first: u32,
     /// How many.
     #[n(2)]
     pub count: u16,
-    /// Length of each piece.
+    /// Length of each piece, in bytes; of a module, [`crate::module::CHUNK_BYTES`].
     #[n(3)]
     pub piece_bytes: u32,
 }
 
-/// A piece of a large value. The whole value is checked against its hash.
+/// A piece of content. The receiver checks a piece of a module against its hash in the manifest, and a value as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct BlobPiece {
-    /// The value.
+pub struct ContentPiece {
+    /// The content.
     #[n(0)]
-    pub id: BlobId,
-    /// Offset of the piece in the value.
+    pub content: ContentId,
+    /// Offset of the piece in the content, in bytes.
     #[n(1)]
     pub offset: u32,
     /// Its bytes.

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_proto::message::*;
-use broccoli_proto::module::{DeployPublic, Manifest, ModuleEntry, NativeModule};
+use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, Manifest, ModuleEntry, NativeModule};
 use broccoli_proto::options::Rate;
 use broccoli_proto::packet::{Address, Envelope, PacketError, messages as read_messages, open, put, seal};
 use broccoli_proto::seal::ClusterKey;
 use broccoli_proto::topic::Topics;
 use broccoli_proto::{
-    BlobId, Canvas, Cause, Cbor, Epoch, Form, JobId, ModuleHash, NodeId, Options, Outcome, Split, Task, TaskError,
+    Canvas, Cause, Cbor, ContentId, Epoch, Form, JobId, ModuleHash, NodeId, Options, Outcome, Split, Task, TaskError,
 };
 use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
@@ -45,11 +45,12 @@ kinds! { MESSAGES, message_kind, Message:
     6 "renew" Renew, 7 "task-results" TaskResults, 8 "result-ack" ResultAck, 9 "abort" Abort, 10 "hello" Hello,
     12 "submit" Submit, 13 "accepted" Accepted, 14 "refused" Refused, 15 "job-event" JobEvent,
     16 "job-event-ack" JobEventAck, 17 "revoke" Revoke, 18 "manifest-request" ManifestRequest,
-    19 "manifests" Manifests, 20 "chunk-request" ChunkRequest, 21 "chunk" Chunk, 22 "module-refused" ModuleRefused,
+    19 "manifests" Manifests, 22 "module-refused" ModuleRefused,
     23 "claim" Claim, 24 "claimed" Claimed, 25 "vitals-request" VitalsRequest, 26 "vitals" Vitals, 27 "log" Log,
     28 "job-query" JobQuery, 29 "progress" Progress, 30 "jobs-request" JobsRequest, 31 "jobs" Jobs, 32 "retry" Retry,
     33 "drain" Drain, 34 "permit-request" PermitRequest, 35 "permit" Permit, 36 "step-query" StepQuery,
-    37 "step-news" StepNews, 38 "blob-request" BlobRequest, 39 "blob-piece" BlobPiece, 40 "blob-gone" BlobGone,
+    37 "step-news" StepNews, 38 "content-request" ContentRequest, 39 "content-piece" ContentPiece,
+    40 "content-gone" ContentGone,
     41 "members-request" MembersRequest, 42 "member-list" MemberList, 43 "key-claim" KeyClaim,
     44 "key-answer" KeyAnswer, 45 "forget" Forget, 46 "forgotten" Forgotten,
 }
@@ -82,7 +83,7 @@ const WORKER_EPOCH: Epoch = Epoch(*b"epoch of worker.");
 const ATTEMPT: Attempt = Attempt { job: 0x6570_6f63_0000_0001, step: 3, number: 1 };
 const NEXT: Attempt = Attempt { step: 4, number: 2, ..ATTEMPT };
 const MODULE: ModuleHash = ModuleHash([0xab; 32]);
-const BLOB: BlobRef = BlobRef { id: BlobId([0xcd; 32]), bytes: 5_000_000, piece_bytes: 65_536 };
+const BLOB: BlobRef = BlobRef { id: ContentId([0xcd; 32]), bytes: 5_000_000, piece_bytes: 65_536 };
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
 const NONCE: u64 = 0xfedc_ba98_7654_3210;
 
@@ -115,7 +116,7 @@ fn deploy_key() -> SigningKey {
 
 /// A vector of each kind of message, by the name of its file.
 fn messages() -> Vec<(&'static str, Message)> {
-    [presence(), work(), jobs(), handles(), modules(), blobs()].concat()
+    [presence(), work(), jobs(), handles(), modules(), blobs(), content()].concat()
 }
 
 fn presence() -> Vec<(&'static str, Message)> {
@@ -395,14 +396,12 @@ fn modules() -> Vec<(&'static str, Message)> {
         ("manifest-request", Message::ManifestRequest(ManifestRequest { digest: DIGEST })),
         ("manifests.wasm", manifests(wasm)),
         ("manifests.native", manifests(native)),
-        ("chunk-request", Message::ChunkRequest(ChunkRequest { module: MODULE, first: 0, count: 16 })),
-        ("chunk", Message::Chunk(Chunk { module: MODULE, index: 0, bytes: b"\0asm".to_vec() })),
         ("module-refused", Message::ModuleRefused(refused)),
         ("module-refused.asked", Message::ModuleRefused(answer)),
     ]
 }
 
-/// Each message with a value that is pulled, and how it is pulled.
+/// Each message with a value that is pulled.
 fn blobs() -> Vec<(&'static str, Message)> {
     let mut leased = lease();
     leased.tasks.truncate(1);
@@ -412,15 +411,27 @@ fn blobs() -> Vec<(&'static str, Message)> {
     let canvas = Cbor::null();
     let submit = Submit { number: 3, canvas, key: None, detached: None, blob: Some(BLOB), again: None };
     let ended = JobEvent { job: job(), news: JobNews::Ended(Ok(Cbor::null())), blob: Some(BLOB) };
-    let request = BlobRequest { id: BLOB.id, first: 8, count: 16, piece_bytes: BLOB.piece_bytes };
     vec![
         ("lease.blob", Message::Lease(leased)),
         ("task-results.blob", Message::TaskResults(results)),
         ("submit.blob", Message::Submit(submit)),
         ("job-event.blob", Message::JobEvent(Box::new(ended))),
-        ("blob-request", Message::BlobRequest(request)),
-        ("blob-piece", Message::BlobPiece(BlobPiece { id: BLOB.id, offset: 8 * 65_536, bytes: b"piece".to_vec() })),
-        ("blob-gone", Message::BlobGone(BLOB.id)),
+    ]
+}
+
+/// How a value and the code of a module are pulled.
+fn content() -> Vec<(&'static str, Message)> {
+    let (id, module) = (BLOB.id, MODULE.into());
+    let request = ContentRequest { content: id, first: 8, count: 16, piece_bytes: BLOB.piece_bytes };
+    let of_module = ContentRequest { content: module, first: 0, count: 16, piece_bytes: CHUNK_BYTES };
+    let piece = ContentPiece { content: id, offset: 8 * BLOB.piece_bytes, bytes: b"piece".to_vec() };
+    let chunk = ContentPiece { content: module, offset: CHUNK_BYTES, bytes: b"last chunk".to_vec() };
+    vec![
+        ("content-request", Message::ContentRequest(request)),
+        ("content-request.module", Message::ContentRequest(of_module)),
+        ("content-piece", Message::ContentPiece(piece)),
+        ("content-piece.module", Message::ContentPiece(chunk)),
+        ("content-gone", Message::ContentGone(id)),
     ]
 }
 

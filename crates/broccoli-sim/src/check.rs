@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broccoli_core::{Large, Node, TaskState, TaskView};
 use broccoli_proto::message::Attempt;
-use broccoli_proto::{BlobId, Canvas, Cause, NodeId, Outcome};
+use broccoli_proto::{Canvas, Cause, ContentId, NodeId, Outcome};
 
 use crate::cluster::faults::Fault;
 use crate::cluster::{Cluster, Id, Spec, fnv};
@@ -40,7 +40,7 @@ pub struct Checker {
     /// next incarnation. The attempt numbers tell the incarnations apart.
     args: BTreeMap<(NodeId, u64, u32, u32), u64>,
     /// The large values that a node was pulling at the last look.
-    pulls: BTreeMap<Id, BTreeSet<(NodeId, BlobId, Large)>>,
+    pulls: BTreeMap<Id, BTreeSet<(NodeId, ContentId, Large)>>,
     /// Tasks that some nodes were too small for, and how long their arguments are.
     choosy: BTreeMap<(Incarnation, u64, u32), usize>,
     /// Nodes that have been reachable for this long know each other, in microseconds.

@@ -84,7 +84,8 @@ impl Flow {
         self.have[piece as usize] = true;
         self.missing -= 1;
         self.window += 1;
-        (self.heard, self.stirred) = (now, now);
+        self.heard = now;
+        self.stirred = now;
         if let Some((number, at)) = self.asked.remove(&piece) {
             self.takes = (now - at).max(self.takes * 7 / 8);
             let passed = |(before, _): &(u64, Instant)| before + REORDERED_MAX < number;
@@ -144,7 +145,8 @@ impl Flow {
 
     /// Nothing could come so far: its time begins now.
     pub(crate) fn wait_from(&mut self, now: Instant) {
-        (self.heard, self.stirred) = (now, now);
+        self.heard = now;
+        self.stirred = now;
     }
 
     /// Gives up what is under way, and asks for less at a time.
@@ -186,7 +188,9 @@ mod tests {
         let now = Instant(0);
         assert_eq!(flow.ask(now, MAX), [span(0, 4)]);
         assert_eq!(flow.ask(now, MAX), [], "it is full");
-        (0..2).for_each(|piece| flow.take(piece, now));
+        for piece in 0..2 {
+            flow.take(piece, now);
+        }
         // Six may be under way, two are.
         assert_eq!(flow.ask(now, MAX), [span(4, 4)]);
         for piece in 2..100 {
@@ -233,7 +237,9 @@ mod tests {
     fn pieces_that_are_not_what_they_should_be_are_asked_for_again() {
         let mut flow = flow(2);
         flow.ask(Instant(0), MAX);
-        (0..2).for_each(|piece| flow.take(piece, Instant(0)));
+        for piece in 0..2 {
+            flow.take(piece, Instant(0));
+        }
         assert!(flow.is_whole() && !flow.lacks(0) && !flow.lacks(2));
         flow.begin_again();
         assert!(flow.lacks(0) && flow.lacks(1));

@@ -3,52 +3,44 @@
 //! ```text
 //!   Birth, Fetch, Available carry the digest of a node's set of modules
 //!     unknown digest ──► ManifestRequest ──► Manifests ──► catalog, set
-//!     newer version  ──► Reserve, ChunkRequest … Chunk … ──► StoreChunk … ──► Install ──► Installed
+//!     newer version  ──► Reserve, ContentRequest … ContentPiece … ──► StoreChunk … ──► Install ──► Installed
 //! ```
 //!
 //! A module is pulled from any node that holds it, unless the shell has no room for it. It counts once its signature, the hash of
 //! every chunk and its code have been checked; until then, and if it is refused, the version
 //! before keeps working. The bytes are the shell's; here are only manifests.
 
+mod manifests;
+mod names;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use broccoli_abi::Functions;
 use broccoli_abi::builtin::is_builtin;
-use broccoli_abi::{Function, Functions};
-use broccoli_proto::message::{
-    Chunk, ChunkRequest, ManifestRequest, Manifests, Message, ModuleRefused, ModuleVersion, Want,
-};
-use broccoli_proto::module::{ModuleEntry, SignedManifest, digest, hash};
+use broccoli_proto::message::{ContentPiece, ManifestRequest, Manifests, Message, ModuleRefused, ModuleVersion, Want};
+use broccoli_proto::module::{CHUNK_BYTES, ModuleEntry, SignedManifest, digest, hash};
 use broccoli_proto::{ModuleHash, NodeId};
 use litemap::LiteMap;
 
-use super::flow::{Flow, Span};
+use self::manifests::Sets;
+use super::pull::{Extent, Pull};
 use crate::config::Limits;
 use crate::io::{Action, Event};
 use crate::members::Members;
 use crate::shared::{Shared, pop_first};
-use crate::text;
 use crate::time::Instant;
 use crate::timers::Timer;
-use crate::timing::{LinkTime, link_ms};
 
-/// Manifests and chunks are asked for again after this time …
-const AGAIN: LinkTime = link_ms(300);
-/// … and after so many times, of another node. If nobody has them, the time is doubled after as many
-/// tries again …
-const TRIES_MAX: u32 = 4;
+/// After so many stalls without a chunk, another node is asked. If nobody has them, the wait is doubled after as many stalls
+/// again …
+const STALLS_MAX: u32 = 4;
 /// … and so often.
-const AGAIN_DOUBLED_MAX: u32 = 4;
-/// After so many times without an answer about manifests, the next digest that is heard decides.
-const ASKED_MAX: u32 = 16;
-/// Chunks asked for at once.
-const CHUNKS_AT_ONCE: u32 = 16;
-/// Sets of other nodes that are remembered.
-const SETS_MAX: usize = 256;
-/// Functions that an error message lists.
-const LISTED_MAX: usize = 20;
+const DOUBLINGS_MAX: u32 = 4;
+/// About how many bytes of one module are under way at a time.
+const WINDOW_BYTES: u32 = 16 * CHUNK_BYTES;
 
 /// A set of modules.
 type Hashes = LiteMap<ModuleHash, ()>;
@@ -61,53 +53,28 @@ pub(crate) struct Modules {
     digest: u64,
     /// Every module whose manifest is known and has been checked.
     catalog: LiteMap<ModuleHash, ModuleEntry>,
-    /// Sets of modules of other nodes by their digest.
-    sets: LiteMap<u64, Set>,
-    /// Nodes that were asked for their manifests, and how often.
-    asked: LiteMap<NodeId, (u64, u32)>,
+    /// Which modules other nodes have.
+    sets: Sets,
     /// Of what is in the catalog.
-    pulls: LiteMap<ModuleHash, Box<Pull>>,
+    pulls: LiteMap<ModuleHash, Box<CodePull>>,
     /// Modules that this node cannot use, and why.
     refused: LiteMap<ModuleHash, String>,
 }
 
-#[derive(Debug, Default)]
-struct Set {
-    modules: Hashes,
-    /// Told, but not acceptable: the set is complete without them.
-    unacceptable: Hashes,
-    complete: bool,
-}
-
+/// The code of a module that is being pulled.
 #[derive(Debug)]
-struct Pull {
-    from: NodeId,
+struct CodePull {
+    pull: Pull,
     /// Nodes that have sent something wrong.
     excluded: Vec<NodeId>,
-    flow: Flow,
-    /// How often the flow has stalled since a chunk came.
-    tries: u32,
+    /// How often it has stalled since a chunk came.
+    stalls: u32,
 }
 
-impl Pull {
+impl CodePull {
     /// When the chunks under way count as lost. If nobody has them, ever later.
     fn stalls_at(&self) -> Instant {
-        let (at, doubled) = (self.flow.stalls_at(), (self.tries / TRIES_MAX).min(AGAIN_DOUBLED_MAX));
-        at + (at - self.flow.stirred()) * ((1 << doubled) - 1)
-    }
-}
-
-/// A function that a name stands for.
-pub(crate) struct Found<'m> {
-    pub(crate) module: ModuleHash,
-    pub(crate) module_name: &'m str,
-    pub(crate) function: &'m Function,
-}
-
-impl Found<'_> {
-    /// `module.function`.
-    pub(crate) fn full_name(&self) -> String {
-        format!("{}.{}", self.module_name, self.function.name)
+        self.pull.stalls_at((self.stalls / STALLS_MAX).min(DOUBLINGS_MAX))
     }
 }
 
@@ -160,63 +127,17 @@ impl Modules {
         if digest == self.digest {
             return self.held.contains_key(module);
         }
-        self.sets.get(&digest).is_some_and(|set| set.modules.contains_key(module))
+        self.sets.holds(digest, module)
     }
 
     /// Whether the set behind a digest is known.
     pub(crate) fn knows(&self, digest: u64) -> bool {
-        digest == self.digest || self.sets.get(&digest).is_some_and(|set| set.complete)
+        digest == self.digest || self.sets.is_complete(digest)
     }
 
     /// Whether no answer about manifests is awaited of a node that was heard just now; one that may be gone is not waited for.
     pub(crate) fn is_settled(&self, shared: &Shared) -> bool {
-        self.asked.keys().all(|node| shared.sessions.epoch_of(*node).is_none())
-    }
-
-    /// The newest version of each module that can be used in a new job: held here, or built into
-    /// or held by a live node if this one holds no code.
-    pub(crate) fn usable(&self, holds_code: bool, members: &Members) -> LiteMap<&str, &ModuleEntry> {
-        let mut usable: LiteMap<&str, &ModuleEntry> = LiteMap::new_vec();
-        for (id, entry) in &self.catalog {
-            let elsewhere = || members.alive().any(|(_, member)| self.peer_holds(member.birth.modules, id));
-            let travels = matches!(entry, ModuleEntry::Wasm(_));
-            if !(self.held.contains_key(id) || (!(travels && holds_code) && elsewhere())) {
-                continue;
-            }
-            let newest = usable.entry(entry.name()).or_insert(entry);
-            if entry.version() > newest.version() {
-                *newest = entry;
-            }
-        }
-        usable
-    }
-
-    /// Finds the function that a name stands for; the error says what there is.
-    pub(crate) fn resolve(&self, members: &Members, holds_code: bool, name: &str) -> Result<Found<'_>, String> {
-        let usable = self.usable(holds_code, members);
-        let (module, function) =
-            name.rsplit_once('.').map_or((None, name), |(module, function)| (Some(module), function));
-        let mut found = Vec::new();
-        for (module_name, entry) in &usable {
-            if module.is_some_and(|module| module != *module_name) {
-                continue;
-            }
-            let same = entry.functions().iter().find(|f| f.name == function);
-            found.extend(same.map(|function| Found { module: entry.id(), module_name: entry.name(), function }));
-        }
-        // What somebody has deployed is meant before what every node has by itself.
-        let is_deployed = |found: &Found<'_>| !is_builtin(found.module_name);
-        if found.iter().any(is_deployed) {
-            found.retain(is_deployed);
-        }
-        match found.len() {
-            1 => found.pop().ok_or_else(String::new),
-            0 => Err(unknown(name, &usable)),
-            _ => {
-                let names: Vec<String> = found.iter().map(Found::full_name).collect();
-                Err(format!("{name} is ambiguous: there are {}", names.join(" and ")))
-            }
-        }
+        self.sets.is_settled(shared)
     }
 
     /// Newest version of each module held, but for those that every node has by itself.
@@ -238,52 +159,18 @@ impl Modules {
 impl Modules {
     /// A node's set has this digest, or had it when that was said: the node will answer.
     pub(crate) fn on_digest(&mut self, shared: &mut Shared, from: NodeId, digest: u64) {
-        let asked = self.asked.get(&from).map(|(asked, _)| *asked);
-        if from == shared.me() || asked == Some(digest) {
-            return;
-        }
-        if self.knows(digest) {
-            if asked.is_some() {
-                self.asked.remove(&from);
-                shared.timers.cancel(Timer::Manifests(from));
-            }
-            return;
-        }
-        // One answer serves for all nodes with the same set, if the one that was asked is there.
-        let is_there = |node: &NodeId| shared.sessions.epoch_of(*node).is_some();
-        let mut others = self.asked.iter().filter(|(_, (asked, _))| *asked == digest).map(|(node, _)| node);
-        if others.any(|node| is_there(node) || !is_there(&from)) {
-            return;
-        }
-        self.asked.insert(from, (digest, 0));
-        self.ask(shared, from, digest);
+        let is_known = self.knows(digest);
+        self.sets.on_digest(shared, from, digest, is_known);
     }
 
-    /// No answer has come: asks again, sooner or later another node with the same set.
+    /// No answer about manifests has come: asks again, sooner or later another node with the same set.
     pub(crate) fn on_manifests_timer(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
-        let Some((digest, tries)) = self.asked.remove(&from) else {
-            return;
-        };
-        let tries = tries + 1;
-        if tries >= ASKED_MAX {
-            return;
-        }
-        let next = if tries.is_multiple_of(TRIES_MAX) { members.other_with(from, digest) } else { None };
-        let next = next.filter(|node| *node != shared.me()).unwrap_or(from);
-        self.asked.insert(next, (digest, tries));
-        self.ask(shared, next, digest);
+        self.sets.on_timer(shared, members, from);
     }
 
     /// A node does not answer: another one with the same set is asked, if there is one.
     pub(crate) fn on_silent(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
-        let Some((digest, tries)) = self.asked.remove(&from) else {
-            return;
-        };
-        shared.timers.cancel(Timer::Manifests(from));
-        if let Some(next) = members.other_with(from, digest).filter(|node| *node != shared.me()) {
-            self.asked.insert(next, (digest, tries));
-            self.ask(shared, next, digest);
-        }
+        self.sets.on_silent(shared, members, from);
     }
 
     /// A node asks for the manifests of this one. Returns whether it has that set: a node that has heard of an older one
@@ -307,28 +194,19 @@ impl Modules {
 
     /// Some manifests of another node. Returns whether its set is complete now.
     pub(crate) fn on_manifests(&mut self, shared: &mut Shared, from: NodeId, manifests: Manifests) -> bool {
-        if self.sets.len() >= SETS_MAX && !self.sets.contains_key(&manifests.digest) {
-            self.sets.clear();
-        }
-        for entry in manifests.entries {
+        let modules_max = shared.config.limits.modules_max * 4;
+        let Manifests { digest, total, entries } = manifests;
+        self.sets.begin(digest);
+        for entry in entries {
             let id = entry.id();
-            let counts = self.learn(shared, entry);
-            let set = self.sets.entry(manifests.digest).or_default();
-            let ids = if counts { &mut set.modules } else { &mut set.unacceptable };
-            if ids.len() < shared.config.limits.modules_max * 4 {
-                ids.insert(id, ());
-            }
+            let is_acceptable = self.learn(shared, entry);
+            self.sets.add(digest, id, is_acceptable, modules_max);
         }
-        let set = self.sets.entry(manifests.digest).or_default();
-        if !set.complete && set.modules.len() + set.unacceptable.len() >= usize::from(manifests.total) {
-            set.complete = true;
-            let modules = set.modules.clone();
-            self.pull_newest(shared, from, &modules);
-            self.asked.retain(|node, (digest, _)| *node != from && *digest != manifests.digest);
-            shared.timers.cancel(Timer::Manifests(from));
-            return true;
-        }
-        false
+        let Some(modules) = self.sets.complete(shared, from, digest, total) else {
+            return false;
+        };
+        self.pull_newest(shared, from, &modules);
+        true
     }
 
     /// An origin needs modules for its tasks, maybe older ones than the newest.
@@ -345,11 +223,6 @@ impl Modules {
                 self.pull(shared, from, signed);
             }
         }
-    }
-
-    fn ask(&self, shared: &mut Shared, from: NodeId, digest: u64) {
-        shared.outbox.send(from, Message::ManifestRequest(ManifestRequest { digest }));
-        shared.timers.set(Timer::Manifests(from), shared.now + shared.timing(AGAIN));
     }
 
     /// Takes a manifest into the catalog. Returns whether it is acceptable.
@@ -388,10 +261,12 @@ impl Modules {
             same.all(|entry| entry.version() < signed.manifest.version)
         };
         let wanted: Vec<SignedManifest> = newest.values().copied().filter(is_newer).cloned().collect();
-        wanted.into_iter().for_each(|signed| self.pull(shared, from, signed));
+        for signed in wanted {
+            self.pull(shared, from, signed);
+        }
     }
 
-    /// Forgets manifests that nobody is known to hold.
+    /// Drops manifests that nobody is known to hold, if there are too many.
     fn make_room(&mut self, shared: &Shared) {
         if self.catalog.len() < shared.config.limits.modules_max * 4 {
             return;
@@ -415,44 +290,43 @@ impl Modules {
         {
             return;
         }
-        let flow = Flow::new(signed.manifest.chunks.len(), shared.now, shared.config.timing);
+        let extent = Extent { content: id.into(), bytes: signed.manifest.size, piece_bytes: CHUNK_BYTES };
+        let pull = Pull::new(from, extent, WINDOW_BYTES, shared.now, shared.config.timing);
         if !signed.manifest.is_tombstone() {
             shared.actions.push_back(Action::Reserve(signed));
         }
-        self.pulls.insert(id, Box::new(Pull { from, excluded: Vec::new(), flow, tries: 0 }));
+        self.pulls.insert(id, Box::new(CodePull { pull, excluded: Vec::new(), stalls: 0 }));
         self.ask_for_chunks(shared, id);
     }
 
     /// Asks for the next missing chunks, or installs the module if none is missing.
     fn ask_for_chunks(&mut self, shared: &mut Shared, id: ModuleHash) {
-        let Some(pull) = self.pulls.get_mut(&id) else {
+        let Some(code) = self.pulls.get_mut(&id) else {
             return;
         };
-        if pull.flow.is_whole() {
+        if code.pull.is_whole() {
             shared.timers.cancel(Timer::Pull(id));
             if let Some(ModuleEntry::Wasm(signed)) = self.catalog.get(&id) {
                 shared.actions.push_back(Action::Install(signed.clone()));
             }
             return;
         }
-        for Span { first, count } in pull.flow.ask(shared.now, CHUNKS_AT_ONCE) {
-            shared.outbox.send(pull.from, Message::ChunkRequest(ChunkRequest { module: id, first, count }));
-        }
-        shared.timers.set(Timer::Pull(id), pull.stalls_at());
+        code.pull.ask(shared.now, &mut shared.outbox);
+        shared.timers.set(Timer::Pull(id), code.stalls_at());
     }
 
     /// Chunks have not come: asks again, sooner or later another node.
     pub(crate) fn on_pull_timer(&mut self, shared: &mut Shared, members: &Members, id: ModuleHash) {
-        let Some(pull) = self.pulls.get_mut(&id) else {
+        let Some(code) = self.pulls.get_mut(&id) else {
             return;
         };
-        if shared.now < pull.stalls_at() {
-            shared.timers.set(Timer::Pull(id), pull.stalls_at());
+        if shared.now < code.stalls_at() {
+            shared.timers.set(Timer::Pull(id), code.stalls_at());
             return;
         }
-        pull.flow.stall(shared.now);
-        pull.tries += 1;
-        if pull.tries >= TRIES_MAX {
+        code.pull.stall(shared.now);
+        code.stalls += 1;
+        if code.stalls >= STALLS_MAX {
             self.change_provider(shared, members, id);
         }
         self.ask_for_chunks(shared, id);
@@ -465,54 +339,63 @@ impl Modules {
             .filter(|(name, member)| *name != me && self.peer_holds(member.birth.modules, &id))
             .map(|(name, _)| name)
             .collect();
-        let Some(pull) = self.pulls.get_mut(&id) else {
+        let Some(code) = self.pulls.get_mut(&id) else {
             return;
         };
-        let from = pull.from;
-        let others = |name: &&NodeId| **name != from && !pull.excluded.contains(name);
-        let fresh: Vec<NodeId> = providers.iter().filter(others).copied().collect();
-        if fresh.is_empty() {
-            pull.excluded.clear();
+        let from = code.pull.provider();
+        let is_other = |name: &&NodeId| **name != from && !code.excluded.contains(name);
+        let others: Vec<NodeId> = providers.iter().filter(is_other).copied().collect();
+        if others.is_empty() {
+            code.excluded.clear();
         } else {
-            pull.from = fresh[shared.rng.below(fresh.len() as u64) as usize];
+            code.pull.set_provider(others[shared.rng.below(others.len() as u64) as usize]);
         }
     }
 
-    /// A node asks for chunks.
-    pub(crate) fn on_chunk_request(&self, shared: &mut Shared, from: NodeId, request: ChunkRequest) {
-        if !self.held.contains_key(&request.module) {
-            return;
+    /// The length of the code of a module that this node holds and gives to others, in bytes.
+    pub(super) fn code_bytes(&self, id: &ModuleHash) -> Option<u32> {
+        if !self.held.contains_key(id) {
+            return None;
         }
-        for index in (request.first..).take(usize::from(request.count).min(CHUNKS_AT_ONCE as usize)) {
-            shared.actions.push_back(Action::LoadChunk { module: request.module, index, to: from });
+        match self.catalog.get(id)? {
+            ModuleEntry::Wasm(signed) => Some(signed.manifest.size),
+            ModuleEntry::Native(_) => None,
         }
+    }
+
+    /// Whether a module is being pulled.
+    pub(super) fn is_pulled(&self, id: &ModuleHash) -> bool {
+        self.pulls.contains_key(id)
     }
 
     /// A chunk has come.
-    pub(crate) fn on_chunk(&mut self, shared: &mut Shared, members: &Members, from: NodeId, chunk: Chunk) {
-        let (Some(pull), Some(ModuleEntry::Wasm(signed))) =
-            (self.pulls.get_mut(&chunk.module), self.catalog.get(&chunk.module))
-        else {
+    pub(super) fn on_piece(&mut self, shared: &mut Shared, members: &Members, from: NodeId, piece: ContentPiece) {
+        let id = ModuleHash::from(piece.content);
+        let (Some(code), Some(ModuleEntry::Wasm(signed))) = (self.pulls.get_mut(&id), self.catalog.get(&id)) else {
             return;
         };
-        let at = chunk.index as usize;
-        let Some(expected) = signed.manifest.chunks.get(at) else {
+        let Some(index) = code.pull.missing_index(piece.offset) else {
             return;
         };
-        if !pull.flow.lacks(at) {
+        if signed.manifest.chunks.get(index as usize) != Some(&hash(&piece.bytes)) {
+            if !code.excluded.contains(&from) {
+                code.excluded.push(from);
+            }
+            self.refuse(shared, id, format!("chunk {index} from {from} does not match its hash"));
+            self.change_provider(shared, members, id);
             return;
         }
-        if hash(&chunk.bytes) != *expected {
-            let reason = format!("chunk {at} from {from} does not match its hash");
-            pull.excluded.push(from);
-            self.refuse(shared, chunk.module, reason);
-            self.change_provider(shared, members, chunk.module);
-            return;
+        code.pull.take(index, shared.now);
+        code.stalls = 0;
+        shared.actions.push_back(Action::StoreChunk { module: id, index, bytes: piece.bytes });
+        self.ask_for_chunks(shared, id);
+    }
+
+    /// A node does not hold a module. If it is the one that is asked, another one is asked when the chunks are late.
+    pub(super) fn on_gone(&mut self, from: NodeId, id: &ModuleHash) {
+        if let Some(code) = self.pulls.get_mut(id).filter(|code| code.pull.provider() == from) {
+            code.stalls = code.stalls.max(STALLS_MAX - 1);
         }
-        pull.flow.take(chunk.index, shared.now);
-        pull.tries = 0;
-        shared.actions.push_back(Action::StoreChunk { module: chunk.module, index: chunk.index, bytes: chunk.bytes });
-        self.ask_for_chunks(shared, chunk.module);
     }
 
     /// A module is runnable, or cannot be. Returns whether the set has changed.
@@ -580,20 +463,19 @@ impl Modules {
     pub(crate) fn validate(&self, shared: &Shared) {
         assert!(self.held.keys().all(|id| self.catalog.contains_key(id)), "what is held is known");
         assert_eq!(self.digest, digest(self.held.keys()), "the digest is that of what is held");
-        for (id, pull) in &self.pulls {
+        for (id, code) in &self.pulls {
             assert!(!self.held.contains_key(id), "what is held is not pulled");
             assert!(matches!(self.catalog.get(id), Some(ModuleEntry::Wasm(_))), "what is pulled is known");
-            let missing = !pull.flow.is_whole();
+            let missing = !code.pull.is_whole();
             assert!(!missing || shared.timers.is_set(Timer::Pull(*id)), "a pull is looked after");
         }
-        let asked = self.asked.keys().all(|node| shared.timers.is_set(Timer::Manifests(*node)));
-        assert!(asked, "answers about manifests are waited for");
+        self.sets.validate(shared);
     }
 
     /// How full each collection is.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("manifests", self.catalog.len(), limits.modules_max * 4 + self.held.len());
-        see("sets", self.sets.len(), SETS_MAX);
+        self.sets.sizes(see);
         see("pulls", self.pulls.len(), limits.modules_max);
     }
 
@@ -606,19 +488,4 @@ impl Modules {
 /// Whether an entry takes a module away.
 fn is_tombstone(entry: &ModuleEntry) -> bool {
     matches!(entry, ModuleEntry::Wasm(signed) if signed.manifest.is_tombstone())
-}
-
-fn unknown(name: &str, usable: &LiteMap<&str, &ModuleEntry>) -> String {
-    let name = text::name(name);
-    let deployed = usable.iter().filter(|(module, _)| !is_builtin(module));
-    let all =
-        deployed.flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));
-    let mut all: Vec<String> = all.collect();
-    if all.is_empty() {
-        return format!("no function {name}: nothing is deployed yet (broccoli deploy --examples)");
-    }
-    let more = all.len().saturating_sub(LISTED_MAX);
-    all.truncate(LISTED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("no function {name}; there are {}{more}", all.join(", "))
 }

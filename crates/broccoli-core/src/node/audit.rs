@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use broccoli_proto::message::Attempt;
-use broccoli_proto::{BlobId, NodeId};
+use broccoli_proto::{ContentId, NodeId};
 
 use super::Node;
-use crate::audit::{Known, Large, Size, TaskState, TaskView};
+use crate::audit::{Known, Size, TaskState, TaskView};
+use crate::content::values::Large;
 use crate::io::RunId;
 
 impl Node {
@@ -32,8 +33,8 @@ impl Node {
     }
 
     /// Shows from whom this node pulls which large values, and for what.
-    pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, BlobId, Large)) {
-        self.shared().blobs.audit_pulls(see);
+    pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, ContentId, Large)) {
+        self.shared().values.pulls.audit(see);
     }
 
     /// What a packet for this node has to repeat now, so that it counts; none before the first packet.
@@ -53,6 +54,7 @@ impl Node {
         self.shared().sizes(&mut see);
         self.origin().sizes(self.shared(), &mut see);
         self.worker().sizes(&self.shared().config.limits, &mut see);
+        self.serving().sizes(&mut see);
         self.modules().sizes(&self.shared().config.limits, &mut see);
         self.members_role().sizes(&self.shared().config.limits, &mut see);
         sizes

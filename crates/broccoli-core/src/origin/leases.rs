@@ -14,7 +14,8 @@ use crate::canvas::Effects;
 use crate::origin::Origin;
 use crate::origin::journal::records::Change;
 use crate::origin::leases::peer::{LEASES, Peer};
-use crate::shared::{Room, Shared};
+use crate::outbox::Room;
+use crate::shared::Shared;
 use crate::timers::Timer;
 
 /// Runs of a task that started and were lost before it fails.

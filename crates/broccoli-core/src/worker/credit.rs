@@ -139,7 +139,7 @@ impl Worker {
     /// How many more tasks this worker wants to be sent.
     pub(super) fn window(&self, shared: &Shared) -> u32 {
         let is_idle = self.running.is_empty() && self.queue.is_empty() && self.pulling.is_empty();
-        if shared.draining || shared.blobs.is_full() || (self.crowded && !is_idle) {
+        if shared.draining || shared.values.held.is_full() || (self.crowded && !is_idle) {
             return 0;
         }
         let long = self.long_runs(shared);

@@ -12,8 +12,10 @@ use alloc::vec::Vec;
 use broccoli_proto::message::{Attempt, Failure, Message, TaskResult, TaskResults};
 use broccoli_proto::{Cbor, Epoch, NodeId};
 
-use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
-use crate::shared::{Room, Shared};
+use crate::content::values::VALUE_OVERHEAD_BYTES;
+use crate::content::values::held::Holder;
+use crate::outbox::Room;
+use crate::shared::Shared;
 use crate::text;
 use crate::time::Instant;
 use crate::timers::Timer;
@@ -259,7 +261,7 @@ fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: 
     };
     let taken = core::mem::replace(value, Cbor::null());
     let holder = Holder::Result { origin, attempt: result.attempt };
-    match blobs::hold(shared, origin, holder, taken, packet) {
+    match shared.values.hold(shared.now, &mut shared.timers, (origin, holder), taken, packet) {
         Ok(blob) => result.blob = Some(Box::new(blob)),
         Err(taken) => *value = taken,
     }

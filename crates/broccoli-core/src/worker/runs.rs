@@ -12,8 +12,8 @@ use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 use super::Worker;
 use super::account::{Held, RETURNS_MAX, is_held};
 use super::run::{Running, Waiting, args_len, run_of};
-use crate::content::blobs::{self, Want};
 use crate::content::modules::Modules;
+use crate::content::values::pulls::Purpose;
 use crate::io::{Action, Execute, RunId};
 use crate::shared::Shared;
 use crate::text::{self, too_long, too_many_args};
@@ -144,7 +144,8 @@ impl Worker {
         };
         let before = self.args_bytes();
         let is_full = before > 0 && before + len > shared.config.limits.blob_bytes_max;
-        if is_full || !blobs::want(shared, from, blob, Want::Args(task.attempt)) {
+        let purpose = Purpose::Args(task.attempt);
+        if is_full || !shared.values.pull(shared.now, &mut shared.timers, from, blob, purpose) {
             self.crowded = true;
             return Fate::HandedBack;
         }

@@ -1,9 +1,9 @@
 //! Large values: what fits into no packet of its receiver is pulled in pieces.
 
 use broccoli_core::{Event, Input, Instant};
-use broccoli_proto::message::{BlobPiece, JobNews, Message};
+use broccoli_proto::message::{ContentPiece, JobNews, Message};
 use broccoli_proto::packet::Address;
-use broccoli_proto::{BlobId, Canvas, Cause, Cbor, Options, module};
+use broccoli_proto::{Canvas, Cause, Cbor, ContentId, Options, module};
 use broccoli_sim::cluster::functions::large;
 
 use crate::cluster::{Cluster, Faults, Spec, open};
@@ -51,7 +51,7 @@ fn assert_packets_fit(c: &Cluster) {
 }
 
 fn has_piece(message: &Message) -> bool {
-    matches!(message, Message::BlobPiece(_))
+    matches!(message, Message::ContentPiece(_))
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn large_values_are_bounded_and_all_of_them_come() {
     let job = c.submit(0, &Canvas::group(values.iter().map(echo).collect()));
     let is_within = |c: &Cluster| {
         let sizes = (0..c.len()).flat_map(|id| c.peek(id).sizes());
-        sizes.filter(|size| size.name.starts_with("blob")).all(|size| size.len <= size.max)
+        sizes.filter(|size| size.name.starts_with("value")).all(|size| size.len <= size.max)
     };
     let over = c.run_until(60_000, |c| !is_within(c) || c.ended(0, job).is_some());
     assert!(over && is_within(&c), "the bounds hold: {:?}", c.peek(0).sizes());
@@ -325,14 +325,15 @@ fn pieces_that_are_not_what_they_should_be_are_pulled_again() {
     c.faults = Faults::default();
     let job = c.submit(0, &make(2_000_000));
     assert!(c.run_until(5_000, |c| c.packets_with(has_piece) > 0), "the result is being pulled");
-    let id = BlobId(module::hash(large(2_000_000).as_bytes()).0);
+    let content = ContentId::from(module::hash(large(2_000_000).as_bytes()));
     let pieces = c.published.iter().flat_map(|p| open(&p.bytes).1);
-    let first = pieces.filter_map(|message| if let Message::BlobPiece(piece) = message { Some(piece) } else { None });
+    let first =
+        pieces.filter_map(|message| if let Message::ContentPiece(piece) = message { Some(piece) } else { None });
     let piece_bytes = first.map(|piece| piece.bytes.len()).next().expect("just seen");
     let bytes = vec![0; piece_bytes];
-    let bad = Message::BlobPiece(BlobPiece { id, offset: 20 * piece_bytes as u32, bytes });
-    let odd = Message::BlobPiece(BlobPiece { id, offset: 7, bytes: vec![0; 9] });
-    let far = Message::BlobPiece(BlobPiece { id, offset: u32::MAX, bytes: vec![0; 9] });
+    let bad = Message::ContentPiece(ContentPiece { content, offset: 20 * piece_bytes as u32, bytes });
+    let odd = Message::ContentPiece(ContentPiece { content, offset: 7, bytes: vec![0; 9] });
+    let far = Message::ContentPiece(ContentPiece { content, offset: u32::MAX, bytes: vec![0; 9] });
     c.inject_as("w", 0, 30, &[bad, odd, far]);
     assert_eq!(c.wait(0, job, 10_000), Ok(large(2_000_000)));
     assert_eq!(c.runs.len(), 1, "it was run once");

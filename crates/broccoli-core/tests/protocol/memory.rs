@@ -207,7 +207,7 @@ fn a_canvas_that_can_never_fit_is_refused_at_once() {
         let remote = c.submit_remote(1, &huge);
         let text = refusal(&mut c, remote);
         assert!(text.contains("--queue-memory is 62.5K") && text.contains("needs"), "{text}");
-        let pieces = c.packets_with(|message| matches!(message, Message::BlobPiece(_)));
+        let pieces = c.packets_with(|message| matches!(message, Message::ContentPiece(_)));
         assert_eq!(pieces, 0, "nothing of it is pulled");
         assert_goes_on(&mut c);
     }
@@ -224,7 +224,7 @@ fn large_canvases_are_not_pulled_while_there_is_no_room() {
     let remote = c.submit_remote(1, &canvas);
     let full = |c: &Cluster| c.events(1).any(|event| matches!(event, Event::QueueFull(id, _) if *id == remote));
     assert!(c.run_until(5_000, full));
-    let pieces = c.packets_with(|message| matches!(message, Message::BlobPiece(_)));
+    let pieces = c.packets_with(|message| matches!(message, Message::ContentPiece(_)));
     assert_eq!(pieces, 0, "nothing of it is pulled");
     c.add(Spec::worker("w", 4));
     let ended = run_to_end(&mut c, &[(0, first), (1, remote)], 60_000);

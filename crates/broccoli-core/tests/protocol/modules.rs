@@ -263,7 +263,7 @@ fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_c
     assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
     c.count_from_here();
     c.resume(2);
-    let asked = |c: &Cluster| c.packets_with(|message| matches!(message, Message::ChunkRequest(_)));
+    let asked = |c: &Cluster| c.packets_with(|message| matches!(message, Message::ContentRequest(_)));
     assert!(c.run_until(2_000, |c| asked(c) > 0));
     [0, 1].into_iter().for_each(|id| c.pause(id));
     c.run_for(60_000);

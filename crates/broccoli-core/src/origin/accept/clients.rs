@@ -6,7 +6,7 @@ use alloc::string::ToString;
 use broccoli_proto::message::{BlobRef, Message, Refusal, Refused, Submit};
 use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 
-use crate::content::blobs::{self, Want};
+use crate::content::values::pulls::Purpose;
 use crate::origin::accept::session::Session;
 use crate::origin::accept::{KEY_BYTES_MAX, Request, SubmitError};
 use crate::origin::job::ticket::Client;
@@ -58,7 +58,8 @@ impl Origin {
             (Some(answer), _) => answer,
             (None, Some(blob)) => match self.can_take_canvas(shared, from, &blob) {
                 Ok(()) => {
-                    blobs::want(shared, from, blob, Want::Canvas { epoch, submit: submit.clone() });
+                    let purpose = Purpose::Canvas { epoch, submit: submit.clone() };
+                    shared.values.pull(shared.now, &mut shared.timers, from, blob, purpose);
                     return;
                 }
                 Err(reason) => Err(reason),
@@ -121,7 +122,7 @@ impl Origin {
         if bytes > bytes_max {
             return Err(SubmitError::TooLarge { bytes, bytes_max }.into());
         }
-        let is_counted = shared.blobs.is_wanted(from, blob.id);
+        let is_counted = shared.values.pulls.has(from, blob.id);
         if is_counted || self.has_room_for_job(shared, bytes) { Ok(()) } else { Err(Refusal::QueueFull) }
     }
 

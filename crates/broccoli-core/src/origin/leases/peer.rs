@@ -12,11 +12,13 @@ use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 use litemap::LiteMap;
 
-use crate::content::blobs::{self, Holder, VALUE_OVERHEAD_BYTES};
+use crate::content::values::VALUE_OVERHEAD_BYTES;
+use crate::content::values::held::Holder;
 use crate::members::cut_features;
 use crate::origin::dispatch::place::ANYTHING;
 use crate::origin::job::Job;
-use crate::shared::{Room, Shared, pop_first};
+use crate::outbox::Room;
+use crate::shared::{Shared, pop_first};
 use crate::text::too_many_args;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
@@ -376,7 +378,8 @@ impl Peer {
             }
             if len + VALUE_OVERHEAD_BYTES > task_max {
                 let args = core::mem::replace(&mut task.args, Cbor::null());
-                let Ok(blob) = blobs::hold(shared, to, Holder::Args { worker: to, attempt }, args, packet) else {
+                let holder = (to, Holder::Args { worker: to, attempt });
+                let Ok(blob) = shared.values.hold(shared.now, &mut shared.timers, holder, args, packet) else {
                     // The worker is marked when there is room.
                     starved = true;
                     break;

@@ -22,7 +22,7 @@ use core::time::Duration;
 use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::{Cbor, NodeId};
 
-use crate::content::blobs::JobRoom;
+use crate::content::values::pulls::JobRoom;
 use crate::origin::Origin;
 use crate::origin::job::STEP_BYTES;
 use crate::origin::job::demand::learned_bytes;
@@ -42,7 +42,7 @@ pub(crate) const ARGUMENTS: &str = "the arguments of its next task";
 impl Origin {
     /// What is held for jobs by others than [`Memory`](crate::origin::job::memory::Memory).
     fn held_beside(&self, shared: &Shared) -> usize {
-        self.journal.bytes() + shared.blobs.pulled_for_jobs()
+        self.journal.bytes() + shared.values.pulls.for_jobs_bytes()
     }
 
     /// What is held for jobs in all states.
@@ -133,7 +133,7 @@ impl Origin {
     pub(crate) fn memory_sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let limits = &shared.config.limits;
         let own = OWN_ERROR_BYTES_MAX * self.tasks as usize;
-        let jobs = self.memory.jobs_bytes() + shared.blobs.pulled_for_jobs();
+        let jobs = self.memory.jobs_bytes() + shared.values.pulls.for_jobs_bytes();
         see("bytes of jobs", jobs, limits.queue_bytes_max.saturating_add(own));
         see("bytes to be written", self.journal.bytes(), limits.queue_bytes_max.saturating_mul(2).saturating_add(own));
         self.memory.sizes(limits, self.jobs.len(), see);
@@ -150,7 +150,7 @@ impl Origin {
             grown_max: grown_bytes_max(limits),
             favoured: self.memory.favoured(),
         };
-        shared.blobs.set_job_room(room);
+        shared.values.pulls.set_job_room(room);
     }
 
     /// Looks after what waits for room.

@@ -4,7 +4,7 @@ use broccoli_proto::message::{Attempt, BlobRef, Failure, TaskResults};
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
 use crate::canvas::Effects;
-use crate::content::blobs::{self, Want};
+use crate::content::values::pulls::Purpose;
 use crate::origin::job::memory::Admission;
 use crate::origin::job::{Phase, Task};
 use crate::origin::journal::records::Change;
@@ -47,8 +47,8 @@ impl Origin {
                     match self.admit(shared, from, attempt, blob.bytes as usize) {
                         Admission::Taken | Admission::PutOff => {
                             missing.insert(attempt, ());
-                            let want = Want::Result { epoch, number: results.number, attempt };
-                            self.pull_result(shared, from, want, *blob);
+                            let purpose = Purpose::Result { epoch, number: results.number, attempt };
+                            self.pull_result(shared, from, purpose, *blob);
                         }
                         Admission::Dropped => self.drop_result(shared, from, attempt),
                         Admission::Never => {}
@@ -91,12 +91,12 @@ impl Origin {
     }
 
     /// Pulls a result that was in no packet. Its lease goes on until it is here.
-    fn pull_result(&mut self, shared: &mut Shared, from: NodeId, want: Want, blob: BlobRef) {
-        if let (Some(peer), Want::Result { attempt, .. }) = (self.leases.peers.get_mut(&from), &want) {
+    fn pull_result(&mut self, shared: &mut Shared, from: NodeId, purpose: Purpose, blob: BlobRef) {
+        if let (Some(peer), Purpose::Result { attempt, .. }) = (self.leases.peers.get_mut(&from), &purpose) {
             peer.renew(*attempt, true, shared.now);
         }
         // One too many is told of again.
-        blobs::want(shared, from, blob, want);
+        shared.values.pull(shared.now, &mut shared.timers, from, blob, purpose);
     }
 
     /// The worker does not have a result any more that it has told of.

@@ -1,0 +1,232 @@
+//! Pieces that other nodes have asked for, of any kind of content: one bounded queue for each node.
+//!
+//! ```text
+//!   ContentRequest ──► queue of the node ──► ContentPiece, last in a packet
+//!                        ▲ bytes, if the shell has to load them
+//! ```
+//!
+//! Pieces are written after everything else, so that they delay nothing. If a packet has no room for the next one, the packet
+//! after it is for pieces alone. What does not fit into a queue is dropped: whoever pulls asks again.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{ContentPiece, ContentRequest, Message};
+use broccoli_proto::{ContentId, NodeId};
+use litemap::LiteMap;
+
+use super::pull::{PIECE_BYTES_MAX, PIECE_OVERHEAD_BYTES, WINDOW_MAX};
+use crate::outbox::Room;
+
+/// Pieces that wait to be sent to one node.
+const QUEUE_MAX: usize = 512;
+/// Bytes of pieces that the shell loads and that wait, for all nodes together, in packets of this node.
+const LOADED_PACKETS_MAX: usize = 16;
+/// Most pieces in one packet; with them it has fewer messages than a packet may have.
+const PIECES_PER_PACKET_MAX: usize = 8;
+
+/// Where the bytes of a piece are.
+#[derive(Debug)]
+enum Source {
+    /// In the memory of this node, from where they are taken when the piece is written.
+    Held,
+    /// The shell loads them.
+    Awaited,
+    /// The shell has loaded them.
+    Loaded(Vec<u8>),
+}
+
+/// A piece that waits to be sent.
+#[derive(Debug)]
+struct Piece {
+    content: ContentId,
+    offset: u32,
+    len: u32,
+    source: Source,
+}
+
+impl Piece {
+    fn is_ready(&self) -> bool {
+        !matches!(self.source, Source::Awaited)
+    }
+
+    /// What it takes of the memory for pieces that the shell loads.
+    fn loaded_bytes(&self) -> usize {
+        if matches!(self.source, Source::Held) { 0 } else { self.len as usize }
+    }
+
+    fn is(&self, content: ContentId, offset: u32) -> bool {
+        self.content == content && self.offset == offset
+    }
+}
+
+/// What waits for one node.
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// The last packet had no room for a piece: the next one is for pieces alone.
+    overdue: bool,
+}
+
+/// The pieces that wait to be sent.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    queues: LiteMap<NodeId, Queue>,
+    loaded_bytes: usize,
+    loaded_bytes_max: usize,
+}
+
+impl Serving {
+    /// Of a node that sends packets of at most `packet_bytes_max` bytes.
+    pub(crate) fn new(packet_bytes_max: u32) -> Serving {
+        let loaded_bytes_max = LOADED_PACKETS_MAX * packet_bytes_max as usize;
+        Serving { queues: LiteMap::new_vec(), loaded_bytes: 0, loaded_bytes_max }
+    }
+
+    /// Queues the pieces that a node asks for, of a content of so many bytes. Returns the indices of those that the shell has to load,
+    /// if it `is_loaded` by it.
+    pub(super) fn on_request(
+        &mut self,
+        from: NodeId,
+        request: &ContentRequest,
+        bytes: u32,
+        is_loaded: bool,
+    ) -> Vec<u32> {
+        let ContentRequest { content, first, count, piece_bytes } = *request;
+        let pieces = bytes.div_ceil(piece_bytes);
+        let queue = self.queues.entry(from).or_default();
+        let mut to_load = Vec::new();
+        for index in (first..pieces).take(usize::from(count).min(WINDOW_MAX as usize)) {
+            let offset = index * piece_bytes;
+            let len = piece_bytes.min(bytes - offset);
+            let source = if is_loaded { Source::Awaited } else { Source::Held };
+            let piece = Piece { content, offset, len, source };
+            let has_room = self.loaded_bytes + piece.loaded_bytes() <= self.loaded_bytes_max;
+            if queue.pieces.len() >= QUEUE_MAX || !(has_room || !is_loaded) {
+                break;
+            }
+            if queue.pieces.iter().any(|waiting| waiting.is(content, offset)) {
+                continue;
+            }
+            self.loaded_bytes += piece.loaded_bytes();
+            queue.pieces.push_back(piece);
+            if is_loaded {
+                to_load.push(index);
+            }
+        }
+        if queue.pieces.is_empty() {
+            self.queues.remove(&from);
+        }
+        to_load
+    }
+
+    /// The shell has loaded a piece, or does not have it. Returns whether the piece can be sent now.
+    pub(super) fn on_loaded(&mut self, to: NodeId, content: ContentId, offset: u32, bytes: Option<Vec<u8>>) -> bool {
+        let Some(queue) = self.queues.get_mut(&to) else {
+            return false;
+        };
+        let Some(at) = queue.pieces.iter().position(|piece| piece.is(content, offset) && !piece.is_ready()) else {
+            return false;
+        };
+        let len = queue.pieces[at].len as usize;
+        if let Some(bytes) = bytes.filter(|bytes| bytes.len() == len) {
+            queue.pieces[at].source = Source::Loaded(bytes);
+            return true;
+        }
+        queue.pieces.remove(at);
+        self.loaded_bytes -= len;
+        if queue.pieces.is_empty() {
+            self.queues.remove(&to);
+        }
+        false
+    }
+
+    /// Writes pieces for a node, as far as there is room. `held` gives the bytes of a content in memory, if it is still held.
+    /// Returns whether there are more to be sent.
+    pub(crate) fn compose<'h>(
+        &mut self,
+        to: NodeId,
+        room: Room,
+        held: impl Fn(ContentId) -> Option<&'h [u8]>,
+        put: &mut impl FnMut(&Message),
+    ) -> bool {
+        let Some(queue) = self.queues.get_mut(&to) else {
+            return false;
+        };
+        let (mut written, mut pieces) = (0, 0);
+        queue.overdue = false;
+        while let Some(at) = queue.pieces.iter().position(Piece::is_ready) {
+            let size = queue.pieces[at].len as usize + PIECE_OVERHEAD_BYTES;
+            let is_full = pieces >= PIECES_PER_PACKET_MAX || written + size > PIECE_BYTES_MAX as usize;
+            let fits = size <= room.packet;
+            if fits && (written + size > room.left || (pieces > 0 && is_full)) {
+                queue.overdue = pieces == 0;
+                break;
+            }
+            let Some(piece) = queue.pieces.remove(at) else {
+                break;
+            };
+            self.loaded_bytes -= piece.loaded_bytes();
+            if let Some(message) = piece.into_message(&held).filter(|_| fits) {
+                put(&message);
+                written += size;
+                pieces += 1;
+            }
+        }
+        let has_more = queue.pieces.iter().any(Piece::is_ready);
+        if queue.pieces.is_empty() {
+            self.queues.remove(&to);
+        }
+        has_more
+    }
+
+    /// Whether the next packet to a node is for pieces alone.
+    pub(crate) fn is_overdue(&self, to: NodeId) -> bool {
+        self.queues.get(&to).is_some_and(|queue| queue.overdue)
+    }
+
+    /// Whether pieces can be sent to a node now.
+    pub(crate) fn has_for(&self, to: NodeId) -> bool {
+        self.queues.get(&to).is_some_and(|queue| queue.pieces.iter().any(Piece::is_ready))
+    }
+
+    /// A node does not answer: what it has asked for is not sent.
+    pub(crate) fn drop_queue(&mut self, to: NodeId) {
+        let queue = self.queues.remove(&to).unwrap_or_default();
+        self.loaded_bytes -= queue.pieces.iter().map(Piece::loaded_bytes).sum::<usize>();
+    }
+
+    /// Drops what a lost connection would have carried; whoever pulls asks again.
+    pub(crate) fn clear(&mut self) {
+        self.queues.clear();
+        self.loaded_bytes = 0;
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self) {
+        let loaded = self.queues.values().flat_map(|queue| &queue.pieces).map(Piece::loaded_bytes).sum::<usize>();
+        assert_eq!(self.loaded_bytes, loaded, "bytes of loaded pieces are counted");
+        assert!(self.queues.values().all(|queue| !queue.pieces.is_empty()), "an empty queue is dropped");
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        let waiting = self.queues.values().map(|queue| queue.pieces.len()).max();
+        see("pieces to send", waiting.unwrap_or(0), QUEUE_MAX);
+        see("bytes of loaded pieces", self.loaded_bytes, self.loaded_bytes_max);
+    }
+}
+
+impl Piece {
+    /// As it is sent; none if its content is not held any more.
+    fn into_message<'h>(self, held: &impl Fn(ContentId) -> Option<&'h [u8]>) -> Option<Message> {
+        let Piece { content, offset, len, source } = self;
+        let start = offset as usize;
+        let bytes = match source {
+            Source::Held => held(content)?.get(start..start + len as usize)?.to_vec(),
+            Source::Loaded(bytes) => bytes,
+            Source::Awaited => return None,
+        };
+        Some(Message::ContentPiece(ContentPiece { content, offset, bytes }))
+    }
+}

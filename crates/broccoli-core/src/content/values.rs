@@ -1,0 +1,207 @@
+//! Large values: what fits into no packet of its receiver is pulled from its sender, in pieces.
+//!
+//! ```text
+//!   sender                                      receiver
+//!     │ ── Lease, TaskResults, Submit, JobEvent ──► │ needs the value instead of its null
+//!     │ ◄─────────────────────────── ContentRequest │ a window of pieces, again when none comes
+//!     │ ── ContentPiece … ────────────────────────► │ all there, hash right: the message is taken as
+//!     │                                             │ if the value had come with it
+//!     │ ── ContentGone ───────────────────────────► │ or it never will
+//! ```
+//!
+//! [`held`] owns the bytes of the sender, [`pulls`] those of the receiver. Neither decides what a value is needed for.
+
+pub(crate) mod held;
+pub(crate) mod pulls;
+
+use alloc::string::String;
+use core::time::Duration;
+
+use broccoli_proto::message::{BlobRef, JobNews, Message, StepView, Submit};
+use broccoli_proto::module::hash;
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Cbor, ContentId, NodeId};
+
+use self::held::{HeldValues, Holder};
+use self::pulls::{Purpose, ValuePulls};
+use crate::outbox::Outbox;
+use crate::text;
+use crate::time::{Instant, ms};
+use crate::timers::{Timer, Timers};
+use crate::timing::Timing;
+
+/// Values held and pulls are looked after this often.
+const TICK: Duration = ms(100);
+/// What a message takes beside the one value in it.
+pub(crate) const VALUE_OVERHEAD_BYTES: usize = 512;
+
+/// What a large value is that is pulled in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Large {
+    /// The arguments of a task, pulled by its worker.
+    Args,
+    /// The result of a task, pulled by its origin.
+    Result,
+    /// A canvas, pulled by its origin.
+    Canvas,
+    /// What a job or a step of it came to, pulled by a client.
+    News,
+}
+
+/// The large values of this node.
+#[derive(Debug)]
+pub(crate) struct Values {
+    pub(crate) held: HeldValues,
+    pub(crate) pulls: ValuePulls,
+}
+
+impl Values {
+    /// None yet. At most `bytes_max` bytes are held, and as many are pulled at a time.
+    pub(crate) fn new(bytes_max: usize, timing: Timing) -> Values {
+        Values { held: HeldValues::new(bytes_max, timing), pulls: ValuePulls::new(bytes_max, timing) }
+    }
+
+    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room for it; the
+    /// node's address is marked when there is.
+    pub(crate) fn hold(
+        &mut self,
+        now: Instant,
+        timers: &mut Timers,
+        (to, holder): (NodeId, Holder),
+        value: Cbor,
+        packet: usize,
+    ) -> Result<BlobRef, Cbor> {
+        let blob = self.held.hold(now, to, holder, value, packet)?;
+        timers.set_earlier(Timer::Values, now + TICK);
+        Ok(blob)
+    }
+
+    /// Pulls a value as soon as there is room; it comes as an [`pulls::Arrival`]. The same purpose counts once.
+    /// Returns whether it is pulled: otherwise there are too many pulls already.
+    pub(crate) fn pull(
+        &mut self,
+        now: Instant,
+        timers: &mut Timers,
+        from: NodeId,
+        blob: BlobRef,
+        purpose: Purpose,
+    ) -> bool {
+        let is_pulled = self.pulls.add(from, blob, purpose);
+        if is_pulled {
+            timers.set_earlier(Timer::Values, now + TICK);
+        }
+        is_pulled
+    }
+
+    /// Takes the value out of a message that would not fit into a packet of `packet` bytes, and shortens its text. None if there is
+    /// no room to hold the value: the message is as good as lost, and its sender repeats it.
+    pub(crate) fn detach_large(
+        &mut self,
+        now: Instant,
+        timers: &mut Timers,
+        to: NodeId,
+        mut message: Message,
+        packet: usize,
+    ) -> Option<Message> {
+        if let Some(text) = text_of(&mut message) {
+            text::cut(text, packet.saturating_sub(VALUE_OVERHEAD_BYTES));
+        }
+        let Some((holder, value)) = take_large(to, &mut message, packet) else {
+            return Some(message);
+        };
+        let held = self.hold(now, timers, (to, holder), value, packet).ok()?;
+        match &mut message {
+            Message::Submit(submit) => submit.blob = Some(held),
+            Message::JobEvent(event) => event.blob = Some(held),
+            Message::StepNews(news) => news.blob = Some(held),
+            _ => {}
+        }
+        Some(message)
+    }
+
+    /// Drops what is held for nothing and pulled for nothing, and looks after the pulls.
+    pub(crate) fn on_timer(
+        &mut self,
+        (now, is_connected): (Instant, bool),
+        outbox: &mut Outbox,
+        timers: &mut Timers,
+        is_held: impl Fn(&Holder) -> bool,
+        is_needed: impl Fn(NodeId, &Purpose) -> bool,
+    ) {
+        for node in self.held.release_idle(now, is_held).keys() {
+            outbox.mark(Address::Node(*node));
+        }
+        self.pulls.on_timer(now, is_connected, outbox, is_needed);
+        if !self.held.is_empty() || !self.pulls.is_empty() {
+            timers.set(Timer::Values, now + TICK);
+        }
+    }
+
+    /// The link is up again: what was under way is lost.
+    pub(crate) fn on_connected(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.pulls.on_connected(now, outbox);
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(crate) fn validate(&self, timers: &Timers) {
+        self.held.validate();
+        self.pulls.validate();
+        let is_idle = self.held.is_empty() && self.pulls.is_empty();
+        assert!(is_idle || timers.is_set(Timer::Values), "large values are looked after");
+    }
+
+    /// Checks that nothing is held or pulled.
+    pub(crate) fn validate_idle(&self) {
+        self.held.validate_idle();
+        self.pulls.validate_idle();
+    }
+
+    /// How full each collection is.
+    pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        self.held.sizes(see);
+        self.pulls.sizes(see);
+    }
+}
+
+/// Takes the value out of a message, if it is too large for a packet, and says what it is held for.
+fn take_large(to: NodeId, message: &mut Message, packet: usize) -> Option<(Holder, Cbor)> {
+    let take = |value: &mut Cbor| {
+        let is_large = value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet;
+        is_large.then(|| core::mem::replace(value, Cbor::null()))
+    };
+    match message {
+        Message::Submit(Submit { number, canvas, .. }) => Some((Holder::Canvas(*number), take(canvas)?)),
+        Message::JobEvent(event) => match &mut event.news {
+            JobNews::Ended(Ok(value)) => Some((Holder::Ended { client: to, job: event.job.number }, take(value)?)),
+            _ => None,
+        },
+        Message::StepNews(news) => match &mut news.view {
+            Some(StepView { outcome: Some(Ok(value)), .. }) => {
+                let value = take(value)?;
+                let result = ContentId::from(hash(value.as_bytes()));
+                Some((Holder::Step { client: to, result }, value))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The text for people in a message that may be longer than the smallest packet.
+fn text_of(message: &mut Message) -> Option<&mut String> {
+    match message {
+        Message::Log(log) => Some(&mut log.text),
+        Message::JobEvent(event) => match &mut event.news {
+            JobNews::Logged { text, .. } => Some(text),
+            JobNews::CallbackFailed(error) | JobNews::Ended(Err(error)) | JobNews::Retried { error, .. } => {
+                Some(&mut error.text)
+            }
+            _ => None,
+        },
+        Message::StepNews(news) => match news.view.as_mut()?.outcome.as_mut()? {
+            Err(error) => Some(&mut error.text),
+            Ok(_) => None,
+        },
+        _ => None,
+    }
+}

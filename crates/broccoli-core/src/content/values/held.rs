@@ -1,0 +1,197 @@
+//! Values that this node holds for others until they have pulled them.
+//!
+//! Owns their bytes, and bounds them. What a value is held for is asked of the roles every [`super::TICK`], and what is held for
+//! nothing is dropped. So no path through a role has to give anything back.
+
+use alloc::vec::Vec;
+
+use broccoli_proto::message::{Attempt, BlobRef};
+use broccoli_proto::module::hash;
+use broccoli_proto::{Cbor, ContentId, NodeId};
+use litemap::LiteMap;
+
+use crate::content::pull::{PIECE_BYTES_MAX, PIECE_OVERHEAD_BYTES};
+use crate::time::Instant;
+use crate::timing::{LinkTime, Timing, link_ms};
+
+/// What a job or a step came to is held for a client that does not pull it, or has stopped to, for this long.
+const IDLE_MAX: LinkTime = link_ms(30_000);
+/// Somebody pulls a value if they have asked within this time.
+const PULLED: LinkTime = link_ms(2_000);
+
+/// What a value is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// Origin: the arguments of a lease.
+    Args { worker: NodeId, attempt: Attempt },
+    /// Worker: a result that is not acknowledged.
+    Result { origin: NodeId, attempt: Attempt },
+    /// Client: a submit that is not answered.
+    Canvas(u32),
+    /// Origin: the result of a job that this client has not seen.
+    Ended { client: NodeId, job: u64 },
+    /// Origin: the result of a step that this client has asked after.
+    Step { client: NodeId, result: ContentId },
+}
+
+/// The values that are held, and what for.
+#[derive(Debug)]
+pub(crate) struct HeldValues {
+    timing: Timing,
+    holders: LiteMap<Holder, ContentId>,
+    values: LiteMap<ContentId, HeldValue>,
+    bytes: usize,
+    bytes_max: usize,
+    /// Nodes for which there was no room to hold a value.
+    starved: LiteMap<NodeId, ()>,
+}
+
+#[derive(Debug)]
+struct HeldValue {
+    /// Shared with who else has it: the result of a job with the archive.
+    value: Cbor,
+    holders: usize,
+    /// When it was last held or asked for.
+    used: Instant,
+    /// When it was last asked for.
+    asked: Option<Instant>,
+}
+
+impl HeldValues {
+    /// None yet. At most `bytes_max` bytes are held, and one value of any size is.
+    pub(super) fn new(bytes_max: usize, timing: Timing) -> HeldValues {
+        HeldValues {
+            timing,
+            holders: LiteMap::new_vec(),
+            values: LiteMap::new_vec(),
+            bytes: 0,
+            bytes_max,
+            starved: LiteMap::new_vec(),
+        }
+    }
+
+    /// Whether a value waits for room: no more should be made.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Whether a value is being pulled.
+    pub(crate) fn is_pulled(&self, holder: Holder, now: Instant) -> bool {
+        let held = self.holders.get(&holder).and_then(|id| self.values.get(id));
+        held.and_then(|held| held.asked).is_some_and(|asked| now - asked < self.timing.time(PULLED))
+    }
+
+    /// The bytes of a value.
+    pub(crate) fn bytes_of(&self, id: ContentId) -> Option<&[u8]> {
+        self.values.get(&id).map(|held| held.value.as_bytes())
+    }
+
+    /// A node asks for pieces of a value. Returns its length in bytes, if it is held.
+    pub(in crate::content) fn on_request(&mut self, id: ContentId, now: Instant) -> Option<u32> {
+        let held = self.values.get_mut(&id)?;
+        held.used = now;
+        held.asked = Some(now);
+        Some(held.value.as_bytes().len() as u32)
+    }
+
+    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room for it; the
+    /// node's address is marked when there is.
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        holder: Holder,
+        value: Cbor,
+        packet: usize,
+    ) -> Result<BlobRef, Cbor> {
+        let len = value.as_bytes().len();
+        let id = match self.holders.get(&holder) {
+            Some(id) if self.bytes_of(*id).is_some_and(|bytes| bytes.len() == len) => *id,
+            _ => {
+                self.release(holder);
+                if self.bytes > 0 && self.bytes + len > self.bytes_max {
+                    self.starved.insert(to, ());
+                    return Err(value);
+                }
+                self.insert(holder, value, now)
+            }
+        };
+        if let Some(held) = self.values.get_mut(&id) {
+            held.used = now;
+        }
+        let piece_bytes = packet.saturating_sub(PIECE_OVERHEAD_BYTES).min(PIECE_BYTES_MAX as usize);
+        Ok(BlobRef { id, bytes: len as u32, piece_bytes: piece_bytes as u32 })
+    }
+
+    fn insert(&mut self, holder: Holder, value: Cbor, now: Instant) -> ContentId {
+        let id = ContentId::from(hash(value.as_bytes()));
+        self.holders.insert(holder, id);
+        let held = self.values.entry(id).or_insert_with(|| {
+            self.bytes += value.as_bytes().len();
+            HeldValue { value, holders: 0, used: now, asked: None }
+        });
+        held.holders += 1;
+        id
+    }
+
+    /// A value is held for this no more.
+    pub(crate) fn release(&mut self, holder: Holder) {
+        let Some(id) = self.holders.remove(&holder) else {
+            return;
+        };
+        let Some(held) = self.values.get_mut(&id) else {
+            return;
+        };
+        held.holders -= 1;
+        if held.holders == 0 {
+            self.bytes -= held.value.as_bytes().len();
+            self.values.remove(&id);
+        }
+    }
+
+    /// Drops what is held for nothing. Returns the nodes for which there may be room now.
+    pub(super) fn release_idle(&mut self, now: Instant, is_held: impl Fn(&Holder) -> bool) -> LiteMap<NodeId, ()> {
+        let before = self.bytes;
+        let idle_max = self.timing.time(IDLE_MAX);
+        let is_idle = |holder: &Holder, id: &ContentId| {
+            let used = self.values.get(id).map(|held| held.used);
+            matches!(holder, Holder::Ended { .. } | Holder::Step { .. })
+                && used.is_none_or(|used| now - used > idle_max)
+        };
+        let idle = self.holders.iter().filter(|(holder, id)| !is_held(holder) || is_idle(holder, id));
+        let idle: Vec<Holder> = idle.map(|(holder, _)| *holder).collect();
+        for holder in idle {
+            self.release(holder);
+        }
+        if self.bytes < before || self.values.is_empty() {
+            return core::mem::take(&mut self.starved);
+        }
+        LiteMap::new_vec()
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+
+    /// Checks what must hold between two inputs.
+    pub(super) fn validate(&self) {
+        let bytes: usize = self.values.values().map(|held| held.value.as_bytes().len()).sum();
+        assert_eq!(self.bytes, bytes, "bytes that are held are counted");
+        let holders: usize = self.values.values().map(|held| held.holders).sum();
+        assert_eq!(self.holders.len(), holders, "what is held has holders");
+    }
+
+    /// Checks that nothing is held.
+    pub(super) fn validate_idle(&self) {
+        assert!(self.holders.is_empty(), "no large value is held: {:?}", self.holders.keys());
+        assert_eq!(self.bytes, 0);
+    }
+
+    /// How full each collection is.
+    pub(super) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        // One value of any size is always taken.
+        let one = self.values.values().map(|held| held.value.as_bytes().len()).max().unwrap_or(0);
+        see("value bytes held", self.bytes, self.bytes_max.max(one));
+    }
+}
