@@ -6,12 +6,14 @@
 //!             other nodes' requests ──► Serving ──► pieces, last in a packet
 //! ```
 //!
-//! All kinds share the messages, [`pull`] (whom to ask, and in pieces of which length), [`flow`] (which pieces are asked for, how
-//! many at once, and when again) and [`serve`] (which pieces wait to be sent). A kind has a file of its own for what differs: where
-//! its bytes are, what there has to be room for before a pull begins, what the pieces are checked against, and when a pull is given up.
+//! All kinds share the messages, [`pull`] (whom to ask, and in pieces of which length), [`flow`] (which pieces are
+//! asked for, how many at once, and when again) and [`serve`] (which pieces wait to be sent). A kind has a file of its
+//! own for what differs: where its bytes are, what there has to be room for before a pull begins, what the pieces are
+//! checked against, and when a pull is given up.
 //!
-//! **Another kind of content**, such as firmware images, is a file here and a variant of [`Kind`]. The file has the pulls of that
-//! kind and says what this node holds of it; the compiler names each place of this file that asks for the kind.
+//! **Another kind of content**, such as firmware images, is a file here and a variant of [`Kind`]. The file has the
+//! pulls of that kind and says what this node holds of it; the compiler names each place of this file that asks for the
+//! kind.
 
 mod flow;
 pub(crate) mod modules;
@@ -72,8 +74,8 @@ pub(crate) fn on_request(
     }
 }
 
-/// What this node holds under an id, and its length in bytes. A value that happens to be the manifest of a module has the id of
-/// that module; the module goes first.
+/// What this node holds under an id, and its length in bytes. A value that happens to be the manifest of a module has
+/// the id of that module; the module goes first.
 fn find_held(shared: &mut Shared, modules: &Modules, content: ContentId) -> Option<(Kind, u32)> {
     if let Some(bytes) = modules.code_bytes(&content.into()) {
         return Some((Kind::Module, bytes));

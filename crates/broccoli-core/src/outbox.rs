@@ -1,7 +1,7 @@
 //! Messages that wait to be put into packets, and those of this node to itself.
 //!
-//! Bounded in messages for each address, and in bytes for what other nodes make this node write. Any message may be lost, so one
-//! too many is dropped: the role that waits for an answer repeats it.
+//! Bounded in messages for each address, and in bytes for what other nodes make this node write. Any message may be
+//! lost, so one too many is dropped: the role that waits for an answer repeats it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -15,8 +15,8 @@ use crate::config::Limits;
 
 /// Answers of so many packets wait at most, for all addresses together.
 const ANSWER_PACKETS_MAX: usize = 16;
-/// Messages of this node to itself that wait at most, in those that may wait for another node: all its roles write them, also
-/// while it takes nothing out.
+/// Messages of this node to itself that wait at most, in those that may wait for another node: all its roles write
+/// them, also while it takes nothing out.
 const LOOPBACK_PER_ADDRESS: usize = 4;
 
 /// How much a role may write.
@@ -87,8 +87,8 @@ impl Outbox {
         }
     }
 
-    /// Takes what the roles have written for this node itself. It is written only when nothing else waits here, and is bounded as
-    /// one packet is.
+    /// Takes what the roles have written for this node itself. It is written only when nothing else waits here, and is
+    /// bounded as one packet is.
     pub(crate) fn deliver_bulk(&mut self, messages: Vec<Message>) {
         debug_assert!(self.loopback.is_empty(), "what waits goes first");
         self.bytes += messages.iter().map(answer_bytes).sum::<usize>();

@@ -742,7 +742,8 @@ pub struct ContentRequest {
     pub piece_bytes: u32,
 }
 
-/// A piece of content. The receiver checks a piece of a module against its hash in the manifest, and a value as a whole.
+/// A piece of content. The receiver checks a piece of a module against its hash in the manifest, and a value as a
+/// whole.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ContentPiece {
     /// The content.

@@ -6,9 +6,9 @@
 //!     newer version  ──► Reserve, ContentRequest … ContentPiece … ──► StoreChunk … ──► Install ──► Installed
 //! ```
 //!
-//! A module is pulled from any node that holds it, unless the shell has no room for it. It counts once its signature, the hash of
-//! every chunk and its code have been checked; until then, and if it is refused, the version
-//! before keeps working. The bytes are the shell's; here are only manifests.
+//! A module is pulled from any node that holds it, unless the shell has no room for it. It counts once its signature,
+//! the hash of every chunk and its code have been checked; until then, and if it is refused, the version before keeps
+//! working. The bytes are the shell's; here are only manifests.
 
 mod manifests;
 mod names;
@@ -34,8 +34,8 @@ use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 use crate::timers::Timer;
 
-/// After so many stalls without a chunk, another node is asked. If nobody has them, the wait is doubled after as many stalls
-/// again …
+/// After so many stalls without a chunk, another node is asked. If nobody has them, the wait is doubled after as many
+/// stalls again …
 const STALLS_MAX: u32 = 4;
 /// … and so often.
 const DOUBLINGS_MAX: u32 = 4;
@@ -135,7 +135,8 @@ impl Modules {
         digest == self.digest || self.sets.is_complete(digest)
     }
 
-    /// Whether no answer about manifests is awaited of a node that was heard just now; one that may be gone is not waited for.
+    /// Whether no answer about manifests is awaited of a node that was heard just now; one that may be gone is not
+    /// waited for.
     pub(crate) fn is_settled(&self, shared: &Shared) -> bool {
         self.sets.is_settled(shared)
     }
@@ -173,8 +174,8 @@ impl Modules {
         self.sets.on_silent(shared, members, from);
     }
 
-    /// A node asks for the manifests of this one. Returns whether it has that set: a node that has heard of an older one
-    /// is told which it has now.
+    /// A node asks for the manifests of this one. Returns whether it has that set: a node that has heard of an older
+    /// one is told which it has now.
     pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId, request: ManifestRequest) -> bool {
         if request.digest != self.digest {
             return false;
@@ -429,7 +430,8 @@ impl Modules {
         true
     }
 
-    /// Jobs have ended: drops what was kept for them of modules that were taken away. Returns whether the set has changed.
+    /// Jobs have ended: drops what was kept for them of modules that were taken away. Returns whether the set has
+    /// changed.
     pub(crate) fn drop_undeployed(&mut self, shared: &mut Shared, in_use: impl Fn(&ModuleHash) -> bool) -> bool {
         let held = self.held.keys().filter_map(|id| self.catalog.get(id));
         let gone: Vec<String> = held.filter(|entry| is_tombstone(entry)).map(|entry| entry.name().into()).collect();

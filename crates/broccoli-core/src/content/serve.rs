@@ -5,8 +5,8 @@
 //!                        ▲ bytes, if the shell has to load them
 //! ```
 //!
-//! Pieces are written after everything else, so that they delay nothing. If a packet has no room for the next one, the packet
-//! after it is for pieces alone. What does not fit into a queue is dropped: whoever pulls asks again.
+//! Pieces are written after everything else, so that they delay nothing. If a packet has no room for the next one, the
+//! packet after it is for pieces alone. What does not fit into a queue is dropped: whoever pulls asks again.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -22,8 +22,8 @@ use crate::outbox::Room;
 const QUEUE_MAX: usize = 512;
 /// Bytes of pieces that the shell loads and that wait, for all nodes together, in packets of this node.
 const LOADED_PACKETS_MAX: usize = 16;
-/// Most pieces in one packet; with them it has fewer messages than a packet may have.
-const PIECES_PER_PACKET_MAX: usize = 8;
+/// Most pieces in one packet: with what else is in it, they are not more messages than a packet may have.
+const PIECES_PER_PACKET_MAX: usize = 6;
 
 /// Where the bytes of a piece are.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ impl Serving {
         Serving { queues: LiteMap::new_vec(), loaded_bytes: 0, loaded_bytes_max }
     }
 
-    /// Queues the pieces that a node asks for, of a content of so many bytes. Returns the indices of those that the shell has to load,
-    /// if it `is_loaded` by it.
+    /// Queues the pieces that a node asks for, of a content of so many bytes. Returns the indices of those that the
+    /// shell has to load, if it `is_loaded` by it.
     pub(super) fn on_request(
         &mut self,
         from: NodeId,
@@ -102,7 +102,7 @@ impl Serving {
             let source = if is_loaded { Source::Awaited } else { Source::Held };
             let piece = Piece { content, offset, len, source };
             let has_room = self.loaded_bytes + piece.loaded_bytes() <= self.loaded_bytes_max;
-            if queue.pieces.len() >= QUEUE_MAX || !(has_room || !is_loaded) {
+            if queue.pieces.len() >= QUEUE_MAX || !has_room {
                 break;
             }
             if queue.pieces.iter().any(|waiting| waiting.is(content, offset)) {
@@ -141,8 +141,8 @@ impl Serving {
         false
     }
 
-    /// Writes pieces for a node, as far as there is room. `held` gives the bytes of a content in memory, if it is still held.
-    /// Returns whether there are more to be sent.
+    /// Writes pieces for a node, as far as there is room. `held` gives the bytes of a content in memory, if it is still
+    /// held. Returns whether there are more to be sent.
     pub(crate) fn compose<'h>(
         &mut self,
         to: NodeId,
@@ -228,5 +228,98 @@ impl Piece {
             Source::Awaited => return None,
         };
         Some(Message::ContentPiece(ContentPiece { content, offset, bytes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use broccoli_proto::module::CHUNK_BYTES;
+
+    const VALUE: ContentId = ContentId([1; 32]);
+    const CODE: ContentId = ContentId([2; 32]);
+    const BYTES: [u8; 1_000] = [7; 1_000];
+
+    fn node(name: &str) -> NodeId {
+        name.parse().expect("a name")
+    }
+
+    fn request(content: ContentId, first: u32, count: u16, piece_bytes: u32) -> ContentRequest {
+        ContentRequest { content, first, count, piece_bytes }
+    }
+
+    /// Offset and length of the pieces in the next packet for a node, and whether there are more.
+    fn packet(serving: &mut Serving, to: NodeId, left: usize) -> (Vec<(u32, usize)>, bool) {
+        let mut pieces = Vec::new();
+        let mut put = |message: &Message| match message {
+            Message::ContentPiece(piece) => pieces.push((piece.offset, piece.bytes.len())),
+            other => panic!("{other:?} is no piece"),
+        };
+        let room = Room { left, packet: 4_000 };
+        let has_more = serving.compose(to, room, |content| (content == VALUE).then_some(&BYTES[..]), &mut put);
+        serving.validate();
+        (pieces, has_more)
+    }
+
+    #[test]
+    fn pieces_are_sent_in_order_and_the_last_one_is_shorter() {
+        let (mut serving, to) = (Serving::new(4_096), node("a"));
+        assert!(serving.on_request(to, &request(VALUE, 1, 16, 300), 1_000, false).is_empty());
+        assert!(serving.on_request(to, &request(VALUE, 1, 1, 300), 1_000, false).is_empty(), "it waits already");
+        assert_eq!(packet(&mut serving, to, 800), (vec![(300, 300), (600, 300)], true));
+        assert_eq!(packet(&mut serving, to, 4_000), (vec![(900, 100)], false));
+        assert!(!serving.has_for(to));
+    }
+
+    #[test]
+    fn a_piece_without_room_has_the_next_packet_for_itself() {
+        let (mut serving, to) = (Serving::new(4_096), node("a"));
+        serving.on_request(to, &request(VALUE, 0, 1, 900), 1_000, false);
+        assert_eq!(packet(&mut serving, to, 500), (vec![], true));
+        assert!(serving.is_overdue(to));
+        assert_eq!(packet(&mut serving, to, 4_000), (vec![(0, 900)], false));
+        assert!(!serving.is_overdue(to));
+    }
+
+    #[test]
+    fn what_fits_into_no_packet_or_is_held_no_more_is_dropped() {
+        let (mut serving, to) = (Serving::new(4_096), node("a"));
+        serving.on_request(to, &request(VALUE, 0, 1, 5_000), 10_000, false);
+        serving.on_request(to, &request(ContentId([3; 32]), 0, 1, 900), 1_000, false);
+        serving.on_request(to, &request(VALUE, 3, 1, 300), 1_000, false);
+        assert_eq!(packet(&mut serving, to, 4_000), (vec![(900, 100)], false));
+    }
+
+    #[test]
+    fn pieces_that_the_shell_loads_are_sent_when_they_are_there() {
+        let (mut serving, to) = (Serving::new(4_096), node("a"));
+        let bytes = 2 * CHUNK_BYTES + 10;
+        assert_eq!(serving.on_request(to, &request(CODE, 0, 16, CHUNK_BYTES), bytes, true), [0, 1, 2]);
+        assert!(!serving.has_for(to), "nothing is loaded");
+        assert_eq!(packet(&mut serving, to, 4_000), (vec![], false));
+        assert!(serving.on_loaded(to, CODE, 2 * CHUNK_BYTES, Some(vec![0; 10])));
+        assert!(!serving.on_loaded(to, CODE, 0, None), "the store does not have it");
+        assert!(!serving.on_loaded(to, CODE, CHUNK_BYTES, Some(vec![0; 9])), "it is too short");
+        assert!(!serving.on_loaded(node("b"), CODE, 0, Some(vec![0; 10])), "nobody waits for it");
+        assert_eq!(packet(&mut serving, to, 4_000), (vec![(2 * CHUNK_BYTES, 10)], false));
+        assert_eq!(serving.loaded_bytes, 0);
+    }
+
+    #[test]
+    fn pieces_are_bounded_in_number_for_each_node_and_in_bytes_for_all() {
+        let mut serving = Serving::new(4_096);
+        for first in (0..1_000).step_by(50) {
+            serving.on_request(node("a"), &request(VALUE, first, 50, 64), 64_000, false);
+        }
+        let mut loading = 0;
+        for name in ["a", "b", "c"] {
+            loading += serving.on_request(node(name), &request(CODE, 0, 64, CHUNK_BYTES), 1 << 20, true).len();
+        }
+        assert_eq!(loading, 32, "16 packets of 4 KiB, and none for a full queue");
+        serving.sizes(&mut |name, len, max| assert_eq!(len, max, "{name}"));
+        serving.drop_queue(node("b"));
+        serving.validate();
+        assert_eq!(serving.loaded_bytes, 0);
     }
 }

@@ -61,8 +61,8 @@ impl Values {
         Values { held: HeldValues::new(bytes_max, timing), pulls: ValuePulls::new(bytes_max, timing) }
     }
 
-    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room for it; the
-    /// node's address is marked when there is.
+    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room
+    /// for it; the node's address is marked when there is.
     pub(crate) fn hold(
         &mut self,
         now: Instant,
@@ -93,8 +93,8 @@ impl Values {
         is_pulled
     }
 
-    /// Takes the value out of a message that would not fit into a packet of `packet` bytes, and shortens its text. None if there is
-    /// no room to hold the value: the message is as good as lost, and its sender repeats it.
+    /// Takes the value out of a message that would not fit into a packet of `packet` bytes, and shortens its text. None
+    /// if there is no room to hold the value: the message is as good as lost, and its sender repeats it.
     pub(crate) fn detach_large(
         &mut self,
         now: Instant,

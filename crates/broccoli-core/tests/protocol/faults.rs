@@ -1,6 +1,6 @@
 //! Any message may be lost, doubled, delayed or reordered.
 
-use broccoli_core::Limits;
+use broccoli_core::{Event, Instant, Limits};
 use broccoli_proto::{Canvas, Cbor};
 
 use crate::cluster::{Cluster, Faults, Mishap, Spec};
@@ -135,6 +135,26 @@ fn a_small_node_holds_what_it_can() {
     let (canvas, expected) = adds(500);
     let job = c.submit(0, &canvas);
     assert_eq!(c.wait(0, job, 60_000), Ok(expected));
+}
+
+#[test]
+fn a_node_that_has_too_much_to_say_to_itself_drops_the_rest_and_goes_on() {
+    let spec = Spec::new("alone", 2).limits(|limits| limits.outbox_max = 8);
+    let mut c = Cluster::started(20, vec![spec]);
+    let (canvas, expected) = adds(50);
+    let job = c.submit(0, &canvas);
+    let (name, now) = (c.name(0), Instant(c.now_us));
+    for _ in 0..10_000 {
+        c.node(0).ask_jobs(now, name, None, 10);
+    }
+    c.run_for(100);
+    assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+    let answered = |c: &Cluster| c.events(0).filter(|event| matches!(event, Event::Jobs(..))).count();
+    assert_eq!(answered(&c), 32, "four times as many as wait for another address");
+    let now = Instant(c.now_us);
+    c.node(0).ask_jobs(now, name, None, 10);
+    c.run_for(100);
+    assert_eq!(answered(&c), 33);
 }
 
 /// What may be done to a node, by turns.

@@ -1,10 +1,12 @@
 //! Functions that travel.
 
 use broccoli_core::Event;
-use broccoli_proto::message::Message;
-use broccoli_proto::{Canvas, Cbor};
+use broccoli_proto::message::{ContentRequest, Message};
+use broccoli_proto::module::CHUNK_BYTES;
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Canvas, Cbor, ContentId};
 
-use crate::cluster::{Cluster, Id, Spec, module, tombstone};
+use crate::cluster::{Cluster, Id, Spec, module, open, tombstone};
 use crate::{none, sleep};
 
 fn cluster(seed: u64, workers: usize) -> Cluster {
@@ -270,4 +272,56 @@ fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_c
     assert!((5..40).contains(&asked(&c)), "asked {} times in a minute", asked(&c));
     [0, 1].into_iter().for_each(|id| c.resume(id));
     assert!(c.run_until(10_000, |c| c.holds(2, signed.id)));
+}
+
+#[test]
+fn a_node_that_does_not_hold_a_module_says_so_and_another_one_is_asked() {
+    let mut c = cluster(65, 2);
+    let (signed, code) = module(1, true);
+    c.pause(2);
+    c.deploy(0, &signed, &code);
+    assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
+    c.count_from_here();
+    c.resume(2);
+    let asked = |c: &Cluster| {
+        let is_request = |message: &Message| matches!(message, Message::ContentRequest(_));
+        c.published.iter().find(|p| p.from == 2 && open(&p.bytes).1.iter().any(is_request)).map(|p| p.to)
+    };
+    assert!(c.run_until(2_000, |c| asked(c).is_some()));
+    let provider = if asked(&c) == Some(Address::Node(c.name(0))) { 0 } else { 1 };
+    c.pause(provider);
+    let name = c.name(provider).to_string();
+    c.inject_as(&name, 2, 1, &[Message::ContentGone(signed.id.into())]);
+    // Without that, the other one is asked after four stalls: 2.4 s.
+    assert!(c.run_until(1_000, |c| c.holds(2, signed.id)));
+    c.resume(provider);
+    c.run_for(10_000);
+    c.assert_idle();
+}
+
+#[test]
+fn whoever_asks_for_what_a_node_does_not_hold_is_told_so_and_nonsense_is_not_answered() {
+    let mut c = cluster(66, 1);
+    let (signed, code) = module(1, true);
+    c.deploy(0, &signed, &code);
+    assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
+    c.pause(1);
+    c.count_from_here();
+    let request = |content, first, piece_bytes| {
+        Message::ContentRequest(ContentRequest { content, first, count: u16::MAX, piece_bytes })
+    };
+    let unknown = ContentId([9; 32]);
+    let far = request(signed.id.into(), u32::MAX, CHUNK_BYTES);
+    let odd = request(signed.id.into(), 0, CHUNK_BYTES + 1);
+    c.inject_as("w1", 0, 1, &[request(unknown, 0, 0), request(unknown, 0, u32::MAX), far, odd]);
+    c.run_for(100);
+    let answers = |c: &Cluster, to: Address| -> Vec<Message> {
+        let sent = c.published.iter().filter(|p| p.from == 0 && p.to == to).flat_map(|p| open(&p.bytes).1);
+        sent.filter(|message| matches!(message, Message::ContentGone(_) | Message::ContentPiece(_))).collect()
+    };
+    let to = Address::Node(c.name(1));
+    assert_eq!(answers(&c, to), []);
+    c.inject_as("w1", 0, 2, &[request(unknown, 0, CHUNK_BYTES)]);
+    c.run_for(100);
+    assert_eq!(answers(&c, to), [Message::ContentGone(unknown)]);
 }

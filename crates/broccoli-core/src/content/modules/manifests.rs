@@ -1,6 +1,7 @@
 //! Which modules other nodes have: sets of modules by their digest, and who was asked for the manifests of a set.
 //!
-//! Whether a manifest is acceptable is decided by its reader. Knows neither the code of modules nor what this node holds.
+//! Whether a manifest is acceptable is decided by its reader. Knows neither the code of modules nor what this node
+//! holds.
 
 use broccoli_proto::message::{ManifestRequest, Message};
 use broccoli_proto::{ModuleHash, NodeId};

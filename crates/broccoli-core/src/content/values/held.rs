@@ -1,7 +1,7 @@
 //! Values that this node holds for others until they have pulled them.
 //!
-//! Owns their bytes, and bounds them. What a value is held for is asked of the roles every [`super::TICK`], and what is held for
-//! nothing is dropped. So no path through a role has to give anything back.
+//! Owns their bytes, and bounds them. What a value is held for is asked of the roles every [`super::TICK`], and what is
+//! held for nothing is dropped. So no path through a role has to give anything back.
 
 use alloc::vec::Vec;
 
@@ -94,8 +94,8 @@ impl HeldValues {
         Some(held.value.as_bytes().len() as u32)
     }
 
-    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room for it; the
-    /// node's address is marked when there is.
+    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room
+    /// for it; the node's address is marked when there is.
     pub(super) fn hold(
         &mut self,
         now: Instant,

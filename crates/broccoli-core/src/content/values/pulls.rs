@@ -1,7 +1,8 @@
 //! Values that this node pulls from the nodes that have announced them.
 //!
-//! Owns the bytes that have come, and bounds them: a pull begins when there is room for the whole value. A value is pulled from its
-//! sender alone, and given up when that is silent. What a value is pulled for is asked of the roles every [`super::TICK`].
+//! Owns the bytes that have come, and bounds them: a pull begins when there is room for the whole value. A value is
+//! pulled from its sender alone, and given up when that is silent. What a value is pulled for is asked of the roles
+//! every [`super::TICK`].
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
