@@ -28,7 +28,7 @@ mod worker;
 pub use audit::{Known, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
-pub use content::values::Large;
+pub use content::values::pulls::Large;
 pub use io::{
     Action, Damage, Event, Execute, Input, OtherVersion, RecordBytes, RecordKey, Recovery, RunId, SubmitId, Transmit,
     Write,

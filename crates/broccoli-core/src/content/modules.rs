@@ -25,7 +25,7 @@ use broccoli_proto::module::{CHUNK_BYTES, ModuleEntry, SignedManifest, digest, h
 use broccoli_proto::{ModuleHash, NodeId};
 use litemap::LiteMap;
 
-use self::manifests::Sets;
+use self::manifests::{Hashes, Sets};
 use super::pull::{Extent, Pull};
 use crate::config::Limits;
 use crate::io::{Action, Event};
@@ -41,9 +41,6 @@ const STALLS_MAX: u32 = 4;
 const DOUBLINGS_MAX: u32 = 4;
 /// About how many bytes of one module are under way at a time.
 const WINDOW_BYTES: u32 = 16 * CHUNK_BYTES;
-
-/// A set of modules.
-type Hashes = LiteMap<ModuleHash, ()>;
 
 /// The modules role.
 #[derive(Debug, Default)]

@@ -35,19 +35,6 @@ const TICK: Duration = ms(100);
 /// What a message takes beside the one value in it.
 pub(crate) const VALUE_OVERHEAD_BYTES: usize = 512;
 
-/// What a large value is that is pulled in pieces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Large {
-    /// The arguments of a task, pulled by its worker.
-    Args,
-    /// The result of a task, pulled by its origin.
-    Result,
-    /// A canvas, pulled by its origin.
-    Canvas,
-    /// What a job or a step of it came to, pulled by a client.
-    News,
-}
-
 /// The large values of this node.
 #[derive(Debug)]
 pub(crate) struct Values {

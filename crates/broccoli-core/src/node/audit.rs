@@ -7,7 +7,7 @@ use broccoli_proto::{ContentId, NodeId};
 
 use super::Node;
 use crate::audit::{Known, Size, TaskState, TaskView};
-use crate::content::values::Large;
+use crate::content::values::pulls::Large;
 use crate::io::RunId;
 
 impl Node {

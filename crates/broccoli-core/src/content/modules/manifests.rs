@@ -7,7 +7,6 @@ use broccoli_proto::message::{ManifestRequest, Message};
 use broccoli_proto::{ModuleHash, NodeId};
 use litemap::LiteMap;
 
-use super::Hashes;
 use crate::members::Members;
 use crate::shared::Shared;
 use crate::timers::Timer;
@@ -21,6 +20,9 @@ const TRIES_MAX: u32 = 4;
 const ASKED_MAX: u32 = 16;
 /// Sets of other nodes that are remembered.
 const SETS_MAX: usize = 256;
+
+/// A set of modules.
+pub(super) type Hashes = LiteMap<ModuleHash, ()>;
 
 /// The sets of modules of other nodes.
 #[derive(Debug, Default)]

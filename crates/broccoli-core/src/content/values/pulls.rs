@@ -13,7 +13,6 @@ use broccoli_proto::module::hash;
 use broccoli_proto::{Cbor, ContentId, Epoch, JobId, NodeId};
 use litemap::LiteMap;
 
-use super::Large;
 use crate::content::pull::{Extent, PIECE_BYTES_MAX, PIECE_BYTES_MIN, PIECE_OVERHEAD_BYTES, Pull};
 use crate::outbox::Outbox;
 use crate::time::Instant;
@@ -29,6 +28,19 @@ const MISMATCHES_MAX: u8 = 2;
 const ACTIVE_MAX: usize = 8;
 /// Pulls, those that wait too.
 const PULLS_MAX: usize = 1_024;
+
+/// What a large value is that is pulled in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Large {
+    /// The arguments of a task, pulled by its worker.
+    Args,
+    /// The result of a task, pulled by its origin.
+    Result,
+    /// A canvas, pulled by its origin.
+    Canvas,
+    /// What a job or a step of it came to, pulled by a client.
+    News,
+}
 
 /// What a value is pulled for.
 #[derive(Clone, Debug, PartialEq)]
