@@ -1,7 +1,7 @@
-//! The functions that every node with slots has by itself: the modules `sys` and `board`.
+//! The built-in functions, which every node with slots has: the modules `sys` and `board`.
 //!
-//! Their descriptions are [`broccoli_abi::builtin`]'s, so that nodes of every kind describe them equally. A call is a small
-//! state machine: what it needs of the board it asks for, and while it sleeps nobody waits on a thread.
+//! [`broccoli_abi::builtin`] describes them, so they are the same on all kinds of nodes. A call is a small state
+//! machine: it asks its shell for what it needs of the board, and no thread waits while it sleeps.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -16,10 +16,10 @@ use broccoli_proto::{Cause, Cbor, ModuleHash};
 
 use crate::host::{Machine, MachineVitals};
 
-/// Both modules, as this node has them.
+/// Both modules on this node.
 #[derive(Debug)]
 pub struct Builtins {
-    /// How each is described: made anew when it is needed, which is seldom.
+    /// The descriptions are made when they are needed, which is seldom.
     modules: [(ModuleHash, Describe); 2],
     info: Cbor,
     reboot: Result<(), &'static str>,
@@ -30,56 +30,56 @@ pub struct Builtins {
 /// Describes the functions of a module.
 type Describe = fn() -> Vec<Function>;
 
-/// What `sys.info` tells of a node, and whether `sys.reboot` is allowed.
+/// The data of `sys.info`, and whether `sys.reboot` is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
-    /// Its name.
+    /// Name of the node.
     pub name: &'a str,
-    /// Tasks that it runs side by side.
+    /// Number of tasks that it runs at the same time.
     pub slots: u16,
-    /// What jobs can route by: see [`crate::features`].
+    /// Labels and capabilities that jobs can route by: see [`crate::features`].
     pub labels: &'a [String],
-    /// The kind of its board: `none`, `linux`, `esp32c6`.
+    /// The kind of board: `none`, `linux`, `esp32c6`.
     pub board: &'a str,
-    /// Its operating system; `none` on a chip.
+    /// The operating system; `none` on a chip.
     pub os: &'a str,
-    /// Its processor, as Rust's standard library names it.
+    /// The processor, as Rust's standard library names it.
     pub arch: &'a str,
-    /// Of the program.
+    /// Version of the program.
     pub version: &'a str,
-    /// Whether tasks may reboot the machine; if not, the text says how it is allowed.
+    /// Whether tasks may reboot the machine. If not, the text says how to allow it.
     pub reboot: Result<(), &'static str>,
 }
 
-/// A call that goes on.
+/// A call that has not ended.
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// It ends with null when the board has answered.
+    /// Ends with null after the answer of the board.
     Write,
-    /// It ends with the level that the board answers.
+    /// Ends with the level that the board answers.
     Read,
-    /// It ends with the vitals, once the board has answered the temperature, in thousandths of a degree, or not.
+    /// Ends with the vitals after the board has answered with the temperature, in thousandths of a degree, or an error.
     Vitals { temperature: Option<i32> },
-    /// The LED is to be switched so many times more.
+    /// Switches the LED `left` more times.
     Blink { left: u32, half_us: u64 },
 }
 
-/// What a call leads to.
+/// What a call does next.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
-    /// It ends.
+    /// The call ends with this value.
     Value(Cbor),
-    /// It ends with null, and the machine is to reboot.
+    /// The call ends with null, and the machine reboots.
     Reboot,
-    /// It asks the board.
+    /// The call asks the board.
     Board(HostCall),
-    /// It asks how the machine is.
+    /// The call asks for the vitals of the machine.
     Vitals,
-    /// It goes on after so many microseconds.
+    /// The call sleeps for this many microseconds.
     Sleep(u64),
 }
 
-/// Both modules, for the state machine of the node.
+/// Both modules, as the core gets them.
 #[must_use]
 pub fn modules() -> [NativeModule; 2] {
     [described(MODULE_SYS, builtin::sys), described(MODULE_BOARD, builtin::board)]
@@ -90,7 +90,7 @@ fn described(name: &str, functions: Describe) -> NativeModule {
 }
 
 impl Builtins {
-    /// Those of a node that starts now.
+    /// The functions of a node that starts now.
     #[must_use]
     pub fn new(about: About<'_>, machine: Machine) -> Builtins {
         let info = [
@@ -114,15 +114,15 @@ impl Builtins {
         }
     }
 
-    /// Whether this is one of the modules.
+    /// Whether a module is one of the two.
     pub(crate) fn has(&self, module: &ModuleHash) -> bool {
         self.modules.iter().any(|(id, _)| id == module)
     }
 
-    /// Begins a call.
+    /// Starts a call.
     ///
     /// # Errors
-    /// The function's own, or what is wrong with the call.
+    /// The error of the function, or what is wrong with the call.
     pub(crate) fn begin(&self, module: &ModuleHash, function: &str, args: &Cbor) -> Result<(Call, Next), Failure> {
         let unfit = |text: &str| Failure::new(Cause::Unfit, text);
         let functions = self.modules.iter().find(|(id, _)| id == module).map(|(_, functions)| functions());
@@ -132,7 +132,7 @@ impl Builtins {
         self.checked(&description, args).map_err(|text| Failure::new(Cause::Returned, text))
     }
 
-    /// Begins a call whose arguments have been checked.
+    /// Starts a call. The arguments were checked.
     fn checked(&self, function: &Function, args: &Cbor) -> Result<(Call, Next), String> {
         let args = args.elements().unwrap_or_default();
         let number = |at: usize| args.get(at).and_then(|arg| minicbor::decode::<u32>(arg).ok()).unwrap_or(0);
@@ -148,12 +148,12 @@ impl Builtins {
             "blink" => blink(number(0), number(1))?,
             "gpio_read" => (Call::Read, Next::Board(HostCall::GpioRead { pin: number(0) as u16 })),
             "gpio_write" => (Call::Write, Next::Board(HostCall::GpioWrite { pin: number(0) as u16, high: flag(1) })),
-            name => return Err(format!("{name} is not there")),
+            name => return Err(format!("there is no function {name}")),
         };
         Ok(call)
     }
 
-    /// How this node is; what cannot be told is left out.
+    /// The vitals of this node. Values that are not known are left out.
     pub(crate) fn vitals(&self, call: &Call, vitals: MachineVitals) -> Cbor {
         let celsius = match call {
             Call::Vitals { temperature } => temperature.map(|thousandths| f64::from(thousandths) / 1_000.0),
@@ -173,10 +173,10 @@ impl Builtins {
 }
 
 impl Call {
-    /// Goes on with the answer of the board.
+    /// Continues with the answer of the board.
     ///
     /// # Errors
-    /// The board's.
+    /// The error of the board.
     pub(crate) fn answer(&mut self, answer: Result<i32, &str>) -> Result<Next, String> {
         Ok(match self {
             Call::Vitals { temperature } => {
@@ -196,7 +196,7 @@ impl Call {
         })
     }
 
-    /// Goes on after a pause.
+    /// Continues after a pause.
     pub(crate) fn wake(&mut self) -> Next {
         match self {
             Call::Blink { left, .. } if *left > 0 => Next::Board(HostCall::LedSet { on: left.is_multiple_of(2) }),
@@ -212,7 +212,7 @@ fn blink(times: u32, period_ms: u32) -> Result<(Call, Next), String> {
     Ok((call, next))
 }
 
-/// A map of values that are encoded already, in the order of their keys.
+/// A map of encoded values, in the order of their keys.
 fn map(items: &[(&str, Cbor)]) -> Cbor {
     let mut map = Vec::new();
     put_map_header(&mut map, items.len());

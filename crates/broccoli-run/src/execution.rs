@@ -1,12 +1,12 @@
-//! One run of a task, which may be a bin of several calls: a state machine that its shell advances.
+//! One run of a task, which may be a bin of several calls: a state machine that its shell steps.
 //!
 //! ```text
 //!                 ┌───────────────── step ◄────────────────┐
 //!                 ▼                                        │ answer_…
 //!   new ──► Ready ──step──► Step::Ask ──► Asking ──────────┘
 //!             │  ▲
-//!             │  └──── the time has come ───── Asleep ◄── Step::Waits
-//!             └──► Step::Ended        (also when it was aborted, or has broken a limit)
+//!             │  └──── the pause is over ───── Asleep ◄── Step::Waits
+//!             └──► Step::Ended        (also after an abort, or when a limit is exceeded)
 //! ```
 
 use alloc::format;
@@ -28,63 +28,63 @@ use crate::library::Code;
 use crate::pace::Pace;
 use crate::progress::Progress;
 
-/// What a call of a built-in function costs a slice.
+/// Fuel that a call of a built-in function counts in its slice.
 const BUILTIN_FUEL: u64 = 500;
 
-/// What one run may use.
+/// Limits of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunLimits {
-    /// Fuel: about one unit for each instruction of Wasm.
+    /// Fuel: about one unit for each Wasm instruction.
     pub fuel_max: u64,
-    /// Time from start to end, waiting included.
+    /// Time from start to end, including pauses.
     pub time_max: Duration,
 }
 
 impl Default for RunLimits {
-    /// An hour, and fuel for about as long on a PC.
+    /// One hour, and fuel for about one hour on a PC.
     fn default() -> RunLimits {
         RunLimits { fuel_max: 1_000_000_000_000, time_max: Duration::from_secs(3600) }
     }
 }
 
-/// How far a step came.
+/// The result of a step.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// The slice is used up; step again.
+    /// The fuel of the slice is used up. Step again.
     Yielded,
-    /// There is nothing to do before [`Execution::due_us`], an answer or an abort.
+    /// Nothing to do before [`Execution::due_us`], an answer or an abort.
     Waits,
-    /// The task asks its shell; step again after the answer.
+    /// The task asks its shell. Step again after the answer.
     Ask(Ask),
     /// The task has ended.
     Ended(Result<Cbor, Failure>),
 }
 
-/// What a task asks its shell.
+/// A request of a task to its shell.
 #[derive(Debug, PartialEq)]
 pub enum Ask {
-    /// To put a canvas into the queue of this node; its bytes are unchecked. See [`Execution::answer_submit`].
+    /// Submit a canvas to this node. Its bytes were not checked. See [`Execution::answer_submit`].
     Submit(Vec<u8>),
-    /// To do something with the board. See [`Execution::answer_board`].
+    /// Do something with the board. See [`Execution::answer_board`].
     Board(HostCall),
-    /// How the machine is. See [`Execution::answer_vitals`].
+    /// Measure the machine. See [`Execution::answer_vitals`].
     Vitals,
-    /// To call the function of [`Code::Shell`] with these arguments. See [`Execution::answer_call`].
+    /// Call the function of [`Code::Shell`] with these arguments. See [`Execution::answer_call`].
     Function(Cbor),
 }
 
-/// What a task says while it runs.
+/// Output of a task while it runs.
 #[derive(Debug, PartialEq)]
 pub enum News {
-    /// It logged a line.
+    /// One log line.
     Logged(String),
-    /// It has done so much of so much, which is 0 if it does not know.
+    /// Progress: units done, and of how many. The total is 0 if the task does not know it.
     Progress(u32, u32),
-    /// It may, and wants the machine to reboot.
+    /// A task that may do so asks for a reboot of the machine.
     Reboot,
 }
 
-/// A task that runs.
+/// A running task.
 #[derive(Debug)]
 pub struct Execution {
     code: Code,
@@ -92,7 +92,7 @@ pub struct Execution {
     items: Items,
     call: Call,
     state: State,
-    /// While no call of Wasm has it.
+    /// Here while no Wasm call has it.
     host: TaskHost,
     limits: RunLimits,
     started_us: u64,
@@ -100,18 +100,18 @@ pub struct Execution {
     reboots: bool,
 }
 
-/// What the next step finds.
+/// The state before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It can go on.
+    /// The run can continue.
     Ready,
-    /// It sleeps until then.
+    /// The run sleeps.
     Asleep {
         until_us: u64,
     },
-    /// Its shell owes it an answer.
+    /// The run waits for an answer of its shell.
     Asking,
-    /// It is to end.
+    /// The next step ends the run.
     Aborted,
     Ended,
 }
@@ -120,17 +120,17 @@ enum State {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most calls are of Wasm: a box would cost each an allocation")]
 enum Call {
-    /// The next item has not been begun.
+    /// No item is being called.
     None,
     Wasm(Run<TaskHost>),
-    /// With what is to be done in the next step, unless it waits for an answer.
+    /// With what the next step does, unless the call waits for an answer.
     Builtin(builtin::Call, Result<Next, String>),
-    /// With what the shell has answered.
+    /// With the answer of the shell.
     Function(Option<Result<Cbor, Failure>>),
 }
 
 impl Execution {
-    /// A run of a function with these arguments; nothing of it has run yet. `seed` is for the task's random numbers.
+    /// A run of a function with these arguments, before its first step. `seed` is for the task's random numbers.
     #[must_use]
     pub fn new(
         code: Code,
@@ -146,7 +146,7 @@ impl Execution {
         Execution { code, function, items, call, state, host, limits, started_us, fuel_used: 0, reboots: false }
     }
 
-    /// When there is something for [`Execution::step`] to do; 0 if there is now.
+    /// When [`Execution::step`] has something to do; 0 if it has now.
     #[must_use]
     pub fn due_us(&self) -> u64 {
         let until_us = match self.state {
@@ -157,14 +157,14 @@ impl Execution {
         until_us.min(self.end_us()).min(self.progress().due_us().unwrap_or(u64::MAX))
     }
 
-    /// Ends the run at its next step.
+    /// Ends the run at the next step.
     pub fn abort(&mut self) {
         if self.state != State::Ended {
             self.state = State::Aborted;
         }
     }
 
-    /// Answers [`Ask::Submit`]. The reason of a refusal is for the log of the task.
+    /// Answers [`Ask::Submit`]. The reason of a refusal goes to the log of the task.
     pub fn answer_submit(&mut self, answer: SubmitAnswer, why: &str) {
         if let (State::Asking, Call::Wasm(run)) = (self.state, &mut self.call) {
             run.answer(answer, why);
@@ -172,7 +172,7 @@ impl Execution {
         }
     }
 
-    /// Answers [`Ask::Board`] with what the call says that it answers, or with why it cannot be done.
+    /// Answers [`Ask::Board`] with the value that the call defines, or with the reason why the call is not possible.
     pub fn answer_board(&mut self, answer: Result<i32, &str>) {
         match (self.state, &mut self.call) {
             (State::Asking, Call::Wasm(run)) => run.answer_call(answer),
@@ -192,19 +192,19 @@ impl Execution {
         }
     }
 
-    /// Answers [`Ask::Function`]. It counts even if the run was aborted or late meanwhile.
+    /// Answers [`Ask::Function`]. The answer counts even if the run was aborted or is late.
     pub fn answer_call(&mut self, outcome: Result<Cbor, Failure>) {
         if let Call::Function(answer @ None) = &mut self.call {
             *answer = Some(outcome);
         }
     }
 
-    /// Of the task, for a function of the shell that says how far it is.
+    /// The progress of the task, for functions of the shell that report it.
     pub fn progress_mut(&mut self) -> &mut Progress {
         &mut self.host_mut().progress
     }
 
-    /// Takes what the task has said since the last time.
+    /// Takes the output of the task since the last call.
     pub fn take_news(&mut self, mut tell: impl FnMut(News)) {
         let is_over = self.state == State::Ended;
         let host = self.host_mut();
@@ -221,11 +221,11 @@ impl Execution {
         }
     }
 
-    /// Runs for a slice; several calls of a bin may end in one. The pace learns from it. After the end it does nothing
-    /// more.
+    /// Runs one slice. Several calls of a bin can end in one slice. `pace` learns from it. After the end it does
+    /// nothing.
     pub fn step(&mut self, pace: &mut Pace) -> Step {
         let now_us = self.now_us();
-        // What a function has given counts, however long it took.
+        // The answer of a function counts, even if it took too long.
         if !matches!(self.call, Call::Function(Some(_))) {
             if let Some(failure) = self.check(now_us) {
                 return self.end(Err(failure));
@@ -267,7 +267,7 @@ impl Execution {
         }
     }
 
-    /// Why it may not go on.
+    /// Why the run may not continue.
     fn check(&self, now_us: u64) -> Option<Failure> {
         match self.state {
             State::Aborted => Some(Failure::new(Cause::Revoked, "stopped")),
@@ -302,7 +302,7 @@ impl Execution {
         }
     }
 
-    /// Begins the call of the next item. Not inlined: what it needs of the stack must not lie below the guest.
+    /// Starts the call of the next item. Not inlined: its stack frame must not stay below the guest.
     #[inline(never)]
     fn begin(&mut self, args: Cbor) -> Option<Step> {
         let code = self.code.clone();
@@ -354,7 +354,7 @@ impl Execution {
         }
     }
 
-    /// Not inlined: what it needs of the stack must not lie below the guest.
+    /// Not inlined: its stack frame must not stay below the guest.
     #[inline(never)]
     fn end_wasm(&mut self, result: Result<Vec<u8>, broccoli_wasm::Failure>) -> Option<Step> {
         self.keep_host();
@@ -401,7 +401,7 @@ impl Execution {
         let Call::Function(answer) = mem::replace(&mut self.call, Call::None) else { return None };
         match answer {
             Some(Ok(value)) => {
-                // The limits count between the items of a bin.
+                // The limits apply between the items of a bin, too.
                 let more = if self.items.is_empty() { None } else { Some(Step::Yielded) };
                 self.push(value).or(more)
             }
@@ -423,13 +423,13 @@ impl Execution {
         Step::Waits
     }
 
-    /// Keeps what a call has given; there may be more items.
+    /// Keeps the result of a call. There may be more items.
     fn push(&mut self, value: Cbor) -> Option<Step> {
         let pushed = self.items.push(value);
         pushed.err().map(|failure| self.fail(failure))
     }
 
-    /// The run ends with the failure of an item.
+    /// An item failed: the run ends with its failure.
     fn fail(&mut self, failure: Failure) -> Step {
         let failure = self.items.name(failure);
         self.end(Err(failure))
@@ -441,7 +441,7 @@ impl Execution {
     }
 }
 
-/// Seconds, to the millisecond: `3600`, `0.2`. Without floating point, whose printing is 15 KB of a chip's flash.
+/// Seconds, with up to three decimals: `3600`, `0.2`. No floating point: printing it needs 15 KB of a chip's flash.
 fn seconds(time: Duration) -> String {
     let text = format!("{}.{:03}", time.as_secs(), time.subsec_millis());
     text.trim_end_matches('0').trim_end_matches('.').into()

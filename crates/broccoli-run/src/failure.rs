@@ -1,4 +1,4 @@
-//! What a run has come to that gave no result, in the words of the cluster.
+//! Converts the failure of a run into the failure that other nodes get.
 
 use alloc::format;
 use alloc::string::ToString;
@@ -7,8 +7,8 @@ use broccoli_proto::Cause;
 use broccoli_proto::message::Failure;
 use broccoli_wasm::{Failure as Wasm, Limits};
 
-/// The failure of a run on a node with these limits. A PC has the limits that are meant for tasks. Where a node has less,
-/// that is a matter of the node and not of the function: a larger one may run it.
+/// The failure of a run on a node with these limits. A PC has the limits that are meant for tasks. If this node has a
+/// lower limit, the node is too small and the function is not at fault: a larger node may run it.
 pub(crate) fn failure_of(error: &Wasm, limits: &Limits) -> Failure {
     let full = Limits::host();
     let text = error.to_string();

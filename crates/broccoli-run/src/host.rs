@@ -1,4 +1,4 @@
-//! What a run needs of the machine that it is on, and the answers to the imports of a module.
+//! What a run needs from its machine, and the answers to the imports of a module.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,27 +8,27 @@ use broccoli_wasm::Host;
 
 use crate::progress::Progress;
 
-/// The machine, as the shell knows it. Each function returns at once.
+/// The machine, as the shell knows it. Each function returns immediately.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
-    /// A clock that never goes back, in microseconds.
+    /// A monotonic clock, in microseconds.
     pub now_us: fn() -> u64,
-    /// The time of day in milliseconds since 1970, if it is known.
+    /// Unix time in milliseconds, if it is known.
     pub unix_ms: fn() -> Option<u64>,
 }
 
-/// How a machine is, for `sys.vitals`; none of what cannot be told.
+/// Measurements of the machine, for `sys.vitals`. `None` if a value is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MachineVitals {
-    /// Runnable processes, as the mean of a minute.
+    /// Runnable processes, the mean of one minute.
     pub load: Option<f64>,
     /// Memory of the machine, in bytes.
     pub memory_bytes: Option<u64>,
-    /// How much of it can be had.
+    /// Free memory, in bytes.
     pub memory_free_bytes: Option<u64>,
 }
 
-/// Answers the imports of a module, and keeps what the task says until the end of the slice.
+/// Answers the imports of a module, and keeps the output of the task until the end of the slice.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskHost {
     pub(crate) machine: Machine,

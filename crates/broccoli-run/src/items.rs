@@ -1,4 +1,4 @@
-//! The argument lists of one run and what has come of them: one, or those of a bin.
+//! The argument lists of one run and their results: one list, or those of a bin.
 
 use alloc::format;
 use alloc::vec;
@@ -14,13 +14,13 @@ pub struct Items {
     bin: bool,
     at: usize,
     results: Vec<Cbor>,
-    /// Bytes of the results so far, and their limit.
+    /// Bytes of the results so far, and the limit.
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Items {
-    /// Those of a run, whose results may have `bytes_max` bytes together.
+    /// The items of a run. Its results have at most `bytes_max` bytes together.
     ///
     /// # Errors
     /// If a bin is not a list.
@@ -41,7 +41,7 @@ impl Items {
         self.lists.next()
     }
 
-    /// Whether each call has got its list.
+    /// Whether no argument list is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lists.len() == 0
@@ -60,7 +60,7 @@ impl Items {
         Ok(())
     }
 
-    /// Says which item of a bin has failed.
+    /// Adds to a failure which item of a bin has failed.
     pub fn name(&self, failure: Failure) -> Failure {
         match self.bin {
             true => Failure { text: format!("item {}: {}", self.at - 1, failure.text), ..failure },

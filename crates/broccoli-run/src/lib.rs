@@ -1,4 +1,4 @@
-//! What every node does with a task, whatever it runs on: the execution as a state machine.
+//! How every node runs a task: the execution as a state machine.
 //!
 //! ```text
 //!   shell:  threads or one loop, clock, board, sockets
@@ -9,10 +9,10 @@
 //!  └─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Owns the order of a run, its limits, the built-in functions, what a task may say and how often, how a failure is
-//! worded, and how much fuel a slice gets. Never waits, starts a thread or touches a device: an [`Execution`] asks its shell
-//! ([`Ask`]), and the shell says when to go on. The clock is a function of the [`Machine`], because a slice needs the time
-//! before and after.
+//! Owns the order of a run, its limits, the built-in functions, the output of a task and how often it is passed on, the
+//! texts of failures, and the fuel of a slice. Never waits, starts a thread or touches a device: an [`Execution`] asks
+//! its shell ([`Ask`]), and the shell decides when to continue. The clock is a function of the [`Machine`], because a
+//! slice needs the time before and after it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -39,19 +39,19 @@ pub use library::{Code, Library};
 pub use pace::Pace;
 pub use progress::Progress;
 
-/// What jobs can ask a board for with `.set(on=…)`.
+/// Capabilities of a board that jobs can ask for with `.set(on=…)`.
 pub mod capability {
-    /// It has an LED.
+    /// The board has an LED.
     pub const LED: &str = "led";
-    /// It has pins.
+    /// The board has GPIO pins.
     pub const GPIO: &str = "gpio";
-    /// It measures voltages.
+    /// The board measures voltages.
     pub const ADC: &str = "adc";
-    /// It measures its temperature.
+    /// The board measures its temperature.
     pub const TEMP: &str = "temp";
 }
 
-/// What jobs can route by: the labels of the operator, then what the board has, each once.
+/// What jobs can route by: the labels of the operator, then the capabilities of the board, without duplicates.
 #[must_use]
 pub fn features(labels: &[String], capabilities: &[&str]) -> Vec<String> {
     let of_board = capabilities.iter().filter(|capability| !labels.iter().any(|label| label == **capability));

@@ -1,4 +1,4 @@
-//! Whatever a node can call by the id of its module, but for the functions of the shell.
+//! The code that a node can call by module id, without the functions of the shell.
 
 use alloc::sync::Arc;
 
@@ -8,32 +8,32 @@ use litemap::LiteMap;
 
 use crate::builtin::Builtins;
 
-/// The modules that are ready to be called.
+/// The modules that can be called.
 #[derive(Debug)]
 pub struct Library {
     builtins: Arc<Builtins>,
     modules: LiteMap<ModuleHash, Module>,
 }
 
-/// What an [`crate::Execution`] calls a function of.
+/// The code whose function an [`crate::Execution`] calls.
 #[derive(Clone, Debug)]
 pub enum Code {
     /// A deployed module.
     Wasm(Module),
-    /// A module that every node has by itself.
+    /// A built-in module.
     Builtin(ModuleHash, Arc<Builtins>),
-    /// A function of the shell, which is asked for each call: [`crate::Ask::Function`].
+    /// Functions of the shell, which gets each call: [`crate::Ask::Function`].
     Shell,
 }
 
 impl Library {
-    /// With the built-in modules only.
+    /// A library with the built-in modules only.
     #[must_use]
     pub fn new(builtins: Builtins) -> Library {
         Library { builtins: Arc::new(builtins), modules: LiteMap::new_vec() }
     }
 
-    /// The module of this id, if it can be called.
+    /// The module with this id, if it can be called.
     #[must_use]
     pub fn code(&self, id: &ModuleHash) -> Option<Code> {
         match self.modules.get(id) {
@@ -43,23 +43,23 @@ impl Library {
         }
     }
 
-    /// Whether a module is callable.
+    /// Whether a module can be called.
     #[must_use]
     pub fn has(&self, id: &ModuleHash) -> bool {
         self.modules.contains_key(id) || self.builtins.has(id)
     }
 
-    /// Makes a module callable.
+    /// Adds a module.
     pub fn add(&mut self, id: ModuleHash, module: Module) {
         self.modules.insert(id, module);
     }
 
-    /// Forgets a module. Runs of it go on.
+    /// Removes a module. Its runs continue.
     pub fn remove(&mut self, id: &ModuleHash) {
         self.modules.remove(id);
     }
 
-    /// Forgets all modules but this one, so that there is memory. Runs of them go on.
+    /// Removes all modules except this one, to free memory. Their runs continue.
     pub fn remove_others(&mut self, id: &ModuleHash) {
         self.modules.retain(|other, _| other == id);
     }

@@ -1,10 +1,10 @@
-//! How much fuel a slice gets: learnt from the time that the slice before took.
+//! How much fuel a slice gets. Learned from the time of the previous slice.
 
-/// Bounds of what is made of the measurements.
+/// Bounds of the fuel.
 const FUEL_MIN: u64 = 1_000;
 const FUEL_MAX: u64 = 10_000_000;
 
-/// The fuel of the next slice, for a shell or one of its threads. So it holds for each processor, clock and function.
+/// The fuel of the next slice, for a shell or one of its threads. It adapts to each processor, clock and function.
 #[derive(Clone, Debug)]
 pub struct Pace {
     slice_us: u64,
@@ -13,13 +13,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Slices of about `slice_us` microseconds; the first ones get `fuel` (about one unit for each instruction of Wasm).
+    /// Slices of about `slice_us` microseconds. The first ones get `fuel` (about one unit for each Wasm instruction).
     #[must_use]
     pub const fn new(slice_us: u64, fuel: u64) -> Pace {
         Pace { slice_us, fuel, fuel_min: FUEL_MIN }
     }
 
-    /// Never gives less than this.
+    /// Sets the least fuel of a slice.
     #[must_use]
     pub const fn at_least(self, fuel_min: u64) -> Pace {
         Pace { fuel_min, ..self }
@@ -30,8 +30,9 @@ impl Pace {
         self.fuel
     }
 
-    /// Learns from a slice that used so much fuel. Of one that used less than half, most of the time may have gone
-    /// elsewhere; nobody looks at the clock for it. (What is used up is rarely used to the last unit.)
+    /// Learns from a slice that used this much fuel. A slice that used less than half of its fuel is ignored, and the
+    /// clock is not read for it: most of its time may be other work. (A run that is out of fuel has rarely used the
+    /// last unit.)
     pub(crate) fn learn(&mut self, used: u64, took_us: impl FnOnce() -> u64) {
         if used < self.fuel / 2 {
             return;
@@ -49,7 +50,7 @@ mod tests {
     #[test]
     fn a_slice_comes_to_its_time_in_steps_of_at_most_two() {
         let mut pace = Pace::new(5_000, 10_000);
-        // A processor that does 1,000 units in a microsecond, then one of 1.
+        // A processor that executes 1,000 units in a microsecond, then one that executes 1.
         for _ in 0..10 {
             let fuel = pace.fuel();
             pace.learn(fuel, || fuel / 1_000);

@@ -1,43 +1,43 @@
-//! How far a run is, told no more often than somebody can read it.
+//! The progress of a run, with a limit on how often it is reported.
 //!
-//! A task may say so in a tight loop. What it says within a pause replaces what it said before; the last word is told at
-//! the end. A run that is over before the first pause is, says nothing: its end says more.
+//! A task may report progress in a tight loop. A report within the pause replaces the one before. The last report is
+//! passed on at the end. A run that ends before the first pause is over reports nothing: its end is enough.
 
-/// Least time between two reports of a run, and before the first, in microseconds.
+/// Least time between two reports of a run, and before the first one, in microseconds.
 const PAUSE_US: u64 = 250_000;
 
 /// The progress of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     started_us: u64,
-    /// When it was last told, or the run began.
+    /// When it was last reported, or the run started.
     told_us: u64,
-    /// What the task has said since: done, and of how many.
+    /// The latest report that was not passed on: units done, and of how many.
     untold: Option<(u32, u32)>,
 }
 
 impl Progress {
-    /// Of a run that begins now.
+    /// The progress of a run that starts now.
     pub(crate) fn new(now_us: u64) -> Progress {
         Progress { started_us: now_us, told_us: now_us, untold: None }
     }
 
-    /// The task says that it has done so much of `total`, which is 0 if it does not know.
+    /// The task has done `done` of `total` units. `total` is 0 if the task does not know it.
     pub fn say(&mut self, done: u32, total: u32) {
         self.untold = Some((done, total));
     }
 
-    /// When there is something to tell.
+    /// When the next report can be passed on.
     pub(crate) fn due_us(&self) -> Option<u64> {
         self.untold.map(|_| self.told_us + PAUSE_US)
     }
 
-    /// What is to be told now, if anything.
+    /// The report to pass on now, if any.
     pub fn tell(&mut self, now_us: u64) -> Option<(u32, u32)> {
         self.tell_since(self.told_us, now_us)
     }
 
-    /// The last word, if the run took long enough for anybody to care.
+    /// The last report, if the run took long enough.
     pub(crate) fn end(&mut self, now_us: u64) -> Option<(u32, u32)> {
         self.tell_since(self.started_us, now_us)
     }

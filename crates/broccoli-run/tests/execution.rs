@@ -1,4 +1,4 @@
-//! A run, step by step: what each step leads to, and what its shell has to do then.
+//! A run, step by step: the result of each step, and what the shell does then.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -18,14 +18,14 @@ thread_local! {
 }
 
 const MACHINE: Machine = Machine { now_us: || NOW_US.get(), unix_ms: || None };
-/// Many instructions of a hand-written task, and few of a slice.
+/// Fuel of a slice: less than usual, but enough for many instructions of a hand-written task.
 const FUEL: u64 = 10_000;
 
 fn pass(ms: u64) {
     NOW_US.set(NOW_US.get() + ms * 1_000);
 }
 
-/// A module with the task `t() -> i64`. The number 7 is at 8, a text at 16.
+/// A module with the task `t() -> i64`. In its memory, the number 7 is at address 8, a text at 16.
 fn module(imports: &str, body: &str) -> Module {
     let wat = format!(
         r#"(module
@@ -44,7 +44,7 @@ fn module(imports: &str, body: &str) -> Module {
 
 /// Returns 7.
 const SEVEN: &str = "(i64.const 0x800000001)";
-/// Goes round for ever.
+/// Never ends.
 const ROUND: &str = "(loop $again (br $again)) (i64.const 0)";
 const SLEEP: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))"#;
 const LOG: &str = r#"(import "broccoli" "log" (func $log (param i32 i32)))"#;
@@ -130,7 +130,7 @@ fn a_slice_teaches_the_pace_of_the_next() {
     assert_eq!(format!("{pace:?}"), before, "a slice that was not used up");
     pass(1);
     assert_eq!(run.step(&mut pace), Step::Yielded);
-    // The clock has stood still, so twice as much is tried next.
+    // The clock of the test does not advance, so the fuel is doubled.
     assert_eq!(format!("{pace:?}"), format!("{:?}", Pace::new(5_000, 2 * FUEL)));
 }
 
@@ -179,7 +179,7 @@ fn progress_is_told_while_the_task_sleeps_and_at_the_end() {
     let body = format!("{} {} (call $progress (i32.const 9) (i32.const 9)) {SEVEN}", say(1, 1_000), say(2, 10));
     let mut run = wasm(&format!("{SLEEP} {PROGRESS}"), &body);
     assert_eq!((step(&mut run), news(&mut run)), (Step::Waits, vec![]));
-    // It is told after a quarter of a second, though the task sleeps on.
+    // The progress is passed on after 250 ms, although the task still sleeps.
     assert_eq!(run.due_us(), NOW_US.get() + 250_000);
     pass(250);
     assert_eq!((step(&mut run), news(&mut run)), (Step::Waits, vec![News::Progress(1, 9)]));
@@ -211,7 +211,7 @@ fn the_reason_of_a_refused_submit_is_logged() {
 
 #[test]
 fn a_task_gets_what_the_board_answers() {
-    // Asks for pin 4; ends well only if the answer is 1.
+    // Asks for pin 4. Succeeds only if the answer is 1.
     let body = format!(
         "(if (i64.ne (call $board (i32.const 2) (i32.const 4) (i32.const 0) (i32.const 512) (i32.const 64)) (i64.const 1))
             (then unreachable)) {SEVEN}"
@@ -262,7 +262,7 @@ fn several_calls_of_a_bin_end_in_one_slice() {
     let lists = Cbor::encode(&[[0u8; 0]; 3]);
     let mut run = execution(Code::Wasm(module("", SEVEN)), "t", lists.clone(), true, RunLimits::default());
     assert_eq!(step(&mut run), Step::Ended(Ok(Cbor::encode(&[7, 7, 7]))));
-    // With little fuel, each call has a slice of its own.
+    // With little fuel, each call needs its own slice.
     let mut run = execution(Code::Wasm(module("", SEVEN)), "t", lists, true, RunLimits::default());
     let mut pace = Pace::new(5_000, 1).at_least(1);
     let steps = std::iter::from_fn(|| matches!(run.step(&mut pace), Step::Yielded).then_some(())).count();
@@ -276,7 +276,7 @@ fn the_item_of_a_bin_that_fails_is_named() {
     assert_eq!(step(&mut run), failed(Cause::Unfit, "item 1: t() -> i64 takes 0 arguments, got 1"));
 }
 
-/// Two calls of a function of the shell, the first of which it was asked for.
+/// Two calls of a function of the shell, after the first request.
 fn functions(limits: RunLimits) -> Execution {
     let lists = Cbor::encode(&([1u8], [2u8]));
     let mut run = execution(Code::Shell, "f", lists, true, limits);
@@ -360,7 +360,7 @@ fn vitals_ask_the_board_and_then_the_machine() {
     assert_eq!((vitals.str().ok(), vitals.f64().ok()), (Some("temperature_c"), Some(21.5)));
     assert_eq!((vitals.str().ok(), vitals.u64().ok()), (Some("uptime_s"), Some(2)));
 
-    // A board that measures nothing leaves the temperature out.
+    // A board without a sensor: the temperature is left out.
     let mut run = builtin("vitals", Cbor::empty_array());
     assert!(matches!(step(&mut run), Step::Ask(Ask::Board(_))));
     run.answer_board(Err("no sensor"));
