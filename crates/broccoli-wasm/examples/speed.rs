@@ -1,4 +1,4 @@
-//! What one task costs: a fresh instance and a run, in microseconds of wall time.
+//! The cost of one task: a fresh instance and a run, in microseconds of wall time.
 //!
 //! `cargo run --release -p broccoli-wasm --example speed`
 

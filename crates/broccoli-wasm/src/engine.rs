@@ -1,12 +1,12 @@
-//! The engine that runs Wasm, behind the few things that [`Run`](crate::Run) and [`Engine`](crate::Engine) need of one.
+//! The engine that runs Wasm: the interface that [`Run`](crate::Run) and [`Engine`](crate::Engine) use.
 //!
 //! ```text
 //! Compiler ──compile──► Compiled ──instantiate──► Instance ──call, resume──► Stop
 //! ```
 //!
-//! An engine is a module here with these three types; nothing outside of `engine/` names one. It owns the limits of an
-//! instance, the imports and how a call is suspended. The ABI is not its matter: what is called, and what its results mean, is
-//! [`Run`](crate::Run)'s.
+//! Each engine is a module here with these three types. Nothing outside of `engine/` names one. It owns the limits of
+//! an instance, the imports, and how a call is suspended. It does not know the ABI: which exports are called, and what
+//! their results mean, is in [`Run`](crate::Run).
 
 mod wasmi;
 
@@ -17,18 +17,18 @@ use broccoli_abi::HostCall;
 pub(crate) use self::wasmi::{Compiled, Compiler, Instance};
 use crate::Failure;
 
-/// Why a call into the guest has come back.
+/// Why a call into the guest stopped.
 pub(crate) enum Stop {
-    /// With its value; 0 of a function that gives none.
+    /// It returned this value; 0 for a function without one.
     Returned(i64),
-    /// Its fuel is used up. [`Instance::resume`] goes on, as with all that follow.
+    /// Its fuel is used up. Continue with [`Instance::resume`], as after all the following ones.
     Yielded,
     /// It sleeps.
     Asleep { ms: u32 },
-    /// It submits a canvas, and waits for [`Instance::answer`].
+    /// It submits a canvas and waits for [`Instance::answer`].
     Submitted(Vec<u8>),
-    /// It asks the board, and waits for [`Instance::answer`].
+    /// It asks the board and waits for [`Instance::answer`].
     Asked(HostCall),
-    /// It has trapped or panicked, or what it needs is not there.
+    /// It trapped or panicked, or something that it needs is missing.
     Failed(Failure),
 }

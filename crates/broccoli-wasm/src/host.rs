@@ -1,6 +1,6 @@
-//! What a task may ask of its node while it runs.
+//! The imports that a task can call while it runs.
 
-/// Answers the imports of a run. Each method must return at once.
+/// Answers the imports of a run. Each method must return immediately.
 pub trait Host {
     /// One log text of the task, without a line end, at most 4 KiB.
     fn log(&mut self, text: &str);
@@ -8,12 +8,12 @@ pub trait Host {
     fn now_ms(&mut self) -> i64;
     /// 64 random bits, not for secrets.
     fn random(&mut self) -> u64;
-    /// The task has done so much of `total`, which is 0 if it does not know. It may say so in a tight
-    /// loop.
+    /// The task has done `done` of `total` units. `total` is 0 if the task does not know it. A task may call this in a
+    /// tight loop.
     fn progress(&mut self, done: u32, total: u32);
 }
 
-/// A host without a clock or randomness, to which nobody listens: for measurements, and for a trial.
+/// A host without clock, randomness and log: for measurements, and for the test when a module is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct NoHost;
 

@@ -1,8 +1,8 @@
-//! Runs task modules (ABI v1, see `broccoli-abi`) in steps that the caller bounds.
+//! Runs task modules (ABI v1, see `broccoli-abi`) in steps. The caller limits each step.
 //!
-//! Owns the checks at load, the limits of an instance, the imports, and the suspension of a run
-//! when its fuel is used up, it sleeps, submits or calls the board. Never reads a clock, waits, starts a thread or touches
-//! a device: the shell's [`Host`] answers the imports, and the shell decides when to step again.
+//! Owns the checks when a module is loaded, the limits of an instance, the imports, and the suspension of a run when
+//! its fuel is used up, or when it sleeps, submits or calls the board. Never reads a clock, waits, starts a thread or
+//! touches a device: the shell's [`Host`] answers the imports, and the shell decides when to step again.
 //!
 //! ```text
 //! Engine ──load──► Module ──start──► Run ──step──► Done | Yielded | Sleep | Submit | Call

@@ -1,27 +1,27 @@
-//! How much of a node one module, and one run of it, may take.
+//! Limits of a module and its runs.
 
-/// Bounds on modules and runs. All are hard: what exceeds one is refused or fails.
+/// Limits of modules and runs. All are hard: a module or run that exceeds one is refused or fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest module, in bytes of Wasm.
     pub module_bytes_max: usize,
-    /// Largest linear memory of an instance.
+    /// Largest linear memory of an instance, in bytes.
     pub memory_bytes_max: usize,
     /// Most elements of a table.
     pub table_elements_max: usize,
-    /// Bytes of the operand stack that an instance starts with.
+    /// Bytes of the operand stack when an instance starts.
     pub stack_bytes_min: usize,
-    /// Largest operand stack.
+    /// Largest operand stack, in bytes.
     pub stack_bytes_max: usize,
     /// Deepest nesting of calls.
     pub call_depth_max: usize,
-    /// How many stacks a module keeps for its next runs; about the number of slots.
+    /// How many stacks a module keeps for its next runs: about the number of slots.
     pub stacks_cached_max: usize,
-    /// Largest encoded argument list; it has to fit into the memory beside everything else.
+    /// Largest encoded argument list, in bytes. It must fit into the memory together with everything else.
     pub args_bytes_max: usize,
-    /// Largest encoded result or error text.
+    /// Largest encoded result or error text, in bytes.
     pub result_bytes_max: usize,
-    /// Most bytes of log text of one run; what follows is dropped.
+    /// Most bytes of log text of one run. The rest is dropped.
     pub log_bytes_max: usize,
 }
 
@@ -43,7 +43,7 @@ impl Limits {
         }
     }
 
-    /// For a microcontroller with some 300 KB of RAM.
+    /// For a microcontroller with about 300 KB of RAM.
     #[must_use]
     pub const fn chip() -> Self {
         Self {

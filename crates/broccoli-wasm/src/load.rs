@@ -1,7 +1,6 @@
-//! Engines and modules: what must hold before anything of a module runs.
+//! Engines and modules: the checks before any code of a module runs.
 //!
-//! Owns the checks at load. A [`Module`] has passed them all, has been instantiated once for
-//! trial, and never changes.
+//! Owns the checks at load. A [`Module`] has passed all of them, was instantiated once as a test, and never changes.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,7 +15,7 @@ use crate::engine::{Compiled, Compiler};
 use crate::section::Sections;
 use crate::{Failure, Host, Limits, Run};
 
-/// Loads modules under fixed [`Limits`]. Cheap: keep one per node.
+/// Loads modules under fixed [`Limits`]. Cheap: keep one for each node.
 #[derive(Clone, Debug)]
 pub struct Engine {
     limits: Limits,
@@ -36,7 +35,7 @@ impl Engine {
         &self.limits
     }
 
-    /// Checks, compiles and tries out a module.
+    /// Checks and compiles a module, and instantiates it once as a test.
     ///
     /// # Errors
     /// Why the module cannot run here.
@@ -45,10 +44,10 @@ impl Engine {
         self.compile(wasm, functions)
     }
 
-    /// As [`Engine::load`], for a module whose functions are known, and shared with whoever knows them.
+    /// Like [`Engine::load`], for a module whose functions are known. The module shares the list of functions.
     ///
     /// # Errors
-    /// Why the module cannot run here, also if it describes other functions.
+    /// Why the module cannot run here, also if it does not describe these functions.
     pub fn load_known(&self, wasm: &[u8], functions: &Functions) -> Result<Module, LoadError> {
         if self.sections(wasm)? != *functions {
             return Err(LoadError::OtherFunctions);
@@ -56,7 +55,7 @@ impl Engine {
         self.compile(wasm, functions.clone())
     }
 
-    /// Checks what the Wasm engine does not look at, and gives the functions.
+    /// Checks what the Wasm engine does not check, and returns the functions.
     fn sections(&self, wasm: &[u8]) -> Result<Functions, LoadError> {
         let (bytes, max) = (wasm.len(), self.limits.module_bytes_max);
         if bytes > max {
@@ -80,7 +79,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// What the module's functions are called, take and give.
+    /// Names, parameters and results of the functions.
     #[must_use]
     pub fn functions(&self) -> &Functions {
         &self.inner.functions
@@ -92,12 +91,12 @@ impl Module {
         &self.inner.limits
     }
 
-    /// Prepares one run of `function` in a fresh instance. Nothing of the guest runs before the
-    /// first [`Run::step`]. `args` is one definite-length CBOR array.
+    /// Prepares one run of `function` in a fresh instance. Nothing of the guest runs before the first [`Run::step`].
+    /// `args` is one CBOR array of definite length.
     ///
     /// # Errors
-    /// An unknown function, arguments that do not fit it or the limits, or an instance that does
-    /// not start, for example for want of memory.
+    /// There is no such function; the arguments do not match it or exceed a limit; the instance does not start, for
+    /// example because memory is short.
     pub fn start<H: Host + 'static>(&self, function: &str, args: &[u8], host: H) -> Result<Run<H>, Failure> {
         let inner = &self.inner;
         let index = inner
@@ -118,12 +117,12 @@ impl Module {
 pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) functions: Functions,
-    /// Name of the export of each function, in the same order.
+    /// Names of the exports of the functions, in the same order.
     pub(crate) exports: Vec<Box<str>>,
     pub(crate) compiled: Compiled,
 }
 
-/// Under which name a function is exported.
+/// The name under which a function is exported.
 pub(crate) fn export_name(function: &Function) -> Box<str> {
     format!("{EXPORT_TASK_PREFIX}{}", function.name).into()
 }
@@ -133,16 +132,16 @@ pub(crate) fn export_name(function: &Function) -> Box<str> {
 pub enum LoadError {
     /// The file is larger than the limit.
     TooLarge {
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
-    /// It does not begin like a Wasm module.
+    /// It does not start like a Wasm module.
     NotWasm,
     /// It ends inside a section.
     Truncated,
-    /// It is no valid Wasm, or uses what is switched off; the text says what.
+    /// It is not valid Wasm, or uses a feature that is switched off. The text says which.
     Invalid(String),
     /// A custom section of the ABI is missing or empty.
     MissingSection(&'static str),
@@ -150,26 +149,26 @@ pub enum LoadError {
     AbiVersion(u8),
     /// Its section `broccoli.tasks` is malformed.
     Describe(DescribeError),
-    /// It describes other functions than its manifest.
+    /// It does not describe the functions of its manifest.
     OtherFunctions,
-    /// It imports what no module may import: `module.name`.
+    /// It imports something that is not allowed: `module.name`.
     ForbiddenImport(String),
-    /// It imports this with another signature.
+    /// It imports this with a wrong signature.
     ImportType(String),
     /// It does not export this.
     MissingExport(String),
-    /// It exports this with another signature.
+    /// It exports this with a wrong signature.
     ExportType(String),
     /// It exports this task without describing it.
     Undescribed(String),
     /// It has a start function, which would run without limits.
     StartFunction,
-    /// Its memory starts larger than the limit.
+    /// Its initial memory is larger than the limit.
     MemoryTooLarge {
         /// The limit in bytes.
         max: usize,
     },
-    /// A table starts larger than the limit, or there are too many tables.
+    /// An initial table is larger than the limit, or there are too many tables.
     TableTooLarge {
         /// The limit in elements.
         max: usize,
@@ -191,7 +190,7 @@ impl fmt::Display for LoadError {
             Self::AbiVersion(version) => {
                 write!(f, "the module was built for task ABI {version}, this node has {ABI_VERSION}")
             }
-            Self::OtherFunctions => write!(f, "its functions are not those that its manifest names"),
+            Self::OtherFunctions => write!(f, "the functions of the module differ from those in its manifest"),
             Self::Describe(reason) => write!(f, "bad section broccoli.tasks: {reason}"),
             Self::ForbiddenImport(name) => write!(f, "forbidden import {name}"),
             Self::ImportType(name) => write!(f, "import {name} has the wrong signature"),

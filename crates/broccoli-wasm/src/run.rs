@@ -1,7 +1,7 @@
-//! One run of one task: a fresh instance, advanced in steps.
+//! One run of one task: a fresh instance that is stepped.
 //!
-//! Owns the order of a run (`_initialize`, `broccoli_alloc`, the task) and the check of what it returns. How a call is
-//! suspended is the matter of the engine. A run that fails or is dropped leaves nothing behind.
+//! Owns the order of a run (`_initialize`, `broccoli_alloc`, the task) and the check of its result. The engine suspends
+//! calls. A run that fails or is dropped leaves nothing behind.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -18,42 +18,42 @@ use broccoli_abi::{
 use crate::engine::{Instance, Stop};
 use crate::{Host, Module};
 
-/// A task that has been started. [`Run::step`] advances it until it is done.
+/// A started task. [`Run::step`] runs it until it is done.
 pub struct Run<H> {
     module: Module,
     function: usize,
-    /// Until they are written into the guest.
+    /// The arguments, until they are written into the guest.
     args: Box<[u8]>,
     args_len: u32,
     instance: Instance<H>,
     at: Stage,
-    /// Whether the call of this stage was begun.
+    /// Whether the call of this stage has started.
     begun: bool,
 }
 
-/// How far a step came.
+/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The task ended: one CBOR item of the function's type or a canvas that replaces the task
-    /// ([`broccoli_abi::CANVAS_TAG`]), or why there is none.
+    /// The task ended. The result is one CBOR item of the function's type, or a canvas that replaces the task
+    /// ([`broccoli_abi::CANVAS_TAG`]).
     Done(Result<Vec<u8>, Failure>),
-    /// The fuel of this step is used up; step again.
+    /// The fuel of this step is used up. Step again.
     Yielded,
-    /// The task sleeps; step again after `ms` milliseconds.
+    /// The task sleeps. Step again after `ms` milliseconds.
     Sleep {
-        /// How long.
+        /// How long, in milliseconds.
         ms: u32,
     },
-    /// The task submits a canvas; give it the [`Run::answer`], then step again.
+    /// The task submits a canvas. Call [`Run::answer`], then step again.
     Submit {
-        /// What the task says is a canvas as on the wire; nothing of it was checked.
+        /// The canvas, as on the wire. It was not checked.
         canvas: Vec<u8>,
     },
-    /// The task asks something of the board; give it the [`Run::answer_call`], then step again.
+    /// The task asks the board. Call [`Run::answer_call`], then step again.
     Call(HostCall),
 }
 
-/// The call that the next step begins or goes on with.
+/// The call that the next step starts or resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Initialize,
@@ -72,25 +72,25 @@ impl<H: Host + 'static> Run<H> {
         Ok(Self { module, function, args: args.into(), args_len, instance, at, begun: false })
     }
 
-    /// Fuel burnt so far, in the engine's units (about one per Wasm instruction).
+    /// Fuel used so far, in the engine's units (about one for each Wasm instruction).
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
         self.instance.fuel_used()
     }
 
-    /// What answers the imports.
+    /// The host that answers the imports.
     #[must_use]
     pub fn host(&self) -> &H {
         self.instance.host()
     }
 
-    /// What answers the imports.
+    /// The host that answers the imports.
     pub fn host_mut(&mut self) -> &mut H {
         self.instance.host_mut()
     }
 
-    /// Answers [`Step::Submit`]. Without an answer the task learns that the node takes no jobs. Why it
-    /// was refused goes to the log of the task, within its limit; nothing if `why` is empty.
+    /// Answers [`Step::Submit`]. If it is not called, the task gets the answer that the node takes no jobs. `why` is
+    /// the reason of a refusal and goes to the log of the task, within its limit, unless it is empty.
     pub fn answer(&mut self, answer: SubmitAnswer, why: &str) {
         self.instance.answer(answer.code());
         if !why.is_empty() {
@@ -98,8 +98,8 @@ impl<H: Host + 'static> Run<H> {
         }
     }
 
-    /// Answers [`Step::Call`]: with what the call says that it answers, or with why it cannot be done. Without
-    /// an answer the task gets an error without a text.
+    /// Answers [`Step::Call`] with the value that the call defines, or with the reason why it is not possible. If it is
+    /// not called, the task gets an error without a text.
     pub fn answer_call(&mut self, answer: Result<i32, &str>) {
         match answer {
             Ok(value) => self.instance.answer(HostAnswer::Value(value).pack()),
@@ -113,8 +113,8 @@ impl<H: Host + 'static> Run<H> {
         self.instance.into_host()
     }
 
-    /// Runs until the task is done, sleeps, submits, calls the board, or has burnt `fuel`. A single instruction that needs
-    /// more (a large copy) gets what it needs.
+    /// Runs until the task is done, sleeps, submits, calls the board, or has used `fuel`. A single instruction that
+    /// needs more (a large copy) gets it.
     pub fn step(&mut self, fuel: u64) -> Step {
         let goal = self.fuel_used().saturating_add(fuel);
         loop {
@@ -135,7 +135,7 @@ impl<H: Host + 'static> Run<H> {
         }
     }
 
-    /// Calls what this stage is about.
+    /// Starts the call of this stage.
     fn begin(&mut self, fuel: u64) -> Stop {
         self.begun = true;
         let (instance, inner) = (&mut self.instance, &self.module.inner);
@@ -147,7 +147,7 @@ impl<H: Host + 'static> Run<H> {
         }
     }
 
-    /// The call of this stage has ended well: goes on to the next, or ends.
+    /// The call of this stage has succeeded: goes to the next stage, or ends the run.
     fn returned(&mut self, value: i64) -> Option<Step> {
         let next = match self.at {
             Stage::Initialize => Ok(Stage::Alloc),
@@ -171,7 +171,7 @@ impl<H: Host + 'static> Run<H> {
         let at = mem::replace(&mut self.at, Stage::Ended);
         self.begun = false;
         Step::Done(Err(match failure {
-            // An allocator reports exhaustion by trapping.
+            // An allocator traps when memory is exhausted.
             Failure::Trap(_) if at == Stage::Alloc => self.instance.out_of_memory(),
             failure => failure,
         }))
@@ -238,54 +238,54 @@ fn task_error(body: &[u8]) -> Failure {
 /// Why a task gave no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The task returned an error; its text.
+    /// The task returned an error with this text.
     TaskError(String),
-    /// The task returned an error, and asks to be tried again.
+    /// The task returned an error and asks for a retry.
     Retry {
         /// The error's text.
         text: String,
-        /// How long to wait before, at most [`RETRY_AFTER_MS_MAX`].
+        /// How long to wait before the retry, in milliseconds, at most [`RETRY_AFTER_MS_MAX`].
         after_ms: u64,
     },
     /// The task panicked.
     Panic {
-        /// What it said.
+        /// The text of the panic.
         text: String,
-        /// Line in its source, 0 if unknown.
+        /// The line in its source, 0 if unknown.
         line: u32,
     },
-    /// The task trapped: an access out of bounds, a division by zero, `unreachable`.
+    /// The task trapped: an access out of bounds, a division by zero, `unreachable`, …
     Trap(String),
     /// The task asked for more memory than there is.
     OutOfMemory {
-        /// How much it wanted to have, in bytes; 0 if that is not known.
+        /// How much memory it wanted in all, in bytes; 0 if this is not known.
         wanted: usize,
-        /// The limit; none if the machine has no more.
+        /// The limit in bytes; none if the machine has no more memory.
         limit: Option<usize>,
     },
-    /// The task nested its calls too deep.
+    /// The task nested its calls too deeply.
     StackOverflow,
-    /// The task returned something else than one CBOR item of its type.
+    /// The task did not return one CBOR item of its type.
     BadResult(String),
     /// The result is larger than the limit.
     ResultTooLarge {
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
     /// The module has no such function.
     UnknownFunction(String),
-    /// The arguments do not fit the function.
+    /// The arguments do not match the function.
     BadArgs(ArgsError),
     /// The arguments are larger than the limit.
     ArgsTooLarge {
-        /// Their size.
+        /// Their size in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
-    /// The run was over before this step.
+    /// The run had ended before this step.
     Ended,
 }
 

@@ -10,16 +10,16 @@ const HEADER: [u8; 8] = *b"\0asm\x01\0\0\0";
 const ID_CUSTOM: u8 = 0;
 const ID_START: u8 = 8;
 
-/// The functions that a module describes. Reads nothing else: a module that describes functions
-/// may still be refused by [`Engine::load`](crate::Engine::load).
+/// The functions that a module describes. Reads nothing else, so [`Engine::load`](crate::Engine::load) may still refuse
+/// the module.
 ///
 /// # Errors
-/// A file that is no Wasm, another ABI version, a bad description.
+/// The file is not Wasm, has another ABI version, or has a malformed description.
 pub fn functions(wasm: &[u8]) -> Result<Functions, LoadError> {
     Ok(Sections::read(wasm)?.functions)
 }
 
-/// What the sections say that the Wasm engine does not look at.
+/// Data of the sections that the Wasm engine does not read.
 pub(crate) struct Sections {
     pub(crate) functions: Functions,
     pub(crate) has_start: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Sections {
 impl Sections {
     pub(crate) fn read(wasm: &[u8]) -> Result<Self, LoadError> {
         let mut rest = wasm.strip_prefix(&HEADER).ok_or(LoadError::NotWasm)?;
-        // A linker joins the sections of several objects; other tools may leave them apart.
+        // A linker joins the sections of several objects. Other tools may leave them separate.
         let (mut abi, mut tasks) = (Vec::new(), Vec::new());
         let mut has_start = false;
         while let Some((&id, after)) = rest.split_first() {
@@ -58,7 +58,7 @@ impl Sections {
     }
 }
 
-/// Takes a length and as many bytes off the front.
+/// Takes a length and that many bytes off the front.
 fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(leb_u32(rest)?).ok()?;
     let (taken, after) = rest.split_at_checked(len)?;

@@ -1,4 +1,4 @@
-//! The committed example modules do what the documentation says, in Rust and in C.
+//! The committed example modules, in Rust and C, do what the documentation says.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn text(s: &str) -> Vec<u8> {
     [vec![0x78, len], s.into()].concat()
 }
 
-/// As the guests write it: the shortest head.
+/// The shortest head, as the guests write it.
 fn short_text(s: &str) -> Vec<u8> {
     assert!(s.len() < 24);
     [vec![0x60 | s.len() as u8], s.into()].concat()
@@ -113,7 +113,7 @@ fn integer_overflow_is_an_error_text() {
     assert_eq!(apply("mul", i64::MAX, 2), task_error("integer overflow"));
     let sum = call(&module, "tsum", &list(&[list(&[int(i64::MAX), int(1)])]));
     assert_eq!(sum, task_error("integer overflow"));
-    // Integers beyond 64 bits do not even start.
+    // A call with integers beyond 64 bits does not start.
     let big = vec![0x1b, 0x80, 0, 0, 0, 0, 0, 0, 0];
     let text = call(&module, "add", &list(&[big, int(1)])).unwrap_err().to_string();
     assert_eq!(text, "argument x: expected num, got 9223372036854775808");
@@ -181,7 +181,7 @@ fn work_is_done() {
     };
     let (once, ten) = (fuel(10_000), fuel(100_000));
     assert!(ten > 9 * once && once > 50_000, "{once} {ten}");
-    // Too much recursion ends with a text, not with the node.
+    // Too deep a recursion ends the task with a text, and not the node.
     assert_eq!(call(&module, "fib", &list(&[int(100_000)])), Err(Failure::StackOverflow));
     assert_eq!(common::run(&module, "spin", &list(&[int(1 << 40)]), 1_000_000), None);
 }
@@ -258,7 +258,7 @@ fn call_of_hello(name: &str) -> Vec<u8> {
     [vec![0x84, 0x82, 0x00, 0x81], task, vec![0xa1, 0x04, 0x80, 0x80, 0x80]].concat()
 }
 
-/// As the guests write it: the shortest head.
+/// The shortest head, as the guests write it.
 fn list_of(items: &[Vec<u8>]) -> Vec<u8> {
     assert!(items.len() < 24);
     [vec![0x80 | items.len() as u8], items.concat()].concat()
@@ -349,7 +349,7 @@ fn a_rust_task_submits_and_learns_the_answer() {
     let ended = |answer: SubmitAnswer| {
         let mut run = module.start("later", &args, Quiet::default()).unwrap();
         match run.step(FUEL_MAX) {
-            // The same call but for its countdown.
+            // The same call, except for its countdown.
             Step::Submit { canvas } => assert!(canvas.ends_with(b"\xa2\x03\x00\x04\x80\x80\x80"), "{canvas:x?}"),
             other => panic!("{other:?}"),
         }
@@ -363,7 +363,7 @@ fn a_rust_task_submits_and_learns_the_answer() {
     assert_eq!(ended(SubmitAnswer::NoJobs), Step::Done(task_error("this node takes no jobs")));
 }
 
-/// Runs a function to its end with a board that answers these calls so, in this order.
+/// Runs a function to its end. The board answers these calls, in this order.
 fn with_board(
     module: &Module,
     function: &str,

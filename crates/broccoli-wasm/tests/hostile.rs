@@ -1,4 +1,4 @@
-//! Modules that break the contract are refused at load or fail alone, and the engine goes on.
+//! A module that breaks the ABI is refused, or only its run fails. The engine continues to work.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn run_body(body: &str) -> Result<Vec<u8>, Failure> {
 }
 
 fn refused(wat: &str) -> LoadError {
-    load(wat).expect_err("is refused")
+    load(wat).expect_err("must be refused")
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_flood_of_logs_burns_fuel_and_is_cut() {
 #[test]
 fn growing_without_end_is_out_of_memory() {
     let bomb = "(loop (drop (memory.grow (i32.const 16))) (br 0)) (i64.const 0)";
-    let Err(failure) = run_body(bomb) else { panic!("there is no end of memory") };
+    let Err(failure) = run_body(bomb) else { panic!("no limit of memory") };
     let max = Limits::host().memory_bytes_max;
     assert_eq!(failure, Failure::OutOfMemory { wanted: max + (1 << 16), limit: Some(max) });
     assert_eq!(failure.to_string(), "out of memory: it needs 16842752 bytes, this node gives 16777216");
@@ -83,7 +83,7 @@ fn endless_recursion_is_a_stack_overflow() {
 #[test]
 fn results_out_of_bounds_are_refused() {
     let reason = Failure::BadResult("out of bounds".into());
-    // The last byte of memory and one beyond; then an address far beyond.
+    // The last byte of memory and one beyond; then an address far outside.
     assert_eq!(run_body("(i64.const 0x0000ffff_00000002)"), Err(reason.clone()));
     assert_eq!(run_body("(i64.const 0xffffffff_00000001)"), Err(reason));
     let too_large = run_body("(i64.const 0x00000000_7fffffff)");
@@ -215,7 +215,7 @@ fn every_prefix_and_every_flipped_byte_is_refused_or_runs() {
     let wasm = wat::parse_str(task("(i64.const 0x00000003_80000002)")).unwrap();
     let engine = Engine::new(Limits::host());
     for len in 0..wasm.len() {
-        // Custom sections come last, so every cut loses something.
+        // Custom sections are last, so every cut loses something.
         assert!(engine.load(&wasm[..len]).is_err(), "cut at {len}");
     }
     for at in 0..wasm.len() {
@@ -263,7 +263,7 @@ fn what_cannot_be_compiled_fails_at_load() {
 #[test]
 fn many_locals_and_many_functions_do_not_hurt() {
     let locals = module(&format!("(func (local {}))", "i64 ".repeat(49_000)), "(i64.const 0)");
-    // Refused or harmless: what matters is that the engine answers.
+    // Refused or harmless: the engine must only return.
     if let Ok(module) = load(&locals) {
         run(&module, "t", &[0x80], 10_000);
     }

@@ -1,4 +1,4 @@
-//! A run suspends, goes on, and answers its imports.
+//! A run is suspended and resumed, and gets the answers to its imports.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn a_long_task_yields_and_ends() {
     assert_eq!(run.step(1000), Step::Done(Err(Failure::Ended)));
 }
 
-/// What an interrupted instruction does, it does once, and only when it has its fuel.
+/// An interrupted instruction takes effect once, and only when it has its fuel.
 #[test]
 fn a_task_in_the_smallest_steps_comes_to_the_same() {
     let parts = "(table $t 4 100 funcref) (elem $e func $five $six) (elem declare func $five)
@@ -127,7 +127,7 @@ fn progress_reaches_the_host_and_costs_fuel() {
     assert_eq!(run.into_host().progress, [(1, 2), (u32::MAX, 0)]);
 }
 
-/// Submits two bytes of its memory, and fails with the text of one letter if that is accepted.
+/// Submits two bytes of its memory, and fails with a text of one letter if the canvas is accepted.
 fn submitting(len: &str) -> Module {
     let body = format!(
         "(if (result i64) (i64.eqz (call $submit (i32.const 3) (i32.const {len})))
@@ -180,7 +180,7 @@ fn a_canvas_too_large_or_out_of_bounds_is_no_canvas() {
     assert_eq!(run.step(10_000), trap);
 }
 
-/// Calls the board with these arguments, and gives the answer if that is below 24, or fails with the text.
+/// Calls the board with these arguments. Returns the answer if it is below 24, or fails with the text.
 fn calling(args: &str) -> Module {
     let body = format!(
         "(local $answer i64)
@@ -330,7 +330,7 @@ fn bad_calls_are_refused_before_they_run() {
 
 #[test]
 fn functions_are_read_without_loading() {
-    // It cannot be loaded: its import is forbidden.
+    // It cannot be loaded, because its import is forbidden.
     let wat = module("(import \"env\" \"x\" (func))", "(i64.const 0)");
     let functions = broccoli_wasm::functions(&wat::parse_str(wat).unwrap()).unwrap();
     assert_eq!(functions[0].to_string(), "t() -> i64");

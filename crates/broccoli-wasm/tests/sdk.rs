@@ -1,4 +1,4 @@
-//! What the Rust SDK promises, seen from the host: every type, panics, memory, the stack.
+//! The Rust SDK, seen from the host: every type, panics, memory, the stack.
 
 mod common;
 

@@ -1,6 +1,6 @@
-//! Wasm by wasmi, an interpreter, on every node.
+//! The engine wasmi, an interpreter, which every node uses.
 //!
-//! Owns the configuration of wasmi, which of its errors mean what, and the suspended call.
+//! Owns the configuration of wasmi, the mapping of its errors, and the suspended call.
 
 mod imports;
 
@@ -24,7 +24,7 @@ use super::Stop;
 use crate::load::export_name;
 use crate::{Failure, Host, Limits, LoadError, NoHost};
 
-/// What wasmi counts the height of a stack in, although it says bytes.
+/// The unit in which wasmi counts the height of a stack, although its API says bytes.
 const CELL_BYTES: usize = 8;
 
 /// Compiles modules under fixed limits.
@@ -36,34 +36,34 @@ pub(crate) struct Compiler {
 /// A module that can be instantiated.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    /// Whether it has an `_initialize`.
+    /// Whether it exports `_initialize`.
     pub(crate) initialize: bool,
     imports: Vec<Import>,
     engine: wasmi::Engine,
     module: wasmi::Module,
 }
 
-/// One instance, with a call that is under way.
+/// One instance, and its current call.
 pub(crate) struct Instance<H> {
     store: Store<State<H>>,
     instance: wasmi::Instance,
     memory: Memory,
     call: Call,
-    /// For a call that has asked something.
+    /// The answer for a call that waits for one.
     answer: i64,
-    /// Where the task wants to read why its board has refused.
+    /// Where the task wants the text of a refusal by the board.
     room: Room,
-    /// Whether the call gives a number.
+    /// Whether the call returns a number.
     gives: bool,
     fuel_used: u64,
 }
 
-/// A call that was suspended.
+/// A suspended call.
 enum Call {
     None,
     OutOfFuel(ResumableCallOutOfFuel),
     Asleep(ResumableCallHostTrap),
-    /// It has submitted something, or asked the board.
+    /// It has submitted a canvas, or asked the board.
     Asked(ResumableCallHostTrap),
 }
 
@@ -77,7 +77,7 @@ impl Compiler {
         config
             .consume_fuel(true)
             .ignore_custom_sections(true)
-            // A call that runs out of fuel while it compiles another function cannot be resumed.
+            // A call that runs out of fuel while another function is being compiled cannot be resumed.
             .compilation_mode(CompilationMode::Eager)
             .enforced_limits(EnforcedLimits::strict())
             .wasm_custom_page_sizes(true)
@@ -90,16 +90,16 @@ impl Compiler {
         Self { config }
     }
 
-    /// Compiles a module and tries it out.
+    /// Compiles a module and instantiates it once as a test.
     ///
     /// # Errors
-    /// It is no valid Wasm, or its imports and exports are not those of the ABI.
+    /// It is not valid Wasm, or its imports and exports are not those of the ABI.
     pub(crate) fn compile(&self, wasm: &[u8], functions: &[Function], limits: &Limits) -> Result<Compiled, LoadError> {
-        // An engine of its own: compiled code lives as long as its engine, and a replaced module
-        // must not stay in memory.
+        // One engine for each module: compiled code lives as long as its engine, and a replaced module must not stay in
+        // memory.
         let engine = wasmi::Engine::new(&self.config);
         let invalid = |e: Error| LoadError::Invalid(e.to_string());
-        // The compiler asserts what the validator, half a step behind it, has not yet refused.
+        // The compiler asserts conditions that the validator checks only later. So validate everything first.
         wasmi::Module::validate(&engine, wasm).map_err(invalid)?;
         let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let imports = imports(&module)?;
@@ -123,14 +123,15 @@ fn refused(error: &Error, limits: &Limits) -> LoadError {
 }
 
 impl Compiled {
-    /// A fresh instance; nothing of the guest has run.
+    /// A fresh instance. Nothing of the guest has run.
     ///
     /// # Errors
-    /// It does not start, for example for want of memory: it did at its load, within the same limits.
+    /// It does not start, for example because memory is short. When the module was loaded, it started within the same
+    /// limits.
     pub(crate) fn instantiate<H: Host + 'static>(&self, host: H, limits: &Limits) -> Result<Instance<H>, Failure> {
         let (store, instance) = self.start(host, limits).map_err(not_started)?;
         let memory = instance.get_memory(&store, EXPORT_MEMORY);
-        // Exports are checked at load, so this would be an error of the engine.
+        // Exports are checked when a module is loaded, so this would be an error of the engine.
         let memory = memory.ok_or_else(|| Failure::Trap("the memory export is gone".into()))?;
         let (call, room) = (Call::None, Room::default());
         Ok(Instance { store, instance, memory, call, answer: 0, room, gives: false, fuel_used: 0 })
@@ -146,7 +147,7 @@ impl Compiled {
 }
 
 impl<H: Host + 'static> Instance<H> {
-    /// Calls an export, which takes these numbers and gives one or none, with so much fuel.
+    /// Calls an export with these arguments and this much fuel. It returns at most one number.
     pub(crate) fn call(&mut self, export: &str, args: &[u32], gives: bool, fuel: u64) -> Stop {
         let Some(func) = self.instance.get_func(&self.store, export) else {
             return Stop::Failed(Failure::Trap(format!("the export {export} is gone")));
@@ -156,8 +157,7 @@ impl<H: Host + 'static> Instance<H> {
         self.run(fuel, |store, outputs| func.call_resumable(store, &inputs[..args.len().min(2)], outputs))
     }
 
-    /// Goes on with the call that was suspended. A single instruction that needs more fuel (a large copy) gets what it
-    /// needs.
+    /// Resumes the suspended call. A single instruction that needs more fuel than that (a large copy) gets it.
     pub(crate) fn resume(&mut self, fuel: u64) -> Stop {
         let answer = [Val::I64(self.answer)];
         match mem::replace(&mut self.call, Call::None) {
@@ -170,23 +170,23 @@ impl<H: Host + 'static> Instance<H> {
         }
     }
 
-    /// Answers [`Stop::Submitted`] and [`Stop::Asked`]. Without an answer the task learns that the node takes no jobs, or
-    /// that its board has refused.
+    /// Answers [`Stop::Submitted`] and [`Stop::Asked`]. If it is not called, the task gets the answer that the node
+    /// takes no jobs, or that the board refuses.
     pub(crate) fn answer(&mut self, answer: i64) {
         self.answer = answer;
     }
 
-    /// Answers [`Stop::Asked`] with why it cannot be done, as far as the task has room for the text.
+    /// Answers [`Stop::Asked`] with the reason of a refusal, cut to the room that the task gave.
     pub(crate) fn refuse(&mut self, why: &str) {
         self.answer = self.room.refuse(self.memory, &mut self.store, why).pack();
     }
 
-    /// A line for the log of the task, within its limit.
+    /// Adds a line to the log of the task, within its limit.
     pub(crate) fn log(&mut self, text: &str) {
         self.store.data_mut().log(text);
     }
 
-    /// Fuel burnt so far, about one unit for each instruction.
+    /// Fuel used so far, about one unit for each instruction.
     pub(crate) fn fuel_used(&self) -> u64 {
         self.fuel_used
     }
@@ -213,14 +213,14 @@ impl<H: Host + 'static> Instance<H> {
         self.memory.data_mut(&mut self.store)
     }
 
-    /// The task has not got the memory that it asked for last.
+    /// The failure of a task that did not get the memory that it asked for last.
     pub(crate) fn out_of_memory(&self) -> Failure {
         let guard = &self.store.data().guard;
         let limit = (!guard.out_of_memory).then_some(guard.memory_bytes_max);
         Failure::OutOfMemory { wanted: guard.wanted_bytes, limit }
     }
 
-    /// Enters the guest. Not inlined: what else is done for a run needs nothing of the stack below the guest.
+    /// Enters the guest. Not inlined: other stack frames of a run must not stay below the guest.
     #[inline(never)]
     fn run(
         &mut self,
@@ -255,7 +255,7 @@ impl<H: Host + 'static> Instance<H> {
         }
     }
 
-    /// An import has ended or suspended the call.
+    /// Handles an import that ended or suspended the call.
     fn suspend(&mut self, call: ResumableCallHostTrap) -> Stop {
         match call.host_error().downcast_ref() {
             Some(&Suspend::Sleep { ms }) => {
@@ -287,7 +287,7 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-/// Whether a guest was not given what it asked for.
+/// Whether the guest was refused memory or a table.
 fn is_denied(error: &Error) -> bool {
     error.as_trap_code() == Some(TrapCode::GrowthOperationLimited)
 }
@@ -319,7 +319,7 @@ fn imports(wasm: &wasmi::Module) -> Result<Vec<Import>, LoadError> {
         .collect()
 }
 
-/// Checks that everything the ABI wants is exported; says whether there is an `_initialize`.
+/// Checks that the module exports everything that the ABI requires. Returns whether it exports `_initialize`.
 fn check_exports(wasm: &wasmi::Module, functions: &[Function]) -> Result<bool, LoadError> {
     use ValType::{I32, I64};
     match wasm.get_export(EXPORT_MEMORY) {

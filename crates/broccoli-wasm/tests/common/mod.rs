@@ -1,5 +1,5 @@
-//! Modules written by hand, and a host that remembers.
-#![allow(dead_code, missing_docs, unreachable_pub)] // Shared by test binaries that use parts.
+//! Hand-written modules, and a host that records.
+#![allow(dead_code, missing_docs, unreachable_pub)] // Each test binary uses a part of it.
 
 use broccoli_wasm::{Engine, Failure, Host, Limits, LoadError, Module, Step};
 
@@ -10,7 +10,7 @@ pub const IMPORT_SUBMIT: &str = r#"(import "broccoli" "submit" (func $submit (pa
 pub const IMPORT_BOARD: &str = r#"(import "broccoli" "board" (func $board (param i32 i32 i32 i32 i32) (result i64)))"#;
 pub const IMPORT_SLEEP: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))"#;
 
-/// Remembers log lines and progress; its clock and randomness count up.
+/// Records log lines and progress. Its clock and randomness count up.
 #[derive(Debug, Default)]
 pub struct Quiet {
     pub lines: Vec<String>,
@@ -60,7 +60,7 @@ pub fn load(wat: &str) -> Result<Module, LoadError> {
     Engine::new(Limits::host()).load(&wat::parse_str(wat).expect("is well-formed"))
 }
 
-/// Steps a run to its end; `None` if it is not over after `fuel_max`.
+/// Steps a run to its end. `None` if it has not ended after `fuel_max`.
 pub fn run(module: &Module, function: &str, args: &[u8], fuel_max: u64) -> Option<Result<Vec<u8>, Failure>> {
     let mut run = match module.start(function, args, Quiet::default()) {
         Ok(run) => run,

@@ -1,6 +1,6 @@
-//! What a module may import, and the state of one run that the imports work on.
+//! The imports of a module, and the state of a run that they use.
 //!
-//! Owns the allow-list: an import that [`Import::find`] does not know is refused at load.
+//! Owns the allow-list: a module with an import that [`Import::find`] does not know is refused.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -18,14 +18,14 @@ use wasmi_core::LimiterError;
 
 use crate::{Host, Limits};
 
-/// Longest panic text that is kept, in bytes.
+/// Longest panic text, in bytes. The rest is cut.
 const PANIC_BYTES_MAX: usize = 1024;
-/// Longest single log text that is passed on, in bytes.
+/// Longest log text, in bytes. The rest is cut.
 const LOG_LINE_BYTES_MAX: usize = 4096;
-/// Fuel for one call of the host, beside one per byte of text.
+/// Fuel for each call of the host, in addition to one unit for each byte of text.
 const CALL_FUEL: u64 = 100;
 
-/// Most tables of one module.
+/// Most tables in a module.
 const TABLES_MAX: usize = 4;
 
 /// The functions of the import module `broccoli`.
@@ -110,7 +110,7 @@ impl fmt::Display for Suspend {
 
 impl HostError for Suspend {}
 
-/// What the store of a run owns beside the instance.
+/// The data of a wasmi store, besides the instance.
 pub(super) struct State<H> {
     pub(super) host: H,
     pub(super) guard: Guard,
@@ -147,7 +147,7 @@ fn log<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<
 }
 
 impl<H: Host> State<H> {
-    /// Passes a line on, within the limit of the run.
+    /// Passes on a log line, within the limit of the run.
     pub(super) fn log(&mut self, text: &str) {
         if text.len() <= self.log_bytes_left {
             self.log_bytes_left -= text.len();
@@ -159,7 +159,7 @@ impl<H: Host> State<H> {
     }
 }
 
-/// Talking is not free, or a loop of it would outlast every budget.
+/// Takes fuel for a call of the host. Without it, a loop of such calls would run longer than the limit.
 fn charge<H>(caller: &mut Caller<'_, State<H>>, bytes: usize) -> Result<(), Error> {
     let fuel = caller.get_fuel()?;
     caller.set_fuel(fuel.saturating_sub(CALL_FUEL + bytes as u64))
@@ -171,7 +171,7 @@ fn progress<H: Host>(mut caller: Caller<'_, State<H>>, done: i32, total: i32) ->
     Ok(())
 }
 
-/// Ends the step with the canvas; the answer comes with [`crate::Run::answer`].
+/// Ends the step with the canvas. [`crate::Run::answer`] gives the answer.
 fn submit<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Result<i64, Error> {
     let (bytes, max) = (len as u32 as usize, caller.data().canvas_bytes_max);
     if bytes > max {
@@ -183,7 +183,7 @@ fn submit<H: Host>(mut caller: Caller<'_, State<H>>, ptr: i32, len: i32) -> Resu
     Err(Error::host(Suspend::Submit { canvas }))
 }
 
-/// Ends the step with the call; the answer comes with [`crate::Run::answer_call`]. What is no call is answered here.
+/// Ends the step with the call. [`crate::Run::answer_call`] gives the answer. An invalid call is refused here.
 fn board<H: Host>(
     mut caller: Caller<'_, State<H>>,
     code: i32,
@@ -205,7 +205,7 @@ fn board<H: Host>(
     }
 }
 
-/// Where a guest wants the text of an error; lies in its memory, which never shrinks.
+/// Where the guest wants the text of an error. It is in the guest's memory, which never shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Room {
     start: u32,
@@ -213,7 +213,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Writes as much of the text as there is room for, in whole characters.
+    /// Writes as many whole characters of the text as fit.
     pub(super) fn refuse(self, memory: Memory, mut store: impl AsContextMut, text: &str) -> HostAnswer {
         let end = text.floor_char_boundary(HOST_TEXT_LEN_MAX.min(self.len as usize));
         let written = memory.write(&mut store, self.start as usize, &text.as_bytes()[..end]);
@@ -221,7 +221,7 @@ impl Room {
     }
 }
 
-/// Copies a text of the guest, cut to `max` bytes; what is not UTF-8 is replaced.
+/// Copies a text of the guest, cut to `max` bytes. Invalid UTF-8 is replaced.
 fn text<H>(
     caller: &Caller<'_, State<H>>,
     import: &'static str,
@@ -250,14 +250,14 @@ fn bytes_of<'a, H>(
     range.ok_or_else(|| Error::host(Suspend::BadRange { import }))
 }
 
-/// Bounds memory and tables. A growth beyond a limit ends the run with a clear error: few guests
-/// check for it.
+/// Limits memory and tables. Growing beyond a limit ends the run with a clear error, because few guests check for it.
 pub(super) struct Guard {
     pub(super) memory_bytes_max: usize,
     table_elements_max: usize,
-    /// The largest memory that the guest has asked for.
+    /// The largest memory that the guest asked for.
     pub(super) wanted_bytes: usize,
-    /// Whether the machine had no memory for a growth within the limits. The guest has been told so; if it traps, that is why.
+    /// Whether the machine had no memory for a growth within the limits. The guest knows it. If it traps, this is the
+    /// reason.
     pub(super) out_of_memory: bool,
 }
 
