@@ -250,7 +250,7 @@ fn from_flash(stage: &mut Stage<'_>) -> Result {
     stage.guests.iter_mut().try_for_each(|guest| guest.process.kill())?;
     stage.pc.take().map_or(Ok(()), |mut pc| pc.kill())?;
     let guest = stage.start(1, "resident=yes\n")?;
-    guest.process.line_with("module tasks is there, from flash", PATIENCE)?;
+    guest.process.line_with("module tasks found in flash", PATIENCE)?;
     guest.process.line_with("ready", PATIENCE)?;
     stage.guests = vec![guest];
     gives(stage.cluster, "add.s(1, 2).set(on=\"guest-1\")", "3")?;
@@ -326,7 +326,7 @@ fn reboot(stage: &mut Stage<'_>) -> Result {
     }
     gives(stage.cluster, "sys.reboot.s().set(on=\"guest-3\")", "null")?;
     let process = &stage.guests[GUESTS - 1].process;
-    process.line_with("module tasks is there, from flash", PATIENCE)?;
+    process.line_with("module tasks found in flash", PATIENCE)?;
     process.line_with("ready", PATIENCE)?;
     gives(stage.cluster, "add.s(3, 3).set(on=\"guest-3\")", "6")
 }

@@ -1,10 +1,10 @@
-//! What a node needs to know of the chip that it runs on.
+//! The chip and the board, as a node needs to know them.
 
 use core::fmt;
 
 use broccoli_abi::HostCall;
 
-/// The processor, as Rust's standard library calls it elsewhere.
+/// The processor, as Rust's standard library names it.
 pub(crate) const ARCH: &str = if cfg!(target_arch = "riscv32") {
     "riscv32"
 } else if cfg!(target_arch = "xtensa") {
@@ -13,39 +13,39 @@ pub(crate) const ARCH: &str = if cfg!(target_arch = "riscv32") {
     "other"
 };
 
-/// Does what a task asks of the board, at once; an error says why it cannot be done.
+/// Executes the call of a task to the board, without waiting. An error is the reason why it is not possible.
 pub(crate) type Board = fn(HostCall) -> Result<i32, &'static str>;
 
-/// The chip, as the firmware hands it over.
+/// The chip and its board. The firmware makes it.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// From a true random source, new at each start: half of every packet's nonce. A chip without
-    /// one must not start a node.
+    /// From a true random source, new at each start: it is half of the nonce of every packet. A chip without such a
+    /// source must not start a node.
     pub epoch: [u8; 16],
     /// From the same source.
     pub seed: u64,
-    /// The time of day in milliseconds since 1970, if the chip knows it.
+    /// Unix time in milliseconds, if the chip knows it.
     pub unix_ms: fn() -> Option<u64>,
-    /// How its heap is.
+    /// The state of the heap.
     pub memory: fn() -> Memory,
-    /// Does what a task asks of the board, at once; an error says why it cannot be done.
+    /// Executes the call of a task to the board, without waiting. An error is the reason why it is not possible.
     pub board: Board,
-    /// Told when the node is connected to its MQTT server, and when it is no longer: for a lamp.
+    /// Called when the node is connected to its MQTT server, and when the connection is lost. For a LED.
     pub connected: fn(bool),
-    /// What kind of board it is, for people: `esp32c6`.
+    /// The kind of board, for people: `esp32c6`.
     pub board_kind: &'static str,
-    /// What the board has, for `.set(on="led")`: see [`crate::capability`].
+    /// The capabilities of the board, for `.set(on="led")`: see [`crate::capability`].
     pub capabilities: &'static [&'static str],
 }
 
-/// State of a heap, in bytes.
+/// The state of a heap, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Taken now.
+    /// Allocated now.
     pub used: usize,
-    /// Most that was taken at a time.
+    /// Most that was allocated at a time.
     pub peak: usize,
-    /// Not taken.
+    /// Free now.
     pub free: usize,
 }
 

@@ -1,17 +1,17 @@
-//! The loop of a node: feeds the state machine with everything that is ready, then drains it.
+//! The main loop of a node: feeds the state machine with everything that is ready, then drains it.
 //!
 //! ```text
 //!   loop {
-//!       drain: send and do what the state machine wants, run tasks, for a bounded time
-//!       wait:  link | timer | at once, if there is more to do
-//!       feed:  that, and whatever else is ready by now
+//!       drain: send packets, do actions, run tasks, for a limited time
+//!       wait:  for the link or a timer; not at all if there is more to do
+//!       feed:  what arrived, and everything else that is ready
 //!   }
 //! ```
 //!
-//! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection
-//! the same loop runs on, while another future dials.
+//! It owns the link, the executor and the store. It decides nothing about tasks. Without a connection, the same loop
+//! runs while another future connects.
 //!
-//! Its steps are not inlined: what one of them needs of the stack must not lie below another, such as a task.
+//! Its steps are not inlined: the stack frame of one step must not stay below another one, such as a task.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -41,36 +41,37 @@ use crate::link::{self, Down, Link, MqttConfig, Packet};
 use crate::settings::Settings;
 use crate::store::{Flash, Store, StoreError};
 
-/// Tasks that run side by side: there is one core, and little memory for instances.
+/// Tasks that run at the same time. There is one core, and little memory for instances.
 const SLOTS: u16 = 1;
-/// Packets that are taken before the state machine is drained.
+/// Most packets that are fed before the state machine is drained.
 const PACKETS_MAX: usize = 16;
-/// Tasks run for about this long before everything else is looked after again.
+/// After this time, running tasks let the loop do its other work.
 const BURST: Duration = Duration::from_millis(5);
-/// How long a leaving node waits for what runs.
+/// How long a node that leaves waits for its running tasks.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// Why tasks may not reboot the chip.
+/// The error if a task may not reboot the chip.
 const NO_REBOOT: &str = "this node may not be rebooted by tasks: its settings lack reboot=yes";
-/// Buffers of the socket each way, in bytes: half a packet, the rest of which waits for its turn where it is.
+/// Buffers of the socket in each direction, in bytes: half a packet. The rest waits at the sender or in the network
+/// stack.
 const SOCKET_BYTES: usize = 2_048;
-/// Memory that a module takes at most for each byte of its code, beside the operand stack: up to 3.1 was measured while it is
-/// compiled and tried out, 2.9 of it afterwards.
+/// Most memory that a module needs for each byte of its code, without the operand stack. Measured: up to 3.1 while it
+/// is compiled and tested, 2.9 afterwards.
 const HEAP_PER_BYTE: usize = 4;
-/// The same for an instance of a module that has been loaded: 1.4 with the stack was measured.
+/// The same for an instance of a loaded module. Measured: 1.4, including the stack.
 const HEAP_PER_BYTE_INSTANCE: usize = 1;
 
-/// Why a node has ended.
+/// Why a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to leave, has finished and has said goodbye.
+    /// It was asked to leave, has finished its tasks, and has sent its goodbye.
     Drained,
-    /// A task that may has asked for a reboot: it has left as above, and the chip is to start again.
+    /// A task asked for a reboot, and may do so. The node has left as above. The firmware must now reset the chip.
     Reboot,
-    /// An older node has its name.
+    /// A node with the same name started earlier.
     NameTaken,
 }
 
-/// Runs a node until it is told to leave, or its name turns out to be taken.
+/// Runs a node until it leaves the cluster, or another node has the same name.
 pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: Stack<'_>) -> End {
     let (mut rx, mut tx) = (alloc::vec![0; SOCKET_BYTES], alloc::vec![0; SOCKET_BYTES]);
     let config = link_config(&settings, &device);
@@ -82,7 +83,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
         let mut death = Vec::new();
         driver.node.write_will(&mut death);
         let socket = TcpSocket::new(stack, &mut rx, &mut tx);
-        // On the heap, and called by address: what it needs is free again while the node runs, on the stack, too.
+        // Boxed, and called by address: while the node runs, this needs no memory, also not on the stack.
         let open: Pin<Box<dyn Future<Output = _>>> = Box::pin(Link::open(stack, socket, &config, &death));
         let down = match select(open, driver.run_offline()).await {
             Either::First(Ok(mut link)) => {
@@ -103,7 +104,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
             Either::Second(end) => return end,
         };
         let pause = reconnect.pause();
-        log::warn!("{down}; the next try is in {} ms", pause.as_millis());
+        log::warn!("{down}; next try in {} ms", pause.as_millis());
         if let Either::Second(end) =
             select(Timer::after(Duration::from_micros(pause.as_micros() as u64)), driver.run_offline()).await
         {
@@ -131,22 +132,22 @@ struct Driver<F> {
     store: Store<F>,
     engine: Engine,
     device: Device,
-    /// Free at the start: no module can have more.
+    /// Free memory at the start, in bytes. No module can have more.
     heap_bytes_max: usize,
-    /// Modules that wait for the memory that a run has.
+    /// Modules that wait until a run frees its memory.
     installs: Vec<SignedManifest>,
-    /// When a leaving node hands back what runs.
+    /// When a node that leaves hands back its running tasks.
     hand_back_at: Option<Instant>,
     end: Option<End>,
     /// A task has asked for a reboot.
     reboots: bool,
-    /// What the last slice has led to.
+    /// The reports of the last slice.
     reports: Vec<Report>,
     foreign_key_told: bool,
 }
 
 impl<F: Flash> Driver<F> {
-    /// On the heap, and not inlined: what it takes to make it must not stay on the stack.
+    /// Boxed, and not inlined: its stack frame must not stay on the stack.
     #[inline(never)]
     fn new(settings: Settings, device: Device, flash: F) -> Box<Driver<F>> {
         let limits = Limits::chip();
@@ -200,7 +201,7 @@ impl<F: Flash> Driver<F> {
         driver
     }
 
-    /// Runs on a connection until it is gone, or the node has ended.
+    /// Runs on a connection until it is lost, or the node has ended.
     async fn run_online(&mut self, link: &mut Link<'_>) -> Result<End, Down> {
         self.feed(Input::PacketLimit(link.packet_bytes_max()));
         self.feed(Input::Connected);
@@ -213,7 +214,7 @@ impl<F: Flash> Driver<F> {
                 return Ok(end);
             }
             let due = self.due().min(link.check_at());
-            // The network moves on only while this waits, were it for a moment.
+            // The network stack only runs while this waits, even if it is very short.
             match select3(link.header(), Timer::at(due), at_once(is_busy)).await {
                 Either3::First(header) => {
                     if let Some(packet) = link.packet(header?).await? {
@@ -241,7 +242,7 @@ impl<F: Flash> Driver<F> {
         }
     }
 
-    /// When there is something to do without a packet.
+    /// When the next work is due if no packet arrives.
     fn due(&self) -> Instant {
         let timer = self.node.poll_timeout().map(|at| Instant::from_micros(at.0));
         let due = [timer, self.executor.due(), self.hand_back_at].into_iter().flatten();
@@ -253,7 +254,7 @@ impl<F: Flash> Driver<F> {
     }
 }
 
-/// Coming in.
+/// Inputs.
 impl<F: Flash> Driver<F> {
     async fn take_what_is_ready(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
         for _ in 0..PACKETS_MAX {
@@ -269,7 +270,7 @@ impl<F: Flash> Driver<F> {
     fn on_packet(&mut self, packet: &Packet) {
         match packet.to {
             Some(to) => self.feed(Input::Packet { to, packet: packet.payload() }),
-            None => log::warn!("a packet came to a topic of others"),
+            None => log::warn!("a packet arrived on a topic of another node"),
         }
     }
 
@@ -312,17 +313,16 @@ impl<F: Flash> Driver<F> {
         }
     }
 
-    /// A running task puts a canvas into this node's queue.
+    /// A running task submits a canvas to this node.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
         let (answer, why) = self.node.submit_for_task(now(), canvas);
         self.executor.answer(run, answer, &why);
     }
 }
 
-/// Going out.
+/// Outputs.
 impl<F: Flash> Driver<F> {
-    /// Sends and does what the state machine wants, for a bounded time. Returns whether there may be
-    /// more to do.
+    /// Sends packets and does actions, for a limited time. Returns whether there may be more to do.
     async fn drain(&mut self, link: &mut Link<'_>) -> Result<bool, Down> {
         self.transmit(link).await?;
         let is_busy = self.work();
@@ -330,14 +330,14 @@ impl<F: Flash> Driver<F> {
         Ok(is_busy)
     }
 
-    /// Without a connection, what would be sent is lost, and repeated by the protocol.
+    /// Without a connection, packets are dropped. The protocol repeats their messages.
     fn lose_packets(&mut self) {
         let mut packet = Vec::new();
         while self.node.poll_transmit(now(), &mut packet).is_some() {}
     }
 
     async fn transmit(&mut self, link: &mut Link<'_>) -> Result<(), Down> {
-        // Not kept: while a task runs, its memory is wanted for more than this.
+        // The buffer is not kept: a running task may need the memory.
         let mut packet = Vec::new();
         while let Some(transmit) = self.node.poll_transmit(now(), &mut packet) {
             link.publish(transmit.to, &packet).await?;
@@ -345,7 +345,7 @@ impl<F: Flash> Driver<F> {
         Ok(())
     }
 
-    /// Does what is to be done and runs tasks, for a bounded time. Returns whether there may be more.
+    /// Does actions and runs tasks, for a limited time. Returns whether there may be more to do.
     fn work(&mut self) -> bool {
         let end = Instant::now() + BURST;
         loop {
@@ -360,7 +360,7 @@ impl<F: Flash> Driver<F> {
         }
     }
 
-    /// Gives a slice to a task. Returns whether there was one.
+    /// Gives a slice to a task. Returns false if there is none.
     #[inline(never)]
     fn run_tasks(&mut self) -> bool {
         let mut reports = core::mem::take(&mut self.reports);
@@ -378,7 +378,7 @@ impl<F: Flash> Driver<F> {
             Action::Reserve(manifest) => self.reserve(manifest),
             Action::StoreChunk { module, index, bytes } => {
                 if let Err(error) = self.store.put_chunk(module, index, bytes) {
-                    log::error!("chunk {index} of a module: {error}");
+                    log::error!("cannot store chunk {index} of a module: {error}");
                 }
             }
             Action::LoadChunk { module, index, to } => {
@@ -389,10 +389,10 @@ impl<F: Flash> Driver<F> {
             Action::Remove(module) => {
                 self.executor.library().remove(&module);
                 if let Err(error) = self.store.remove(&module) {
-                    log::error!("a module is not removed: {error}");
+                    log::error!("cannot remove a module: {error}");
                 }
             }
-            // Only for a node with a journal, which this one says it is not.
+            // Only nodes with a journal get it. This node has none.
             Action::Persist { .. } => {}
             Action::Event(event) => self.on_event(event),
         }
@@ -412,7 +412,7 @@ impl<F: Flash> Driver<F> {
         match event {
             Event::Drained => self.end = Some(if self.reboots { End::Reboot } else { End::Drained }),
             Event::NameTaken => {
-                log::error!("an older node has the name {}", self.name);
+                log::error!("the name {} is in use by a node that started earlier", self.name);
                 self.end = Some(End::NameTaken);
             }
             Event::Draining(_, limit) => {
@@ -422,10 +422,10 @@ impl<F: Flash> Driver<F> {
             }
             Event::Rejected { error: PacketError::CannotOpen, .. } if !self.foreign_key_told => {
                 self.foreign_key_told = true;
-                log::error!("a packet is sealed with another key: is this the key of the cluster?");
+                log::error!("a packet is sealed with another key: check the key of the cluster in the settings");
             }
             Event::Rejected { error, .. } => log::debug!("a packet was dropped: {error:?}"),
-            // For those who submit or watch through this node: there are none.
+            // For clients. This node has none.
             _ => {}
         }
     }
@@ -433,25 +433,25 @@ impl<F: Flash> Driver<F> {
 
 /// Modules.
 impl<F: Flash> Driver<F> {
-    /// Tells the state machine of those that are in flash.
+    /// Passes the modules in flash to the state machine.
     #[inline(never)]
     fn find_modules(&mut self, key: &DeployPublic) {
         let Driver { store, node, .. } = self;
         store.find(key, |found| match found {
             Ok(manifest) => {
-                log::info!("module {} is there, from flash", manifest.manifest.name);
+                log::info!("module {} found in flash", manifest.manifest.name);
                 node.handle_input(now(), Input::Installed { manifest, outcome: Ok(()) });
             }
-            Err(error) => log::warn!("a module in flash cannot be used: {error}"),
+            Err(error) => log::warn!("cannot use a module in flash: {error}"),
         });
     }
 
-    /// A module is about to come: refuses it before it has cost anything, or keeps room for it.
+    /// A module is about to be pulled: refuses it before it costs anything, or reserves memory and flash for it.
     #[inline(never)]
     fn reserve(&mut self, signed: SignedManifest) {
         let need = self.heap_bytes(signed.manifest.size);
         let free_now = self.make_room(&signed.id, need);
-        // What a run has now will be free.
+        // The memory of a run will be free.
         let free = if self.executor.is_idle() { free_now } else { self.heap_bytes_max };
         let reserved =
             check_memory(need, free).and_then(|()| self.store.reserve(&signed).map_err(|error| error.to_string()));
@@ -461,12 +461,12 @@ impl<F: Flash> Driver<F> {
         }
     }
 
-    /// The chunks of a module have all come.
+    /// All chunks of a module have arrived.
     #[inline(never)]
     fn install(&mut self, signed: SignedManifest) {
         let need = self.heap_bytes(signed.manifest.size);
         if need > self.make_room(&signed.id, need) && !self.executor.is_idle() {
-            // The run that has the memory ends.
+            // Wait until the run ends and frees its memory.
             self.installs.push(signed);
             return;
         }
@@ -479,10 +479,10 @@ impl<F: Flash> Driver<F> {
         self.feed(Input::Installed { manifest: signed, outcome });
     }
 
-    /// Keeps a module if it is what its manifest promises.
+    /// Keeps a module if it matches its manifest.
     fn check(&mut self, signed: &SignedManifest) -> Result<(), String> {
         if signed.manifest.is_tombstone() {
-            // There is nothing to keep; after a restart, others tell of it again.
+            // There is nothing to keep. After a restart, other nodes send it again.
             return Ok(());
         }
         self.store.check(signed).map_err(|error| error.to_string())?;
@@ -490,7 +490,7 @@ impl<F: Flash> Driver<F> {
         self.store.keep(signed).map_err(|error| error.to_string())
     }
 
-    /// Makes sure that a function of a module can be called: the module is loaded, and there is memory for an instance.
+    /// Makes a function of a module callable: loads the module, and checks that there is memory for an instance.
     fn make_callable(&mut self, id: &ModuleHash) -> Result<(), String> {
         if !self.executor.library().has(id) {
             let functions = self.node.functions_of(id).cloned().ok_or_else(|| StoreError::Missing.to_string())?;
@@ -501,7 +501,7 @@ impl<F: Flash> Driver<F> {
         check_memory(need, self.make_room(id, need))
     }
 
-    /// Loads a module, if there is memory for it.
+    /// Loads a module if there is memory for it.
     fn load(&mut self, id: &ModuleHash, functions: &Functions) -> Result<(), String> {
         let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
         check_memory(need, self.make_room(id, need))?;
@@ -511,8 +511,8 @@ impl<F: Flash> Driver<F> {
         Ok(())
     }
 
-    /// Has other modules make room for this one, if that is needed: they are loaded again when they are called. Returns how
-    /// much memory is free then.
+    /// Unloads the other modules if this one needs their memory. They are loaded again when they are called. Returns
+    /// the free memory, in bytes.
     fn make_room(&mut self, id: &ModuleHash, need: usize) -> usize {
         if need > (self.device.memory)().free {
             self.executor.library().remove_others(id);
@@ -520,7 +520,7 @@ impl<F: Flash> Driver<F> {
         (self.device.memory)().free
     }
 
-    /// Memory that it takes to load a module of so many bytes, with an instance for trial.
+    /// Memory that is needed to load a module of `code_bytes` bytes and to instantiate it once, in bytes.
     fn heap_bytes(&self, code_bytes: u32) -> usize {
         let copies = usize::from(!self.store.is_mapped());
         code_bytes as usize * (HEAP_PER_BYTE + copies) + self.engine.limits().stack_bytes_max
@@ -539,7 +539,7 @@ fn now() -> broccoli_core::Instant {
     broccoli_core::Instant(now_us())
 }
 
-/// Ready after the network had its turn, or never.
+/// Ready after the network stack had time to run; never if the node is not busy.
 async fn at_once(is_busy: bool) {
     if is_busy { yield_now().await } else { pending().await }
 }

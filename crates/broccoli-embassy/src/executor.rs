@@ -1,4 +1,4 @@
-//! Runs what the core asks for: in slices of about 5 ms, with everything else in between.
+//! Executes runs in slices of about 5 ms. The loop does its other work between the slices.
 //!
 //! ```text
 //!   Execute ──► a slice now ──► ended
@@ -7,8 +7,8 @@
 //!               packets, timers, a slice of the next run …
 //! ```
 //!
-//! What a run does is [`Execution`]'s; this takes the runs in turns. It never decides what runs: the core gives it at most as
-//! many runs as there are slots. One slice holds up the loop; an abort counts between slices.
+//! [`Execution`] advances a run; this file runs them in turn. It does not decide what runs: the core starts at most as
+//! many runs as there are slots. The loop waits during a slice. An abort takes effect between slices.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -23,17 +23,17 @@ use embassy_time::Instant;
 
 use crate::device::{Board, Device, Memory};
 
-/// A slice; what the first ones get, until their time was measured.
+/// Time of a slice, and the fuel of the first ones, before their time is known.
 const SLICE: Pace = Pace::new(5_000, 10_000);
-/// What a run may have.
+/// Limits of a run.
 pub(crate) const LIMITS: broccoli_wasm::Limits = broccoli_wasm::Limits::chip();
 
-/// What a step of a run has led to.
+/// The result of a step of a run.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The task has ended.
     Finished(RunId, Result<Cbor, Failure>),
-    /// The task said something.
+    /// The task produced output.
     News(RunId, News),
     /// The task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
     Submit(RunId, Vec<u8>),
@@ -46,14 +46,14 @@ pub(crate) struct Executor {
     board: Board,
     memory: fn() -> Memory,
     library: Library,
-    /// In the order of their next slices.
+    /// The runs, in the order of their next slices.
     running: VecDeque<(RunId, Box<Execution>)>,
     pace: Pace,
     seed: u64,
 }
 
 impl Executor {
-    /// An executor whose runs give at most `result_bytes_max` each.
+    /// An executor. The result of each run has at most `result_bytes_max` bytes.
     pub(crate) fn new(result_bytes_max: usize, device: &Device, machine: Machine, builtins: Builtins) -> Executor {
         Executor {
             result_bytes_max,
@@ -77,10 +77,10 @@ impl Executor {
         &mut self.library
     }
 
-    /// Takes a run; [`Executor::step`] advances it.
+    /// Starts a run. [`Executor::step`] advances it.
     ///
     /// # Errors
-    /// It ends at once.
+    /// The run cannot start.
     pub(crate) fn start(&mut self, execute: Execute) -> Result<(), Failure> {
         let Execute { run, function, args, bin } = execute;
         let items = Items::new(args, bin, self.result_bytes_max)?;
@@ -89,7 +89,7 @@ impl Executor {
         self.seed = self.seed.wrapping_add(1);
         let limits = RunLimits::default();
         let execution = Execution::new(code, function.name.clone(), items, limits, self.machine, self.seed);
-        // The next to run: a short task does not wait for the slices of long ones.
+        // The new run is the next one, so a short task does not wait for the slices of long ones.
         self.running.push_front((run, Box::new(execution)));
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Executor {
         }
     }
 
-    /// Answers a run that submits a canvas. The reason is for the log of the task.
+    /// Answers a run that submits a canvas. `why` goes to the log of the task.
     pub(crate) fn answer(&mut self, run: RunId, answer: SubmitAnswer, why: &str) {
         if let Some(execution) = self.find(run) {
             execution.answer_submit(answer, why);
@@ -112,13 +112,13 @@ impl Executor {
         self.running.iter_mut().find(|(id, _)| *id == run).map(|(_, execution)| &mut **execution)
     }
 
-    /// When there is something to do for [`Executor::step`]; a moment of the past if there is now.
+    /// When [`Executor::step`] has something to do; a time in the past if it has now.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.running.iter().map(|(_, execution)| execution.due_us()).min().map(Instant::from_micros)
     }
 
-    /// Gives a slice to the next run that can use it. What came of it goes to `reports`. Returns
-    /// whether there was one.
+    /// Gives a slice to the next run that can use it. The result is added to `reports`. Returns false if there was
+    /// none.
     pub(crate) fn step(&mut self, reports: &mut Vec<Report>) -> bool {
         let now_us = (self.machine.now_us)();
         let Some(at) = self.running.iter().position(|(_, execution)| execution.due_us() <= now_us) else {

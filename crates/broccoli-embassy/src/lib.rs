@@ -1,5 +1,5 @@
-//! The embassy shell of a Broccoli node, for microcontrollers: the same state machine as on a PC,
-//! with an MQTT link over embassy-net and an executor of one thread.
+//! The embassy shell of a Broccoli node, for microcontrollers: the same state machine as on a PC, with an MQTT link
+//! over embassy-net, and an executor without threads.
 //!
 //! ```text
 //!  firmware: pins, radio or virtio, random numbers, settings, reset
@@ -11,9 +11,8 @@
 //!  └──────────────┘
 //! ```
 //!
-//! It mirrors the tokio shell (`broccoli-node`) file by file and has no protocol of its own. It knows
-//! no chip and no pins: what differs between boards comes in as a [`Device`], a network stack and
-//! [`Settings`].
+//! It has the same files as the tokio shell (`broccoli-node`), and no protocol of its own. It knows no chip and no
+//! pins: the firmware of a board passes a [`Device`], a network stack and [`Settings`].
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,6 @@
-//! The way of packets to other nodes, in the addresses of the core.
+//! The link to other nodes, in the addresses of the core.
 //!
-//! Owns the choice of the link and the connection of a TCP socket. What a kind of link needs beyond packets stands in a module
-//! beside this one.
+//! Owns the choice of the link and the connection of a TCP socket. Each kind of link has its own module.
 
 mod mqtt;
 
@@ -15,10 +14,10 @@ use embassy_time::{Duration, Instant, with_timeout};
 pub(crate) use self::mqtt::{Down, Header, MqttConfig, Packet};
 use self::mqtt::{Mqtt, Unflushed};
 
-/// What dialling and the handshake may take together.
+/// Longest time for connecting, including the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The times of the protocol on the links of this shell.
+/// Times of the protocol on the links of this shell.
 pub(crate) const TIMING: Timing = Timing::FAST;
 
 /// A connection that carries packets.
@@ -28,7 +27,7 @@ pub(crate) enum Link<'s> {
 }
 
 impl<'s> Link<'s> {
-    /// Connects. Waits for the network for as long as it takes. `death` is the packet that others get when the connection
+    /// Connects. Waits for the network as long as necessary. Other nodes get the packet `death` when the connection
     /// ends without [`Link::disconnect`].
     ///
     /// # Errors
@@ -53,10 +52,10 @@ impl<'s> Link<'s> {
         mqtt.packet_bytes_max()
     }
 
-    /// Sends a packet. One that the server does not take is dropped.
+    /// Sends a packet. A packet that the server refuses is dropped.
     ///
     /// # Errors
-    /// The connection is gone, and what was being sent with it.
+    /// The connection is lost, and so is the packet that was being sent.
     pub(crate) async fn publish(&mut self, to: Address, packet: &[u8]) -> Result<(), Down> {
         let Link::Mqtt(mqtt) = self;
         mqtt.publish(to, packet).await
@@ -65,16 +64,16 @@ impl<'s> Link<'s> {
     /// Waits for the first bytes of a packet; the rest comes with [`Link::packet`]. Cancel-safe.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub(crate) async fn header(&mut self) -> Result<Header, Down> {
         let Link::Mqtt(mqtt) = self;
         mqtt.header().await
     }
 
-    /// The packet that begins with `header`, if it is one for the node.
+    /// Reads the packet after `header`. `None` if it is not for the node.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub(crate) async fn packet(&mut self, header: Header) -> Result<Option<Packet>, Down> {
         let Link::Mqtt(mqtt) = self;
         mqtt.packet(header).await
@@ -86,21 +85,21 @@ impl<'s> Link<'s> {
         mqtt.check_at()
     }
 
-    /// One coarse check instead of a clock reading per packet.
+    /// Checks the connection. Called at intervals, so that no packet needs a clock reading.
     ///
     /// # Errors
-    /// The server is silent.
+    /// The server does not answer.
     pub(crate) async fn check(&mut self) -> Result<(), Down> {
         let Link::Mqtt(mqtt) = self;
         mqtt.check().await
     }
 
-    /// Ends the connection so that others are not told of a death, after everything published so far.
+    /// Sends everything published so far, and ends the connection so that other nodes do not get the `death` packet.
     pub(crate) async fn disconnect(self) {
         let Link::Mqtt(mqtt) = self;
         if let Some(Unflushed(mut socket)) = mqtt.disconnect().await {
             socket.close();
-            // Whoever does not take it in time tells the others of a death.
+            // If this takes too long, other nodes get the `death` packet.
             let _ = with_timeout(mqtt::PACKET_TIMEOUT, socket.flush()).await;
         }
     }
@@ -109,7 +108,7 @@ impl<'s> Link<'s> {
 async fn dial<'s>(stack: Stack<'s>, mut socket: TcpSocket<'s>, config: &MqttConfig) -> Result<TcpSocket<'s>, Down> {
     let found = stack.dns_query(&config.host, DnsQueryType::A).await.map_err(|_| Down::NoAddress)?;
     let addr = *found.first().ok_or(Down::NoAddress)?;
-    // A packet that waits for company would cost every task 40 ms and more.
+    // Nagle's algorithm would delay every task by 40 ms and more.
     socket.set_nagle_enabled(false);
     socket.connect(IpEndpoint::new(addr, config.port)).await.map_err(|_| Down::Unreachable)?;
     Ok(socket)

@@ -1,4 +1,4 @@
-//! Who a node is, and where: written beside the firmware, never compiled into it.
+//! The settings of a node. They are written to the flash beside the firmware, and never compiled into it.
 //!
 //! ```text
 //! broccoli settings 1
@@ -7,15 +7,15 @@
 //! cluster=c1a2b3c4
 //! key=64 hex digits
 //! deploy_public=64 hex digits
-//! label=room=kitchen          as often as needed
-//! user=…, password=…          if the MQTT server wants others than a member of the cluster has
-//! resident=yes                if it takes jobs of others
+//! label=room=kitchen          may be repeated
+//! user=…, password=…          if the MQTT server wants other credentials than those of a member of the cluster
+//! resident=yes                if it accepts jobs of other nodes
 //! reboot=yes                  if tasks may reboot it
 //! ssid=…, wifi_password=…     the network of a chip with a radio; no password if it is open
-//! led=15                      the pin of the LED, if it is not the one of the chip's usual board
+//! led=15                      the pin of the LED, if it is not the usual one of the chip
 //! ```
 //!
-//! A partition or region of memory: the text ends at its first zero or erased (0xff) byte.
+//! They are in a partition or a region of memory. The text ends before the first zero or erased (0xff) byte.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,7 +27,8 @@ use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
 const FIRST_LINE: &str = "broccoli settings 1";
-/// Most labels of a node, and the longest. Together with what its board has they are at most 16.
+/// Most labels of a node, and the longest label in bytes. Together with the capabilities of its board there are at most
+/// 16.
 const FEATURES_MAX: usize = 12;
 const FEATURE_BYTES_MAX: usize = 64;
 
@@ -36,27 +37,27 @@ const FEATURE_BYTES_MAX: usize = 64;
 pub struct Settings {
     /// Its name, unique in the cluster.
     pub name: NodeId,
-    /// Address or name of the MQTT server.
+    /// Address or host name of the MQTT server.
     pub host: String,
-    /// Its port.
+    /// Port of the MQTT server.
     pub port: u16,
-    /// The cluster's id.
+    /// The id of the cluster.
     pub cluster: NodeId,
-    /// The cluster's key.
+    /// The key of the cluster.
     pub key: ClusterKey,
-    /// Whose signature a module needs.
+    /// The key that verifies the signatures of modules.
     pub deploy_public: DeployPublic,
     /// Labels and capabilities.
     pub features: Vec<String>,
     /// User and password for the MQTT server.
     pub credentials: (String, String),
-    /// Whether it takes jobs of others. Not unless told: its queue is small.
+    /// Whether it accepts jobs of other nodes. No by default: its queue is small.
     pub resident: bool,
-    /// Whether tasks may reboot it. Not unless told.
+    /// Whether tasks may reboot it. No by default.
     pub reboots: bool,
-    /// The network of a chip with a radio.
+    /// The Wi-Fi network, for a chip with a radio.
     pub wifi: Option<Wifi>,
-    /// The pin of the LED, if it is not where the firmware knows one.
+    /// The pin of the LED, if it is not the usual one of the board.
     pub led: Option<u8>,
 }
 
@@ -65,7 +66,7 @@ pub struct Settings {
 pub struct Wifi {
     /// Its name.
     pub ssid: String,
-    /// Its password; empty if it is open.
+    /// Its password. Empty if the network is open.
     pub password: String,
 }
 
@@ -78,20 +79,20 @@ impl fmt::Debug for Wifi {
 /// Why settings cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingsError {
-    /// There are none: the first line is another.
+    /// There are no settings: the first line is not the expected one.
     Missing,
-    /// This one is missing, or its value cannot be used.
+    /// This setting is missing or invalid.
     Bad(&'static str),
-    /// There is something that is not known.
+    /// There is an unknown line.
     Unknown,
 }
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SettingsError::Missing => write!(f, "no settings: they begin with {FIRST_LINE:?}"),
-            SettingsError::Bad(name) => write!(f, "settings: {name} is missing, or its value cannot be used"),
-            SettingsError::Unknown => write!(f, "settings: there is a line that is not known"),
+            SettingsError::Missing => write!(f, "no settings: the first line is not {FIRST_LINE:?}"),
+            SettingsError::Bad(name) => write!(f, "settings: {name} is missing or invalid"),
+            SettingsError::Unknown => write!(f, "settings: unknown line"),
         }
     }
 }
@@ -102,7 +103,7 @@ impl Settings {
     /// Reads the settings in a region of memory.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// What is wrong with the settings.
     pub fn parse(region: &[u8]) -> Result<Settings, SettingsError> {
         let end = region.iter().position(|byte| matches!(byte, 0 | 0xff)).unwrap_or(region.len());
         let text = core::str::from_utf8(&region[..end]).map_err(|_| SettingsError::Missing)?;

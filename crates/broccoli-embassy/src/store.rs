@@ -1,18 +1,18 @@
-//! Where a node keeps the code of modules: in flash, each in a row of sectors of its own.
+//! The modules of a node in flash, each in its own row of sectors.
 //!
 //! ```text
-//!   0      mark: erased as long as the module is there, anything else once it was removed
+//!   0      mark: erased while the module is there, anything else after it was removed
 //!   32     magic, length of the manifest, its complement
 //!   64     the signed manifest, CBOR
 //!   then   the code, in the order of its chunks
 //! ```
 //!
-//! Each part begins at a multiple of 32 bytes, the whole at a sector. Chunks are written as they come; a sector is
-//! erased before the first byte goes into it. The magic is written last, when the code in flash has been checked: a
-//! module is there whole or not at all, whenever the power is cut. What is found at the start counts once
-//! its signature and the hash of its code have been checked; everything else is room.
+//! Each part starts at a multiple of 32 bytes, and the whole at a sector. Chunks are written as they arrive. A sector
+//! is erased before the first byte is written into it. The magic is written last, after the code in flash was checked.
+//! So a module is there completely or not at all, whenever the power is cut. At the start of the node, a module counts
+//! only after its signature and the hash of its code were checked. Everything else is free room.
 //!
-//! Places are taken from the start of the flash: it bears far more deployments than a cluster sees.
+//! Room is taken from the start of the flash. The flash endures far more deployments than a cluster does.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -22,21 +22,20 @@ use broccoli_proto::module::{CHUNK_BYTES, DeployPublic, Hasher, SignedManifest};
 use broccoli_proto::{Cbor, ModuleHash};
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 
-/// Each part of a module begins at a multiple of it; reads and writes of a flash must fit into it.
+/// Alignment of the parts of a module, in bytes; a multiple of the flash's read and write sizes.
 const UNIT: u32 = 32;
 const HEADER_AT: u32 = UNIT;
 const MANIFEST_AT: u32 = 2 * UNIT;
 const MAGIC: [u8; 8] = *b"broccol1";
-/// A manifest has to fit into a packet, or it would not have come here.
+/// A manifest fits into a packet, in which it arrived.
 const MANIFEST_BYTES_MAX: u32 = 4_096;
-/// Code is checked in pieces of this size.
+/// Code is checked in pieces of this size, in bytes.
 const PIECE_BYTES: usize = 256;
 
-/// The flash that modules are kept in: a part of the chip's own, or another. Calls may block: where the program runs
-/// from the same flash, everything stands still meanwhile anyhow.
+/// The flash for modules: a part of the chip's flash, or another one. Calls may block: if the program runs from the
+/// same flash, everything stops during a write anyway.
 pub trait Flash: NorFlash {
-    /// All of its bytes, where the chip has them in its address space. Code is then loaded from
-    /// where it is, not from a copy in memory.
+    /// All bytes, if the chip maps them into its address space. Then code is loaded without a copy in memory.
     fn mapped(&self) -> Option<&[u8]> {
         None
     }
@@ -48,15 +47,15 @@ pub(crate) struct Store<F> {
     flash: F,
     module_bytes_max: u32,
     whole: Vec<Place>,
-    /// Of modules that are being pulled.
+    /// Modules that are being pulled.
     partial: Vec<Partial>,
 }
 
-/// Where a module is.
+/// Where a module is in flash.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     id: ModuleHash,
-    /// A multiple of the sector's size, as `len` is.
+    /// A multiple of the sector size, like `len`.
     start: u32,
     len: u32,
     code_at: u32,
@@ -66,24 +65,24 @@ struct Place {
 #[derive(Debug)]
 struct Partial {
     place: Place,
-    /// Which of its sectors have been erased.
+    /// Which of its sectors were erased.
     erased: Vec<bool>,
 }
 
-/// Why a module is not kept.
+/// Why a module cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
     /// The code is larger than the limit.
     TooLarge { bytes: u32, max: u32 },
-    /// The flash is too full.
+    /// There is not enough contiguous free flash.
     Full { bytes: u32, free: u32 },
     /// The module is not there.
     Missing,
-    /// Not signed with the cluster's key, or not a manifest.
+    /// It is not signed with the cluster's deploy key, or it is not a manifest.
     BadManifest,
-    /// Another hash than in the manifest.
+    /// The hash of the code differs from the one in the manifest.
     BadCode,
-    /// The flash does not do what it should.
+    /// The flash reports an error.
     Flash(NorFlashErrorKind),
 }
 
@@ -92,12 +91,12 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::TooLarge { bytes, max } => write!(f, "the module has {bytes} bytes, the limit is {max}"),
             StoreError::Full { bytes, free } => {
-                write!(f, "the module needs {bytes} bytes of flash in a row, there are {free}")
+                write!(f, "the module needs {bytes} contiguous bytes of flash, {free} are free")
             }
             StoreError::Missing => f.write_str("this node does not have the module any more"),
-            StoreError::BadManifest => f.write_str("its manifest is not signed with this cluster's deploy key"),
+            StoreError::BadManifest => f.write_str("the manifest is not signed with this cluster's deploy key"),
             StoreError::BadCode => f.write_str("the code does not match the hash in its manifest"),
-            StoreError::Flash(kind) => write!(f, "the flash fails: {kind}"),
+            StoreError::Flash(kind) => write!(f, "flash error: {kind}"),
         }
     }
 }
@@ -122,7 +121,7 @@ impl Place {
 
 /// Storing.
 impl<F: Flash> Store<F> {
-    /// A store that has not looked for anything yet: see [`Store::find`].
+    /// A store that has not searched the flash yet: see [`Store::find`].
     pub(crate) fn new(flash: F, module_bytes_max: u32) -> Store<F> {
         const {
             assert!(UNIT.is_multiple_of(F::READ_SIZE as u32) && UNIT.is_multiple_of(F::WRITE_SIZE as u32));
@@ -131,7 +130,8 @@ impl<F: Flash> Store<F> {
         Store { flash, module_bytes_max, whole: Vec::new(), partial: Vec::new() }
     }
 
-    /// Looks for modules in flash. Each goes to `found` at once, or why it cannot be used: together they may be large.
+    /// Searches the flash for modules. Passes each one, or why it cannot be used, to `found` at once: together they may
+    /// be large.
     pub(crate) fn find(&mut self, key: &DeployPublic, mut found: impl FnMut(Result<SignedManifest, StoreError>)) {
         let (mut at, end) = (0, self.capacity());
         while at < end {
@@ -154,10 +154,10 @@ impl<F: Flash> Store<F> {
         }
     }
 
-    /// Finds room for a module that is about to come. Nothing is written.
+    /// Reserves room for a module before it is pulled. Nothing is written.
     ///
     /// # Errors
-    /// There is none; the error says how much is wanted.
+    /// There is no room. The error contains the size.
     pub(crate) fn reserve(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
         let (bytes, max) = (signed.manifest.size, self.module_bytes_max);
         let manifest_len = Cbor::encode(signed).as_bytes().len() as u32;
@@ -171,10 +171,10 @@ impl<F: Flash> Store<F> {
         Ok(())
     }
 
-    /// Writes a chunk of a module for which there is room.
+    /// Writes a chunk of a module that has reserved room.
     ///
     /// # Errors
-    /// The flash fails.
+    /// The flash reports an error.
     pub(crate) fn put_chunk(&mut self, module: ModuleHash, index: u32, bytes: Vec<u8>) -> Result<(), StoreError> {
         let at = self.partial.iter().position(|partial| partial.place.id == module).ok_or(StoreError::Missing)?;
         let (place, offset) = (self.partial[at].place, index.saturating_mul(CHUNK_BYTES));
@@ -184,20 +184,20 @@ impl<F: Flash> Store<F> {
         self.write(at, place.code_at + offset, bytes)
     }
 
-    /// Checks the code of a module whose chunks have all come, as it is in flash.
+    /// Checks the code of a module in flash after all its chunks were written.
     ///
     /// # Errors
-    /// It is not what the manifest promises.
+    /// It does not match the manifest.
     pub(crate) fn check(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
         let partial = self.partial.iter().find(|partial| partial.place.id == signed.id);
         let place = partial.ok_or(StoreError::Missing)?.place;
         if self.hash(&place)? == signed.manifest.hash { Ok(()) } else { Err(StoreError::BadCode) }
     }
 
-    /// Keeps a module, which has been checked, for good.
+    /// Makes a checked module permanent.
     ///
     /// # Errors
-    /// The flash fails.
+    /// The flash reports an error.
     pub(crate) fn keep(&mut self, signed: &SignedManifest) -> Result<(), StoreError> {
         let at = self.partial.iter().position(|partial| partial.place.id == signed.id).ok_or(StoreError::Missing)?;
         let place = self.partial[at].place;
@@ -211,10 +211,10 @@ impl<F: Flash> Store<F> {
         Ok(())
     }
 
-    /// Forgets a module. Its room is used again.
+    /// Removes a module. Its room becomes free.
     ///
     /// # Errors
-    /// The flash fails.
+    /// The flash reports an error.
     pub(crate) fn remove(&mut self, module: &ModuleHash) -> Result<(), StoreError> {
         self.partial.retain(|partial| partial.place.id != *module);
         let Some(at) = self.whole.iter().position(|place| place.id == *module) else { return Ok(()) };
@@ -222,7 +222,7 @@ impl<F: Flash> Store<F> {
         self.flash.write(place.start, &[0; UNIT as usize]).map_err(flash_error)
     }
 
-    /// A chunk of a whole module.
+    /// A chunk of a complete module.
     pub(crate) fn chunk(&mut self, module: &ModuleHash, index: u32) -> Option<Vec<u8>> {
         let place = *self.whole.iter().find(|place| place.id == *module)?;
         let offset = index.saturating_mul(CHUNK_BYTES);
@@ -230,20 +230,20 @@ impl<F: Flash> Store<F> {
         self.read(place.code_at + offset, len).ok()
     }
 
-    /// Length of the code of a module, whole or not.
+    /// Length of a module's code in bytes, complete or not.
     pub(crate) fn code_len(&self, module: &ModuleHash) -> Option<u32> {
         self.place(module).map(|place| place.code_len)
     }
 
-    /// Whether [`Store::code`] takes no memory.
+    /// Whether [`Store::code`] needs no memory.
     pub(crate) fn is_mapped(&self) -> bool {
         self.flash.mapped().is_some()
     }
 
-    /// The code of a module all of whose chunks are there.
+    /// The code of a module with all its chunks.
     ///
     /// # Errors
-    /// It is not there, or the flash fails.
+    /// The module is not there, or the flash reports an error.
     pub(crate) fn code(&mut self, module: &ModuleHash) -> Result<Cow<'_, [u8]>, StoreError> {
         let Place { code_at, code_len, .. } = *self.place(module).ok_or(StoreError::Missing)?;
         if self.flash.mapped().is_none() {
@@ -254,9 +254,9 @@ impl<F: Flash> Store<F> {
     }
 }
 
-/// Places.
+/// Room in the flash.
 impl<F: Flash> Store<F> {
-    /// Whole sectors only.
+    /// Only whole sectors are used.
     fn capacity(&self) -> u32 {
         (self.flash.capacity() / F::ERASE_SIZE * F::ERASE_SIZE) as u32
     }
@@ -266,7 +266,7 @@ impl<F: Flash> Store<F> {
         places.into_iter().find(|place| place.id == *module)
     }
 
-    /// Moves a place to the first gap that is large enough.
+    /// Moves `place` to the first gap that is large enough.
     fn room(&self, place: Place) -> Result<Place, StoreError> {
         let mut taken: Vec<(u32, u32)> = self.whole.iter().map(|place| (place.start, place.end())).collect();
         taken.extend(self.partial.iter().map(|partial| (partial.place.start, partial.place.end())));
@@ -283,7 +283,7 @@ impl<F: Flash> Store<F> {
         Err(StoreError::Full { bytes: place.len, free: largest })
     }
 
-    /// The module that begins at a sector, if one does.
+    /// The module that starts at a sector, if there is one.
     fn look(&mut self, start: u32, key: &DeployPublic) -> Result<Option<(Place, SignedManifest)>, StoreError> {
         let head = self.read(start, MANIFEST_AT)?;
         let (mark, header) = head.split_at(UNIT as usize);
@@ -303,9 +303,9 @@ impl<F: Flash> Store<F> {
     }
 }
 
-/// Bytes.
+/// Access to the flash.
 impl<F: Flash> Store<F> {
-    /// Writes into the place of a module that is being pulled; its sectors are erased before.
+    /// Writes into the room of a module that is being pulled. Its sectors are erased before.
     fn write(&mut self, partial: usize, at: u32, mut bytes: Vec<u8>) -> Result<(), StoreError> {
         let Partial { place, erased } = &mut self.partial[partial];
         bytes.resize(bytes.len().next_multiple_of(F::WRITE_SIZE), 0xff);

@@ -1,10 +1,10 @@
-//! The link to an MQTT server: one MQTT 5 connection over any stream of bytes. Addresses are topics, and the end of the node is
-//! its Will.
+//! The link to an MQTT server: one MQTT 5 connection over any byte stream. It maps addresses to topics, and the death
+//! of the node to its Will.
 //!
-//! Owns the course of a connection (CONNECT, SUBSCRIBE, keep alive, DISCONNECT) and its limits. Never keeps a packet for the
-//! next connection. Nothing is retained, and QoS is 0: the protocol repeats what matters.
+//! Owns the steps of a connection (CONNECT, SUBSCRIBE, keep alive, DISCONNECT) and its limits. Never keeps a packet for
+//! the next connection. Nothing is retained, and QoS is 0: the protocol repeats what matters.
 //!
-//! Packets that come before the subscriptions are confirmed are dropped: any packet may be lost.
+//! Packets that arrive before the subscriptions are confirmed are dropped. The protocol expects that packets get lost.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -26,17 +26,17 @@ use rust_mqtt::config::{KeepAlive, MaximumPacketSize};
 use rust_mqtt::header::FixedHeader;
 use rust_mqtt::types::{MqttBinary, MqttString, ReasonCode, TopicFilter, TopicName};
 
-/// The server sends our Will 1.5 times this after we fell silent.
+/// The server sends the Will of this node after 1.5 times this time without a packet from it.
 const KEEP_ALIVE_S: u16 = 5;
-/// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
+/// Checks in each keep-alive interval. With this many, a ping that is sent one check late is still in time.
 const CHECKS_PER_KEEP_ALIVE: u32 = 2;
-/// Checks without any packet from the server after which the link counts as cut.
+/// After this many checks without a packet from the server, the connection counts as lost.
 const SILENT_CHECKS_MAX: u32 = 3;
-/// Writing a packet, or reading the rest of one, may take this long.
+/// Longest time to write a packet, or to read the rest of one.
 pub(super) const PACKET_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a packet has beside its payload: header, topic and packet id.
+/// Most bytes of a packet besides its payload: header, topic and packet id.
 const PUBLISH_OVERHEAD_BYTES: u32 = 256;
-/// Births that the server may owe us an acknowledgement for.
+/// Births whose acknowledgement by the server may be outstanding.
 const SEND_MAX: usize = 8;
 
 /// One subscription at a time, no incoming QoS 1, no properties and no aliases.
@@ -45,37 +45,37 @@ type Connection<T> = Client<'static, 'static, T, AllocBuffer, 1, 1, SEND_MAX, 0,
 /// The first bytes of a packet.
 pub(crate) type Header = FixedHeader;
 
-/// Who connects to which server.
+/// Which server to connect to, and as whom.
 pub(crate) struct MqttConfig {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) client_id: String,
     pub(crate) credentials: (String, String),
-    /// The cluster, by its id.
+    /// The id of the cluster.
     pub(crate) cluster: NodeId,
     pub(crate) name: NodeId,
-    /// The largest payload that is sent or received.
+    /// The largest payload that is sent or received, in bytes.
     pub(crate) packet_bytes_max: u32,
 }
 
-/// Why a connection ended or did not come about.
+/// Why a connection ended or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Down {
-    /// The name of the server has no address.
+    /// The host name of the server has no address.
     NoAddress,
-    /// Nobody answers there.
+    /// The server cannot be reached.
     Unreachable,
-    /// The server does not admit this user with this password.
+    /// The server refuses this user and password.
     RefusedCredentials,
-    /// The server refused something, or ended the connection, with this reason.
+    /// The server refused a request, or ended the connection, with this MQTT reason code.
     Refused(u8),
-    /// The server, or something between, closed the connection.
+    /// The server, or something in between, closed the connection.
     Closed,
-    /// The server says or takes nothing any more.
+    /// The server does not send or receive any more.
     Silent,
-    /// The server broke the protocol, or sent more than it was told to.
+    /// The server violated the protocol, or sent more than this node allows.
     Protocol,
-    /// What is to be said cannot be said in MQTT: a setting is too long.
+    /// A setting is too long for an MQTT packet.
     Unsayable,
 }
 
@@ -85,18 +85,18 @@ impl fmt::Display for Down {
             Down::NoAddress => "the MQTT server's name has no address",
             Down::Unreachable => "cannot reach the MQTT server",
             Down::RefusedCredentials => "the MQTT server refused user or password",
-            Down::Refused(reason) => return write!(f, "the MQTT server refused, reason {reason:#04x}"),
+            Down::Refused(reason) => return write!(f, "the MQTT server refused: reason code {reason:#04x}"),
             Down::Closed => "the MQTT server closed the connection",
             Down::Silent => "the MQTT server no longer answers",
-            Down::Protocol => "the MQTT server broke the protocol",
+            Down::Protocol => "the MQTT server violated the protocol",
             Down::Unsayable => "user, password or labels are too long",
         })
     }
 }
 
-/// A packet that has arrived.
+/// A received packet.
 pub(crate) struct Packet {
-    /// None if it came to a topic of others.
+    /// None if the topic is not one of this node.
     pub(crate) to: Option<Address>,
     payload: rust_mqtt::Bytes<'static>,
 }
@@ -107,7 +107,7 @@ impl Packet {
     }
 }
 
-/// A connection whose subscriptions are confirmed.
+/// A connection with confirmed subscriptions.
 pub(crate) struct Mqtt<T: Read + Write> {
     mqtt: Connection<T>,
     topics: Topics,
@@ -122,13 +122,13 @@ pub(crate) struct Mqtt<T: Read + Write> {
 }
 
 impl<T: Read + Write> Mqtt<T> {
-    /// Says hello on a stream, and subscribes.
+    /// Connects over a stream, and subscribes.
     ///
     /// # Errors
     /// Why there is no connection.
     pub(super) async fn open(stream: T, config: &MqttConfig, death: &[u8]) -> Result<Self, Down> {
         let mut mqtt = Mqtt::hello(stream, config, death).await?;
-        // Only a node with memory for it watches all births.
+        // Only nodes with enough memory subscribe to the births of all nodes.
         for filter in mqtt.topics.subscriptions(config.name, false) {
             mqtt.subscribe(&filter).await?;
         }
@@ -140,10 +140,10 @@ impl<T: Read + Write> Mqtt<T> {
         self.packet_bytes_max
     }
 
-    /// Sends a packet. One that the server does not take is dropped.
+    /// Sends a packet. A packet that the server refuses is dropped.
     ///
     /// # Errors
-    /// The connection is gone, and what was being sent with it.
+    /// The connection is lost, and so is the packet that was being sent.
     pub(super) async fn publish(&mut self, to: Address, payload: &[u8]) -> Result<(), Down> {
         let topic = self.topics.topic(to);
         let options = PublicationOptions::new(TopicReference::Name(topic_name(&topic)?));
@@ -161,17 +161,17 @@ impl<T: Read + Write> Mqtt<T> {
     /// Waits for the first bytes of a packet; the rest comes with [`Mqtt::packet`]. Cancel-safe.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub(super) async fn header(&mut self) -> Result<Header, Down> {
         let header = self.mqtt.poll_header().await.map_err(|error| down(&error))?;
         self.received = true;
         Ok(header)
     }
 
-    /// The packet that begins with `header`, if it is for the node.
+    /// Reads the packet after `header`. `None` if it is not for the node.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub(super) async fn packet(&mut self, header: Header) -> Result<Option<Packet>, Down> {
         match in_time(self.mqtt.poll_body(header)).await?.map_err(|error| down(&error))? {
             Event::Publish(publish) => {
@@ -187,10 +187,10 @@ impl<T: Read + Write> Mqtt<T> {
         self.check_at
     }
 
-    /// One coarse check instead of a clock reading per packet.
+    /// Checks the connection. Called a few times for each keep-alive interval, so that no packet needs a clock reading.
     ///
     /// # Errors
-    /// The server is silent.
+    /// The server does not answer.
     pub(super) async fn check(&mut self) -> Result<(), Down> {
         self.silent_checks = if self.received { 0 } else { self.silent_checks + 1 };
         if self.silent_checks >= SILENT_CHECKS_MAX {
@@ -204,13 +204,13 @@ impl<T: Read + Write> Mqtt<T> {
         Ok(())
     }
 
-    /// Ends the connection so that the Will is not sent, after everything published so far, and gives the stream back.
+    /// Sends everything published so far, and ends the connection so that the Will is not sent. Returns the stream.
     pub(super) async fn disconnect(mut self) -> Option<T> {
         in_time(self.mqtt.disconnect(&DisconnectOptions::new())).await.ok()?.ok()
     }
 
     async fn hello(stream: T, config: &MqttConfig, death: &[u8]) -> Result<Self, Down> {
-        // Takes no memory, and so never leaks any.
+        // It allocates nothing, so nothing can leak.
         let buffers = Box::leak(Box::new(AllocBuffer));
         let mut mqtt = Connection::new(buffers);
         let topics = Topics::new(config.cluster);
@@ -231,7 +231,7 @@ impl<T: Read + Write> Mqtt<T> {
             MaximumPacketSize::Unlimited => u32::MAX,
             MaximumPacketSize::Limit(bytes) => bytes.get(),
         };
-        // A server may impose its own.
+        // A server may set its own interval.
         let keep_alive_s = match mqtt.shared_config().keep_alive {
             KeepAlive::Infinite => KEEP_ALIVE_S,
             KeepAlive::Seconds(seconds) => seconds.get(),
@@ -288,8 +288,8 @@ fn down<const PROPERTIES: usize>(error: &MqttError<'_, PROPERTIES>) -> Down {
     }
 }
 
-/// A stream whose flush does not wait for the peer: what was written goes out once this task waits, a whole packet
-/// together if there is room for it.
+/// A stream whose flush does not wait for the peer. Written data is sent when this task waits, so a whole packet is
+/// sent at once if there is room for it.
 pub(crate) struct Unflushed<T>(pub(super) T);
 
 impl<T: ErrorType> ErrorType for Unflushed<T> {

@@ -1,4 +1,4 @@
-//! The store on a flash that loses its power anywhere.
+//! The store on a flash that loses power at any point.
 
 use alloc::rc::Rc;
 use alloc::string::ToString;
@@ -25,9 +25,9 @@ struct Nor {
 #[derive(Clone, Debug)]
 struct Chip {
     bytes: Vec<u8>,
-    /// Words and sectors that may still be changed before the power goes.
+    /// Words and sectors that can be changed before the power is cut.
     left: usize,
-    /// What is changed when it goes: nothing, some of it, or all.
+    /// How much of the last change is done when the power is cut: nothing, a part, or all.
     last: Last,
     changes: usize,
 }
@@ -73,7 +73,7 @@ impl NorFlash for Nor {
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Cut> {
         assert!((from as usize).is_multiple_of(SECTOR) && (to as usize).is_multiple_of(SECTOR));
         for sector in (from as usize..to as usize).step_by(SECTOR) {
-            // Half erased: some bits are set, others not yet.
+            // Half erased: some bits are set, others are not yet.
             self.chip.borrow_mut().change(sector, SECTOR, |at, byte| byte | [0xff, 0x5a][at % 2], |_, _| 0xff)?;
         }
         Ok(())
@@ -92,7 +92,7 @@ impl NorFlash for Nor {
 
 impl Flash for Nor {
     fn mapped(&self) -> Option<&[u8]> {
-        // What a test looks at is not written meanwhile, so a copy will do.
+        // A test does not write while it reads, so a copy is enough.
         self.is_mapped.then(|| &*self.chip.borrow().bytes.clone().leak())
     }
 }
@@ -119,20 +119,20 @@ impl Chip {
 }
 
 impl Nor {
-    /// One that holds whatever was there before.
+    /// A flash with arbitrary old content.
     fn new() -> Nor {
         let bytes = (0..SECTORS * SECTOR).map(|at| (at * 7) as u8).collect();
         let chip = Chip { bytes, left: usize::MAX, last: Last::Nothing, changes: 0 };
         Nor { chip: Rc::new(RefCell::new(chip)), is_mapped: false }
     }
 
-    /// Another one with the same bytes, that loses its power after so many changes.
+    /// A copy that loses power after this many changes.
     fn cut_after(&self, left: usize, last: Last) -> Nor {
         let chip = Chip { left, last, changes: 0, ..self.chip.borrow().clone() };
         Nor { chip: Rc::new(RefCell::new(chip)), is_mapped: false }
     }
 
-    /// The power is back.
+    /// Switches the power on again.
     fn restored(&self) -> Nor {
         self.cut_after(usize::MAX, Last::Nothing)
     }
@@ -163,7 +163,7 @@ fn open(flash: &Nor) -> (Store<Nor>, Vec<u64>) {
     (store, versions)
 }
 
-/// Everything from the reservation on, chunks in disorder.
+/// Reserves and installs a module, with its chunks out of order.
 fn install(store: &mut Store<Nor>, module: &(SignedManifest, Vec<u8>)) -> Result<(), StoreError> {
     let (signed, code) = module;
     store.reserve(signed)?;
@@ -183,8 +183,8 @@ fn assert_holds(store: &mut Store<Nor>, module: &(SignedManifest, Vec<u8>)) {
     assert_eq!(store.chunk(&signed.id, code.len().div_ceil(CHUNK_BYTES as usize) as u32), None);
 }
 
-/// Loses the power at each change that `work` makes on a copy of `flash`. After each restart one of `sets` must
-/// be there, whole, and `work` must succeed. Gives how often the power was cut.
+/// Cuts the power at each change that `work` makes on a copy of `flash`. After each restart, one of `sets` must be
+/// there completely, and `work` must succeed. Returns how often the power was cut.
 fn cut_everywhere(
     flash: &Nor,
     work: impl Fn(&mut Store<Nor>) -> Result<(), StoreError>,
@@ -233,7 +233,7 @@ fn whenever_the_power_is_cut_the_old_set_is_there_or_the_new_one() {
     install(&mut store, &new).expect("there is room");
     cut_everywhere(&flash, |store| store.remove(&old.0.id), [&[&old, &new], &[&new]]);
     store.remove(&old.0.id).expect("there is power");
-    // Into the place of the one that was removed.
+    // Goes to the place of the module that was removed.
     cut_everywhere(&flash, |store| install(store, &newer), [&[&new], &[&new, &newer]]);
 }
 
@@ -246,7 +246,7 @@ fn removed_modules_make_room_and_a_full_flash_says_what_it_lacks() {
     let before = flash.chip.borrow().bytes.clone();
     let full = StoreError::Full { bytes: 4 << 10, free: 0 };
     assert_eq!(install(&mut store, &modules[3]), Err(full));
-    assert_eq!(full.to_string(), "the module needs 4096 bytes of flash in a row, there are 0");
+    assert_eq!(full.to_string(), "the module needs 4096 contiguous bytes of flash, 0 are free");
     assert_eq!(flash.chip.borrow().bytes, before, "nothing was erased");
     for version in 3..5 {
         store.remove(&modules[version - 3].0.id).expect("there is power");
