@@ -1,7 +1,7 @@
-//! Tells the linker of the memory layout.
+//! Passes the memory layout to the linker.
 
 fn main() {
-    // Not in a configuration of Cargo, which an environment with flags of its own would replace.
+    // Not in .cargo/config.toml, because the environment variable RUSTFLAGS would replace it.
     println!("cargo:rustc-link-arg=-Tlinkall.x");
     println!("cargo:rerun-if-changed=build.rs");
 }

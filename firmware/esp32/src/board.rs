@@ -1,7 +1,7 @@
-//! The board as tasks see it: its LED, pins that are read and set, voltages, and the chip's temperature.
+//! The board for tasks: its LED, digital pins, voltages, and the temperature of the chip.
 //!
-//! Pins and channels have the numbers of the chip: GPIO0 to GPIO6 measure voltages, as channels 0 to 6; the
-//! others are read and set. None belongs to flash, USB or UART.
+//! Pins and channels have the numbers of the chip. GPIO0 to GPIO6 measure voltages, as channels 0 to 6. The others are
+//! read and set. Pins of flash, USB and UART are not used.
 
 use core::cell::RefCell;
 
@@ -17,25 +17,25 @@ use esp_hal::tsens::{self, TemperatureSensor};
 
 use crate::led;
 
-/// Where boards of Espressif have their LED, one that takes a colour.
+/// The pin of the LED on boards of Espressif, an addressable RGB LED.
 const COLOURED_LED_PIN: u8 = 8;
-/// Voltages up to about 3.1 V.
+/// Range of the voltages: up to about 3.1 V.
 const RANGE: Attenuation = Attenuation::_11dB;
-/// How bright it is, of 255: enough to be seen, not to blind.
+/// Brightness, 0 to 255. Visible, but not too bright.
 const BRIGHTNESS: u8 = 32;
-/// Three colours of eight bits, as pulses in ticks of this clock.
+/// Pulses of a colour: three bytes. Their lengths are in ticks of this clock.
 const PULSES: usize = 24;
 const LIGHTS_MHZ: u32 = 80;
 const ZERO: PulseCode = PulseCode::new(Level::High, 32, Level::Low, 68);
 const ONE: PulseCode = PulseCode::new(Level::High, 64, Level::Low, 36);
 
-/// Pins that are read and set.
+/// The digital pins.
 const NUMBERS: [u8; PINS] = [7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23];
 const PINS: usize = 12;
 
 static BOARD: Mutex<RefCell<Option<Board>>> = Mutex::new(RefCell::new(None));
 
-/// What of the chip belongs to the board.
+/// The peripherals of the board.
 pub(crate) struct Hardware {
     pub(crate) adc: ADC1<'static>,
     pub(crate) temperature: TSENS<'static>,
@@ -48,22 +48,21 @@ pub(crate) struct Hardware {
 
 struct Board {
     led: Led,
-    /// Without the LED's.
+    /// Without the pin of the LED.
     pins: [Option<Flex<'static>>; PINS],
     voltages: Voltages,
     temperature: TemperatureSensor<'static>,
 }
 
-/// Takes the hardware. `led` is the pin of a LED that shines when it is high; without, there is one that
-/// takes a colour.
+/// Takes the hardware. `led` is the pin of a LED that is on when the pin is high. `None` if the board has an RGB LED.
 ///
 /// # Errors
-/// The chip has no such pin, or something does not start.
+/// The chip has no such pin, or a peripheral does not start.
 pub(crate) fn init(hardware: Hardware, led: Option<u8>) -> Result<(), &'static str> {
     let mut pins = hardware.pins.map(|pin| Some(open(pin)));
     let number = led.unwrap_or(COLOURED_LED_PIN);
     let place = NUMBERS.iter().position(|pin| *pin == number);
-    let pin = place.and_then(|place| pins[place].take()).ok_or("settings: led is no pin that can be set")?;
+    let pin = place.and_then(|place| pins[place].take()).ok_or("settings: led is not a digital pin")?;
     let led = if led.is_some() { Led::plain(pin) } else { Led::coloured(hardware.lights, pin)? };
     let temperature = TemperatureSensor::new(hardware.temperature, tsens::Config::default());
     let temperature = temperature.map_err(|_| "the temperature sensor does not start")?;
@@ -72,7 +71,7 @@ pub(crate) fn init(hardware: Hardware, led: Option<u8>) -> Result<(), &'static s
     Ok(())
 }
 
-/// Does what a task asks.
+/// Executes the call of a task.
 pub(crate) fn perform(call: HostCall) -> Result<i32, &'static str> {
     match call {
         HostCall::LedSet { on } => led::set(on).map(|()| 0),
@@ -99,7 +98,7 @@ fn with<T>(act: impl FnOnce(&mut Board) -> Result<T, &'static str>) -> Result<T,
     critical_section::with(|cs| BOARD.borrow_ref_mut(cs).as_mut().map_or(Err("this board has not started"), act))
 }
 
-/// A pin that can be read, and nothing more yet.
+/// A pin, before it is configured as an output.
 fn open(pin: AnyPin<'static>) -> Flex<'static> {
     let mut pin = Flex::new(pin);
     pin.set_input_enable(true);
@@ -114,10 +113,10 @@ impl Board {
     }
 }
 
-/// A LED.
+/// The LED.
 enum Led {
     Plain(Flex<'static>),
-    /// One that is told its colour by a train of pulses.
+    /// An RGB LED. A train of pulses sets its colour.
     Coloured(Channel<'static, Blocking, Tx>),
 }
 
@@ -133,7 +132,7 @@ impl Led {
             let lights = Rmt::new(lights, Rate::from_mhz(LIGHTS_MHZ))?;
             lights.channel0.configure_tx(&TxChannelConfig::default().with_clk_divider(1).with_idle_output(true))
         };
-        let channel = start().map_err(|_| "the LED cannot be used")?;
+        let channel = start().map_err(|_| "the LED does not work")?;
         Ok(Led::Coloured(channel.with_pin(pin.into_peripheral_output())))
     }
 
@@ -152,7 +151,7 @@ impl Led {
     }
 }
 
-/// The pulses that set all three colours to this brightness: a byte for each, the highest bit first.
+/// The pulses that set all three colours to this brightness: one byte for each, the highest bit first.
 fn white(brightness: u8) -> [PulseCode; PULSES + 1] {
     let mut train = [PulseCode::end_marker(); PULSES + 1];
     for (bit, pulse) in (0..PULSES).zip(&mut train) {
@@ -161,15 +160,15 @@ fn white(brightness: u8) -> [PulseCode; PULSES + 1] {
     train
 }
 
-/// The channels of the converter and their pins: each has a type of its own.
+/// The channels of the converter and their pins. Each pin has its own type.
 macro_rules! channels {
     ($($number:literal $field:ident $pin:ident,)*) => {
-        /// Pins whose voltage is measured.
+        /// The pins that measure voltages.
         pub(crate) struct Channels {
             $(pub(crate) $field: $pin<'static>,)*
         }
 
-        /// Voltages between pins and ground.
+        /// Measures voltages between pins and ground.
         struct Voltages {
             converter: Adc<'static, ADC1<'static>, Blocking>,
             $($field: AdcPin<$pin<'static>, ADC1<'static>, AdcCalCurve<ADC1<'static>>>,)*
@@ -183,12 +182,12 @@ macro_rules! channels {
             }
 
             fn millivolts(&mut self, channel: u8) -> Result<i32, &'static str> {
-                // It takes some microseconds.
+                // The measurement takes some microseconds.
                 let measured = match channel {
                     $($number => nb::block!(self.converter.read_oneshot(&mut self.$field)),)*
                     _ => return Err("no such channel: this board has 0 to 6"),
                 };
-                measured.map(i32::from).map_err(|()| "the voltage cannot be measured")
+                measured.map(i32::from).map_err(|()| "cannot measure the voltage")
             }
         }
     };

@@ -1,4 +1,4 @@
-//! What lies in flash beside the firmware: the settings, and modules. See `partitions.csv`.
+//! The flash beside the firmware: the settings and the modules. See `partitions.csv`.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,37 +11,37 @@ use esp_bootloader_esp_idf::partitions::{PARTITION_TABLE_MAX_LEN, PartitionTable
 use esp_hal::peripherals::FLASH;
 use esp_storage::{FlashStorage, FlashStorageError};
 
-/// The partition with the text that `broccoli flash` writes.
+/// The partition with the settings that `broccoli flash` writes.
 const SETTINGS: &str = "settings";
-/// The one for modules.
+/// The partition for modules.
 const MODULES: &str = "modules";
-/// The longest text that is read.
+/// Bytes of the settings that are read.
 const SETTINGS_BYTES_MAX: usize = 4_096;
 
-/// What is in flash.
+/// The content of the flash.
 pub(crate) struct Contents {
-    /// The text of the settings, and what is after it.
+    /// The text of the settings, and the bytes after it.
     pub(crate) settings: Vec<u8>,
-    /// Where modules are kept.
+    /// Where modules are stored.
     pub(crate) modules: Modules,
 }
 
-/// Reads what is in flash.
+/// Reads the flash.
 ///
 /// # Errors
-/// There are no such partitions, or the flash cannot be read.
+/// A partition is missing, or the flash cannot be read.
 pub(crate) fn open(storage: FLASH<'static>) -> Result<Contents, &'static str> {
     let mut storage = FlashStorage::new(storage);
     let mut table = vec![0; PARTITION_TABLE_MAX_LEN];
     let table = read_partition_table(&mut storage, &mut table).map_err(|_| "the flash has no partition table")?;
     let (start, bytes) = find(&table, SETTINGS).ok_or("the flash has no partition for settings")?;
     let mut settings = vec![0; SETTINGS_BYTES_MAX.min(bytes as usize)];
-    storage.read(start, &mut settings).map_err(|_| "the settings in flash cannot be read")?;
+    storage.read(start, &mut settings).map_err(|_| "cannot read the settings in flash")?;
     let (start, bytes) = find(&table, MODULES).ok_or("the flash has no partition for modules")?;
     Ok(Contents { settings, modules: Modules { storage, start, bytes } })
 }
 
-/// Where a partition begins, and its length.
+/// Start and length of a partition, in bytes.
 fn find(table: &PartitionTable<'_>, name: &str) -> Option<(u32, u32)> {
     let partition = table.iter().find(|partition| partition.label_as_str() == name)?;
     Some((partition.offset(), partition.len()))
@@ -54,7 +54,7 @@ pub(crate) struct Modules {
     bytes: u32,
 }
 
-/// Not mapped: the cache shows the program's partition only.
+/// Not mapped: the cache maps only the partition of the program.
 impl Flash for Modules {}
 
 impl ErrorType for Modules {
@@ -89,7 +89,7 @@ impl NorFlash for Modules {
     }
 }
 
-/// What is within the partition and aligned fails only if the flash does.
+/// An access that is aligned and in the partition fails only if the flash fails.
 fn failed(_: FlashStorageError) -> NorFlashErrorKind {
     NorFlashErrorKind::Other
 }

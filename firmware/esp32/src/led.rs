@@ -1,5 +1,5 @@
-//! The LED: what tasks set it to; or, while the node is not connected, how many times it blinks
-//! says what is missing.
+//! The LED. It shows the state that tasks set. While the node is not connected, the number of blinks says what is
+//! missing.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,11 +7,11 @@ use embassy_time::{Duration, Timer};
 
 use crate::board;
 
-/// The node cannot start, or may not stay.
+/// The node cannot start, or must leave.
 static FAILED: AtomicBool = AtomicBool::new(false);
 static HAS_WIFI: AtomicBool = AtomicBool::new(false);
 static HAS_SERVER: AtomicBool = AtomicBool::new(false);
-/// What a task has set the LED to.
+/// The state that a task has set.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
 const BLINKS_WIFI: usize = 2;
@@ -20,34 +20,34 @@ const BLINKS_FAILED: usize = 4;
 const BLINK: Duration = Duration::from_millis(150);
 const PAUSE: Duration = Duration::from_millis(1_200);
 
-/// The node cannot start, or may not stay.
+/// The node cannot start, or must leave.
 pub(crate) fn tell_failure() {
     FAILED.store(true, Ordering::Relaxed);
 }
 
-/// Whether there is Wi-Fi.
+/// Whether Wi-Fi is connected.
 pub(crate) fn tell_wifi(connected: bool) {
     HAS_WIFI.store(connected, Ordering::Relaxed);
 }
 
-/// Whether the MQTT server has taken the node.
+/// Whether the node is connected to the MQTT server.
 pub(crate) fn tell_server(connected: bool) {
     HAS_SERVER.store(connected, Ordering::Relaxed);
 }
 
-/// A task sets the LED. Seen when nothing is missing.
+/// Sets the state of the LED for a task. It is visible while nothing is missing.
 pub(crate) fn set(on: bool) -> Result<(), &'static str> {
     IS_ON.store(on, Ordering::Relaxed);
     if blinks() == 0 { board::light(on) } else { Ok(()) }
 }
 
-/// Blinks as long as something is missing.
+/// Blinks while something is missing.
 pub(crate) async fn blink() {
     loop {
         let blinks = blinks();
         for _ in 0..blinks {
             for on in [true, false] {
-                // A board whose LED cannot be used shows nothing.
+                // A board whose LED does not work shows nothing.
                 let _ = board::light(on);
                 Timer::after(BLINK).await;
             }

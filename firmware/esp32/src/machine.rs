@@ -1,4 +1,4 @@
-//! What else there is on the chip: heap, log, watchdog, random numbers; and what happens on a panic.
+//! Other parts of the chip: heap, log, watchdog, random numbers, panic handler.
 
 use core::panic::{Location, PanicInfo};
 
@@ -12,23 +12,23 @@ use esp_hal::rtc_cntl::{Rtc, RwdtStage};
 use esp_println::println;
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Memory that only the bootloader needed.
+/// RAM that only the bootloader needed.
 const HEAP_RECLAIMED_BYTES: usize = 64 * 1024;
-/// For the node and the radio; what remains of the RAM is the stack.
+/// Heap of the node and the radio. The rest of the RAM is the stack.
 const HEAP_BYTES: usize = 272 * 1024;
-/// A node that looks after nothing for so long hangs.
+/// If the watchdog is not fed for this time, the node hangs, and the chip is reset.
 const WATCHDOG_S: u64 = 10;
 const FEED_PAUSE: Duration = Duration::from_secs(1);
-/// Time to read what a panic said, before the chip starts again.
+/// Pause after a panic, so that its message can be read before the reset.
 const PANIC_PAUSE_MS: u32 = 1_000;
 
-/// Makes the heap usable. Call it once, before anything else.
+/// Starts the heap. Call it once, before anything else.
 pub(crate) fn init_heap() {
     esp_alloc::heap_allocator!(#[ram(reclaimed)] size: HEAP_RECLAIMED_BYTES);
     esp_alloc::heap_allocator!(size: HEAP_BYTES);
 }
 
-/// How the heap is.
+/// The state of the heap.
 pub(crate) fn heap() -> Memory {
     let stats = esp_alloc::HEAP.stats();
     Memory { used: stats.current_usage, peak: stats.max_usage, free: stats.size - stats.current_usage }
@@ -53,14 +53,14 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Sends what is logged to the UART, or to the USB port if somebody listens there.
+/// Writes log messages to the UART, or to the USB port if a host is connected.
 pub(crate) fn init_log() {
-    // Fails only if there is a log already.
+    // Fails only if a logger is already set.
     let _ = log::set_logger(&Lines);
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Bytes from the chip's true random source.
+/// Bytes from the true random source of the chip.
 pub(crate) fn random<const N: usize>(source: &Trng) -> [u8; N] {
     let mut bytes = [0; N];
     source.read(&mut bytes);
@@ -75,7 +75,7 @@ pub(crate) fn watchdog(clock: RTC_TIMER<'static>) -> Rtc<'static> {
     clock
 }
 
-/// Keeps the watchdog calm for as long as tasks have their turn.
+/// Feeds the watchdog as long as embassy tasks run.
 pub(crate) async fn feed(mut clock: Rtc<'static>) {
     loop {
         clock.rwdt.feed();
@@ -83,13 +83,13 @@ pub(crate) async fn feed(mut clock: Rtc<'static>) {
     }
 }
 
-/// Starts the chip again.
+/// Resets the chip.
 pub(crate) fn reset() -> ! {
     esp_hal::system::software_reset()
 }
 
-/// Inlined, and reads only the place: so the compiler finds that no panic's text is ever used, and leaves them all out with
-/// what writes them.
+/// Inlined, and reads only the place: so the compiler finds that the text of a panic is never used, and drops all such
+/// texts and the code that formats them.
 #[panic_handler]
 #[allow(unused_attributes, reason = "the linker's optimiser does what the compiler says is ignored")]
 #[inline(always)]
@@ -97,7 +97,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     panicked(info.location())
 }
 
-/// Says where it was, and starts the chip again.
+/// Prints the place of the panic, and resets the chip.
 #[inline(never)]
 fn panicked(place: Option<&Location<'_>>) -> ! {
     if let Some(place) = place {

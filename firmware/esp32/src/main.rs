@@ -1,18 +1,18 @@
 //! A Broccoli node on a chip of the ESP32 family.
 //!
-//! It only wires: heap, radio, log, watchdog, settings in flash, and the board. The node itself is
-//! `broccoli-embassy`. Built by `cargo xtask firmware`, written to a chip by `broccoli flash`.
+//! It only connects the parts: heap, radio, log, watchdog, settings in flash, and the board. The node itself is
+//! `broccoli-embassy`. `cargo xtask firmware` builds it, and `broccoli flash` writes it to a chip.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 #[cfg(feature = "esp32c3")]
-compile_error!("the ESP32-C3 has no compare-and-swap, which the interpreter of modules needs: see README.md");
+compile_error!("the ESP32-C3 is not supported: it lacks compare-and-swap, which the interpreter needs; see README.md");
 #[cfg(any(feature = "esp32", feature = "esp32s3"))]
-compile_error!("nobody has built this for chips with Xtensa cores, which need a compiler of their own: see README.md");
+compile_error!("chips with Xtensa cores are not supported yet: they need Espressif's own compiler; see README.md");
 #[cfg(not(any(feature = "esp32c6", feature = "esp32c3", feature = "esp32", feature = "esp32s3")))]
-compile_error!("name the chip: cargo xtask firmware --chip esp32c6");
+compile_error!("no chip selected: use cargo xtask firmware --chip esp32c6");
 
 mod board;
 mod flash;
@@ -42,7 +42,7 @@ esp_bootloader_esp_idf::esp_app_desc!();
 
 /// Sockets of the network stack: DHCP, DNS, and the link.
 const SOCKETS: usize = 3;
-/// Why a node does not start is said this often, before the chip starts again.
+/// How often the reason is logged if the node does not start, before the chip is reset.
 const COMPLAINTS: usize = 6;
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -100,17 +100,17 @@ fn start(
     radio: WIFI<'static>,
 ) -> Result<(), String> {
     let found = read(storage);
-    // First the board: its LED shows what is wrong with the settings.
+    // The board first: its LED shows that something is wrong with the settings.
     board::init(hardware, found.as_ref().ok().and_then(|(settings, _)| settings.led))?;
     let (settings, modules) = found?;
     let access = settings.wifi.as_ref().ok_or("settings: ssid is missing")?;
     let controller = WifiController::new(radio, wifi::config(access)?).map_err(|error| format!("Wi-Fi: {error}"))?;
-    // Random only while the radio is on, which it is from here.
+    // Random only while the radio is on. It is on from here.
     let random = Trng::try_new().map_err(|_| "there is no source of random numbers")?;
     let device = Device {
         epoch: machine::random(&random),
         seed: u64::from_le_bytes(machine::random(&random)),
-        // Nobody has told this chip the time of day.
+        // The chip does not know the time of day.
         unix_ms: || None,
         memory: machine::heap,
         board: board::perform,
@@ -128,7 +128,7 @@ fn start(
     Ok(())
 }
 
-/// Who this node is, and where its modules are.
+/// The settings of this node, and the flash for its modules.
 fn read(storage: FLASH<'static>) -> Result<(Settings, flash::Modules), String> {
     let flash::Contents { settings, modules } = flash::open(storage)?;
     let settings = Settings::parse(&settings);
@@ -161,7 +161,7 @@ async fn network_task(mut runner: Runner<'static, Interface>) {
     runner.run().await;
 }
 
-/// Says why there is no node: again and again, since who wants to know may come later.
+/// Logs why the node does not start. Repeats it, because somebody may connect later to read it.
 #[embassy_executor::task]
 async fn complaint_task(reason: String) {
     for _ in 0..COMPLAINTS {

@@ -1,4 +1,4 @@
-//! The connection to a Wi-Fi network: kept, and tried again for as long as it takes.
+//! The Wi-Fi connection: connects, and retries without end.
 
 use broccoli_embassy::Wifi;
 use embassy_time::{Duration, Timer};
@@ -10,14 +10,14 @@ use log::{info, warn};
 
 use crate::led;
 
-/// Pause before a new try, doubled up to the maximum.
+/// Pause before the next try. It is doubled each time, up to the maximum.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// What the radio is to do.
+/// The configuration of the radio.
 ///
 /// # Errors
-/// The network cannot have such a name or password.
+/// The name or the password is too long.
 pub(crate) fn config(access: &Wifi) -> Result<ControllerConfig, &'static str> {
     let ssid = access.ssid.as_str().try_into().map_err(|_| "settings: ssid is too long")?;
     let authentication = match access.password.as_str() {
@@ -31,7 +31,7 @@ pub(crate) fn config(access: &Wifi) -> Result<ControllerConfig, &'static str> {
     Ok(ControllerConfig::default().with_initial_config(Config::Station(station)))
 }
 
-/// Connects, and again whenever the connection is lost.
+/// Connects, and connects again whenever the connection is lost.
 pub(crate) async fn keep_connected(mut controller: WifiController<'static>) {
     let mut pause = RETRY;
     loop {
@@ -40,33 +40,33 @@ pub(crate) async fn keep_connected(mut controller: WifiController<'static>) {
                 info!("Wi-Fi: connected on channel {}", access_point.channel);
                 pause = RETRY;
                 led::tell_wifi(true);
-                // An error means that it is lost by now.
+                // An error means that the connection is already lost.
                 let lost = controller.wait_for_disconnect_async().await;
-                warn!("Wi-Fi: the connection is lost: {}", lost.map_or("", |lost| reason(lost.reason)));
+                warn!("Wi-Fi: connection lost: {}", lost.map_or("", |lost| reason(lost.reason)));
                 led::tell_wifi(false);
             }
             Err(ConnectionError::Failed(failed)) => warn!("Wi-Fi: {}", reason(failed.reason)),
             Err(error) => warn!("Wi-Fi: {error}"),
         }
-        info!("Wi-Fi: the next try is in {} s", pause.as_secs());
+        info!("Wi-Fi: next try in {} s", pause.as_secs());
         Timer::after(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
-/// What a user can do about it.
+/// The text for a reason: what a user can do about it.
 fn reason(reason: DisconnectReason) -> &'static str {
     use DisconnectReason as R;
     match reason {
-        R::NoAccessPointFound => "there is no network of this name; the chip hears 2.4 GHz only",
+        R::NoAccessPointFound => "no network has this name; the chip supports only 2.4 GHz",
         R::NoAccessPointFoundWithCompatibleSecurity | R::NoAccessPointFoundInAuthmodeThreshold => {
-            "the network has less security than WPA2"
+            "the security of the network is weaker than WPA2"
         }
         R::AuthenticationExpired | R::AuthenticationFailed | R::FourWayHandshakeTimeout | R::HandshakeTimeout => {
-            "the access point refuses: is the password right?"
+            "the access point refuses this chip: check the password"
         }
         R::BeaconTimeout => "the access point is out of reach",
-        R::AssociationTooMany => "the access point takes no more stations",
-        _ => "the access point does not answer as it should",
+        R::AssociationTooMany => "the access point accepts no more stations",
+        _ => "unexpected answer from the access point",
     }
 }

@@ -1,4 +1,4 @@
-//! The clock of embassy on the machine's timer (CLINT), which counts 10,000,000 times a second.
+//! The time driver of embassy, on the machine's timer (CLINT), which counts 10,000,000 times a second.
 
 use core::cell::RefCell;
 use core::task::Waker;
@@ -21,7 +21,7 @@ embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock { queue: Mute
 impl Driver for Clock {
     fn now(&self) -> u64 {
         loop {
-            // SAFETY: registers that are always there, aligned.
+            // SAFETY: registers that always exist, aligned.
             let (high, low, again) =
                 unsafe { (MTIME.add(1).read_volatile(), MTIME.read_volatile(), MTIME.add(1).read_volatile()) };
             if high == again {
@@ -40,11 +40,11 @@ impl Driver for Clock {
 }
 
 impl Clock {
-    /// Wakes who is due, and sets the alarm for who is next. An alarm in the past comes at once.
+    /// Wakes the tasks that are due, and sets the alarm for the next one. An alarm in the past fires at once.
     fn set_alarm(&self, cs: CriticalSection<'_>) {
         let next = self.queue.borrow(cs).borrow_mut().next_expiration(self.now());
-        // SAFETY: registers that are always there, aligned. The high half last but one, at its greatest
-        // meanwhile, so that no alarm comes between the writes.
+        // SAFETY: registers that always exist, aligned. The high half is set to its maximum first, so that no alarm
+        // fires between the writes of the two halves.
         unsafe {
             MTIMECMP.add(1).write_volatile(u32::MAX);
             MTIMECMP.write_volatile(next as u32);
@@ -53,10 +53,10 @@ impl Clock {
     }
 }
 
-/// Starts to listen for alarms.
+/// Enables alarms.
 pub(crate) fn init() {
     critical_section::with(|cs| CLOCK.set_alarm(cs));
-    // SAFETY: the handler is there; no critical section relies on this interrupt being off.
+    // SAFETY: the handler is set. No critical section relies on this interrupt being disabled.
     unsafe { mie::set_mtimer() };
 }
 

@@ -1,11 +1,11 @@
-//! Counts instructions: of loading the example module, and of runs of two of its tasks. `cargo xtask sizes` starts it,
-//! with a QEMU whose counter of instructions counts exactly.
+//! Counts instructions: of loading the example module, and of runs of two of its tasks. `cargo xtask sizes` starts it
+//! in a QEMU that counts instructions exactly.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-// The node needs more of both.
+// The node needs both in full; this program only parts of them.
 #[allow(dead_code)]
 mod machine;
 #[allow(dead_code)]
@@ -16,7 +16,7 @@ use log::{error, info};
 use riscv::register::minstret;
 
 const WASM: &[u8] = include_bytes!("../../../functions/tasks.wasm");
-/// More than any of the runs needs.
+/// More fuel than any of the runs needs.
 const FUEL: u64 = 1_000_000;
 
 #[riscv_rt::entry]
@@ -34,7 +34,7 @@ fn main() -> ! {
     info!("load of the example module: {instructions} instructions");
     let heap = memory::heap();
     info!("heap: {} bytes for it, {} at most", heap.used, heap.peak);
-    // Each twice: the first run finds no stack from a run before.
+    // Each task runs twice: the first run finds no stack that it can use again.
     for (name, function, args) in
         [("a task that does nothing", "identity", &b"\x81\xf6"[..]), ("mapper", "mapper", b"\x81\x65green")]
     {
@@ -54,7 +54,7 @@ fn run(module: &Module, function: &str, args: &[u8]) -> bool {
     module.start(function, args, NoHost).is_ok_and(|mut run| matches!(run.step(FUEL), Step::Done(Ok(_))))
 }
 
-/// Does something; also says how many instructions that took.
+/// Runs `work`, and returns how many instructions it took.
 fn count<T>(what: impl FnOnce() -> T) -> (u64, T) {
     let before = minstret::read64();
     let value = what();

@@ -1,6 +1,6 @@
-//! The second of the machine's two banks of NOR flash, for modules: CFI command set 1 (Intel's).
+//! The flash for modules: the second of the machine's two banks of NOR flash, with CFI command set 1 (Intel's).
 //!
-//! What is read lies in memory, but for the time of a command. QEMU keeps it in a file, `-drive if=pflash,unit=1`.
+//! The bank is mapped into memory, except while a command runs. QEMU keeps it in a file: `-drive if=pflash,unit=1`.
 
 use core::slice;
 
@@ -14,36 +14,36 @@ const BANK_BYTES: usize = 32 << 20;
 const SECTOR_BYTES: usize = 256 << 10;
 const WORD_BYTES: usize = 4;
 
-/// Commands, for both of the 16-bit chips that make a word.
+/// Commands, doubled for the two 16-bit chips that make a word.
 const ERASE: u32 = 0x0020_0020;
 const ERASE_CONFIRM: u32 = 0x00d0_00d0;
 const PROGRAM: u32 = 0x0040_0040;
 const READ: u32 = 0x00ff_00ff;
-/// In the status of each.
+/// The bit in the status of both chips.
 const IS_READY: u32 = 0x0080_0080;
 
-/// The bank. There is one value at most.
+/// The bank. At most one value exists.
 pub(crate) struct Bank(());
 
 impl Bank {
-    /// Call it once.
+    /// Call it at most once.
     pub(crate) fn new() -> Bank {
         let mut bank = Bank(());
-        // QEMU starts it so; a machine that has started again may have left a command.
+        // QEMU starts in this mode, but after a reset a command may be unfinished.
         bank.word(0, READ);
         bank
     }
 
-    /// Writes a word: a command, or what belongs to one.
+    /// Writes a word: a command or its data.
     fn word(&mut self, offset: usize, word: u32) {
         assert!(offset.is_multiple_of(WORD_BYTES) && offset < BANK_BYTES);
-        // SAFETY: aligned and in the bank, which nobody reads at the moment: it is borrowed mutably.
+        // SAFETY: aligned and in the bank. Nothing reads the bank now, because it is borrowed mutably.
         unsafe { ((BANK + offset) as *mut u32).write_volatile(word) };
     }
 
-    /// Waits for the end of a command, and has the bank read from again.
+    /// Waits for the end of a command, and switches the bank back to reading.
     fn finish(&mut self, offset: usize) {
-        // SAFETY: of a command, at an offset that `word` has checked.
+        // SAFETY: the offset was checked by `word` when it wrote the command.
         while unsafe { ((BANK + offset) as *const u32).read_volatile() } & IS_READY != IS_READY {}
         self.word(offset, READ);
     }
@@ -51,7 +51,7 @@ impl Bank {
 
 impl Flash for Bank {
     fn mapped(&self) -> Option<&[u8]> {
-        // SAFETY: the machine has the bank there, which can be read between two commands; those need a mutable bank.
+        // SAFETY: the machine has the bank there. It can be read between two commands, and these need a mutable borrow.
         Some(unsafe { slice::from_raw_parts(BANK as *const u8, BANK_BYTES) })
     }
 }

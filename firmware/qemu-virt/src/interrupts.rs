@@ -1,4 +1,4 @@
-//! The interrupt of the network, by way of the interrupt controller.
+//! The interrupt of the network device, through the interrupt controller.
 
 use embassy_sync::waitqueue::AtomicWaker;
 use riscv::interrupt::Interrupt;
@@ -10,12 +10,12 @@ const PLIC_ENABLE: *mut u32 = 0x0c00_2000 as *mut u32;
 const PLIC_THRESHOLD: *mut u32 = 0x0c20_0000 as *mut u32;
 const PLIC_CLAIM: *mut u32 = 0x0c20_0004 as *mut u32;
 
-/// Woken by the interrupt of the network.
+/// Woken by the interrupt of the network device.
 pub(crate) static NETWORK: AtomicWaker = AtomicWaker::new();
 
-/// Has the interrupt of the network come through, and all others that are enabled.
+/// Enables the interrupt of the network device, and all others that are configured.
 pub(crate) fn enable(number: usize) {
-    // SAFETY: registers that are always there, for a number below 32; the handler is there.
+    // SAFETY: registers that always exist, for a number below 32. The handler is set.
     unsafe {
         PLIC_PRIORITY.add(number).write_volatile(1);
         PLIC_ENABLE.write_volatile(1 << number);
@@ -27,7 +27,7 @@ pub(crate) fn enable(number: usize) {
 
 #[riscv_rt::core_interrupt(Interrupt::MachineExternal)]
 fn on_interrupt() {
-    // SAFETY: a register that is always there.
+    // SAFETY: a register that always exists.
     let number = unsafe { PLIC_CLAIM.read_volatile() };
     if number == 0 {
         return;

@@ -1,4 +1,4 @@
-//! What else there is on the machine: UART, test device, clock of the host; and what happens on a panic.
+//! Other parts of the machine: UART, test device, clock of the host, panic handler.
 
 use core::fmt::Write;
 use core::panic::{Location, PanicInfo};
@@ -13,9 +13,9 @@ const TEST: *mut u32 = 0x0010_0000 as *mut u32;
 const TEST_PASS: u32 = 0x5555;
 const TEST_FAIL: u32 = 0x3333;
 const TEST_RESET: u32 = 0x7777;
-/// Nanoseconds since 1970; reading the low half keeps the high half of the same moment.
+/// Nanoseconds since 1970. Reading the low half latches the high half.
 const RTC: *const u32 = 0x0010_1000 as *const u32;
-/// Time to read what a panic said, before the machine starts again.
+/// Pause after a panic, in milliseconds, so that its message can be read before the reset.
 const PANIC_PAUSE_MS: u64 = 1_000;
 
 struct Uart;
@@ -23,7 +23,7 @@ struct Uart;
 impl Write for Uart {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         for byte in text.bytes() {
-            // SAFETY: registers that are always there.
+            // SAFETY: registers that always exist.
             unsafe {
                 while UART_STATUS.read_volatile() & UART_IDLE == 0 {}
                 UART.write_volatile(byte);
@@ -42,7 +42,7 @@ impl Log for Lines {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // A UART never fails.
+            // Writing to the UART never fails.
             let _ = match record.level() {
                 log::Level::Info => writeln!(Uart, "{}", record.args()),
                 level => writeln!(Uart, "{level}: {}", record.args()),
@@ -53,41 +53,41 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Sends what is logged to the UART.
+/// Writes log messages to the UART.
 pub(crate) fn init_log() {
-    // Fails only if there is a log already.
+    // Fails only if a logger is already set.
     let _ = log::set_logger(&Lines);
     log::set_max_level(LevelFilter::Info);
 }
 
-/// The time of day of the host, in milliseconds.
+/// Unix time of the host, in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
-    // SAFETY: registers that are always there, aligned.
+    // SAFETY: registers that always exist, aligned.
     let (low, high) = unsafe { (RTC.read_volatile(), RTC.add(1).read_volatile()) };
     (u64::from(high) << 32 | u64::from(low)) / 1_000_000
 }
 
-/// Ends the machine with this status.
+/// Ends QEMU with this exit status.
 pub(crate) fn exit(status: u16) -> ! {
     let word = if status == 0 { TEST_PASS } else { u32::from(status) << 16 | TEST_FAIL };
-    // SAFETY: a register that is always there.
+    // SAFETY: a register that always exists.
     unsafe { TEST.write_volatile(word) };
     loop {
         riscv::asm::wfi();
     }
 }
 
-/// Starts the machine again.
+/// Resets the machine.
 pub(crate) fn reset() -> ! {
-    // SAFETY: a register that is always there.
+    // SAFETY: a register that always exists.
     unsafe { TEST.write_volatile(TEST_RESET) };
     loop {
         riscv::asm::wfi();
     }
 }
 
-/// Inlined, and reads only the place: so the compiler finds that no panic's text is ever used, and leaves them all out with
-/// what writes them, 70 KB.
+/// Inlined, and reads only the place: so the compiler finds that the text of a panic is never used, and drops all such
+/// texts and the code that formats them: 70 KB.
 #[panic_handler]
 #[allow(unused_attributes, reason = "the linker's optimiser does what the compiler says is ignored")]
 #[inline(always)]
@@ -95,7 +95,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     panicked(info.location())
 }
 
-/// Says where it was, and starts the machine again.
+/// Prints the place of the panic, and resets the machine.
 #[inline(never)]
 fn panicked(place: Option<&Location<'_>>) -> ! {
     let heap = crate::memory::heap();

@@ -1,6 +1,6 @@
 //! A Broccoli node on QEMU's RISC-V machine `virt`, with the memory of a small ESP32: 320 KB of RAM.
 //!
-//! It only wires: memory, UART, clock, virtio network and random numbers. The node itself is
+//! It only connects the parts: memory, UART, clock, virtio network and random numbers. The node itself is
 //! `broccoli-embassy`. Start it with `cargo xtask qemu`.
 #![no_std]
 #![no_main]
@@ -41,7 +41,7 @@ fn main() -> ! {
     })
 }
 
-/// Starts the network and the node. What it needs of the stack is free again after it: not inlined.
+/// Starts the network and the node. Not inlined, so that its stack frame is free afterwards.
 #[inline(never)]
 fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
     use alloc::string::ToString;

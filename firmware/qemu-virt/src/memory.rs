@@ -1,4 +1,4 @@
-//! The heap and the stack, how much of each was needed, and the region with the settings.
+//! The heap, the stack, their peaks, and the region with the settings.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use broccoli_embassy::Memory;
 use embedded_alloc::LlffHeap;
 
-/// What no program writes by chance over much memory.
+/// A value that programs do not write by chance over a large area.
 const UNUSED: u32 = 0xb50c_c011;
-/// The stack of [`init`] itself is not touched by it.
+/// The part of the stack that [`init`] itself may use is not marked.
 const STACK_MARGIN: usize = 512;
 
 unsafe extern "C" {
@@ -23,47 +23,46 @@ unsafe extern "C" {
 #[global_allocator]
 static HEAP: Heap = Heap { heap: LlffHeap::empty(), peak: AtomicUsize::new(0) };
 
-/// A heap that remembers how full it was.
+/// A heap that records its peak.
 struct Heap {
     heap: LlffHeap,
     peak: AtomicUsize,
 }
 
-// SAFETY: hands everything on to an allocator.
+// SAFETY: passes all calls to an allocator.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as promised by the caller.
+        // SAFETY: as the caller promises.
         let allocated = unsafe { GlobalAlloc::alloc(&self.heap, layout) };
         self.peak.fetch_max(self.heap.used(), Ordering::Relaxed);
         allocated
     }
 
     unsafe fn dealloc(&self, allocated: *mut u8, layout: Layout) {
-        // SAFETY: as promised by the caller.
+        // SAFETY: as the caller promises.
         unsafe { GlobalAlloc::dealloc(&self.heap, allocated, layout) }
     }
 }
 
-/// Makes the heap usable, and marks the stack so that [`stack_peak`] can tell what was used of it. Call it
-/// once, before anything else.
+/// Starts the heap, and marks the stack so that [`stack_peak`] can measure its use. Call it once, before anything else.
 pub(crate) fn init() {
     let (start, size) = (riscv_rt::heap_start() as usize, ptr::addr_of!(_heap_size) as usize);
-    // SAFETY: the linker keeps this region for the heap, and this is the only call.
+    // SAFETY: the linker reserves this region for the heap, and this is the only call.
     unsafe { HEAP.heap.init(start, size) };
     let here = ptr::addr_of!(start) as usize;
     for at in (stack_end()..here - STACK_MARGIN).step_by(4) {
-        // SAFETY: between the heap and the frames in use there is only unused stack.
+        // SAFETY: between the heap and the stack frames in use there is only unused stack.
         unsafe { ptr::write_volatile(at as *mut u32, UNUSED) };
     }
 }
 
-/// How the heap is.
+/// The state of the heap.
 pub(crate) fn heap() -> Memory {
     let peak = HEAP.peak.load(Ordering::Relaxed);
     Memory { used: HEAP.heap.used(), peak, free: HEAP.heap.free() }
 }
 
-/// Most bytes of the stack that were in use since the start.
+/// The largest part of the stack that was in use since the start, in bytes.
 pub(crate) fn stack_peak() -> usize {
     let start = ptr::addr_of!(_stack_start) as usize;
     // SAFETY: aligned, and between the heap and the start of the stack.
@@ -73,7 +72,7 @@ pub(crate) fn stack_peak() -> usize {
 
 /// The region with the settings.
 pub(crate) fn settings() -> &'static [u8] {
-    // SAFETY: the linker keeps this region free; QEMU has filled it before the start, and nobody writes it.
+    // SAFETY: the linker reserves this region. QEMU fills it before the start, and nothing writes to it.
     unsafe { slice::from_raw_parts(ptr::addr_of!(_settings_start), ptr::addr_of!(_settings_size) as usize) }
 }
 

@@ -1,4 +1,4 @@
-//! The virtio network as embassy-net wants it: a few buffers each way, woken by its interrupt.
+//! The virtio network device as a driver of embassy-net: a few buffers in each direction, woken by its interrupt.
 
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -12,34 +12,34 @@ use virtio_drivers::transport::mmio::MmioTransport;
 use crate::interrupts::NETWORK;
 use crate::virtio::{Network, Pages};
 
-/// Buffers each way: a full TCP window and a little more.
+/// Buffers in each direction: enough for a full TCP window and a little more.
 const BUFFERS: usize = 4;
-/// An Ethernet frame and virtio's header, which is the least that the driver takes.
+/// Bytes of a buffer: an Ethernet frame and virtio's header. The driver accepts no less.
 const BUFFER_BYTES: usize = 1_528;
-/// Without checksum offload, so whole frames.
+/// Whole frames, because there is no checksum offload.
 const FRAME_BYTES: usize = 1_514;
 
-/// Registers of a device for its interrupts.
+/// Offsets of the interrupt registers of a device.
 const INTERRUPT_STATUS: usize = 0x60;
 const INTERRUPT_ACK: usize = 0x64;
 
 type Buffer = [u8; BUFFER_BYTES];
 type Device = VirtIONetRaw<Pages, MmioTransport<'static>, BUFFERS>;
 
-/// Where the device is that [`acknowledge`] is for.
+/// Address of the device for [`acknowledge`].
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 
-/// The network.
+/// The network device.
 pub(crate) struct Net {
-    /// Tokens for both ways are out at the same time.
+    /// In a cell, because tokens for both directions exist at the same time.
     inner: RefCell<Inner>,
 }
 
 struct Inner {
     device: Device,
-    /// What the device fills, by its token.
+    /// Buffers that the device fills, by token.
     receiving: [Option<&'static mut Buffer>; BUFFERS],
-    /// What the device sends, by its token.
+    /// Buffers that the device sends, by token.
     sending: [Option<&'static mut Buffer>; BUFFERS],
     free: [Option<&'static mut Buffer>; BUFFERS],
 }
@@ -48,10 +48,10 @@ impl Net {
     /// Starts the network.
     ///
     /// # Errors
-    /// If the device cannot be used.
+    /// The device cannot be used.
     pub(crate) fn new(network: Network) -> Result<Net, &'static str> {
         let Network { transport, address, .. } = network;
-        // Zeros from the start: they never lie on the stack.
+        // Allocated as zeros, so they are never on the stack.
         static MEMORY: ConstStaticCell<[Buffer; 2 * BUFFERS]> = ConstStaticCell::new([[0; BUFFER_BYTES]; 2 * BUFFERS]);
         let mut buffers = MEMORY.take().iter_mut();
         let device = Device::new(transport).map_err(|_| "the network cannot be used")?;
@@ -64,11 +64,11 @@ impl Net {
     }
 }
 
-/// Takes back the device's interrupt.
+/// Acknowledges the interrupt of the device.
 pub(crate) fn acknowledge() {
     let address = ADDRESS.load(Ordering::Acquire);
     if address != 0 {
-        // SAFETY: registers of the device there, which nobody else uses.
+        // SAFETY: registers of this device, which nothing else uses.
         unsafe {
             let status = ((address + INTERRUPT_STATUS) as *const u32).read_volatile();
             ((address + INTERRUPT_ACK) as *mut u32).write_volatile(status);
@@ -77,27 +77,27 @@ pub(crate) fn acknowledge() {
 }
 
 impl Inner {
-    /// Has the device fill a buffer.
+    /// Gives the device a buffer to fill.
     fn receive_into(&mut self, buffer: &'static mut Buffer) {
-        // SAFETY: nobody touches the buffer before `received` takes it out.
+        // SAFETY: nothing touches the buffer before `received` takes it back.
         let token = unsafe { self.device.receive_begin(buffer) }.expect("there are as many descriptors as buffers");
         self.receiving[usize::from(token)] = Some(buffer);
     }
 
-    /// A frame that has come: the buffer, and where in it.
+    /// A received frame: the buffer, and the range in it.
     fn received(&mut self) -> Option<(&'static mut Buffer, usize, usize)> {
         let token = self.device.poll_receive()?;
         let buffer = self.receiving[usize::from(token)].take()?;
-        // SAFETY: the buffer that was given to the device for this token.
+        // SAFETY: the same buffer that the device got with this token.
         let (start, len) = unsafe { self.device.receive_complete(token, buffer) }.ok()?;
         Some((buffer, start, start + len))
     }
 
-    /// Takes back what was sent.
+    /// Takes back the buffers of sent frames.
     fn reclaim(&mut self) {
         while let Some(token) = self.device.poll_transmit() {
             let Some(buffer) = self.sending[usize::from(token)].take() else { return };
-            // SAFETY: the buffer that was given to the device for this token, in its whole length.
+            // SAFETY: the same buffer that the device got with this token, with the same length.
             let _ = unsafe { self.device.transmit_complete(token, &buffer[..]) };
             if let Some(free) = self.free.iter_mut().find(|free| free.is_none()) {
                 *free = Some(buffer);
@@ -146,13 +146,13 @@ impl Driver for Net {
     }
 }
 
-/// A frame that has come.
+/// A received frame.
 pub(crate) struct Rx<'a>(&'a RefCell<Inner>);
 
 impl RxToken for Rx<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, read: F) -> R {
         let received = self.0.borrow_mut().received();
-        // A frame of the device that is no frame is an empty one.
+        // An invalid frame of the device counts as an empty one.
         let Some((buffer, start, end)) = received else { return read(&mut []) };
         let result = read(&mut buffer[start..end]);
         self.0.borrow_mut().receive_into(buffer);
@@ -160,7 +160,7 @@ impl RxToken for Rx<'_> {
     }
 }
 
-/// Room for a frame to be sent.
+/// A buffer for a frame to send.
 pub(crate) struct Tx<'a>(&'a RefCell<Inner>);
 
 impl TxToken for Tx<'_> {
@@ -170,7 +170,7 @@ impl TxToken for Tx<'_> {
         let inner = &mut *self.0.borrow_mut();
         let start = inner.device.fill_buffer_header(buffer).expect("a buffer has room for the header");
         let result = write(&mut buffer[start..start + len]);
-        // SAFETY: nobody touches the buffer before `reclaim` takes it out.
+        // SAFETY: nothing touches the buffer before `reclaim` takes it back.
         match unsafe { inner.device.transmit_begin(&buffer[..start + len]) } {
             Ok(token) => inner.sending[usize::from(token)] = Some(buffer),
             Err(_) => unreachable!("there are as many descriptors as buffers"),

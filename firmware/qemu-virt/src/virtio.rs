@@ -1,4 +1,4 @@
-//! The machine's virtio devices: which there are, memory for their queues, random numbers.
+//! The virtio devices of the machine: finding them, memory for their queues, random numbers.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -9,38 +9,38 @@ use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
 use virtio_drivers::transport::{DeviceType, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// Where the devices are, and which interrupts they have: one after the other.
+/// Addresses and interrupts of the device slots, which are contiguous.
 const SLOTS: usize = 8;
 const FIRST_SLOT: usize = 0x1000_1000;
 const SLOT_BYTES: usize = 0x1000;
 const FIRST_INTERRUPT: usize = 1;
-/// Two for each of three queues: to and from the network, and random numbers.
+/// Two pages for each of three queues: receive, transmit, and random numbers.
 const PAGES: usize = 6;
 
-/// The devices that a node needs, as far as they are there.
+/// The devices that a node needs. `None` if a device is missing.
 pub(crate) struct Devices {
     pub(crate) random: Option<Random>,
     pub(crate) network: Option<Network>,
 }
 
-/// The network, before it is started.
+/// The network device, before it is started.
 pub(crate) struct Network {
     pub(crate) transport: MmioTransport<'static>,
-    /// Where its registers are.
+    /// Address of its registers.
     pub(crate) address: usize,
-    /// The number of its interrupt.
+    /// Number of its interrupt.
     pub(crate) interrupt: usize,
 }
 
 pub(crate) type Random = VirtIORng<Pages, MmioTransport<'static>>;
 
-/// Looks for the devices.
+/// Searches for the devices.
 pub(crate) fn find() -> Devices {
     let mut devices = Devices { random: None, network: None };
     for slot in 0..SLOTS {
         let address = FIRST_SLOT + slot * SLOT_BYTES;
         let Some(header) = NonNull::new(address as *mut VirtIOHeader) else { continue };
-        // SAFETY: the machine has a slot there, and nobody else uses it. An empty one is an error.
+        // SAFETY: the machine has a slot there, and nothing else uses it. An empty slot is an error.
         let Ok(transport) = (unsafe { MmioTransport::new(header, SLOT_BYTES) }) else { continue };
         match transport.device_type() {
             DeviceType::EntropySource => devices.random = Random::new(transport).ok(),
@@ -53,10 +53,10 @@ pub(crate) fn find() -> Devices {
     devices
 }
 
-/// Random bytes of the host.
+/// Random bytes from the host.
 ///
 /// # Errors
-/// If the device gives none.
+/// The device returns nothing.
 pub(crate) fn random<const N: usize>(source: &mut Random) -> Result<[u8; N], &'static str> {
     let mut bytes = [0; N];
     let mut got = 0;
@@ -69,13 +69,13 @@ pub(crate) fn random<const N: usize>(source: &mut Random) -> Result<[u8; N], &'s
     Ok(bytes)
 }
 
-/// Memory of the queues: taken at the start, never given back.
+/// Memory for the queues. Allocated at the start, and never freed.
 pub(crate) struct Pages;
 
 #[repr(align(4096))]
 struct Memory(UnsafeCell<[u8; PAGES * PAGE_SIZE]>);
 
-// SAFETY: nobody but the one who was given a page uses it.
+// SAFETY: each page is used only by the one that it was given to.
 unsafe impl Sync for Memory {}
 
 static MEMORY: Memory = Memory(UnsafeCell::new([0; PAGES * PAGE_SIZE]));
@@ -91,7 +91,7 @@ unsafe impl Hal for Pages {
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
-        // A device that is not used any more keeps its pages.
+        // The pages of an unused device are not freed.
         0
     }
 
