@@ -1,4 +1,4 @@
-//! The task ABI: the check of CBOR against another decoder, descriptions of functions, types.
+//! The task ABI: the CBOR check, compared with another decoder; descriptions of functions; types.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What the check accepts, the decoder of the core takes for one item too.
+/// An item that the check accepts is also one item for the decoder of the core.
 fn valid_item(data: &[u8]) {
     let mut decoder = Decoder::new(data);
     assert!(decoder.skip().is_ok(), "skips");

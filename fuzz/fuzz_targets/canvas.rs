@@ -1,4 +1,4 @@
-//! A canvas from the wire: decoded, printed, lowered into a plan.
+//! A canvas from the wire: decoded, printed, and lowered into a plan.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(Canvas::from_wire(Cbor::encode(&canvas).as_bytes()).as_ref(), Ok(&canvas));
     assert!(!text::print(&canvas).is_empty());
 
-    // Names of all lengths find functions with 0 to 3 parameters.
+    // Names of different lengths give functions with 0 to 3 parameters.
     let functions = [0, 1, 2, 3].map(function);
     let resolve = |name: &str| {
         let function = &functions[name.len() % functions.len()];

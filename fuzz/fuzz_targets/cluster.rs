@@ -1,4 +1,4 @@
-//! Join tokens, cluster files, and addresses of servers.
+//! Join tokens, cluster files, and server addresses.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ fn token(token: &str) {
     }
 }
 
-/// A cluster that names its server comes out of its own token as it went in.
+/// A token that names its server gives the same cluster again.
 fn survives(cluster: &Cluster) {
     let Some(server) = &cluster.server else { return };
     let again = Cluster::from_token(&cluster.token(server)).expect("its own token");

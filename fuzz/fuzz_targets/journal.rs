@@ -1,5 +1,5 @@
-//! The journal as a new incarnation finds it: nothing in it panics, damage is told by job, and what is
-//! left works.
+//! The journal that a new incarnation reads: nothing in it causes a panic, damage is reported by job, and the remaining
+//! jobs work.
 //!
 //! ```text
 //! input = [job, number, record: bytes] …     CBOR sequence; later records of a key replace earlier ones
@@ -23,9 +23,9 @@ use minicbor::{Decoder, Encoder};
 
 type Journal = BTreeMap<RecordKey, Vec<u8>>;
 
-/// Most actions that one incarnation takes.
+/// Most actions of one incarnation.
 const ACTIONS_MAX: usize = 100;
-/// Canvases of the journals that mutations start from.
+/// Canvases of the journals from which mutations start.
 const CANVASES: [&str; 6] = [
     "chain(add.s(4, 4), fail.s(), add.s(10))",
     "chord(add.s(i, i) for i in range(5))(echo.s())",
@@ -35,7 +35,7 @@ const CANVASES: [&str; 6] = [
     "fail.s(1).set(retries=3)",
 ];
 
-// A journal that a node has really written, now and then: only it has the present format.
+// Sometimes a journal that a node has written: only this one has the current format.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let fresh = size < 8 || Random::new(seed).one_in(50);
     let journal = fresh.then(|| encode(&written(seed)));
@@ -44,7 +44,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 
 fuzz_target!(|data: &[u8]| {
     let Some(mut journal) = decode(data) else { return };
-    // Each incarnation finds what the one before has left.
+    // Each incarnation reads what the previous one left.
     for epoch in 2..4 {
         let mut node = node(epoch);
         let records = journal.clone();
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Keeps the journal of a node and runs its tasks, for `actions_max` actions at most.
+/// Keeps the journal of a node and runs its tasks, for at most `actions_max` actions.
 fn live(node: &mut Node, journal: &mut Journal, random: &mut Random, actions_max: usize) {
     let mut now = Instant::default();
     let mut left = actions_max;
@@ -96,7 +96,7 @@ fn live(node: &mut Node, journal: &mut Journal, random: &mut Random, actions_max
     }
 }
 
-/// The journal of a node that died somewhere in the middle of its jobs.
+/// The journal of a node that was killed while its jobs ran.
 fn written(seed: u32) -> Journal {
     let mut random = Random::new(seed);
     let mut node = node(1);

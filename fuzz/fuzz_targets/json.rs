@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What is shown as JSON is JSON. Integers below those of 64 bits are shown, but not taken.
+/// The output is valid JSON. Integers below the 64-bit range are printed, but not accepted as input.
 fn result(value: &Cbor) {
     if let Ok(text) = to_json(value) {
         let again = from_json(&text);
@@ -32,7 +32,7 @@ fn input(text: &str) {
         let shown = to_json(&value).expect("JSON has no value that JSON cannot show");
         assert_eq!(from_json(&shown), Ok(value), "{shown}");
     }
-    // A type on the first line, an argument for it below.
+    // The first line is a type, the rest an argument for it.
     let Some((ty, text)) = text.split_once('\n') else { return };
     let Ok(ty) = Type::parse(ty) else { return };
     match argument(text, &ty) {

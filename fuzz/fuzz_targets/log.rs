@@ -1,11 +1,11 @@
-//! The journal on the disk: commits, damage to its segments, and what is read of it afterwards.
+//! The journal on disk: commits, damage to its segments, and what is read afterwards.
 //!
 //! ```text
 //! input = step step …
-//! step  = 0–3 writes…      a commit of that many writes and one more: key, length of the value (255 deletes)
-//!       | 4                closed and opened again
-//!       | 5 at(2) mask     bits of the last segment are flipped
-//!       | 6 at(2)          the last segment ends here
+//! step  = 0–3 writes…      a commit of that many writes plus one: key, length of the value (255 deletes)
+//!       | 4                close and open again
+//!       | 5 at(2) mask     flip bits of the last segment
+//!       | 6 at(2)          cut the last segment here
 //! ```
 #![no_main]
 #![forbid(unsafe_code)]
@@ -22,7 +22,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// Most steps of an input.
 const STEPS_MAX: usize = 12;
-/// Where damage is done: the head and the first batches.
+/// Damage is in this part: the header and the first batches.
 const DAMAGED_BYTES: u64 = 600;
 
 fuzz_target!(|data: &[u8]| {
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     fs::remove_dir_all(&dir).expect("can be removed");
 });
 
-/// In memory where that is possible: a sync costs nothing there.
+/// A directory in memory, if there is one: a sync costs nothing there.
 fn directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -42,9 +42,9 @@ fn directory() -> PathBuf {
 struct Case<'a> {
     dir: &'a Path,
     input: std::slice::Iter<'a, u8>,
-    /// What the log holds if nothing is damaged.
+    /// The expected records, if nothing is damaged.
     model: BTreeMap<RecordKey, Vec<u8>>,
-    /// All that was ever written: damage never makes a record up.
+    /// All records that were ever written: damage never produces another one.
     written: BTreeSet<(RecordKey, Vec<u8>)>,
     is_damaged: bool,
 }
@@ -111,7 +111,7 @@ impl<'a> Case<'a> {
         Write { key, value: (len < 255).then(|| vec![fill; usize::from(len)].into()) }
     }
 
-    /// The log, after what it holds was compared with what it should.
+    /// Opens the log, and compares its records with the expected ones.
     fn opened(&mut self) -> Log {
         let (log, damaged) = Log::open(self.dir).expect("damage is no error");
         let records: BTreeMap<_, _> = log.records().collect();

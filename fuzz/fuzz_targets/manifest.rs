@@ -1,4 +1,4 @@
-//! Manifests of modules: as they come from the wire, and as a holder of the deploy key signs them.
+//! Manifests of modules: from the wire, and signed by a holder of the deploy key.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Nobody has signed with the key of this target.
+/// No manifest from the wire is signed with the key of this target.
 fn entry(entry: ModuleEntry) {
     let written = Cbor::encode(&entry);
     let again = written.decode::<ModuleEntry>().expect("what was encoded decodes");
@@ -35,7 +35,7 @@ fn entry(entry: ModuleEntry) {
     }
 }
 
-/// The same manifest from somebody who has the deploy key.
+/// The same manifest, signed with the deploy key.
 fn holder(manifest: Manifest) {
     let key = key();
     let signed = Cbor::encode(&manifest.sign(&key));

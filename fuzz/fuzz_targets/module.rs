@@ -1,4 +1,4 @@
-//! The module loader, and a bounded run of whatever it takes.
+//! The module loader, and a limited run of each module that it accepts.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -10,20 +10,20 @@ use broccoli_wasm::{Engine, Failure, Function, Host, HostCall, Limits, Module, S
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use wasm_mutate::WasmMutate;
 
-/// Functions of a module that are run.
+/// Most functions of a module that are run.
 const FUNCTIONS_MAX: usize = 8;
-/// Steps of a run, and the fuel of each.
+/// Most steps of a run, and the fuel of each step.
 const STEPS_MAX: usize = 20;
 const STEP_FUEL: u64 = 1_000;
 
-// Half of the inputs stay valid Wasm: changes of bytes alone seldom get past the validator.
+// Half of the mutations keep the Wasm valid: after byte mutations, it seldom passes the validator.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let valid = Random::new(seed).one_in(2).then(|| mutated(&data[..size], seed)).flatten();
     valid.and_then(|wasm| replace(data, max_size, &wasm)).unwrap_or_else(|| fuzzer_mutate(data, size, max_size))
 });
 
 fn mutated(wasm: &[u8], seed: u32) -> Option<Vec<u8>> {
-    // The mutator takes valid modules only.
+    // The mutator accepts only valid modules.
     wasmparser::validate(wasm).ok()?;
     let mut mutate = WasmMutate::default();
     let mut mutants = mutate.seed(u64::from(seed)).fuel(1_000).preserve_semantics(false).run(wasm).ok()?;
@@ -39,7 +39,7 @@ fuzz_target!(|wasm: &[u8]| {
     }
 });
 
-/// Whatever the code does, the run ends, yields or sleeps, and a result is of the function's type.
+/// Whatever the code does, each step returns, and a result has the type of the function.
 fn run(module: &Module, function: &Function, limits: &Limits) {
     let mut args = Vec::new();
     broccoli_proto::cbor::put_array_header(&mut args, function.args.len());
@@ -61,7 +61,7 @@ fn run(module: &Module, function: &Function, limits: &Limits) {
                 assert!(is_canvas || function.ret.success().accepts(&result));
                 return;
             }
-            // A task's own text may be empty.
+            // The text of a task's error may be empty.
             Step::Done(Err(Failure::TaskError(_) | Failure::Retry { .. })) => return,
             Step::Done(Err(failure)) => {
                 assert!(!failure.to_string().is_empty());
@@ -89,7 +89,7 @@ fn example(ty: &Type) -> Cbor {
     }
 }
 
-/// A host whose clock and randomness count up.
+/// A host whose clock and random numbers count up.
 struct Counting(u64);
 
 impl Host for Counting {

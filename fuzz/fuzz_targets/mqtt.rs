@@ -1,5 +1,5 @@
-//! What arrives on a socket before anybody has proved anything: the parsers of the link and of the
-//! embedded server, called as `mqtt/wire.rs` and the server do it.
+//! Bytes from a socket before the peer is authenticated: the parsers of the link and of the embedded server, called in
+//! the same way as in `mqtt/wire.rs` and in the server.
 #![no_main]
 #![forbid(unsafe_code)]
 

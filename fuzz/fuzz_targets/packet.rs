@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     plaintext(data);
 });
 
-/// Bytes of somebody without the key: nothing opens.
+/// Bytes from a sender without the key: no packet opens.
 fn forged(data: &[u8]) {
     let node = |name: &str| name.parse::<NodeId>().expect("a name");
     let key = ClusterKey::new([1; 32]);
@@ -35,7 +35,7 @@ fn forged(data: &[u8]) {
     assert_eq!(opened, Ok(data));
 }
 
-/// What a member of the cluster may send.
+/// Messages from a member of the cluster.
 fn plaintext(data: &[u8]) {
     let mut accepted = 0;
     for message in messages(data).flatten() {

@@ -1,4 +1,4 @@
-//! The text form: no text panics or hangs, and what is printed means the same.
+//! The text form: no text causes a panic or hangs, and a printed canvas means the same.
 #![no_main]
 #![forbid(unsafe_code)]
 

@@ -1,19 +1,19 @@
-//! Changes CBOR as a tree: lengths stay right, so that a change gets past the first check.
+//! Mutates CBOR as a tree: lengths stay correct, so a mutation passes the first check.
 //!
 //! ```text
 //! bytes ─read─► items ─change one or a few─► items ─write─► bytes
 //! ```
 //!
-//! Byte strings that hold CBOR themselves, as arguments and canvases do, are part of the tree.
+//! Byte strings that contain CBOR, such as arguments and canvases, are part of the tree.
 
 use broccoli_abi::cbor::{Head, Reader};
 use libfuzzer_sys::fuzzer_mutate;
 
 use crate::{Random, replace};
 
-/// Deepest nesting that is read and made.
+/// Deepest nesting that is read and written.
 const DEPTH_MAX: usize = 64;
-/// Most changes at once.
+/// Most mutations at once.
 const CHANGES_MAX: usize = 4;
 /// Numbers at which heads, types and limits change.
 const NUMBERS: [u64; 17] = [
@@ -36,28 +36,28 @@ const NUMBERS: [u64; 17] = [
     u64::MAX,
 ];
 
-/// Changes `data[..size]` to at most `size_max` bytes and returns how many they are.
+/// Mutates `data[..size]` to at most `size_max` bytes and returns the new size.
 type MutateBytes = fn(data: &mut [u8], size: usize, size_max: usize) -> usize;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Item {
     Unsigned(u64),
-    /// `-1 - n`.
+    /// The number `-1 - n`.
     Negative(u64),
     Bytes(Vec<u8>),
     Text(Vec<u8>),
     /// A byte string that is a CBOR sequence.
     Embedded(Vec<Item>),
     Array(Vec<Item>),
-    /// Keys and values in turn.
+    /// Keys and values, alternating.
     Map(Vec<Item>),
     Tag(u64, Vec<Item>),
-    /// `false`, `true`, `null` and floats, as they are written.
+    /// `false`, `true`, `null` and floats, as encoded.
     Plain(Vec<u8>),
 }
 
-/// Changes the CBOR sequence in `data[..size]` and returns its new size, at most `size_max`. What
-/// is no CBOR, and now and then what is, gets the fuzzer's own changes of bytes.
+/// Mutates the CBOR sequence in `data[..size]` and returns its new size, at most `size_max`. Data that is not CBOR, and
+/// sometimes CBOR too, gets the byte mutations of the fuzzer.
 pub fn mutate_cbor(data: &mut [u8], size: usize, size_max: usize, seed: u32) -> usize {
     let mut random = Random::new(seed);
     let changed = if random.one_in(4) { None } else { changed(&data[..size], &mut random, fuzzer_mutate) };
@@ -76,7 +76,7 @@ fn changed(bytes: &[u8], random: &mut Random, mutate: MutateBytes) -> Option<Vec
     Some(out)
 }
 
-/// Reads all items; `None` if there are none, or something else.
+/// Reads all items. `None` if there are none, or if something is not CBOR.
 fn read_sequence(bytes: &[u8], depth: usize) -> Option<Vec<Item>> {
     let mut reader = Reader::new(bytes);
     let mut items = Vec::new();
@@ -171,12 +171,12 @@ fn children_mut(item: &mut Item) -> Option<&mut Vec<Item>> {
     }
 }
 
-/// All items of the tree.
+/// Number of all items in the tree.
 fn count(items: &[Item]) -> usize {
     items.iter().map(|item| 1 + count(children(item))).sum()
 }
 
-/// One item of the tree.
+/// Number of items in the tree of one item.
 fn pick<'a>(items: &'a [Item], random: &mut Random) -> Option<&'a Item> {
     fn nth<'a>(items: &'a [Item], n: &mut usize) -> Option<&'a Item> {
         for item in items {
@@ -193,7 +193,7 @@ fn pick<'a>(items: &'a [Item], random: &mut Random) -> Option<&'a Item> {
     nth(items, &mut random.below(count(items)))
 }
 
-/// Calls `change` with the list that holds the item `n` of the tree, and its index in it.
+/// Calls `change` with the list that contains item `n` of the tree, and the index in that list.
 fn change_nth(items: &mut Vec<Item>, n: usize, change: &mut impl FnMut(&mut Vec<Item>, usize)) {
     let mut left = n;
     for at in 0..items.len() {
@@ -212,7 +212,7 @@ fn change_nth(items: &mut Vec<Item>, n: usize, change: &mut impl FnMut(&mut Vec<
     }
 }
 
-/// One change of the item at `at`. A map or a tag may lose its shape by it: that is wanted too.
+/// Mutates the item at `at`. A map or a tag may become malformed: this is intended.
 fn change(siblings: &mut Vec<Item>, at: usize, donor: Option<&Item>, random: &mut Random, mutate: MutateBytes) {
     match random.below(8) {
         0 => {

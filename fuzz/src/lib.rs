@@ -1,6 +1,6 @@
-//! What the fuzz targets share: mutations that keep the structure of their input.
+//! Code that the fuzz targets share: mutations that keep the structure of their input.
 //!
-//! Owns no target: each is a file in `fuzz_targets`. Never checks anything itself.
+//! Each target is a file in `fuzz_targets`. Nothing here checks anything.
 #![forbid(unsafe_code)]
 
 mod cbor;
@@ -9,7 +9,7 @@ mod random;
 pub use cbor::mutate_cbor;
 pub use random::Random;
 
-/// Moves `new` into the buffer of a custom mutator; `None` if it is too long or empty.
+/// Copies `new` into the buffer of a custom mutator. `None` if it is too long or empty.
 pub fn replace(data: &mut [u8], size_max: usize, new: &[u8]) -> Option<usize> {
     if new.is_empty() || new.len() > size_max {
         return None;

@@ -1,13 +1,13 @@
-//! Seeded randomness, so that a run with a seed can be repeated.
+//! Seeded random numbers, so that a run can be repeated.
 
 use broccoli_proto::SplitMix64;
 
-/// Random numbers of a run.
+/// The random numbers of a run.
 #[derive(Clone, Debug)]
 pub struct Random(SplitMix64);
 
 impl Random {
-    /// Starts from the seed that the fuzzer gives.
+    /// Starts from the seed of the fuzzer.
     #[must_use]
     pub fn new(seed: u32) -> Self {
         Self(SplitMix64(seed.into()))
@@ -18,12 +18,12 @@ impl Random {
         self.0.bits()
     }
 
-    /// A number below `end`; 0 if there is none.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.bits() % (end.max(1) as u64)) as usize
     }
 
-    /// True once in `n` times.
+    /// True with probability 1/n.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }

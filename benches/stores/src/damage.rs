@@ -1,4 +1,4 @@
-//! What a store makes of a killed process, of a write that was torn, and of single bits that flipped: does it say so?
+//! How a store handles a killed process, a torn write, and flipped bits: does it report the damage?
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ const JOBS_SAFE: usize = 20_000;
 const FLIPS: u64 = 60;
 const TORN_LEN: usize = 20;
 
-/// Kills a writer, then damages copies of what it left behind; does the same with a store that was closed.
+/// Kills a writer, then damages copies of its store. Does the same with a store that was closed.
 pub fn run(store: &str, dir: &Path) -> Result<()> {
     let home = dir.join(store).join("damage");
     for (state, jobs) in [("killed", usize::MAX), ("closed", JOBS_SAFE)] {
@@ -30,7 +30,8 @@ pub fn run(store: &str, dir: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(home)?)
 }
 
-/// Has a child write until `jobs` are safe, and kills it if it was told to write more; lists them in `safe`.
+/// A child process writes until `jobs` are safe. It is killed before if `jobs` is larger. Lists the safe jobs in
+/// `safe`.
 fn write_jobs(store: &str, data: &Path, safe: &Path, jobs: usize) -> Result<()> {
     let jobs = jobs.to_string();
     let mut writer = program(store, data, &["crash", &jobs])?.stdout(Stdio::piped()).spawn()?;
@@ -53,7 +54,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// What a process that opens a damaged copy has to say.
+    /// The output of a process that opens a damaged copy.
     fn verify(&self, damage: impl FnOnce(&Path) -> Result<()>) -> Result<String> {
         fresh(self.copy)?;
         for file in files(self.data)? {
@@ -70,7 +71,7 @@ impl Case<'_> {
         Ok(said.replace(self.copy.to_str().unwrap_or_default(), ""))
     }
 
-    /// Flips one bit of the data in each of many copies; counts what became of it.
+    /// Flips one bit in each of many copies, and counts the results.
     fn flips(&self) -> Result<String> {
         let mut seen = BTreeMap::<String, u32>::new();
         for seed in 0..FLIPS {
@@ -84,20 +85,20 @@ impl Case<'_> {
     }
 }
 
-/// One word for what `verify` printed.
+/// A short text for the output of `verify`.
 fn outcome(said: &str) -> &'static str {
     let words: Vec<_> = said.split(' ').collect();
     match words.as_slice() {
         ["missing", "0", "wrong", "0", "more", _] => "without effect",
-        ["missing", _, "wrong", "0", "more", _] => "LOST without a word",
-        ["missing", _, "wrong", _, "more", _] => "WRONG without a word",
+        ["missing", _, "wrong", "0", "more", _] => "LOST, not reported",
+        ["missing", _, "wrong", _, "more", _] => "WRONG, not reported",
         ["open:", ..] => "reported by open",
         ["scan:", ..] => "reported by scan",
         _ => "panicked",
     }
 }
 
-/// Cuts or overwrites the last bytes of the file that was written last, not counting zeros that it was extended with.
+/// Cuts or overwrites the last bytes of the file that was written last. Zeros at its end do not count.
 fn tear(copy: &Path, overwrite: bool) -> Result<()> {
     let newest = newest(copy)?;
     let mut bytes = fs::read(&newest)?;
@@ -109,7 +110,7 @@ fn tear(copy: &Path, overwrite: bool) -> Result<()> {
     Ok(fs::write(newest, bytes)?)
 }
 
-/// The log of a store that has one, else its only file.
+/// The log of a store that has one, otherwise its only file.
 fn newest(copy: &Path) -> Result<PathBuf> {
     let files = files(copy)?;
     let log = files.iter().rfind(|file| {
@@ -119,7 +120,7 @@ fn newest(copy: &Path) -> Result<PathBuf> {
     Ok(log.or(files.first()).ok_or("no files")?.clone())
 }
 
-/// Flips one bit somewhere in the data, each byte as likely as any other; zeros at the end of a file are no data.
+/// Flips one bit of the data. Each byte is equally likely. Zeros at the end of a file are not data.
 fn flip(copy: &Path, seed: u64) -> Result<()> {
     let mut data = Vec::new();
     for file in files(copy)?.into_iter().filter(|file| !file.to_string_lossy().ends_with("-shm")) {

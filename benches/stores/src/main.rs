@@ -1,5 +1,5 @@
-//! Compares embedded stores on the workload of a journal: `stores STORE DIR` runs everything in DIR and prints what it saw;
-//! the results are in docs/stores.md. Each workload runs in a process of its own.
+//! Compares embedded stores with the workload of a journal. `stores STORE DIR` runs everything in DIR and prints the
+//! results, which are in docs/stores.md. Each workload runs in its own process.
 
 #![forbid(unsafe_code)]
 
@@ -88,7 +88,7 @@ fn recovery(store: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs one workload in a process of its own, which prints its line.
+/// Runs one workload in its own process, which prints its line.
 fn child(store: &str, dir: &Path, work: &[&str]) -> Result<()> {
     std::io::Write::flush(&mut std::io::stdout())?;
     match program(store, dir, work)?.status()?.success() {

@@ -1,4 +1,4 @@
-//! What the kernel says about this process, a folder and the disk under it. Linux only; it changes nothing.
+//! What the kernel reports about this process, a folder and its disk. Linux only. It changes nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -26,14 +26,14 @@ pub fn cpu_seconds() -> Result<f64> {
 /// Bytes written since the start.
 #[derive(Clone, Copy)]
 pub struct Written {
-    /// By this process, counted in pages that it made dirty.
+    /// By this process, counted in dirty pages.
     pub process: u64,
-    /// To the device under a folder, by anyone: its file system's journal too.
+    /// To the device of a folder, by all processes, including the journal of the file system.
     pub device: u64,
 }
 
 impl Written {
-    /// Counts up to now, after the file system of `dir` has nothing left to write.
+    /// The counters now, after the file system of `dir` has written everything.
     pub fn now(dir: &Path) -> Result<Self> {
         if !Command::new("sync").arg("-f").arg(dir).status()?.success() {
             return Err("sync failed".into());
@@ -42,12 +42,12 @@ impl Written {
     }
 }
 
-/// Bytes on the disk that the files in `dir` take.
+/// Disk space of the files in `dir`, in bytes.
 pub fn disk_len(dir: &Path) -> Result<u64> {
     files(dir)?.iter().try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.blocks() * SECTOR_LEN))
 }
 
-/// All files in `dir` and below, sorted.
+/// All files in `dir` and its subfolders, sorted.
 pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -61,7 +61,7 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes the files' pages from memory, so that the next read comes from the disk.
+/// Drops the files from the page cache, so that the next read comes from the disk.
 pub fn evict(dir: &Path) -> Result<()> {
     for file in files(dir)? {
         let mut of = std::ffi::OsString::from("of=");

@@ -1,9 +1,9 @@
-//! What the journal asks of a store, and the records that it is asked to keep. It owns no file.
+//! What the journal needs of a store, and the records that are stored. Writes no file.
 
 use std::error::Error;
 use std::path::Path;
 
-/// Any failure of a store; the text is all that is compared.
+/// Any failure of a store. Only the text is compared.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Bytes of a key: the job (u64) and the number of its record (u32), big-endian.
@@ -11,14 +11,14 @@ pub const KEY_LEN: usize = 12;
 
 /// One change of the journal.
 pub enum Op {
-    /// Keeps record `no` of `job`; each key is written once.
+    /// Writes record `no` of `job`. Each key is written once.
     Put { job: u64, no: u32, value: Vec<u8> },
-    /// Deletes records `0..records` of `job`, all that it has.
+    /// Deletes all records of `job`: `0..records`.
     Forget { job: u64, records: u32 },
 }
 
 impl Op {
-    /// Bytes that say what changed, without any framing of a store.
+    /// Bytes of the change, without the framing of a store.
     pub fn payload_len(&self) -> u64 {
         match self {
             Self::Put { value, .. } => (KEY_LEN + value.len()) as u64,
@@ -27,17 +27,17 @@ impl Op {
     }
 }
 
-/// An embedded store. Opening creates what is not there and recovers what was left behind.
+/// An embedded store. Opening it creates what is missing, and recovers after a crash.
 pub trait Store: Send + Sized {
-    /// Opens the store in a folder that exists.
+    /// Opens the store in an existing folder.
     fn open(dir: &Path) -> Result<Self>;
-    /// Applies all of `ops` or none, and returns once they are on the disk.
+    /// Applies all of `ops` or none. Returns when they are on the disk.
     fn commit(&mut self, ops: &[Op]) -> Result<()>;
-    /// Gives every record that is left, in the order of keys where the store has one.
+    /// Passes each record to `each`, in the order of the keys if the store has one.
     fn scan(&self, each: &mut dyn FnMut(u64, u32, &[u8])) -> Result<()>;
 }
 
-/// The key as bytes that sort as the numbers do.
+/// The key as bytes that sort like the numbers.
 #[cfg(feature = "fjall")]
 pub fn key(job: u64, no: u32) -> [u8; KEY_LEN] {
     let mut key = [0; KEY_LEN];
@@ -65,8 +65,8 @@ impl Random {
     }
 }
 
-/// The content of a record, the same each time: record 0 is a canvas of 60 B to 4 KB, small ones as often as large ones
-/// on a logarithmic scale; the others are outcomes of 40 to 200 B.
+/// The content of a record, always the same: record 0 is a canvas of 60 B to 4 KB, with sizes evenly distributed on a
+/// logarithmic scale; the others are outcomes of 40 to 200 B.
 pub fn value(job: u64, no: u32) -> Vec<u8> {
     let mut random = Random(job << 32 ^ u64::from(no));
     let len = if no == 0 {
@@ -79,7 +79,7 @@ pub fn value(job: u64, no: u32) -> Vec<u8> {
     blob(&mut random, len as usize)
 }
 
-/// A CBOR byte string of `len` bytes in all, half of it words that a compressor finds again.
+/// A CBOR byte string of `len` bytes in all. Half of it are words that can be compressed.
 pub fn blob(random: &mut Random, len: usize) -> Vec<u8> {
     let body = (len - 3) as u16;
     let mut bytes = vec![0x59, (body >> 8) as u8, body as u8];

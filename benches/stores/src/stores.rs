@@ -1,4 +1,4 @@
-//! The stores that are compared, each set up for a small computer: about 16 MiB of memory for caches and buffers.
+//! The stores of the comparison, configured for a small computer: about 16 MiB of memory for caches and buffers.
 
 #[cfg(feature = "fjall")]
 mod fjall;

@@ -1,5 +1,5 @@
-//! The workloads, each on one store in one process, so that memory and bytes written are that store's alone. Each prints
-//! one line of what it saw.
+//! The workloads. Each runs on one store in its own process, so memory and bytes written are those of the store alone.
+//! Each prints one line.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -26,7 +26,7 @@ const JOB_CANVAS_LEN: usize = 40_000;
 const TASK_CANVAS_LEN: usize = 80;
 const LOAD_BATCH_LEN: usize = 4 << 20;
 
-/// One client, one record for each sync.
+/// One client, one record in each sync.
 pub fn lone<S: Store>(dir: &Path) -> Result<()> {
     let mut store = S::open(dir)?;
     let before = Written::now(dir)?;
@@ -44,7 +44,7 @@ pub fn lone<S: Store>(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// 64 clients, each submits a job and waits until it is safe before the next one.
+/// 64 clients. Each submits a job and waits until it is safe before it submits the next one.
 pub fn submits<S: Store>(dir: &Path) -> Result<()> {
     let each = GROUP_SUBMITS / CLIENTS;
     let run = clients::<S>(dir, |client, queue| {
@@ -55,8 +55,9 @@ pub fn submits<S: Store>(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// 64 clients, each takes one job after the other through its life in two syncs: accepted; outcome and ended. The job
-/// before is forgotten with the first. One client forgets nothing before its end, so that old jobs lie among the new.
+/// 64 clients. Each takes one job after another through its life in two syncs: accepted; outcome and ended. The first
+/// sync also deletes the job before. One client deletes nothing before the end, so that old jobs are stored among new
+/// ones.
 pub fn life<S: Store>(dir: &Path) -> Result<()> {
     let each = LIFE_JOBS / CLIENTS;
     let run = clients::<S>(dir, |client, queue| {
@@ -77,7 +78,7 @@ pub fn life<S: Store>(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Outcomes of the tasks of 16 large jobs, 1,000 to a sync.
+/// Outcomes of the tasks of 16 large jobs, 1,000 in each sync.
 pub fn outcomes<S: Store>(dir: &Path) -> Result<()> {
     let mut store = S::open(dir)?;
     store.commit(&(0..JOBS_AT_ONCE).map(accepted).collect::<Vec<_>>())?;
@@ -96,7 +97,7 @@ pub fn outcomes<S: Store>(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Leaves 1,000,000 queued tasks behind, as 1,000 jobs or as single ones, and ends without closing the store.
+/// Writes 1,000,000 queued tasks, in 1,000 jobs or as single ones, and ends without closing the store.
 pub fn load<S: Store>(dir: &Path, single: bool) -> Result<()> {
     let (jobs, len) = if single { (QUEUED, TASK_CANVAS_LEN) } else { (QUEUED / JOB_TASKS, JOB_CANVAS_LEN) };
     let mut store = S::open(dir)?;
@@ -112,7 +113,7 @@ pub fn load<S: Store>(dir: &Path, single: bool) -> Result<()> {
     std::process::exit(0);
 }
 
-/// Opens what [`load`] left behind and reads all of it.
+/// Opens the store that [`load`] wrote, and reads all of it.
 pub fn recover<S: Store>(dir: &Path) -> Result<()> {
     let started = Instant::now();
     let store = S::open(dir)?;
@@ -132,7 +133,8 @@ pub fn recover<S: Store>(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// 64 clients submit jobs and, once each is safe, print its number, until someone kills the process or `jobs` are safe.
+/// 64 clients submit jobs, and print the number of each one that is safe, until the process is killed or `jobs` are
+/// safe.
 pub fn crash<S: Store>(dir: &Path, jobs: u64) -> Result<()> {
     let out = Mutex::new(std::io::stdout());
     clients::<S>(dir, |client, queue| {
@@ -145,7 +147,7 @@ pub fn crash<S: Store>(dir: &Path, jobs: u64) -> Result<()> {
     Ok(())
 }
 
-/// Opens the store and compares it with the jobs that were said to be safe.
+/// Opens the store and compares it with the jobs that were reported safe.
 pub fn verify<S: Store>(dir: &Path, safe: &Path) -> Result<()> {
     let mut safe: std::collections::BTreeSet<(u64, u32)> =
         std::fs::read_to_string(safe)?.lines().flat_map(str::parse).flat_map(|job| [(job, 0), (job, 1)]).collect();
@@ -173,13 +175,13 @@ struct Submit {
     safe: SyncSender<()>,
 }
 
-/// A client's way to the thread that commits.
+/// The channel of a client to the thread that commits.
 struct Queue {
     to: SyncSender<Submit>,
 }
 
 impl Queue {
-    /// Returns once `ops` are safe.
+    /// Returns when `ops` are safe.
     fn submit(&self, ops: Vec<Op>) -> Result<()> {
         let (safe, wait) = sync_channel(1);
         self.to.send(Submit { ops, safe }).map_err(|_| "the store has failed")?;
@@ -193,7 +195,7 @@ struct Run {
     written: String,
 }
 
-/// Group commit: 64 threads submit, one takes all that is waiting whenever the sync before is over.
+/// Group commit: 64 threads submit; one thread commits everything that waits, whenever the previous sync has ended.
 fn clients<S: Store>(dir: &Path, client: impl Fn(u64, &Queue) -> Result<()> + Sync) -> Result<Run> {
     let mut store = S::open(dir)?;
     let before = Written::now(dir)?;
@@ -219,7 +221,7 @@ fn clients<S: Store>(dir: &Path, client: impl Fn(u64, &Queue) -> Result<()> + Sy
     Ok(Run { seconds, per_sync: submits as f64 / syncs as f64, written: written(dir, before, payload)? })
 }
 
-/// Commits batches until no client is left; gives the number of submits, syncs and bytes of payload.
+/// Commits batches until no client is left. Returns the number of submits and syncs, and the bytes of payload.
 fn commit_all<S: Store>(store: &mut S, from: &Receiver<Submit>) -> Result<(u64, u64, u64)> {
     let (mut submits, mut syncs, mut payload) = (0, 0, 0);
     while let Ok(first) = from.recv() {

@@ -1,4 +1,4 @@
-//! The log of the project itself: see crates/broccoli-node/src/journal/log.rs.
+//! The log of this project: see crates/broccoli-node/src/journal/log.rs.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::store::{Op, Result, Store};
 pub struct Log(journal::Log);
 
 impl Store for Log {
-    /// Damage, which the project tells of and then goes on, ends it here.
+    /// Damage is an error here. The project itself reports it and continues.
     fn open(dir: &Path) -> Result<Self> {
         let (log, damaged) = journal::Log::open(dir)?;
         match damaged.first() {

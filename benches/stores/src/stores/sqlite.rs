@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::store::{Op, Result, Store};
 
-/// A row's id is the job and 24 bits for the number of its record: the densest table that SQLite has.
+/// The id of a row is the job and 24 bits for the number of the record: the densest table that SQLite supports.
 const NO_BITS: u32 = 24;
 
 pub struct Sqlite(Connection);
