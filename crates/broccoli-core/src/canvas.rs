@@ -1,9 +1,8 @@
-//! What a canvas means.
+//! The meaning of a canvas.
 //!
-//! [`lower`] turns the tree that its author wrote into a [`Plan`]: a bounded arena of tasks, chains
-//! and groups. It is the only place that rewrites a canvas and the only one that checks it. The
-//! plan then answers each outcome of a task with the tasks that are ready because of it. A task may
-//! give a canvas instead of a result, or run on each node: then the plan grows.
+//! [`lower`] turns the canvas tree into a [`Plan`]: a bounded arena of tasks, chains and groups. No other place
+//! rewrites or checks a canvas. The plan takes the outcomes of tasks, and returns the tasks that become ready. The plan
+//! grows if a task returns a canvas instead of a result, or runs on each node.
 //!
 //! ```text
 //!  canvas                  steps of the plan
@@ -12,8 +11,8 @@
 //!  f.chunks                group of bins; an empty bin is an empty group
 //! ```
 //!
-//! Everything here is a pure computation. It knows no node, no queue and no time: a countdown is
-//! an option that the plan only hands on, and results stay the encoded bytes that they came as.
+//! All of this is a pure computation. It knows no nodes, queues or time: a countdown is an option that the plan only
+//! passes on. Results stay encoded.
 
 mod limits;
 mod lower;

@@ -1,4 +1,4 @@
-//! What a node is told at its start.
+//! The configuration of a node.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,78 +16,78 @@ use crate::timing::Timing;
 pub struct Config {
     /// Its name, unique in the cluster.
     pub name: NodeId,
-    /// The cluster's keys: the first seals, all of them open. One, or two while it is changed.
+    /// The keys of the cluster: the first one seals, all of them open. Two while the key is being changed, otherwise
+    /// one.
     pub keys: Vec<ClusterKey>,
-    /// Whose signature a module needs.
+    /// The key that verifies the signatures of modules.
     pub deploy_public: DeployPublic,
-    /// Tasks it runs side by side; 0 for a client or a mere origin.
+    /// Number of tasks that it runs at the same time; 0 for a client, or a node that is only an origin.
     pub slots: u16,
     /// Labels (`room=kitchen`) and capabilities (`led`), at most 16.
     pub features: Vec<String>,
-    /// Functions built into the program.
+    /// Native functions of the program.
     pub natives: Vec<NativeModule>,
-    /// Whether it accepts jobs of others.
+    /// Whether it accepts jobs of other nodes.
     pub resident: bool,
-    /// Whether its shell keeps a journal: see [`crate::Action::Persist`]. Without one, jobs are held in
-    /// memory and are lost with it.
+    /// Whether its shell keeps a journal: see [`crate::Action::Persist`]. Without one, jobs are only in memory, and are
+    /// lost when the node ends.
     pub durable: bool,
-    /// Whether it pulls the code of modules, or only their manifests.
+    /// Whether it pulls the code of modules. If not, it pulls only their manifests.
     pub holds_code: bool,
-    /// Whether it follows who is there; a microcontroller has no room for all nodes of a large cluster.
+    /// Whether it keeps a list of all members. A microcontroller has no memory for all nodes of a large cluster.
     pub watches: bool,
     /// Version of the program, for people.
     pub version: String,
-    /// Times of the protocol, as its link needs them.
+    /// Times of the protocol on its link.
     pub timing: Timing,
-    /// Capacities.
+    /// Its limits.
     pub limits: Limits,
 }
 
-/// Capacities of a node. Whatever is over one is refused or dropped with a counted event.
+/// Limits of a node. What exceeds one is refused, or dropped with a counted event.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest packet, in bytes; the MQTT server may allow less.
+    /// Longest packet, in bytes. The limit of the MQTT server may be lower.
     pub packet_bytes_max: u32,
-    /// Running jobs held as origin.
+    /// Most running jobs as an origin.
     pub jobs_max: usize,
-    /// Results of jobs that are over, in bytes: older ones make room, first those that somebody has
-    /// seen.
+    /// Bytes of the results of ended jobs. The oldest are deleted to make room, first those that somebody has seen.
     pub archive_bytes_max: usize,
-    /// Such results are kept for this long, in milliseconds.
+    /// How long such results are kept, in milliseconds.
     pub archive_ms: u64,
-    /// Tasks of all these jobs together.
+    /// Most tasks of all running jobs together.
     pub tasks_max: u32,
-    /// Memory that all these jobs may take, in bytes, as far as that can be told, in all their states: their
-    /// canvases, arguments and tasks, what their tasks have come to, what is pulled for them and what the
-    /// journal does not have yet. With three quarters of that no others are accepted; results wait for room
-    /// at their workers, and a job that alone needs more fails. See docs/limits.md.
+    /// Memory for all these jobs, in bytes, in all their states, as far as it can be estimated: canvases, arguments,
+    /// tasks, results, values that are pulled for them, and what the journal has not written yet. Above three quarters
+    /// of it no more jobs are accepted, results wait for room at their workers, and a job that alone needs more fails.
+    /// See docs/limits.md.
     pub queue_bytes_max: usize,
-    /// One canvas.
+    /// Limits of one canvas.
     pub canvas: canvas::Limits,
-    /// Leased tasks held as worker.
+    /// Most leased tasks as a worker.
     pub held_max: usize,
-    /// Results kept as worker until their origins have them; with more it takes no tasks. An origin with
-    /// a journal answers up to 100 ms later, or at once if the worker has no room for more.
+    /// Most results that a worker keeps until their origins have acknowledged them. At this limit it accepts no tasks.
+    /// An origin with a journal acknowledges up to 100 ms later, or at once if the worker has no room for more results.
     pub results_max: usize,
     /// Bytes of arguments that an origin may send ahead.
     pub credit_bytes: u32,
-    /// Bytes of the arguments of one task that is taken as worker. Other nodes hear of it, and of the limit on
-    /// results: what is larger goes to others.
+    /// Bytes of the arguments of a task that it accepts as a worker. Other nodes know this limit and the one on
+    /// results, and send larger tasks to other nodes.
     pub args_bytes_max: u32,
-    /// Bytes of a result. One that fits into no packet is pulled in pieces, as arguments, canvases and
-    /// the results of jobs are.
+    /// Bytes of a result. A result that is too large for a packet is pulled in pieces, like arguments, canvases and
+    /// results of jobs.
     pub result_bytes_max: u32,
-    /// Bytes of such values that are held for others until they have them, of those that are pulled at a
-    /// time, and of results that a worker keeps until they are acknowledged, each. One of any size is always
-    /// taken.
+    /// Bytes of such values: of those held for other nodes until they are pulled, of those being pulled at a time, and
+    /// of results that a worker keeps until they are acknowledged. The limit applies to each of the three. A single
+    /// value of any size is always accepted.
     pub blob_bytes_max: usize,
-    /// Nodes remembered: members, origins, workers and clients, each.
+    /// Most nodes that it remembers: members, origins, workers and clients, each.
     pub nodes_max: usize,
-    /// Modules held, and manifests known of others times four.
+    /// Most modules that it holds. It knows four times as many manifests of others.
     pub modules_max: usize,
-    /// Versions of a module that are kept beside those in use here: accepted jobs stay on theirs.
+    /// Most old versions of a module that it keeps besides the current one: an accepted job keeps its version.
     pub versions_kept: usize,
-    /// Messages waiting for one address.
+    /// Most messages that wait for one address.
     pub outbox_max: usize,
 }
 
@@ -111,7 +111,7 @@ impl Limits {
             held_max: 4_096,
             results_max: 65_536,
             credit_bytes: MIB,
-            // Those of a canvas, after the result of a parent.
+            // The arguments of a canvas, after the result of a parent.
             args_bytes_max: 128 * MIB,
             result_bytes_max: 64 * MIB,
             blob_bytes_max: 256 << 20,
@@ -122,13 +122,12 @@ impl Limits {
         }
     }
 
-    /// How large a task may be that is taken as worker.
+    /// The largest task that it accepts as a worker.
     pub(crate) fn takes(&self) -> Takes {
         Takes { args_bytes: self.args_bytes_max, result_bytes: self.result_bytes_max }
     }
 
-    /// For a microcontroller with some 300 KB of RAM, most of which is for the network and for
-    /// modules.
+    /// For a microcontroller with about 300 KB of RAM. The network and the modules need most of it.
     pub fn chip() -> Limits {
         const KIB: u32 = 1 << 10;
         Limits {

@@ -1,4 +1,4 @@
-//! What goes into a node and what comes out of it.
+//! Inputs and outputs of a node.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -14,73 +14,73 @@ use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
 
-/// Something that has happened.
+/// An input: something has happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// Time has passed; also implied by every other input.
+    /// Time has passed. Every other input implies this, too.
     Timeout,
-    /// The link takes packets of at most so many bytes, from now on. Tell it before [`Input::Connected`];
-    /// without it, [`crate::Limits::packet_bytes_max`] is the limit.
+    /// From now on, the link carries packets of at most this many bytes. Feed it before [`Input::Connected`]. Without
+    /// it, the limit is [`crate::Limits::packet_bytes_max`].
     PacketLimit(u32),
-    /// The link is up and every subscription confirmed.
+    /// The link is up, and every subscription is confirmed.
     Connected,
     /// The link is down.
     Disconnected,
-    /// A packet came in.
+    /// A packet arrived.
     Packet {
-        /// Where it was sent to.
+        /// The address that it was sent to.
         to: Address,
         /// Its bytes.
         packet: &'a [u8],
     },
-    /// A run has ended, on its own or after [`Action::Abort`].
+    /// A run has ended, by itself or after [`Action::Abort`].
     Executed {
-        /// Which.
+        /// The run.
         run: RunId,
-        /// What it came to.
+        /// Its result or failure.
         outcome: Result<Cbor, Failure>,
     },
     /// A running task logged a line.
     Logged {
-        /// Which run.
+        /// The run.
         run: RunId,
         /// The line.
         text: String,
     },
-    /// A running task says how far it is.
+    /// A running task reports progress.
     Progress {
-        /// Which run.
+        /// The run.
         run: RunId,
-        /// Done, in units of the task's own.
+        /// Units done. The task defines the unit.
         done: u32,
-        /// Of how many; 0 if it does not know.
+        /// Units in all; 0 if the task does not know.
         total: u32,
     },
-    /// The answer to [`Action::LoadChunk`]; none if the store does not have it.
+    /// The answer to [`Action::LoadChunk`].
     ChunkLoaded {
         /// The module.
         module: ModuleHash,
         /// Index of the chunk.
         index: u32,
-        /// Who asked.
+        /// The node that asked.
         to: NodeId,
-        /// Its bytes.
+        /// Its bytes; none if the store does not have it.
         bytes: Option<Vec<u8>>,
     },
-    /// The journal holds everything up to [`Action::Persist`] of this number, whatever happens to the
-    /// power.
+    /// The journal has everything up to and including the [`Action::Persist`] with this number safe on disk, also if
+    /// the power is cut.
     Persisted(u64),
-    /// The journal cannot be written at the moment, with the reason for people; none once it can. The
-    /// shell keeps trying; nobody is told meanwhile that anything is safe, and new jobs are refused.
+    /// The journal cannot be written at the moment, with the reason for people; none when it can be written again. The
+    /// shell keeps trying. Meanwhile nobody is told that anything is safe, and new jobs are refused.
     Stalled(Option<String>),
-    /// The time of day. Tell it at the start, and before an [`Input::Timeout`] if [`crate::Node::wants_wall_clock`]: once a
-    /// second, so that a clock that was set shows. A node that is never told refuses what needs it (`eta`).
+    /// The time of day. Feed it at the start, and before an [`Input::Timeout`] if [`crate::Node::wants_wall_clock`]:
+    /// once a second, so that a change of the clock is noticed. A node without it refuses what needs it (`eta`).
     WallClock {
         /// Milliseconds since 1970-01-01 00:00 UTC.
         unix_ms: u64,
     },
-    /// The answer to [`Action::Install`], a refusal after [`Action::Reserve`], or a module that was in the store at the start, or one
-    /// that is deployed from here.
+    /// The answer to [`Action::Install`], or a refusal after [`Action::Reserve`], or a module that was in the store at
+    /// the start, or a module that is deployed from this node.
     Installed {
         /// The module.
         manifest: SignedManifest,
@@ -89,46 +89,46 @@ pub enum Input<'a> {
     },
 }
 
-/// Where a record of the journal is kept. Records are recovered in this order.
+/// The key of a journal record. Records are recovered in the order of their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
-    /// [`JobId::number`]; 0 for what concerns the node itself.
+    /// [`JobId::number`]; 0 for records of the node itself.
     pub job: u64,
-    /// Counts the records of the job, from 0.
+    /// Number of the record in its job, from 0.
     pub number: u32,
 }
 
 /// One change of the journal.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// Which record.
+    /// The record.
     pub key: RecordKey,
-    /// What it is from now on; none deletes it.
+    /// Its new bytes; none deletes it.
     pub value: Option<RecordBytes>,
 }
 
-/// The bytes of a record. Large values in it are shared with who else holds them.
+/// The bytes of a record. Large values are shared with their other holders.
 #[derive(Clone, Debug, Default)]
 pub struct RecordBytes {
-    /// Each large value, with what comes before it.
+    /// Each large value, and the bytes before it.
     pub(crate) large: Vec<(Vec<u8>, Cbor)>,
-    /// What comes after the last one.
+    /// The bytes after the last large value.
     pub(crate) tail: Vec<u8>,
 }
 
 impl RecordBytes {
-    /// The record is these one after the other.
+    /// The pieces. The record is their concatenation.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let large = self.large.iter().flat_map(|(before, value)| [before.as_slice(), value.as_bytes()]);
         large.chain([self.tail.as_slice()])
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn bytes(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()
     }
 
-    /// The record as one.
+    /// The record in one piece.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.bytes());
         for piece in self.pieces() {
@@ -144,27 +144,27 @@ impl From<Vec<u8>> for RecordBytes {
     }
 }
 
-/// One execution on this node, unique in its epoch.
+/// The id of an execution on this node, unique in its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// What the shell is to do.
+/// An output: something that the shell must do.
 #[derive(Debug)]
 pub enum Action {
-    /// Run a function and answer with [`Input::Executed`]. At most `slots` at a time.
+    /// Run a function and answer with [`Input::Executed`]. At most `slots` run at a time.
     Execute(Execute),
-    /// Stop a run as soon as possible; it still answers with [`Input::Executed`].
+    /// Stop a run as soon as possible. It still answers with [`Input::Executed`].
     Abort(RunId),
-    /// Make room for a module that is about to be pulled. Is there none, answer at once with
-    /// [`Input::Installed`] and why; then no chunk of it comes.
+    /// Make room for a module before it is pulled. If there is no room, answer at once with [`Input::Installed`] and
+    /// the reason. Then no chunk is pulled.
     Reserve(SignedManifest),
-    /// Keep a chunk of a module that is being pulled.
+    /// Store a chunk of a module that is being pulled.
     StoreChunk {
         /// The module.
         module: ModuleHash,
         /// Index of the chunk.
         index: u32,
-        /// Its bytes, checked.
+        /// Its bytes. Their hash was checked.
         bytes: Vec<u8>,
     },
     /// Read a chunk of a held module and answer with [`Input::ChunkLoaded`].
@@ -173,118 +173,117 @@ pub enum Action {
         module: ModuleHash,
         /// Index of the chunk.
         index: u32,
-        /// Who asks.
+        /// The node that asks.
         to: NodeId,
     },
-    /// Check the whole of a module whose chunks are stored, make it runnable, and answer with
-    /// [`Input::Installed`].
+    /// Check a module whose chunks are all stored, make it runnable, and answer with [`Input::Installed`].
     Install(SignedManifest),
-    /// A module is no longer needed.
+    /// Remove a module that is not needed any more.
     Remove(ModuleHash),
-    /// Write to the journal in order, and answer with [`Input::Persisted`] once all is safe. A change and
-    /// the deletions that follow it are written together or not at all; what comes before a change may be
-    /// there without it, if the power goes. Several may be answered at once, with the number of the last. Only with
-    /// [`crate::Config::durable`].
+    /// Write to the journal in this order, and answer with [`Input::Persisted`] when all of it is safe. A change and
+    /// the deletions after it are written together or not at all. If the power is cut, earlier changes may be there
+    /// without later ones. One answer may be for several actions, with the number of the last one. Only with
+    /// [`crate::Config::durable`]. [`crate::Config::durable`].
     Persist {
         /// Counts from 1.
         number: u64,
         /// What changes.
         writes: Vec<Write>,
     },
-    /// Something for whoever uses this node.
+    /// An event for the user of this node.
     Event(Event),
 }
 
 /// A function to run.
 #[derive(Clone, Debug)]
 pub struct Execute {
-    /// For the answer.
+    /// The id for the answer.
     pub run: RunId,
-    /// Which function of which module.
+    /// The function and its module.
     pub function: Arc<LeasedFunction>,
-    /// A CBOR array of arguments; for a bin, of argument arrays.
+    /// A CBOR array of arguments; for a bin, an array of such arrays.
     pub args: Cbor,
-    /// Call the function for each element of `args` in turn; the result is the list.
+    /// Whether to call the function for each element of `args`, one after the other. The result is the list of results.
     pub bin: bool,
 }
 
-/// A canvas handed to [`crate::Node::submit`] or [`crate::Node::submit_to_cluster`].
+/// The id of a canvas that was passed to [`crate::Node::submit`] or [`crate::Node::submit_to_cluster`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubmitId(pub u32);
 
-/// Something for whoever uses the node.
+/// An event for the user of the node.
 #[derive(Debug)]
 pub enum Event {
-    /// A client has found an origin and knows its functions.
+    /// A client has found an origin, and knows its functions.
     Attached(NodeId),
-    /// No node has answered as an origin so far; the client keeps trying.
+    /// No node has answered as an origin yet. The client keeps trying.
     NoOrigin,
-    /// A submitted canvas is a job now.
+    /// A submitted canvas was accepted as this job.
     Accepted(SubmitId, JobId),
     /// A submitted canvas was refused.
     Refused(SubmitId, Refusal),
     /// News of a submitted job.
     Job(SubmitId, JobNews),
-    /// A node has no room for a submitted canvas; the client goes on asking. Told once.
+    /// A node has no room for a submitted canvas. The client keeps trying. Reported once.
     QueueFull(SubmitId, NodeId),
-    /// A submitted canvas waits: the only node that could take it is about to leave. Told once.
+    /// A submitted canvas waits, because the only node that could accept it is about to leave. Reported once.
     OnlyLeaving(SubmitId, NodeId),
-    /// A node cannot write its journal, with the reason, and no other that keeps one takes a submitted canvas; the
-    /// client goes on asking. Told once.
+    /// A node cannot write its journal, for this reason, and no other node with a journal accepts the submitted canvas.
+    /// The client keeps trying. Reported once.
     CannotStore(SubmitId, NodeId, String),
-    /// The node that holds a job, or was asked to leave, has not answered for five seconds; the
-    /// client goes on asking. Told once for each silence.
+    /// A node that holds a job, or that was asked to leave, has not answered for five seconds. The client keeps trying.
+    /// Reported once for each silence.
     NoAnswer(SubmitId, NodeId),
     /// Some of the jobs of an origin: see [`crate::Node::ask_jobs`].
     Jobs(NodeId, Jobs),
-    /// How a step of a job is: see [`crate::Node::ask_step`].
+    /// The state of a step: see [`crate::Node::ask_step`].
     Step(Box<StepNews>),
-    /// This node takes nothing new and leaves when it has finished. Named is who asked for it over
-    /// the wire, and after which time [`crate::Node::hand_back`] is wanted, if they say so.
+    /// This node accepts nothing new, and leaves when it has finished. With the node that asked for it over the wire,
+    /// if any, and the time after which [`crate::Node::hand_back`] must be called, if it was given.
     Draining(Option<NodeId>, Option<Duration>),
-    /// This node waits no more: these jobs, which it held in memory, are lost.
+    /// This node stops waiting. These jobs were only in its memory and are lost.
     GaveUp(Vec<JobSummary>),
-    /// Nothing is left to do before leaving: send what is left, then disconnect.
+    /// Nothing is left to do before leaving: send the remaining packets, then disconnect.
     Drained,
-    /// Another node that is older has this node's name: stop.
+    /// Another node with the same name started earlier: stop.
     NameTaken,
     /// A packet was dropped.
     Rejected {
-        /// Who sent it, if that can be told.
+        /// The sender, if it is known.
         sender: Option<NodeId>,
-        /// Why.
+        /// The reason.
         error: PacketError,
     },
-    /// A node came, changed or left.
+    /// A node joined, changed or left.
     Member(NodeId),
     /// The set of runnable modules has changed.
     Modules,
-    /// A module was refused by this node, or by another one.
+    /// This or another node has refused a module.
     ModuleRefused {
-        /// By whom.
+        /// The node that refused it.
         by: NodeId,
         /// The module.
         module: ModuleHash,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A node said how it is.
+    /// A node reported its state.
     Vitals(NodeId, Vitals),
-    /// A node does not wait for another one any more: see [`crate::Node::ask_to_forget`].
+    /// A node no longer waits for another one: see [`crate::Node::ask_to_forget`].
     Forgotten {
-        /// Who says so.
+        /// The node that reports it.
         by: NodeId,
-        /// Who is forgotten.
+        /// The node that is forgotten.
         node: NodeId,
     },
-    /// A node said which others it knows: see [`crate::Node::ask_members`].
+    /// The other nodes that a node knows: see [`crate::Node::ask_members`].
     Members(NodeId, MemberList),
 }
 
-/// A sealed packet that is to be sent. No server is to keep one for later subscribers.
+/// A sealed packet to send. No server may retain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
+    /// The destination.
     pub to: Address,
 }
 

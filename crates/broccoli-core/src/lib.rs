@@ -1,7 +1,7 @@
-//! The Broccoli node as a state machine: inputs in, outputs out.
+//! The Broccoli node as a state machine: inputs and outputs.
 //!
-//! No clock, no I/O, no threads, no randomness of its own: everything that happens comes in as a
-//! value, so that the same code runs on a server, on a microcontroller and in a simulator.
+//! It has no clock, no I/O, no threads, and no randomness of its own. Everything that happens is an input, so the same
+//! code runs on a server, on a microcontroller and in a simulator.
 #![no_std]
 #![forbid(unsafe_code)]
 

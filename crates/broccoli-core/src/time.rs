@@ -1,18 +1,18 @@
-//! Time as the core sees it: whole microseconds since an arbitrary start, given by the shell.
+//! Time in the core: whole microseconds since an arbitrary start. The shell provides it.
 
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-/// A moment, in microseconds. Never goes backwards.
+/// A point in time, in microseconds. It never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
 
 impl Add<Duration> for Instant {
     type Output = Instant;
 
-    // Not inlined: it stands in some hundred places, which would take 5 KB of a chip's flash.
+    // Not inlined: it is used in about a hundred places, which would take 5 KB of a chip's flash.
     #[inline(never)]
     fn add(self, duration: Duration) -> Instant {
         let us = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
@@ -20,7 +20,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// The time since `earlier`; zero if that is later.
+/// The time since `earlier`; zero if `earlier` is later.
 impl Sub for Instant {
     type Output = Duration;
 
@@ -29,7 +29,7 @@ impl Sub for Instant {
     }
 }
 
-/// Pauses before attempts, doubled from the first to the longest.
+/// Pauses between attempts. Each is twice as long as the one before, up to the maximum.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -52,7 +52,7 @@ impl Backoff {
         pause
     }
 
-    /// An attempt has succeeded.
+    /// Call it after an attempt has succeeded: starts again with the first pause.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
@@ -63,16 +63,16 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// The time of day may differ from what was expected by so much before it counts as set anew.
+/// If the time of day differs by more than this from the expected one, the clock was set.
 const CLOCK_SLACK_MS: u64 = 1_000;
 
-/// A moment in the journal: milliseconds of a clock that goes on from incarnation to incarnation as the time of day
-/// does, but that nobody sets. Where the time of day was never set, it is Unix time.
+/// A time in the journal, in milliseconds. Its clock advances like the time of day, also from one incarnation to the
+/// next, but cannot be set. It is Unix time if the time of day was never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(transparent)]
 pub(crate) struct Stamp(#[n(0)] pub(crate) u64);
 
-/// The time of day, as the shell tells it.
+/// The time of day, as the shell reports it.
 ///
 /// ```text
 ///   time of day   ──────────╮ set                ahead = time of day - stamp:
@@ -82,7 +82,7 @@ pub(crate) struct Stamp(#[n(0)] pub(crate) u64);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wall {
     told: Option<Told>,
-    /// What it was when it was last set: small differences add up against this.
+    /// The reading when it was last set. Small differences add up relative to it.
     set: Option<Told>,
     /// How far the time of day is ahead of the journal's stamps, in milliseconds.
     ahead_ms: i64,
@@ -95,7 +95,7 @@ struct Told {
 }
 
 impl Wall {
-    /// Takes a reading; `true` if the clock was set: whoever waits for a time of day must look again.
+    /// Takes a reading. Returns `true` if the clock was set, so timers for a time of day must be set again.
     pub(crate) fn tell(&mut self, now: Instant, unix_ms: u64) -> bool {
         let told = Told { at: now, unix_ms };
         if let Some(before) = self.told.replace(told) {
@@ -111,27 +111,27 @@ impl Wall {
         true
     }
 
-    /// The time of day in Unix milliseconds; none if it was never told.
+    /// The time of day, as Unix time in milliseconds; none if no reading was taken.
     pub(crate) fn unix_ms(&self, now: Instant) -> Option<u64> {
         self.told.map(|told| told.unix_ms(now))
     }
 
-    /// What the journal calls this moment; none if the time of day was never told.
+    /// The stamp for a point in time; none if no reading was taken.
     pub(crate) fn stamp(&self, at: Instant) -> Option<Stamp> {
         self.unix_ms(at).map(|unix_ms| Stamp(unix_ms.saturating_add_signed(self.ahead_ms.saturating_neg())))
     }
 
-    /// The time of day of a stamp, by the clock as it is now.
+    /// The time of day of a stamp, on the present clock.
     pub(crate) fn unix_ms_of(&self, stamp: Stamp) -> u64 {
         stamp.0.saturating_add_signed(self.ahead_ms)
     }
 
-    /// When it is or was what the journal calls so.
+    /// The point in time of a stamp.
     pub(crate) fn moment(&self, stamp: Stamp) -> Option<Instant> {
         self.instant(self.unix_ms_of(stamp))
     }
 
-    /// How long a stamp is ago; nothing if that cannot be told, or if it is still to come.
+    /// The age of a stamp; zero if it is not known, or if the stamp is in the future.
     pub(crate) fn age(&self, now: Instant, stamp: Option<Stamp>) -> Duration {
         let past = self.stamp(now).zip(stamp).map(|(now, then)| now.0.saturating_sub(then.0));
         ms(past.unwrap_or(0))
@@ -142,8 +142,8 @@ impl Wall {
         self.ahead_ms
     }
 
-    /// Goes on with the stamps of earlier incarnations: the time of day was so far ahead of them, and this was the
-    /// last. A clock that was set back meanwhile lets no stamp lie before it.
+    /// Continues the stamps of earlier incarnations. The time of day was `ahead_ms` ahead of them, and `last` was the
+    /// last one. If the clock was set back meanwhile, no new stamp is before `last`.
     pub(crate) fn take_over(&mut self, now: Instant, ahead_ms: i64, last: Option<Stamp>) {
         self.ahead_ms = ahead_ms;
         if let Some((stamp, last)) = self.stamp(now).zip(last).filter(|(stamp, last)| stamp < last) {
@@ -151,7 +151,7 @@ impl Wall {
         }
     }
 
-    /// When it is or was this time of day; the beginning of time if that was before it.
+    /// The point in time of a time of day; the start of the core's time if it was before that.
     pub(crate) fn instant(&self, unix_ms: u64) -> Option<Instant> {
         let told = self.told?;
         let ahead = ms(unix_ms.saturating_sub(told.unix_ms));
@@ -160,7 +160,7 @@ impl Wall {
     }
 }
 
-/// `a - b`, as far as that is a number.
+/// `a - b`, limited to the range of `i64`.
 fn difference(a: u64, b: u64) -> i64 {
     let most = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
     if a < b { -most } else { most }
@@ -178,7 +178,7 @@ mod tests {
 
     const DAY_MS: i64 = 86_400_000;
 
-    /// A clock that was told each second, and set so far by each of these.
+    /// A clock with a reading each second. Before each reading, it is set by one of these steps.
     fn set_by(steps: &[i64]) -> (Wall, Instant, u64) {
         let (mut wall, mut at, mut unix_ms) = (Wall::default(), Instant(0), 1_700_000_000_000_u64);
         wall.tell(at, unix_ms);

@@ -1,4 +1,4 @@
-//! Everything that a node waits for, in one ordered table.
+//! All timers of a node, in one ordered table.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -6,70 +6,70 @@ use broccoli_proto::{ModuleHash, NodeId};
 
 use crate::time::Instant;
 
-/// What is to be done when a time has come.
+/// What to do when the time of a timer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// Origin: look after the leases of this worker.
+    /// Origin: check the leases of this worker.
     Leases(NodeId),
-    /// Origin: call for help for this class of tasks.
+    /// Origin: announce this class of tasks to workers.
     Announce(u32),
     /// Origin: the wait of a delayed task is over.
     Countdown { job: u64, step: u32 },
     /// Origin: tasks of a job may have expired.
     Expires(u64),
-    /// Origin: starts of this class of tasks are due, or are to be asked for again.
+    /// Origin: tasks of this class may start, or permits for them must be requested again.
     Permits(u32),
-    /// Origin: tell the client of a job how far it is.
+    /// Origin: report the progress of a job to its client.
     JobNews(u64),
-    /// Origin: tell the client again how a job ended, or forget it.
+    /// Origin: report the end of a job to its client again, or forget the job.
     JobEnded(u64),
     /// Origin: the time limit of a job.
     JobDeadline(u64),
-    /// Origin: name the nodes for tasks of a job that run on each.
+    /// Origin: choose the nodes for the tasks of a job that run on each node.
     Each(u64),
-    /// Origin: look after the tasks that only this node can run.
+    /// Origin: check the tasks that only this node can run.
     Pinned(NodeId),
     /// Origin: forget old results.
     Forget,
-    /// Origin: lease again after a restart.
+    /// Origin: start to lease again after a restart.
     Adopt,
-    /// Origin: write what has changed.
+    /// Origin: write the changes to the journal.
     Journal,
-    /// Origin: look after what waits for memory.
+    /// Origin: check what waits for memory.
     Room,
-    /// Origin: look after claims of keys.
+    /// Origin: check the claims of keys.
     Keys,
-    /// Worker: confirm or renew what is held for this origin.
+    /// Worker: confirm or renew the attempts of this origin.
     Renew(NodeId),
     /// Worker: send results again to this origin.
     Results(NodeId),
-    /// Worker: give back what waits too long.
+    /// Worker: return tasks that have waited too long.
     Return,
-    /// Worker: capacity that was offered may not be wanted.
+    /// Worker: the offered capacity may not be needed.
     Offer,
     /// Worker: the time limit of a run.
     RunTimeout(u64),
-    /// Client: look after the connection to the origin.
+    /// Client: check the connection to the origin.
     Attach,
-    /// Client: look after a submitted canvas, or a job.
+    /// Client: check a submitted canvas, or a job.
     Submit(u32),
-    /// Client: an origin that was full is asked again.
+    /// Client: ask an origin again that was full.
     Admit,
     /// Modules: ask this node for its manifests again.
     Manifests(NodeId),
     /// Modules: ask for chunks again.
     Pull(ModuleHash),
-    /// Values: look after what is held and pulled.
+    /// Values: check what is held and what is pulled.
     Values,
     /// Members: ask again whether the name is taken.
     Claim,
-    /// Members: tell everybody of other modules.
+    /// Members: tell all nodes about other modules.
     News,
-    /// Members: see who was not heard of for long.
+    /// Members: find the nodes that have been silent for long.
     Members,
-    /// The time of day is to be told again.
+    /// The shell must report the time of day again.
     Wall,
-    /// Sessions: knock again at this node, or take it for silent.
+    /// Sessions: challenge this node again, or count it as silent.
     Knock(NodeId),
     /// Sessions: an answer is due.
     Answers,
@@ -83,28 +83,28 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// Sets or moves a timer.
+    /// Sets a timer, or moves it.
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.cancel(timer);
         self.by_time.insert((at, timer));
         self.by_timer.insert(timer, at);
     }
 
-    /// Sets a timer, or moves it to an earlier time; never to a later one.
+    /// Sets a timer, or moves it to an earlier time, but never to a later one.
     pub(crate) fn set_earlier(&mut self, timer: Timer, at: Instant) {
         if self.by_timer.get(&timer).is_none_or(|set| at < *set) {
             self.set(timer, at);
         }
     }
 
-    /// Forgets a timer.
+    /// Removes a timer.
     pub(crate) fn cancel(&mut self, timer: Timer) {
         if let Some(at) = self.by_timer.remove(&timer) {
             self.by_time.remove(&(at, timer));
         }
     }
 
-    /// Whether a timer is set to a time that is still to come.
+    /// Whether a timer is set to a time in the future.
     pub(crate) fn is_ahead(&self, timer: Timer, now: Instant) -> bool {
         self.by_timer.get(&timer).is_some_and(|at| *at > now)
     }

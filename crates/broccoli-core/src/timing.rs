@@ -1,26 +1,27 @@
-//! How long the protocol waits for others, on the link that there is.
+//! The times of the protocol, stretched for slow links.
 //!
-//! The times of the protocol stand as constants at the heads of the files that use them, as they are on a fast link: one on
-//! which the longest packet and its answer take some tens of milliseconds. On a slower one all of them are longer by the same
-//! factor, so that their order stays what it is: a lease is confirmed before it is sent again, and renewed before it is lost.
+//! The times of the protocol are constants at the top of the files that use them, for a fast link: one that carries the
+//! longest packet and its answer in some tens of milliseconds. On a slower link all of them are multiplied by the same
+//! factor, so that their order stays the same: a lease is confirmed before it is sent again, and renewed before it
+//! expires.
 //!
-//! What people have set (delays, timeouts, expiry) and what does not wait for others is not stretched.
+//! Times that people set (delays, time limits, expiry), and times that do not depend on other nodes, are not stretched.
 
 use core::ops::Mul;
 use core::time::Duration;
 
-/// What a link says of itself.
+/// The speed of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSpeed {
     /// The longest packet that it carries, in bytes.
     pub packet_bytes_max: u32,
-    /// Bytes that it carries in a second, with all that it adds to a packet; of a shared medium, all nodes together.
+    /// Bytes per second that it carries, including its own overhead. On a shared medium: of all nodes together.
     pub bytes_per_s: u32,
 }
 
 /// Time in which a fast link carries the longest packet and the answer.
 const FAST: Duration = Duration::from_millis(50);
-/// No link is taken for slower than this: a lease would be waited for longer than an hour.
+/// Largest factor. With a larger one, a lease would be waited for longer than one hour.
 const STRETCH_MAX: u32 = 1_000;
 
 /// The times of the protocol on one link.
@@ -39,10 +40,10 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// On a fast link, such as MQTT over a network.
+    /// The times on a fast link, such as MQTT over a network.
     pub const FAST: Timing = Timing { stretch: 1 };
 
-    /// On this link.
+    /// The times on this link.
     #[must_use]
     pub fn of(link: LinkSpeed) -> Timing {
         let packet_us = u64::from(link.packet_bytes_max) * 1_000_000 / u64::from(link.bytes_per_s.max(1));
@@ -50,7 +51,7 @@ impl Timing {
         Timing { stretch: u32::try_from(stretch).unwrap_or(u32::MAX).clamp(1, STRETCH_MAX) }
     }
 
-    /// How many times longer than on a fast link the protocol waits.
+    /// The factor by which all times are longer than on a fast link.
     #[must_use]
     pub fn stretch(self) -> u32 {
         self.stretch
@@ -68,7 +69,7 @@ impl Default for Timing {
     }
 }
 
-/// A time of the protocol on a fast link. Only [`Timing::time`] makes a duration of it.
+/// A time of the protocol on a fast link. Only [`Timing::time`] converts it to a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkTime(Duration);
 

@@ -1,11 +1,11 @@
 //! Limits of one canvas, and of the growth of its plan.
 
-/// How much one canvas may take of the node that evaluates it.
+/// Limits of one canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tasks, chains and groups, callbacks included.
+    /// Tasks, chains and groups, including callbacks.
     pub steps_max: u32,
-    /// Levels of nesting; a single task is one level. The stack of `lower` grows with it.
+    /// Levels of nesting. A single task is one level. The stack that `lower` needs grows with it.
     pub depth_max: u32,
     /// Arguments of all tasks together as written in the canvas, in bytes.
     pub args_bytes_max: usize,
@@ -13,11 +13,11 @@ pub struct Limits {
     pub result_bytes_max: usize,
 }
 
-/// What a plan may grow by.
+/// How much a plan may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Room<'l> {
-    /// For the whole plan, with what was there before.
+    /// Limits of the whole plan, including the steps before.
     pub limits: &'l Limits,
-    /// Tasks that may be added.
+    /// Most tasks that may be added.
     pub tasks: u32,
 }

@@ -1,7 +1,7 @@
-//! From the tree of a canvas to the arena of a plan.
+//! Turns the tree of a canvas into the arena of a plan.
 //!
-//! Owns every check that needs no result: names, numbers and types of arguments, options, limits.
-//! Never evaluates anything; a failed check leaves nothing behind.
+//! Owns every check that needs no result: names, number and types of arguments, options, limits. Evaluates nothing.
+//! After a failed check nothing has changed.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -22,14 +22,14 @@ use super::pin::PIN;
 use super::plan::{Callee, Kind, Mode, Plan, Role, Step, Target};
 use crate::text;
 
-/// A function that a name in the canvas stands for.
+/// The function that a name in the canvas refers to.
 #[derive(Clone, Debug)]
 pub struct Resolved<'f> {
     /// `module.function`.
     pub name: String,
     /// Its parameters.
     pub function: &'f Function,
-    /// Whatever the caller wants to find again in [`super::Call::key`].
+    /// A value of the caller, returned in [`super::Call::key`].
     pub key: u32,
 }
 
@@ -42,39 +42,39 @@ impl From<Resolved<'_>> for Target {
 /// Why a canvas is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CanvasError {
-    /// A name has no function; the text of the resolver says what there is.
+    /// There is no function with this name. The text of the resolver says which ones there are.
     Function(String),
-    /// The arguments of a call do not fit its function.
+    /// The arguments of a call do not match its function.
     Arguments {
         /// `module.function`.
         function: String,
-        /// Which item of `map`, `starmap` or `chunks`, from 0.
+        /// The item of `map`, `starmap` or `chunks`, from 0.
         item: Option<usize>,
-        /// What is wrong with them.
+        /// What is wrong with the arguments.
         error: ArgumentError,
     },
-    /// `map`, `starmap` or `chunks` of something that is not a list.
+    /// `map`, `starmap` or `chunks` with something that is not a list.
     Items {
         /// `module.function`.
         function: String,
     },
-    /// `chunks` into no bins, or into bins of no items.
+    /// `chunks` with 0 bins, or with bins of 0 items.
     NoBins {
         /// `module.function`.
         function: String,
     },
-    /// A chain of nothing has no result.
+    /// An empty chain, which has no result.
     EmptyChain,
-    /// An option where it means nothing.
+    /// An option in a place where it has no meaning.
     Misplaced {
         /// Its name.
         option: &'static str,
-        /// Where it belongs.
+        /// The places where it is allowed.
         belongs: &'static str,
     },
     /// An option out of its range.
     Option(OptionError),
-    /// Deeper than [`Limits::depth_max`].
+    /// Nested deeper than [`Limits::depth_max`].
     TooDeep {
         /// The limit.
         depth_max: u32,
@@ -89,31 +89,31 @@ pub enum CanvasError {
         /// The limit.
         args_bytes_max: usize,
     },
-    /// The node that evaluates a job cannot take what the job grows by.
+    /// The origin has no room for the steps that are added to a running job.
     NoRoom,
 }
 
 /// What is wrong with the arguments of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArgumentError {
-    /// Not a list of arguments but this.
+    /// This is not a list of arguments.
     NotAList(String),
-    /// Too many or too few.
+    /// There are too many or too few.
     Count {
         /// `2 arguments (x: i64, y: i64)`.
         takes: String,
-        /// How many there are.
+        /// Number of arguments.
         got: usize,
-        /// Whether the result of a parent is one of them.
+        /// Whether one of them is the result of a parent.
         parent: bool,
     },
-    /// The argument of this name has another type.
+    /// The argument with this name has another type.
     Type(String, Mismatch),
-    /// No argument has this name.
+    /// There is no parameter with this name.
     Unknown(String),
-    /// This argument is given by place and by name, or twice by name.
+    /// This argument is given by position and by name, or twice by name.
     Twice(String),
-    /// This argument is given neither by place nor by name.
+    /// This argument is missing.
     Missing(String),
 }
 
@@ -169,13 +169,13 @@ impl fmt::Display for ArgumentError {
 
 impl core::error::Error for ArgumentError {}
 
-/// Makes the plan of a canvas.
+/// Builds the plan of a canvas.
 ///
-/// `resolve` is called once for each distinct name in it and answers with the function that the
-/// job is bound to, or with a message for the user.
+/// `resolve` is called once for each different name. It returns the function that the job is bound to, or a message for
+/// the user.
 ///
 /// # Errors
-/// The first thing in the canvas, in the order of writing, that cannot be run.
+/// The first error in the canvas, in the order of writing.
 pub fn lower<R, T>(canvas: &Canvas, resolve: R, limits: &Limits) -> Result<Plan, CanvasError>
 where
     R: FnMut(&str) -> Result<T, String>,
@@ -188,8 +188,8 @@ where
     Ok(plan)
 }
 
-/// Adds a canvas that stands in for a task at the end of a plan, with the index of its default
-/// options. Gives its root.
+/// Appends a canvas that stands in for a task to a plan. `options` is the index of its default options. Returns its
+/// root.
 pub(super) fn append<R, T>(
     plan: &mut Plan,
     of: u32,
@@ -225,15 +225,15 @@ struct Lowering<'c, 'p, R> {
     resolve: R,
     /// Names as written, and their index in `plan.functions`.
     names: BTreeMap<&'c str, u32>,
-    /// How many functions the plan had before.
+    /// Number of functions in the plan before.
     known: usize,
 }
 
-/// Where a step hangs in the tree.
+/// The place of a step in the tree.
 #[derive(Clone, Copy)]
 struct Place {
     role: Role,
-    /// Whose result is prepended.
+    /// The step whose result is prepended.
     input: Option<u32>,
     /// Index in `plan.options` of the defaults.
     options: u32,
@@ -242,7 +242,7 @@ struct Place {
 
 impl Place {
     fn member(self, parent: u32, index: usize, input: Option<u32>) -> Place {
-        // Members are steps, so their number fits: `group` and `chain` have counted them.
+        // Members are steps, and `group` and `chain` have counted them, so their number fits.
         let role = Role::Member { parent, index: index as u32 };
         Place { role, input, options: self.options, depth: self.depth + 1 }
     }
@@ -322,7 +322,7 @@ where
         Ok(chain)
     }
 
-    /// `map`, and `starmap` when an item is a list of arguments.
+    /// `map`; also `starmap` if an item is a list of arguments.
     fn map(&mut self, name: &'c str, items: &'c Cbor, star: bool, place: Place) -> Result<u32, CanvasError> {
         let function = self.function(name)?;
         let items = self.items(function, items)?;
@@ -367,7 +367,7 @@ where
         Ok(group)
     }
 
-    /// The time limit of the job, which only the whole of it can have.
+    /// The time limit of the job. Only the whole canvas can have one.
     fn deadline(&mut self, deadline_ms: Option<u64>, place: Place) -> Result<(), CanvasError> {
         match deadline_ms {
             None => Ok(()),
@@ -382,7 +382,7 @@ where
         }
     }
 
-    /// On a task it needs `each`; on other forms it may be meant for some of their tasks.
+    /// On a task it needs `each`. On other forms it can be for some of their tasks.
     fn check_partial(&self, canvas: &Canvas, place: Place) -> Result<(), CanvasError> {
         let has_members = matches!(canvas.form, Form::Chain(_) | Form::Group(_) | Form::Chord { .. });
         if canvas.options.partial.is_some() && !has_members && !self.runs_on_each(place) {
@@ -398,7 +398,7 @@ where
     /// One bin of `chunks`; `from` is the index of its first item.
     fn bin(&mut self, function: u32, from: usize, items: &[&[u8]], place: Place) -> Result<(), CanvasError> {
         if items.is_empty() {
-            // Nothing to call: an empty list needs no worker.
+            // No calls: an empty list needs no worker.
             let empty = self.push_group(0, place)?;
             self.close(empty, empty + 1);
             return Ok(());
@@ -413,13 +413,13 @@ where
         Ok(())
     }
 
-    /// Callbacks are canvases of their own: they inherit no options from what they hang on.
+    /// Callbacks are separate canvases: they inherit no options from the canvas that they belong to.
     fn callbacks(&mut self, callbacks: &'c [Canvas], role: Role, step: u32, depth: u32) -> Result<(), CanvasError> {
         let place = Place { role, input: Some(step), options: 0, depth: depth + 1 };
         callbacks.iter().try_for_each(|callback| self.canvas(callback, place))
     }
 
-    /// The index in `plan.options` of these options with their defaults.
+    /// The index in `plan.options` of these options, merged with their defaults.
     fn options(&mut self, options: &Options, defaults: u32) -> Result<u32, CanvasError> {
         if *options == Options::default() {
             return Ok(defaults);
@@ -444,7 +444,7 @@ where
         Ok(index)
     }
 
-    /// What a name, full or bare, has meant in the job so far: a job stays with its versions.
+    /// The function that a full or bare name already refers to in the job: a job keeps its versions.
     fn bound_before(&self, name: &str) -> Option<u32> {
         let before = || (0..).zip(&self.plan.functions[..self.known]);
         let full = before().find(|(_, target)| target.callee.name == name);
@@ -482,7 +482,7 @@ where
         CanvasError::Arguments { function: self.name(function), item, error }
     }
 
-    /// Index of the step that is pushed next.
+    /// Index of the next step.
     fn next(&self) -> u32 {
         self.plan.steps.len() as u32
     }
@@ -516,17 +516,17 @@ where
         Ok(step)
     }
 
-    /// Ends the subtree of a step whose callbacks begin at `callbacks`.
+    /// Ends the subtree of a step. Its callbacks start at `callbacks`.
     fn close(&mut self, step: u32, callbacks: u32) {
         let (end, total) = (self.next(), self.plan.total);
         self.plan.steps[step as usize].close(callbacks, end, total);
     }
 }
 
-/// What a call is given.
+/// The arguments of a call.
 #[derive(Clone, Copy)]
 struct Given<'a> {
-    /// Whether the result of a parent takes the first place.
+    /// Whether the first argument is the result of a parent.
     parent: bool,
     own: &'a [&'a [u8]],
     named: &'a [(String, Cbor)],
@@ -538,8 +538,8 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Appends the arguments of a call in the order of the parameters, all of them, as an array; if
-/// a parent's result comes first, only those after it and no header.
+/// Appends the arguments of a call as one array, in the order of the parameters. If the result of a parent comes first,
+/// appends only the arguments after it, and no array header.
 fn bind(function: &Function, given: Given<'_>, out: &mut Vec<u8>) -> Result<(), ArgumentError> {
     let parameters = &function.args;
     let first = usize::from(given.parent);
@@ -573,7 +573,7 @@ fn bind(function: &Function, given: Given<'_>, out: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
-/// Each name must be a parameter that nothing else fills.
+/// Each name must be a parameter that has no argument yet.
 fn check_names(function: &Function, placed: usize, named: &[(String, Cbor)]) -> Result<(), ArgumentError> {
     for (index, (name, _)) in named.iter().enumerate() {
         let place = function.args.iter().position(|parameter| parameter.name == *name);
@@ -599,7 +599,7 @@ fn takes(function: &Function) -> String {
     format!("{number} argument{plural} ({})", list.join(", "))
 }
 
-/// The encoded elements of an array; checks that they are all well-formed.
+/// The encoded elements of an array. Checks that all of them are well-formed.
 fn elements(array: &[u8]) -> Result<Vec<&[u8]>, ArgumentError> {
     let mut reader = Reader::new(array);
     if let Ok(Head::Array(len)) = reader.head() {

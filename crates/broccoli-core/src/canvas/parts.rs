@@ -1,9 +1,8 @@
-//! What a plan gets while it runs: the canvas that replaces a task, and the runs of a task on each
-//! node.
+//! Steps that are added to a running plan: the canvas that replaces a task, and the runs of a task on each node.
 //!
-//! Both are appended at the end of the arena, under a root of their own that stands in for the task:
-//! when the root ends, the task has its outcome. Nothing that lies before is moved, so steps keep
-//! their numbers, and the same calls in the same order give the same numbers again.
+//! Both are appended at the end of the arena, under their own root, which stands in for the task: when the root ends,
+//! the task has its outcome. Earlier steps are not moved, so they keep their numbers, and the same calls in the same
+//! order always give the same numbers.
 //!
 //! ```text
 //!  chain(a, b), a replaced by group(c, d)        role of group(c, d): StandIn { of: 1 }
@@ -24,14 +23,14 @@ use super::plan::{Effects, Kind, Mode, Plan, Role, State, Step, StepId, Target, 
 use crate::text;
 
 impl Plan {
-    /// Replaces a running task by a canvas: the task's outcome is that of the canvas, which takes
-    /// nothing from the task's parent. Of the task's options it inherits the priority.
+    /// Replaces a running task by a canvas. The outcome of the task is that of the canvas. The canvas gets nothing from
+    /// the parent of the task. Of the task's options it inherits only the priority.
     ///
-    /// Functions that the plan knows already stay what they are; `resolve` is called for the others.
-    /// Does nothing if the task does not run.
+    /// Functions that the plan knows keep their version. `resolve` is called for the others. If the task does not run,
+    /// nothing happens.
     ///
     /// # Errors
-    /// The first thing in the canvas that cannot be run. Nothing has changed then.
+    /// The first error in the canvas. Then nothing has changed.
     pub fn replace<R, T>(
         &mut self,
         task: StepId,
@@ -56,11 +55,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Runs a task of [`Effects::each`] once on each of these nodes. Its outcome is the map node →
-    /// result, or if a run fails the error of the first node in the order of names; with the option
-    /// `partial` nodes whose runs fail are left out instead. No nodes fail the task, or give `{}`.
+    /// Runs a task of [`Effects::each`] once on each of these nodes. Its outcome is the map node → result. If a run
+    /// fails, it is the error of the first such node in the order of names; with the option `partial`, nodes whose runs
+    /// fail are left out instead. Without nodes, the task fails; with `partial`, its result is `{}`.
     ///
-    /// Does nothing if the task does not wait for its nodes.
+    /// If the task does not wait for its nodes, nothing happens.
     pub fn run_on_each(&mut self, task: StepId, nodes: &[NodeId], room: Room<'_>, effects: &mut Effects) {
         if !self.is_running_task(task) || self.call(task).options.each != Some(true) {
             return;
@@ -78,19 +77,19 @@ impl Plan {
             }
             None => {
                 let root = self.append_runs(task, &nodes);
-                // The runs are counted instead of the task.
+                // From now on the runs are counted instead of the task.
                 self.total -= 1;
                 self.stand_in(task.0, root, effects);
             }
         }
     }
 
-    /// The node that a step runs on as one of several.
+    /// The node of a step that is one run of a task with `each`.
     pub(super) fn node(&self, step: u32) -> Option<&str> {
         pinned_to(&self.options_at(self.steps[step as usize].options).on)
     }
 
-    /// What the key of a member takes in the map of its group, at most.
+    /// Most bytes of the key of a member in the map of its group.
     pub(super) fn key_bytes(&self, member: u32) -> usize {
         const HEAD_BYTES: usize = 2;
         self.node(member).map_or(0, |name| name.len() + HEAD_BYTES)
@@ -129,7 +128,7 @@ impl Plan {
     }
 
     fn append(&mut self, kind: Kind, role: Role, input: Option<u32>, options: u32) -> u32 {
-        // `refuse_each` has counted them.
+        // `refuse_each` has counted the runs.
         let index = self.steps.len() as u32;
         self.steps.push(Step::new(kind, role, input, options, index, self.total));
         index

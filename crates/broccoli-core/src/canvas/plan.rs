@@ -1,10 +1,9 @@
 //! The arena of a canvas and its progress.
 //!
-//! Owns the state and the result of every step of one job. Each step ends exactly once, and a
-//! step that can no longer run is counted as done, so progress always adds up. Never decodes a
-//! result, never looks at a clock, never forgets a callback.
+//! Owns the state and the result of every step of a job. Each step ends exactly once. A step that can no longer run
+//! counts as done, so the progress always adds up. Never decodes a result, and never reads a clock.
 //!
-//! Steps lie in the order of writing, each followed by its members and then its callbacks:
+//! The steps are in the order of writing. Each is followed by its members, and then by its callbacks:
 //!
 //! ```text
 //!  chain(a, group(b, c)).link(d)
@@ -15,8 +14,8 @@
 //!          '--- end = 6
 //! ```
 //!
-//! so that the next sibling of a step is at its `end`. What a task is replaced by, and the runs of a
-//! task on each node, are appended behind everything else: see the module `parts`.
+//! So the next sibling of a step is at its `end`. The canvas that replaces a task, and the runs of a task on each node,
+//! are appended after everything else: see the module `parts`.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -31,30 +30,29 @@ use broccoli_abi::Function;
 use broccoli_proto::cbor::{put_array_header, put_map_header, put_text};
 use broccoli_proto::{Cause, Cbor, NodeId, Options, Outcome, TaskError};
 
-/// Options among which an equal one is looked for before another is kept.
+/// New options are compared with this many earlier ones. Equal options are stored once.
 const OPTIONS_RECENT: usize = 16;
 
-/// The options of a task that has none.
+/// The options of a task without options.
 static DEFAULTS: Options = Options::NONE;
 
-/// A task of a plan. Also its number in messages: [`TaskError::task`].
+/// The number of a step in a plan. Messages use it, too: [`TaskError::task`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId(pub u32);
 
-/// What the plan wants after a change. The plan only appends; the caller takes and clears.
+/// What a change of the plan leads to. The plan only appends to it. The caller reads and clears it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Tasks that may run now, in the order of writing. Each task is named once in its life.
+    /// Tasks that may run now, in the order of writing. Each task is listed once.
     pub ready: Vec<StepId>,
-    /// Tasks that are to run on each node, now: name the nodes with [`Plan::run_on_each`]. Each task is
-    /// named once in its life.
+    /// Tasks that must now run on each node: pass the nodes to [`Plan::run_on_each`]. Each task is listed once.
     pub each: Vec<StepId>,
-    /// Why callbacks failed. It does not fail the job, but somebody should be told.
+    /// Errors of callbacks. They do not fail the job, but should be reported.
     pub failed_callbacks: Vec<TaskError>,
 }
 
 impl Effects {
-    /// Forgets everything in it.
+    /// Removes everything.
     pub fn clear(&mut self) {
         self.ready.clear();
         self.each.clear();
@@ -62,31 +60,31 @@ impl Effects {
     }
 }
 
-/// How a task is to be run.
+/// How a task is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// One call with the arguments.
     Single,
-    /// The arguments are a list of argument lists: one call for each, in turn, on one worker. The
-    /// result is the list of results; the first failure ends it.
+    /// The arguments are a list of argument lists: one call for each, one after the other, on one worker. The result is
+    /// the list of results. The first failure ends the task.
     Bin,
 }
 
-/// Everything about a task but its arguments.
+/// Everything about a task except its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'p> {
-    /// What the resolver of `lower` gave for the function.
+    /// The key that the resolver of `lower` returned for the function.
     pub key: u32,
     /// `module.function`.
     pub name: &'p str,
     /// One call or several.
     pub mode: Mode,
-    /// Options with the defaults of the canvases around it filled in.
+    /// The options, including the defaults of the enclosing canvases.
     pub options: &'p Options,
 }
 
-/// How many of the tasks have ended, callbacks included. Tasks that can no longer run count too.
-/// The total grows when a task is replaced or runs on several nodes.
+/// How many tasks have ended, including callbacks. Tasks that can no longer run count as ended. The total grows when a
+/// task is replaced or runs on several nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Tasks that have ended.
@@ -95,54 +93,54 @@ pub struct Progress {
     pub total: u32,
 }
 
-/// The state of one job: which tasks have run, which may run now, and what came out.
+/// The state of one job: which tasks have run, which may run now, and the results.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Never empty; the first is the root.
+    /// Never empty. The first step is the root.
     pub(super) steps: Vec<Step>,
     /// The arguments of all tasks as written, one after the other.
     pub(super) args: Vec<u8>,
-    /// Those that differ from [`DEFAULTS`], by their index less one: see [`Plan::options_at`].
+    /// Options that differ from [`DEFAULTS`], at their index less one: see [`Plan::options_at`].
     pub(super) options: Vec<Options>,
-    /// `options` of tasks that run on one node of several, by those of the task and the node.
+    /// `options` of the runs of a task with `each`, by the options of the task and the node.
     pub(super) pins: BTreeMap<(u32, NodeId), u32>,
     pub(super) functions: Vec<Target>,
     /// Time limit of the whole job, in milliseconds.
     pub(super) deadline_ms: Option<u64>,
     /// Tasks in `steps`, without those that run on each node: their runs count instead.
     pub(super) total: u32,
-    /// Tasks that have ended or never will run.
+    /// Tasks that have ended or will never run.
     pub(super) done: u32,
     /// Tasks that have ended by themselves.
     pub(super) ran: u32,
     /// Tasks that were announced as ready and have not ended.
     pub(super) running: u32,
-    /// What was appended for a task, by the task.
+    /// The root that stands in for a task, by task.
     pub(super) stand_ins: BTreeMap<u32, u32>,
-    /// Everything was ended from outside.
+    /// Whether the whole plan was ended from outside.
     abandoned: bool,
-    /// Bytes of the results and errors that its steps hold.
+    /// Bytes of the results and errors in the steps.
     held_bytes: usize,
     result_bytes_max: usize,
-    /// Changes that are still to be followed; empty between calls.
+    /// Changes that are not processed yet. Empty between calls.
     pub(super) work: Vec<Work>,
 }
 
 /// A function that tasks of a plan call.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// What it is; plans that call the same function can share it.
+    /// The function. Plans that call the same function can share it.
     pub callee: Arc<Callee>,
-    /// Whatever the caller wants to find again in [`Call::key`].
+    /// A value of the caller, returned in [`Call::key`].
     pub key: u32,
 }
 
-/// What a plan has to know of a function.
+/// The data of a function that a plan needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Callee {
     /// `module.function`.
     pub name: String,
-    /// Without its documentation.
+    /// The function without its documentation.
     pub function: Function,
 }
 
@@ -161,29 +159,29 @@ pub(super) struct Step {
     pub(super) kind: Kind,
     pub(super) role: Role,
     pub(super) state: State,
-    /// Whose result or error is prepended to the arguments.
+    /// The step whose result or error is prepended to the arguments.
     pub(super) input: Option<u32>,
     pub(super) options: u32,
     /// Index of the first callback; `end` if there is none.
     callbacks: u32,
     /// Index after the subtree.
     pub(super) end: u32,
-    /// Tasks in the subtree.
+    /// Number of tasks in the subtree.
     tasks: u32,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// `args` in `Plan::args`: an array, or only what follows the input.
+    /// `args` is a range in `Plan::args`: an array, or only the elements after the input.
     Task { mode: Mode, function: u32, args: Range<u32> },
     /// At least one member.
     Chain { members: u32 },
-    /// `pending` members have not ended; those that have succeeded hold `bytes`. The members of a
-    /// `named` group are runs of one task on different nodes; their result is a map.
+    /// `pending` members have not ended. Those that have succeeded hold `bytes`. The members of a `named` group are
+    /// runs of one task on different nodes. The result of such a group is a map.
     Group { members: u32, pending: u32, bytes: usize, named: bool },
 }
 
-/// What a step is to the step above it.
+/// The relation of a step to the step above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Root,
@@ -193,7 +191,7 @@ pub(super) enum Role {
     },
     Link,
     OnError,
-    /// Its outcome is that of a task before it.
+    /// Its outcome is the outcome of an earlier task.
     StandIn {
         of: u32,
     },
@@ -209,18 +207,18 @@ pub(super) enum Role {
 pub(super) enum State {
     /// Not started.
     Waiting,
-    /// A task that was announced as ready, or a form of which something is under way.
+    /// A task that was announced as ready, or a form that has started.
     Running,
-    /// A task whose outcome will be that of its stand-in.
+    /// A task that waits for the outcome of its stand-in.
     Replaced,
     /// Ended with this result.
     Done(Cbor),
-    /// Ended with the outcome of this step: a chain with that of the last of its steps that ran, a
-    /// replaced task with that of its stand-in.
+    /// Ended with the outcome of this step: a chain with that of the last step that ran, a replaced task with that of
+    /// its stand-in.
     Same(u32),
     /// Ended with this error.
     Failed(Box<TaskError>),
-    /// Ended; its result or error has gone into that of its group.
+    /// Ended. Its result or error was moved to its group.
     Joined { failed: bool },
     /// Never ran, or was ended from outside.
     Skipped,
@@ -263,8 +261,8 @@ impl Plan {
         }
     }
 
-    /// Begins. What needs no task ends at once: `group([])` is `[]` before anything has run.
-    /// A second call does nothing.
+    /// Starts the plan. Steps that need no task end at once: `group([])` gives `[]` before any task has run. A second
+    /// call does nothing.
     pub fn start(&mut self, effects: &mut Effects) {
         if matches!(self.steps[0].state, State::Waiting) {
             self.work.push(Work::Start(0));
@@ -272,7 +270,7 @@ impl Plan {
         }
     }
 
-    /// Names again, in the order of their numbers, the tasks that were announced and have not ended.
+    /// Lists again the tasks that were announced and have not ended, in the order of their numbers.
     pub fn announce_again(&self, effects: &mut Effects) {
         for (index, step) in (0..).zip(&self.steps) {
             if matches!((&step.kind, &step.state), (Kind::Task { .. }, State::Running)) {
@@ -289,7 +287,7 @@ impl Plan {
 
     /// Takes the outcome of a task that was announced as ready.
     ///
-    /// Returns whether it counts: the first outcome of a task does, everything else is ignored.
+    /// Returns whether it counts. The first outcome of a task counts; all others are ignored.
     pub fn complete(&mut self, step: StepId, outcome: Outcome, effects: &mut Effects) -> bool {
         if !self.is_running_task(step) {
             return false;
@@ -309,21 +307,21 @@ impl Plan {
         true
     }
 
-    /// Ends everything that has not ended: the job as revoked if it has no result yet, and its
-    /// callbacks. Nothing becomes ready any more; outcomes of running tasks will not count.
+    /// Ends everything that has not ended: the job as revoked if it has no result yet, and its callbacks. Nothing
+    /// becomes ready any more, and outcomes of running tasks do not count.
     pub fn revoke(&mut self) {
         self.abandon(Cause::Revoked, "the job was revoked".into());
     }
 
-    /// Like [`Plan::revoke`]: the time of [`Plan::deadline_ms`] is over.
-    /// `last` is the last error of a task that was to be tried again.
+    /// Like [`Plan::revoke`], because the time of [`Plan::deadline_ms`] is over. `last` is the last error of a task
+    /// that waited for a retry.
     pub fn miss_deadline(&mut self, last: Option<&str>) {
         let deadline_ms = self.deadline_ms.unwrap_or(0);
         let last = last.map(|last| format!("; its last error was: {last}")).unwrap_or_default();
         self.abandon(Cause::TimedOut, format!("the job took longer than its deadline of {deadline_ms} ms{last}"));
     }
 
-    /// Like [`Plan::revoke`]: what it holds is more than there is memory for. It holds it no longer.
+    /// Like [`Plan::revoke`], because the job needs more memory than there is. Its memory is freed.
     pub fn outgrow(&mut self, text: String) {
         self.abandon(Cause::Unfit, text);
         for step in 1..self.steps.len() as u32 {
@@ -349,7 +347,7 @@ impl Plan {
         self.done = self.total;
     }
 
-    /// What a task calls and how.
+    /// The function, mode and options of a task.
     ///
     /// # Panics
     /// If this is not a task of this plan.
@@ -359,12 +357,12 @@ impl Plan {
         Call { key: *key, name: &callee.name, mode, options: self.options_at(step.options) }
     }
 
-    /// The options of all its tasks that have any, each different set at least once.
+    /// The options of all tasks that have any. Each different set is included at least once.
     pub fn options(&self) -> &[Options] {
         &self.options
     }
 
-    /// How many steps it has: tasks, chains and groups.
+    /// Number of steps: tasks, chains and groups.
     pub fn steps(&self) -> usize {
         self.steps.len()
     }
@@ -374,21 +372,21 @@ impl Plan {
         self.args.len()
     }
 
-    /// Bytes of the results and errors that are kept: for later steps, for who asks, for the result.
+    /// Bytes of the results and errors that are kept: for later steps, for the view of steps, and for the result.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Bytes that a task takes from what it waits for, in a copy of its own.
+    /// Bytes of the copy that a task gets of its input.
     pub fn input_bytes(&self, step: StepId) -> usize {
         self.task(step).0.input.map_or(0, |input| self.input(input).len())
     }
 
-    /// The arguments of a task that was announced as ready: one CBOR array, in the order and
-    /// number of the function's parameters (for [`Mode::Bin`], an array of those).
+    /// The arguments of a task that was announced as ready: one CBOR array with all parameters of the function in their
+    /// order (for [`Mode::Bin`], an array of such arrays).
     ///
     /// # Panics
-    /// If this is not a task of this plan, or what it waits for has not ended.
+    /// If this is not a task of this plan, or its input has not ended.
     pub fn args(&self, step: StepId) -> Cow<'_, [u8]> {
         let (step, _, function, args) = self.task(step);
         let own = &self.args[args.start as usize..args.end as usize];
@@ -403,12 +401,12 @@ impl Plan {
         Cow::Owned(out)
     }
 
-    /// The result or the error of the whole canvas, as soon as it is known.
+    /// The result or the error of the whole canvas; none until it is known.
     pub fn result(&self) -> Option<Result<&Cbor, &TaskError>> {
         self.outcome(StepId(0))
     }
 
-    /// What [`Plan::result`] gives, owned.
+    /// Like [`Plan::result`], owned.
     pub fn into_outcome(mut self) -> Option<Outcome> {
         let mut step = 0;
         loop {
@@ -421,8 +419,8 @@ impl Plan {
         }
     }
 
-    /// The result or the error of one step, if it has ended. None for a member of a group once
-    /// the list of its group is there, and for what never ran.
+    /// The result or the error of one step, if it has ended. None for a member of a group when the list of its group
+    /// exists, and for a step that never ran.
     pub fn outcome(&self, step: StepId) -> Option<Result<&Cbor, &TaskError>> {
         let mut step = step.0;
         loop {
@@ -447,27 +445,28 @@ impl Plan {
         self.deadline_ms
     }
 
-    /// The first function that it calls, `module.function`; empty if it calls none.
+    /// The first function of the canvas, `module.function`; empty if it calls none.
     pub fn name(&self) -> &str {
         self.functions.first().map_or("", |target| &target.callee.name)
     }
 
-    /// How many tasks have ended by themselves: they have run, or were replaced. Those that never will are not among them.
+    /// How many tasks have ended by themselves, including tasks that were replaced. Tasks that will never run are not
+    /// included.
     pub fn ran(&self) -> u32 {
         self.ran
     }
 
-    /// How many tasks have ended.
+    /// How many tasks have ended, and of how many.
     pub fn progress(&self) -> Progress {
         Progress { done: self.done, total: self.total }
     }
 }
 
-/// Following a change through the tree. A list of work instead of recursion: a chain of many
-/// steps that need no task must not need a deep stack.
+/// Follows a change through the tree. A list of work instead of recursion, so that a chain of many steps without tasks
+/// needs no deep stack.
 impl Plan {
     pub(super) fn follow(&mut self, effects: &mut Effects) {
-        // Bounded: each step is started at most once and ends at most once.
+        // Bounded: each step starts at most once and ends at most once.
         while let Some(work) = self.work.pop() {
             match work {
                 Work::Start(step) => self.begin(step, effects),
@@ -493,7 +492,7 @@ impl Plan {
                     self.work.push(Work::Start(member));
                     member = self.steps[member as usize].end;
                 }
-                // The list of work is a stack: what comes first must lie on top.
+                // The list of work is a stack: the first member must be on top.
                 self.work[first..].reverse();
             }
         }
@@ -504,7 +503,7 @@ impl Plan {
         self.work.push(Work::Ended(step));
     }
 
-    /// The only way to an outcome, and from it: what is held is counted.
+    /// Sets or removes the outcome of a step. All changes of outcomes are here, so the held bytes are counted.
     fn set_state(&mut self, step: u32, state: State) {
         let after = state.held_bytes();
         let before = core::mem::replace(&mut self.steps[step as usize].state, state).held_bytes();
@@ -533,7 +532,7 @@ impl Plan {
         }
     }
 
-    /// Starts the callbacks of one kind; the others will never run.
+    /// Starts the callbacks of one kind. The others will never run.
     fn call_back(&mut self, owner: u32, due: Role) {
         let Step { callbacks, end, .. } = self.steps[owner as usize];
         let first = self.work.len();
@@ -550,7 +549,7 @@ impl Plan {
         self.work[first..].reverse();
     }
 
-    /// `rest` members come after `member`, which has ended.
+    /// `member` has ended. `rest` members follow it.
     fn chain_goes_on(&mut self, chain: u32, member: u32, rest: u32) {
         let failed = self.has_failed(member);
         let mut next = self.steps[member as usize].end;
@@ -582,7 +581,7 @@ impl Plan {
             let state = self.join(group);
             self.settle(group, state);
         } else if !fits && fitted {
-            // The list can never be made: do not hold what nobody will get.
+            // The list of the group can never be made: do not keep results for it.
             let succeeded = self.results(group).map(|(member, _)| member);
             for member in succeeded.collect::<Vec<_>>() {
                 self.release(member);
@@ -592,7 +591,7 @@ impl Plan {
         }
     }
 
-    /// What a group comes to whose members have all ended.
+    /// The outcome of a group whose members have all ended.
     fn join(&mut self, group: u32) -> State {
         let Kind::Group { members, bytes, named, .. } = self.steps[group as usize].kind else {
             unreachable!("only groups are joined");
@@ -615,7 +614,7 @@ impl Plan {
             if error.is_none() {
                 self.put_result(member, named, &mut out);
             }
-            // One by one: a long list is never there twice.
+            // One by one, so that a long list is never in memory twice.
             self.release(member);
             member = self.steps[member as usize].end;
         }
@@ -625,7 +624,7 @@ impl Plan {
         }
     }
 
-    /// Writes the result of a member into that of its group: in a map behind its node.
+    /// Appends the result of a member to that of its group. In a map, the name of its node is written before it.
     fn put_result(&self, member: u32, named: bool, out: &mut Vec<u8>) {
         if let Some(Ok(result)) = self.outcome(StepId(member)) {
             if named {
@@ -657,7 +656,7 @@ impl Plan {
         self.members(group).filter_map(|member| Some((member, self.outcome(StepId(member))?.ok()?)))
     }
 
-    /// The members of a form, in order; none of a task.
+    /// The members of a form, in order; none for a task.
     pub(super) fn members(&self, form: u32) -> impl Iterator<Item = u32> {
         let mut next = form + 1;
         (0..self.steps[form as usize].members()).map(move |_| {
@@ -683,7 +682,7 @@ impl Plan {
         self.done += step.tasks;
     }
 
-    /// What a step gets from the one before it, or a callback from what it hangs on.
+    /// The input of a step: the outcome of the step before it, or for a callback, of the step that it belongs to.
     fn input(&self, step: u32) -> Cow<'_, [u8]> {
         match self.outcome(StepId(step)) {
             Some(Ok(result)) => Cow::Borrowed(result.as_bytes()),
@@ -696,7 +695,7 @@ impl Plan {
         matches!(self.outcome(StepId(step)), Some(Err(_)))
     }
 
-    /// Where the outcome of a step that has ended is kept.
+    /// The step that stores the outcome of an ended step.
     fn source(&self, step: u32) -> u32 {
         match self.steps[step as usize].state {
             State::Same(source) => source,
@@ -734,7 +733,7 @@ impl Plan {
         own_error("group", group, Cause::Unfit, text)
     }
 
-    /// Names the first task that has not ended.
+    /// The error of a plan that was ended from outside. It names the first task that has not ended.
     fn abandoned_error(&self, cause: Cause, text: String) -> TaskError {
         let open = |index: &u32| {
             let step = &self.steps[*index as usize];
@@ -744,7 +743,7 @@ impl Plan {
         own_error(self.step_name(first), first, cause, text)
     }
 
-    /// The function of a task, or the form.
+    /// The name of the function of a task, or of the form.
     pub(super) fn step_name(&self, step: u32) -> &str {
         match self.steps[step as usize].kind {
             Kind::Task { function, .. } => &self.functions[function as usize].callee.name,
@@ -753,7 +752,7 @@ impl Plan {
         }
     }
 
-    /// The index of these options, which may be those of other tasks as well.
+    /// The index of these options. Other tasks may share them.
     pub(super) fn keep_options(&mut self, options: Options) -> u32 {
         if options == DEFAULTS {
             return 0;
@@ -775,7 +774,7 @@ impl Plan {
         index.checked_sub(1).map_or(&DEFAULTS, |at| &self.options[at as usize])
     }
 
-    /// Gives back room that was kept for more steps: most plans never grow.
+    /// Frees the spare capacity for more steps: most plans never grow.
     pub(super) fn shrink(&mut self) {
         self.steps.shrink_to_fit();
         self.args.shrink_to_fit();
@@ -786,10 +785,10 @@ impl Plan {
 
 /// Invariants, for tests and the simulator.
 impl Plan {
-    /// Checks everything that must hold between two calls.
+    /// Checks the invariants that hold between two calls.
     ///
     /// # Panics
-    /// If something does not.
+    /// If one is violated.
     pub fn validate(&self) {
         assert!(self.work.is_empty(), "work was left undone");
         self.validate_counts();
@@ -804,8 +803,8 @@ impl Plan {
     }
 
     fn validate_counts(&self) {
-        // Tasks under a skipped step stay waiting but count as done; a task that runs on each node
-        // counts as its runs do.
+        // Tasks under a skipped step stay waiting but count as done. For a task that runs on each node, its runs are
+        // counted.
         let (mut open, mut running, mut tasks, mut skipped_to) = (0, 0, 0, 0);
         for (index, step) in self.steps.iter().enumerate() {
             if matches!(step.state, State::Skipped) {
@@ -872,21 +871,21 @@ impl Plan {
 }
 
 impl Step {
-    /// A step without callbacks or members; `close` adds them. `before` tasks come before it.
+    /// A step without callbacks or members; `close` adds them. `before` is the number of tasks before it.
     pub(super) fn new(kind: Kind, role: Role, input: Option<u32>, options: u32, index: u32, before: u32) -> Step {
         let (callbacks, end) = (index + 1, index + 1);
         Step { kind, role, state: State::Waiting, input, options, callbacks, end, tasks: before }
     }
 
-    /// Ends the subtree: its callbacks begin at `callbacks`, it ends before `end`, and with it
-    /// there are `total` tasks.
+    /// Ends the subtree: its callbacks start at `callbacks`, it ends before `end`, and `total` tasks are in the plan up
+    /// to there.
     pub(super) fn close(&mut self, callbacks: u32, end: u32, total: u32) {
         self.callbacks = callbacks;
         self.end = end;
         self.tasks = total - self.tasks;
     }
 
-    /// How many members a form has; none for a task.
+    /// The number of members of a form; none for a task.
     pub(super) fn members(&self) -> u32 {
         match self.kind {
             Kind::Task { .. } => 0,
@@ -904,7 +903,7 @@ pub(super) fn own_error(function: &str, task: u32, cause: Cause, text: String) -
     TaskError { function, task, node: None, attempt: 0, cause, text, members: Vec::new() }
 }
 
-/// What an errback gets: the map `{task: "tasks.add", error: "…"}`.
+/// The argument of an error callback: the map `{task: "tasks.add", error: "…"}`.
 fn error_map(error: &TaskError) -> Vec<u8> {
     let mut out = Vec::new();
     put_map_header(&mut out, 2);

@@ -1,22 +1,22 @@
-//! Looking at the steps of a plan: what a job's children are, how they are and what they came to.
+//! The view of a plan's steps: their members, states and outcomes.
 
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_proto::{Cbor, Outcome, TaskError};
 
 use super::plan::{Kind, Plan, State, StepId};
 
-/// How a step is.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepState {
-    /// It has not begun.
+    /// It has not started.
     Waiting,
-    /// It is ready or runs; of a form, or of what replaces a task, something is under way.
+    /// It is ready or runs. For a form or a replaced task: it has started.
     Running,
     /// It has a result.
     Succeeded,
     /// It has an error.
     Failed,
-    /// It never ran or was ended from outside.
+    /// It never ran, or was ended from outside.
     Skipped,
 }
 
@@ -25,21 +25,20 @@ pub enum StepState {
 pub struct StepView<'p> {
     /// Its number.
     pub step: StepId,
-    /// `module.function`, or the form: `chain` or `group`. A chord is a chain of its header, a group,
-    /// and its body.
+    /// `module.function`, or the form: `chain` or `group`. A chord is a chain of its header, which is a group, and its
+    /// body.
     pub name: &'p str,
-    /// How it is.
+    /// Its state.
     pub state: StepState,
-    /// How many members it has: those of a form, or of the form that a task was replaced by, or the runs
-    /// of a task on each node.
+    /// Number of members: of a form, of the form that replaced a task, or the runs of a task on each node.
     pub members: u32,
-    /// What it came to. None if it has not ended or never ran, and for those members of a failed group
-    /// whose outcome nobody needed.
+    /// Its result or error. None if it has not ended or never ran, and for members of a failed group whose outcome was
+    /// not needed.
     pub outcome: Option<Outcome>,
 }
 
 impl Plan {
-    /// The step at this path: indices of members, from the root down. None if there is none.
+    /// The step at this path, which is a list of member indices, from the root down. None if there is none.
     pub fn step_at(&self, path: &[u32]) -> Option<StepView<'_>> {
         let (mut step, mut is_skipped) = (0, false);
         let mut outcome = self.kept(step);
@@ -61,9 +60,9 @@ impl Plan {
         Some(self.outcome(StepId(step))?.map(Cbor::as_bytes).map_err(TaskError::clone))
     }
 
-    /// A step, or what stands in for it.
+    /// A step, or the step that stands in for it.
     fn form(&self, mut step: u32) -> u32 {
-        // Bounded: a stand-in lies behind what it stands in for.
+        // Bounded: a stand-in comes after the step that it stands in for.
         while let Some(root) = self.stand_ins.get(&step) {
             step = *root;
         }
@@ -81,7 +80,7 @@ impl Plan {
         }
     }
 
-    /// The outcome of a member that has gone into that of its group.
+    /// The outcome of a member that was moved to its group.
     fn taken_out<'p>(
         &self,
         group: u32,
