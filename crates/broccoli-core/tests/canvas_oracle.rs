@@ -1,12 +1,11 @@
-//! The plan against an independent reading of the same canvas.
+//! The plan, compared with an independent evaluation of the same canvas.
 //!
-//! The oracle below is a plain recursive interpreter with its own values and its own binding of
-//! arguments. Each case is a random canvas, run through the plan in a random order of
-//! completions, and must agree with the oracle on the result, on every call that was made with its
-//! arguments and options, on the callbacks that failed and on the number of tasks.
+//! The oracle below is a plain recursive interpreter, with its own values and its own binding of arguments. Each case
+//! is a random canvas that runs through the plan, with completions in random order. Plan and oracle must agree on the
+//! result, on every call with its arguments and options, on the callbacks that failed, and on the number of tasks.
 //!
-//! `ORACLE_CASES=n` runs another number of cases; `ORACLE_SEED=n` starts at another seed, so
-//! `ORACLE_SEED=<seed of a failure> ORACLE_CASES=1` replays it.
+//! `ORACLE_CASES=n` sets the number of cases, and `ORACLE_SEED=n` the first seed. `ORACLE_SEED=<seed of a failure>
+//! ORACLE_CASES=1` repeats a failure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,17 +28,17 @@ fn is_falsy(value: &Value) -> bool {
     }
 }
 
-// --- The world: what the functions do, for the oracle and for the worker alike ---
+// --- The functions, for the oracle and for the worker ---
 
 const FUNCTIONS: [&str; 7] = ["list", "first", "falsy", "risky", "fail", "number", "become"];
 
-/// What a function gives: a value, or a canvas that replaces its task.
+/// The return value of a function: a value, or a canvas that replaces its task.
 enum Given {
     Value(Value),
     Canvas(Box<Canvas>),
 }
 
-/// `node` is where a run of several takes place.
+/// `node` is the node of a run, if the task runs on each node.
 fn apply(function: &str, args: &[Value], node: &str) -> Result<Given, String> {
     assert_eq!(args.len(), PARAMETERS.len(), "{function} gets all its arguments");
     let text = format!("{args:?}");
@@ -59,7 +58,7 @@ fn apply(function: &str, args: &[Value], node: &str) -> Result<Given, String> {
     Ok(Given::Value(value))
 }
 
-/// A small canvas for each number. Few of them hold a task that replaces itself again, so that there is an end.
+/// A small canvas for each number. Few of them contain a task that replaces itself again, so the replacement ends.
 fn replacement(hash: u32) -> Canvas {
     let value = |n: u32| Value::List(vec![Value::Int(i64::from(hash / 7 % n))]);
     let task = |function: &str| Canvas::task(function, value(1_000).encode());
@@ -87,7 +86,7 @@ fn replacement(hash: u32) -> Canvas {
     canvas
 }
 
-/// The nodes of a run on each, in the order of names.
+/// The nodes of a task that runs on each node, in the order of names.
 fn nodes(on: &str) -> Vec<String> {
     let count = on.strip_prefix("room=").map_or(2, |n| n.parse::<usize>().expect("a number") % 4);
     (1..=count).map(|n| format!("pi-{n}")).collect()
@@ -95,7 +94,7 @@ fn nodes(on: &str) -> Vec<String> {
 
 // --- The oracle ---
 
-/// What a run comes to. Calls and failed callbacks are sorted: their order is free.
+/// The outcome of a run. Calls and failed callbacks are sorted, because their order is free.
 #[derive(Debug, PartialEq)]
 struct Report {
     result: Result<Value, Failure>,
@@ -104,7 +103,7 @@ struct Report {
     tasks: u32,
 }
 
-/// The options that this version honours, by name.
+/// The options that the oracle knows, by name.
 type Chosen = BTreeMap<&'static str, String>;
 
 #[derive(Default)]
@@ -255,7 +254,7 @@ impl Oracle {
     }
 }
 
-/// A bin is one task, so that what its calls give is its value, whatever it is.
+/// A bin is one task, so the results of its calls are values, whatever they are.
 fn apply_in_bin(name: &str, args: &[Value]) -> Result<Value, String> {
     match apply(name, args, "")? {
         Given::Value(value) => Ok(value),
@@ -283,7 +282,7 @@ fn chosen(own: &Options, around: &Chosen) -> Chosen {
     merged
 }
 
-/// Tasks in a canvas, whether they will run or not.
+/// Number of tasks in a canvas, whether they will run or not.
 fn tasks(canvas: &Canvas) -> u32 {
     let own = match &canvas.form {
         Form::Task(_) => 1,
@@ -361,14 +360,14 @@ fn run(canvas: &Canvas, rng: &mut Rng) -> Report {
     Report { result: outcome_of(&plan).expect("a result"), calls, failed_callbacks, tasks: progress.total }
 }
 
-/// Names the nodes of a task that runs on each, in no order.
+/// Chooses the nodes of a task that runs on each node, not in the order of names.
 fn expand(plan: &mut Plan, step: StepId, effects: &mut Effects) {
     let nodes = nodes(&plan.call(step).options.on.join(" "));
     let nodes: Vec<NodeId> = nodes.iter().rev().map(|name| name.parse().expect("a name")).collect();
     plan.run_on_each(step, &nodes, ROOM, effects);
 }
 
-/// Takes an outcome as an origin does.
+/// Handles an outcome like an origin.
 fn end(plan: &mut Plan, step: StepId, outcome: Result<Cbor, TaskError>, effects: &mut Effects) {
     match outcome.as_ref().ok().and_then(Canvas::replacement) {
         None => assert!(plan.complete(step, outcome, effects), "the first outcome counts"),
@@ -453,7 +452,7 @@ struct Rng(u64);
 
 impl Rng {
     fn new(seed: u64) -> Rng {
-        // Neighbouring seeds must not give neighbouring sequences (splitmix64).
+        // Neighbouring seeds must not give similar sequences (splitmix64).
         Rng(SplitMix64(seed).bits() | 1)
     }
 
@@ -475,7 +474,7 @@ impl Rng {
 
 struct Generator {
     rng: Rng,
-    /// Canvases that may still be made.
+    /// Canvases that may still be generated.
     budget: u32,
 }
 
@@ -529,7 +528,7 @@ impl Generator {
         self.canvases(depth - 1, 1, 2)
     }
 
-    /// At most two arguments by place, so that there is room for a parent's result and one by name.
+    /// At most two positional arguments, so that there is room for the result of a parent and one named argument.
     fn task(&mut self) -> Form {
         let args = self.values(2);
         let first_free = list(&args).len() + 1;
@@ -541,7 +540,7 @@ impl Generator {
     }
 
     fn function(&mut self) -> String {
-        // Failures are rarer than the rest, or hardly anything would succeed.
+        // Failures are rare. Otherwise hardly any canvas would succeed.
         let name = FUNCTIONS[self.rng.below(FUNCTIONS.len())];
         if name == "fail" && !self.rng.one_in(3) { "list".into() } else { name.into() }
     }
@@ -588,7 +587,7 @@ fn generate(seed: u64) -> Canvas {
     generator.canvas(depth)
 }
 
-// --- The property, and the smallest canvas that breaks it ---
+// --- The property, and the smallest canvas that violates it ---
 
 fn agree(canvas: &Canvas, seed: u64) -> Result<Report, String> {
     let both = AssertUnwindSafe(|| {
@@ -663,14 +662,14 @@ fn children_lists_mut(canvas: &mut Canvas) -> Vec<&mut Vec<Canvas>> {
 }
 
 fn shrunk(mut canvas: Canvas, seed: u64) -> Canvas {
-    // Each round removes something, so this ends.
+    // Each round removes something, so the loop ends.
     while let Some(next) = smaller(&canvas).into_iter().find(|c| agree(c, seed).is_err()) {
         canvas = next;
     }
     canvas
 }
 
-/// A canvas in about the text form.
+/// A canvas, similar to the text form.
 fn brief(canvas: &Canvas) -> String {
     let all = |list: &[Canvas]| list.iter().map(brief).collect::<Vec<_>>().join(", ");
     let mut text = match &canvas.form {
@@ -695,7 +694,7 @@ fn brief(canvas: &Canvas) -> String {
     text
 }
 
-// --- What was covered ---
+// --- Coverage ---
 
 #[derive(Default)]
 struct Seen(BTreeMap<String, u64>);

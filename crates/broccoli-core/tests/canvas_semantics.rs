@@ -1,4 +1,4 @@
-//! What each form and option of a canvas means: one minimal test for each rule.
+//! The meaning of each form and option of a canvas: one minimal test for each rule.
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{
@@ -20,9 +20,9 @@ const FUNCTIONS: [(&str, &[(&str, &str)]); 11] = [
     ("fail", &[("msg", "any")]),
     ("zero", &[]),
     ("log", &[("what", "any")]),
-    // Replaces itself by this many calls of it with one less, and their sum; 1 of nothing.
+    // Replaces itself by n calls of itself with n - 1, and their sum; gives 1 for n = 0.
     ("tree", &[("n", "i64")]),
-    // Gives its argument, but not on this node.
+    // Returns its argument, but fails on this node.
     ("not_on", &[("node", "str")]),
     // Replaces itself by an encoded canvas.
     ("become", &[("canvas", "bytes")]),
@@ -39,7 +39,7 @@ fn functions() -> Vec<Function> {
     FUNCTIONS.into_iter().map(function).collect()
 }
 
-/// What a worker does with one call.
+/// Executes one call like a worker.
 fn apply(function: &str, args: &Cbor) -> Outcome {
     let ints = |args: &Cbor| args.decode::<(i64, i64)>().expect("two integers");
     match function {
@@ -104,7 +104,7 @@ const LIMITS: Limits =
 
 const ROOM: Room<'_> = Room { limits: &LIMITS, tasks: 1_000_000 };
 
-/// The nodes of `each`, in no order.
+/// The nodes of `each`, not in the order of names.
 const NODES: [&str; 3] = ["pi-3", "pi-1", "pi-2"];
 
 fn nodes(names: &[&str]) -> Vec<NodeId> {
@@ -189,7 +189,7 @@ fn refusal(canvas: Canvas) -> String {
     }
 }
 
-/// A job that was run to its end, first ready first done.
+/// A job that ran to its end, with tasks in the order in which they became ready.
 struct Run {
     result: Result<String, TaskError>,
     /// `add[1, 2]`, in order.
@@ -226,7 +226,7 @@ fn run_plan(mut plan: Plan) -> Run {
     Run { result, calls, failed_callbacks }
 }
 
-/// What an origin does with an outcome.
+/// Handles an outcome like an origin.
 fn end(plan: &mut Plan, step: StepId, outcome: Outcome, effects: &mut Effects) {
     match outcome.as_ref().ok().and_then(Canvas::replacement) {
         None => assert!(plan.complete(step, outcome, effects)),
@@ -254,7 +254,7 @@ fn error(canvas: Canvas) -> TaskError {
     run(canvas).result.expect_err("the canvas should fail")
 }
 
-/// Starts a plan and gives the tasks that are ready at once.
+/// Starts a plan and returns the tasks that are ready at once.
 fn started(plan: &mut Plan) -> Vec<StepId> {
     let mut effects = Effects::default();
     plan.start(&mut effects);
@@ -799,7 +799,7 @@ fn options_out_of_range_are_refused_by_name() {
     ];
     for (options, text) in refused {
         assert_eq!(refusal(set(f("zero"), options.clone())), text);
-        // Wherever it stands.
+        // On any form.
         assert_eq!(refusal(set(Canvas::group(vec![]), options)), text);
     }
 }
@@ -1098,7 +1098,7 @@ fn the_tasks_of_a_replacement_count() {
     end(&mut plan, ready[0], outcome.clone(), &mut effects);
     plan.validate();
     assert_eq!(plan.progress(), Progress { done: 1, total: 3 });
-    // The same once more is too late.
+    // A second outcome comes too late.
     assert!(!plan.complete(ready[0], outcome, &mut effects));
 }
 
@@ -1379,7 +1379,7 @@ fn partial_goes_with_each() {
     let partial = || Options { partial: Some(true), ..Options::default() };
     assert_eq!(refusal(set(f("zero"), partial())), "option partial goes with each=True");
     assert_eq!(refusal(set(map("identity", [1]), partial())), "option partial goes with each=True");
-    // As a default it is for those tasks that run on each node.
+    // As a default it applies to those tasks that run on each node.
     assert_eq!(result(set(Canvas::group(vec![each(s("fail", ["no"])), f("zero")]), partial())), "[{}, 0]");
 }
 

@@ -1,4 +1,4 @@
-//! What travels: two publishes a batch in steady state.
+//! Batches: in steady state, a batch costs two packets.
 
 use broccoli_proto::Canvas;
 use broccoli_proto::message::Message;
@@ -6,7 +6,7 @@ use broccoli_proto::message::Message;
 use crate::cluster::{Cluster, Spec};
 use crate::{add, adds, one};
 
-/// An origin and a worker that have done short work before.
+/// An origin and a worker that have already run short tasks.
 fn warm(workers: &[&str]) -> Cluster {
     let mut specs = vec![Spec::new("origin", 0)];
     specs.extend(workers.iter().map(|name| Spec::new(name, 2)));

@@ -1,4 +1,4 @@
-//! Large values: what fits into no packet of its receiver is pulled in pieces.
+//! Large values: a value that does not fit into a packet of its receiver is pulled in pieces.
 
 use broccoli_core::{Event, Input, Instant};
 use broccoli_proto::message::{ContentPiece, JobNews, Message};
@@ -12,7 +12,7 @@ use crate::{attach, one};
 const PACKET_BYTES: u32 = 65_536;
 const LOSSY: Faults = Faults { loss: 50, duplication: 20, delay: 20, delay_ms_max: 20 };
 
-/// With packets of at most so many bytes.
+/// With packets of at most this many bytes.
 fn packets(spec: Spec, bytes: u32) -> Spec {
     spec.limits(|limits| limits.packet_bytes_max = bytes)
 }
@@ -33,14 +33,14 @@ fn echo(value: &Cbor) -> Canvas {
     Canvas::task("echo", Cbor::array([value.as_bytes()].into_iter()))
 }
 
-/// Everything that was held and pulled is gone, without faults and a little later.
+/// All values that were held or pulled are freed, a while after the faults have stopped.
 fn settle(c: &mut Cluster) {
     c.faults = Faults::default();
     c.run_for(60_000);
     c.assert_idle();
 }
 
-/// No packet is longer than its sender and its receiver take.
+/// No packet is longer than its sender and its receiver allow.
 fn assert_packets_fit(c: &Cluster) {
     for published in &c.published {
         let max = |id| c.spec(id).limits.packet_bytes_max as usize;

@@ -1,4 +1,4 @@
-//! Clients that wait for room, and jobs that are known by their id.
+//! Clients that wait for room, and jobs that are found by their id.
 
 use broccoli_core::{Event, Instant, Submission, SubmitId};
 use broccoli_proto::message::{JobNews, JobState, Message, Refusal};
@@ -15,7 +15,7 @@ fn job_id(c: &Cluster, id: Id, submit: SubmitId) -> Option<JobId> {
     })
 }
 
-/// Submits from one client, and waits for the id.
+/// Submits from a client, and waits for the id of the job.
 fn accepted(c: &mut Cluster, id: Id, canvas: &Canvas) -> (SubmitId, JobId) {
     let submit = c.submit_remote(id, canvas);
     assert!(c.run_until(1_000, |c| job_id(c, id, submit).is_some()));
@@ -105,9 +105,9 @@ fn another_client_revokes_a_job_and_sees_its_end() {
     c.assert_idle();
 }
 
-/// Celery says PENDING for what it does not know, and for what is gone. Here pending is what an
-/// origin says of a job that it holds, unknown is what it says of one that it does not, and an
-/// origin that says nothing is neither.
+/// Celery reports PENDING for a task that it does not know, and for one that is gone. Here an origin reports pending
+/// only for a job that it holds, and unknown for a job that it does not hold. An origin that does not answer is
+/// neither.
 #[test]
 fn pending_never_means_unknown() {
     let specs = vec![Spec::client("a"), Spec::client("b"), Spec::new("origin", 1)];
@@ -218,7 +218,7 @@ fn a_revoke_survives_a_restart() {
         let (_, job) = accepted(&mut c, 0, &later);
         c.run_for(100);
         let revoked = c.revoke_job(0, job);
-        // From before the revoke comes to after its answer: whatever the client was told holds.
+        // Kills at times from before the revoke to after its answer: what the client was told must stay true.
         c.run_for(ms);
         let was_told = c.ended(0, revoked).is_some();
         c.kill(1, true);

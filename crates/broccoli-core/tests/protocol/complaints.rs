@@ -1,5 +1,5 @@
-//! What people complain about in other task queues, and must not find here. More of them, where they
-//! belong: `pending_never_means_unknown` and `a_revoke_survives_a_restart` in `clients.rs`,
+//! Frequent complaints about other task queues. These must not happen here. More of them are in other files:
+//! `pending_never_means_unknown` and `a_revoke_survives_a_restart` in `clients.rs`,
 //! `an_eta_far_beyond_any_visibility_timeout_runs_once` in `time.rs`.
 
 use broccoli_core::Event;
@@ -8,7 +8,7 @@ use broccoli_sim::cluster::{Cluster, Spec};
 
 use crate::{attach, none, sleep, sleeps};
 
-/// Celery acknowledges a task before it runs, unless it is told otherwise.
+/// Celery acknowledges a task before it runs, unless it is configured otherwise.
 #[test]
 fn a_task_is_not_lost_when_its_worker_dies() {
     let specs = vec![Spec::client("a"), Spec::new("origin", 0).durable(), Spec::worker("w1", 2), Spec::worker("w2", 2)];
@@ -24,7 +24,7 @@ fn a_task_is_not_lost_when_its_worker_dies() {
     }
 }
 
-/// A chord in Celery counts its header in the result backend, and may miscount.
+/// Celery counts the header of a chord in the result backend, and can miscount.
 #[test]
 fn a_chord_body_fires_exactly_once_whatever_happens() {
     let specs = vec![Spec::client("a"), Spec::new("origin", 0).durable(), Spec::worker("w1", 2), Spec::worker("w2", 2)];

@@ -1,4 +1,4 @@
-//! Any message may be lost, doubled, delayed or reordered.
+//! Any message may be lost, duplicated, delayed or reordered.
 
 use broccoli_core::{Event, Instant, Limits};
 use broccoli_proto::{Canvas, Cbor};
@@ -6,7 +6,7 @@ use broccoli_proto::{Canvas, Cbor};
 use crate::cluster::{Cluster, Faults, Mishap, Spec};
 use crate::{add, adds, none, one, sleep};
 
-/// A client, an origin without slots and a worker do one small job with each form of step.
+/// A client, an origin without slots and a worker run one small job with each form of step.
 fn small_run(mishap: Option<(u64, Mishap)>) -> (u64, Cluster) {
     let specs = vec![Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 2)];
     let mut c = Cluster::new(15);
@@ -112,7 +112,7 @@ fn leases_that_were_all_lost_take_no_credit_for_ever() {
     let job = c.submit(0, &sleep(5));
     assert!(c.wait(0, job, 1_000).is_ok());
     c.run_for(1_000);
-    // The worker is deaf and mute for longer than leases are sent again, and its Will never comes.
+    // The worker receives and sends nothing for longer than leases are sent again, and its Will never arrives.
     c.pause(1);
     let (canvas, expected) = adds(3);
     let job = c.submit(0, &canvas);
@@ -206,7 +206,7 @@ fn whatever_happens_to_workers_links_and_server_each_job_ends_once_and_right() {
                 Err(error) => assert_eq!(error.cause, broccoli_proto::Cause::Lost, "seed {seed}: {error}"),
             }
         }
-        // What the client's lost acknowledgement leaves behind is kept for ten minutes at most.
+        // If the client's acknowledgement was lost, the origin keeps the job for at most ten minutes.
         c.run_for(700_000);
         c.assert_idle();
     }

@@ -1,4 +1,4 @@
-//! Every form finishes with the exact result, wherever its tasks run.
+//! Every form ends with the correct result, wherever its tasks run.
 
 use broccoli_proto::message::Message;
 use broccoli_proto::{Canvas, Cbor, Form, Split};
@@ -6,7 +6,7 @@ use broccoli_proto::{Canvas, Cbor, Form, Split};
 use crate::cluster::{Cluster, Spec};
 use crate::{add, none, one};
 
-/// One canvas of each form with its result.
+/// One canvas of each form, with its result.
 fn forms() -> Vec<(Canvas, Cbor)> {
     let pairs: Vec<(i64, i64)> = (0..10).map(|i| (i, i)).collect();
     let chunks = |split| Form::Chunks { function: "add".into(), items: Cbor::encode(&pairs), split }.into();

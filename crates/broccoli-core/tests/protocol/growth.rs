@@ -1,4 +1,4 @@
-//! Jobs that grow and jobs that end early: tasks that replace themselves, runs on each node, deadlines.
+//! Jobs that grow or end early: tasks that replace themselves, runs on each node, deadlines.
 
 use std::collections::BTreeMap;
 
@@ -304,7 +304,7 @@ fn jobs_grow_by_a_quarter_of_what_can_be_accepted() {
     let specs = vec![Spec::new("origin", 0).limits(|limits| limits.tasks_max = 8), Spec::worker("w1", 1)];
     let mut c = Cluster::started(25, specs);
     let group = |n| becomes(&Canvas::group(vec![sleep(50); n]));
-    // 7 sleep, and one becomes 2 more: 10 in all.
+    // 7 tasks sleep, and one is replaced by 2: 10 tasks in all.
     let mut members = vec![sleep(50); 7];
     members.push(group(2));
     let job = c.submit(0, &Canvas::group(members.clone()));
@@ -377,7 +377,7 @@ impl Durable {
         node
     }
 
-    /// Goes on until a job is over; stops and starts anew right after the write of this number.
+    /// Runs until a job is over. Restarts the node right after the write with this number.
     fn run(&mut self, crash_after: Option<usize>) -> &[u8] {
         let mut running = Vec::new();
         for _ in 0..100_000 {

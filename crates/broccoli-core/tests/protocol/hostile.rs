@@ -1,4 +1,4 @@
-//! Replays, garbage and strangers.
+//! Replayed packets, garbage, and senders without the key.
 
 use broccoli_core::Event;
 use broccoli_proto::message::{Message, TaskResult, TaskResults};
@@ -12,7 +12,7 @@ fn rejected(c: &Cluster, id: usize) -> usize {
     c.events(id).filter(|event| matches!(event, Event::Rejected { .. })).count()
 }
 
-/// A run with clients, leases, results and a restart of everything, and all of its packets.
+/// A cluster with clients, leases, results and a restart of every node, and all its packets.
 fn recorded() -> (Cluster, Vec<Published>) {
     let specs = vec![Spec::client("client"), Spec::new("origin", 1), Spec::worker("w1", 1), Spec::worker("w2", 2)];
     let mut c = Cluster::started(41, specs);
@@ -60,7 +60,7 @@ fn packets_of_earlier_incarnations_have_no_effect() {
     assert_eq!(jobs.count(), 0, "no job appears");
     c.assert_idle();
 
-    // And all goes on as if nothing had been said.
+    // Everything continues as before.
     crate::attach(&mut c, 0);
     let (canvas, expected) = adds(30);
     let job = c.submit_remote(0, &canvas);

@@ -1,4 +1,4 @@
-//! The same key is the same job: while nodes with a journal come, stall, die and are started again.
+//! The same key is the same job, while nodes with a journal join, stall, die and restart.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use broccoli_proto::{Canvas, Cause, Cbor, JobId};
 use crate::cluster::{Cluster, Id, Spec};
 use crate::sleep;
 
-/// How a submit was answered.
+/// The answer to a submit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Accepted(JobId),
@@ -28,7 +28,7 @@ fn keyed(canvas: &Canvas, key: &str, again: bool) -> Submission {
     Submission { canvas: Cbor::encode(canvas), key: Some(key.into()), again, detached: true }
 }
 
-/// Submits with a key and waits for the answer.
+/// Submits with a key, and waits for the answer.
 fn submit(c: &mut Cluster, client: Id, canvas: &Canvas, key: &str) -> Answer {
     submit_with(c, client, keyed(canvas, key, false))
 }
@@ -54,7 +54,7 @@ fn origin_of(c: &Cluster, job: JobId) -> Id {
     (0..c.len()).find(|id| c.name(*id) == job.origin).expect("it is one of them")
 }
 
-/// Two clients, and nodes `o1`, `o2` … with a journal. The clients see the nodes.
+/// Two clients, and nodes `o1`, `o2`, … with a journal. The clients know the nodes.
 fn cluster(seed: u64, origins: usize) -> Cluster {
     let mut specs = vec![Spec::client("a"), Spec::client("b")];
     specs.extend((1..=origins).map(|number| Spec::new(&format!("o{number}"), 1).durable()));
@@ -74,7 +74,7 @@ fn keys_stay_with_their_jobs_when_a_third_node_joins() {
     let second: Vec<JobId> = keys.iter().map(|key| accepted(submit(&mut c, 1, &sleep(1), key))).collect();
     assert_eq!(first, second);
     assert_eq!(c.runs.len(), keys.len(), "each ran once");
-    // The new one takes its part of new keys.
+    // The new node gets its part of the new keys.
     let new = |c: &mut Cluster, number| accepted(submit(c, 1, &sleep(1), &format!("new {number}"))).origin;
     let origins: BTreeSet<_> = (0..20).map(|number| new(&mut c, number)).collect();
     assert_eq!(origins.len(), 3, "{origins:?}");
@@ -150,14 +150,14 @@ fn a_node_that_joined_later_and_was_started_again_still_knows_who_may_hold_a_key
     c.run_for(2_000);
     assert_eq!(submit(&mut c, 1, &sleep(1), "nightly"), unsure(&c, holder));
     assert_eq!(submit(&mut c, 1, &sleep(1), "another"), unsure(&c, holder));
-    // One that has never met the holder hears of it from the other one.
+    // A node that has never met the holder learns about it from the other node.
     let third = c.add(Spec::new("o3", 1).durable());
     c.run_for(2_000);
     let told: BTreeSet<String> =
         (0..10).map(|number| format!("{:?}", submit(&mut c, 0, &sleep(1), &format!("key {number}")))).collect();
     assert_eq!(told, BTreeSet::from([format!("{:?}", unsure(&c, holder))]));
 
-    // Somebody says that it will not come back.
+    // A client tells the nodes that the holder will not come back.
     let (now, name) = (Instant(c.now_us), c.name(holder));
     for of in [other, third] {
         let of = c.name(of);
@@ -168,13 +168,13 @@ fn a_node_that_joined_later_and_was_started_again_still_knows_who_may_hold_a_key
         |c: &Cluster| c.events(0).filter(|e| matches!(e, Event::Forgotten { node, .. } if *node == name)).count();
     assert!(c.run_until(5_000, |c| forgotten(c) == 2));
     accepted(submit(&mut c, 1, &sleep(1), "another"));
-    // That is remembered, too.
+    // This survives a restart.
     c.kill(other, true);
     c.run_for(500);
     c.restart(other);
     c.run_for(2_000);
     accepted(submit(&mut c, 1, &sleep(1), "a third"));
-    // It comes back all the same: its jobs count again.
+    // The holder comes back nevertheless: its jobs count again.
     c.restart(holder);
     c.run_for(2_000);
     assert_eq!(accepted(submit(&mut c, 1, &sleep(1), "nightly")), job);
@@ -195,7 +195,7 @@ fn a_node_that_leaves_without_any_key_is_not_waited_for() {
     c.depart(other);
     c.run_for(500);
     accepted(submit(&mut c, 1, &sleep(1), "another"));
-    // One that holds a key may come back with it.
+    // This node may come back with the key that it holds.
     c.restart(other);
     c.run_for(2_000);
     c.begin_drain(holder);
@@ -206,7 +206,7 @@ fn a_node_that_leaves_without_any_key_is_not_waited_for() {
     assert_eq!(submit(&mut c, 1, &sleep(1), "a third"), unsure(&c, holder));
 }
 
-/// Three clients, one of which has just come and sees whoever has answered first.
+/// Three clients. One of them has just started, and knows only the node that has answered first.
 #[test]
 fn submits_at_the_same_time_are_one_job() {
     for seed in 720..740 {
@@ -228,7 +228,7 @@ fn submits_at_the_same_time_are_one_job() {
     }
 }
 
-/// Each of two nodes gets the same key first, directly: the one with the smaller name goes on.
+/// Each of two nodes gets the same key first, at the same time. The claim of the node with the smaller name wins.
 #[test]
 fn of_two_claims_for_one_key_one_goes_on() {
     for seed in 740..760 {
@@ -261,19 +261,19 @@ fn a_key_whose_job_has_failed_stands_for_a_new_one_if_that_is_wanted() {
     let again = accepted(submit_with(&mut c, 1, keyed(&canvas, "bread", true)));
     assert_ne!(again, first);
     assert_eq!(accepted(submit(&mut c, 0, &canvas, "bread")), again, "the key stands for the new one");
-    // Not one that runs, or has succeeded.
+    // Not for a job that runs or has succeeded.
     let good = accepted(submit(&mut c, 0, &sleep(500), "good"));
     assert_eq!(accepted(submit_with(&mut c, 1, keyed(&sleep(500), "good", true))), good);
     c.run_for(2_000);
     assert_eq!(accepted(submit_with(&mut c, 1, keyed(&sleep(500), "good", true))), good);
-    // After a restart, the key stands for the later one.
+    // After a restart, the key stands for the later job.
     let holder = origin_of(&c, again);
     c.run_for(1_000);
     c.kill(holder, true);
     c.restart(holder);
     c.run_for(2_000);
     assert_eq!(accepted(submit(&mut c, 1, &canvas, "bread")), again);
-    // A revoked one, too.
+    // Also for a revoked job.
     let going = accepted(submit(&mut c, 0, &sleep(60_000), "long"));
     let revoked = c.revoke_job(1, going);
     c.wait(1, revoked, 2_000).expect_err("revoked");
@@ -296,7 +296,7 @@ fn an_interrupt_ends_no_job_that_others_wait_for() {
     assert!(c.run_until(1_000, |c| goes_on(c, 0, first)));
     assert_eq!(c.wait(1, second, 10_000), Ok(Cbor::encode(&3_000)));
 
-    // Who is the last one ends it.
+    // The last client ends it.
     let waits = || Submission { detached: false, ..keyed(&sleep(60_000), "long", false) };
     let first = c.submit_with(0, waits());
     let second = c.submit_with(1, waits());
@@ -306,7 +306,7 @@ fn an_interrupt_ends_no_job_that_others_wait_for() {
     c.revoke(0, first);
     assert_eq!(c.wait(0, first, 1_000).expect_err("revoked").cause, Cause::Revoked);
 
-    // One whose other client is gone, too; one that was detached goes on.
+    // A job whose other client is gone ends, too. A detached job continues.
     let waits = |detached| Submission { detached, ..keyed(&sleep(60_000), "left", false) };
     let first = c.submit_with(0, waits(false));
     let second = c.submit_with(1, waits(false));
@@ -328,7 +328,7 @@ fn the_other_node_takes_what_one_with_a_full_disk_cannot() {
     let mut c = cluster(706, 2);
     let full = |c: &Cluster| c.events(0).filter(|event| matches!(event, Event::CannotStore(..))).count();
     c.stall(2, true);
-    // It finds that out by itself.
+    // The node notices it by itself.
     c.submit(2, &sleep(1));
     c.run_for(1_000);
     for number in 0..20 {
@@ -339,14 +339,14 @@ fn the_other_node_takes_what_one_with_a_full_disk_cannot() {
     }
     assert_eq!(full(&c), 0, "nobody has to wait");
 
-    // If none can, it waits, and is told why once.
+    // If no node can write, the client waits, and gets the reason once.
     c.stall(3, true);
     c.submit(3, &sleep(1));
     c.run_for(1_000);
     let submit = c.submit_with(0, Submission { key: None, ..keyed(&sleep(1), "", false) });
     c.run_for(20_000);
     assert_eq!(answer(&c, 0, submit), None);
-    assert_eq!(full(&c), 1, "it is told once");
+    assert_eq!(full(&c), 1, "it is reported once");
     c.stall(3, false);
     assert!(c.run_until(20_000, |c| answer(c, 0, submit).is_some()));
     accepted(answer(&c, 0, submit).expect("just seen"));
@@ -356,13 +356,13 @@ fn the_other_node_takes_what_one_with_a_full_disk_cannot() {
 fn who_waits_for_a_node_that_has_taken_a_job_and_cannot_write_it_is_told_why() {
     for key in [None, Some("k".to_owned())] {
         let mut c = cluster(707, 2);
-        // The nodes do not know it yet.
+        // The nodes have not noticed it yet.
         (2..4).for_each(|id| c.stall(id, true));
         let submit = c.submit_with(0, Submission { key, ..keyed(&sleep(1), "", false) });
         c.run_for(10_000);
         assert_eq!(answer(&c, 0, submit), None, "nobody has accepted it");
         let told = c.events(0).filter(|event| matches!(event, Event::CannotStore(..))).count();
-        assert_eq!(told, 1, "it is told once");
+        assert_eq!(told, 1, "it is reported once");
         (2..4).for_each(|id| c.stall(id, false));
         assert!(c.run_until(20_000, |c| answer(c, 0, submit).is_some()));
         accepted(answer(&c, 0, submit).expect("just seen"));

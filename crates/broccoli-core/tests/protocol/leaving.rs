@@ -1,4 +1,4 @@
-//! Nodes that leave on purpose: nothing is lost, nothing runs twice, nobody waits.
+//! Nodes that leave on purpose: nothing is lost, nothing runs twice, and no task waits for them.
 
 use core::time::Duration;
 
@@ -28,14 +28,14 @@ fn is_drained(c: &Cluster, id: Id) -> bool {
     c.events(id).any(|event| matches!(event, Event::Drained))
 }
 
-/// Waits until a node has said goodbye, and ends it.
+/// Waits until a node has sent its goodbye, and ends it.
 fn leaves_within(c: &mut Cluster, id: Id, ms: u64) {
     assert!(c.run_until(ms, |c| is_drained(c, id)), "not drained after {ms} ms");
     c.run_for(1);
     c.kill(id, true);
 }
 
-/// The longest time between the starts of runs on a node, beyond what a run takes.
+/// The longest time between the starts of runs on a node, without the time of a run.
 fn longest_pause(c: &Cluster, id: Id, takes_ms: u64) -> u64 {
     let starts: Vec<u64> = c.runs.iter().filter(|run| run.node == id).map(|run| run.at_ms).collect();
     starts.windows(2).map(|pair| (pair[1] - pair[0]).saturating_sub(takes_ms)).max().expect("many runs")
@@ -173,7 +173,7 @@ fn a_leaving_origin_does_not_wait_for_a_client_that_is_gone() {
 fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
     let specs = vec![Spec::client("client"), Spec::new("o1", 1), Spec::new("o2", 1)];
     let mut c = Cluster::started(307, specs);
-    // The first request meets a node that has restarted since.
+    // The first request arrives at a node that has just restarted.
     for (id, restarts) in [(1, true), (2, false)] {
         let (now, name) = (Instant(c.now_us), c.name(id));
         c.node(0).drain_node(now, name, None);
@@ -198,7 +198,8 @@ fn a_node_leaves_when_a_client_asks_it_to_and_knows_who() {
     c.assert_idle();
 }
 
-/// Clients that only ask find a node that is about to leave; one that has something new waits for another.
+/// A client that only asks for something reaches a node that is about to leave. A client with a new job waits for
+/// another node.
 #[test]
 fn a_leaving_node_is_asked_and_says_what_it_waits_for() {
     let mut c = Cluster::started(308, vec![Spec::client("first"), Spec::new("o1", 1), Spec::client("second")]);
@@ -294,7 +295,8 @@ fn leaving_works_over_links_that_lose_a_tenth() {
     }
 }
 
-/// A client that found only a node that left has it for nothing else once that has restarted.
+/// A client has found only a node that was leaving. After the restart of that node, it does not use it for anything
+/// else.
 #[test]
 fn who_was_asked_while_it_left_is_given_no_jobs_when_it_is_back() {
     let mut c = Cluster::started(309, vec![Spec::worker("mine", 0), Spec::worker("w", 2), Spec::client("client")]);
@@ -306,7 +308,7 @@ fn who_was_asked_while_it_left_is_given_no_jobs_when_it_is_back() {
     let job = c.submit_remote(2, &add(2, 3));
     c.run_for(1_000);
     assert!(c.events(2).any(|event| matches!(event, Event::OnlyLeaving(id, _) if *id == job)));
-    // Nobody is told that it was gone.
+    // The node is gone, but no other node gets its goodbye.
     c.depart(1);
     c.restart(1);
     c.run_for(2_000);

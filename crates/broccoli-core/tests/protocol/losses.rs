@@ -1,4 +1,4 @@
-//! Workers, origins, links and servers that go away.
+//! Workers, origins, links and servers that fail.
 
 use broccoli_core::Event;
 use broccoli_proto::message::JobNews;
@@ -13,7 +13,7 @@ fn cluster(seed: u64, workers: usize) -> Cluster {
     Cluster::started(seed, specs)
 }
 
-/// The longest time, in milliseconds, that a lost run waited for its task to start again.
+/// The longest time, in milliseconds, until the task of a lost run started again.
 fn longest_wait(c: &Cluster, lost_at: u64, lost: &[Run]) -> u64 {
     let again =
         |lost: &Run| c.runs.iter().find(|run| run.at_ms >= lost_at && run.args == lost.args).map(|run| run.at_ms);
@@ -112,8 +112,8 @@ fn the_results_of_a_worker_that_was_away_longer_still_count() {
     c.assert_idle();
 }
 
-/// One worker is cut off in the middle of a task, which another one takes over after 2 seconds;
-/// the first one comes back before that one is done.
+/// A worker is cut off while it runs a task. Another one takes over the task after 2 seconds. The first one comes back
+/// before that run has ended.
 fn taken_over(task: &Canvas) -> (Cluster, broccoli_core::SubmitId) {
     let mut c = cluster(34, 1);
     let job = c.submit(0, task);
@@ -271,7 +271,7 @@ fn a_client_whose_origin_restarted_hears_that_its_job_is_unknown() {
     c.kill(1, true);
     c.restart(1);
     assert!(c.run_until(10_000, |c| c.news(0, job).any(|news| matches!(news, JobNews::Unknown))));
-    // The next job finds its way without anybody's help.
+    // The next job reaches the restarted origin.
     let job = c.submit_remote(0, &add(1, 2));
     assert_eq!(c.wait(0, job, 20_000), Ok(Cbor::encode(&3)));
     c.run_for(20_000);

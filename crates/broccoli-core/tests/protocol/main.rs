@@ -1,4 +1,4 @@
-//! The protocol of the sans-IO node, one module a behaviour.
+//! The protocol of the sans-IO node. Each behaviour has a module.
 
 mod batches;
 mod blobs;
@@ -53,7 +53,7 @@ fn adds(n: i64) -> (Canvas, Cbor) {
     (Canvas::group((0..n).map(|i| add(i, i)).collect()), Cbor::encode(&sums))
 }
 
-/// `n` tasks that take `ms` each, told apart by their arguments, and their result.
+/// `n` tasks that take `ms` each, with different arguments, and their result.
 fn sleeps(n: i64, ms: i64) -> (Canvas, Cbor) {
     let each: Vec<i64> = (0..n).map(|i| ms + i).collect();
     (Canvas::group(each.iter().map(|ms| sleep(*ms)).collect()), Cbor::encode(&each))
@@ -66,12 +66,12 @@ fn attach(c: &mut Cluster, client: Id) {
     assert!(attached, "no origin was found");
 }
 
-/// A node of its own that keeps a journal, in one of its incarnations.
+/// One incarnation of a single node with a journal.
 fn durable_node(boots: u8, now: Instant) -> Node {
     durable_node_with(boots, now, Limits::host())
 }
 
-/// The same with other capacities.
+/// The same with other limits.
 fn durable_node_with(boots: u8, now: Instant, limits: Limits) -> Node {
     let config = Config {
         name: "pi-1".parse().expect("a name"),
@@ -91,7 +91,7 @@ fn durable_node_with(boots: u8, now: Instant, limits: Limits) -> Node {
     Node::new(config, Epoch([boots; 16]), 1, now)
 }
 
-/// Does what a journal is asked for.
+/// Writes to a simulated disk.
 fn write_to(disk: &mut BTreeMap<RecordKey, Vec<u8>>, writes: Vec<Write>) {
     for Write { key, value } in writes {
         match value {

@@ -1,4 +1,4 @@
-//! What an origin holds for jobs is bounded, whatever state they are in.
+//! The memory that an origin uses for jobs is limited, whatever state they are in.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use broccoli_sim::cluster::functions::large;
 use crate::cluster::{Cluster, Id, Spec};
 use crate::{attach, durable_node_with, one, sleep, sleeps};
 
-/// For jobs.
+/// Memory for jobs, in bytes.
 const QUEUE: usize = 64_000;
-/// A result; packets take it or do not.
+/// Size of a result, in bytes.
 const RESULT: i64 = 5_000;
 
 fn small(spec: Spec) -> Spec {
     spec.limits(|limits| limits.queue_bytes_max = QUEUE)
 }
 
-/// Packets that a result of [`RESULT`] does not fit into.
+/// With packets that are too small for a result of [`RESULT`] bytes.
 fn pulled(spec: Spec) -> Spec {
     spec.limits(|limits| limits.packet_bytes_max = 4_096)
 }
@@ -39,7 +39,7 @@ fn check_sizes(node: &Node) {
     }
 }
 
-/// Runs until all these jobs have ended; nothing ever holds more than it may.
+/// Runs until all these jobs have ended. Checks all the time that no limit is exceeded.
 fn run_to_end(c: &mut Cluster, jobs: &[(Id, SubmitId)], ms: u64) -> Vec<Outcome> {
     for _ in 0..ms {
         c.run_for(1);
@@ -52,7 +52,7 @@ fn run_to_end(c: &mut Cluster, jobs: &[(Id, SubmitId)], ms: u64) -> Vec<Outcome>
     jobs.iter().map(ended).collect()
 }
 
-/// Everything was given back, and the next job runs.
+/// All memory was freed, and the next job runs.
 fn assert_goes_on(c: &mut Cluster) {
     let next = c.submit(0, &one("large", RESULT));
     assert_eq!(c.wait(0, next, 10_000), Ok(large(RESULT as usize)));
@@ -65,7 +65,7 @@ fn assert_names_the_limit(error: &TaskError) {
     assert!(error.text.contains("--queue-memory is 62.5K"), "{error}");
 }
 
-/// Why a canvas of the client, node 1, is refused as bad.
+/// The text with which a canvas of the client, node 1, is refused.
 fn refusal(c: &mut Cluster, id: SubmitId) -> String {
     let text = |c: &Cluster| {
         c.events(1).find_map(|event| match event {
@@ -86,7 +86,7 @@ fn results_that_alone_need_more_than_there_is_fail_their_job_early() {
     for specs in [bulk.to_vec(), alone.to_vec(), disk.to_vec(), slow.to_vec()] {
         let few = |spec: Spec| small(spec).limits(|limits| limits.held_max = 4);
         let mut c = Cluster::started(700, specs.into_iter().map(few).collect());
-        // What waits behind it is not lost.
+        // A job that waits behind the large one is not lost.
         let doomed = c.submit(0, &makes(200));
         let behind = c.submit(0, &makes(4));
         let ended = run_to_end(&mut c, &[(0, doomed), (0, behind)], 30_000);
@@ -174,7 +174,7 @@ fn small_jobs_go_on_while_a_large_one_has_most_of_the_memory() {
 #[test]
 fn if_nothing_makes_room_the_largest_job_fails_and_the_others_go_on() {
     let mut c = Cluster::started(704, vec![small(Spec::new("origin", 0)), Spec::worker("w", 4)]);
-    // Each holds its first results while the next ones come: none can end.
+    // Each job holds its first results while it waits for the next ones, so none can end.
     let later = |n| Canvas::chain((0..n).map(|_| makes_immutable(2)).collect());
     let jobs: Vec<_> = (0..3).map(|_| (0, c.submit(0, &later(4)))).collect();
     let ended = run_to_end(&mut c, &jobs, 400_000);
@@ -184,7 +184,7 @@ fn if_nothing_makes_room_the_largest_job_fails_and_the_others_go_on() {
     assert_goes_on(&mut c);
 }
 
-/// A group that takes nothing from what comes before it.
+/// A group that gets nothing from the step before it.
 fn makes_immutable(n: i64) -> Canvas {
     let task = || broccoli_proto::Task {
         function: "large".into(),
@@ -282,7 +282,7 @@ fn names_and_texts_of_any_length_are_quoted_in_part() {
     assert!(told(&c).is_some_and(|on| on[0].len() < 200), "a label is quoted in part");
 }
 
-/// A durable node of which the records go into a map; runs give large results.
+/// A durable node with its records in a map. Its runs return large results.
 struct Durable {
     node: Node,
     disk: BTreeMap<RecordKey, Vec<u8>>,
@@ -300,7 +300,7 @@ impl Durable {
         durable
     }
 
-    /// Starts again with another limit. Returns what it says of jobs that cannot go on.
+    /// Restarts with another limit. Returns what it reports about jobs that cannot continue.
     fn restart(&mut self, bytes_max: usize) -> Vec<String> {
         self.boots += 1;
         self.now += 1_000_000;
@@ -311,7 +311,7 @@ impl Durable {
         recovery.damaged.into_iter().map(|damage| damage.reason).collect()
     }
 
-    /// Lets at most so many runs end.
+    /// Lets at most this many runs end.
     fn run(&mut self, mut runs: usize) {
         for _ in 0..200 {
             self.now += 20_000;
@@ -363,7 +363,7 @@ fn a_recovered_job_that_alone_needs_more_than_there_is_fails_and_is_not_read_who
     let [Some(Err(error))] = &ended[..] else { panic!("{ended:?}") };
     assert_names_the_limit(error);
     assert_eq!(durable.records_of(0), 1, "how it ended is all that is left");
-    // The next incarnation knows it as well, and has nothing to do.
+    // The next incarnation reads the same, and has nothing to do.
     assert_eq!(durable.restart(QUEUE), Vec::<String>::new());
     durable.node.validate_idle();
 }
@@ -375,7 +375,7 @@ fn recovered_jobs_that_need_too_much_leave_the_room_to_those_after_them() {
         let canvas = Canvas::chain(vec![makes(40), makes_immutable(1)]);
         durable.node.submit(Instant(durable.now), &canvas).expect("accepted");
     }
-    // All but the last of each.
+    // All but the last step of each job.
     durable.run(120);
     durable.node.submit(Instant(durable.now), &makes(5)).expect("accepted");
     durable.run(0);
@@ -393,7 +393,7 @@ fn recovered_jobs_for_which_there_is_no_room_stay_on_the_disk_until_there_is() {
         let canvas = Canvas::chain(vec![makes(10), makes_immutable(1)]);
         durable.node.submit(Instant(durable.now), &canvas).expect("accepted");
     }
-    // All but the last of each.
+    // All but the last step of each job.
     durable.run(30);
     let records = durable.disk.clone();
     let left = durable.restart(QUEUE);

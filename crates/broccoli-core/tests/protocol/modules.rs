@@ -1,4 +1,4 @@
-//! Functions that travel.
+//! Modules that are deployed over the network.
 
 use broccoli_core::Event;
 use broccoli_proto::message::{ContentRequest, Message};
@@ -46,14 +46,14 @@ fn a_deployed_module_spreads_to_all_within_a_second() {
     c.assert_idle();
 }
 
-/// Takes the module `app` away with a newer version, and another one comes after it.
+/// Undeploys the module `app` with a newer version, then deploys it again.
 #[test]
 fn a_module_that_is_taken_away_is_gone_everywhere_when_no_job_needs_it_and_can_come_back() {
     let mut c = cluster(64, 2);
     let (signed, code) = module(1, true);
     c.deploy(0, &signed, &code);
     assert!(c.run_until(2_000, |c| (0..3).all(|id| c.holds(id, signed.id))));
-    // A job that was accepted before goes on.
+    // A job that was accepted before continues.
     let mut later = none("app.version");
     later.options.countdown_ms = Some(3_000);
     let accepted = c.submit(0, &later);
@@ -67,7 +67,7 @@ fn a_module_that_is_taken_away_is_gone_everywhere_when_no_job_needs_it_and_can_c
     assert_eq!([0, 1, 2].map(|id| c.holds(id, signed.id)), [true, false, false], "it is kept for the job only");
     assert_eq!(c.wait(0, accepted, 10_000), Ok(Cbor::encode(&1)));
     assert!(c.run_until(5_000, |c| !c.holds(0, signed.id)), "the job was the last that needed it");
-    // A node that was away when that happened does not bring it back.
+    // A node that was offline during the undeploy does not bring the module back.
     let late = c.add(Spec::worker("late", 1));
     c.deploy(late, &signed, &code);
     c.run_for(3_000);
@@ -111,7 +111,7 @@ fn the_deployer_may_go_in_the_middle_of_a_pull() {
     let mut c = cluster(53, 2);
     let (signed, code) = module(1, true);
     c.deploy(0, &signed, &code);
-    // One of them has it, the other is in the middle.
+    // One node has the module, the other one is still pulling it.
     c.pause(2);
     assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
     c.kill(0, true);
@@ -243,7 +243,7 @@ fn a_worker_that_lacks_an_older_version_pulls_it_when_a_task_needs_it() {
     assert_eq!(c.runs.last().map(|run| run.node), Some(late));
 }
 
-/// `.si` for a task.
+/// Makes a task immutable (`.si`).
 trait Immutable {
     fn immutable(&mut self);
 }

@@ -1,4 +1,4 @@
-//! Who is there.
+//! Membership: which nodes are online.
 
 use broccoli_core::Event;
 use broccoli_proto::Cbor;
@@ -43,7 +43,7 @@ fn a_restarted_node_gets_its_name_back() {
 #[test]
 fn an_old_will_does_not_hide_a_node_that_is_back() {
     let mut c = Cluster::started(62, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
-    // The server notices the end of the first connection after the second has begun.
+    // The server notices the end of the first connection after the second one has started.
     let old_will = c.will(1);
     c.cut(1, true);
     c.heal(1);
@@ -102,7 +102,7 @@ fn a_client_submits_elsewhere_if_its_origin_dies_before_it_answers() {
 #[test]
 fn a_welcome_is_not_answered_with_another_hello() {
     let mut c = Cluster::started(65, vec![Spec::new("origin", 0), Spec::client("client")]);
-    // The client has found it, but cannot learn the functions.
+    // The client has found the origin, but cannot get its functions.
     c.lose = Some(|message| matches!(message, Message::Manifests(_)));
     c.faults.duplication = 1_000;
     c.attach(1);
@@ -119,13 +119,13 @@ fn a_twin_that_was_replaced_comes_back_when_the_other_is_silent_and_not_before()
         let (canvas, expected) = adds(3);
         let job = c.submit(0, &canvas);
         assert_eq!(c.wait(0, job, 1_000), Ok(expected.clone()));
-        // The first one stands still, and the second takes its place.
+        // The first one stalls, and the second takes its place.
         c.pause(1);
         let twin = c.add(Spec::worker("w", 1));
         let job = c.submit(0, &canvas);
         assert_eq!(c.wait(0, job, 10_000), Ok(expected.clone()));
         assert!(c.runs_on(twin) > 0, "the twin has worked");
-        // Now the second stands still: the first one waits for it as long as for any node that was heard.
+        // Now the second one stalls. The first one waits for it as long as for any other node.
         let since = c.now_ms();
         c.pause(twin);
         c.resume(1);
@@ -144,7 +144,7 @@ fn a_worker_works_on_once_its_twin_is_gone() {
     let (canvas, expected) = adds(3);
     let job = c.submit(0, &canvas);
     assert_eq!(c.wait(0, job, 1_000), Ok(expected.clone()));
-    // The older one cannot be heard for a moment, in which its twin comes and is given work.
+    // The older one stalls for a moment. Meanwhile its twin starts and gets tasks.
     c.pause(1);
     let twin = c.add(Spec::worker("w", 1));
     let job = c.submit(0, &canvas);
@@ -157,7 +157,7 @@ fn a_worker_works_on_once_its_twin_is_gone() {
     assert_eq!(c.wait(0, job, 10_000), Ok(expected));
 }
 
-/// How often each node has said that it is there, in so many minutes.
+/// The number of births that each node publishes in this many minutes.
 fn births_a_node(c: &mut Cluster, minutes: u64) -> f64 {
     c.count_from_here();
     c.run_for(minutes * 60_000);
@@ -171,7 +171,7 @@ fn nodes_say_less_often_that_they_are_there_the_more_there_are() {
         Cluster::started(64, [Spec::new("origin", 0)].into_iter().chain(workers).collect())
     };
     let (mut few, mut many) = (cluster(2), cluster(100));
-    // Every 30 to 35 s, and every 30 to 65 s.
+    // An interval of 30 to 35 s, and one of 30 to 65 s.
     let (often, seldom) = (births_a_node(&mut few, 20), births_a_node(&mut many, 20));
     assert!((33.0..41.0).contains(&often), "{often}");
     assert!((18.0..32.0).contains(&seldom), "{seldom}");
@@ -216,7 +216,7 @@ fn a_client_asks_everybody_once() {
 #[test]
 fn a_node_that_ends_without_a_will_is_gone_after_three_of_its_intervals() {
     let mut c = Cluster::started(67, vec![Spec::new("origin", 0), Spec::worker("w", 1)]);
-    // By then it has said how often it will be heard of.
+    // By then it has announced its interval.
     c.run_for(40_000);
     c.depart(1);
     let (w, departed_at) = (c.name(1), c.now_ms());

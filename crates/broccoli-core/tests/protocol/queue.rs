@@ -1,4 +1,4 @@
-//! Accepting, refusing and revoking.
+//! Jobs that are accepted, refused and revoked.
 
 use broccoli_core::{Event, Limits, SubmitError};
 use broccoli_proto::Cause;
@@ -122,7 +122,7 @@ fn a_job_revoked_before_it_was_accepted_ends_too() {
 fn a_second_call_for_help_does_not_wait_for_the_first_ones_interval() {
     let mut c = Cluster::started(75, vec![Spec::new("origin", 0)]);
     let first = c.submit(0, &add(1, 1));
-    // Help was called for many times: the interval is at its longest.
+    // The origin has announced its tasks many times: the interval is at its longest.
     c.run_for(20_000);
     c.add(Spec::worker("w", 1));
     assert!(c.wait(0, first, 3_000).is_ok());

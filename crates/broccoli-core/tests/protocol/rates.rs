@@ -1,4 +1,4 @@
-//! Limits of how often a function is started, over all origins and workers.
+//! Rate limits of a function, across all origins and workers.
 
 use broccoli_proto::message::{JobNews, Message, Permit};
 use broccoli_proto::options::Rate;
@@ -8,9 +8,9 @@ use broccoli_proto::{Canvas, Cbor, Options};
 use crate::cluster::{Cluster, Faults, Id, Spec, open};
 use crate::{add, one};
 
-/// Starts may be so much later than their permits: two hops, the wait for a slot.
+/// Longest time from a permit to the start: two hops, and the wait for a slot.
 const LATE_MS: u64 = 80;
-/// A lease that was lost is sent again, for so long, before it counts as lost.
+/// How long a lost lease is sent again before it counts as lost.
 const RESENT_MS: u64 = 1_700;
 
 fn limited(mut canvas: Canvas, tasks: u32, per_ms: u32) -> Canvas {
@@ -35,8 +35,8 @@ fn starts(c: &Cluster, function: &str) -> Vec<u64> {
     c.runs.iter().filter(|run| run.function == function).map(|run| run.at_ms).collect()
 }
 
-/// In no window of this length are there more starts than the limit, the burst, and what could
-/// have come `late_ms` later than permitted.
+/// No window of this length contains more starts than the limit, the burst, and the starts that may be `late_ms` later
+/// than their permits.
 fn assert_limited(starts: &[u64], window_ms: u64, interval_us: u64, late_ms: u64) {
     let burst = (100_000 / interval_us).max(1);
     let most = (window_ms + late_ms) * 1_000 / interval_us + burst;
@@ -110,7 +110,7 @@ fn a_limited_function_does_not_hold_up_others() {
     let others = c.submit(0, &Canvas::group((0..100).map(|i| add(i, i)).collect()));
     assert!(c.wait(0, others, 1_000).is_ok());
     assert!(c.now_ms() - start < 50, "{} ms", c.now_ms() - start);
-    // Nor does another rate of the same function, nor the same rate of another one.
+    // Another rate of the same function does not either, nor the same rate of another function.
     let more = [limited(echoes(500, 3), 100, 1_000), limited(add(1, 1), 1, 60_000)].map(|canvas| c.submit(0, &canvas));
     end_all(&mut c, more.map(|job| (0, job)).to_vec(), 1_000);
     c.revoke(0, slow);
@@ -161,7 +161,7 @@ fn another_node_counts_when_the_arbiter_is_gone_with_at_most_a_burst_more() {
         let rest = jobs.into_iter().filter(|(id, _)| *id != gone).collect();
         end_all(&mut c, rest, 60_000);
         let starts = starts(&c, "echo");
-        // What the old one had booked ahead may come together with what the new one grants.
+        // Permits that the old node had given in advance may be used together with those of the new one.
         for window_ms in [1_000, 5_000] {
             assert_limited(&starts, window_ms, 50_000, LATE_MS + 250 + 100);
         }
@@ -175,7 +175,7 @@ fn another_node_counts_when_the_arbiter_is_gone_with_at_most_a_burst_more() {
 #[test]
 fn a_node_that_is_cut_off_starts_nothing_that_is_limited() {
     let mut c = cluster(145);
-    // The first origin has a worker of its own.
+    // The first origin has its own worker.
     let job = c.submit(0, &limited(echoes(0, 100), 20, 1_000));
     c.run_for(1_000);
     c.cut(0, true);
@@ -231,7 +231,7 @@ fn a_permit_counts_once_and_only_from_the_one_that_was_asked() {
         })
     };
     let to = Address::Node(c.name(1));
-    // All permits ever sent, again and again, and one that was never asked for.
+    // All permits that were ever sent, many times, and one that was never requested.
     for turn in 0..30 {
         let permits: Vec<(Address, Vec<u8>)> = c
             .published
@@ -293,7 +293,7 @@ fn limits_of_hostile_origins_are_bounded_and_nonsense_is_dropped() {
     for n in 0..5_000 {
         ask(&mut c, format!("f{n}"), 3_600_000_000, 1);
     }
-    // A function that found no place is counted as soon as others are not any more.
+    // A function that found no room in the table is counted when others no longer need it.
     let job = c.submit(0, &limited(one("echo", 1), 1, 1_000));
     assert!(c.wait(0, job, 3_700_000).is_ok());
 }

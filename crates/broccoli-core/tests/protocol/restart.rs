@@ -1,4 +1,4 @@
-//! Options that are about time go on where they were when their origin starts again.
+//! Time options continue correctly after the restart of their origin.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use broccoli_sim::cluster::{Cluster, Spec, functions};
 use crate::{add, durable_node, one, sleep};
 
 const NOON: u64 = 1_800_000_000_000;
-/// After a restart, what workers still hold is waited for so long at most.
+/// After a restart, longest time to wait for tasks that workers still hold.
 const ADOPTED_MS: u64 = 3_000;
 
 type Ended = (RunId, Result<Cbor, Failure>);
 
-/// A durable node that runs its tasks itself; time goes on while it is off.
+/// A durable node that runs its tasks itself. Time continues while it is off.
 struct Durable {
     node: Node,
     knows_time: bool,
-    /// What its clock says at its start.
+    /// The time of day at its start, as Unix time in milliseconds.
     clock: u64,
     now_ms: u64,
     boots: u8,
     disk: BTreeMap<RecordKey, Vec<u8>>,
     running: BTreeMap<u64, Vec<Ended>>,
-    /// When which functions were started.
+    /// Start times of the functions.
     starts: Vec<(u64, String)>,
 }
 
@@ -46,7 +46,7 @@ impl Durable {
         durable
     }
 
-    /// The power is off for so long.
+    /// The power is off for this time.
     fn restart(&mut self, off_ms: u64) {
         self.now_ms += off_ms;
         self.boots += 1;
@@ -61,7 +61,7 @@ impl Durable {
     }
 
     fn now(&self) -> Instant {
-        // Each incarnation has a time of its own.
+        // The clock of each incarnation starts at a different value.
         Instant((self.now_ms + 1_000 * u64::from(self.boots)) * 1_000)
     }
 
@@ -109,7 +109,7 @@ impl Durable {
         self.node.validate();
     }
 
-    /// The records of the one job.
+    /// The records of the only job.
     fn text(&self) -> String {
         let values = self.disk.iter().filter(|(key, _)| key.job > 0).map(|(_, value)| value.as_slice());
         values.map(String::from_utf8_lossy).collect()

@@ -1,5 +1,5 @@
-//! A slow medium: 9,600 bauds, frames of 64 bytes, all nodes on it. Times of the protocol are 50 times longer there, and
-//! the same things hold.
+//! A slow medium that all nodes share: 9,600 baud, frames of 64 bytes. The times of the protocol are 50 times longer
+//! there, and the same promises hold.
 
 use broccoli_core::Event;
 use broccoli_proto::message::Message;
@@ -9,7 +9,7 @@ use crate::cluster::bus::Bus;
 use crate::cluster::{Cluster, Faults, Id, Spec, module};
 use crate::{add, none, sleeps};
 
-/// How long anything may take: a lease is lost after 200 s.
+/// Longest time for anything: a lease is lost after 200 s.
 const LONG_MS: u64 = 3_600_000;
 
 fn on_bus(seed: u64, specs: Vec<Spec>) -> Cluster {
@@ -58,7 +58,7 @@ fn whoever_is_there_stays_there_and_says_so_seldom() {
     for id in 0..c.len() {
         assert!(c.peek(id).members().all(|(_, member)| member.alive), "node {id} misses somebody");
     }
-    // An hour of this medium is 1,700 packets of the longest kind.
+    // In an hour, this medium carries 1,700 packets of the longest kind.
     assert!(c.published.len() < 100, "{} packets in an hour of rest", c.published.len());
 }
 

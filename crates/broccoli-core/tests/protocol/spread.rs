@@ -1,4 +1,4 @@
-//! Who runs what: even spread, returns, fairness, routing, priorities.
+//! Which worker runs which task: even spread, returns, fairness, routing, priorities.
 
 use broccoli_core::Event;
 use broccoli_proto::message::JobNews;
@@ -47,7 +47,7 @@ fn a_worker_gives_back_what_it_cannot_start_and_others_run_it() {
     let (canvas, expected) = adds(1_000);
     let job = c.submit(0, &canvas);
     assert_eq!(c.wait(0, job, 5_000), Ok(expected));
-    // The first worker has standing credit for hundreds of tasks; a second one comes later.
+    // The first worker has standing credit for hundreds of tasks. The second one starts later.
     let before = c.runs.len();
     let (canvas, expected) = sleeps(4, 1_000);
     let job = c.submit(0, &canvas);
@@ -120,7 +120,7 @@ fn a_task_that_no_node_fits_says_so_at_once_and_runs_when_one_comes() {
     crate::attach(&mut c, 0);
     let mut canvas = add(1, 2);
     canvas.options.on = vec!["led".into()];
-    // Those that are there were heard of.
+    // By now the origin knows all nodes that are online.
     c.run_for(1_000);
     let start = c.now_ms();
     let job = c.submit_remote(0, &canvas);

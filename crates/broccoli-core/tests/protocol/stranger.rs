@@ -1,5 +1,5 @@
-//! A stranger with an account at the MQTT server and without the key: records everything and publishes any of it again, also
-//! from before restarts, also retained. The worst that this may do is one bounded delay.
+//! A stranger with an account at the MQTT server, but without the key: records everything, and publishes any of it
+//! again, also from before restarts, also retained. The worst effect is one bounded delay.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use broccoli_proto::{Canvas, Cbor, Options};
 use crate::cluster::{Cluster, Id, Published, Spec, module, open};
 use crate::{add, adds, attach, one, sleep, sleeps};
 
-/// What a node has said so far.
+/// All packets of a node so far.
 fn said_by(c: &Cluster, id: Id) -> Vec<Published> {
     c.published.iter().filter(|packet| packet.from == id).cloned().collect()
 }
 
-/// What was said with such a message in it.
+/// The packets that contain such a message.
 fn with(packets: &[Published], kind: impl Fn(&Message) -> bool) -> Vec<Published> {
     packets.iter().filter(|packet| open(&packet.bytes).1.iter().any(&kind)).cloned().collect()
 }
 
-/// The stranger publishes packets once more.
+/// The stranger publishes packets again.
 fn publish(c: &mut Cluster, packets: &[Published]) {
     packets.iter().for_each(|packet| c.publish_as_server(packet.to, &packet.bytes));
 }
 
-/// Publishes packets so many times, one after the other.
+/// Publishes packets this many times, one after the other.
 fn replay(c: &mut Cluster, packets: &[Published], times: usize, pause_ms: u64) {
     for _ in 0..times {
         publish(c, packets);
@@ -73,7 +73,7 @@ fn a_killed_worker_is_not_kept_alive_by_what_it_has_said() {
 #[test]
 fn births_that_were_kept_from_the_origin_prolong_no_lease() {
     let mut c = Cluster::started(903, vec![Spec::new("origin", 0), Spec::worker("w1", 1)]);
-    // The server keeps them to itself; each tells of other modules.
+    // The server does not deliver the births. Each of them announces another module.
     c.lose = Some(|message| matches!(message, Message::Birth(_)));
     for version in 1..=5 {
         let (signed, code) = module(version, true);
@@ -164,7 +164,7 @@ fn an_earlier_incarnation_of_a_client_makes_no_second_job() {
     c.kill(0, true);
     c.restart(0);
     attach(&mut c, 0);
-    // Its answers do not get there, so that it hands the canvas in again and again.
+    // The client does not get the answers, so it submits the canvas again and again.
     c.lose = Some(|message| matches!(message, Message::Accepted(_)));
     let runs = c.runs.len();
     let job = c.submit_remote(0, &sleep(50));
@@ -260,7 +260,7 @@ fn a_recorded_will_stops_no_worker() {
     c.heal(1);
     c.run_for(500);
     let deaths: Vec<Published> = {
-        // The server has published it: it stands in no list of what nodes have sent.
+        // The server publishes a Will, so it is not in the list of packets that nodes have sent.
         let (to, will) = (Address::Birth(c.name(1)), c.will(1));
         vec![Published { from: 1, to, bytes: will }]
     };
@@ -281,7 +281,7 @@ fn a_recorded_will_stops_no_worker() {
     assert_eq!(changes(&c) - before, 2, "it was taken for gone once, and was there again");
 }
 
-/// What a packet that is published again makes the nodes publish.
+/// The packets that nodes publish because a packet is published again.
 #[test]
 fn no_packet_makes_nodes_say_much_more_than_it_says() {
     let specs =
@@ -327,7 +327,7 @@ fn what_was_lost_and_recorded_counts_once_and_soon_or_never() {
     let job = c.submit(0, &sleep(60_000));
     c.run_for(500);
     let (runner, other) = if c.running_on(1) == 1 { (1, 2) } else { (2, 1) };
-    // For ten seconds nothing of the worker gets to its origin, but to the stranger.
+    // For ten seconds, the packets of the worker reach only the stranger, and not its origin.
     c.count_from_here();
     c.silence(runner, true, false);
     c.run_for(3_000);
@@ -339,7 +339,7 @@ fn what_was_lost_and_recorded_counts_once_and_soon_or_never() {
         c.run_for(200);
     }
     let moved = c.runs.iter().find(|run| run.node == other).map(|run| run.at_ms - killed_at);
-    // A packet counts for ten seconds after it was made, and prolongs a lease by four.
+    // A packet counts for ten seconds after it was made, and extends a lease by four.
     assert!(moved.is_some_and(|ms| ms < 15_000), "{moved:?} ms");
     c.revoke(0, job);
 }
@@ -371,14 +371,15 @@ fn births_that_were_lost_and_recorded_keep_no_dead_worker_alive() {
     c.restart(1);
     let job = c.submit(0, &sleep(30_000));
     c.run_for(500);
-    // Nothing of the worker gets to its origin, but to the stranger, who has it say often that it is there.
+    // The packets of the worker reach only the stranger, and not its origin. The stranger makes the worker publish many
+    // births.
     c.count_from_here();
     c.silence(1, true, false);
     for _ in 0..16 {
         publish(&mut c, &earlier);
         c.run_for(1_100);
     }
-    // No Will says that it is gone.
+    // No Will announces that it is gone.
     c.depart(1);
     let w2 = c.add(Spec::worker("w2", 1));
     let births = with(&said_by(&c, 1), |message| matches!(message, Message::Birth(_)));
@@ -392,7 +393,7 @@ fn births_that_were_lost_and_recorded_keep_no_dead_worker_alive() {
         c.run_for(2_000);
     }
     let moved = c.runs.iter().find(|run| run.node == w2).map(|run| run.at_ms - killed_at);
-    // As above.
+    // The same limit as above.
     assert!(moved.is_some_and(|ms| ms < 15_000), "{moved:?} ms");
     assert!(alive < 8, "it was taken for alive after {alive} of {} births", births.len());
     assert_eq!(c.wait(0, job, 60_000), Ok(Cbor::encode(&30_000)));
@@ -438,7 +439,7 @@ fn recorded_news_of_modules_change_nothing() {
         c.run_for(100);
         assert_eq!(known(&c), last);
     }
-    // Nor at a node that knows the worker from recordings alone, once it has heard the last of them.
+    // The same holds for a node that knows the worker only from recordings, after the last of them.
     let births = with(&said_by(&c, 1), |message| matches!(message, Message::Birth(_)));
     c.silence(1, true, false);
     c.kill(0, true);

@@ -1,4 +1,4 @@
-//! The options that are about time: retries, countdown, eta, expires.
+//! The time options: retries, countdown, eta, expires.
 
 use broccoli_core::{Input, Instant, SubmitError, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, Faults, Mishap, Spec};
 use crate::{add, one, sleep};
 
 const DAY_MS: u64 = 86_400_000;
-/// A time of day.
+/// A time of day, as Unix time in milliseconds.
 const NOON: u64 = 1_800_000_000_000;
 
 fn cluster(seed: u64) -> Cluster {
@@ -219,7 +219,7 @@ fn a_node_that_does_not_know_the_time_of_day_refuses_an_eta() {
 #[test]
 fn a_changed_clock_moves_etas_and_never_countdowns() {
     let hour = 3_600_000;
-    // The clock is set to the next day: what was to start before that starts now.
+    // The clock is set to the next day: a task that was due before that starts now.
     let mut c = cluster(113);
     c.tell_time(0, NOON);
     let soon = c.submit(0, &with(sleep(1), eta(NOON + hour)));
@@ -236,7 +236,7 @@ fn a_changed_clock_moves_etas_and_never_countdowns() {
     assert_near(starts[1], 1_000 + hour);
     assert_near(starts[2], 2 * hour);
 
-    // The clock is set back by a day: what was to start waits a day longer.
+    // The clock is set back by a day: the task waits a day longer.
     let mut c = cluster(114);
     c.tell_time(0, NOON);
     let job = c.submit(0, &with(sleep(1), eta(NOON + hour)));
@@ -397,7 +397,7 @@ fn no_task_is_lost_when_its_class_was_forgotten_while_it_waited() {
     let job = c.submit(0, &with(add(1, 1), countdown(60_000)));
     let asking = c.submit(0, &asks(1, 60_000));
     c.run_for(1_000);
-    // So many kinds of tasks that the queue forgets those of which none waits.
+    // So many classes of tasks that the queue forgets those without waiting tasks.
     for n in 0..300 {
         let mut other = add(n, n);
         other.options.on = vec![format!("node-{n}")];
@@ -416,7 +416,7 @@ fn priorities_order_the_tasks_of_all_jobs_of_an_origin() {
     let first = c.submit(0, &sleep(500));
     c.run_for(100);
     let mut jobs = vec![first];
-    // Submitted in no order at all; each job has a task of each of two priorities.
+    // Submitted in mixed order. Each job has one task of each of two priorities.
     for priority in [3, 9, 0, 6, 1, 8, 4, 7, 2, 5] {
         let task = |ms: i64, priority| with(sleep(ms), Options { priority: Some(priority), ..Options::default() });
         let canvas = Canvas::group(vec![

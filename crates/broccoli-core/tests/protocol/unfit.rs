@@ -1,4 +1,4 @@
-//! What a node is too small for goes to a larger one, and is no outcome.
+//! A task that a node is too small for goes to a larger node. The refusal is not an outcome.
 
 use broccoli_core::{Event, Limits};
 use broccoli_proto::message::Message;
@@ -20,7 +20,7 @@ fn on(mut canvas: Canvas, label: &str) -> Canvas {
     canvas
 }
 
-/// A node with the limits of a chip on what a task has.
+/// A node with the limits of a chip for arguments and results.
 fn chip(name: &str) -> Spec {
     Spec::worker(name, 1).label("esp32").limits(|limits| {
         let chip = Limits::chip();
@@ -52,7 +52,7 @@ fn settle(c: &mut Cluster) {
     c.assert_idle();
 }
 
-/// An origin, a chip that always has credit, and a PC.
+/// An origin, a chip that always gives credit, and a PC.
 fn mixed(seed: u64) -> Cluster {
     Cluster::started(seed, vec![Spec::new("origin", 0), chip("chip"), Spec::worker("pc", 1)])
 }
@@ -275,7 +275,7 @@ fn tasks_with_a_rate_go_to_the_large_node_too() {
     settle(&mut c);
 }
 
-/// A node that cannot load a module, as a chip without memory for it.
+/// A node that cannot load a module, like a chip without enough memory.
 fn refusing(seed: u64, others: Vec<Spec>) -> (Cluster, Id) {
     let mut specs = vec![Spec::new("origin", 0), chip("chip")];
     specs.extend(others);

@@ -1,4 +1,4 @@
-//! Why jobs wait, what they have come to, and what is told of failures that are tried again.
+//! Why jobs wait, their state, and reports of failures that are retried.
 
 use broccoli_core::{Event, Instant};
 use broccoli_proto::message::{JobNews, JobState, JobSummary, Waits};
@@ -17,7 +17,7 @@ fn cluster(seed: u64) -> Cluster {
     c
 }
 
-/// The jobs of the origin, as the client is told.
+/// The jobs of the origin, as the client sees them.
 fn jobs(c: &mut Cluster) -> Vec<JobSummary> {
     let (now, origin) = (Instant(c.now_us), c.name(1));
     let before = c.timed_events(0).len();
