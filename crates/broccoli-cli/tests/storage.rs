@@ -22,7 +22,7 @@ const BLOCKS_MAX: u32 = 4 * 2_048 + 8;
 const JOB_BYTES: usize = 900_000;
 const JOBS_THAT_FIT: usize = 4;
 const FILE_LIMIT: &str =
-    "its files may not grow as far as they must: raise the limit (ulimit -f) and start the node again";
+    "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
 /// A cluster on a Mosquitto, without a node so far.
 struct Bare {

@@ -1,12 +1,12 @@
-//! The board of a node: what its tasks may switch, read and measure.
+//! The board of a node: what its tasks can switch, read and measure.
 //!
 //! ```text
 //!   a Wasm task      ──► HostCall ──┐
 //!   board.blink, …   ──► HostCall ──┴──► Board::perform ──► none | Linux | simulated
 //! ```
 //!
-//! Owns what each kind of board can do and what it answers if it cannot. Calls come from the threads of
-//! slots, several at a time, and may block them; the node's loop never calls.
+//! Owns what each kind of board can do, and the errors. Calls come from the threads of slots, several at a time, and
+//! may block them. The main loop of the node never calls.
 
 mod linux;
 mod simulated;
@@ -21,35 +21,35 @@ pub use simulated::{BoardChange, SimulatedBoard};
 
 pub use broccoli_run::capability::{ADC, GPIO, LED, TEMP};
 
-/// What a node has beside processor and network.
+/// The board of a node: hardware besides processor and network.
 #[derive(Debug, Default)]
 pub enum Board {
-    /// Nothing.
+    /// No board.
     #[default]
     None,
-    /// What Linux gives access to.
+    /// The hardware that Linux gives access to.
     Linux(LinuxBoard),
-    /// Pins in memory, which tests and people can watch.
+    /// Simulated pins in memory, for tests and demonstrations.
     Simulated(SimulatedBoard),
 }
 
-/// Why a board does not do what it was asked for.
+/// Why a board cannot execute a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BoardError {
     /// The node has no board.
     NoBoard,
-    /// The board lacks this; the text says what, and why if that is known.
+    /// The board does not have this. The text says what, and why if that is known.
     Missing(String),
-    /// It has only so many pins, counted from 0.
+    /// The board does not have this pin. Pins are counted from 0.
     NoPin {
-        /// The one that was asked for.
+        /// The requested pin.
         pin: u16,
-        /// How many there are.
+        /// The number of pins.
         count: u32,
     },
-    /// It has no such channel.
+    /// The board has no such channel.
     NoChannel(u8),
-    /// The operating system refuses; the text says what was tried and why.
+    /// The operating system refuses. The text says what was tried, and why it failed.
     Refused(String),
 }
 
@@ -69,16 +69,16 @@ impl fmt::Display for BoardError {
 impl std::error::Error for BoardError {}
 
 impl Board {
-    /// The board of a machine that runs Linux. `chip` is its GPIO character device, such as
-    /// `/dev/gpiochip0`; without one the most likely is taken, if there is any.
+    /// The board of a machine that runs Linux. `chip` is its GPIO character device, such as `/dev/gpiochip0`. Without
+    /// it, the most likely device is used, if there is any.
     ///
     /// # Errors
-    /// If the named device is none, or may not be opened.
+    /// If the device is not a GPIO device, or cannot be opened.
     pub fn linux(chip: Option<&Path>) -> Result<Board, BoardError> {
         LinuxBoard::open(chip).map(Board::Linux)
     }
 
-    /// The board of this machine if it has GPIO pins, else none: so a PC does not offer the LED of its keyboard.
+    /// The board of this machine if it has GPIO pins, otherwise none. So a PC does not offer the LED of its keyboard.
     pub fn detect() -> Board {
         if !linux::has_chip() {
             return Board::None;
@@ -86,7 +86,7 @@ impl Board {
         LinuxBoard::open(None).map_or(Board::None, Board::Linux)
     }
 
-    /// What kind it is: `none`, `linux`, `simulated`.
+    /// The kind of board: `none`, `linux`, `simulated`.
     pub fn kind(&self) -> &'static str {
         match self {
             Board::None => "none",
@@ -95,7 +95,7 @@ impl Board {
         }
     }
 
-    /// What jobs can ask for with `.set(on=…)`.
+    /// The capabilities that jobs can ask for with `.set(on=…)`.
     pub fn capabilities(&self) -> Vec<&'static str> {
         match self {
             Board::None => Vec::new(),
@@ -104,10 +104,10 @@ impl Board {
         }
     }
 
-    /// Does what a task asks for, and gives what [`HostCall`] says that it answers.
+    /// Executes a call of a task. Returns the value that [`HostCall`] defines for it.
     ///
     /// # Errors
-    /// What the board lacks, or why it fails.
+    /// If the board does not have it, or it fails.
     pub fn perform(&self, call: HostCall) -> Result<i32, BoardError> {
         match self {
             Board::None => Err(BoardError::NoBoard),

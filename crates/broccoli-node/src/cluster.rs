@@ -3,11 +3,11 @@
 //! ```text
 //! cluster file   {"cluster": id, "key": 64 hex digits, "deploy_public": 64 hex digits, "server": url?}   mode 0600
 //! deploy key     64 hex digits in a file beside it, FILE.deploy-key                                      mode 0600
-//!                (the server that a running `broccoli up` has is in FILE.up: see `connect.rs` of broccoli-cli)
+//!                (FILE.up names the server of a running `broccoli up`: see `connect.rs` of broccoli-cli)
 //! join token     "broccoli-" + base64url( CBOR [server, cluster id, key, public deploy key] )
 //! ```
 //!
-//! The private deploy key never leaves its file: a token holds only the public half.
+//! The private deploy key never leaves its file. A token contains only the public key.
 
 use std::fmt;
 use std::fs;
@@ -27,38 +27,38 @@ use crate::private;
 
 const TOKEN_PREFIX: &str = "broccoli-";
 
-/// What a node needs to be a member of a cluster.
+/// The data that makes a node a member of a cluster.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// Its id, part of every topic.
+    /// The id of the cluster, part of every topic.
     pub id: NodeId,
-    /// Its key.
+    /// The key of the cluster.
     pub key: ClusterKey,
-    /// Whose signature a module needs.
+    /// The key that verifies the signatures of modules.
     pub deploy_public: DeployPublic,
     /// Its MQTT server, if the file or token names one.
     pub server: Option<ServerUrl>,
 }
 
-/// The private key with which modules are signed.
+/// The private key that signs modules.
 pub struct DeployKey(pub SigningKey);
 
-/// Why a cluster file, deploy key or token could not be used.
+/// Why a cluster file, deploy key or token cannot be used.
 #[derive(Debug)]
 pub enum ClusterError {
     /// There is no such file.
     Missing(PathBuf),
     /// A file could not be read or written.
     Io(PathBuf, io::Error),
-    /// There is a file already.
+    /// The file exists already.
     Exists(PathBuf),
-    /// The file is something else, or damaged; the text says what is wrong.
+    /// The file is damaged, or not of this kind. The text says what is wrong.
     Malformed(PathBuf, String),
-    /// The deploy key belongs to another cluster file.
+    /// The deploy key belongs to another cluster.
     ForeignDeployKey(PathBuf),
-    /// Not a join token.
+    /// The text is not a join token.
     BadToken,
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     NoEntropy(String),
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for ClusterError {
             ClusterError::BadToken => {
                 f.write_str("this is not a join token: `broccoli token` prints one where the cluster runs")
             }
-            ClusterError::NoEntropy(error) => write!(f, "the system gives no random numbers: {error}"),
+            ClusterError::NoEntropy(error) => write!(f, "the system provides no random numbers: {error}"),
         }
     }
 }
@@ -93,10 +93,10 @@ impl fmt::Display for ClusterError {
 impl std::error::Error for ClusterError {}
 
 impl Cluster {
-    /// A new cluster with keys from the system's random source.
+    /// A new cluster with keys from the random source of the system.
     ///
     /// # Errors
-    /// If the system has none.
+    /// If the system has no random source.
     pub fn generate() -> Result<(Cluster, DeployKey), ClusterError> {
         let deploy = SigningKey::from_bytes(&random()?);
         let id: [u8; 4] = random()?;
@@ -106,22 +106,22 @@ impl Cluster {
         Ok((cluster, DeployKey(deploy)))
     }
 
-    /// Writes the cluster file and the deploy key beside it; both only for their owner.
+    /// Writes the cluster file and the deploy key beside it. Only their owner can read them.
     ///
     /// # Errors
-    /// If one of them exists or cannot be written.
+    /// If one of them exists, or cannot be written.
     pub fn create(&self, deploy: &DeployKey, path: &Path) -> Result<(), ClusterError> {
         self.write(path)?;
         write_private(&deploy_key_path(path), &format!("{}\n", hex(&deploy.0.to_bytes()))).inspect_err(|_| {
-            // Half a cluster would only be in the way of the next attempt.
+            // The cluster file alone would block the next attempt.
             let _ = fs::remove_file(path);
         })
     }
 
-    /// Writes the cluster file of a member that has no deploy key: one that has joined with a token.
+    /// Writes the cluster file of a member without a deploy key, which has joined with a token.
     ///
     /// # Errors
-    /// If it exists or cannot be written.
+    /// If the file exists, or cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ClusterError> {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             private::create_dir(dir).map_err(|error| ClusterError::Io(dir.into(), error))?;
@@ -140,7 +140,7 @@ impl Cluster {
     /// Reads a cluster file.
     ///
     /// # Errors
-    /// If it is missing, unreadable or not a cluster file.
+    /// If the file is missing, cannot be read, or is not a cluster file.
     pub fn load(path: &Path) -> Result<Cluster, ClusterError> {
         Cluster::from_json(&read(path)?).map_err(|why| ClusterError::Malformed(path.into(), why))
     }
@@ -165,7 +165,7 @@ impl Cluster {
         })
     }
 
-    /// The token with which another machine joins through `server`.
+    /// The token with which another machine joins the cluster through `server`.
     pub fn token(&self, server: &ServerUrl) -> String {
         let mut bytes = Vec::new();
         let mut encoder = minicbor::Encoder::new(&mut bytes);
@@ -182,14 +182,14 @@ impl Cluster {
     /// Reads a join token.
     ///
     /// # Errors
-    /// If it is not one, or damaged.
+    /// If the text is not a token, or the token is damaged.
     pub fn from_token(token: &str) -> Result<Cluster, ClusterError> {
         let body = token.trim().strip_prefix(TOKEN_PREFIX).ok_or(ClusterError::BadToken)?;
         let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| ClusterError::BadToken)?;
         decode_token(&bytes).ok_or(ClusterError::BadToken)
     }
 
-    /// User name and password for an MQTT server that admits only members of the cluster.
+    /// User name and password for an MQTT server that accepts only members of the cluster.
     pub fn mqtt_credentials(&self) -> (String, String) {
         (self.id.as_str().into(), self.key.mqtt_password())
     }
@@ -199,7 +199,7 @@ impl DeployKey {
     /// Reads the deploy key beside a cluster file.
     ///
     /// # Errors
-    /// If it is missing, damaged or belongs to another cluster.
+    /// If the key is missing, damaged, or of another cluster.
     pub fn load(cluster_path: &Path, cluster: &Cluster) -> Result<DeployKey, ClusterError> {
         let path = deploy_key_path(cluster_path);
         let bytes = unhex(read(&path)?.trim())
@@ -212,7 +212,7 @@ impl DeployKey {
     }
 }
 
-/// What to do about a file with a key or a token that other users of this machine can read; none if they cannot.
+/// A message if other users of this machine can read a file with a key or a token; otherwise none.
 pub fn readable_by_others(path: &Path) -> Option<String> {
     private::others_may(path).then(|| {
         let path = path.display();
@@ -220,17 +220,17 @@ pub fn readable_by_others(path: &Path) -> Option<String> {
     })
 }
 
-/// Where the deploy key of a cluster file is.
+/// The path of the deploy key that belongs to a cluster file.
 pub fn deploy_key_path(cluster_path: &Path) -> PathBuf {
     let mut name = cluster_path.as_os_str().to_owned();
     name.push(".deploy-key");
     name.into()
 }
 
-/// Bytes from the system's random source.
+/// Bytes from the random source of the system.
 ///
 /// # Errors
-/// If there is none: a node must not start without.
+/// If there is none. A node must not start without it.
 pub fn random<const N: usize>() -> Result<[u8; N], ClusterError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| ClusterError::NoEntropy(error.to_string()))?;
@@ -253,7 +253,7 @@ fn decode_token(bytes: &[u8]) -> Option<Cluster> {
 }
 
 fn read(path: &Path) -> Result<String, ClusterError> {
-    // Some editors begin a file with this mark.
+    // Some editors write a byte order mark at the start of a file.
     let without_mark = |text: String| text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     fs::read_to_string(path).map(without_mark).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClusterError::Missing(path.into()),
@@ -261,7 +261,7 @@ fn read(path: &Path) -> Result<String, ClusterError> {
     })
 }
 
-/// Writes a file that must not exist yet, readable by its owner only.
+/// Writes a new file that only its owner can read.
 fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);

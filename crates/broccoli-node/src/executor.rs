@@ -1,17 +1,17 @@
-//! Runs what the core asks for: short tasks at once, long ones on the threads of their slots.
+//! Executes the tasks that the core starts: short ones at once, long ones on the threads of their slots.
 //!
 //! ```text
 //!   Execute ──► first slice (about 50 µs) in the node's loop ──► ended: answered at once
-//!                     │ not ended, asleep, or it asks something
+//!                     │ not ended, asleep, or it asks for something
 //!                     ▼
 //!               a slot's thread: answer, slice, abort?, slice, … ──► reports
 //! ```
 //!
-//! What a run does is [`Execution`]'s; this brings the threads. A task that submits a canvas waits on its slot's thread
-//! until the loop has answered. What a task asks of the board, and functions of the program, are called on that thread, so that no
-//! pin keeps the loop waiting.
+//! [`Execution`] advances a run; this file provides the threads. A task that submits a canvas waits on the thread of
+//! its slot until the loop has answered. Calls to the board and to functions of the program run on that thread, too, so
+//! the loop never waits for them.
 //!
-//! It never decides what runs: the core gives it at most as many runs as there are slots.
+//! It does not decide what runs: the core starts at most as many runs as there are slots.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -35,30 +35,30 @@ use crate::machine::{self, MACHINE, now_us};
 use crate::native::Native;
 use crate::store::Installed;
 
-/// The first slice of a run, which the loop waits for. However often the system takes the processor away meanwhile, short
-/// tasks end in it.
+/// The first slice of a run. The loop waits for it. Short tasks end in it, even if the system interrupts the process
+/// during the slice.
 const FIRST_SLICE: Pace = Pace::new(50, 10_000).at_least(5_000);
-/// A slice on a thread, after which an abort is noticed.
+/// A slice on a thread. An abort takes effect after it.
 const SLICE: Pace = Pace::new(5_000, 1_000_000);
 
-/// What comes from the threads of a node.
+/// A message from a thread of the node.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// A task has ended.
     Finished(RunId, Result<Cbor, Failure>),
     /// A running task logged a line.
     Logged(RunId, String),
-    /// A running task has done so much of so much.
+    /// A running task has done this many units, of this many.
     Progress(RunId, u32, u32),
-    /// A running task submits a canvas and waits for [`Executor::answer`]. Its bytes are unchecked.
+    /// A running task submits a canvas and waits for [`Executor::answer`]. Its bytes were not checked.
     Submit(RunId, Vec<u8>),
-    /// A task, which may, wants the machine to reboot.
+    /// A task that may do so asks for a reboot of the machine.
     Reboot,
-    /// The journal holds everything up to this write.
+    /// The journal has written everything up to this write.
     Persisted(u64),
-    /// The journal cannot be written, with the reason; or it can again.
+    /// The journal cannot be written, with the reason; none if it can be written again.
     Stalled(Option<String>),
-    /// A module is installed, or cannot be.
+    /// A module is installed, or cannot be used.
     Installed(Box<Installed>),
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Executor {
     board: Arc<Board>,
     reports: UnboundedSender<Report>,
     first_slice: Pace,
-    /// One for each slot that was needed so far.
+    /// The threads of the slots. A thread is started when it is needed for the first time.
     threads: Vec<Slot>,
     idle: Vec<usize>,
     running: HashMap<RunId, usize>,
@@ -84,10 +84,10 @@ struct Slot {
     thread: thread::JoinHandle<()>,
 }
 
-/// To a task that submits: whether the canvas was accepted, and the reason if it was not.
+/// The answer to a task that submits: whether the canvas was accepted, and the reason if it was not.
 type Answer = (SubmitAnswer, String);
 
-/// What the loop says to the run of a slot. Unpark the thread after a change.
+/// Messages from the loop to the run of a slot. Unpark the thread after a change.
 #[derive(Default)]
 struct Word {
     aborted: AtomicBool,
@@ -98,14 +98,14 @@ struct Word {
 struct Work {
     run: RunId,
     execution: Box<Execution>,
-    /// What [`Ask::Function`] calls.
+    /// The function that [`Ask::Function`] calls.
     native: Option<Native>,
-    /// What the first slice has led to.
+    /// The result of the first slice.
     step: Step,
 }
 
 impl Executor {
-    /// An executor whose runs give at most `result_bytes_max` each.
+    /// An executor. The result of each run has at most `result_bytes_max` bytes.
     pub(crate) fn new(
         limits: RunLimits,
         result_bytes_max: usize,
@@ -139,12 +139,12 @@ impl Executor {
         self.library.add(id, module);
     }
 
-    /// Forgets a module.
+    /// Removes a module.
     pub(crate) fn remove_module(&mut self, id: &ModuleHash) {
         self.library.remove(id);
     }
 
-    /// Starts a run. The outcome comes back at once if the run is short, else as a [`Report`].
+    /// Starts a run. If it ends in the first slice, returns its outcome. Otherwise the outcome is sent as a [`Report`].
     pub(crate) fn start(&mut self, execute: Execute) -> Option<Result<Cbor, Failure>> {
         let Execute { run, function, args, bin } = execute;
         let items = match Items::new(args, bin, self.result_bytes_max) {
@@ -177,7 +177,7 @@ impl Executor {
         }
     }
 
-    /// Answers a run that submits a canvas. The reason is for the log of the task.
+    /// Answers a run that submits a canvas. `why` goes to the log of the task.
     pub(crate) fn answer(&self, run: RunId, answer: SubmitAnswer, why: String) {
         if let Some(slot) = self.running.get(&run).and_then(|at| self.threads.get(*at)) {
             slot.word.set_answer(Some((answer, why)));
@@ -185,7 +185,7 @@ impl Executor {
         }
     }
 
-    /// A run that was handed to a thread has ended.
+    /// The run of a thread has ended.
     pub(crate) fn ended(&mut self, run: RunId) {
         self.idle.extend(self.running.remove(&run));
     }
@@ -212,7 +212,7 @@ impl Executor {
     }
 }
 
-/// Tasks that are still running when the node ends have nobody to run for.
+/// When the node ends, nobody needs the running tasks any more.
 impl Drop for Executor {
     fn drop(&mut self) {
         for run in self.running.keys() {
@@ -230,7 +230,7 @@ impl Slot {
             let mut pace = SLICE;
             while let Ok(work) = todo.recv() {
                 let run = work.run;
-                // A slot that stays away would be taken for ever.
+                // If the thread ended here, its slot would stay busy.
                 let run_it = AssertUnwindSafe(|| run_to_end(work, &mut pace, &board, &heard, &reports));
                 let outcome = catch_unwind(run_it).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
                 if reports.send(Report::Finished(run, outcome)).is_err() {
@@ -252,7 +252,7 @@ impl Word {
     }
 }
 
-/// Advances a run until it ends. Nobody listens to the reports any more when the node ends, which aborts the run.
+/// Advances a run until it ends. When the node ends, it aborts the run, and errors of sending are ignored.
 fn run_to_end(
     work: Work,
     pace: &mut Pace,
@@ -308,11 +308,11 @@ fn tell_news(run: RunId, execution: &mut Execution, reports: &UnboundedSender<Re
 }
 
 thread_local! {
-    /// Of the native function that runs on this slot's thread.
+    /// The progress of the native function that runs on this thread.
     static PROGRESS: RefCell<Option<(Progress, RunId, UnboundedSender<Report>)>> = const { RefCell::new(None) };
 }
 
-/// What [`crate::native::progress`] says.
+/// Receives the reports of [`crate::native::progress`].
 pub(crate) fn say_progress(done: u32, total: u32) {
     PROGRESS.with_borrow_mut(|running| {
         let Some((progress, run, reports)) = running else { return };
@@ -323,7 +323,7 @@ pub(crate) fn say_progress(done: u32, total: u32) {
     });
 }
 
-/// A panic of the function is its failure, not the node's.
+/// Calls a native function. A panic of the function is a failure of the task, and does not end the node.
 fn call_native(native: Option<&Native>, args: &Cbor) -> Result<Cbor, Failure> {
     let native = native.ok_or_else(|| Failure::new(Cause::Crashed, "the program has no such function"))?;
     let checked = native.description.check_args(args.as_bytes());

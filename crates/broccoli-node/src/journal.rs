@@ -1,16 +1,15 @@
-//! The journal of a durable node: a [`Log`] in a directory that belongs to one node, and the thread
-//! that writes it.
+//! The journal of a durable node: a [`Log`] in a directory that belongs to one node, and the thread that writes it.
 //!
 //! ```text
 //! DIR/journal/lock              held while the node runs
-//! DIR/journal/owner             whose journal this is: "cluster-id node-name"
+//! DIR/journal/owner             the owner of the journal: "cluster-id node-name"
 //! DIR/journal/00000001.log …    see `log.rs`
-//! DIR/journal/damaged/…         what could not be read, as it was found
+//! DIR/journal/damaged/…         copies of damaged segments
 //! ```
 //!
-//! Only the owner may read any of it. A journal that cannot be used is not touched.
+//! Only the owner of the files can read them. A journal that cannot be used is not changed.
 //!
-//! It knows keys and bytes; what they mean is the core's matter.
+//! It stores keys and bytes. Their meaning is defined by the core.
 
 mod log;
 
@@ -32,28 +31,29 @@ pub use self::log::{Found, Log};
 use crate::executor::Report;
 use crate::private;
 
-/// Pause before a write that has failed is tried again.
+/// Pause before a failed write is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Whether the thread has ended is looked at this often by who waits for that …
+/// How often to check whether the thread has ended, while waiting for it.
 const LOOK: Duration = Duration::from_millis(2);
-/// … and for so long by a node that ends without a goodbye.
+/// How long a node that ends without a goodbye waits for the thread.
 const DROP_MAX: Duration = Duration::from_secs(2);
-/// What to do about files that may not grow.
+/// The error if the limit of file sizes is too low.
 const FILE_LIMIT: &str =
-    "its files may not grow as far as they must: raise the limit (ulimit -f) and start the node again";
+    "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
 /// Why a journal cannot be used.
 #[derive(Debug)]
 pub enum JournalError {
-    /// A file or directory cannot be made, read or written.
+    /// A file or directory cannot be created, read or written.
     Io(PathBuf, io::Error),
     /// Another running node uses it.
     InUse(PathBuf),
-    /// It was written by another node; the texts say by which, and which one this is.
+    /// Another node wrote it. The texts are the name of that node, and of this one.
     Foreign(PathBuf, String, String),
-    /// Written by a program that knows another version; the numbers are that version and the one known here.
+    /// A program with another version of the format wrote it. The numbers are that version, and the newest one that is
+    /// known here.
     Version(PathBuf, u32, u32),
-    /// What is in it was written by a program that knows other records.
+    /// A program that knows other records wrote it.
     Records(broccoli_core::OtherVersion),
 }
 
@@ -88,45 +88,45 @@ impl fmt::Display for JournalError {
 
 impl std::error::Error for JournalError {}
 
-/// The journal as the last incarnation has left it. Nothing in it was changed.
+/// The journal of the last incarnation. Nothing in it was changed.
 pub(crate) struct Journal {
     dir: PathBuf,
     found: Found,
     lock: Lock,
 }
 
-/// A journal that is ready to be written.
+/// A journal that is ready to write.
 pub(crate) struct Opened {
     log: Log,
     lock: Lock,
 }
 
-/// The directory is this node's as long as this lives.
+/// The lock on the directory. It is released when this is dropped.
 struct Lock(File);
 
-/// Closing the file would not do: a process that was forked a moment ago may still hold a copy of it.
+/// Closing the file is not enough: a process that was forked a moment ago may still have a copy of it.
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
-/// The thread that writes.
+/// The thread that writes the journal.
 pub(crate) struct Writer {
     writes: Option<mpsc::Sender<(u64, Vec<Write>)>>,
     thread: Option<JoinHandle<Option<Unwritten>>>,
     leaving: Arc<Leaving>,
 }
 
-/// What a node leaves without having written it.
+/// What a node has not written when it ends.
 pub(crate) struct Unwritten {
-    /// Why it could not.
+    /// The reason.
     pub(crate) why: String,
-    /// Of which jobs.
+    /// The jobs of these records.
     pub(crate) jobs: BTreeSet<u64>,
 }
 
-/// Whether the node is about to end: then nothing is tried for ever.
+/// Whether the node is about to end. Then failed writes are not repeated without end.
 #[derive(Default)]
 struct Leaving {
     told: Mutex<bool>,
@@ -139,7 +139,7 @@ impl Leaving {
         self.changed.notify_all();
     }
 
-    /// Waits for a time, or until it is told. Returns whether it was.
+    /// Waits for a time, or until the node is about to end. Returns whether it is.
     fn wait(&self, pause: Duration) -> bool {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(told, pause, |told| !*told);
@@ -148,7 +148,7 @@ impl Leaving {
 }
 
 impl Journal {
-    /// Reads the journal in `data`, or makes a directory for a new one.
+    /// Reads the journal in `data`, or creates a directory for a new one.
     ///
     /// # Errors
     /// See [`JournalError`].
@@ -178,10 +178,10 @@ impl Journal {
         self.found.records()
     }
 
-    /// Makes it ready to be written. Also says what is wrong with it.
+    /// Prepares the journal for writing. Also returns what is wrong with it.
     ///
     /// # Errors
-    /// If a file cannot be made, read or written.
+    /// If a file cannot be created, read or written.
     pub(crate) fn begin(self) -> Result<(Opened, Vec<String>), JournalError> {
         let open = private::close_to_others(&self.dir);
         let (log, mut said) = self.found.begin()?;
@@ -194,14 +194,14 @@ impl Opened {
     /// Starts the thread that writes. It reports each write that is safe, and when it cannot write.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system provides no thread.
     pub(crate) fn start(self, reports: UnboundedSender<Report>) -> io::Result<Writer> {
         let (sender, writes) = mpsc::channel();
         let leaving = Arc::new(Leaving::default());
         let Opened { log, lock } = self;
         let told = leaving.clone();
         let run = move || {
-            // Held until the last write is done.
+            // Locked until the last write is done.
             let _lock = lock;
             write_all(log, &writes, &reports, &told)
         };
@@ -210,7 +210,7 @@ impl Opened {
     }
 }
 
-/// Writes what comes, until nothing can come any more, or the node leaves and it cannot be written.
+/// Writes until the channel is closed, or until the node leaves and a write fails.
 fn write_all(
     mut log: Log,
     writes: &mpsc::Receiver<(u64, Vec<Write>)>,
@@ -224,16 +224,16 @@ fn write_all(
             let jobs = jobs_of(&batch).into_iter().chain(rest).filter(|job| *job != 0).collect();
             return Some(Unwritten { why, jobs });
         }
-        // Nobody listens any more when the node ends.
+        // An error means that the node has ended.
         let _ = reports.send(Report::Persisted(number));
-        // What is dead may stay.
+        // An error only leaves deleted records on the disk.
         let _ = insist(reports, leaving, &mut log, Log::make_room);
     }
     None
 }
 
 impl Writer {
-    /// Writes these changes after those that were handed over before.
+    /// Writes these changes after all earlier ones.
     pub(crate) fn write(&self, number: u64, writes: Vec<Write>) {
         if let Some(sender) = &self.writes {
             // The thread ends only with the node.
@@ -241,7 +241,7 @@ impl Writer {
         }
     }
 
-    /// Writes what was handed over, as far as that is possible within a time. Gives back what is not written.
+    /// Writes what is waiting, for at most this time. Returns what was not written.
     pub(crate) async fn finish(mut self, within: Duration) -> Option<Unwritten> {
         self.begin_end();
         let end = Instant::now() + within;
@@ -262,7 +262,7 @@ impl Writer {
     }
 }
 
-/// What was handed over is written before the node is gone, unless that takes too long.
+/// Writes what is waiting before the node ends, unless that takes too long.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.begin_end();
@@ -273,7 +273,7 @@ impl Drop for Writer {
     }
 }
 
-/// Tries until it works, or until the node leaves and it still does not: why.
+/// Repeats `work` until it succeeds, or until the node leaves and it fails once more. Then returns the error.
 fn insist(
     reports: &UnboundedSender<Report>,
     leaving: &Leaving,
@@ -282,7 +282,7 @@ fn insist(
 ) -> Result<(), String> {
     let (mut failed, mut last) = (false, false);
     loop {
-        // A folder that is gone explains every other error.
+        // If the directory is gone, this explains every other error.
         let error = match work(log) {
             Ok(()) => break,
             Err(error) => reason(&log.check_place().err().unwrap_or(error)),
@@ -302,7 +302,7 @@ fn insist(
     Ok(())
 }
 
-/// Why a file cannot be written, for people.
+/// Why a file cannot be written, as a text.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull => "no space left on the disk".into(),
@@ -311,7 +311,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A write beyond the limit of file sizes is an error then like any other, and not the end of this process.
+/// Makes a write beyond the limit of file sizes an error, instead of a signal that ends this process.
 fn survive_file_limits() -> io::Result<()> {
     static ONCE: Mutex<bool> = Mutex::new(false);
     let mut done = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,7 +322,7 @@ fn survive_file_limits() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a new journal this node's own; refuses that of another one.
+/// Makes a new journal belong to this node. Refuses the journal of another node.
 fn own(dir: &Path, me: &str) -> Result<(), JournalError> {
     let path = dir.join("owner");
     let io = |error| JournalError::Io(path.clone(), error);

@@ -1,12 +1,12 @@
-//! The way of packets to other nodes, in the addresses of the core.
+//! The link to other nodes, in the addresses of the core.
 //!
 //! ```text
 //!   driver ──publish(address, packet)──► Link ──► MQTT: topics, Will, probes of the server
 //!          ◄──Event────────────────────
 //! ```
 //!
-//! Owns what each kind of link needs beyond packets. A driver sees addresses only, and a kind of link is a variant here and a
-//! module beside it.
+//! Owns everything that a kind of link needs besides packets. The driver uses only addresses. Each kind of link is a
+//! variant here, and has its own module.
 
 mod mqtt;
 
@@ -25,18 +25,18 @@ pub(crate) enum Link {
     Mqtt(Box<MqttLink>),
 }
 
-/// What happened on a link.
+/// An event of a link.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It carries packets of at most so many bytes.
+    /// The link is up. It carries packets of at most this many bytes.
     Connected { packet_bytes_max: u32 },
-    /// It turned out to carry packets of at most so many bytes, and perhaps fewer unless this is settled.
+    /// The link carries only packets of at most this many bytes. If this is not settled, the limit may be even lower.
     PacketLimit { bytes: u32, is_settled: bool },
-    /// A packet for this address came.
+    /// A packet for this address arrived.
     Packet { to: Address, packet: Bytes },
-    /// Something came that is for no address of the cluster.
+    /// A packet arrived that is not for an address of the cluster.
     Misdirected,
-    /// The connection, or the attempt to make one, ended. What was published and not sent is lost.
+    /// The connection ended, or could not be made. Packets that were published but not sent are lost.
     Disconnected(DisconnectReason),
 }
 
@@ -49,7 +49,7 @@ impl Link {
         }
     }
 
-    /// Starts to connect; [`Link::next`] does the work. `death` is the packet that others get when the connection ends
+    /// Starts to connect; [`Link::next`] does the work. Other nodes get the packet `death` when the connection ends
     /// without [`Link::disconnect`].
     pub(crate) fn connect(&mut self, death: Vec<u8>) {
         match self {
@@ -57,7 +57,7 @@ impl Link {
         }
     }
 
-    /// Whether [`Link::publish`] takes a packet now.
+    /// Whether [`Link::publish`] accepts a packet now.
     pub(crate) fn has_room(&self) -> bool {
         match self {
             Link::Mqtt(link) => link.has_room(),
@@ -67,7 +67,7 @@ impl Link {
     /// Queues a packet. Never waits.
     ///
     /// # Errors
-    /// It is not taken.
+    /// If the packet is not accepted.
     pub(crate) fn publish(&mut self, to: Address, packet: &[u8]) -> Result<(), PublishError> {
         match self {
             Link::Mqtt(link) => link.publish(to, packet),
@@ -81,28 +81,28 @@ impl Link {
         }
     }
 
-    /// The next event among what has arrived already, without a system call.
+    /// The next event among the data that has already arrived. Makes no system call.
     pub(crate) fn next_buffered(&mut self) -> Option<Event> {
         match self {
             Link::Mqtt(link) => link.next_buffered(),
         }
     }
 
-    /// When it shows that the link delivers nothing, in the time since the node started.
+    /// When the link counts as silent if nothing is delivered until then, as the time since the node started.
     pub(crate) fn silent_at(&self) -> Option<Duration> {
         match self {
             Link::Mqtt(link) => link.silent_at(),
         }
     }
 
-    /// Whether it shows now that the link is up and delivers nothing. True once for each connection.
+    /// Whether the link is up but delivers nothing. True once for each connection.
     pub(crate) fn is_silent(&mut self) -> bool {
         match self {
             Link::Mqtt(link) => link.is_silent(),
         }
     }
 
-    /// Ends the connection in good order, after everything published so far. Takes at most a second.
+    /// Sends everything published so far, and ends the connection properly. Takes at most one second.
     pub(crate) async fn disconnect(&mut self) {
         match self {
             Link::Mqtt(link) => link.disconnect().await,

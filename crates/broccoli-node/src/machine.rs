@@ -1,4 +1,4 @@
-//! This machine, as its tasks see it: clock, time of day, vitals.
+//! This machine: clock, time of day, vitals.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -6,10 +6,10 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use broccoli_run::{Machine, MachineVitals};
 
-/// The machine that this process runs on.
+/// The machine of this process.
 pub(crate) const MACHINE: Machine = Machine { now_us, unix_ms };
 
-/// Microseconds since this process first asked.
+/// Microseconds since the first call in this process.
 pub(crate) fn now_us() -> u64 {
     static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
     STARTED.elapsed().as_micros() as u64
@@ -19,7 +19,7 @@ fn unix_ms() -> Option<u64> {
     UNIX_EPOCH.elapsed().ok().map(|since| since.as_millis() as u64)
 }
 
-/// How the machine is, as Linux tells it; elsewhere nothing.
+/// The vitals of the machine, as Linux reports them. Without Linux there are none.
 pub(crate) fn vitals() -> MachineVitals {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The MQTT edge of a node: addresses of servers, one link to a server, and a server in the process.
+//! MQTT: addresses of servers, the link to a server, and an embedded server.
 //!
-//! Owns sockets, MQTT packets and the limits on both. Never looks into a payload, never retries, waits or acknowledges
-//! on behalf of the protocol above: that one tolerates loss, duplicates and reordering by itself.
+//! Owns sockets, MQTT packets and the limits of both. Never reads a payload. Does not retry or acknowledge for the
+//! protocol above, which tolerates loss, duplicates and reordering.
 
 mod link;
 #[cfg(feature = "embedded-server")]
@@ -14,7 +14,7 @@ pub use link::{DisconnectReason, Link, LinkConfig, LinkEvent, PublishError, Will
 pub use server::{EmbeddedServer, ServerConfig, ServerError, ServerNotice};
 pub use url::{ServerUrl, UrlError};
 
-/// What an MQTT packet may need beyond its payload: header, topic, and the properties that a server adds on its own.
+/// Most bytes of an MQTT packet besides its payload: header, topic, and the properties that a server adds.
 const PACKET_OVERHEAD_BYTES: usize = 1024;
 
 /// The largest MQTT packet that carries a payload of `payload_bytes_max`.

@@ -1,5 +1,5 @@
-//! Who is there, for whoever needs to know all: the node that this one is attached to knows the others, also those that are
-//! gone.
+//! The list of all nodes of the cluster. The origin to which this node is attached knows the others, including those
+//! that are gone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,20 +12,21 @@ use tokio::time::{self, Instant};
 use crate::driver::{Command, NodeEvent};
 use crate::handle::NodeHandle;
 
-/// What was asked and not answered is asked again after this time.
+/// Requests without an answer are repeated after this time.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// The nodes of a cluster at a moment.
+/// The nodes of a cluster at one time.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {
-    /// What the node that this one is attached to knows of all, by name; clients are among them.
+    /// All members that the origin of this node knows, by name, including clients.
     pub members: BTreeMap<NodeId, MemberSummary>,
-    /// How those are that have answered.
+    /// The vitals of the nodes that have answered.
     pub vitals: BTreeMap<NodeId, Vitals>,
 }
 
 impl NodeHandle {
-    /// Asks all nodes how they are, and waits until each that is known to be there has answered, at most `wait`.
+    /// Asks all nodes for their vitals, and waits until all nodes that are known to be online have answered, at most
+    /// `wait`.
     pub async fn presence(&self, wait: Duration) -> Presence {
         let mut events = self.listen();
         let mut presence = Presence::default();
@@ -58,7 +59,7 @@ impl NodeHandle {
         presence
     }
 
-    /// Waits until each node that the cluster knows to be there is known here too, at most `wait`.
+    /// Waits until this node knows all nodes that the cluster knows to be online, at most `wait`.
     pub async fn meet_all(&self, wait: Duration) {
         let end = Instant::now() + wait;
         let known = self.presence(wait).await;
@@ -82,7 +83,7 @@ impl NodeHandle {
         }
     }
 
-    /// Whether everybody who is known to be there has answered.
+    /// Whether all nodes that are known to be online have answered.
     async fn is_complete(&self, presence: &Presence) -> bool {
         let heard: Vec<NodeId> = presence.vitals.keys().copied().collect();
         let is_heard = move |name: &NodeId| heard.binary_search(name).is_ok();

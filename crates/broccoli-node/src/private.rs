@@ -1,41 +1,41 @@
-//! Files and directories that only their owner may read: they hold keys, and the arguments and results of jobs.
+//! Files and directories that only their owner may access: they contain keys, and the arguments and results of jobs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Mode of a file, and of a directory.
+/// Modes of files and directories.
 pub(crate) const FILE: u32 = 0o600;
 const DIR: u32 = 0o700;
-/// What others may do.
+/// Permissions of other users.
 const OTHERS: u32 = 0o077;
 
-/// Makes a directory, and those above it that are missing.
+/// Creates a directory, and its missing parents.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR).create(dir)
 }
 
-/// Makes a file, or empties it.
+/// Creates a file, or truncates it.
 pub(crate) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE).open(path)
 }
 
-/// Writes a file, and waits until it is safe.
+/// Writes a file, and waits until it is on the disk.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create_file(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// Takes from others what they may do with a directory and all that is in it, as an earlier version has left it. Says
-/// what could not be closed.
+/// Removes the permissions of other users from a directory and everything in it, as earlier versions have created it.
+/// Returns a message if that failed.
 pub(crate) fn close_to_others(dir: &Path) -> Option<String> {
     let closed = close(dir);
     let open = others_may(dir);
     (closed.is_err() && open).then(|| {
         let dir = dir.display();
-        format!("other users of this machine may look into {dir}: close it with `chmod -R go= {dir}`")
+        format!("other users of this machine can read {dir}: close it with `chmod -R go= {dir}`")
     })
 }
 
@@ -56,7 +56,7 @@ fn close(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether others may do anything with a file or directory; no if that cannot be told.
+/// Whether other users have any permission for a file or directory; `false` if this is not known.
 pub(crate) fn others_may(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0)
 }

@@ -1,12 +1,12 @@
-//! Where a node keeps the code of modules: in memory, and in a directory if it was given one.
+//! The code of modules: in memory, and in a directory if there is one.
 //!
 //! ```text
 //! DIR/modules/<id>.manifest      the signed manifest, CBOR
 //! DIR/modules/<id>.wasm          the code
 //! ```
 //!
-//! Files are written beside their place and moved there, manifest last: a module is there whole
-//! or not at all. What is damaged is put aside as `.bad` and said, never used.
+//! Files are written under another name and then renamed, the manifest last. So a module is there completely or not at
+//! all. A damaged file is reported, renamed to `.bad`, and never used.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -31,20 +31,20 @@ pub(crate) struct Store {
 
 type Chunks = HashMap<u32, Vec<u8>>;
 
-/// A module that was in the directory.
+/// A module that was found in the directory.
 pub(crate) struct Stored {
     pub(crate) manifest: SignedManifest,
     pub(crate) wasm: Arc<[u8]>,
 }
 
-/// The code of a module before it is checked, compiled and written. That takes its time, so it
-/// happens apart from the store and the node's loop.
+/// The code of a module before it is checked, compiled and written. That takes a while, so it happens outside of the
+/// store and the node's main loop.
 pub(crate) struct Installation {
     pub(crate) manifest: SignedManifest,
     code: Code,
-    /// Compiles it; none where it does not have to run.
+    /// The engine that compiles it; none on a node that does not run it.
     engine: Option<Engine>,
-    /// Where to write it; none if it is there, or nowhere.
+    /// Where to write it; none if it is already there, or if there is no directory.
     dir: Option<PathBuf>,
 }
 
@@ -53,17 +53,17 @@ enum Code {
     Chunks(Chunks),
 }
 
-/// What came of an [`Installation`].
+/// The result of an [`Installation`].
 #[derive(Debug)]
 pub(crate) struct Installed {
     pub(crate) manifest: SignedManifest,
     /// The checked code, or why it cannot be used.
     pub(crate) outcome: Result<CheckedCode, String>,
-    /// Why it could not be written; it is usable all the same.
+    /// Why it could not be written. The module can be used nevertheless.
     pub(crate) unwritten: Option<io::Error>,
 }
 
-/// Code that is what its manifest promises.
+/// Code that matches its manifest.
 #[derive(Debug)]
 pub(crate) struct CheckedCode {
     pub(crate) wasm: Arc<[u8]>,
@@ -71,11 +71,11 @@ pub(crate) struct CheckedCode {
 }
 
 impl Store {
-    /// Opens the directory, if there is one, and reads the modules in it that were signed with
-    /// the cluster's key. Also gives a message for each one that cannot be used.
+    /// Opens the directory, if there is one, and reads the modules in it that are signed with the key of the cluster.
+    /// Also returns a message for each module that cannot be used.
     ///
     /// # Errors
-    /// If the directory cannot be made or read.
+    /// If the directory cannot be created or read.
     pub(crate) fn open(dir: Option<&Path>, key: &DeployPublic) -> io::Result<(Store, Vec<Stored>, Vec<String>)> {
         let (mut stored, mut damaged) = (Vec::new(), Vec::new());
         let mut store = Store::default();
@@ -110,13 +110,13 @@ impl Store {
         self.partial.entry(module).or_default().insert(index, bytes);
     }
 
-    /// The installation of a module whose chunks have all come.
+    /// The installation of a module with all its chunks.
     pub(crate) fn pulled(&mut self, manifest: SignedManifest, engine: &Engine) -> Installation {
         let chunks = self.partial.remove(&manifest.id).unwrap_or_default();
         Installation { manifest, code: Code::Chunks(chunks), engine: Some(engine.clone()), dir: self.dir.clone() }
     }
 
-    /// The installation of a module that is deployed from here.
+    /// The installation of a module that is deployed from this node.
     pub(crate) fn deployed(&self, manifest: SignedManifest, wasm: Arc<[u8]>, engine: Option<&Engine>) -> Installation {
         Installation { manifest, code: Code::Whole(wasm), engine: engine.cloned(), dir: self.dir.clone() }
     }
@@ -126,18 +126,18 @@ impl Store {
         self.whole.insert(module, wasm);
     }
 
-    /// A chunk of a whole module.
+    /// A chunk of a complete module.
     pub(crate) fn chunk(&self, module: &ModuleHash, index: u32) -> Option<Vec<u8>> {
         let wasm = self.whole.get(module)?;
         wasm.chunks(CHUNK_BYTES as usize).nth(index as usize).map(<[u8]>::to_vec)
     }
 
-    /// Forgets a module.
+    /// Removes a module.
     pub(crate) fn remove(&mut self, module: &ModuleHash) {
         self.partial.remove(module);
         self.whole.remove(module);
         if let Some(dir) = &self.dir {
-            // Whatever stays behind is found and checked at the next start.
+            // If a file remains, it is found and checked at the next start.
             let _ = fs::remove_file(dir.join(format!("{module}.manifest")));
             let _ = fs::remove_file(dir.join(format!("{module}.wasm")));
         }
@@ -145,12 +145,12 @@ impl Store {
 }
 
 impl Installation {
-    /// That of a module that was read from the directory.
+    /// The installation of a module that was read from the directory.
     pub(crate) fn stored(manifest: SignedManifest, wasm: Arc<[u8]>, engine: &Engine) -> Installation {
         Installation { manifest, code: Code::Whole(wasm), engine: Some(engine.clone()), dir: None }
     }
 
-    /// Checks, compiles and writes it.
+    /// Checks, compiles and writes the module.
     pub(crate) fn run(self) -> Installed {
         let outcome = check(&self.manifest, self.code, self.engine.as_ref());
         let written = match (&outcome, &self.dir) {

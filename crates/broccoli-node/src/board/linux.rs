@@ -1,4 +1,4 @@
-//! The board of a machine with Linux: pins of a GPIO character device, an LED, a thermometer, voltages.
+//! The board of a Linux machine: pins of a GPIO character device, an LED, a thermometer, voltages.
 //!
 //! | call | done through |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | temperature | `/sys/class/thermal/thermal_zoneN/temp` |
 //! | voltages | `/sys/bus/iio/devices/iio:deviceN/in_voltageC_raw` |
 //!
-//! A pin that was written stays this node's output, at its level, until the node ends: the kernel would let go
-//! of it otherwise. The rest is files, opened for each call.
+//! A pin that was written remains an output of this node, at its level, until the node ends. Otherwise the kernel would
+//! release it. Everything else is files, opened for each call.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,20 +22,20 @@ use gpiocdev::{Chip, Request};
 
 use super::{ADC, BoardError, GPIO, LED, TEMP};
 
-/// What the kernel says of who uses a pin.
+/// The name of this program, which the kernel shows as the user of a pin.
 const CONSUMER: &str = "broccoli";
-/// The pins of a Raspberry Pi are those of such a chip; others on it belong to its regulators and displays.
+/// Names of the GPIO chips with the pins of a Raspberry Pi. Other chips there belong to its regulators and displays.
 const HEADER_CHIP: &str = "pinctrl-";
-/// Names of the LED on a Raspberry Pi, now and in older kernels.
+/// Names of the LED on a Raspberry Pi, in newer and older kernels.
 const PI_LEDS: [&str; 2] = ["ACT", "led0"];
 
-/// What Linux gives this node access to.
+/// The hardware that Linux gives this node access to.
 #[derive(Debug)]
 pub struct LinuxBoard {
-    /// Or why there is none.
+    /// An error if there is none.
     gpio: Result<Gpio, String>,
     led: Option<Led>,
-    /// The file with thousandths of a degree.
+    /// The file with the temperature, in thousandths of a degree.
     thermometer: Option<PathBuf>,
     /// The directory of the device that measures voltages.
     voltmeter: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub struct LinuxBoard {
 #[derive(Debug)]
 struct Gpio {
     chip: PathBuf,
-    /// How many pins it has.
+    /// Number of pins.
     count: u32,
     /// Pins that tasks have written.
     outputs: Mutex<BTreeMap<u16, Request>>,
@@ -53,7 +53,7 @@ struct Gpio {
 #[derive(Debug)]
 struct Led {
     dir: PathBuf,
-    /// Whether the kernel has been told to let go of it.
+    /// Whether the kernel's own trigger of the LED was switched off.
     is_ours: AtomicBool,
 }
 
@@ -118,7 +118,7 @@ impl LinuxBoard {
 }
 
 impl Gpio {
-    /// The first chip that looks like the pins of a header, or else the first.
+    /// The first chip with the pins of a header, otherwise the first chip.
     fn find() -> Result<Gpio, String> {
         let chips = gpiocdev::chip::chips().map_err(|error| error.to_string())?;
         let is_header = |path: &&PathBuf| label(path).is_some_and(|label| label.starts_with(HEADER_CHIP));
@@ -132,7 +132,8 @@ impl Gpio {
         Ok(Gpio { chip: chip.to_owned(), count: info.num_lines, outputs: Mutex::default() })
     }
 
-    /// An output of ours is read where it is held; any other pin is held for a moment, as it is.
+    /// An output of this node is read through its own handle. Any other pin is requested for a moment, without changing
+    /// it.
     fn read(&self, pin: u16) -> Result<bool, BoardError> {
         self.check(pin)?;
         let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +156,7 @@ impl Gpio {
         written.map_err(|error| self.refused("write", pin, &error))
     }
 
-    /// Most often because somebody else has the pin.
+    /// The usual reason is that another program uses the pin.
     fn refused(&self, what: &str, pin: u16, error: &gpiocdev::Error) -> BoardError {
         let line = Chip::from_path(&self.chip).and_then(|chip| chip.line_info(pin.into()));
         BoardError::Refused(match line {
@@ -178,7 +179,8 @@ impl Gpio {
 impl Led {
     fn set(&self, on: bool) -> Result<(), BoardError> {
         if !self.is_ours.load(Ordering::Relaxed) {
-            // Else the kernel goes on to blink with it, for the SD card or as a heartbeat. Some have no trigger.
+            // Otherwise the kernel continues to blink with it, for the SD card or as a heartbeat. Some LEDs have no
+            // trigger.
             let trigger = self.dir.join("trigger");
             if trigger.exists() {
                 write(&trigger, "none")?;
@@ -202,7 +204,7 @@ fn label(chip: &Path) -> Option<String> {
     Some(Chip::from_path(chip).ok()?.info().ok()?.label)
 }
 
-/// That of a Raspberry Pi, or the first that does not belong to a keyboard.
+/// The LED of a Raspberry Pi, or the first one that does not belong to a keyboard.
 fn find_led(leds: &Path) -> Option<PathBuf> {
     let names = names(leds);
     let pi = PI_LEDS.iter().find(|led| names.iter().any(|name| name == *led)).map(|led| (*led).to_owned());
@@ -210,7 +212,7 @@ fn find_led(leds: &Path) -> Option<PathBuf> {
     name.map(|name| leds.join(name))
 }
 
-/// That of the processor, or the first.
+/// The temperature of the processor, or the first one.
 fn find_thermometer(thermal: &Path) -> Option<PathBuf> {
     let zones: Vec<PathBuf> = names(thermal).iter().map(|name| thermal.join(name)).collect();
     let measures = |zone: &&PathBuf| number(&zone.join("temp")).is_ok();
@@ -231,7 +233,7 @@ fn find_voltmeter(devices: &Path) -> Option<PathBuf> {
     names(devices).iter().map(|name| devices.join(name)).find(has_voltage)
 }
 
-/// Millivolts, by the rule of the kernel's industrial I/O: (raw + offset) × scale.
+/// Millivolts, by the formula of the kernel's Industrial I/O: (raw + offset) × scale.
 fn measure(device: &Path, channel: u8) -> Result<i32, BoardError> {
     let raw = device.join(format!("in_voltage{channel}_raw"));
     if !raw.exists() {
@@ -253,7 +255,7 @@ fn write(file: &Path, text: &str) -> Result<(), BoardError> {
     fs::write(file, text).map_err(|error| BoardError::Refused(format!("cannot write {}: {error}", file.display())))
 }
 
-/// What is in a directory, in the order of names; nothing if there is no such directory.
+/// The paths in a directory, in the order of names. Empty if there is no such directory.
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -265,13 +267,13 @@ fn names(dir: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A directory like `/sys`, gone with its value.
+    /// A directory like `/sys`. It is deleted when the value is dropped.
     struct Sysfs(PathBuf);
 
     impl Sysfs {
         fn new(name: &str, files: &[(&str, &str)]) -> Sysfs {
             let root = std::env::temp_dir().join(format!("broccoli-sysfs-{name}-{}", std::process::id()));
-            // What an earlier process with this id may have left.
+            // An earlier process with the same id may have left it.
             let _ = fs::remove_dir_all(&root);
             for (file, text) in files {
                 let path = root.join(file);

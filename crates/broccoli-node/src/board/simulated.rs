@@ -1,4 +1,4 @@
-//! A board in memory: what tasks write can be watched, what they read can be set.
+//! A board in memory. Programs can watch what tasks write, and set what tasks read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,32 +7,32 @@ use tokio::sync::broadcast;
 
 use super::BoardError;
 
-/// Its pins are 0 to 27, as on the header of a Raspberry Pi.
+/// It has the pins 0 to 27, like the header of a Raspberry Pi.
 const PINS: usize = 28;
-/// Its voltages are 0 to 3.
+/// It has the voltage channels 0 to 3.
 const CHANNELS: usize = 4;
-/// Its temperature at first, in thousandths of a degree Celsius.
+/// The temperature at the start, in thousandths of a degree Celsius.
 const TEMPERATURE: i32 = 21_500;
-/// Changes that are kept for who watches; older ones are lost to a slow reader.
+/// Number of changes that are kept for each watcher. A slow watcher loses older ones.
 const CHANGES_MAX: usize = 1_024;
 
-/// Something that a task has written.
+/// A change that a task has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoardChange {
     /// The LED was switched on or off.
     Led(bool),
-    /// A pin was made high or low.
+    /// A pin was set high or low.
     Pin(u16, bool),
 }
 
-/// A simulated board. Clones are the same board.
+/// A simulated board. Clones refer to the same board.
 ///
 /// ```
 /// use broccoli_node::board::{Board, SimulatedBoard};
 /// use broccoli_node::NodeHandle;
 ///
 /// let board = SimulatedBoard::new();
-/// board.set_pin(4, true); // as if somebody pressed a button there
+/// board.set_pin(4, true); // like a pressed button
 /// let builder = NodeHandle::builder().slots(1).board(Board::Simulated(board.clone()));
 /// assert!(!board.led());
 /// ```
@@ -45,7 +45,7 @@ pub struct SimulatedBoard {
 #[derive(Debug)]
 struct State {
     led: bool,
-    /// Whether each is high.
+    /// Whether each pin is high.
     pins: [bool; PINS],
     millivolts: [i32; CHANNELS],
     temperature: i32,
@@ -58,35 +58,35 @@ impl Default for SimulatedBoard {
 }
 
 impl SimulatedBoard {
-    /// LED off, all pins low, no voltage, 21.5 °C.
+    /// LED off, all pins low, all voltages 0, 21.5 °C.
     pub fn new() -> SimulatedBoard {
         let state = State { led: false, pins: [false; PINS], millivolts: [0; CHANNELS], temperature: TEMPERATURE };
         SimulatedBoard { state: Arc::new(Mutex::new(state)), changes: broadcast::Sender::new(CHANGES_MAX) }
     }
 
-    /// Everything that tasks write from now on, also if it changes nothing.
+    /// All writes of tasks from now on, also those that change nothing.
     pub fn watch(&self) -> broadcast::Receiver<BoardChange> {
         self.changes.subscribe()
     }
 
-    /// Whether the LED shines.
+    /// Whether the LED is on.
     pub fn led(&self) -> bool {
         self.state().led
     }
 
-    /// Whether a pin is there and high.
+    /// Whether the pin exists and is high.
     pub fn pin(&self, pin: u16) -> bool {
         self.state().pins.get(usize::from(pin)).is_some_and(|high| *high)
     }
 
-    /// Sets a pin from outside; nothing happens if the board does not have it.
+    /// Sets a pin from outside. Nothing happens if the board does not have it.
     pub fn set_pin(&self, pin: u16, high: bool) {
         if let Some(at) = self.state().pins.get_mut(usize::from(pin)) {
             *at = high;
         }
     }
 
-    /// Puts a voltage on a channel; nothing happens if the board does not have it.
+    /// Sets the voltage of a channel. Nothing happens if the board does not have it.
     pub fn set_millivolts(&self, channel: u8, millivolts: i32) {
         if let Some(at) = self.state().millivolts.get_mut(usize::from(channel)) {
             *at = millivolts;
@@ -123,9 +123,9 @@ impl SimulatedBoard {
         }
     }
 
-    /// While the state is locked, so that changes come in the order in which they were made.
+    /// Called while the state is locked, so that changes are sent in the order in which they were made.
     fn tell(&self, change: BoardChange) {
-        // Maybe nobody watches.
+        // An error means that nobody watches.
         let _ = self.changes.send(change);
     }
 

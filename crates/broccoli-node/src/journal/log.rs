@@ -1,25 +1,25 @@
-//! A log of batches of changes. Each batch is synced before the next one; what is dead makes room.
+//! A log of batches of changes. Each batch is synced before the next one. Segments with deleted records are compacted.
 //! Reading changes nothing: a log of a later version stays as it is.
 //!
 //! ```text
-//! segment = head | batches | 12 zeros | what a segment that was there before has left
+//! segment = head | batches | 12 zeros | old content, if the file was used before
 //! head    = "BRJL" | version (u32) | CRC of both (u32)
 //! batch   = length of the body (u32) | CRC of the segment's number and the length (u32) |
 //!           CRC of the body (u32) | body
 //! body    = changes: job (u64) | number (u32) | length of the value (u32), all ones to delete | value
 //! ```
 //!
-//! Numbers are big-endian; the CRC is CRC-32 of IEEE 802.3. Only the last batch can be torn, because
-//! each is synced before the next. Whatever else cannot be read is damage: the segment is copied
-//! into `damaged/`, what can still be read of it is used, and somebody is told.
+//! Numbers are big-endian. The CRC is CRC-32 of IEEE 802.3. Only the last batch can be torn, because each is synced
+//! before the next one. Anything else that cannot be read is damage: the segment is copied into `damaged/`, its
+//! readable part is used, and the damage is reported.
 //!
-//! The oldest segment goes first, so that no deletion goes before what it deletes; what is alive in
-//! it is appended again, as long as more than half of the log is dead. Its file becomes the next
-//! segment, as in PostgreSQL's log: the file system need not find room, and the disk is told of the
-//! bytes alone. docs/stores.md says why this is no database.
+//! The oldest segment is removed first, so no deletion is removed before the record that it deletes. Live records in it
+//! are appended again, as long as more than half of the log is dead. Its file is used again for a later segment, as in
+//! PostgreSQL's log: so the file system does not have to find room, and only the data is synced. docs/stores.md
+//! explains why this is not a database.
 //!
-//! A batch is written as it comes, through a buffer, and its head last: it takes no memory of its size. A large write
-//! becomes several batches, so that segments stay small enough to be read.
+//! A batch is written in pieces through a buffer, and its head last, so it needs no memory of its size. A large write
+//! is split into several batches, so that segments stay small enough to be read into memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -34,63 +34,63 @@ use super::JournalError;
 use crate::private;
 
 const MAGIC: [u8; 4] = *b"BRJL";
-/// Version of this format, and the first one that was released: those between them are read.
+/// Version of this format, and the first released version. Versions from the first to this one can be read.
 const VERSION: u32 = 2;
 const VERSION_MIN: u32 = 2;
 const SEGMENT_LEN: usize = 4 << 20;
-/// Below this number of segments nothing is copied to make room.
+/// With fewer segments than this, nothing is copied to make room.
 const SEGMENTS_MIN: usize = 4;
-/// Files of dead segments that are kept for the next ones.
+/// Most files of dead segments that are kept for later segments.
 const SPARES_MAX: usize = 2;
-/// A longer file is not kept: a large batch was in it.
+/// Longest file that is kept, in bytes. A longer one contained a large batch.
 const SPARE_LEN_MAX: u64 = 4 * SEGMENT_LEN as u64;
 const SEGMENT_HEAD_LEN: usize = 12;
 const BATCH_HEAD_LEN: usize = 12;
 const CHANGE_HEAD_LEN: usize = 16;
 const DELETE: u32 = u32::MAX;
-/// What the names of files of dead segments end with.
+/// Extension of the files of dead segments.
 const SPARE: &str = "spare";
-/// Values from this length on go to the file as they are; shorter ones are written together …
+/// Values of at least this length are written to the file directly. Shorter ones are collected …
 const LARGE_LEN: usize = 64 << 10;
-/// … so many bytes at a time.
+/// … and written in pieces of this many bytes.
 const PIECE_LEN: usize = 1 << 20;
-/// A write that is longer becomes several batches.
+/// A longer write is split into several batches.
 const BATCH_LEN_MAX: usize = 16 << 20;
-/// Segments that are held in memory while the records are read.
+/// Most segments that are kept in memory while the records are read.
 const READ_AHEAD: usize = 4;
-/// Longer ones are not: a large batch is in them.
+/// Longer segments are not kept in memory: they contain a large batch.
 const READ_AHEAD_LEN_MAX: u64 = 2 * SEGMENT_LEN as u64;
 
-/// The log. One process at a time.
+/// The log. Only one process at a time may use it.
 pub struct Log {
     dir: PathBuf,
     file: File,
     segment: u32,
-    /// Where the next batch goes in the last segment.
+    /// The position of the next batch in the last segment.
     at: usize,
     index: Index,
-    /// Files of dead segments.
+    /// Files of dead segments, to be used again.
     spares: Vec<PathBuf>,
-    /// Changes that are written together.
+    /// Changes that are collected before they are written.
     buffer: Vec<u8>,
 }
 
-/// A log that was read, and not touched.
+/// A log that was read and not changed.
 pub struct Found {
     dir: PathBuf,
     index: Index,
-    /// The last segment, and where its batches end.
+    /// The last segment, and the end of its batches.
     segment: u32,
     at: usize,
-    /// The segments that cannot be read as a whole, and what is wrong with them.
+    /// The segments that cannot be read completely, with the reasons.
     damaged: Vec<(u32, String)>,
 }
 
-/// What is alive, and where.
+/// The live records, and where they are.
 #[derive(Default)]
 struct Index {
     homes: BTreeMap<RecordKey, Home>,
-    /// Bytes in each segment that are alive.
+    /// Bytes of live records in each segment.
     live: BTreeMap<u32, usize>,
 }
 
@@ -101,12 +101,12 @@ struct Home {
     len: u32,
 }
 
-/// One change as it stands in a segment.
+/// One change in a segment.
 struct Change<'a> {
     key: RecordKey,
-    /// None deletes.
+    /// None deletes the record.
     value: Option<&'a [u8]>,
-    /// Where the value begins.
+    /// Start of the value, in bytes.
     at: usize,
 }
 
@@ -139,15 +139,15 @@ impl Found {
         Ok(found)
     }
 
-    /// All records, in order of their keys. One that cannot be read any more is left out.
+    /// All records, in the order of their keys. Records that can no longer be read are left out.
     pub fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
         self.index.records(&self.dir)
     }
 
-    /// Makes it ready to be written. Also says what is damaged in it.
+    /// Prepares the log for writing. Also returns descriptions of damage.
     ///
     /// # Errors
-    /// If a file cannot be made, read or written.
+    /// If a file cannot be created, read or written.
     pub fn begin(self) -> Result<(Log, Vec<String>), JournalError> {
         let Found { dir, index, segment, at, damaged } = self;
         let failed = |path: PathBuf| move |error| JournalError::Io(path, error);
@@ -167,15 +167,15 @@ impl Found {
 }
 
 impl Log {
-    /// Opens the log in a directory, or makes a new one. Also says what is damaged in it.
+    /// Opens the log in a directory, or creates one. Also returns descriptions of damage.
     ///
     /// # Errors
-    /// If a file cannot be made, read or written, or has a later version.
+    /// If a file cannot be created, read or written, or has a later version.
     pub fn open(dir: &Path) -> Result<(Log, Vec<String>), JournalError> {
         Found::read(dir)?.begin()
     }
 
-    /// Moves what is alive out of all segments up to this one.
+    /// Moves the live records out of all segments up to this one.
     fn leave_behind(&mut self, last: u32) -> io::Result<()> {
         self.next_segment()?;
         while let Some((&oldest, _)) = self.index.live.first_key_value()
@@ -186,12 +186,12 @@ impl Log {
         Ok(())
     }
 
-    /// Applies changes in their order. They are safe when this returns. A change is applied with the
-    /// deletions that follow it, or not at all; of a large write the first changes may be there without
-    /// the last. Call [`Log::make_room`] after it.
+    /// Applies changes in their order. They are safe when this returns. A change and the deletions after it are applied
+    /// together or not at all. If a large write is interrupted, the first changes may be applied without the last ones.
+    /// Call [`Log::make_room`] afterwards.
     ///
     /// # Errors
-    /// If they could not be written, or not where the next start looks for them. It may be tried again.
+    /// If the changes could not be written, or are not where the next start looks for them. The call can be repeated.
     pub fn commit(&mut self, writes: &[Write]) -> io::Result<()> {
         let mut rest = writes;
         while !rest.is_empty() {
@@ -205,7 +205,7 @@ impl Log {
         self.check_place()
     }
 
-    /// What is in a file that has no name any more is gone with this process.
+    /// Checks that the file still has its name. Otherwise its content would be lost when this process ends.
     pub(super) fn check_place(&self) -> io::Result<()> {
         let path = path_of(&self.dir, self.segment);
         let (mine, there) = (self.file.metadata()?, fs::metadata(path));
@@ -216,11 +216,11 @@ impl Log {
         Err(io::Error::new(io::ErrorKind::NotFound, text))
     }
 
-    /// Begins the next segment when the last one is full. Deletes the oldest ones as far as they are
-    /// dead, or as more than half of the log is.
+    /// Starts the next segment if the last one is full. Deletes the oldest segments if they are dead, or if more than
+    /// half of the log is.
     ///
     /// # Errors
-    /// If a file could not be read, written or deleted. Nothing is lost then, and it may be tried again.
+    /// If a file could not be read, written or deleted. Nothing is lost, and the call can be repeated.
     pub fn make_room(&mut self) -> io::Result<()> {
         self.leave_full()?;
         while let Some((&oldest, &live)) = self.index.live.first_key_value()
@@ -235,12 +235,12 @@ impl Log {
         Ok(())
     }
 
-    /// All records, in order of their keys. One that cannot be read any more is left out.
+    /// All records, in the order of their keys. Records that can no longer be read are left out.
     pub fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
         self.index.records(&self.dir)
     }
 
-    /// Appends a batch of changes, all or none of them: what each record is from now on, in pieces.
+    /// Appends a batch of changes, all or none of them: the new value of each record, in pieces.
     fn append<'a, P: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
         changes: impl Iterator<Item = (RecordKey, Option<P>)> + Clone,
@@ -278,7 +278,7 @@ impl Log {
         Ok(())
     }
 
-    /// Gives up the oldest segment, after what is alive in it has been moved.
+    /// Removes the oldest segment, after its live records were moved.
     fn remove(&mut self, oldest: u32) -> io::Result<()> {
         self.leave_full()?;
         if self.index.live.get(&oldest).is_some_and(|live| *live > 0) {
@@ -296,11 +296,11 @@ impl Log {
         Ok(())
     }
 
-    /// Appends again what is alive in a segment.
+    /// Appends the live records of a segment again.
     fn copy(&mut self, segment: u32) -> io::Result<()> {
         let bytes = fs::read(path_of(&self.dir, segment))?;
         let mut alive = Vec::new();
-        // Its version was checked when it was opened.
+        // The version was checked when the log was opened.
         let _ = walk(&bytes, segment, |change| {
             let home = self.index.homes.get(&change.key);
             if home.is_some_and(|home| home.segment == segment && home.at as usize == change.at) {
@@ -312,13 +312,13 @@ impl Log {
 }
 
 impl Index {
-    /// What is alive, in order of the keys. What cannot be read any more is left out.
+    /// The live records, in the order of their keys. Records that can no longer be read are left out.
     fn records(&self, dir: &Path) -> impl Iterator<Item = (RecordKey, Vec<u8>)> {
         let mut reader = Reader { dir, read: Vec::new() };
         self.homes.iter().filter_map(move |(key, home)| Some((*key, reader.value(*home)?)))
     }
 
-    /// Follows a change that is on the disk: the record has this length, or is deleted.
+    /// Notes a change that is on the disk: the record has this length, or is deleted.
     fn note(&mut self, segment: u32, key: RecordKey, at: usize, len: Option<usize>) {
         let home = len.map(|len| Home { segment, at: at as u32, len: len as u32 });
         let before = match home {
@@ -336,7 +336,7 @@ impl Index {
     }
 }
 
-/// Reads values. Mostly they are in the order of their keys.
+/// Reads values, mostly in the order of their keys.
 struct Reader<'a> {
     dir: &'a Path,
     /// The segments that were read last.
@@ -363,15 +363,15 @@ impl Reader<'_> {
     }
 }
 
-/// What a segment holds beside its changes.
+/// Data of a segment besides its changes.
 struct Walked {
-    /// Where its batches end.
+    /// End of the batches, in bytes.
     end: usize,
-    /// What cannot be read.
+    /// The part that cannot be read, if any.
     damage: Option<String>,
 }
 
-/// Gives each change of a segment that can be read. An error is its other version.
+/// Passes each readable change of a segment to `each`. The error is the version, if it is another one.
 fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<Walked, u32> {
     let mut damage = None;
     match head_version(bytes) {
@@ -386,7 +386,7 @@ fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<
     loop {
         if let Some(body) = batch(bytes, segment, at) {
             if !each_change(body, at + BATCH_HEAD_LEN, &mut each) {
-                damage = Some(format!("the batch at byte {at} is not made of changes"));
+                damage = Some(format!("the batch at byte {at} is malformed"));
             }
             at += BATCH_HEAD_LEN + body.len();
             end = at;
@@ -398,20 +398,20 @@ fn walk(bytes: &[u8], segment: u32, mut each: impl FnMut(Change<'_>)) -> Result<
             continue;
         }
         if bytes[at..].iter().take(BATCH_HEAD_LEN).any(|byte| *byte != 0) {
-            damage = Some(format!("its last batch, at byte {at}, was not written as a whole"));
+            damage = Some(format!("its last batch, at byte {at}, was not written completely"));
         }
         return Ok(Walked { end, damage });
     }
 }
 
-/// The version that the head of a segment says, if it can be read.
+/// The version in the head of a segment, if the head can be read.
 fn head_version(bytes: &[u8]) -> Option<u32> {
     let (head, _) = bytes.split_at_checked(SEGMENT_HEAD_LEN)?;
     let right = head[..4] == MAGIC && crc32fast::hash(&head[..8]) == number(head, 8);
     right.then(|| number(head, 4))
 }
 
-/// The body of the batch at `at`, if all of it is there and right.
+/// The body of the batch at `at`, if it is complete and correct.
 fn batch(bytes: &[u8], segment: u32, at: usize) -> Option<&[u8]> {
     let (head, rest) = bytes[at..].split_at_checked(BATCH_HEAD_LEN)?;
     let len = number(head, 0);
@@ -420,8 +420,8 @@ fn batch(bytes: &[u8], segment: u32, at: usize) -> Option<&[u8]> {
     right.then_some(body)
 }
 
-/// Gives each change of a batch, whose body begins at `at` in its segment. Returns whether it is
-/// made of changes.
+/// Passes each change of a batch to `each`. Its body starts at `at` in its segment. Returns whether the body is
+/// well-formed.
 fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) -> bool {
     let mut rest = body;
     while !rest.is_empty() {
@@ -450,9 +450,9 @@ fn each_change(body: &[u8], mut at: usize, each: &mut impl FnMut(Change<'_>)) ->
 /// Writes the body of a batch.
 struct BodyWriter<'a> {
     file: &'a File,
-    /// Where the next bytes go.
+    /// Position of the next bytes.
     at: usize,
-    /// Changes that are written together.
+    /// Changes that are collected before they are written.
     small: &'a mut Vec<u8>,
     crc: Hasher,
 }
@@ -490,7 +490,7 @@ impl BodyWriter<'_> {
         Ok(())
     }
 
-    /// Where the body ends, and its CRC. Zeros there say that no batch follows.
+    /// End of the body, and its CRC. Zeros are written after it, to show that no batch follows.
     fn finish(mut self) -> io::Result<(usize, u32)> {
         self.crc.update(self.small);
         let end = self.at + self.small.len();
@@ -509,7 +509,7 @@ fn batch_head(segment: u32, len: usize, crc: u32) -> [u8; BATCH_HEAD_LEN] {
     head
 }
 
-/// Tells a batch of this segment from one that its file held before.
+/// The CRC that distinguishes a batch of this segment from one that the file contained before.
 fn len_crc(segment: u32, len: u32) -> u32 {
     crc32fast::hash(&(u64::from(segment) << 32 | u64::from(len)).to_be_bytes())
 }
@@ -518,7 +518,7 @@ fn len_of<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> usize {
     pieces.map(<[u8]>::len).sum()
 }
 
-/// A length or a place as it stands in a segment.
+/// A length or position as stored in a segment.
 fn length(bytes: usize) -> io::Result<u32> {
     let fits = u32::try_from(bytes).ok().filter(|len| *len != DELETE);
     fits.ok_or_else(|| {
@@ -526,7 +526,7 @@ fn length(bytes: usize) -> io::Result<u32> {
     })
 }
 
-/// How many of these changes go into the next batch, one at least. None is parted from the deletions that follow it.
+/// How many of these changes go into the next batch, at least one. A change and the deletions after it stay together.
 fn batch_of(writes: &[Write]) -> usize {
     let (mut bytes, mut count) = (0, 0);
     for write in writes {
@@ -539,7 +539,7 @@ fn batch_of(writes: &[Write]) -> usize {
     count
 }
 
-/// What a record takes of its segment.
+/// Bytes that a record uses in its segment.
 fn cost(home: Home) -> usize {
     CHANGE_HEAD_LEN + home.len as usize
 }
@@ -565,8 +565,8 @@ fn segments(dir: &Path) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Opens a segment for writing, with a head and nothing but zeros from `at` on: a write into what is
-/// there already needs no change of the file's length.
+/// Opens a segment for writing, with a head, and zeros from `at` on. Writing into existing zeros does not change the
+/// length of the file.
 fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(private::FILE);
@@ -586,9 +586,9 @@ fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the file of a dead segment the next one.
+/// Turns the file of a dead segment into the next segment.
 fn reuse(dir: &Path, spare: &Path, segment: u32) -> io::Result<File> {
-    // The segment must be gone for good before its batches are.
+    // The old segment must be removed on the disk before its batches are overwritten.
     sync_dir(dir)?;
     let file = OpenOptions::new().write(true).open(spare)?;
     file.write_all_at(&[0; BATCH_HEAD_LEN], SEGMENT_HEAD_LEN as u64)?;
@@ -598,7 +598,7 @@ fn reuse(dir: &Path, spare: &Path, segment: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes what was made, renamed or deleted in a directory safe.
+/// Syncs created, renamed and deleted files of a directory.
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
@@ -613,7 +613,7 @@ fn remove_spares(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps a damaged segment as it was found.
+/// Keeps a copy of a damaged segment.
 fn put_aside(dir: &Path, segment: u32) -> io::Result<PathBuf> {
     let damaged = dir.join("damaged");
     private::create_dir(&damaged)?;

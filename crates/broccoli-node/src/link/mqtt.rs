@@ -1,4 +1,4 @@
-//! The link to an MQTT server: addresses as topics, the end of a node as its Will.
+//! The link to an MQTT server. It maps addresses to topics, and the death of a node to its Will.
 //!
 //! Nothing is retained, and QoS is 0: the protocol repeats what matters.
 
@@ -14,14 +14,15 @@ use self::probe::{Heard, Probe};
 use super::Event;
 use crate::mqtt::{Link as Connection, LinkConfig, LinkEvent, PublishError, ServerUrl, Will};
 
-/// What it takes to reach a cluster by an MQTT server.
+/// How to reach a cluster through an MQTT server.
 pub(crate) struct MqttLinkConfig {
     pub(crate) server: ServerUrl,
     pub(crate) credentials: (String, String),
-    /// The cluster, by its id.
+    /// The id of the cluster.
     pub(crate) cluster: NodeId,
     pub(crate) name: NodeId,
-    /// Unique for each incarnation of a node, so that twins do not end each other's connections.
+    /// Unique for each incarnation of a node. Otherwise two nodes with the same name would end each other's
+    /// connections.
     pub(crate) client_id: String,
     pub(crate) keep_alive_s: u16,
     pub(crate) packet_bytes_max: u32,
@@ -38,7 +39,7 @@ pub(crate) struct MqttLink {
 }
 
 impl MqttLink {
-    /// A link of a node that starts at this moment; it does nothing until [`MqttLink::connect`].
+    /// A link of a node that starts now. It does nothing before [`MqttLink::connect`].
     pub(crate) fn new(config: MqttLinkConfig, started: Instant) -> MqttLink {
         let MqttLinkConfig { server, credentials, cluster, name, client_id, keep_alive_s, packet_bytes_max } = config;
         let topics = Topics::new(cluster);
@@ -98,7 +99,7 @@ impl MqttLink {
         self.connection.disconnect().await;
     }
 
-    /// What it is for the node; nothing if it is a probe without news.
+    /// Converts an event for the node. `None` for a probe without news.
     fn on_event(&mut self, event: LinkEvent) -> Option<Event> {
         match event {
             LinkEvent::Connected => {
@@ -129,12 +130,12 @@ impl MqttLink {
         }
     }
 
-    /// Sends to itself what shows how the server treats packets.
+    /// Sends probes to the node itself, to find out which packets the server delivers.
     fn send_probes(&mut self) {
         let own = self.topics.topic(Address::Node(self.name));
         while self.connection.has_room() {
             let Some(packet) = self.probe.poll_transmit() else { break };
-            // It has room, and none is larger than the link takes.
+            // There is room, and no probe is larger than the link allows.
             let _ = self.connection.publish(&own, &packet, false);
         }
     }

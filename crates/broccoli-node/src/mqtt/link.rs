@@ -1,8 +1,9 @@
 //! The link to an MQTT server: one MQTT 5 connection after another.
 //!
-//! Owns the course of a connection (dial, CONNECT, SUBSCRIBE, keep alive, DISCONNECT) and its limits. Everything happens
-//! inside [`Link::next`], in the task that calls it; there are no other tasks. Never dials again by itself (when and as
-//! whom is the caller's matter), never keeps a packet across connections: sessions are always clean.
+//! Owns the steps of a connection (dial, CONNECT, SUBSCRIBE, keep alive, DISCONNECT) and its limits. Everything happens
+//! inside [`Link::next`], in the task that calls it; there are no other tasks. It never connects again by itself: the
+//! caller decides when, and with which client id. It never keeps a packet for the next connection: sessions are always
+//! clean.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,48 +25,49 @@ use super::mqtt_packet_bytes_max;
 use super::url::ServerUrl;
 use super::wire::{ByteStream, Publish, Wire};
 
-/// Packets that may arrive before the server has confirmed the subscriptions (retained ones); more are dropped.
+/// Packets that may arrive before the server has confirmed the subscriptions (retained ones). More are dropped.
 const EARLY_PACKETS_MAX: usize = 16_384;
-/// A busy server may take so many times longer to connect than another one.
+/// A busy server may take this many times longer to connect.
 const BUSY_FACTOR_MAX: u32 = 8;
-/// What a graceful end may take before it becomes an abrupt one.
+/// Longest time of a graceful end. After it, the connection is closed.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Checks per keep-alive interval: often enough that a ping, sent one check late, is still in time.
+/// Checks in each keep-alive interval. With this many, a ping that is sent one check late is still in time.
 const CHECKS_PER_KEEP_ALIVE: u32 = 2;
-/// Checks without any packet from the server after which the link counts as cut.
+/// After this many checks without a packet from the server, the connection counts as lost.
 const SILENT_CHECKS_MAX: u32 = 3;
-/// In flight at QoS 1 if the server names no number.
+/// Unacknowledged QoS 1 packets, if the server gives no number.
 const RECEIVE_MAX_DEFAULT: u16 = u16::MAX;
-/// What a packet of ours has beside its payload: header, topic and packet id.
+/// Most bytes of a packet of this node besides its payload: header, topic and packet id.
 const PUBLISH_OVERHEAD_BYTES: usize = 256;
-/// A server that takes smaller packets cannot carry what nodes have to say.
+/// A server with a lower limit, in bytes, cannot carry the packets of nodes.
 const SERVER_BYTES_MIN: usize = 4_096;
-/// The packet id of the one SUBSCRIBE; those of publishes follow.
+/// The packet id of the only SUBSCRIBE. Those of publishes follow.
 const SUBSCRIBE_ID: u16 = 1;
 
 /// How to reach a server, and the limits of a connection.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// Where the server is.
+    /// The address of the server.
     pub url: ServerUrl,
-    /// User and password to give if the URL names none.
+    /// User and password, if the URL contains none.
     pub credentials: Option<(String, String)>,
-    /// Topic filters to subscribe to (QoS 0) on every connection.
+    /// Topic filters to subscribe to on every connection, with QoS 0.
     pub subscriptions: Vec<String>,
-    /// Seconds, at least 1. The server sends our Will 1.5 times this after we fell silent; we give up on a silent server
-    /// after 1.5 to 2 times this. A server may impose its own.
+    /// Keep alive in seconds, at least 1. The server sends the Will 1.5 times this after the last packet of this node.
+    /// The link gives up a silent server after 1.5 to 2 times this. A server may set its own value.
     pub keep_alive_s: u16,
-    /// What dialling and the MQTT handshake may take together. A server that was reached and took longer may take twice as
-    /// long the next time, up to eight times: it is busy, and what it has begun must not begin again.
+    /// Longest time for connecting, including the MQTT handshake. If a server was reached but took longer, the next
+    /// attempt may take twice as long, up to eight times: the server is busy, and another attempt must not add to its
+    /// work.
     pub connect_timeout: Duration,
     /// The largest payload that is sent or received, in bytes.
     pub packet_bytes_max: usize,
-    /// With this many bytes waiting for the socket, [`Link::publish`] takes no more.
+    /// If this many bytes wait for the socket, [`Link::publish`] accepts no more.
     pub outbox_bytes_max: usize,
 }
 
 impl LinkConfig {
-    /// Defaults: keep alive 5 s, 5 s to connect, payloads to 64 KiB, 256 KiB waiting.
+    /// The defaults: keep alive 5 s, connect timeout 5 s, payloads up to 64 KiB, 256 KiB waiting.
     pub fn new(url: ServerUrl, subscriptions: Vec<String>) -> Self {
         Self {
             url,
@@ -79,56 +81,56 @@ impl LinkConfig {
     }
 }
 
-/// What the server publishes for us when the connection ends without [`Link::disconnect`].
+/// The packet that the server publishes when the connection ends without [`Link::disconnect`].
 #[derive(Debug, Clone)]
 pub struct Will {
     /// Topic, without wildcards.
     pub topic: String,
     /// Payload, at most `packet_bytes_max` bytes.
     pub payload: Vec<u8>,
-    /// Replaces the retained packet of that topic.
+    /// Whether it replaces the retained packet of that topic.
     pub retain: bool,
 }
 
-/// What happened on the link.
+/// An event of the link.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// The server has confirmed every subscription.
     Connected,
-    /// A packet arrived. Topic (UTF-8) and payload share the read buffer: holding them for long holds 64 KiB.
+    /// A packet arrived. Topic (UTF-8) and payload share the read buffer: keeping them for long keeps 64 KiB.
     Packet {
         /// The topic it was published to.
         topic: Bytes,
-        /// Its payload, at most `packet_bytes_max` bytes and what the server added.
+        /// Its payload: at most `packet_bytes_max` bytes, plus what the server added.
         payload: Bytes,
-        /// It was stored at the server and not published just now.
+        /// Whether the server had stored it. `false` if it was published just now.
         retain: bool,
     },
-    /// The connection, or the attempt to make one, ended. What was published and not sent is gone.
+    /// The connection ended, or could not be made. Packets that were published but not sent are lost.
     Disconnected {
-        /// Why.
+        /// The reason.
         reason: DisconnectReason,
     },
 }
 
-/// Why a connection ended or did not come about.
+/// Why a connection ended or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DisconnectReason {
-    /// The server does not admit this user with this password.
+    /// The server refuses this user and password.
     RefusedCredentials,
-    /// The server takes no more clients.
+    /// The server accepts no more clients.
     Full,
-    /// No MQTT server answered there, with the reason.
+    /// No MQTT server answered at this address, for this reason.
     Unreachable(String),
-    /// What answers there is no MQTT server.
+    /// The program at this address is not an MQTT server.
     NotMqtt,
-    /// It closed the connection instead of answering the first packet.
+    /// The server closed the connection instead of answering the first packet.
     NoAnswer,
-    /// The server, or something between, closed the connection.
+    /// The server, or something in between, closed the connection.
     Closed,
     /// The server has been silent for 1.5 to 2 keep-alive intervals.
     Silent,
-    /// The server refused something or broke the protocol, with what it was.
+    /// The server refused a request or violated the protocol. The text says what happened.
     Other(String),
 }
 
@@ -140,7 +142,7 @@ impl fmt::Display for DisconnectReason {
             }
             Self::Full => write!(f, "the MQTT server is full"),
             Self::Unreachable(why) => write!(f, "cannot reach the MQTT server: {why}"),
-            Self::NotMqtt => write!(f, "this is no MQTT server"),
+            Self::NotMqtt => write!(f, "this is not an MQTT server"),
             Self::NoAnswer => write!(f, "the MQTT server closed the connection without an answer"),
             Self::Closed => write!(f, "the MQTT server closed the connection"),
             Self::Silent => write!(f, "the MQTT server no longer answers"),
@@ -149,14 +151,14 @@ impl fmt::Display for DisconnectReason {
     }
 }
 
-/// Why a packet was not taken.
+/// Why a packet was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
-    /// No connection; packets are not kept for the next one.
+    /// There is no connection. Packets are not kept for the next one.
     NotConnected,
-    /// Enough is waiting for the socket or, at QoS 1, for the server. Call [`Link::next`] first.
+    /// Too much waits for the socket or, with QoS 1, for the server. Call [`Link::next`] first.
     Full,
-    /// Larger than this link or the server takes; it can never be sent.
+    /// The packet is larger than the limit of the link or the server. It can never be sent.
     TooLarge {
         /// Bytes of the payload.
         payload_bytes: usize,
@@ -169,7 +171,7 @@ impl fmt::Display for PublishError {
             Self::NotConnected => write!(f, "not connected to the MQTT server"),
             Self::Full => write!(f, "the MQTT link is full, try again later"),
             Self::TooLarge { payload_bytes } => {
-                write!(f, "a packet of {payload_bytes} bytes is larger than the MQTT link takes")
+                write!(f, "a packet of {payload_bytes} bytes is larger than the limit of the MQTT link")
             }
         }
     }
@@ -181,18 +183,18 @@ impl std::error::Error for PublishError {}
 pub struct Link {
     config: LinkConfig,
     attempt: Option<Attempt>,
-    /// How many times the time to connect the next attempt may take.
+    /// How many times longer than configured the next attempt may take.
     busy_factor: u32,
 }
 
 impl Link {
-    /// A link that does nothing until [`Link::connect`].
+    /// A link that does nothing before [`Link::connect`].
     pub fn new(config: LinkConfig) -> Self {
         Self { config, attempt: None, busy_factor: 1 }
     }
 
-    /// Starts to connect under this client id; [`Link::next`] does the work. An earlier connection ends abruptly.
-    /// Call it inside a tokio runtime.
+    /// Starts to connect with this client id; [`Link::next`] does the work. An earlier connection ends abruptly. Call
+    /// it inside a tokio runtime.
     pub fn connect(&mut self, client_id: &str, will: Option<Will>) {
         let connect_timeout = self.config.connect_timeout * self.busy_factor;
         self.attempt = Some(Attempt::new(&self.config, connect_timeout, client_id, will));
@@ -203,21 +205,21 @@ impl Link {
         self.attempt.as_ref().and_then(Attempt::open_wire).is_some()
     }
 
-    /// The largest payload that link and server take, in bytes.
+    /// The largest payload that link and server accept, in bytes.
     pub fn packet_bytes_max(&self) -> u32 {
         let server = self.attempt.as_ref().map_or(usize::MAX, |attempt| attempt.quota.packet_bytes_max);
         let payload = self.config.packet_bytes_max.min(server.saturating_sub(PUBLISH_OVERHEAD_BYTES));
         u32::try_from(payload).unwrap_or(u32::MAX)
     }
 
-    /// True if [`Link::publish`] takes a QoS 0 packet now.
+    /// True if [`Link::publish`] accepts a QoS 0 packet now.
     pub fn has_room(&self) -> bool {
         let wire = self.attempt.as_ref().and_then(Attempt::open_wire);
         wire.is_some_and(|wire| wire.outbox_len() < self.config.outbox_bytes_max)
     }
 
-    /// Queues a packet: QoS 1 if retained, else QoS 0. Never waits. Packets leave together at the next [`Link::next`]
-    /// or [`Link::disconnect`], in this order. `topic` has no wildcards.
+    /// Queues a packet: QoS 1 if retained, otherwise QoS 0. Never waits. Packets are sent together by the next
+    /// [`Link::next`] or [`Link::disconnect`], in this order. `topic` has no wildcards.
     pub fn publish(&mut self, topic: &str, payload: &[u8], retain: bool) -> Result<(), PublishError> {
         let config = &self.config;
         let Some(Attempt { stage: Stage::Open, wire: Some(wire), quota, sent, .. }) = &mut self.attempt else {
@@ -241,7 +243,7 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what is queued, then waits for the next event. Cancel-safe. Waits for ever before [`Link::connect`] and
+    /// Sends what is queued, then waits for the next event. Cancel-safe. Waits forever before [`Link::connect`] and
     /// after [`LinkEvent::Disconnected`].
     pub async fn next(&mut self) -> LinkEvent {
         poll_fn(|cx| match self.attempt.as_mut() {
@@ -254,8 +256,8 @@ impl Link {
         .await
     }
 
-    /// The next event among what has arrived already, without a system call: to answer many packets with one write,
-    /// take [`Link::next`] and then these until `None`, and publish afterwards.
+    /// The next event among the data that has already arrived. Makes no system call. To answer many packets with one
+    /// write, call [`Link::next`], then this until it returns `None`, and publish afterwards.
     pub fn next_buffered(&mut self) -> Option<LinkEvent> {
         let attempt = self.attempt.as_mut()?;
         attempt.open_wire()?;
@@ -263,13 +265,13 @@ impl Link {
         Some(self.conclude(received))
     }
 
-    /// Ends the connection so that the Will is not sent, after everything published so far. Takes at most a second; an
-    /// unresponsive server, or dropping the future, makes it an abrupt end.
+    /// Sends everything published so far, and ends the connection so that the Will is not sent. Takes at most one
+    /// second. If the server does not respond, or the future is dropped, the connection ends abruptly.
     pub async fn disconnect(&mut self) {
         if let Some(mut wire) = self.attempt.take().and_then(|attempt| attempt.wire) {
             let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
             if wire.push(&Packet::Disconnect(goodbye)).is_ok() {
-                // Whatever fails here ends the connection too.
+                // An error here ends the connection, too.
                 let _ = timeout(DISCONNECT_TIMEOUT, wire.close()).await;
             }
         }
@@ -290,20 +292,20 @@ impl Link {
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
 
-/// One connection, from dialling to its end.
+/// One connection, from the first attempt to its end.
 struct Attempt {
     stage: Stage,
-    /// There once dialling has succeeded.
+    /// The stream, after TCP has connected.
     wire: Option<Wire>,
     quota: Quota,
-    /// What to send first.
+    /// The packets to send first.
     connect: Packet,
-    /// Arrived before the subscriptions were confirmed; handed out after [`LinkEvent::Connected`].
+    /// Packets that arrived before the subscriptions were confirmed. They are returned after [`LinkEvent::Connected`].
     early: VecDeque<LinkEvent>,
     connect_timeout: Duration,
-    /// The server was reached, and has not answered in time.
+    /// Whether the server was reached, but has not answered in time.
     is_late: bool,
-    /// Until open: the end of the attempt. Afterwards: the next check of the keep-alive.
+    /// Before the connection is open: the end of the attempt. Afterwards: the next check of the keep alive.
     timer: Pin<Box<Sleep>>,
     check_interval: Duration,
     /// A packet was queued since the last check.
@@ -323,11 +325,11 @@ enum Stage {
     Open,
 }
 
-/// What the server allows.
+/// The limits of the server.
 struct Quota {
-    /// The largest MQTT packet it takes.
+    /// The largest MQTT packet that it accepts, in bytes.
     packet_bytes_max: usize,
-    /// QoS 1 publishes it may owe us an acknowledgement for.
+    /// How many QoS 1 publishes may be unacknowledged.
     receive_max: u16,
     unacknowledged: u16,
     last_packet_id: u16,
@@ -404,14 +406,14 @@ impl Attempt {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends, parses and receives until there is an event or nothing more to do now.
+    /// Sends, parses and receives until there is an event, or nothing more to do now.
     fn poll_wire(&mut self, cx: &mut Context<'_>, config: &LinkConfig) -> Poll<Result<LinkEvent, DisconnectReason>> {
         loop {
             self.poll_flush(cx)?;
             if let Some(event) = self.receive(config)? {
                 return Poll::Ready(Ok(event));
             }
-            // What was received may have queued an answer.
+            // A received packet may have queued an answer.
             self.poll_flush(cx)?;
             let Some(wire) = &mut self.wire else {
                 return Poll::Pending;
@@ -423,10 +425,11 @@ impl Attempt {
         }
     }
 
-    /// If the socket is full, the rest leaves at a later poll, which the socket will cause.
+    /// If the socket is full, the rest is sent by a later poll. The socket wakes the task for it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), DisconnectReason> {
         match self.wire.as_mut().map(|wire| wire.poll_flush(cx)) {
-            // Before that, a failure to write may be the server refusing us: what it says comes with the next read.
+            // Before that, a failed write may mean that the server refuses the client. The next read returns its
+            // reason.
             Some(Poll::Ready(Err(error))) if matches!(self.stage, Stage::Open) => Err(broken(error)),
             _ => Ok(()),
         }
@@ -448,7 +451,7 @@ impl Attempt {
         Ok(None)
     }
 
-    /// Why the stream has ended, in the light of how far the connection had come.
+    /// The reason for the end of the stream. It depends on the state of the connection.
     fn ended(&self, reason: DisconnectReason) -> DisconnectReason {
         match (&self.stage, reason) {
             (Stage::Connecting, DisconnectReason::Closed) => DisconnectReason::NoAnswer,
@@ -510,7 +513,7 @@ impl Attempt {
         if self.quota.packet_bytes_max < SERVER_BYTES_MIN {
             let max = self.quota.packet_bytes_max;
             let why =
-                format!("the MQTT server takes packets of {max} bytes only, at least {SERVER_BYTES_MIN} are needed");
+                format!("the MQTT server accepts packets of {max} bytes, at least {SERVER_BYTES_MIN} are needed");
             return Err(DisconnectReason::Other(why));
         }
         if config.subscriptions.is_empty() {
@@ -546,7 +549,7 @@ impl Attempt {
         self.timer.as_mut().reset(next);
     }
 
-    /// One coarse check instead of a clock reading per packet.
+    /// Checks the keep alive. Called a few times for each interval, so that no packet needs a clock reading.
     fn handle_timer(&mut self) -> Result<(), DisconnectReason> {
         if !matches!(self.stage, Stage::Open) {
             self.is_late = !matches!(self.stage, Stage::Dialing(_));
@@ -577,7 +580,7 @@ fn dial(url: &ServerUrl) -> Dial {
     })
 }
 
-/// Whether an MQTT server can begin its answer to a CONNECT so: with a CONNACK, DISCONNECT or AUTH.
+/// Whether the answer of an MQTT server to a CONNECT can start with this byte: a CONNACK, DISCONNECT or AUTH.
 fn is_answer(first: u8) -> bool {
     matches!(first, 0x20 | 0xe0 | 0xf0)
 }

@@ -1,8 +1,8 @@
-//! An MQTT server in this process, for clusters that have none.
+//! An embedded MQTT server, for clusters without another one.
 //!
-//! Owns its thread, its listener and the one account it admits. Keeps everything in memory: after a restart it knows
-//! nothing. Never touches the disk, never lets anybody in without the credentials, never listens anywhere but where it
-//! was told, and holds no more than its bounds: see docs/limits.md.
+//! Owns its thread, its listener and its only account. Keeps everything in memory, so it is empty after a restart.
+//! Never touches the disk, never accepts a client without the credentials, never listens on any other address, and has
+//! limits for everything that it holds: see docs/limits.md.
 
 mod door;
 mod hold;
@@ -30,37 +30,39 @@ use super::mqtt_packet_bytes_max;
 use door::{Account, Door, KEEP_ALIVE_MAX, Rooms};
 use hold::Hold;
 
-/// A CONNECT with its Will, and what may be retained under one topic. One of ours has a few hundred bytes.
+/// Longest CONNECT with its Will, and longest packet that is retained under one topic. Those of nodes have a few
+/// hundred bytes.
 const CONNECT_BYTES_MAX: usize = 8 * 1024;
-/// Packets that may wait for one client; beyond, new ones for it are dropped. Room for the births of as many nodes as
-/// there may be, which come all at once when it subscribes.
+/// Most packets that wait for one client. More are dropped. This is enough for the births of all nodes, which arrive at
+/// once when a client subscribes.
 const CLIENT_QUEUE_LEN: usize = 16_384;
-/// Copies of packets at QoS 1 for one client that has fallen behind: births only, as far as we are concerned.
+/// Most copies of QoS 1 packets for one client that has fallen behind. Nodes use QoS 1 only for births.
 const CLIENT_BACKLOG_LEN: usize = 256;
 const CLIENT_BACKLOG_BYTES: usize = 256 * 1024;
-/// Topic filters of one client.
+/// Most topic filters of one client.
 const SUBSCRIPTIONS_MAX: usize = 16;
-/// Retained packets for each client that may connect: its birth, and room for those of clients that came before …
+/// Retained packets for each client: its birth, and room for births of earlier clients …
 const RETAINED_PER_CLIENT: usize = 3;
-/// … and for the Wills of all of them, which the library asks nobody about.
+/// … and for the Wills of all clients, for which the library does not ask the event handler.
 const WILLS_PER_CLIENT: usize = 1;
-/// How often what is left of clients that have gone is cleared away.
+/// How often the remains of disconnected clients are removed.
 const SWEEP: Duration = Duration::from_secs(30);
-/// Connections that wait to be accepted; the system may take fewer.
+/// Most connections that wait to be accepted. The system may have a lower limit.
 const BACKLOG: u32 = 4_096;
 
-/// Where to listen, whom to admit, and how much to hold.
+/// Where to listen, which account to accept, and the limits.
 #[derive(Clone)]
 pub struct ServerConfig {
-    /// The one address to listen on; port 0 takes a free one.
+    /// The only address to listen on. Port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// User name of the one account.
+    /// User name of the only account.
     pub user: String,
-    /// Its password. Long and random: failed attempts are not counted, or one stranger could lock out a cluster.
+    /// Its password. It must be long and random: failed attempts are not counted, because a lockout would let one
+    /// stranger lock out the whole cluster.
     pub password: String,
     /// The largest payload, in bytes.
     pub packet_bytes_max: usize,
-    /// Clients at the same time; each takes a file descriptor.
+    /// Most clients at the same time. Each needs a file descriptor.
     pub clients_max: usize,
 }
 
@@ -78,19 +80,19 @@ impl fmt::Debug for ServerConfig {
 /// Why the server did not start.
 #[derive(Debug)]
 pub enum ServerError {
-    /// Something listens there already.
+    /// The port is already in use.
     PortTaken {
-        /// The address that was asked for.
+        /// The requested address.
         addr: SocketAddr,
     },
-    /// The system does not let us listen there.
+    /// The system does not allow listening on this address.
     Listen {
-        /// The address that was asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The system gave us no thread or event queue.
+    /// The system provided no thread or event queue.
     Thread(io::Error),
 }
 
@@ -116,15 +118,15 @@ impl std::error::Error for ServerError {
     }
 }
 
-/// What the operator of a server has to know, told once until it is over.
+/// A problem that the operator of a server should know. Each is reported once until it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerNotice {
-    /// A client with the right password was refused, because there are as many as the server takes.
+    /// A client with the right password was refused, because the server is full.
     Full {
-        /// How many that is.
+        /// The limit of clients.
         clients_max: usize,
     },
-    /// The system gave no connection to one who came, with its words: most often there are no file descriptors left.
+    /// The system could not accept a connection, with its error. Usually there are no file descriptors left.
     NoConnection(String),
 }
 
@@ -143,7 +145,7 @@ impl fmt::Display for ServerNotice {
     }
 }
 
-/// A running server. Dropping it stops it too, without waiting for the end.
+/// A running server. Dropping it stops it, too, without waiting for the end.
 pub struct EmbeddedServer {
     local_addr: SocketAddr,
     shutdown: broadcast::Sender<()>,
@@ -158,8 +160,8 @@ impl fmt::Debug for EmbeddedServer {
 }
 
 impl EmbeddedServer {
-    /// Starts a server on a thread of its own, so that neither it nor the caller's loop makes the other wait.
-    /// Clients can connect when this returns.
+    /// Starts a server on its own thread, so that the server and the caller's loop do not delay each other. Clients can
+    /// connect when this returns.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let listen = config.listen;
         let (started_tx, started_rx) = oneshot::channel();
@@ -184,25 +186,25 @@ impl EmbeddedServer {
         }
     }
 
-    /// Where it listens, with the port that was taken for port 0.
+    /// The address on which it listens, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What its operator has to know, from now on. Empty if it was taken before.
+    /// Problems for the operator, from now on. Empty at a second call.
     pub fn notices(&mut self) -> UnboundedReceiver<ServerNotice> {
         self.notices.take().unwrap_or_else(|| unbounded_channel().1)
     }
 
-    /// Ends all connections and waits until the port is free again.
+    /// Ends all connections, and waits until the port is free.
     pub async fn stop(mut self) {
         self.stop_soon();
-        // An error means that the thread is gone already.
+        // An error means that the thread has already ended.
         let _ = (&mut self.stopped).await;
     }
 
     fn stop_soon(&self) {
-        // An error means that nobody is left who could hear it.
+        // An error means that nothing is running any more.
         let _ = self.shutdown.send(());
     }
 }
@@ -215,7 +217,7 @@ impl Drop for EmbeddedServer {
 
 type Started = Result<SocketAddr, ServerError>;
 
-/// What the library wants back from those who decide for it.
+/// The type of answers to the library's callbacks.
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 async fn run(
@@ -224,7 +226,7 @@ async fn run(
     notices: UnboundedSender<ServerNotice>,
     started: oneshot::Sender<Started>,
 ) {
-    // Before anybody can send a shutdown, who may do so as soon as the server has started.
+    // Subscribe first, because a shutdown may be sent as soon as the server has started.
     let (mut stop, door_stop) = (shutdown.subscribe(), shutdown.subscribe());
     let listening = listen(config.listen);
     let (listener, addr) = match listening {
@@ -249,14 +251,14 @@ async fn run(
             () = sleep(SWEEP) => router.sweep_sessions().await,
         }
     }
-    // It panics only if the library does; then there is nobody left to wait for.
+    // It panics only if the library panics. Then there is nothing to wait for.
     let _ = kept.await;
 }
 
 fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
     let open = || {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A port is free again at once when its server has ended.
+        // Makes the port free again as soon as its server has ended.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         let listener = socket.listen(BACKLOG)?;
@@ -269,7 +271,7 @@ fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
     })
 }
 
-/// The library's server without its own listeners. Without a store of its own it keeps no sessions.
+/// The server of the library without its listeners. Without a store, it keeps no sessions.
 fn rooms(config: &ServerConfig, shutdown: broadcast::Sender<()>) -> Rooms {
     let clients_max = config.clients_max;
     let retained_max = clients_max.saturating_mul(RETAINED_PER_CLIENT);
@@ -283,7 +285,7 @@ fn rooms(config: &ServerConfig, shutdown: broadcast::Sender<()>) -> Rooms {
         .with_retained_limits(retained_and_wills, CONNECT_BYTES_MAX);
     let mut short = broker.clone();
     short.server_keep_alive = Some(KEEP_ALIVE_MAX);
-    // The door counts clients; this only adds up.
+    // The door limits the number of clients; this only counts.
     let limits = ResourceLimits { max_message_rate_per_client: 0, max_bandwidth_per_client: 0, ..Default::default() };
     Rooms {
         config: Arc::new(broker),
@@ -299,7 +301,7 @@ fn broker_config(config: &ServerConfig, hold: Arc<Hold>) -> BrokerConfig {
     let packet_bytes_max = mqtt_packet_bytes_max(config.packet_bytes_max) as usize;
     let mut broker = BrokerConfig::new()
         .with_max_packet_size(packet_bytes_max)
-        // At QoS 2 the server would hold what clients have begun to send.
+        // With QoS 2, the server would have to keep messages until clients complete them.
         .with_maximum_qos(1)
         .with_client_channel_capacity(CLIENT_QUEUE_LEN)
         .with_max_subscriptions_per_client(SUBSCRIPTIONS_MAX);

@@ -1,18 +1,18 @@
-//! The address of an MQTT server as people write it.
+//! The address of an MQTT server as text.
 //!
-//! Owns parsing and writing of `mqtt://[user:password@]host[:port]`. Never resolves a name, never shows a password
-//! unless asked for it by [`ServerUrl::to_url_with_password`].
+//! Parses and writes `mqtt://[user:password@]host[:port]`. Never resolves a name. Shows the password only in
+//! [`ServerUrl::to_url_with_password`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The port that MQTT has when none is named.
+/// The default port of MQTT.
 const DEFAULT_PORT: u16 = 1883;
-/// More than any real address needs; bounds what a join token can make us hold.
+/// Longer than any real address, in bytes. Limits the memory that a join token can use.
 const URL_BYTES_MAX: usize = 1024;
 
-/// Where an MQTT server listens, and who to be there.
+/// The address of an MQTT server, and the account to use.
 ///
 /// `Display` and `Debug` leave the password out.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,16 +22,17 @@ pub struct ServerUrl {
     credentials: Option<(String, String)>,
 }
 
-/// Why a text is not the address of an MQTT server. `Display` shows nothing of the text: it may hold a password.
+/// Why a text is not the address of an MQTT server. `Display` shows no part of the text, because it may contain a
+/// password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UrlError {
-    /// `mqtts://` and its other spellings.
+    /// The scheme is `mqtts://`, or another one with TLS.
     TlsUnsupported,
     /// A scheme other than `mqtt`.
     Scheme(String),
     /// Longer than 1,024 bytes.
     TooLong,
-    /// No host, or one with characters that no host name has.
+    /// There is no host, or it contains characters that are not allowed.
     Host(String),
     /// An IPv6 address without brackets.
     BracketsMissing,
@@ -39,9 +40,9 @@ pub enum UrlError {
     Port(String),
     /// A user name without a password.
     PasswordMissing,
-    /// A `%` in user or password that two hexadecimal digits do not follow, or bytes that are not UTF-8.
+    /// A `%` in user or password without two hexadecimal digits after it, or bytes that are not UTF-8.
     PercentEncoding,
-    /// Something after the port.
+    /// Text after the port.
     Path(String),
 }
 
@@ -49,13 +50,13 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TlsUnsupported => write!(f, "mqtts:// is not supported; packets are sealed anyway, use mqtt://"),
-            // What was written may have a password anywhere, if it is written wrongly.
-            Self::Scheme(_) => write!(f, "not a scheme of MQTT, use mqtt://user:password@host:port"),
+            // In a malformed address, any part may be the password.
+            Self::Scheme(_) => write!(f, "unknown scheme, use mqtt://user:password@host:port"),
             Self::TooLong => write!(f, "server address is longer than {URL_BYTES_MAX} characters"),
             Self::Host(host) if host.is_empty() => {
                 write!(f, "server address has no host, use mqtt://user:password@host:port")
             }
-            Self::Host(_) => write!(f, "no host name or address, use mqtt://user:password@host:port"),
+            Self::Host(_) => write!(f, "invalid host name or address, use mqtt://user:password@host:port"),
             Self::BracketsMissing => {
                 write!(f, "put an IPv6 address in brackets: mqtt://[::1]:1883")
             }
@@ -74,24 +75,24 @@ impl fmt::Display for UrlError {
 impl std::error::Error for UrlError {}
 
 impl ServerUrl {
-    /// A server without credentials. `host` is a name, an IPv4 or a bare IPv6 address.
+    /// A server without credentials. `host` is a name, an IPv4 address, or an IPv6 address without brackets.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self { host: host.into(), port, credentials: None }
     }
 
-    /// The same server as somebody.
+    /// The same server with a user and a password.
     #[must_use]
     pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
     }
 
-    /// Name or address; IPv6 without brackets.
+    /// The host name or address, IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Whether the host is this machine, whoever reads the address.
+    /// Whether the host always means the local machine.
     pub fn is_loopback(&self) -> bool {
         let ip: Option<IpAddr> = self.host.parse().ok();
         self.host.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback())
@@ -108,8 +109,8 @@ impl ServerUrl {
         Some((user, password))
     }
 
-    /// The whole address, password included: for a join token or a cluster file, never for a log.
-    /// Parses back to an equal value.
+    /// The whole address, including the password. For a join token or a cluster file, never for a log. Parsing it gives
+    /// an equal value.
     pub fn to_url_with_password(&self) -> String {
         let host = BracketedHost(&self.host);
         match &self.credentials {
@@ -156,7 +157,7 @@ impl FromStr for ServerUrl {
         }
         let (host, port) = parse_host_port(authority)?;
         let url = Self { host, port, credentials: userinfo.map(parse_credentials).transpose()? };
-        // Written out, an address can be longer than it was typed, and must still be one.
+        // Percent-encoding can make the written address longer than the original. It must still be within the limit.
         if url.to_url_with_password().len() > URL_BYTES_MAX { Err(UrlError::TooLong) } else { Ok(url) }
     }
 }
@@ -235,7 +236,7 @@ fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// A host as it stands in an address: IPv6 in brackets.
+/// A host as in an address: IPv6 in brackets.
 struct BracketedHost<'a>(&'a str);
 
 impl fmt::Display for BracketedHost<'_> {

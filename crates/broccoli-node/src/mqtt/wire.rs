@@ -1,7 +1,7 @@
-//! MQTT packets on one stream of bytes.
+//! MQTT packets on a byte stream.
 //!
-//! Owns the stream and its two buffers. Never waits by itself, so that a caller may drop any future at any time without
-//! losing a byte; knows nothing about the order in which packets must come.
+//! Owns the stream and its two buffers. Never waits by itself, so a caller may drop any future at any time and no byte
+//! is lost. Does not know the order in which packets must come.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -11,21 +11,21 @@ use bytes::{Buf, BufMut, BytesMut};
 use rumqttc::{Packet, mqttbytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The size of a read buffer.
+/// The size of a read buffer, in bytes.
 const INBOX_BYTES: usize = 64 * 1024;
-/// A write buffer that a burst made larger than this is given back after it.
+/// A write buffer that a burst has made larger than this is freed afterwards.
 const OUTBOX_BYTES_KEPT: usize = 256 * 1024;
-/// Room that a read must find: below, the buffer is renewed.
+/// Least room for a read, in bytes. With less, the buffer is replaced.
 const READ_BYTES_MIN: usize = 4 * 1024;
-/// PUBLISH, before its flags.
+/// First byte of a PUBLISH, without its flags.
 const PUBLISH: u8 = 0x30;
 
-/// What MQTT needs of the way to a server: TCP, or whatever else carries bytes in order.
+/// The byte stream to a server: TCP, or anything else that carries bytes in order.
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-/// One stream, with what has arrived but is not parsed, and what is encoded but not sent.
+/// One stream, the received bytes that are not parsed, and the encoded bytes that are not sent.
 pub(super) struct Wire {
     stream: Box<dyn ByteStream>,
     inbox: BytesMut,
@@ -38,12 +38,12 @@ impl Wire {
         Self { stream, inbox: BytesMut::with_capacity(INBOX_BYTES), outbox: BytesMut::new(), packet_bytes_max }
     }
 
-    /// Bytes that wait to be sent.
+    /// Number of bytes that wait to be sent.
     pub(super) fn outbox_len(&self) -> usize {
         self.outbox.len()
     }
 
-    /// The first byte that has arrived and was not taken.
+    /// The first received byte that was not parsed.
     pub(super) fn first_byte(&self) -> Option<u8> {
         self.inbox.first().copied()
     }
@@ -53,7 +53,7 @@ impl Wire {
         packet.write(&mut self.outbox, None).map(|_| ())
     }
 
-    /// Queues a PUBLISH without properties. The library's encoder would want owned copies of topic and payload.
+    /// Queues a PUBLISH without properties. The library's encoder would need owned copies of topic and payload.
     ///
     /// ```text
     /// | 0011 dup qos qos retain | remaining length | topic length | topic | packet id if QoS 1 | 0 | payload |
@@ -73,7 +73,7 @@ impl Wire {
         self.outbox.put_slice(publish.payload);
     }
 
-    /// Takes one packet out of what has arrived. `None`: read more first.
+    /// Parses one received packet. `None`: read more first.
     pub(super) fn pull(&mut self) -> Result<Option<Packet>, mqttbytes::Error> {
         match Packet::read(&mut self.inbox, Some(self.packet_bytes_max)) {
             Ok(packet) => Ok(Some(packet)),
@@ -91,7 +91,7 @@ impl Wire {
         pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
     }
 
-    /// Writes until nothing is left (ready) or the socket is full (pending).
+    /// Writes until nothing is left (ready), or the socket is full (pending).
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
@@ -106,10 +106,10 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what is queued, ends our half, and waits until the server has ended its half.
+    /// Sends what is queued, shuts down the sending half, and waits until the server has done the same.
     ///
-    /// Bytes that arrive meanwhile are read and dropped: a socket closed with unread bytes is reset, and a reset can
-    /// overtake what we sent last.
+    /// Bytes that arrive meanwhile are read and dropped. A socket that is closed with unread bytes is reset, and the
+    /// reset can overtake the last packets.
     pub(super) async fn close(mut self) -> io::Result<()> {
         self.stream.write_all(&self.outbox).await?;
         self.stream.shutdown().await?;
@@ -123,7 +123,7 @@ impl Wire {
     }
 }
 
-/// A PUBLISH to encode. QoS 1 with a packet id, else QoS 0. The topic is shorter than 64 KiB.
+/// A PUBLISH to encode. QoS 1 with a packet id, otherwise QoS 0. The topic is shorter than 64 KiB.
 pub(super) struct Publish<'a> {
     pub(super) topic: &'a str,
     pub(super) payload: &'a [u8],
@@ -137,7 +137,7 @@ impl Publish<'_> {
         2 + self.topic.len() + packet_id_len + 1 + self.payload.len()
     }
 
-    /// Bytes on the wire, at most.
+    /// Most bytes on the wire.
     pub(super) fn packet_len(&self) -> usize {
         1 + 4 + self.remaining_len()
     }

@@ -5,7 +5,7 @@ use broccoli_proto::SplitMix64;
 
 use super::*;
 
-/// A directory that is gone when its test is over.
+/// A directory that is deleted at the end of its test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -21,7 +21,7 @@ impl Dir {
         Log::open(&self.0).expect("opens")
     }
 
-    /// Opens it, and finds nothing wrong.
+    /// Opens the log, and checks that nothing is damaged.
     fn sound(&self) -> Log {
         let (log, damaged) = self.open();
         assert_eq!(damaged, Vec::<String>::new());
@@ -190,7 +190,7 @@ fn a_batch_longer_than_a_segment_is_kept() {
     assert_eq!(records(&dir.sound()), expected);
 }
 
-/// A log whose last segment is a file that was full of other batches before; job 1 is alive.
+/// A log whose last segment is a file that contained other batches before. Job 1 is alive.
 fn used_again() -> (Dir, Log) {
     use std::os::unix::fs::MetadataExt;
 
@@ -199,7 +199,7 @@ fn used_again() -> (Dir, Log) {
     let file = |log: &Log| path_of(&dir.0, log.segment).metadata().expect("there").ino();
     let mut files = vec![file(&log)];
     for job in 2.. {
-        // Of a length that puts heads of batches everywhere.
+        // A length that puts the heads of batches at all positions.
         for number in 0..8 {
             log.commit(&[write(job, number, &vec![7; (1 << 19) + 12 * job as usize])]).expect("written");
         }
@@ -245,7 +245,7 @@ fn a_torn_batch_over_older_ones_takes_nothing_with_it() {
         (jobs, walked.damage.is_some())
     };
     assert_eq!(walked(&whole), (vec![1, 2], false));
-    // Any one of its parts did not come to the disk.
+    // Some part of it was not written to the disk.
     for lost in (at..log.at + BATCH_HEAD_LEN).step_by(BATCH_HEAD_LEN) {
         let mut torn = whole.clone();
         torn[lost..lost + BATCH_HEAD_LEN].copy_from_slice(&before[lost..lost + BATCH_HEAD_LEN]);
@@ -256,7 +256,7 @@ fn a_torn_batch_over_older_ones_takes_nothing_with_it() {
     }
 }
 
-/// What is left in a copy of the directory after some sectors of the last batch were lost.
+/// The records in a copy of the directory, after some sectors of the last batch were lost.
 fn after_losing(
     log: &Log,
     (segment, at): (u32, usize),
@@ -336,7 +336,7 @@ fn a_large_write_takes_no_memory_of_its_size_and_is_read_back() {
     let dir = Dir::new();
     let mut log = dir.sound();
     let value = |job: u64| vec![job as u8; if job.is_multiple_of(100) { 3 << 20 } else { 10_000 + job as usize }];
-    // Each job is 20 KB in pieces that are written together, or 3 MB that are written as they are.
+    // Each job is 20 KB in pieces that are collected, or 3 MB that are written directly.
     let writes: Vec<Write> =
         (1..4_000).flat_map(|job| [write(job, 0, &value(job)), write(job, 1, &[1; 10_000])]).collect();
     let bytes: usize = writes.iter().map(|write| write.value.as_ref().map_or(0, RecordBytes::bytes)).sum();
@@ -374,7 +374,7 @@ fn of_a_large_write_that_fails_what_was_written_is_whole() {
     let large = |job| write(job, 0, &vec![job as u8; BATCH_LEN_MAX - 100]);
     log.commit(&[large(1), delete(1, 1), large(2), large(3)]).expect("written");
     drop(log);
-    // As if the power had gone in the middle of the second batch.
+    // As after a power cut in the middle of the second batch.
     let path = path_of(&dir.0, 2);
     let bytes = fs::read(&path).expect("read");
     fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");

@@ -1,78 +1,79 @@
-//! What the MQTT server does with packets: whether it delivers any, and which it drops because of their size.
+//! Probes that test the MQTT server: whether it delivers packets, and whether it drops large ones.
 //!
-//! Some servers drop without a word. Before a packet is relied on that is larger than any that has come back, a node
-//! sends itself one of that size, and a small one after it: packets of one sender to one topic keep their order, so
-//! when the small one comes alone, the large one was dropped. Twice, since any packet may be lost; then half the size is
-//! tried. Each probe has a number that nobody can guess, so that a stranger can only repeat what has come back already.
-//! Knows neither clock nor link: its driver asks it what to send and tells it what has come.
+//! Some servers drop packets without an error. Before a node relies on packets that are larger than any that has come
+//! back, it sends itself one of that size, and a small one after it. Packets from one sender to one topic keep their
+//! order. So if only the small one comes back, the large one was dropped. Any packet may be lost, so this is repeated
+//! once before half the size is tried. Each probe contains a random number, so a stranger can only repeat probes that
+//! have already come back. Knows neither clock nor link: its caller sends the probes, and reports what has arrived.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets of this size pass every server that a link accepts.
+/// Every server that a link accepts delivers packets of this size, in bytes.
 const PASSES: usize = 4_096;
-/// How often a packet of a size may be lost before the size is to blame.
+/// Losses of a size before the size counts as too large.
 const LOSSES_MAX: u8 = 2;
-/// How probes begin. No sealed packet begins so.
+/// The start of a probe. No sealed packet starts like this.
 const PREFIX: &[u8] = b"broccoli probe ";
-/// A node that has heard nothing of itself so long after anything has arrived hears nothing …
+/// The server counts as silent if the node has received nothing from itself for this time after the last other packet …
 const ECHO_AFTER_ANYTHING: Duration = Duration::from_secs(2);
-/// … and so does one that has only heard others so long. A server to which a thousand nodes come at once takes its time.
+/// … or for this time in all. A server to which a thousand nodes connect at once needs this long.
 const ECHO_MAX: Duration = Duration::from_secs(60);
 
-/// What is known of the server, from one connection to the next.
+/// The knowledge about the server. It is kept from one connection to the next.
 pub(crate) struct Probe {
-    /// Tells probes of this node from those of a twin.
+    /// Distinguishes the probes of this node from those of a node with the same name.
     id: Vec<u8>,
-    /// The largest that came back.
+    /// The largest size that came back, in bytes.
     passed: usize,
-    /// None is sent that is larger.
+    /// No probe is larger than this, in bytes.
     limit: usize,
     under_way: Option<UnderWay>,
     outgoing: VecDeque<Vec<u8>>,
-    /// Since when the link is up and when something last came, until this node has heard itself.
+    /// When the link came up, and when the last packet arrived; none after the node has received a packet from itself.
     unheard: Option<(Duration, Duration)>,
 }
 
-/// A size that is being tried.
+/// A size that is being tested.
 #[derive(Clone, Copy)]
 struct Size {
     bytes: usize,
     losses: u8,
-    /// A larger one was dropped.
+    /// Whether a larger one was dropped.
     is_reduced: bool,
 }
 
 /// Probes that have not come back.
 struct UnderWay {
     size: Size,
-    /// How the large one begins, …
+    /// The start of the large probe.
     large: Vec<u8>,
-    /// … and the one after it.
+    /// The start of the small probe after it.
     after: Vec<u8>,
 }
 
-/// What a packet to this node's own address was.
+/// What a packet to this node's own address means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// No probe.
+    /// It is not a probe.
     Other,
-    /// A probe, and nothing new.
+    /// It is a probe without news.
     Probe,
-    /// Packets of more than so many bytes are dropped, and perhaps smaller ones.
+    /// Packets of more than this many bytes are dropped, and perhaps smaller ones.
     Limit(usize),
-    /// This is what passes.
+    /// Packets of up to this many bytes are delivered.
     Settled(usize),
 }
 
 impl Probe {
-    /// For the incarnation of a node with this client id.
+    /// The probes of one incarnation of a node, with this client id.
     pub(crate) fn new(client_id: &str) -> Probe {
         let id = [PREFIX, client_id.as_bytes(), b" "].concat();
         Probe { id, passed: 0, limit: 0, under_way: None, outgoing: VecDeque::new(), unheard: None }
     }
 
-    /// The link is up, and takes packets of so many bytes. What the server is like may have changed.
+    /// The link is up, and carries packets of up to `limit` bytes. The server may have changed, so all sizes are tested
+    /// again.
     pub(crate) fn on_connected(&mut self, now: Duration, limit: usize) {
         (self.passed, self.limit) = (PASSES, limit);
         self.under_way = None;
@@ -86,7 +87,7 @@ impl Probe {
         self.outgoing.clear();
     }
 
-    /// Something has come from the server; `own` is what came to this node's own address.
+    /// A packet has arrived. `own` is its content if it was for this node's own address.
     pub(crate) fn on_packet(&mut self, now: Duration, own: Option<&[u8]>) -> Heard {
         match own {
             Some(packet) => {
@@ -102,12 +103,12 @@ impl Probe {
         }
     }
 
-    /// When it shows that this node does not hear itself.
+    /// When the link counts as silent if no packet from this node comes back before.
     pub(crate) fn silent_at(&self) -> Option<Duration> {
         self.unheard.map(|(up, last)| (last + ECHO_AFTER_ANYTHING).min(up + ECHO_MAX))
     }
 
-    /// Whether it shows now. True once for each connection.
+    /// Whether the link counts as silent now. True once for each connection.
     pub(crate) fn is_silent(&mut self, now: Duration) -> bool {
         let is_silent = self.silent_at().is_some_and(|at| at <= now);
         if is_silent {
@@ -116,7 +117,7 @@ impl Probe {
         is_silent
     }
 
-    /// A packet of this size was sent.
+    /// A packet of this size, in bytes, was sent.
     pub(crate) fn on_sent(&mut self, bytes: usize) {
         if bytes > self.passed && self.under_way.is_none() {
             let bytes = bytes.next_power_of_two().min(self.limit);
@@ -124,14 +125,14 @@ impl Probe {
         }
     }
 
-    /// What to send to this node's own address next.
+    /// The next packet to send to this node's own address.
     pub(crate) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.outgoing.pop_front()
     }
 
     fn send(&mut self, size: Size) {
         self.under_way = None;
-        // Without a source of randomness nothing can be known, as on a server that tells its limit.
+        // Without random numbers no probe is sent. The server then counts as one that reports its own limit.
         let (Some(large), Some(after)) = (self.packet(), self.packet()) else { return };
         let mut padded = large.clone();
         padded.resize(size.bytes.max(large.len()), 0);
@@ -139,7 +140,7 @@ impl Probe {
         self.under_way = Some(UnderWay { size, large, after });
     }
 
-    /// One that nobody can guess.
+    /// A random number.
     fn packet(&self) -> Option<Vec<u8>> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).ok()?;
@@ -188,7 +189,7 @@ mod tests {
         probe
     }
 
-    /// Delivers what is to be sent by a server that drops what is larger; gives what was learnt.
+    /// A server that drops packets above a size. Returns the result.
     fn deliver(probe: &mut Probe, server: usize) -> Vec<Heard> {
         let mut learnt = Vec::new();
         while let Some(packet) = probe.poll_transmit() {
@@ -263,14 +264,14 @@ mod tests {
         let mut probe = connected(1 << 20);
         probe.on_sent(600_000);
         let (large, after) = (probe.poll_transmit().unwrap(), probe.poll_transmit().unwrap());
-        // The server has dropped the large one: a stranger knows of the other alone, and of the name.
+        // The server has dropped the large probe. A stranger knows only the small one, and the name of the node.
         let mut made_up = after.clone();
         made_up.resize(1 << 20, 0);
         for packet in [&made_up[..], &large[..100], b"broccoli probe node-1 \0\0\0\x01L"] {
             assert_eq!(probe.on_packet(NOW, Some(packet)), Heard::Probe);
         }
         assert_eq!(probe.passed, PASSES);
-        // What has come back is over: the next probes have other numbers.
+        // A probe counts only once. The next probes have other numbers.
         probe.on_packet(NOW, Some(&after));
         let again: Vec<_> = std::iter::from_fn(|| probe.poll_transmit()).collect();
         assert!(!again.contains(&large) && !again.contains(&after));

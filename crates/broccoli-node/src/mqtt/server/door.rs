@@ -1,9 +1,9 @@
-//! Who comes in: from accepting a connection to a client that the server knows.
+//! New connections, from accepting a connection to a client that the server knows.
 //!
-//! A stranger costs next to nothing: until its CONNECT has arrived whole, nothing of it is read, so that it waits in the
-//! system's buffer of that connection; a CONNECT that is too large, or something else, ends the connection at once. Who
-//! takes too long is sent away, and so is the one that has waited longest when there are too many. A client that has the
-//! password and finds no seat is told that the server is full.
+//! A connection without credentials costs almost nothing. Nothing is read before its CONNECT has arrived completely; it
+//! waits in the system's buffer. A CONNECT that is too large, or anything else, ends the connection at once. A
+//! connection that takes too long is closed, and if there are too many, the oldest one is closed. A client with the
+//! password gets an error if the server is full.
 
 use std::collections::BTreeMap;
 use std::future::{poll_fn, ready};
@@ -33,25 +33,25 @@ use tokio::time::{sleep, timeout};
 
 use super::{Answer, CONNECT_BYTES_MAX, ServerNotice};
 
-/// Connections whose CONNECT has not arrived.
+/// Most connections whose CONNECT has not arrived.
 const STRANGERS_MAX: usize = 1_024;
-/// How long a CONNECT may take to arrive.
+/// Longest time until a CONNECT has arrived.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
-/// Pause before looking again at a CONNECT that has arrived in part, doubled up to the maximum.
+/// Pause before looking again at an incomplete CONNECT. It is doubled each time, up to the maximum.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(100);
-/// Longest client id, topic and topic filter, in bytes. Each is held several times.
+/// Longest client id, topic and topic filter, in bytes. Several copies of each are kept.
 const CLIENT_ID_BYTES_MAX: usize = 128;
 const TOPIC_BYTES_MAX: usize = 256;
-/// A client that names a longer keep alive, or none, gets this one, so that one that no longer reads goes.
+/// A client with a longer keep alive, or none, gets this one. So a client that no longer reads is disconnected.
 pub(super) const KEEP_ALIVE_MAX: Duration = Duration::from_secs(120);
-/// Pause after the system gave no connection.
+/// Pause after the system could not accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long clients have to take their leave when the server stops.
+/// How long clients may take to disconnect when the server stops.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
-/// The one account. It stands in for the library's own check, whose lockout after failed attempts goes by user name:
-/// with one account, a stranger could lock out the cluster, and a random 32-byte password needs no lockout.
+/// The only account. It replaces the library's own check, which locks out a user name after failed attempts. With one
+/// account, a stranger could lock out the cluster. A random 32-byte password needs no lockout.
 pub(super) struct Account {
     pub(super) user: String,
     pub(super) password: String,
@@ -68,7 +68,7 @@ impl Account {
 /// The parts of the library's server that each connection needs.
 pub(super) struct Rooms {
     pub(super) config: Arc<BrokerConfig>,
-    /// For clients whose own keep alive is too long.
+    /// For clients with a keep alive that is too long.
     pub(super) config_short: Arc<BrokerConfig>,
     pub(super) router: Arc<MessageRouter>,
     pub(super) stats: Arc<BrokerStats>,
@@ -76,7 +76,7 @@ pub(super) struct Rooms {
     pub(super) shutdown: broadcast::Sender<()>,
 }
 
-/// Lets clients in.
+/// Accepts clients.
 pub(super) struct Door {
     account: Account,
     rooms: Rooms,
@@ -87,7 +87,7 @@ pub(super) struct Door {
     full_told: AtomicBool,
 }
 
-/// Connections whose CONNECT has not arrived, in the order in which they came. Dropping what stands here ends them.
+/// Connections whose CONNECT has not arrived, oldest first. Dropping an entry closes the connection.
 #[derive(Default)]
 struct Strangers {
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
@@ -95,7 +95,7 @@ struct Strangers {
 }
 
 impl Strangers {
-    /// One more waits; over the limit, the first goes.
+    /// Adds a connection. Above the limit, the oldest one is closed.
     fn enter(&mut self) -> (u64, oneshot::Receiver<()>) {
         let (stays, sent_away) = oneshot::channel();
         if self.waiting.len() >= STRANGERS_MAX {
@@ -108,7 +108,7 @@ impl Strangers {
 }
 
 impl Door {
-    /// A door to `rooms` for so many clients.
+    /// A door for at most `clients_max` clients.
     pub(super) fn new(
         account: Account,
         rooms: Rooms,
@@ -127,7 +127,7 @@ impl Door {
         })
     }
 
-    /// Lets clients in until the server is to stop, and then waits until they are gone.
+    /// Accepts clients until the server stops, then waits until they have disconnected.
     pub(super) async fn keep(self: Arc<Self>, listener: TcpListener, mut shutdown: broadcast::Receiver<()>) {
         let mut connections = JoinSet::new();
         let mut starved_told = false;
@@ -141,7 +141,7 @@ impl Door {
                         connections.spawn(self.clone().receive(stream, addr));
                     }
                     Err(error) => {
-                        // The one who came may have gone already: that is no trouble of ours.
+                        // The peer may have gone already. That is not an error of this server.
                         if !starved_told && !is_of_the_peer(&error) {
                             starved_told = true;
                             self.tell(ServerNotice::NoConnection(error.to_string()));
@@ -153,14 +153,14 @@ impl Door {
         }
         drop(listener);
         let all_gone = async { while connections.join_next().await.is_some() {} };
-        // Those that do not go are cut off with the set.
+        // The others are disconnected when the set is dropped.
         let _ = timeout(GOODBYE_MAX, all_gone).await;
     }
 
     /// Serves one connection to its end.
     async fn receive(self: Arc<Self>, stream: TcpStream, addr: SocketAddr) {
         let Some(keep_alive_s) = self.wait_for_connect(&stream).await else { return };
-        // Without it small packets would wait; a stream that cannot has ended.
+        // Without it small packets are delayed. An error means that the stream has ended.
         if stream.set_nodelay(true).is_err() {
             return;
         }
@@ -179,11 +179,11 @@ impl Door {
             monitor.clone(),
             shutdown.subscribe(),
         );
-        // However it ended, the others have been told by then.
+        // However it ended, the Will was handled.
         let _ = handler.run().await;
     }
 
-    /// The keep alive of a CONNECT that has arrived whole and is still unread.
+    /// Waits for a complete CONNECT, which stays unread. Returns its keep alive.
     async fn wait_for_connect(&self, stream: &TcpStream) -> Option<u16> {
         let (number, sent_away) = self.lock_strangers().enter();
         let arrived = tokio::select! {
@@ -198,7 +198,7 @@ impl Door {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat for one client. That there is none is told once, until a tenth of them was free again.
+    /// A seat for one client. If there is none, this is reported once, until a tenth of the seats were free again.
     fn seat(&self) -> Option<OwnedSemaphorePermit> {
         match self.seats.clone().try_acquire_owned() {
             Ok(seat) => {
@@ -217,7 +217,7 @@ impl Door {
     }
 
     fn tell(&self, notice: ServerNotice) {
-        // Nobody has to listen.
+        // An error means that nobody listens.
         let _ = self.notices.send(notice);
     }
 }
@@ -227,7 +227,7 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
-/// Waits until a whole CONNECT has arrived, and gives its keep alive; none if something else has.
+/// Waits until a complete CONNECT has arrived, and returns its keep alive; none if it is something else.
 async fn arrival(stream: &TcpStream) -> Option<u16> {
     let mut pause = LOOK_AGAIN;
     loop {
@@ -246,14 +246,14 @@ async fn arrival(stream: &TcpStream) -> Option<u16> {
     }
 }
 
-/// What the first bytes of a connection are.
+/// The type of the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
-    /// A whole CONNECT.
+    /// A complete CONNECT.
     Connect { keep_alive_s: u16 },
-    /// The beginning of one.
+    /// The start of a CONNECT.
     Incomplete,
-    /// Anything else, or one that is too large, or the end of the stream.
+    /// Anything else, a CONNECT that is too large, or the end of the stream.
     Other,
 }
 
@@ -279,10 +279,10 @@ fn look_at(bytes: &[u8]) -> Look {
     keep_alive().map_or(Look::Other, |keep_alive_s| Look::Connect { keep_alive_s })
 }
 
-/// Decides for one connection what it may do.
+/// Decides what one connection may do.
 struct Visitor {
     door: Arc<Door>,
-    /// Held from the moment it is admitted until the connection has ended.
+    /// Taken when the client is accepted, and freed when the connection has ended.
     seat: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -325,7 +325,7 @@ impl AuthProvider for Visitor {
         Box::pin(ready(topic.len() <= TOPIC_BYTES_MAX))
     }
 
-    /// Shared subscriptions leave counters behind, and no node has any.
+    /// Shared subscriptions are refused: they leave counters behind, and nodes do not use them.
     fn authorize_subscribe<'a>(
         &'a self,
         _client_id: &str,

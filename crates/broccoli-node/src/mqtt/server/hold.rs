@@ -1,11 +1,11 @@
-//! What the server holds for its clients, and when it holds no more.
+//! The memory of the server for packets, and its limits.
 //!
-//! Every payload is copied once, out of the buffer it was read into (a slice of that would hold all of it), and counted
-//! until its last copy has left: in the queues of all clients together and among the retained packets. Over the bound
-//! a packet is dropped, as MQTT may at QoS 0; what matters is sent again by the protocol above. A packet that cannot be
-//! retained is still delivered.
+//! Every payload is copied once out of the read buffer (a slice would keep the whole buffer), and counts until its last
+//! copy is dropped, in the queues of all clients and among the retained packets. Above the limit a packet is dropped,
+//! as MQTT allows with QoS 0; the protocol above repeats what matters. A packet that cannot be retained is still
+//! delivered.
 //!
-//! Hands on topic, payload, response topic and correlation data; user properties are not handed on.
+//! Passes on topic, payload, response topic and correlation data, but no user properties.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -18,20 +18,20 @@ use mqtt5::packet::publish::PublishPacket;
 
 use super::Answer;
 
-/// Payloads in the queues of all clients and among the retained packets, in bytes.
+/// Most bytes of payloads in the queues of all clients and among the retained packets.
 const PAYLOAD_BYTES_MAX: usize = 192 * 1024 * 1024;
-/// Retained packets, in bytes with their topics.
+/// Most bytes of retained packets, including their topics.
 const RETAINED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a packet costs beside its topic and payload.
+/// Bytes that a packet costs besides its topic and payload.
 const PACKET_BYTES: usize = 256;
 
-/// Counts what is held.
+/// Counts the bytes that are held.
 pub(super) struct Hold {
     payload_bytes: Arc<AtomicUsize>,
     retained: Mutex<Retained>,
 }
 
-/// The size of each retained packet, by topic.
+/// The size of each retained packet in bytes, by topic.
 #[derive(Default)]
 struct Retained {
     packets: HashMap<Arc<str>, usize>,
@@ -40,13 +40,13 @@ struct Retained {
 }
 
 impl Hold {
-    /// Nothing is held; so many packets may be retained.
+    /// Holds nothing yet. At most `retained_max` packets may be retained.
     pub(super) fn new(retained_max: usize) -> Hold {
         let retained = Retained { packets_max: retained_max, ..Retained::default() };
         Hold { payload_bytes: Arc::default(), retained: Mutex::new(retained) }
     }
 
-    /// The packet as it is handed on, or its end.
+    /// The packet to pass on, or the decision to drop it.
     fn take_in(&self, event: ClientPublishEvent) -> PublishAction {
         let Some(payload) = Counted::copy(&event.payload, &self.payload_bytes) else {
             return PublishAction::Handled;
@@ -63,7 +63,7 @@ impl Hold {
         PublishAction::Transform(publish)
     }
 
-    /// Whether this may take the place of what is retained under the topic.
+    /// Whether a payload of this size may replace the retained one of the topic.
     fn has_room(&self, topic: &str, payload_bytes: usize) -> bool {
         let retained = self.retained.lock().unwrap_or_else(PoisonError::into_inner);
         let before = retained.packets.get(topic).copied();
@@ -71,7 +71,8 @@ impl Hold {
         after <= RETAINED_BYTES_MAX && (before.is_some() || retained.packets.len() < retained.packets_max)
     }
 
-    /// A packet is retained from now on, or no longer: also a Will, which nobody was asked about.
+    /// A packet is retained from now on, or no longer. Also called for a Will, for which [`Hold::take_in`] was not
+    /// called.
     fn note_retained(&self, event: &RetainedSetEvent) {
         let mut retained = self.retained.lock().unwrap_or_else(PoisonError::into_inner);
         let Retained { packets, bytes, .. } = &mut *retained;
@@ -100,7 +101,7 @@ impl BrokerEventHandler for Hold {
     }
 }
 
-/// A payload that is counted as long as any copy of its packet is held.
+/// A payload that counts as long as any copy of its packet exists.
 struct Counted {
     payload: Box<[u8]>,
     total: Arc<AtomicUsize>,
