@@ -1,5 +1,5 @@
 //! The committed modules are what their sources build, byte for byte, whatever else is on the machine.
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! What people are told of MQTT servers: how to name one, what is wrong with one, and when one is full.
 #![cfg(feature = "embedded-server")]
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,6 @@
 //! Values that are larger than any packet, between real nodes.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +12,7 @@ use broccoli_node::{NodeEvent, proto};
 use proto::{Canvas, Cbor};
 use support::cluster::*;
 
-/// What one value of 64 MB may take there and back.
+/// Longest time for a value of 64 MB there and back.
 const LARGE_MAX: Duration = Duration::from_secs(20);
 
 fn text(bytes: usize) -> String {
@@ -57,7 +57,7 @@ on_both_servers! {
         let mut events = origin.events();
         let _worker = node("w1").function("echo", |text: String| text).slots(1).start().unwrap();
         until_workers(&origin, 1).await;
-        // A packet would take it, but not one of the embedded server of these tests.
+        // It would fit into a packet, but not into one of the embedded server of these tests.
         let text = text(700_000);
         let back: String = result(origin.submit(echo(&text))).await;
         assert!(back == text, "it comes back as it was");

@@ -1,6 +1,6 @@
-//! Boards: pins and LEDs by the functions of every node, by tasks in Wasm, and where there are none; reboots.
+//! Boards: pins and LEDs with the built-in functions and with Wasm tasks; nodes without a board; reboots.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const LIGHTS: &[u8] = include_bytes!("../../../functions/lights.wasm");
 const HELLO: &[u8] = include_bytes!("../../../functions/c/hello.wasm");
 
-/// A node of two slots with a simulated board.
+/// A node with two slots and a simulated board.
 fn with_board(cluster: &TestCluster, name: &str) -> (Builder, SimulatedBoard) {
     let board = SimulatedBoard::new();
     (cluster.node(name).slots(2).board(Board::Simulated(board.clone())), board)
@@ -66,13 +66,13 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let (origin, _worker, board) = pair(&cluster).await;
         let mut changes = board.watch();
-        // For a minute, in both slots.
+        // Both slots blink for a minute.
         let mut job = origin.submit(canvas("group(board.blink(30, 2000), board.blink(30, 2000))"));
         for _ in 0..2 {
             assert_eq!(changes.recv().await, Ok(BoardChange::Led(true)));
         }
         job.revoke().await;
-        // There is a slot for it long before the minute is over.
+        // A slot is free long before the minute is over.
         assert!(!result::<bool>(origin.submit(canvas("gpio_read(4)"))).await);
     }
 
@@ -113,7 +113,7 @@ on_both_servers! {
         for source in ["lights.morse('5')", "lights.copy_pin(1, 2)", "lights.measure(0)"] {
             assert_eq!(error_text(&origin, source).await, none, "{source}");
         }
-        // It waits for a node that has one.
+        // The job waits for a node with pins.
         let waiting = origin.submit(canvas("board.gpio_read.s(4).set(on='gpio')"));
         let (node, board) = with_board(&cluster, "w1");
         board.set_pin(4, true);
@@ -138,7 +138,7 @@ on_both_servers! {
         result::<()>(origin.submit(canvas("lights.morse.s('E')"))).await;
         assert_eq!(changes.try_recv(), Ok(BoardChange::Led(true)));
         assert_eq!(changes.try_recv(), Ok(BoardChange::Led(false)));
-        // In C.
+        // A task in C.
         assert!(result::<bool>(origin.submit(canvas("hello.pressed.s(4)"))).await);
         assert_eq!(changes.try_recv(), Ok(BoardChange::Led(true)));
         assert_eq!(error_text(&origin, "hello.pressed.s(28)").await, "no pin 28: this board has 0 to 27");
@@ -179,7 +179,7 @@ on_both_servers! {
         cluster.deploy_examples(&origin).await;
         let refused = error_text(&origin, "sys.reboot.s().set(on='w2')").await;
         assert_eq!(refused, "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`");
-        // It finishes what it runs.
+        // It finishes its running tasks.
         let long = origin.submit(canvas("tasks.sleep_ms.s(700, 5).set(on='w1')"));
         until(&allowed, |node| node.vitals().running == 1).await;
         result::<()>(origin.submit(canvas("sys.reboot.s().set(on='w1')"))).await;
@@ -187,7 +187,7 @@ on_both_servers! {
         assert_eq!(result::<i64>(long).await, 5);
         let ended = async { while events.recv().await.is_some() {} };
         timeout(support::PATIENCE, ended).await.expect("the node ends");
-        // By broadcast: who may not, does not.
+        // On each node: a node that may not reboot does not.
         let _again = cluster.node("w3").slots(1).allow_reboot(true).start().unwrap();
         until_workers(&origin, 2).await;
         let job = origin.submit(canvas("sys.reboot.s().set(each=True, partial=True)"));

@@ -1,6 +1,6 @@
-//! Functions over the air: who gets a module, from whom, and what is refused.
+//! Deployed functions: which nodes get a module, from which nodes, and what is refused.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -32,7 +32,7 @@ on_both_servers! {
         until(&origin, |node| node.function("add").is_ok()).await;
         assert_eq!(result::<i64>(origin.submit(canvas("chain(add.s(4, 4), mul.s(8), mul.s(10))"))).await, 640);
 
-        // Whoever brought it may go, and so may who had it first.
+        // The deployer may leave, and so may the first node that had the module.
         deployer.leave().await;
         let w3 = cluster.node("w3").slots(1).start().unwrap();
         until(&w3, holds("tasks")).await;
@@ -58,7 +58,7 @@ on_both_servers! {
         deployer.leave().await;
         before.leave().await;
 
-        // Nobody is there who could be asked, not even a server.
+        // No other node is online, and not even a server.
         server.stop().await;
         let after = node();
         assert_eq!(result::<i64>(after.submit(canvas("add.s(2, 3)"))).await, 5);
@@ -98,7 +98,7 @@ on_both_servers! {
         first.deploy_examples(&before).await;
         until(&before, holds("tasks")).await;
         before.leave().await;
-        // A journal of another cluster is refused as a whole.
+        // The journal of another cluster is refused, so it is removed here.
         fs::remove_dir_all(dir.0.join("journal")).unwrap();
         let mut after = second.node("n1").slots(1).data(&dir.0).start().unwrap();
         let said = |event| match event {
@@ -131,7 +131,7 @@ on_both_servers! {
         gate.open();
         assert_eq!(result::<Vec<u32>>(old).await, [1, 1]);
         assert_eq!(result::<u32>(origin.submit(canvas("version.s()"))).await, 2);
-        // Taking a version back is deploying the one before again.
+        // Deploying the previous version again goes back to it.
         cluster.deploy(&deployer, "demo", &version_module(1)).await;
         let version = newest(&deployer, "demo").await;
         until(&origin, move |node| node.functions().get("demo").map(|(version, _)| *version) == version).await;
@@ -142,7 +142,7 @@ on_both_servers! {
         let cluster = TestCluster::new(&server);
         let worker = with_first_version(&cluster, "w1", Limits::host()).await;
         let (_, foreign) = Cluster::generate().unwrap();
-        // The deployer itself notices that its key is of no use.
+        // The deployer itself notices that its key is wrong.
         let deployer = cluster.node("deployer").start().unwrap();
         until_workers(&deployer, 1).await;
         let signed = manifest(&version_module(2), u64::MAX).sign(&foreign.0);
@@ -150,7 +150,7 @@ on_both_servers! {
         let reason = "not signed with this cluster's deploy key".to_owned();
         assert_eq!(deployment.refused, [(node_id("deployer"), reason.clone())]);
 
-        // A stolen node that knows the cluster's key does not, and is refused by the others.
+        // A stolen node trusts the wrong key, so it does not notice. The other nodes refuse the module.
         let mut stolen = cluster.cluster.clone();
         stolen.deploy_public.0 = foreign.0.verifying_key().to_bytes();
         let thief = cluster.node("thief").cluster(stolen).start().unwrap();
@@ -172,7 +172,7 @@ on_both_servers! {
         event(&mut events, |event| matches!(event, NodeEvent::ModuleRefused { .. }).then_some(())).await;
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 1);
 
-        // From a node that does not lie it is taken.
+        // The same module from an honest node is accepted.
         let honest = cluster.node("honest").start().unwrap();
         until_workers(&honest, 1).await;
         honest.offer(signed, wasm, Duration::from_millis(1)).await;
@@ -215,7 +215,7 @@ async fn with_first_version(cluster: &TestCluster, name: &str, limits: Limits) -
     node
 }
 
-/// Offers a module whose first chunk is wrong; returns why it is refused.
+/// Offers a module with a wrong first chunk. Returns why it is refused.
 async fn serve_corrupt_chunk(liar: &mut Peer, signed: &SignedManifest) -> String {
     let set = digest([signed.id].iter());
     liar.announce(set);
@@ -232,7 +232,7 @@ async fn serve_corrupt_chunk(liar: &mut Peer, signed: &SignedManifest) -> String
                     Message::ContentPiece(ContentPiece { content: request.content, offset: 0, bytes })
                 }
                 Message::Hello => {
-                    // A node that has just come asks who is there.
+                    // A new node asks for the births of the others.
                     liar.announce(set);
                     continue;
                 }
@@ -256,7 +256,7 @@ async fn newest(node: &NodeHandle, module: &'static str) -> Option<u64> {
     node.query(move |node| node.functions().get(module).map(|(version, _)| *version)).await.unwrap()
 }
 
-/// The one file of the data directory whose name ends so.
+/// The only file in the data directory with this extension.
 fn file_with(dir: &Path, extension: &str) -> PathBuf {
     let files = fs::read_dir(dir.join("modules")).unwrap().map(|entry| entry.unwrap().path());
     let found: Vec<_> = files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();

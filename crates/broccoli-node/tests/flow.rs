@@ -1,7 +1,7 @@
-//! Tasks that steer their own way: they ask to be tried again, say how far they are, submit to
-//! their node's queue, or replace themselves.
+//! Tasks that control their own job: they ask for a retry, report progress, submit to their node, or replace
+//! themselves.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -48,7 +48,7 @@ async fn all_news(mut job: JobHandle) -> Vec<JobNews> {
     all
 }
 
-/// What the tasks of a job have said about how far they are.
+/// The progress that the tasks of a job have reported.
 fn task_progress(news: &[JobNews]) -> Vec<(u32, u32)> {
     let said = |news: &JobNews| match news {
         JobNews::TaskProgress { done, total, .. } => Some((*done, *total)),
@@ -64,7 +64,7 @@ fn log(news: &[JobNews]) -> Vec<&str> {
     lines.map(|news| if let JobNews::Logged { text, .. } = news { text.as_str() } else { "" }).collect()
 }
 
-/// A native function that says twelve times within about 600 ms how far it is.
+/// A native function that reports its progress twelve times within about 600 ms.
 fn native_steps(count: u32) -> u32 {
     for done in 1..=count {
         std::thread::sleep(Duration::from_millis(50));
@@ -86,7 +86,7 @@ on_both_servers! {
             assert!(said.is_sorted() && said.iter().all(|(_, total)| *total == 12), "{function}: {said:?}");
             assert_eq!(said.last(), Some(&(12, 12)), "{function}: the last word is told");
         }
-        // Asleep for long after its only word, which comes in time all the same.
+        // The task sleeps for long after its only report. The report arrives in time nevertheless.
         let start = Instant::now();
         let mut job = origin.submit(canvas("flow.steps.s(1, 3000)"));
         let first = loop {
@@ -110,7 +110,7 @@ on_both_servers! {
         let time = (SystemTime::now() + pause).duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
         let waiting: Vec<JobHandle> =
             (0..8).map(|n| origin.submit(Canvas::task("not_before", Cbor::encode(&(time, n))))).collect();
-        // Both slots are free for others.
+        // Both slots are free for other tasks.
         until(&worker, |node| node.vitals().tasks_run >= 8).await;
         assert_eq!(result::<u32>(origin.submit(canvas("flow.steps.s(3, 1)"))).await, 3);
         assert!(start.elapsed() < pause, "{:?}", start.elapsed());
@@ -141,7 +141,7 @@ on_both_servers! {
         assert_eq!(tried(), 7);
         let error = task_error(origin.submit(canvas("own.shy.s(2).set(retries=0)"))).await;
         assert_eq!((tried(), error.text.as_str()), (1, "not yet; gave up after 1 try"));
-        // The same from Wasm; a plain error is final.
+        // The same from Wasm. A plain error is final.
         let error = task_error(origin.submit(canvas("flow.refuse.s('no', 1)"))).await;
         assert_eq!((error.attempt, error.text.as_str()), (4, "no; gave up after 4 tries"));
         let error = task_error(origin.submit(canvas("flow.refuse.s('no', None)"))).await;
@@ -174,7 +174,7 @@ on_both_servers! {
         assert!(log(&news).concat().contains("nothing"), "{news:?}");
 
         let import = r#"(import "broccoli" "submit" (func $submit (param i32 i32) (result i64)))"#;
-        // An error text of one letter, unless the answer is -2.
+        // Fails unless the answer is -2.
         let body = "(if (result i64) (i64.eq (call $submit (i32.const 0) (i32.const 2)) (i64.const -2))
                         (then (i64.const 1)) (else (unreachable)))";
         let wasm = hand_written(&format!("{import} (data (i32.const 0) \"\\07\\07\")"), 1, &[("f", "u32", body)]);
@@ -205,7 +205,7 @@ on_both_servers! {
         let quicksort = Canvas::task("quicksort", Cbor::encode(&(&shuffled,)));
         assert_eq!(result::<Vec<i64>>(origin.submit(quicksort.clone())).await, sorted);
         assert_eq!(result::<u32>(origin.submit(canvas("own.halves.s(37)"))).await, 37);
-        // In the middle of other canvases, as a task like others.
+        // In the middle of other canvases, like any other task.
         let both = Canvas::group(vec![quicksort, canvas("chain(own.halves.s(9), own.halves.s())")]);
         let (first, second) = result::<(Vec<i64>, u32)>(origin.submit(both)).await;
         assert_eq!((first, second), (sorted, 9));

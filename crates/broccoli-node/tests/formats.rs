@@ -1,10 +1,10 @@
-//! What a released version has written, every later one reads: journal, modules, cluster file, deploy key, token.
+//! Files of released versions can be read by every later version: journal, modules, cluster file, deploy key, token.
 //!
-//! `tests/data/formats-VERSION` is what a node of that version has left when it vanished. Such a folder is never
-//! changed. A version with another format gets one of its own:
-//! `FIXTURES=write cargo test -p broccoli-node --test formats the_formats_of_this_version_are_kept`.
+//! `tests/data/formats-VERSION` contains the files of a node of that version that was killed. Such a folder is never
+//! changed. A version with another format gets its own folder: `FIXTURES=write cargo test -p broccoli-node --test
+//! formats the_formats_of_this_version_are_kept`.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -24,15 +24,15 @@ use support::cluster::*;
 use support::{PACKET_BYTES_MAX, PATIENCE, TempDir, TestServer};
 use tokio::time::timeout;
 
-/// The node whose directory it is.
+/// The name of the node.
 const NAME: &str = "pi";
-/// Results in a fixture are as old as the fixture.
+/// The age of results in a fixture is the age of the fixture.
 const CENTURIES_MS: u64 = 300 * 365 * 86_400_000;
-/// What the token names as the server.
+/// The server in the token.
 const TOKEN_SERVER: &str = "mqtt://user:p%40ss@pi.local:1884";
 const FLOW: &[u8] = include_bytes!("../../../functions/flow.wasm");
 
-/// What the jobs of a fixture are called, and what they are.
+/// Names of the jobs in a fixture, and their canvases.
 const JOBS: [(&str, &str); 10] = [
     ("ended", "add.s(20, 22)"),
     ("ended-large", "concat.s('LARGE', 'end')"),
@@ -66,7 +66,7 @@ fn fixtures() -> Vec<PathBuf> {
     found
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with everything in it.
 fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -80,7 +80,7 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// Each file below a directory, with its bytes.
+/// All files below a directory, with their bytes.
 fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -94,7 +94,7 @@ fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// A copy of what is in a fixture, for one test.
+/// A copy of a fixture, for one test.
 struct Fixture {
     cluster: TestCluster,
     jobs: BTreeMap<String, JobId>,
@@ -119,7 +119,7 @@ impl Fixture {
         }
     }
 
-    /// The node of this directory, as it is now: with what its jobs have waited for.
+    /// The node of this directory, now with the label and functions that its jobs have waited for.
     fn node(&self) -> Builder {
         let node = self.cluster.node(NAME).resident(true).slots(2).label("later").data(&self.data);
         let packet_bytes_max = PACKET_BYTES_MAX as u32;
@@ -136,7 +136,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
     timeout(PATIENCE, work).await.expect("it comes in time")
 }
 
-/// Makes the fixture of this version: a node with jobs in each state, which then vanishes.
+/// Makes the fixture of this version: a node with jobs in each state, which is then killed.
 async fn write_fixture(to: &Path) {
     assert!(!to.exists(), "{} is there: what was released does not change", to.display());
     let (server, work) = (TestServer::embedded().await, TempDir::new());
@@ -162,7 +162,7 @@ async fn write_fixture(to: &Path) {
     assert!(in_time(job("failed").get::<Cbor>()).await.is_err());
     in_time(job("revoked").revoke()).await.unwrap();
     gate.until_waiting(2).await;
-    // All that happened is written within a tenth of this.
+    // Everything is written within a tenth of this time.
     tokio::time::sleep(Duration::from_secs(1)).await;
     life.abort();
     assert!(life.await.unwrap_err().is_cancelled(), "it was alive");
@@ -179,7 +179,7 @@ async fn write_fixture(to: &Path) {
     for (path, mut bytes) in
         all_files(&to.join("data")).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log"))
     {
-        // A segment is written into zeros; the last batch is followed by twelve of them at least.
+        // The file of a segment consists of zeros. At least twelve of them follow the last batch.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used + 12);
         fs::write(path, bytes).unwrap();
@@ -215,11 +215,11 @@ fn cluster_files_and_tokens_of_every_version_say_the_same() {
     }
 }
 
-/// Where a segment says its version, and the checksum of that.
+/// Position of the version in a segment, and of its checksum.
 const VERSION_AT: std::ops::Range<usize> = 4..8;
 const HEAD_CRC_AT: std::ops::Range<usize> = 8..12;
 
-/// The first segment with other bytes, and what holds them together put right.
+/// Changes the first segment, and corrects its checksum.
 fn change_segment(data: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let path = data.join("journal/00000001.log");
     let mut bytes = fs::read(&path).unwrap();
@@ -229,19 +229,19 @@ fn change_segment(data: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The journal of a later version: its segments are, or its records are in segments as we know them.
+/// Makes a journal of a later version: with later segments, or with later records in segments of this version.
 fn make_newer(data: &Path, records: bool) {
     change_segment(data, |bytes| {
         if !records {
             bytes[VERSION_AT].copy_from_slice(&7_u32.to_be_bytes());
             return;
         }
-        // The first batch begins with the record of the node: job 0, number 0, [0, [[version, boots …]]].
+        // The first batch starts with the record of the node: job 0, number 0, [0, [[version, boots …]]].
         let body_at = 12 + 12;
         let len = u32::from_be_bytes(bytes[12..16].try_into().unwrap()) as usize;
         assert!(bytes[body_at..body_at + 12].iter().all(|byte| *byte == 0));
         let value_at = body_at + 16;
-        // Of two to five fields.
+        // It has two to five fields.
         let record = &bytes[value_at..value_at + 5];
         assert!(
             matches!(record, [0x82, 0x00, 0x81, 0x82..=0x85, 0x01]),
@@ -260,7 +260,7 @@ async fn a_journal_of_a_later_version_is_refused_and_not_touched() {
         for (records, known) in [(false, 2), (true, 1)] {
             let fixture = Fixture::new(&server, &dir);
             make_newer(&fixture.data, records);
-            // What a start would change, if it did not look first.
+            // Files that a start would change if it did not check the version first.
             fs::write(fixture.data.join("journal/00000009.spare"), "left over").unwrap();
             fs::write(fixture.data.join("modules/later.manifest"), "of a later version").unwrap();
             let before = all_files(&fixture.data);

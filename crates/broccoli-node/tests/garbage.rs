@@ -1,7 +1,6 @@
-//! Packets that are none, are damaged, or are sealed with another key: told, and otherwise without
-//! effect.
+//! Packets that are malformed, damaged, or sealed with another key: they are reported, and have no other effect.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +11,7 @@ use broccoli_node::{Cluster, NodeEvent, NodeHandle};
 use support::cluster::*;
 use support::peer::Peer;
 
-/// An origin and a worker that work, whatever comes.
+/// An origin and a worker that must continue to work.
 async fn pair(cluster: &TestCluster) -> (NodeHandle, NodeHandle) {
     let node = |name: &str, slots| cluster.node(name).slots(slots).function("double", |n: u32| 2 * n).start().unwrap();
     let (origin, worker) = (node("origin", 0), node("w1", 1));
@@ -25,7 +24,7 @@ async fn works(origin: &NodeHandle) {
     assert_eq!(doubled, (0..50).map(|n| 2 * n).collect::<Vec<_>>());
 }
 
-/// Topics of two nodes, of all, of a node that is not there, and some that have no meaning.
+/// Topics of two nodes, of all nodes, of a node that does not exist, and some without a meaning.
 fn topics(peer: &Peer) -> Vec<String> {
     let topics = peer.topics();
     let addresses = ["w1", "origin", "ghost"].map(node_id).into_iter();
@@ -37,7 +36,7 @@ fn topics(peer: &Peer) -> Vec<String> {
     all
 }
 
-/// A fixed sequence that looks random (xorshift64).
+/// A fixed pseudorandom sequence (xorshift64).
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -60,7 +59,7 @@ on_both_servers! {
             for len in [0, 1, 2, 16, 40, 100, 1_000, 60_000] {
                 vandal.send_raw(&topic, &noise(len, seed), topic.ends_with("birth"));
             }
-            // A flood of arrays, and a header that promises more than there is.
+            // Many nested arrays, and a header with a length beyond the end.
             vandal.send_raw(&topic, &[0x9f; 500], false);
             vandal.send_raw(&topic, &[0x86, 1, 0, 0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false);
         }
@@ -68,7 +67,7 @@ on_both_servers! {
         event(&mut events, |event| matches!(event, NodeEvent::Rejected(None, PacketError::Malformed)).then_some(())).await;
         assert_eq!(result::<Vec<u32>>(job).await.len(), 500);
         works(&origin).await;
-        // Whoever comes later finds the retained noise, and is not disturbed either.
+        // A node that joins later receives the retained noise, and works nevertheless.
         let later = cluster.node("w2").slots(1).function("double", |n: u32| 2 * n).start().unwrap();
         until_workers(&later, 2).await;
         works(&later).await;
@@ -91,7 +90,7 @@ on_both_servers! {
                 flipped[at] ^= 1 << (at % 8);
                 vandal.send_raw(topic, &flipped, false);
             }
-            // As it is, on the right topic and on others: a replay.
+            // The unchanged packet, on the right topic and on others: a replay.
             for other in topics(&vandal) {
                 vandal.send_raw(&other, packet, false);
             }

@@ -1,6 +1,6 @@
-//! Hostile modules: their tasks fail with an error that names everything, and the node lives on.
+//! Hostile modules: their tasks fail with a complete error, and the node continues to work.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -13,10 +13,10 @@ use broccoli_node::{NodeHandle, RunLimits};
 use support::PACKET_BYTES_MAX;
 use support::cluster::*;
 
-/// Of the worker, in bytes.
+/// The limit of the worker, in bytes.
 const RESULT_BYTES_MAX: u32 = 258_048;
 
-/// Memory starts with the header of a byte string of 1 MiB.
+/// The memory starts with the header of a byte string of 1 MiB.
 const EXTRA: &str = r#"(import "broccoli" "sleep_ms" (func $sleep (param i32)))
     (data (i32.const 0) "\5a\00\10\00\00")
     (func $deep (call $deep))"#;
@@ -46,7 +46,7 @@ async fn pair(cluster: &TestCluster, limits: RunLimits) -> (NodeHandle, NodeHand
     (origin, worker)
 }
 
-/// Runs a hostile task, and then a friendly one on the same slot.
+/// Runs a hostile task, then a normal one in the same slot.
 async fn fails(origin: &NodeHandle, source: &str) -> TaskError {
     let error = task_error(origin.submit(canvas(source))).await;
     assert_eq!((error.node, error.task, error.attempt), (Some(node_id("w1")), 0, 1), "{error}");

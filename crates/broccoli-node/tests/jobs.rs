@@ -1,6 +1,6 @@
-//! Jobs that are known by their id, in the Rust API; nodes that leave; workers whose link comes back.
+//! Jobs by their id in the Rust API; nodes that leave; workers that reconnect.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -16,10 +16,10 @@ use support::cluster::*;
 use support::proxy::Proxy;
 use tokio::time::timeout;
 
-/// Longest time that anybody waits because a node leaves.
+/// Longest time that a client or task may wait because a node leaves.
 const WAIT_MAX: Duration = Duration::from_millis(300);
 
-/// A resident node with functions, and a gate that one of them waits at.
+/// A resident node with functions. One of them waits at a gate.
 fn resident(cluster: &TestCluster, name: &str, gate: &Gate) -> NodeHandle {
     let node = cluster.node(name).resident(true).slots(2).function("wait", gate.task());
     let node = node.function("add", |x: i64, y: i64| x + y).function("inc", |x: i64| x + 1);
@@ -30,7 +30,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
     timeout(support::PATIENCE, work).await.expect("it comes in time")
 }
 
-/// Detaches a job and gives its handle at another client.
+/// Detaches a job, and returns its handle at another client.
 async fn detached(cluster: &TestCluster, source: &str) -> (NodeHandle, Job) {
     let submitter = cluster.node("submitter").start().unwrap();
     let id =
@@ -66,7 +66,7 @@ on_both_servers! {
         assert_eq!(in_time(job.state()).await.unwrap(), JobStatus::Pending { done: 1, total: 2 });
         gate.open();
         assert_eq!(in_time(job.get::<Vec<i64>>()).await.unwrap(), [42, 1]);
-        // It is kept, for as many as ask.
+        // The result is kept, and can be read many times.
         assert_eq!(in_time(job.get::<Vec<i64>>()).await.unwrap(), [42, 1]);
         assert_eq!(in_time(job.progress()).await.unwrap(), None);
         assert!(in_time(job.ready()).await.unwrap());
@@ -138,7 +138,7 @@ on_both_servers! {
         let stranger = client.job(JobId { number: job.id().number + 1, ..job.id() });
         assert!(matches!(in_time(stranger.state()).await, Err(JobError::Unknown(_))));
         assert!(matches!(in_time(stranger.get::<u32>()).await, Err(JobError::Unknown(_))));
-        // An origin that cannot be heard has said nothing.
+        // If the origin does not answer, the state is not known.
         proxy.cut();
         assert!(matches!(in_time(job.state()).await, Err(JobError::NoAnswer(node)) if node == node_id("origin")));
         let waiting = tokio::spawn({
@@ -162,7 +162,7 @@ on_both_servers! {
         let (_client, job) = detached(&cluster, "wait.s()").await;
         gate.until_waiting(1).await;
         assert_eq!(in_time(job.revoke()).await.unwrap(), JobStatus::Revoked);
-        // As a power cut would: what was told must have been written.
+        // Like a power cut: what the client was told must be on the disk.
         life.abort();
         assert!(life.await.unwrap_err().is_cancelled());
         gate.open();
@@ -211,7 +211,7 @@ on_both_servers! {
         let mut ids = Vec::new();
         for name in ["a", "b", "c"] {
             let client = cluster.node(name).start().unwrap();
-            // All of them see the same nodes.
+            // All clients know the same nodes.
             until(&client, |node: &Node| node.members().filter(|(_, m)| m.alive && m.birth.resident).count() == 3).await;
             let mut job = client.submit_with(canvas("add.s(2, 3)"), SubmitOptions::default().key("sum"));
             ids.push(in_time(job.accepted()).await.unwrap());
@@ -228,7 +228,7 @@ on_both_servers! {
         let job = origin.submit(canvas("wait.s()"));
         gate.until_waiting(1).await;
         let drained = tokio::spawn(worker.drain());
-        // Nothing more goes to it: it says that it has no slots any more.
+        // It gets no more tasks: it has announced that it has no slots.
         until_workers(&origin, 0).await;
         let _other = cluster.node("w2").slots(1).function("wait", || 7_u32).start().unwrap();
         assert_eq!(result::<u32>(origin.submit(canvas("wait.s()"))).await, 7);
@@ -268,7 +268,7 @@ on_both_servers! {
         until(&client, |node: &Node| node.members().all(|(name, m)| name != node_id("origin") || !m.alive)).await;
     }
 
-    // Celery's workers are known to stay idle after their connection to the broker came back.
+    // Celery's workers sometimes stay idle after they have reconnected to the broker.
     async fn workers_take_tasks_again_after_a_reconnect(server: TestServer) {
         let (cluster, proxy) = (TestCluster::new(&server), Proxy::new(&server).await);
         let origin = cluster.node("origin").function("inc", |x: u32| x + 1).start().unwrap();
@@ -287,7 +287,7 @@ on_both_servers! {
             }
             let lost = |event| matches!(event, NodeEvent::Disconnected(_)).then_some(());
             event(&mut events, lost).await;
-            // Submitted while the worker is away.
+            // Submitted while the worker is offline.
             let waiting = origin.submit(canvas(&format!("inc.s({round})")));
             proxy.heal();
             event(&mut events, connected).await;

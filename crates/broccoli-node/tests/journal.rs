@@ -1,6 +1,6 @@
-//! Nodes that keep a journal: their jobs outlive them.
+//! Nodes with a journal: their jobs survive restarts.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,20 +12,20 @@ use support::TempDir;
 use support::cluster::*;
 use tokio::task::JoinHandle;
 
-/// How long a task of these tests takes.
+/// Time of a task in these tests.
 const TAKES: Duration = Duration::from_millis(20);
 
 fn doubled(count: u32) -> Vec<u32> {
     (0..count).map(|number| number * 2).collect()
 }
 
-/// A node that can vanish without a word.
+/// A node that can be killed.
 fn mortal(builder: Builder) -> (NodeHandle, JoinHandle<()>) {
     let (handle, driver) = builder.build().unwrap();
     (handle, tokio::spawn(driver.run()))
 }
 
-/// Ends a node as a power cut would: nothing is said to anybody.
+/// Ends a node like a power cut, without a goodbye.
 async fn vanish(life: JoinHandle<()>) {
     life.abort();
     assert!(life.await.unwrap_err().is_cancelled(), "it was alive");

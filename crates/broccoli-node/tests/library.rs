@@ -1,6 +1,6 @@
 //! A node as a library: native functions, jobs and their handles, origins that share workers.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -16,7 +16,7 @@ use minicbor::bytes::ByteVec;
 use support::cluster::*;
 use tokio::time::timeout;
 
-/// One function for each kind of value, and what may go wrong in one.
+/// One function for each kind of value, and functions that fail in different ways.
 fn with_functions(builder: Builder) -> Builder {
     let mean = |xs: Vec<f64>| match xs.len() {
         0 => Err("no values"),
@@ -136,7 +136,7 @@ on_both_servers! {
         for origin in &origins {
             until_workers(origin, 2).await;
         }
-        // Tasks 0 to 199 are those of the first origin, 200 to 399 those of the second.
+        // Tasks 0 to 199 are of the first origin, 200 to 399 of the second.
         let numbers = |from: u32| Canvas::group((from..from + 200).map(|n| Canvas::task("double", Cbor::encode(&(n,)))).collect());
         let [first, second] = [origins[0].submit(numbers(0)), origins[1].submit(numbers(200))];
         let (first, second) = tokio::join!(result::<Vec<u32>>(first), result::<Vec<u32>>(second));
@@ -147,7 +147,7 @@ on_both_servers! {
         assert_eq!(tally(entries.iter().map(|entry| entry.task)).len(), 400);
         let seen: BTreeSet<_> = entries.iter().map(|entry| (entry.task / 200, entry.node)).collect();
         assert_eq!(seen.len(), 4, "both workers run tasks of both origins: {seen:?}");
-        // Neither origin waits until the other is done.
+        // No origin waits until the other one is done.
         let first_of = |origin: u32| entries.iter().position(|entry| entry.task / 200 == origin).unwrap();
         assert!(first_of(0) < 200 && first_of(1) < 200, "{} and {}", first_of(0), first_of(1));
     }
@@ -238,7 +238,7 @@ on_both_servers! {
     }
 }
 
-/// Twenty tasks that are ready once the gate is open.
+/// Twenty tasks that become ready when the gate opens.
 fn group_after_gate() -> Canvas {
     let members = (0..20).map(|n| Canvas::task("double", Cbor::encode(&(n,)))).map(immutable).collect();
     Canvas::chain(vec![canvas("wait.s()"), Canvas::group(members)])

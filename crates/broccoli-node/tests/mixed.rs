@@ -1,6 +1,6 @@
-//! Clusters of large and small nodes: what one is too small for, another one runs.
+//! Clusters of large and small nodes: a task that is too large for one node runs on another one.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -17,7 +17,7 @@ fn chip(cluster: &TestCluster) -> Builder {
     with_text(cluster.node("chip")).slots(1).limits(Limits::chip()).wasm_limits(broccoli_node::wasm::Limits::chip())
 }
 
-/// A node whose function gives a text of so many bytes.
+/// A node with a function that returns a text of this many bytes.
 fn with_text(node: Builder) -> Builder {
     node.function("text", |bytes: u64| "x".repeat(bytes as usize))
 }
@@ -48,7 +48,7 @@ on_both_servers! {
         let texts: Vec<String> = result(origin.submit(canvas("text.map([20000 + i for i in range(10)])"))).await;
         assert_eq!(texts.iter().map(String::len).collect::<Vec<_>>(), (20_000..20_010).collect::<Vec<_>>());
 
-        // What fits runs there as before.
+        // Tasks that fit still run on the chip.
         let before = tasks_run(&workers[0]).await;
         let adds: Vec<i64> = result(origin.submit(canvas("group(add.s(i, i) for i in range(1000))"))).await;
         assert_eq!(adds, (0..1_000).map(|n| 2 * n).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
-//! The link against real servers: packets, retained packets, Wills, refusals, restarts and limits.
+//! The link with real servers: packets, retained packets, Wills, refusals, restarts and limits.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -52,7 +52,7 @@ on_both_servers! {
                 assert!(idle.is_err(), "{idle:?} at the sender");
             }
         }
-        // Everything before it has been taken.
+        // When this packet returns, the server has handled all earlier ones.
         sender.publish("mark", b"", false).unwrap();
         assert_eq!(next_packet(&mut sender).await, packet("mark", b"", false));
 
@@ -85,7 +85,7 @@ on_both_servers! {
         assert!(!node.is_connected());
         assert_eq!(next_packet(&mut observer).await, packet("n/bye", b"bye", false));
 
-        // A Will would overtake nothing of this: the server had seen the end when `disconnect` returned.
+        // A Will would arrive before this packet: the server had seen the end when `disconnect` returned.
         let mut other = connected(&server, "other", &[]).await;
         other.publish("mark", b"", false).unwrap();
         other.disconnect().await;
@@ -119,7 +119,7 @@ on_both_servers! {
                 assert_disconnected(&mut link, DisconnectReason::RefusedCredentials).await;
             }
         }
-        // Nor do strangers keep out those with the password.
+        // Clients with the password can still connect.
         connected(&server, "friend", &[]).await;
     }
 
@@ -150,7 +150,7 @@ on_both_servers! {
         assert!(matches!(next_event(&mut link).await, LinkEvent::Connected));
         echo(&mut link, b"after").await;
 
-        // Its memory was empty: the retained packet is gone.
+        // The server starts with an empty memory: the retained packet is gone.
         let mut later = connected(&server, "later", &["n/#"]).await;
         echo(&mut later, b"first").await;
     }
@@ -230,7 +230,7 @@ async fn mute_server_is_unreachable() {
     let mut config = LinkConfig::new(url, Vec::new());
     config.connect_timeout = Duration::from_millis(50);
     let mut link = Link::new(config);
-    // It is there, so it may be busy: the next attempt leaves it more time.
+    // The server was reached, so it may be busy: the next attempt gives it more time.
     for timeout_ms in [50, 100, 200, 400, 400] {
         link.connect("node", None);
         let reason = DisconnectReason::Unreachable(format!("no answer within {timeout_ms}ms"));
@@ -337,7 +337,7 @@ async fn either_event(sender: &mut Link, receiver: &mut Link) -> LinkEvent {
     }
 }
 
-/// The packet of this event and those that have arrived with it.
+/// The packet of this event, and those that have arrived with it.
 fn event_packets(link: &mut Link, first: LinkEvent) -> Vec<Packet> {
     let mut packets = Vec::new();
     let mut event = Some(first);

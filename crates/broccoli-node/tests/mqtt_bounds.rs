@@ -1,6 +1,6 @@
-//! What strangers and clients can make the embedded server hold, and that it goes on meanwhile. See docs/limits.md.
+//! The limits of the embedded server against strangers and clients, and its work meanwhile. See docs/limits.md.
 #![cfg(feature = "embedded-server")]
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -17,12 +17,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 const MIB: usize = 1 << 20;
-/// The largest payload that the server of these tests takes.
+/// The largest payload that the server of these tests accepts, in bytes.
 const PACKET_BYTES_MAX: usize = MIB;
-/// As many as a process may have open with both ends on an ordinary system.
+/// A usual process can open this many connections, with both ends in the process.
 const ATTACKERS: usize = 400;
 
-/// All these tests measure the memory of one process: one after the other.
+/// These tests measure the memory of one process, so they run one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 struct Server {
@@ -76,7 +76,7 @@ async fn strangers_who_announce_large_connects_cost_nothing() {
     for _ in 0..ATTACKERS {
         let mut stream = server.dial().await;
         stream.write_all(&announced).await.unwrap();
-        // The server may have had enough by now.
+        // The server may have closed the connection by now.
         let _ = timeout(Duration::from_millis(5), stream.write_all(&vec![0; MIB - 100])).await;
         strangers.push(stream);
     }
@@ -128,15 +128,15 @@ async fn retained_packets_are_bounded_each_and_in_all() {
     let mut observer = server.connected("observer", &["birth/#"]).await;
     let before = resident_bytes();
 
-    // One that is too large is not kept.
+    // A packet that is too large is not retained.
     publish(&mut node, "large/1", &vec![1; MIB], true).await;
-    // Twice what is kept in all; each is delivered, whether it is kept or not.
+    // Twice as much as is retained in all. Each packet is delivered, whether it is retained or not.
     let births = 2 * (64 * MIB) / 8_192;
     for index in 0..births {
         publish(&mut node, &format!("birth/{index}"), &vec![index as u8; 8_000], true).await;
         assert_eq!(next_payload(&mut observer).await.len(), 8_000);
     }
-    // An old one can still be replaced.
+    // A retained packet can still be replaced.
     publish(&mut node, "birth/0", b"again", true).await;
     assert_eq!(next_payload(&mut observer).await, b"again");
     assert_grew_by_less_than(before, 100 * MIB);
@@ -172,13 +172,13 @@ async fn queues_of_clients_that_do_not_read_are_bounded_together() {
         deaf.push(stream);
     }
     let mut sender = server.connected("sender", &["done"]).await;
-    // Before there was a bound for all, each of the twenty held 128 MB of its own.
+    // Without a common limit, each of the twenty clients would hold 128 MB.
     for index in 0..600usize {
         publish(&mut sender, &format!("bulk/{}", index % 20), &vec![index as u8; MIB / 2], false).await;
     }
     assert_grew_by_less_than(before, 260 * MIB);
     drop(deaf);
-    // What they held is free again: others are served.
+    // Their memory is free again, and other clients are served.
     let mut receiver = server.connected("receiver", &["t"]).await;
     let end = Instant::now() + PATIENCE;
     loop {
@@ -254,7 +254,7 @@ async fn publish(link: &mut Link, topic: &str, payload: &[u8], retain: bool) {
     let sent = async {
         while let Err(error) = link.publish(topic, payload, retain) {
             assert_eq!(error, PublishError::Full);
-            // Nothing comes for the sender: this sends what waits and takes acknowledgements.
+            // The sender receives nothing. This only sends what waits, and reads acknowledgements.
             let _ = timeout(Duration::from_millis(1), link.next()).await;
         }
         while !link.has_room() {
@@ -262,7 +262,7 @@ async fn publish(link: &mut Link, topic: &str, payload: &[u8], retain: bool) {
         }
     };
     timeout(PATIENCE, sent).await.expect("the server takes packets");
-    // Once is enough to write what the socket takes.
+    // One call writes what the socket accepts.
     let _ = timeout(Duration::ZERO, link.next()).await;
 }
 
@@ -279,7 +279,7 @@ async fn assert_ends(stream: &mut TcpStream, what: &str) {
     assert!(matches!(end, Ok(0) | Err(_)), "{what} is answered with {byte:?}");
 }
 
-/// Memory of this process: its server, and next to nothing of the attackers.
+/// Memory of this process: mostly that of the server.
 fn resident_bytes() -> usize {
     let text = fs::read_to_string("/proc/self/statm").unwrap();
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
@@ -292,7 +292,7 @@ fn assert_grew_by_less_than(before: usize, bytes: usize) {
     assert!(grown < bytes, "{} MiB more", grown / MIB);
 }
 
-/// A length as MQTT writes it.
+/// A length in the encoding of MQTT.
 fn length(mut length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

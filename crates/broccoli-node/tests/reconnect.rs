@@ -1,6 +1,6 @@
-//! Servers that restart and links that break: nothing is lost, and nobody else waits.
+//! Servers that restart and links that break: nothing is lost, and other nodes do not wait.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -13,11 +13,11 @@ use support::cluster::*;
 use support::proxy::Proxy;
 use tokio::time::sleep;
 
-/// Lost tasks start again within this time if the server sees the link end …
+/// Lost tasks start again within this time if the server notices the end of the link …
 const AGAIN_AFTER_END: Duration = Duration::from_secs(3);
-/// … and within this one if nobody is told.
+/// … and within this time if it does not.
 const AGAIN_AFTER_SILENCE: Duration = Duration::from_secs(6);
-/// How long a task of these tests takes, and the pause of a slot that nobody may notice.
+/// Time of a task in these tests, and the longest allowed pause of a slot.
 const TAKES: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_millis(600);
 
@@ -140,7 +140,7 @@ on_both_servers! {
             event(&mut events, unreachable).await;
         }
         assert!(first.elapsed() > Duration::from_millis(300), "pauses between attempts grow");
-        // What a node does for itself needs no server.
+        // A node runs its own tasks without a server.
         assert_eq!(result::<Vec<u32>>(job).await, doubled(3));
         server.restart().await;
         event(&mut events, |event| matches!(event, NodeEvent::Connected).then_some(())).await;
@@ -158,8 +158,8 @@ on_both_servers! {
     }
 }
 
-/// A worker's link breaks while it and another one work: what it was doing is done by the other
-/// one, soon, and the other one never pauses.
+/// The link of a worker breaks while it and another one work. The other worker takes over its tasks soon, and never
+/// pauses.
 async fn worker_loses_its_link(server: &support::TestServer, lose: fn(&Proxy), again_after: Duration) {
     let cluster = TestCluster::new(server);
     let (diary, proxy) = (Diary::default(), Proxy::new(server).await);
@@ -168,7 +168,7 @@ async fn worker_loses_its_link(server: &support::TestServer, lose: fn(&Proxy), a
     let _w1 = node("w1", 2).server(proxy.url()).start().unwrap();
     let _w2 = node("w2", 2).start().unwrap();
     until_workers(&origin, 2).await;
-    // Enough that the other worker is busy until after everything was given up.
+    // Enough tasks, so that the other worker is busy until all lost tasks were leased again.
     let count = (again_after.as_millis() / TAKES.as_millis()) as u32 * 2 + 20;
     let job = origin.submit(numbered("double", count));
     diary.until_started("w1", 6).await;

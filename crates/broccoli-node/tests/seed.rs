@@ -1,4 +1,4 @@
-//! Each example of the document that Broccoli began with parses as written there.
+//! Each example of Broccoli's first document parses as written there.
 
 #[path = "data/seed.rs"]
 mod seed;

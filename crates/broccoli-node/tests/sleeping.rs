@@ -1,6 +1,6 @@
-//! Tasks that sleep cost no CPU. Alone in its binary, since it measures the whole process.
+//! Tasks that sleep use no CPU. Alone in its binary, because it measures the whole process.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::cluster::*;
 
-/// Of both tests together, which may run at the same time.
+/// Limit for all tests of this file together, because they may run at the same time.
 const CPU_MAX: Duration = Duration::from_millis(300);
 
 on_both_servers! {

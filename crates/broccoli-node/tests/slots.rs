@@ -1,6 +1,6 @@
-//! Slots: tasks run side by side, and the node is there for everybody else all the time.
+//! Slots: tasks run at the same time, and the node always answers.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -11,7 +11,7 @@ use broccoli_node::proto::Cause;
 use support::cluster::*;
 use tokio::time::sleep;
 
-/// Longer than a lease lasts without being renewed.
+/// Longer than a lease without renewal.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_800);
 
 on_both_servers! {
@@ -59,7 +59,7 @@ on_both_servers! {
             assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
             let vitals = &vitals[&node_id("w1")];
             assert_eq!((vitals.running, vitals.tasks_run), (2, 0));
-            // The pace of somebody who looks.
+            // As often as a user would look.
             sleep(Duration::from_millis(200)).await;
         }
         let ready = origin.query(|node| node.vitals().ready).await;

@@ -1,6 +1,6 @@
-//! Two nodes of one name: the older one stays.
+//! Two nodes with the same name: the older one stays.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -3,7 +3,7 @@
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../broccoli-node/tests/support/plain.rs"]

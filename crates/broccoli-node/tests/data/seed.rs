@@ -1,10 +1,10 @@
 //! Reads `seed-examples.txt`.
 
-/// One example of the document that Broccoli began with.
+/// One example of Broccoli's first document.
 pub(crate) struct Example {
     /// What the example shows.
     pub(crate) name: &'static str,
-    /// The text as a user pastes it.
+    /// The text as users paste it.
     pub(crate) source: &'static str,
     /// The canonical print of its canvas.
     pub(crate) canvas: &'static str,

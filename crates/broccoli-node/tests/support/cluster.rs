@@ -1,4 +1,4 @@
-//! Clusters of nodes in this process, and what tests ask of them.
+//! Clusters of nodes in this process, and helpers for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -20,7 +20,7 @@ use super::{PACKET_BYTES_MAX, PATIENCE, TestServer};
 /// The example module.
 pub(crate) const EXAMPLES: &[u8] = include_bytes!("../../../../functions/tasks.wasm");
 
-/// The secrets of a cluster, and where its server is.
+/// The secrets of a cluster, and the address of its server.
 pub(crate) struct TestCluster {
     pub(crate) cluster: Cluster,
     pub(crate) deploy_key: DeployKey,
@@ -34,12 +34,12 @@ impl TestCluster {
         TestCluster::of(server, cluster, deploy_key)
     }
 
-    /// A cluster that there is, on a server.
+    /// An existing cluster, on a server.
     pub(crate) fn of(server: &TestServer, cluster: Cluster, deploy_key: DeployKey) -> TestCluster {
         TestCluster { cluster, deploy_key, url: server.url() }
     }
 
-    /// Settings of a node of this cluster, with packets that the server takes.
+    /// Settings of a node of this cluster. Its packets fit the limit of the server.
     pub(crate) fn node(&self, name: &str) -> Builder {
         let packet_bytes_max = PACKET_BYTES_MAX as u32;
         let limits = Limits { packet_bytes_max, ..Limits::host() };
@@ -47,7 +47,7 @@ impl TestCluster {
         builder.name(node_id(name))
     }
 
-    /// Deploys the example module from a node and expects everybody to take it.
+    /// Deploys the example module from a node, and expects all nodes to accept it.
     pub(crate) async fn deploy_examples(&self, from: &NodeHandle) {
         let deployment = self.deploy(from, "tasks", EXAMPLES).await;
         assert!(deployment.refused.is_empty() && deployment.missing.is_empty(), "{deployment:?}");
@@ -70,7 +70,7 @@ pub(crate) fn node_id(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
-/// A canvas from its text.
+/// A canvas from its text form.
 pub(crate) fn canvas(source: &str) -> Canvas {
     text::parse(source).unwrap_or_else(|error| panic!("{error}")).canvas
 }
@@ -80,7 +80,7 @@ pub(crate) fn numbered(function: &str, count: u32) -> Canvas {
     Canvas::group((0..count).map(|number| Canvas::task(function, Cbor::encode(&(number,)))).collect())
 }
 
-/// What a job came to, in time.
+/// The outcome of a job, in time.
 pub(crate) async fn outcome<T: Value>(mut job: JobHandle) -> Result<T, JobError> {
     timeout(PATIENCE, job.get()).await.expect("the job ends in time")
 }
@@ -90,7 +90,7 @@ pub(crate) async fn result<T: Value>(job: JobHandle) -> T {
     outcome(job).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Why a job has failed.
+/// The error of a failed job.
 pub(crate) async fn task_error(job: JobHandle) -> TaskError {
     match outcome::<Cbor>(job).await {
         Err(JobError::Failed(error)) => error,
@@ -106,7 +106,7 @@ pub(crate) async fn accepted(job: &mut JobHandle) {
     }
 }
 
-/// The first event that fits; every other is dropped.
+/// The first event that matches. All others are dropped.
 pub(crate) async fn event<T>(events: &mut Receiver<NodeEvent>, mut fits: impl FnMut(NodeEvent) -> Option<T>) -> T {
     let search = async {
         loop {
@@ -119,7 +119,7 @@ pub(crate) async fn event<T>(events: &mut Receiver<NodeEvent>, mut fits: impl Fn
     timeout(PATIENCE, search).await.expect("the event comes in time")
 }
 
-/// Waits until something holds of a node's state.
+/// Waits until a condition on the state of a node is true.
 pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&Node) -> bool + Clone + Send + 'static) {
     let asked = async {
         while !node.query(holds.clone()).await.expect("the node runs") {
@@ -132,7 +132,7 @@ pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&Node) -> bool + Clo
     }
 }
 
-/// Waits until a node knows so many live nodes with slots, itself included.
+/// Waits until a node knows this many live nodes with slots, itself included.
 pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
     let is_worker = |member: &Member| member.alive && member.birth.slots > 0;
     let all_known = move |node: &Node| {
@@ -142,7 +142,7 @@ pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
     until(node, all_known).await;
 }
 
-/// What tasks note when they start and end.
+/// Records of tasks that start and end.
 #[derive(Clone, Default)]
 pub(crate) struct Diary {
     entries: Arc<(Mutex<Vec<Entry>>, Condvar)>,
@@ -158,8 +158,8 @@ pub(crate) struct Entry {
 }
 
 impl Diary {
-    /// A function `(task: u32) -> u32` of a node that notes itself, blocks for some time and gives
-    /// twice its argument.
+    /// A function `(task: u32) -> u32` of a node. It records its start and end, blocks for a time, and returns twice
+    /// its argument.
     pub(crate) fn task(&self, node: &str, takes: Duration) -> impl Fn(u32) -> u32 + Send + Sync + use<> {
         let (diary, node) = (self.clone(), node_id(node));
         move |task| {
@@ -175,7 +175,7 @@ impl Diary {
         self.entries.0.lock().unwrap().clone()
     }
 
-    /// Waits until so many runs have started on a node.
+    /// Waits until this many runs have started on a node.
     pub(crate) async fn until_started(&self, node: &str, count: usize) {
         let (diary, node) = (self.clone(), node_id(node));
         let wait = move || {
@@ -197,7 +197,7 @@ impl Diary {
     }
 }
 
-/// A function that waits for a test; its end opens it.
+/// A function that waits for a test. Dropping the gate opens it.
 #[derive(Default)]
 pub(crate) struct Gate {
     state: Arc<(Mutex<GateState>, Condvar)>,
@@ -223,7 +223,7 @@ impl Gate {
         }
     }
 
-    /// Waits until so many tasks have come to the gate.
+    /// Waits until this many tasks wait at the gate.
     pub(crate) async fn until_waiting(&self, count: usize) {
         let gate = self.state.clone();
         let wait = move || {
@@ -235,7 +235,7 @@ impl Gate {
         tokio::task::spawn_blocking(wait).await.unwrap();
     }
 
-    /// Lets everybody through from now on.
+    /// Opens the gate for good.
     pub(crate) fn open(&self) {
         let (state, changed) = &*self.state;
         state.lock().unwrap().open = true;
@@ -270,13 +270,13 @@ pub(crate) fn hand_written(extra: &str, memory_pages: u32, tasks: &[(&str, &str,
     wat::parse_str(text).unwrap()
 }
 
-/// A module with a task `version() -> u32` that gives this number, below 24.
+/// A module with a task `version() -> u32` that returns this number, below 24.
 pub(crate) fn version_module(number: u8) -> Vec<u8> {
     let data = format!("(data (i32.const 0) \"\\{number:02x}\")");
     hand_written(&data, 1, &[("version", "u32", "(i64.const 1)")])
 }
 
-/// How often each value occurs.
+/// The number of occurrences of each value.
 pub(crate) fn tally<T: Ord>(values: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
     let mut tally = BTreeMap::new();
     values.into_iter().for_each(|value| *tally.entry(value).or_default() += 1);

@@ -1,11 +1,11 @@
-//! What every end-to-end test uses: a real MQTT server, alone on a loopback address: the embedded one, Mosquitto, or a
-//! plain one, which retains nothing.
+//! Helpers of the end-to-end tests: a real MQTT server on its own loopback address. It is the embedded one, Mosquitto,
+//! or a plain one that retains nothing.
 //!
-//! All admit one account and start with an empty memory. All end when the value is dropped.
+//! All have one account, start with an empty memory, and end when the value is dropped.
 
-// Each test binary uses its own part of this.
+// Each test binary uses a part of this.
 #![allow(dead_code)]
-// The lint knows test functions only, not their helpers.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 pub(crate) mod cluster;
@@ -25,20 +25,20 @@ use tokio::sync::Mutex;
 
 use plain::Plain;
 
-/// The account that all servers admit.
+/// The account on all servers.
 pub(crate) const USER: &str = "tester";
 /// Its password, with characters that a URL must encode.
 pub(crate) const PASSWORD: &str = "p@ss:word/%";
-/// The largest payload that the embedded server takes.
+/// The largest payload that the embedded server accepts, in bytes.
 pub(crate) const PACKET_BYTES_MAX: usize = 256 * 1024;
-/// How long any event of a test may take.
+/// Longest time for any event of a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 const START_ATTEMPTS_MAX: u32 = 5;
 
-/// Held while a process is spawned or a server of this process ends: a child has copies of our sockets until it runs its
-/// own program, and a copy of a listener would keep the port taken.
+/// Locked while a process is spawned or a server of this process ends. Until a child executes its own program, it has
+/// copies of the sockets of this process, and a copy of a listener would keep the port in use.
 static SPAWN: Mutex<()> = Mutex::const_new(());
 
 /// Makes three tests of each function, `name::embedded`, `name::mosquitto` and `name::plain`.
@@ -76,7 +76,7 @@ macro_rules! on_both_servers {
     };
 }
 
-/// A running (or stopped) server on a loopback address of its own.
+/// A running (or stopped) server on its own loopback address.
 pub(crate) struct TestServer {
     addr: SocketAddr,
     kind: Kind,
@@ -88,7 +88,7 @@ enum Kind {
         process: Process,
         dir: TempDir,
     },
-    /// The embedded one behind a relay.
+    /// The embedded server behind a relay.
     Plain {
         server: Option<(EmbeddedServer, Plain)>,
         behind: SocketAddr,
@@ -107,7 +107,8 @@ impl TestServer {
         let dir = TempDir::new();
         write_password_file(&dir.0).await;
         for _ in 0..START_ATTEMPTS_MAX {
-            // Another process may take the port before Mosquitto does: then it ends at once, and we try another.
+            // Another process may take the port before Mosquitto does. Then Mosquitto ends at once, and another port is
+            // tried.
             let addr = free_addr();
             if let Some(process) = start_mosquitto(&dir.0, addr).await {
                 let kind = Kind::Mosquitto { process, dir };
@@ -117,7 +118,7 @@ impl TestServer {
         panic!("mosquitto does not start: {}", read_log(&dir.0));
     }
 
-    /// One that retains nothing.
+    /// A server that retains nothing.
     pub(crate) async fn plain() -> Self {
         let server = start_embedded(SocketAddr::new(own_ip(), 0)).await.unwrap();
         let behind = server.local_addr();
@@ -125,7 +126,7 @@ impl TestServer {
         Self { addr: relay.addr(), kind: Kind::Plain { server: Some((server, relay)), behind } }
     }
 
-    /// Whether it gives retained packets to those who subscribe later.
+    /// Whether it sends retained packets to new subscribers.
     pub(crate) fn retains(&self) -> bool {
         !matches!(self.kind, Kind::Plain { .. })
     }
@@ -135,17 +136,17 @@ impl TestServer {
         self.anonymous_url().with_credentials(USER, PASSWORD)
     }
 
-    /// Its address alone.
+    /// Its address without credentials.
     pub(crate) fn anonymous_url(&self) -> ServerUrl {
         ServerUrl::new(self.addr.ip().to_string(), self.addr.port())
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Ends it; the port is free afterwards.
+    /// Ends it. The port is free afterwards.
     pub(crate) async fn stop(&mut self) {
         match &mut self.kind {
             Kind::Embedded(server) => {
@@ -195,19 +196,19 @@ pub(crate) async fn start_embedded(listen: SocketAddr) -> Result<EmbeddedServer,
     .await
 }
 
-/// The next event; a link that stays silent fails the test.
+/// The next event. If there is none in time, the test fails.
 pub(crate) async fn next_event(link: &mut Link) -> LinkEvent {
     tokio::time::timeout(PATIENCE, link.next()).await.expect("the link reports something in time")
 }
 
-/// An address where nothing listens now.
+/// An address on which nothing listens now.
 pub(crate) fn free_addr() -> SocketAddr {
     let listener = TcpListener::bind((own_ip(), 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
-/// A loopback address that no other test has. Clients connect from 127.0.0.1, so none of their ports can be in the way
-/// of a server that comes back to its own.
+/// A loopback address that no other test uses. Clients connect from 127.0.0.1, so none of their ports can block a
+/// server that restarts on its own port.
 fn own_ip() -> IpAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -268,7 +269,7 @@ fn read_log(dir: &Path) -> String {
     fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// A child process that does not outlive its value.
+/// A child process that is killed when the value is dropped.
 struct Process(Child);
 
 impl Process {
@@ -288,18 +289,18 @@ impl Drop for Process {
     }
 }
 
-/// A directory that goes with its value.
+/// A directory that is deleted when the value is dropped.
 pub(crate) struct TempDir(pub(crate) PathBuf);
 
 impl TempDir {
-    /// Empty, in the system's place for such.
+    /// An empty directory among the temporary files of the system.
     #[allow(clippy::new_without_default)]
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("broccoli-test-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // What an earlier process with this id may have left.
+        // An earlier process with the same id may have left it.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Self(path)

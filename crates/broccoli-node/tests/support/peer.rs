@@ -1,4 +1,4 @@
-//! A peer that speaks the protocol by hand: with the cluster's key, or with another.
+//! A peer that speaks the protocol by hand, with the key of the cluster or another one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::cluster::node_id;
 use super::{PATIENCE, TestServer, next_event};
 
-/// What others repeat to this peer.
+/// The challenge of this peer, which others repeat as a proof.
 const CHALLENGE: u64 = 0x0123_4567_89ab_cdef;
 
 struct Outgoing {
@@ -27,7 +27,7 @@ struct Outgoing {
     retain: bool,
 }
 
-/// A connected link that seals what it sends and opens what it gets.
+/// A connected link that seals outgoing packets and opens incoming ones.
 pub(crate) struct Peer {
     outgoing: UnboundedSender<Outgoing>,
     incoming: UnboundedReceiver<(String, Vec<u8>)>,
@@ -37,19 +37,19 @@ pub(crate) struct Peer {
     name: NodeId,
     epoch: Epoch,
     sequence: u64,
-    /// What packets for other nodes repeat, as far as they were heard.
+    /// The challenges of other nodes, as far as their packets were received.
     challenges: HashMap<NodeId, u64>,
 }
 
 impl Peer {
-    /// A peer that is subscribed as a node of this name is.
+    /// A peer with the subscriptions of a node of this name.
     pub(crate) async fn new(server: &TestServer, cluster: &Cluster, name: &str) -> Peer {
         let topics = Topics::new(cluster.id);
         let subscriptions = topics.subscriptions(node_id(name), true);
         Peer::subscribed(server, cluster, name, subscriptions).await
     }
 
-    /// A peer that hears everything.
+    /// A peer that receives all packets of the cluster.
     pub(crate) async fn eavesdropper(server: &TestServer, cluster: &Cluster, name: &str) -> Peer {
         Peer::subscribed(server, cluster, name, vec![format!("broccoli/{}/#", cluster.id)]).await
     }
@@ -80,12 +80,12 @@ impl Peer {
         self.key = key;
     }
 
-    /// Seals messages and sends them.
+    /// Seals and sends messages.
     pub(crate) fn send(&mut self, to: Address, messages: &[Message]) {
         self.send_plaintext(to, |buf| messages.iter().for_each(|message| packet::put(buf, message)));
     }
 
-    /// Seals anything and sends it.
+    /// Seals and sends any plaintext.
     pub(crate) fn send_plaintext(&mut self, to: Address, put: impl FnOnce(&mut Vec<u8>)) {
         let mut buf = Vec::new();
         self.sequence += 1;
@@ -95,7 +95,7 @@ impl Peer {
         self.send_raw(&self.topics.topic(to), &buf, false);
     }
 
-    /// Sends bytes as they are; for other topics than those of addresses, too.
+    /// Sends bytes unchanged, on any topic.
     pub(crate) fn send_raw(&mut self, topic: &str, bytes: &[u8], retain: bool) {
         assert!(self.outgoing.send(Outgoing { topic: topic.to_owned(), bytes: bytes.to_vec(), retain }).is_ok());
     }
@@ -105,7 +105,7 @@ impl Peer {
         self.topics.clone()
     }
 
-    /// The next packet as it is, with its topic.
+    /// The next packet unchanged, with its topic.
     pub(crate) async fn receive_raw(&mut self) -> (String, Vec<u8>) {
         timeout(PATIENCE, self.incoming.recv()).await.expect("a packet comes in time").expect("the link is up")
     }
@@ -118,7 +118,7 @@ impl Peer {
                 self.challenges.insert(header.sender, header.challenge);
                 let messages: Vec<Message> = packet::messages(plaintext).flatten().collect();
                 if messages.is_empty() && header.proof.is_none() {
-                    // Somebody knocks.
+                    // An empty packet asks for a proof.
                     self.send(Address::Node(header.sender), &[]);
                     continue;
                 }
@@ -127,13 +127,13 @@ impl Peer {
         }
     }
 
-    /// Ends the link, after everything was sent.
+    /// Ends the link after everything was sent.
     pub(crate) async fn leave(self) {
         drop(self.outgoing);
         self.pump.await.unwrap();
     }
 
-    /// Says that a node with this set of modules is here.
+    /// Publishes the birth of a node with this set of modules.
     pub(crate) fn announce(&mut self, modules: u64) {
         let birth = Birth {
             connection: 1,
@@ -153,7 +153,7 @@ impl Peer {
 }
 
 async fn pump(mut link: Link, mut to_send: UnboundedReceiver<Outgoing>, received: UnboundedSender<(String, Vec<u8>)>) {
-    // Waits for acknowledgements of earlier ones.
+    // A packet that waits until earlier ones are acknowledged.
     let mut unsent: Option<Outgoing> = None;
     loop {
         if let Some(Outgoing { topic, bytes, retain }) = &unsent {
@@ -170,7 +170,7 @@ async fn pump(mut link: Link, mut to_send: UnboundedReceiver<Outgoing>, received
             event = link.next() => match event {
                 LinkEvent::Packet { topic, payload, .. } => {
                     let topic = String::from_utf8(topic.to_vec()).unwrap();
-                    // The peer may only want to talk.
+                    // An error means that the peer only sends.
                     let _ = received.send((topic, payload.to_vec()));
                 }
                 LinkEvent::Connected => {}

@@ -1,7 +1,7 @@
-//! A TCP relay that keeps a server from retaining anything: it clears the flag of each PUBLISH and of each Will.
+//! A TCP relay behind which a server retains nothing: it clears the retain flag of each PUBLISH and of each Will.
 //!
-//! What is behind it is then at most what RabbitMQ is, which gives no retained packet to a subscription with wildcards.
-//! The tests of the node and those of the command both use this file.
+//! A server behind it behaves like RabbitMQ, which sends no retained packets to a subscription with wildcards. The
+//! tests of the node and of the command both use this file.
 
 use std::net::SocketAddr;
 
@@ -14,30 +14,30 @@ const PUBLISH: u8 = 0x30;
 const CONNECT: u8 = 0x10;
 /// The flag in the first byte of a PUBLISH.
 const RETAIN: u8 = 0x01;
-/// Where a CONNECT has its flags, counted from behind its length, and the one of a retained Will.
+/// Position of the flags in a CONNECT, after its length; and the flag of a retained Will.
 const CONNECT_FLAGS_AT: usize = 7;
 const WILL_RETAIN: u8 = 0x20;
 
-/// A relay to a server. It ends with its value, and its connections too.
+/// A relay to a server. It and its connections end when it is dropped.
 pub(crate) struct Plain {
     addr: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Plain {
-    /// Listens there and relays to `server`.
+    /// Listens on an address, and relays to `server`.
     pub(crate) async fn start(listen: SocketAddr, server: SocketAddr) -> Plain {
         let listener = TcpListener::bind(listen).await.unwrap();
         let addr = listener.local_addr().unwrap();
         Plain { addr, task: tokio::spawn(accept(listener, server)) }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Ends it and its connections; the port is free afterwards.
+    /// Ends it and its connections. The port is free afterwards.
     pub(crate) async fn stop(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -76,32 +76,32 @@ async fn relay(near: TcpStream, server: SocketAddr) {
                 break;
             }
         }
-        // The server still has to say that the client has left.
+        // The server still has to send that the client has left.
         let _ = far_write.shutdown().await;
     };
     let back = async {
         let _ = tokio::io::copy(&mut far_read, &mut near_write).await;
     };
-    // The server ends last; then both have ended.
+    // The server ends last; then both directions have ended.
     tokio::select! {
         () = back => {}
         () = async { there.await; std::future::pending::<()>().await } => {}
     }
 }
 
-/// Where in the packets of a client a relay is.
+/// The position of the relay in the packets of a client.
 #[derive(Default)]
 struct Stream {
     is_connect: bool,
-    /// Behind the first byte: how far the length has been read.
+    /// After the first byte: the bits of the length that were read.
     shift: Option<u32>,
-    /// What is left of the body, and how much of it has passed.
+    /// Bytes of the body that are left, and that have passed.
     left: usize,
     passed: usize,
 }
 
 impl Stream {
-    /// Clears the flags in what passes.
+    /// Clears the flags in these bytes.
     fn strip(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {

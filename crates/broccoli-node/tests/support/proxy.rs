@@ -1,4 +1,4 @@
-//! A TCP relay before a server, whose cable can be pulled.
+//! A TCP relay in front of a server. It can be cut and stalled.
 
 use std::net::SocketAddr;
 
@@ -12,18 +12,18 @@ use broccoli_node::mqtt::ServerUrl;
 
 use super::{PASSWORD, TestServer, USER};
 
-/// What the relay does with what it gets.
+/// What the relay does with data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// It passes it on.
+    /// It passes data on.
     Open,
-    /// It keeps it; both sides see a peer that is silent.
+    /// It keeps data. Both sides see a silent peer.
     Stalled,
     /// It closes every connection at once.
     Cut,
 }
 
-/// A relay to a server on a port of its own.
+/// A relay to a server, on its own port.
 pub(crate) struct Proxy {
     addr: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -50,7 +50,7 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
-    /// Passes nothing on and tells nobody, until [`Proxy::heal`].
+    /// Passes nothing on, until [`Proxy::heal`]. No side notices it.
     pub(crate) fn stall(&self) {
         self.mode.send_replace(Mode::Stalled);
     }
@@ -82,7 +82,7 @@ async fn relay(near: TcpStream, server: SocketAddr, mut mode: watch::Receiver<Mo
     let Ok(far) = TcpStream::connect(server).await else { return };
     let (_, _) = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    // Whichever direction ends takes the other with it.
+    // If one direction ends, both end.
     tokio::select! {
         () = pump(near_read, far_write, mode.clone()) => {}
         () = pump(far_read, near_write, mode.clone()) => {}
