@@ -21,8 +21,7 @@ const BLOCKS_MAX: u32 = 4 * 2_048 + 8;
 /// Jobs of so many bytes go into a segment before the next one does not fit.
 const JOB_BYTES: usize = 900_000;
 const JOBS_THAT_FIT: usize = 4;
-const FILE_LIMIT: &str =
-    "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
+const FILE_LIMIT: &str = "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
 /// A cluster on a Mosquitto, without a node so far.
 struct Bare {

@@ -51,7 +51,7 @@ pub struct Limits {
     pub packet_bytes_max: u32,
     /// Most running jobs as an origin.
     pub jobs_max: usize,
-    /// Bytes of the results of ended jobs. The oldest are deleted to make room, first those that somebody has seen.
+    /// Bytes of the results of ended jobs. The oldest are deleted to make room, first those that a client has received.
     pub archive_bytes_max: usize,
     /// How long such results are kept, in milliseconds.
     pub archive_ms: u64,

@@ -71,7 +71,7 @@ pub enum Input<'a> {
     /// the power is cut.
     Persisted(u64),
     /// The journal cannot be written at the moment, with the reason for people; none when it can be written again. The
-    /// shell keeps trying. Meanwhile nobody is told that anything is safe, and new jobs are refused.
+    /// shell keeps trying. Meanwhile nothing is reported as safe, and new jobs are refused.
     Stalled(Option<String>),
     /// The time of day. Feed it at the start, and before an [`Input::Timeout`] if [`crate::Node::wants_wall_clock`]:
     /// once a second, so that a change of the clock is noticed. A node without it refuses what needs it (`eta`).

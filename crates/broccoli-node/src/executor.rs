@@ -212,7 +212,7 @@ impl Executor {
     }
 }
 
-/// When the node ends, nobody needs the running tasks any more.
+/// When the node ends, its running tasks are aborted.
 impl Drop for Executor {
     fn drop(&mut self) {
         for run in self.running.keys() {

@@ -38,8 +38,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long a node that ends without a goodbye waits for the thread.
 const DROP_MAX: Duration = Duration::from_secs(2);
 /// The error if the limit of file sizes is too low.
-const FILE_LIMIT: &str =
-    "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
+const FILE_LIMIT: &str = "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
 /// Why a journal cannot be used.
 #[derive(Debug)]

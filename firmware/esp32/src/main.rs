@@ -161,7 +161,7 @@ async fn network_task(mut runner: Runner<'static, Interface>) {
     runner.run().await;
 }
 
-/// Logs why the node does not start. Repeats it, because somebody may connect later to read it.
+/// Logs why the node does not start. Repeats it, because the UART or USB port may be opened later.
 #[embassy_executor::task]
 async fn complaint_task(reason: String) {
     for _ in 0..COMPLAINTS {

@@ -512,8 +512,7 @@ impl Attempt {
             Quota::new(limits.and_then(|limits| limits.max_packet_size), limits.and_then(|limits| limits.receive_max));
         if self.quota.packet_bytes_max < SERVER_BYTES_MIN {
             let max = self.quota.packet_bytes_max;
-            let why =
-                format!("the MQTT server accepts packets of {max} bytes, at least {SERVER_BYTES_MIN} are needed");
+            let why = format!("the MQTT server accepts packets of {max} bytes, at least {SERVER_BYTES_MIN} are needed");
             return Err(DisconnectReason::Other(why));
         }
         if config.subscriptions.is_empty() {

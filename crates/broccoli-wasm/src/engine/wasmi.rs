@@ -51,7 +51,7 @@ pub(crate) struct Instance<H> {
     call: Call,
     /// The answer for a call that waits for one.
     answer: i64,
-    /// Where the task wants the text of a refusal by the board.
+    /// Where to write the text of a refusal by the board.
     room: Room,
     /// Whether the call returns a number.
     gives: bool,

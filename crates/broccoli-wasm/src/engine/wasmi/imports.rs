@@ -205,7 +205,7 @@ fn board<H: Host>(
     }
 }
 
-/// Where the guest wants the text of an error. It is in the guest's memory, which never shrinks.
+/// Where to write the text of an error. It is in the guest's memory, which never shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Room {
     start: u32,
