@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::dist::Home;
 use crate::process::{cargo, command, run as run_command, target_dir};
-use crate::{Result, in_root, qemu, tools};
+use crate::{Result, in_root, notices, qemu, tools};
 
 /// The only chip that has firmware.
 const CHIP: &str = "esp32c6";
+/// The name of its image.
+pub(crate) const IMAGE: &str = "broccoli-esp32c6.bin";
+/// Its package and features, as arguments of Cargo.
+pub(crate) const PACKAGE: &str = "-p broccoli-esp32 --features esp32c6";
 /// Where the settings are: see `firmware/esp32/partitions.csv`.
 const SETTINGS: std::ops::Range<usize> = 0xb000..0xc000;
 const USAGE: &str = "usage: cargo xtask firmware --chip esp32c6 [--test]; see firmware/esp32/README.md for other chips";
@@ -42,7 +46,7 @@ pub(crate) fn lint() -> Result {
     Ok(())
 }
 
-/// Builds and packs the firmware, and returns the path of the image.
+/// Builds and packs the firmware, writes the notices beside it, and returns the path of the image.
 ///
 /// # Errors
 /// Something is missing, it does not compile, or the program does not fit its slot.
@@ -51,7 +55,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     let target = target_dir()?;
     let mut build = command("cargo");
     build.current_dir(in_root("firmware/esp32"));
-    build.args(["build", "--quiet", "--release", "--locked", "--features", CHIP, "--target-dir"]).arg(&target);
+    build.args(["build", "--quiet", "--release", "--locked"]).args(PACKAGE.split_whitespace());
+    build.arg("--target-dir").arg(&target);
     // Panics name files: no image tells where it was built.
     let sources = cargo_home().map(|home| home.join("registry/src/"));
     for folder in sources.into_iter().chain([in_root("")]) {
@@ -60,10 +65,11 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     run_command(&mut build)?;
     let program = target.join(qemu::TARGET).join("release/broccoli-esp32");
-    let image = in_root("dist").join(format!("broccoli-{CHIP}.bin"));
+    let image = in_root("dist").join(IMAGE);
     fs::create_dir_all(in_root("dist")).map_err(|error| format!("cannot make dist: {error}"))?;
     let mut pack = cargo("run --quiet --locked -p broccoli-flash --bin broccoli-pack --");
     run_command(pack.arg(CHIP).arg(program).arg(in_root("firmware/esp32/partitions.csv")).arg(&image))?;
+    notices::write(&notices::FIRMWARE)?;
     Ok(image)
 }
 

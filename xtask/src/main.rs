@@ -49,7 +49,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        install it, then run these steps alone
   test --list          the steps, by their names
   dist [--test]        build a static program for 64-bit Raspberry Pis; --test runs it under qemu as a node
-  notices              write the licences of all that is in it into dist/THIRD-PARTY.md, as dist does
+  notices              write the licences of all that is in that program and in the firmware into dist/*.THIRD-PARTY.md,
+                       as dist and firmware do
   package              pack and build each crate as it would be published, and install the command from the packages
   mutants [NAME...]    apply each deliberate defect to a copy and show which test finds it
   mutants --check      only check that the defects still apply
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         ("dist", []) => dist::build().map(|path| println!("{}", path.display())),
         ("dist", [flag]) if flag == "--test" => dist::build().and_then(|path| dist::test(&path)),
         ("package", []) => package::run(),
-        ("notices", []) => notices::write().map(|path| println!("{}", path.display())),
+        ("notices", []) => notices::run(),
         ("mutants", [flag]) if flag == "--check" => mutants::check(),
         ("mutants", names) => mutants::run(names),
         ("fuzz", args) => fuzz::run(args),

@@ -1,4 +1,4 @@
-//! Reads `cargo metadata`: the packages of the workspace and all their dependencies.
+//! Reads `cargo metadata`: the packages of a workspace and all their dependencies.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::process::{cargo, output};
+
+/// The manifest of the workspace with all libraries and programs.
+pub(crate) const WORKSPACE: &str = "Cargo.toml";
 
 /// A package in Cargo.lock.
 #[derive(Debug)]
@@ -24,12 +27,12 @@ pub(crate) struct Package {
     pub(crate) is_public: bool,
 }
 
-/// Returns all packages in `Cargo.lock`. Cargo downloads missing ones.
+/// Returns all packages in the `Cargo.lock` of a workspace. Cargo downloads missing ones.
 ///
 /// # Errors
 /// If Cargo fails, or prints something unexpected.
-pub(crate) fn packages() -> Result<Vec<Package>> {
-    ask("--all-features")
+pub(crate) fn packages(manifest: &str) -> Result<Vec<Package>> {
+    read_all(&ask(manifest, "--all-features")?)
 }
 
 /// Returns the members of the workspace.
@@ -37,14 +40,18 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
 /// # Errors
 /// As for [`packages`].
 pub(crate) fn members() -> Result<Vec<Package>> {
-    ask("--no-deps")
+    read_all(&ask(WORKSPACE, "--no-deps")?)
 }
 
-fn ask(which: &str) -> Result<Vec<Package>> {
-    let told = output(&mut cargo(&format!("metadata --format-version 1 --locked {which}")));
-    let told = told.ok_or("`cargo metadata --locked` failed: run it to see why")?;
-    let told: Value = serde_json::from_str(&told).map_err(|error| format!("`cargo metadata`: {error}"))?;
-    let packages = told["packages"].as_array().ok_or("`cargo metadata` lists no packages")?;
+/// What `cargo metadata` prints.
+fn ask(manifest: &str, which: &str) -> Result<Value> {
+    let line = format!("metadata --format-version 1 --locked --manifest-path {manifest} {which}");
+    let printed = output(&mut cargo(&line)).ok_or_else(|| format!("`cargo {line}` failed: run it to see why"))?;
+    serde_json::from_str(&printed).map_err(|error| format!("`cargo metadata`: {error}"))
+}
+
+fn read_all(metadata: &Value) -> Result<Vec<Package>> {
+    let packages = metadata["packages"].as_array().ok_or("`cargo metadata` lists no packages")?;
     packages.iter().map(|package| read(package).ok_or_else(|| format!("`cargo metadata` lists {package}"))).collect()
 }
 
@@ -65,6 +72,7 @@ fn read(package: &Value) -> Option<Package> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn packages_are_read() {
@@ -82,5 +90,49 @@ mod tests {
         .unwrap();
         let other = read(&other).unwrap();
         assert_eq!((other.is_ours, other.is_public, other.repository.as_str()), (false, true, ""));
+    }
+
+    /// `1.85` or `1.85.0`. A package that asks for no version gets the lowest.
+    fn rust_version(package: &Value) -> [u32; 3] {
+        let text = package["rust_version"].as_str().unwrap_or_default();
+        let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(0));
+        std::array::from_fn(|_| numbers.next().unwrap_or(0))
+    }
+
+    /// Returns the ids of all packages that `root` is built from: dependencies of each platform, but not those of tests.
+    fn dependencies<'a>(nodes: &BTreeMap<&str, &'a Value>, root: &'a str) -> BTreeSet<&'a str> {
+        let (mut found, mut open) = (BTreeSet::new(), vec![root]);
+        while let Some(id) = open.pop() {
+            for dependency in nodes[id]["deps"].as_array().unwrap() {
+                let is_of_tests = |kind: &Value| kind["kind"] == "dev";
+                let id = dependency["pkg"].as_str().unwrap();
+                if !dependency["dep_kinds"].as_array().unwrap().iter().all(is_of_tests) && found.insert(id) {
+                    open.push(id);
+                }
+            }
+        }
+        found
+    }
+
+    /// A package cannot be built with an older compiler than its dependencies.
+    #[test]
+    fn rust_version_is_at_least_that_of_each_dependency() {
+        let metadata = ask(WORKSPACE, "--all-features").unwrap();
+        let by_id = |list: &str| -> BTreeMap<&str, &Value> {
+            let entries = metadata.pointer(list).unwrap().as_array().unwrap();
+            entries.iter().map(|entry| (entry["id"].as_str().unwrap(), entry)).collect()
+        };
+        let (packages, nodes) = (by_id("/packages"), by_id("/resolve/nodes"));
+        let mut pairs = 0;
+        for id in metadata["workspace_members"].as_array().unwrap() {
+            let ours = packages[id.as_str().unwrap()];
+            for dependency in dependencies(&nodes, id.as_str().unwrap()).into_iter().map(|id| packages[id]) {
+                let (name, version) = (&ours["name"], &ours["rust_version"]);
+                let (other, asks) = (&dependency["name"], &dependency["rust_version"]);
+                assert!(rust_version(ours) >= rust_version(dependency), "{name} {version}: {other} asks for {asks}");
+                pairs += 1;
+            }
+        }
+        assert!(pairs > 100, "{pairs} dependencies were compared");
     }
 }

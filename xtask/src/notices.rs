@@ -1,6 +1,6 @@
-//! `cargo xtask notices`: writes the third-party notices for the program of `cargo xtask dist`.
+//! `cargo xtask notices`: writes the third-party notices of each file in `dist`, beside it.
 //!
-//! `cargo tree` names the crates in the program, and their packages contain the texts. The tool cargo-about does the same,
+//! `cargo tree` names the crates in a program, and their packages contain the texts. The tool cargo-about does the same,
 //! but it must be installed first, which takes minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,41 +8,83 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::metadata::{Package, packages};
+use crate::metadata::{Package, WORKSPACE, packages};
 use crate::process::{cargo, output};
-use crate::{Result, dist, in_root, root};
+use crate::{Result, dist, firmware, in_root, qemu, root};
 
-/// Notices for code in the program that does not come from a crate.
-const NOT_CRATES: &str = "\
-The program also contains parts of Rust's standard library (MIT or Apache-2.0; its notices are in each Rust installation, in
+/// A file that is carried to other machines.
+pub(crate) struct Shipped {
+    /// Its name in `dist`.
+    file: &'static str,
+    /// The manifest of its workspace.
+    manifest: &'static str,
+    /// Its package and features, as arguments of Cargo.
+    package: &'static str,
+    target: &'static str,
+    /// Notices for code in it that does not come from a crate, or from one without the text of its licence.
+    others: &'static str,
+}
+
+/// The program of `cargo xtask dist`.
+pub(crate) const PROGRAM: Shipped = Shipped {
+    file: dist::NAME,
+    manifest: WORKSPACE,
+    package: dist::PROGRAM,
+    target: dist::TARGET,
+    others: "\
+It also contains parts of Rust's standard library (MIT or Apache-2.0; its notices are in each Rust installation, in
 `share/doc/rust/COPYRIGHT-library.html`) and of the C library musl: Copyright © 2005-2020 Rich Felker, et al., under the MIT licence.
-";
+",
+};
+
+/// The image of `cargo xtask firmware`.
+pub(crate) const FIRMWARE: Shipped = Shipped {
+    file: firmware::IMAGE,
+    manifest: "firmware/esp32/Cargo.toml",
+    package: firmware::PACKAGE,
+    target: qemu::TARGET,
+    others: include_str!("../../firmware/esp32/notices.md"),
+};
+
+/// Licences whose text every file of notices contains, or that ask for no notice.
+const KNOWN: &[&str] = &["MIT", "Apache-2.0", "0BSD"];
 
 /// Beginnings of the names of licence files, in lower case.
 const BEGINNINGS: &[&str] = &["licen", "copying", "copyright", "notice", "unlicense"];
 
-/// Writes `dist/THIRD-PARTY.md`, and returns its path.
+/// Writes the notices of all files.
+///
+/// # Errors
+/// As for [`write`].
+pub(crate) fn run() -> Result {
+    for shipped in [&PROGRAM, &FIRMWARE] {
+        println!("{}", write(shipped)?.display());
+    }
+    Ok(())
+}
+
+/// Writes the notices of one file, `dist/NAME.THIRD-PARTY.md`, and returns their path.
 ///
 /// # Errors
 /// If Cargo fails, a crate has no licence, or a file cannot be read or written.
-pub(crate) fn write() -> Result<PathBuf> {
-    let built = in_program()?;
-    let packages: Vec<Package> = packages()?
+pub(crate) fn write(shipped: &Shipped) -> Result<PathBuf> {
+    let built = crates_in(shipped)?;
+    let packages: Vec<Package> = packages(shipped.manifest)?
         .into_iter()
         .filter(|package| !package.is_ours && built.contains(&(package.name.clone(), package.version.clone())))
         .collect();
-    let path = in_root("dist/THIRD-PARTY.md");
-    let text = text(&packages)?;
+    let path = in_root("dist").join(format!("{}.THIRD-PARTY.md", shipped.file));
+    let text = text(shipped, &packages)?;
     let written = fs::create_dir_all(in_root("dist")).and_then(|()| fs::write(&path, text));
     written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(path)
 }
 
-/// Returns name and version of each crate with code in the program.
-fn in_program() -> Result<BTreeSet<(String, String)>> {
-    let (program, target) = (dist::PROGRAM, dist::TARGET);
-    let tree =
-        format!("tree --locked {program} --target {target} -e normal,no-proc-macro --prefix none --format {{p}}");
+/// Returns name and version of each crate with code in the file.
+fn crates_in(shipped: &Shipped) -> Result<BTreeSet<(String, String)>> {
+    let Shipped { manifest, package, target, .. } = shipped;
+    let which = format!("--manifest-path {manifest} {package} --target {target}");
+    let tree = format!("tree --locked {which} -e normal,no-proc-macro --prefix none --format {{p}}");
     let lines = output(&mut cargo(&tree)).ok_or_else(|| format!("`cargo {tree}` failed: run it to see why"))?;
     Ok(lines.lines().filter_map(crate_of).collect())
 }
@@ -53,7 +95,7 @@ fn crate_of(line: &str) -> Option<(String, String)> {
     Some((words.next()?.into(), words.next()?.strip_prefix('v')?.into()))
 }
 
-fn text(packages: &[Package]) -> Result<String> {
+fn text(shipped: &Shipped, packages: &[Package]) -> Result<String> {
     let mut table = String::new();
     // Each text once, with the crates that use it.
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -66,6 +108,12 @@ fn text(packages: &[Package]) -> Result<String> {
             ));
         }
         let found = licences(dir, license).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
+        if found.is_empty() && !is_known(license) && !shipped.others.contains(&format!("`{name}`")) {
+            let dir = dir.display();
+            return Err(format!(
+                "{name} {version} has no file with its licence, {license}: look into {dir}, and add it"
+            ));
+        }
         let note = if found.is_empty() { "no text in its package" } else { "" };
         table += &format!("| [{name}]({repository}) | {version} | {license} | {note} |\n");
         for text in found {
@@ -78,11 +126,17 @@ fn text(packages: &[Package]) -> Result<String> {
         texts.iter().map(|(text, names)| format!("\n### {}\n\n````text\n{text}\n````\n", names.join(", "))).collect();
     Ok(format!(
         "# Third-party notices\n\n\
-         `{}` is under MIT or Apache-2.0, at your choice, and contains code of the crates below. A crate that offers a choice with MIT\n\
-         is used under MIT. Some packages contain no text of their licence; it is below all the same.\n\n{NOT_CRATES}\n\
+         `{}` is a part of Broccoli, which is under MIT or Apache-2.0, at your choice. It contains code of the crates below.\n\
+         A crate that offers a choice with MIT is used under MIT. Some packages contain no text of their licence; it is here\n\
+         all the same.\n\n{}\n\
          | crate | version | licence | |\n|---|---|---|---|\n{table}\n## Texts\n{texts}",
-        dist::NAME
+        shipped.file, shipped.others
     ))
+}
+
+/// Tells whether a crate can be used under one of the licences in [`KNOWN`] alone.
+fn is_known(license: &str) -> bool {
+    !license.contains("AND") && license.split(['/', ' ']).any(|word| KNOWN.contains(&word))
 }
 
 /// Returns the texts of the licences under which the code in a directory is used.
@@ -138,6 +192,26 @@ mod tests {
         assert_eq!(needed("Apache-2.0"), 3);
         // Without a file of its own, it may be in any.
         assert_eq!(super::needed(&["LICENSE".to_owned()], "MIT").count(), 1);
+    }
+
+    #[test]
+    fn a_crate_without_the_text_of_a_rare_licence_is_an_error() {
+        let package = |license: &str| Package {
+            name: "riscy".into(),
+            version: "1.0.0".into(),
+            license: license.into(),
+            repository: String::new(),
+            dir: in_root("docs"),
+            is_ours: false,
+            is_public: true,
+        };
+        let written = |license| text(&PROGRAM, &[package(license)]);
+        assert!(written("MIT OR ISC").unwrap().contains("| [riscy]() | 1.0.0 | MIT OR ISC | no text in its package |"));
+        for license in ["ISC", "MIT AND ISC"] {
+            let error = written(license).unwrap_err();
+            assert!(error.starts_with(&format!("riscy 1.0.0 has no file with its licence, {license}: ")), "{error}");
+        }
+        assert_eq!(written("").unwrap_err().split(':').next(), Some("riscy 1.0.0 has no licence in its manifest"));
     }
 
     #[test]
