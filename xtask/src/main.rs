@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod chaos;
+mod deny;
 mod dist;
 mod firmware;
 mod fuzz;

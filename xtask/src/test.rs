@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, chaos, dist, firmware, fuzz, guests, qemu, sizes, tools};
+use crate::{Result, chaos, deny, dist, firmware, fuzz, guests, qemu, sizes, tools};
 
 const USAGE: &str = "usage: cargo xtask test [--only STEP]..., or cargo xtask test --list";
 
@@ -38,6 +38,7 @@ const STEPS: &[Step] = &[
     TOOLS,
     FORMAT,
     LINTS,
+    step("dependencies", "licences and sources of dependencies", |_| deny::check()),
     step("docs", "documentation", |_| {
         run_command(cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))
     }),

