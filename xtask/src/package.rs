@@ -1,8 +1,8 @@
 //! `cargo xtask package`: tests what `cargo publish` would upload.
 //!
-//! Cargo builds each package from its own files. Then the command is installed offline from these packages, as from a
-//! registry: a directory with them and all other crates in `Cargo.lock` takes the place of crates.io. This module writes
-//! to `target/install`.
+//! Cargo builds each package from its own files. Then the command is installed from these packages, as from a registry: a
+//! directory with them and all other crates in `Cargo.lock` takes the place of crates.io. Cargo is offline for this, and
+//! its home is empty. This module writes to `target/install`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(crate) fn run() -> Result {
     let public: Vec<&Package> = ours.iter().filter(|package| package.is_public).collect();
     let folder = target_dir()?.join("install");
     // What was built stays.
-    for part in ["packages", "root", "my-tasks"] {
+    for part in ["packages", "cargo-home", "root", "my-tasks"] {
         let _ = fs::remove_dir_all(folder.join(part));
     }
     collect(&public, &folder.join("packages"))?;
@@ -62,13 +62,13 @@ fn collect(public: &[&Package], packages: &Path) -> Result {
 fn install(public: &[&Package], folder: &Path) -> Result {
     let command_of = public.iter().find(|package| package.name == COMMAND);
     let version = command_of.map(|package| &package.version).ok_or_else(|| format!("{COMMAND} is not published"))?;
-    let (packages, root) = (folder.join("packages"), folder.join("root"));
+    let (packages, root, home) = (folder.join("packages"), folder.join("root"), folder.join("cargo-home"));
     // A debug build is enough: this tests files, not speed.
     let mut install = cargo("install --debug --locked --offline --root");
     install.arg(&root).arg("--target-dir").arg(folder.join("target"));
     install.args(["--config", "source.crates-io.replace-with='packages'"]);
     install.args(["--config", &format!("source.packages.directory={packages:?}")]);
-    run_command(install.arg(format!("{COMMAND}@{version}")))?;
+    run_command(install.arg(format!("{COMMAND}@{version}")).env("CARGO_HOME", &home).env("CARGO_NET_OFFLINE", "true"))?;
     try_out(&root.join("bin/broccoli"), version, &folder.join("my-tasks"))
 }
 
