@@ -490,6 +490,7 @@ impl Client {
             return None;
         };
         request.may_be_there |= shared.sessions.epoch_of(to).is_some();
+        shared.counters.repeated.submits += u64::from(request.tries > 0);
         request.to = Some(to);
         request.tries += 1;
         let number = request.number;

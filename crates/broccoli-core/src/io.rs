@@ -14,6 +14,8 @@ use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cbor, JobId, ModuleHash, NodeId};
 
+use crate::trace::Trace;
+
 /// An input: something has happened.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -278,6 +280,8 @@ pub enum Event {
     },
     /// The other nodes that a node knows: see [`crate::Node::ask_members`].
     Members(NodeId, MemberList),
+    /// Something has happened to a job or a task. Only if somebody has asked: see [`crate::Node::set_trace`].
+    Trace(Box<Trace>),
 }
 
 /// A sealed packet to send. No server may retain it.

@@ -12,6 +12,7 @@ pub mod canvas;
 mod client;
 mod config;
 mod content;
+mod counters;
 mod io;
 mod members;
 mod node;
@@ -23,12 +24,14 @@ mod text;
 mod time;
 mod timers;
 mod timing;
+mod trace;
 mod worker;
 
 pub use audit::{Known, Size, TaskState, TaskView};
 pub use client::Submission;
 pub use config::{Config, Limits};
 pub use content::values::pulls::Large;
+pub use counters::{Counters, Held, Rejected, Repeated};
 pub use io::{
     Action, Damage, Event, Execute, Input, OtherVersion, RecordBytes, RecordKey, Recovery, RunId, SubmitId, Transmit,
     Write,
@@ -38,3 +41,4 @@ pub use node::Node;
 pub use origin::accept::SubmitError;
 pub use time::{Backoff, Instant};
 pub use timing::{LinkSpeed, Timing};
+pub use trace::{Trace, TraceLevel};

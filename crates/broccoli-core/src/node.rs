@@ -22,7 +22,8 @@ use core::time::Duration;
 
 use broccoli_abi::{Function, Functions, SubmitAnswer};
 use broccoli_proto::message::{
-    Available, Birth, Death, JobEvent, JobNews, Message, StepNews, StepView, Submit, TaskResult, TaskResults, Vitals,
+    Available, Birth, Death, JobEvent, JobNews, LeasedFunction, Message, StepNews, StepView, Submit, TaskResult,
+    TaskResults, Vitals,
 };
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::{self, Address, Draft, Envelope, Header, PacketError};
@@ -36,6 +37,7 @@ use crate::content::serve::Serving;
 use crate::content::values::Values;
 use crate::content::values::held::Holder;
 use crate::content::values::pulls::{Arrival, Missing, Purpose};
+use crate::counters::{Counters, Held};
 use crate::io::{Action, Event, Input, OtherVersion, RecordKey, Recovery, RunId, SubmitId, Transmit};
 use crate::members::{Member, Members, Told};
 use crate::origin::accept::{Request, SubmitError};
@@ -47,6 +49,7 @@ use crate::sessions::{Answer, Knocking, Sessions, Standing};
 use crate::shared::{PACKET_BYTES_MIN, Shared};
 use crate::time::{Instant, Wall, ms};
 use crate::timers::{Timer, Timers};
+use crate::trace::TraceLevel;
 use crate::worker::Worker;
 use crate::{content, text};
 
@@ -129,6 +132,8 @@ impl Node {
             rng,
             values: Values::new(limits.blob_bytes_max, timing),
             sessions: Sessions::new(timing),
+            counters: Counters::default(),
+            trace: TraceLevel::Off,
             link_bytes_max: u32::MAX,
             asked_all: None,
         };
@@ -319,6 +324,33 @@ impl Node {
         }
     }
 
+    /// Sets which [`Event::Trace`] come from now on; at first, none do. Events of each task cost time and memory: ask for
+    /// them only while somebody reads them.
+    pub fn set_trace(&mut self, level: TraceLevel) {
+        self.shared.trace = level;
+    }
+
+    /// The full name of a function, `module.function`; `?.function` if its module is not known any more.
+    pub fn name_of(&self, function: &LeasedFunction) -> String {
+        let module = self.modules.name_of(&function.module).unwrap_or("?");
+        alloc::format!("{module}.{}", function.name)
+    }
+
+    /// What this node has done since its start, and what it holds now. Cheap, but it walks over all addresses and workers:
+    /// ask a few times a second at most.
+    pub fn counters(&self) -> Counters {
+        let (sessions, origin) = (&self.shared.sessions, self.origin.held(&self.shared));
+        let unacknowledged_bytes = self.worker.kept_bytes() as u64;
+        Counters {
+            tasks_run: self.worker.tasks_run(),
+            sessions_open: sessions.len() as u64,
+            sessions_opened: sessions.opened,
+            sessions_refused: sessions.refused,
+            held: Held { unacknowledged_bytes, ..origin },
+            ..self.shared.counters
+        }
+    }
+
     /// Takes something that has happened, and every timer that is due.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.shared.now = now;
@@ -369,13 +401,13 @@ impl Node {
             if let Some(answer) = self.shared.sessions.pop_answer(now) {
                 let to = Address::Node(answer.to);
                 self.compose_answer(answer, buf);
-                return Some(Transmit { to });
+                return Some(self.transmit(to, buf));
             }
             let Some(to) = self.shared.outbox.pop_marked() else {
                 break;
             };
             if self.compose_packet(to, buf) {
-                return Some(Transmit { to });
+                return Some(self.transmit(to, buf));
             }
             if self.origin.is_dispatch_due() {
                 // What did not fit its worker goes to another one.
@@ -502,6 +534,8 @@ impl Node {
     }
 
     fn on_packet(&mut self, to: Address, bytes: &[u8]) {
+        self.shared.counters.packets_in += 1;
+        self.shared.counters.bytes_in += bytes.len() as u64;
         match packet::open(&self.shared.config.keys, self.shared.me(), &mut bytes.to_vec()) {
             Ok((header, plaintext)) => self.on_messages(to, &header, plaintext),
             Err(error) => {
@@ -514,6 +548,7 @@ impl Node {
     }
 
     fn reject(&mut self, sender: Option<NodeId>, error: PacketError) {
+        self.shared.counters.rejected.add(error);
         self.shared.event(Event::Rejected { sender, error });
     }
 
@@ -708,7 +743,7 @@ impl Node {
             Message::StepNews(news) => self.on_step_news(from, news),
             Message::JobsRequest(request) => self.origin.on_jobs_request(shared, &around, from, &request),
             Message::Retry(retry) => self.origin.on_retry(shared, &around, from, epoch, &retry),
-            Message::StepQuery(query) => self.origin.on_step_query(shared, from, query),
+            Message::StepQuery(query) => self.origin.on_step_query(shared, &around, from, query),
         }
     }
 
@@ -953,6 +988,13 @@ impl Node {
                 None => break,
             }
         }
+    }
+
+    /// A packet is handed to the link.
+    fn transmit(&mut self, to: Address, packet: &[u8]) -> Transmit {
+        self.shared.counters.packets_out += 1;
+        self.shared.counters.bytes_out += packet.len() as u64;
+        Transmit { to }
     }
 
     /// Seals an answer, which proves itself by the question.

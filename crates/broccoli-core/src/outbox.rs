@@ -107,6 +107,16 @@ impl Outbox {
         !self.loopback.is_empty()
     }
 
+    /// Bytes of long answers that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Messages that wait, those of this node to itself included.
+    pub(crate) fn len(&self) -> usize {
+        self.loopback.len() + self.queues.values().map(VecDeque::len).sum::<usize>()
+    }
+
     fn loopback_max(&self) -> usize {
         self.max * LOOPBACK_PER_ADDRESS
     }

@@ -89,6 +89,10 @@ pub(crate) struct Sessions {
     /// By the time when they are due, and a number.
     answers: LiteMap<(Instant, u64), Answer>,
     answered: u64,
+    /// How often one has begun, …
+    pub(crate) opened: u64,
+    /// … and how often another incarnation was made to wait.
+    pub(crate) refused: u64,
 }
 
 /// What is known of a node that was there a moment ago.
@@ -182,8 +186,12 @@ impl Sessions {
                 session.keep_out_rival(generation);
                 session.take(sequence, challenge, now)
             }
-            Some(session) if session.keeps_out(epoch, generation, now, self.timing) => Standing::Repeated,
+            Some(session) if session.keeps_out(epoch, generation, now, self.timing) => {
+                self.refused += 1;
+                Standing::Repeated
+            }
             Some(session) if session.may_be_twin(epoch, now, self.timing) => {
+                self.refused += 1;
                 self.ask_which(now, rng, header);
                 Standing::Repeated
             }
@@ -195,6 +203,7 @@ impl Sessions {
                 let session =
                     Session { epoch, opened, replaced, challenge, challenged: now, window, heard: now, rival: None };
                 self.open.insert(sender, Box::new(session));
+                self.opened += 1;
                 Standing::Fresh { opens: true }
             }
         }
@@ -256,6 +265,11 @@ impl Sessions {
     /// Whether another incarnation of a node was there before.
     pub(crate) fn has_restarted(&self, node: NodeId) -> bool {
         self.open.get(&node).is_some_and(|session| session.replaced.is_some())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
     }
 
     /// The incarnation of a node that was last proven to be there.

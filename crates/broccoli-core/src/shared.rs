@@ -1,9 +1,10 @@
 //! What all roles of a node share: identity, time, timers, outgoing messages, actions, randomness.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use broccoli_proto::message::Message;
+use broccoli_proto::message::{Attempt, Message};
 use broccoli_proto::module::CHUNK_BYTES;
 use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Epoch, NodeId, SplitMix64};
@@ -11,12 +12,14 @@ use litemap::LiteMap;
 
 use crate::config::Config;
 use crate::content::values::Values;
+use crate::counters::{Counters, Held};
 use crate::io::{Action, Event};
 use crate::outbox::Outbox;
 use crate::sessions::Sessions;
 use crate::time::{Instant, Wall};
 use crate::timers::Timers;
 use crate::timing::{LinkTime, link_ms};
+use crate::trace::{Trace, TraceLevel};
 
 /// No packet limit of a link or of another node is taken for less: a chunk of a module has to fit.
 pub(crate) const PACKET_BYTES_MIN: u32 = CHUNK_BYTES + 256;
@@ -40,6 +43,10 @@ pub(crate) struct Shared {
     /// Values that fit into no packet: held for others, and pulled from them.
     pub(crate) values: Values,
     pub(crate) sessions: Sessions,
+    /// What has happened; what is held is read when somebody asks.
+    pub(crate) counters: Counters,
+    /// Which events of jobs and tasks are wanted.
+    pub(crate) trace: TraceLevel,
     /// Longest packet that the link takes.
     pub(crate) link_bytes_max: u32,
     /// When everybody was last asked over this connection.
@@ -88,6 +95,35 @@ impl Shared {
         if self.asked_all.is_none_or(|asked| self.now - asked >= self.timing(ASK_ALL_AGAIN)) {
             self.asked_all = Some(self.now);
             self.outbox.send_wire(Address::All, Message::Hello);
+        }
+    }
+
+    /// A task was leased.
+    pub(crate) fn count_lease(&mut self, worker: NodeId, attempt: Attempt) {
+        self.counters.leases_given += 1;
+        self.trace(TraceLevel::Tasks, || Trace::Leased { worker, attempt });
+    }
+
+    /// Whether events of a level are wanted. Ask before anything is made for one.
+    pub(crate) fn traces(&self, level: TraceLevel) -> bool {
+        cfg!(feature = "trace") && self.trace >= level
+    }
+
+    /// Tells what has happened, if events of that level are wanted.
+    pub(crate) fn trace(&mut self, level: TraceLevel, trace: impl FnOnce() -> Trace) {
+        if self.traces(level) {
+            self.event(Event::Trace(Box::new(trace())));
+        }
+    }
+
+    /// What is held of this.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            outbox_bytes: self.outbox.bytes() as u64,
+            outbox_messages: self.outbox.len() as u64,
+            blobs_bytes: self.values.held.bytes() as u64,
+            pulled_bytes: self.values.pulls.bytes() as u64,
+            ..Held::default()
         }
     }
 

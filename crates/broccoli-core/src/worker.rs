@@ -35,6 +35,7 @@ use crate::io::RunId;
 use crate::outbox::Room;
 use crate::shared::Shared;
 use crate::timers::Timer;
+use crate::trace::{Trace, TraceLevel};
 
 /// The worker role.
 #[derive(Debug, Default)]
@@ -63,6 +64,11 @@ impl Worker {
     /// Tasks run since the start.
     pub(crate) fn tasks_run(&self) -> u64 {
         self.tasks_run
+    }
+
+    /// Bytes of results that are kept until their origins have them.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept().1
     }
 
     /// A node is there in a new incarnation. An origin learns what is held for the one before, and what is done.
@@ -166,12 +172,15 @@ impl Worker {
         if !account.returns.is_empty() {
             let attempts = core::mem::take(&mut account.returns);
             if let Some(origin_epoch) = account.epoch {
+                shared.counters.returns_given += attempts.len() as u64;
                 put(&Message::Return(Return { origin_epoch, attempts }));
             }
         }
         // An origin that has restarted must know the worker before it believes what is held.
         if core::mem::take(&mut account.fetch_due) {
             account.credit = if core::mem::take(&mut account.withheld) { 0 } else { credit };
+            let tasks = account.credit;
+            shared.trace(TraceLevel::Tasks, || Trace::CreditGiven { origin: to, tasks });
             put(&Message::Fetch(account.fetch(shared, epoch, modules, full)));
         }
         if core::mem::take(&mut account.renew_due) {

@@ -25,7 +25,7 @@ use minicbor::{Decode, Decoder, Encode, decode};
 
 pub use self::handles::{
     Drain, JobState, JobSummary, Jobs, JobsRequest, Leaving, PATH_MAX, Retry, StepNews, StepQuery, StepState, StepView,
-    Waits,
+    WaitingTasks, Waits,
 };
 pub use self::keys::{Forget, Forgotten, KeyAnswer, KeyClaim};
 use crate::module::ModuleEntry;

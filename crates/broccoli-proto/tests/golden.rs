@@ -364,7 +364,7 @@ fn handles() -> Vec<(&'static str, Message)> {
     });
     let waiting = Jobs { jobs: waiting.collect(), more: false };
     let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
-    let news = |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None }));
+    let news = |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None, waiting: None }));
     let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
     let failed = Some(Err(error(Cause::Returned)));
     vec![
@@ -375,12 +375,33 @@ fn handles() -> Vec<(&'static str, Message)> {
         ("retry", Message::Retry(Retry { number: 1, job: job() })),
         ("drain", Message::Drain(Drain { number: 1, for_ms: None })),
         ("drain.for", Message::Drain(Drain { number: 1, for_ms: Some(30_000) })),
-        ("step-query", Message::StepQuery(StepQuery { job: job(), path: vec![1, 0] })),
+        ("step-query", Message::StepQuery(StepQuery { job: job(), path: vec![1, 0], why: None })),
+        ("step-query.why", Message::StepQuery(StepQuery { job: job(), path: Vec::new(), why: Some(true) })),
         ("step-news", news(view("tasks.add", StepState::Succeeded, 0, Some(Ok(Cbor::encode(&5)))))),
         ("step-news.running", news(view("group", StepState::Running, 3, None))),
         ("step-news.failed", news(view("tasks.add", StepState::Failed, 0, failed))),
         ("step-news.none", news(None)),
+        ("step-news.why", step_news_why()),
     ]
+}
+
+/// What the tasks of a job wait for: each reason that is told for steps only.
+fn step_news_why() -> Message {
+    let (function, node) = (|| "tasks.add".to_owned(), node("pi-2"));
+    let waits = [
+        Waits::Before { function: function() },
+        Waits::Offline { function: function(), node },
+        Waits::Memory { function: function() },
+        Waits::Module { function: function() },
+        Waits::Arrival { function: function(), node, pulled: true },
+        Waits::Result { function: function(), node },
+        Waits::Origin { function: function() },
+        Waits::Runs { function: function(), node },
+    ];
+    let group = |(waits, tasks)| WaitingTasks { tasks, path: vec![1, tasks], waits: Some(waits) };
+    let waiting = Some(waits.into_iter().zip(1..).map(group).collect());
+    let view = Some(StepView { name: "chain".into(), state: StepState::Running, members: 2, outcome: None });
+    Message::StepNews(Box::new(StepNews { job: job(), path: Vec::new(), view, blob: None, waiting }))
 }
 
 fn modules() -> Vec<(&'static str, Message)> {

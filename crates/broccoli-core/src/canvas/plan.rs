@@ -743,6 +743,12 @@ impl Plan {
         own_error(self.step_name(first), first, cause, text)
     }
 
+    /// The steps of the callbacks of a step.
+    pub(super) fn callbacks_of(&self, step: u32) -> Range<u32> {
+        let step = &self.steps[step as usize];
+        step.callbacks..step.end
+    }
+
     /// The name of the function of a task, or of the form.
     pub(super) fn step_name(&self, step: u32) -> &str {
         match self.steps[step as usize].kind {

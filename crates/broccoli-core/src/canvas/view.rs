@@ -1,9 +1,11 @@
 //! The view of a plan's steps: their members, states and outcomes.
 
+use alloc::vec::Vec;
+
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_proto::{Cbor, Outcome, TaskError};
 
-use super::plan::{Kind, Plan, State, StepId};
+use super::plan::{Kind, Plan, Role, State, StepId};
 
 /// The state of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,47 @@ impl Plan {
         let members = self.steps[self.form(step) as usize].members();
         let outcome = outcome.map(|outcome| outcome.map(|bytes| Cbor::from_encoded(bytes.into())));
         Some(StepView { step: StepId(step), name: self.step_name(step), state, members, outcome })
+    }
+
+    /// Tasks that have not begun because others come before them. Callbacks are not among them: whether they run is open.
+    pub(crate) fn tasks_to_come(&self) -> impl Iterator<Item = StepId> {
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            while let Some(step) = self.steps.get(next as usize) {
+                let at = next;
+                let is_callback = matches!(step.role, Role::Link | Role::OnError);
+                let waits = matches!(step.state, State::Waiting);
+                next = if is_callback && waits { step.end } else { next + 1 };
+                if waits && !is_callback && matches!(step.kind, Kind::Task { .. }) {
+                    return Some(StepId(at));
+                }
+            }
+            None
+        })
+    }
+
+    /// Where a step is: indices of members from the root down. Of a callback, the place of what it belongs to.
+    pub(crate) fn path_of(&self, StepId(mut step): StepId) -> Vec<u32> {
+        let mut path = Vec::new();
+        // Bounded: each of these lies further up.
+        loop {
+            match self.steps[step as usize].role {
+                Role::Root => break,
+                Role::Member { parent, index } => {
+                    path.push(index);
+                    step = parent;
+                }
+                Role::StandIn { of } => step = of,
+                Role::Link | Role::OnError => {
+                    path.clear();
+                    let belongs = |owner: &u32| self.callbacks_of(*owner).contains(&step);
+                    let Some(owner) = (0..step).rev().find(belongs) else { break };
+                    step = owner;
+                }
+            }
+        }
+        path.reverse();
+        path
     }
 
     fn kept(&self, step: u32) -> Option<Result<&[u8], TaskError>> {

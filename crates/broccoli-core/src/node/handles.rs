@@ -89,7 +89,13 @@ impl Node {
     /// Asks once how a step of a job is; the answer comes as [`crate::Event::Step`].
     pub fn ask_step(&mut self, now: Instant, job: JobId, path: Vec<u32>) {
         self.shared.now = now;
-        self.shared.outbox.send(job.origin, Message::StepQuery(StepQuery { job, path }));
+        self.shared.outbox.send(job.origin, Message::StepQuery(StepQuery { job, path, why: None }));
+    }
+
+    /// The same, and what each task of the step waits for. Costs the origin more: for people who ask, not for polling.
+    pub fn ask_why(&mut self, now: Instant, job: JobId, path: Vec<u32>) {
+        self.shared.now = now;
+        self.shared.outbox.send(job.origin, Message::StepQuery(StepQuery { job, path, why: Some(true) }));
     }
 
     fn ask(&mut self, now: Instant, ask: impl FnOnce(&mut Node, SubmitId)) -> SubmitId {

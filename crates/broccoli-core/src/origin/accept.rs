@@ -170,6 +170,7 @@ impl Origin {
         self.tasks += total;
         self.accept.last_job += 1;
         self.accept.count += 1;
+        shared.counters.jobs_accepted += 1;
         let id = JobId::new(shared.me(), shared.epoch, self.accept.last_job);
         self.memory.recount(id.number, &mut job);
         if let Some(key) = &job.ticket.about.key {

@@ -9,13 +9,14 @@ use alloc::vec::Vec;
 
 use broccoli_proto::message::{
     JobEvent, JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, Revoke,
-    StepNews, StepQuery, StepState, StepView, Submit, Waits,
+    StepNews, StepQuery, StepState, StepView, Submit,
 };
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
 use crate::canvas;
 use crate::members::Members;
+use crate::origin::answers::waits::waits_bytes;
 use crate::origin::job::Job;
 use crate::origin::job::ticket::Client;
 use crate::origin::journal::archive::Ended;
@@ -29,6 +30,8 @@ use crate::time::Wall;
 const ENDED_TRIES_LEAVING: u32 = 2;
 /// Most jobs in one answer.
 const LISTED_MAX: usize = 256;
+/// About what the state of a step takes, beside what its tasks wait for.
+const STEP_NEWS_BYTES: usize = 256;
 /// About what a job takes in it, beside its key.
 const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
 
@@ -43,20 +46,6 @@ fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
         ended_unix_ms: ended.ended.map(|stamp| wall.unix_ms_of(stamp)),
         key: ended.ticket.about.key.as_ref().map(|key| key.text.clone()),
         waits: None,
-    }
-}
-
-/// About how long the reason is why a job waits.
-fn waits_bytes(waits: &Waits) -> usize {
-    match waits {
-        Waits::NoNode { function, missing, .. } => {
-            function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
-        }
-        Waits::Rate { function }
-        | Waits::Until { function, .. }
-        | Waits::Slots { function, .. }
-        | Waits::Larger { function } => function.len(),
-        Waits::Nodes => 0,
     }
 }
 
@@ -216,15 +205,19 @@ impl Origin {
     }
 
     /// Somebody asks how a step of a job is. Of a job that is over no step is known.
-    pub(crate) fn on_step_query(&self, shared: &mut Shared, from: NodeId, query: StepQuery) {
-        let StepQuery { job, path } = query;
+    pub(crate) fn on_step_query(&self, shared: &mut Shared, around: &Around<'_>, from: NodeId, query: StepQuery) {
+        let StepQuery { job, path, why } = query;
         if path.len() > PATH_MAX {
             return;
         }
         let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
-        shared.outbox.send(from, Message::StepNews(Box::new(StepNews { job, path, view, blob: None })));
+        let asked = self.jobs.get(&job.number).filter(|_| why == Some(true));
+        let room = around.members.room(shared, from).saturating_sub(OVERHEAD_BYTES_MAX + STEP_NEWS_BYTES);
+        let waiting = asked.map(|asked| self.why(shared, around, (job.number, asked), &path, room));
+        let view = view.map(|view| StepView { outcome: view.outcome.filter(|_| waiting.is_none()), ..view });
+        shared.outbox.send(from, Message::StepNews(Box::new(StepNews { job, path, view, blob: None, waiting })));
     }
 
     fn step_of(&self, job: &Job, path: &[u32]) -> Option<StepView> {

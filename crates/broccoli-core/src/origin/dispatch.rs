@@ -82,7 +82,8 @@ impl Origin {
         order.sort_unstable();
         let credit = order.iter().map(|(credit, _)| *credit).fold(0, u32::saturating_add);
         let limited = self.dispatch.queue.open(class, shared.now) < usize::MAX;
-        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, shared.now));
+        let now = shared.now;
+        let ready = |queue: &Queue| queue.waiting(class, priority).min(queue.open(class, now));
         order.drain(..order.len().saturating_sub(ready(&self.dispatch.queue)));
         let mut workers = order.len();
         for (credit, at) in order {
@@ -112,6 +113,7 @@ impl Origin {
                     continue;
                 };
                 peer.lease(attempt, shared.now);
+                shared.count_lease(name, attempt);
                 if limited && let Some((_, permits)) = self.dispatch.queue.permits(class) {
                     permits.spend();
                 }

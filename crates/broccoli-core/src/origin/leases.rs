@@ -17,6 +17,7 @@ use crate::origin::leases::peer::{LEASES, Peer};
 use crate::outbox::Room;
 use crate::shared::Shared;
 use crate::timers::Timer;
+use crate::trace::{Trace, TraceLevel};
 
 /// Runs of a task that started and were lost before it fails.
 const LOSSES_MAX: u8 = 3;
@@ -33,6 +34,7 @@ impl Origin {
 
     /// A worker gives credit.
     pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
+        shared.trace(TraceLevel::Tasks, || Trace::CreditReceived { worker: from, tasks: fetch.tasks });
         let peer = self.peer(shared, from, epoch);
         peer.on_fetch(shared.epoch, sequence, fetch, shared.now);
         if !peer.outgoing.is_empty() {
@@ -77,7 +79,9 @@ impl Origin {
         peer.tasks = 0;
         let held: Vec<Attempt> =
             returned.attempts.iter().filter(|attempt| peer.leases.remove(attempt).is_some()).copied().collect();
+        shared.counters.returns_received += held.len() as u64;
         for attempt in held {
+            shared.trace(TraceLevel::Tasks, || Trace::Freed { worker: Some(from), attempt, lost: false });
             self.give_back(shared, attempt);
         }
         self.dispatch.due = true;
@@ -170,6 +174,7 @@ impl Origin {
             let Some(losses) = job.lose(attempt, started, &mut self.dispatch.queue) else {
                 continue;
             };
+            shared.trace(TraceLevel::Tasks, || Trace::Freed { worker: None, attempt, lost: started });
             let step = attempt.step;
             if losses < LOSSES_MAX {
                 if started {

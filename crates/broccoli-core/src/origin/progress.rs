@@ -19,8 +19,10 @@ use crate::origin::job::due::{Announced, Due};
 use crate::origin::job::{Job, NEWS, Phase};
 use crate::origin::journal::records::Change;
 use crate::origin::progress::admit::ARGUMENTS;
+use crate::origin::progress::news::trace_failure;
 use crate::shared::Shared;
 use crate::timers::Timer;
+use crate::trace::TraceLevel;
 
 /// Outcomes and what follows.
 impl Origin {
@@ -87,6 +89,9 @@ impl Origin {
             return;
         };
         let phase = job.open_task(step).map_or(Phase::Unready, |task| task.phase);
+        if let (Err(error), true) = (&outcome, shared.traces(TraceLevel::Jobs)) {
+            trace_failure(shared, number, error.clone(), None);
+        }
         self.journal.change(number, || Change::Ended { step, outcome: outcome.clone() });
         job.complete(step, outcome, effects);
         self.memory.recount(number, job);

@@ -207,7 +207,7 @@ impl Results {
     }
 
     /// Writes what is to be sent again. Gives the room that is left; none if something did not fit.
-    fn write_again(&mut self, shared: &Shared, mut left: usize, put: &mut impl FnMut(&Message)) -> Option<usize> {
+    fn write_again(&mut self, shared: &mut Shared, mut left: usize, put: &mut impl FnMut(&Message)) -> Option<usize> {
         for (repeated, unacked) in self.unacked.iter_mut().filter(|unacked| unacked.again).enumerate() {
             let bytes = results_bytes(&unacked.results);
             if bytes > left || repeated >= REPEATED_PER_PACKET_MAX {
@@ -217,6 +217,7 @@ impl Results {
             unacked.again = false;
             unacked.sent = shared.now;
             unacked.tries += 1;
+            shared.counters.repeated.results += 1;
             put(&Message::TaskResults(unacked.results.clone()));
         }
         Some(left)

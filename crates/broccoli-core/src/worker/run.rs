@@ -19,7 +19,7 @@ pub(super) struct Waiting {
 }
 
 /// A task that runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) origin: NodeId,
     pub(super) attempt: Attempt,

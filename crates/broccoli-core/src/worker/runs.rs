@@ -1,5 +1,6 @@
 //! Attempts: from a lease to the end of a run.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -7,7 +8,7 @@ use alloc::vec::Vec;
 
 use broccoli_proto::message::{Attempt, Failure, Lease, LeasedFunction, LeasedTask, Log, Message, Progress};
 use broccoli_proto::packet::Address;
-use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
+use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId};
 
 use super::Worker;
 use super::account::{Held, RETURNS_MAX, is_held};
@@ -20,6 +21,7 @@ use crate::text::{self, too_long, too_many_args};
 use crate::time::ms;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
+use crate::trace::{Trace, TraceLevel};
 
 /// A lease is confirmed within this time, by a result or a `Renew`.
 const CONFIRM: LinkTime = link_ms(20);
@@ -52,6 +54,7 @@ impl Worker {
             return;
         };
         account.heard = Some(shared.now);
+        shared.counters.leases_received += lease.tasks.len() as u64;
         if account.epoch != Some(epoch) {
             account.epoch = Some(epoch);
             account.seen = 0;
@@ -216,21 +219,20 @@ impl Worker {
         self.tasks_run += 1;
         self.crowded = false;
         self.learn((shared.now - running.since).as_micros() as u64);
-        self.finish(shared, running.origin, running.attempt, outcome);
+        self.finish(shared, &running, outcome);
         self.start_runs(shared);
         self.rebalance(shared);
     }
 
     /// The time limit of a run is over. Its slot stays taken until the shell has stopped it.
     pub(crate) fn on_run_timeout(&mut self, shared: &mut Shared, run: RunId) {
-        let Some(running) = self.running.get(&run) else {
+        let Some(running) = self.running.get(&run).cloned() else {
             return;
         };
-        let (origin, attempt) = (running.origin, running.attempt);
         let limit = running.timeout_ms.unwrap_or_default();
         let failure = Failure::new(Cause::TimedOut, format!("took longer than its timeout of {limit} ms"));
         shared.actions.push_back(Action::Abort(run));
-        self.finish(shared, origin, attempt, Err(failure));
+        self.finish(shared, &running, Err(failure));
     }
 
     /// A running task logged a line.
@@ -292,6 +294,11 @@ impl Worker {
                 timeout_ms: task.timeout_ms,
                 function: function.clone(),
             };
+            shared.trace(TraceLevel::Tasks, || Trace::Started {
+                job: JobId { origin, number: running.attempt.job },
+                attempt: running.attempt,
+                function: running.function.clone(),
+            });
             self.running.insert(run, running);
             let execute = Execute { run, function, args: task.args, bin: task.bin };
             shared.actions.push_back(Action::Execute(execute));
@@ -299,13 +306,8 @@ impl Worker {
     }
 
     /// Keeps the result of an attempt for its origin, unless nobody waits for it any more.
-    pub(super) fn finish(
-        &mut self,
-        shared: &mut Shared,
-        origin: NodeId,
-        attempt: Attempt,
-        outcome: Result<Cbor, Failure>,
-    ) {
+    pub(super) fn finish(&mut self, shared: &mut Shared, running: &Running, outcome: Result<Cbor, Failure>) {
+        let (origin, attempt) = (running.origin, running.attempt);
         let Some(account) = self.accounts.get_mut(&origin) else {
             return;
         };
@@ -314,6 +316,8 @@ impl Worker {
         };
         let epoch = *epoch;
         let outcome = fit(outcome, account.result_bytes_max, shared.config.limits.result_bytes_max);
+        shared.counters.tasks_failed += u64::from(outcome.is_err());
+        trace_run(shared, running, outcome.as_ref().err());
         account.keep_result(shared, origin, (epoch, attempt), outcome);
         account.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
@@ -334,4 +338,18 @@ fn fit(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result
         }
         outcome => outcome,
     }
+}
+
+/// A run has ended. If it failed, and its origin is another node, that one may be out of sight: it is told here, too.
+fn trace_run(shared: &mut Shared, running: &Running, failure: Option<&Failure>) {
+    let is_told = failure.is_some() && running.origin != shared.me();
+    let level = if is_told { TraceLevel::Jobs } else { TraceLevel::Tasks };
+    let took = shared.now - running.since;
+    shared.trace(level, || Trace::Ran {
+        job: JobId { origin: running.origin, number: running.attempt.job },
+        attempt: running.attempt,
+        function: running.function.clone(),
+        took,
+        failure: failure.cloned().map(Box::new),
+    });
 }

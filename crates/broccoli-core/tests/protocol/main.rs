@@ -4,6 +4,7 @@ mod batches;
 mod blobs;
 mod clients;
 mod complaints;
+mod counters;
 mod faults;
 mod forms;
 mod growth;

@@ -1,12 +1,12 @@
 //! Why jobs wait, their state, and reports of failures that are retried.
 
-use broccoli_core::{Event, Instant};
-use broccoli_proto::message::{JobNews, JobState, JobSummary, Waits};
+use broccoli_core::{Event, Instant, SubmitId};
+use broccoli_proto::message::{JobNews, JobState, JobSummary, StepNews, WaitingTasks, Waits};
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Options};
 
 use crate::cluster::{Cluster, Spec};
-use crate::{add, attach, one, sleep};
+use crate::{add, attach, none, one, sleep};
 
 /// A client, an origin, and a worker with a label.
 fn cluster(seed: u64) -> Cluster {
@@ -152,4 +152,88 @@ fn done_counts_what_has_ended_by_itself() {
     assert!(c.wait(0, all, 5_000).is_ok());
     let counts: Vec<_> = jobs(&mut c).into_iter().map(|job| (job.state, job.done, job.total)).collect();
     assert_eq!(counts, [(JobState::Revoked, 0, 100), (JobState::Revoked, 2, 5), (JobState::Succeeded, 5, 5)]);
+}
+
+/// What the tasks of a job of the origin wait for, as the client is told.
+fn why(c: &mut Cluster, submit: SubmitId, path: &[u32]) -> Vec<WaitingTasks> {
+    let id = c.events(0).find_map(|event| match event {
+        Event::Accepted(id, job) if *id == submit => Some(*job),
+        _ => None,
+    });
+    let (now, job, before) = (Instant(c.now_us), id.expect("it was accepted"), c.timed_events(0).len());
+    c.node(0).ask_why(now, job, path.to_vec());
+    c.flush(0);
+    let told = |c: &Cluster| {
+        c.timed_events(0)[before..].iter().find_map(|(_, event)| match event {
+            Event::Step(news) => news.waiting.clone(),
+            _ => None,
+        })
+    };
+    assert!(c.run_until(1_000, |c| told(c).is_some()), "the origin answers");
+    told(c).expect("just looked")
+}
+
+fn group_of(tasks: u32, path: &[u32], waits: Waits) -> WaitingTasks {
+    WaitingTasks { tasks, path: path.to_vec(), waits: Some(waits) }
+}
+
+#[test]
+fn each_waiting_task_says_what_it_waits_for() {
+    let mut c = cluster(406);
+    let worker = c.name(2);
+    let function = || "tasks.add".to_owned();
+    let countdown = Options { countdown_ms: Some(60_000), ..Options::default() };
+    let chain = Canvas::chain(vec![sleep(5_000), none("identity"), none("identity")]);
+    let canvas = Canvas::group(vec![
+        chain,
+        with(add(1, 1), on(&["room=kitchn"])),
+        with(add(1, 2), countdown),
+        with(add(1, 3), on(&["room=kitchn"])),
+        sleep(1),
+        sleep(2),
+    ]);
+    let job = c.submit_remote(0, &canvas);
+    c.run_for(300);
+    let told = why(&mut c, job, &[]);
+    let [runs, no_node, until, slots, before] = &told[..] else { panic!("{told:#?}") };
+    assert_eq!(*runs, group_of(1, &[0, 0], Waits::Runs { function: "tasks.sleep".into(), node: worker }));
+    let missing = vec!["room=kitchn".into()];
+    assert_eq!(*no_node, group_of(2, &[1], Waits::NoNode { function: function(), missing, nodes: 1 }));
+    assert!(matches!(until.waits, Some(Waits::Until { ms: Some(59_000..60_000), again: false, .. })), "{until:?}");
+    assert_eq!((until.tasks, &until.path[..]), (1, &[2][..]));
+    assert!(
+        matches!(slots.waits, Some(Waits::Slots { .. })) && (slots.tasks, &slots.path[..]) == (2, &[4]),
+        "{slots:?}"
+    );
+    assert_eq!(*before, group_of(2, &[0, 1], Waits::Before { function: "tasks.identity".into() }));
+    // Of one member only.
+    assert_eq!(why(&mut c, job, &[0]), [runs.clone(), before.clone()]);
+    assert_eq!(why(&mut c, job, &[3]), [WaitingTasks { tasks: 1, path: vec![3], ..no_node.clone() }]);
+    c.revoke(0, job);
+    assert!(c.wait(0, job, 5_000).is_err());
+    c.run_for(2_000);
+}
+
+#[test]
+fn a_task_for_one_node_says_that_the_node_is_offline() {
+    let mut c = cluster(407);
+    let worker = c.name(2);
+    c.kill(2, true);
+    c.run_for(10_000);
+    let job = c.submit_remote(0, &with(add(1, 2), on(&["w1"])));
+    c.run_for(500);
+    let offline = Waits::Offline { function: "tasks.add".into(), node: worker };
+    assert_eq!(why(&mut c, job, &[]), [group_of(1, &[], offline)]);
+    c.restart(2);
+    assert!(c.wait(0, job, 5_000).is_ok());
+}
+
+#[test]
+fn of_many_different_reasons_some_are_told() {
+    let mut c = cluster(408);
+    let wants = |n: i64| with(add(n, n), on(&[format!("label-{n}").as_str()]));
+    let job = c.submit_remote(0, &Canvas::group((0..100).map(wants).collect()));
+    c.run_for(500);
+    assert_eq!(why(&mut c, job, &[]).len(), StepNews::WAITING_MAX);
+    assert_eq!(why(&mut c, job, &[99])[0].path, [99]);
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Decoder, Encode, decode};
 
 use super::BlobRef;
-use crate::JobId;
+use crate::{JobId, NodeId};
 use crate::outcome::Outcome;
 
 /// Asks an origin for its jobs, in order of their numbers.
@@ -121,6 +121,77 @@ pub enum Waits {
     /// It waits for the nodes that it is to run on, or for their runs.
     #[n(5)]
     Nodes,
+    /// Other steps come before it. In [`StepNews`] only, as all that follow.
+    #[n(6)]
+    Before {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// The only node that it may run on is offline.
+    #[n(7)]
+    Offline {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+    },
+    /// Its origin has no memory for more results of its job now.
+    #[n(8)]
+    Memory {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// The nodes that it may run on are still getting its module.
+    #[n(9)]
+    Module {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// A node has it, and is still getting its arguments or its turn there.
+    #[n(10)]
+    Arrival {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+        /// Whether its arguments are so large that they are pulled in pieces.
+        #[n(2)]
+        pulled: bool,
+    },
+    /// It has run, and its result is on its way from a node.
+    #[n(11)]
+    Result {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+    },
+    /// Its origin leases nothing now: its journal is behind, or it has just restarted and asks the workers what they hold.
+    #[n(12)]
+    Origin {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+    },
+    /// It runs; not a reason to wait. In [`StepNews`], so that a job with running tasks can be told from one without.
+    #[n(13)]
+    Runs {
+        /// `module.function`.
+        #[n(0)]
+        function: String,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+    },
 }
 
 impl Waits {
@@ -221,6 +292,9 @@ pub struct StepQuery {
     /// Indices of members from the root of the canvas; empty for the job as a whole.
     #[n(1)]
     pub path: Vec<u32>,
+    /// Whether to say also what the tasks of the step wait for.
+    #[n(2)]
+    pub why: Option<bool>,
 }
 
 /// The state of one step of a job.
@@ -238,6 +312,30 @@ pub struct StepNews {
     /// Where to pull the result from, if it does not fit into a packet; the result is null then.
     #[n(3)]
     pub blob: Option<BlobRef>,
+    /// What tasks of the step wait for, if that was asked: at most [`StepNews::WAITING_MAX`].
+    #[n(4)]
+    pub waiting: Option<Vec<WaitingTasks>>,
+}
+
+impl StepNews {
+    /// How many groups of waiting tasks are told at most.
+    pub const WAITING_MAX: usize = 32;
+}
+
+/// Tasks of a job that wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WaitingTasks {
+    /// How many.
+    #[n(0)]
+    pub tasks: u32,
+    /// Where the first of them is: indices of members from the root of the canvas. Callbacks have no such place; then
+    /// it is that of the step that they belong to.
+    #[n(1)]
+    pub path: Vec<u32>,
+    /// What they wait for; none if this version does not know it.
+    #[n(2)]
+    #[cbor(decode_with = "Waits::known_or_none", nil = "Waits::absent")]
+    pub waits: Option<Waits>,
 }
 
 /// A step of a canvas: a task, or a form with members.

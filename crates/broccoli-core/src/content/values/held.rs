@@ -81,6 +81,11 @@ impl HeldValues {
         held.and_then(|held| held.asked).is_some_and(|asked| now - asked < self.timing.time(PULLED))
     }
 
+    /// Bytes of all values that are held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The bytes of a value.
     pub(crate) fn bytes_of(&self, id: ContentId) -> Option<&[u8]> {
         self.values.get(&id).map(|held| held.value.as_bytes())

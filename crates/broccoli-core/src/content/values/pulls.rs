@@ -166,6 +166,11 @@ impl ValuePulls {
         self.pulls.contains_key(&(from, id))
     }
 
+    /// Bytes that are being pulled.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes that are being pulled for jobs.
     pub(crate) fn for_jobs_bytes(&self) -> usize {
         self.for_jobs_bytes

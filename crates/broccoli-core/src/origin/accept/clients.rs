@@ -84,6 +84,9 @@ impl Origin {
         let Some(session) = self.accept.sessions.get_mut(&node).filter(|session| session.epoch == epoch) else {
             return;
         };
+        if answer.is_err() && !session.answers.contains_key(&number) {
+            shared.counters.jobs_refused += 1;
+        }
         // Who comes back from there asks again.
         if !matches!(answer, Err(Refusal::Elsewhere(_))) {
             session.remember(number, answer.clone());

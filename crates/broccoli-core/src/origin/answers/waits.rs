@@ -1,19 +1,24 @@
 //! Why no task of a job runs, for whoever asks.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use broccoli_proto::NodeId;
-use broccoli_proto::message::{Waits, Want};
+use broccoli_proto::message::{Attempt, StepNews, WaitingTasks, Waits, Want};
 
 use crate::canvas::{StepId, pinned_to};
+use crate::content::values::held::Holder;
 use crate::origin::dispatch::place::Code;
 use crate::origin::dispatch::queue::Need;
 use crate::origin::dispatch::rates::Limit;
-use crate::origin::job::{Job, Phase};
+use crate::origin::job::{Job, Phase, Task};
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
+
+/// About what a group of tasks takes in an answer, beside its texts.
+const WAITING_BYTES: usize = 32;
 
 /// What a task needs and no live node has.
 #[derive(Debug)]
@@ -22,6 +27,213 @@ pub(crate) struct Missing {
     pub(crate) what: Vec<String>,
     /// No node is there that the routing allows, and this origin knows all that are.
     pub(crate) is_sure: bool,
+}
+
+/// Tasks that wait for the same, as far as that can be told without looking at other nodes.
+struct Group {
+    stage: Stage,
+    /// The function and the options of its tasks: those of the first one.
+    step: u32,
+    tasks: u32,
+}
+
+/// How far a task is that has not ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Other steps come before it.
+    ToCome,
+    /// It looks for the nodes that it is to run on.
+    OnEach,
+    Delayed,
+    Ready,
+    /// A worker has it, or is sent it.
+    Leased(NodeId, Held),
+}
+
+/// How far a leased task is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// On its way, or waiting for its turn there.
+    Sent,
+    /// Its arguments are pulled in pieces.
+    Pulling,
+    Runs,
+    /// It has run: its result is pulled, or waits for memory here.
+    Done,
+}
+
+/// For whoever asks about one job.
+impl Origin {
+    /// What the tasks of a job wait for that lie at a path or below it, those that run included: as many groups as
+    /// `room` bytes take.
+    pub(crate) fn why(
+        &self,
+        shared: &Shared,
+        around: &Around<'_>,
+        (number, job): (u64, &Job),
+        path: &[u32],
+        mut room: usize,
+    ) -> Vec<WaitingTasks> {
+        let mut waiting = Vec::new();
+        for group in self.groups(shared, (number, job), path) {
+            let waits = self.waits_of(shared, around, (number, job), &group);
+            let path = job.plan.path_of(StepId(group.step));
+            let bytes = waits_bytes(&waits) + path.len() * 5 + WAITING_BYTES;
+            if bytes > room {
+                break;
+            }
+            room -= bytes;
+            waiting.push(WaitingTasks { tasks: group.tasks, path, waits: Some(waits) });
+        }
+        waiting
+    }
+
+    /// Groups the tasks that have not ended: first those that wait for a node or run, in the order of the canvas, then those
+    /// that look for their nodes, then those to come.
+    fn groups(&self, shared: &Shared, (number, job): (u64, &Job), path: &[u32]) -> Vec<Group> {
+        let leased = self.leased_of(shared, number);
+        let each = self.growth.each_of(number);
+        let stage = |(step, task): (u32, &Task)| match task.phase {
+            Phase::Ready => Some((step, Stage::Ready)),
+            Phase::Delayed => Some((step, Stage::Delayed)),
+            Phase::Leased => {
+                let (node, held) = leased.get(&Attempt { job: number, step, number: task.attempt })?;
+                Some((step, Stage::Leased(*node, *held)))
+            }
+            Phase::Unready | Phase::Ended => None,
+        };
+        let announced = job.tasks().filter_map(stage);
+        let on_each = each.iter().map(|((_, step), _)| (*step, Stage::OnEach));
+        let to_come = job.plan.tasks_to_come().map(|StepId(step)| (step, Stage::ToCome));
+        let mut groups: Vec<Group> = Vec::new();
+        for (step, stage) in announced.chain(on_each).chain(to_come) {
+            if !path.is_empty() && !job.plan.path_of(StepId(step)).starts_with(path) {
+                continue;
+            }
+            match groups.iter().position(|group| group.takes(job, step, stage)) {
+                Some(at) => groups[at].add(shared, job, step),
+                None if groups.len() < StepNews::WAITING_MAX => groups.push(Group { stage, step, tasks: 1 }),
+                None => {}
+            }
+        }
+        groups
+    }
+
+    /// The attempts at tasks of a job that workers have.
+    fn leased_of(&self, shared: &Shared, number: u64) -> BTreeMap<Attempt, (NodeId, Held)> {
+        let attempt = |step, attempt| Attempt { job: number, step, number: attempt };
+        let of_job = attempt(0, 0)..=attempt(u32::MAX, u32::MAX);
+        let mut leased = BTreeMap::new();
+        for (node, peer) in &self.leases.peers {
+            for (attempt, lease) in peer.leases.range(of_job.clone()) {
+                let args = Holder::Args { worker: *node, attempt: *attempt };
+                let held = if peer.missing.values().any(|missing| missing.contains_key(attempt)) {
+                    Held::Done
+                } else if lease.has_started() {
+                    Held::Runs
+                } else if shared.values.held.is_pulled(args, shared.now) {
+                    Held::Pulling
+                } else {
+                    Held::Sent
+                };
+                leased.insert(*attempt, (*node, held));
+            }
+        }
+        leased
+    }
+
+    fn waits_of(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job), group: &Group) -> Waits {
+        let (step, function) = (group.step, name(job, group.step));
+        match group.stage {
+            Stage::ToCome => Waits::Before { function },
+            Stage::OnEach => self.without_node(shared, around, job, step).unwrap_or(Waits::Nodes),
+            Stage::Delayed => {
+                let at = job.due(step).and_then(|due| due.at(&shared.wall));
+                let ms = at.map(|at| (at - shared.now).as_millis() as u64);
+                let again = job.task(step).is_some_and(|task| task.failures > 0);
+                Waits::Until { function, ms, again }
+            }
+            Stage::Ready => self.waits_ready(shared, around, (number, job), step),
+            Stage::Leased(node, Held::Sent) => Waits::Arrival { function, node, pulled: false },
+            Stage::Leased(node, Held::Pulling) => Waits::Arrival { function, node, pulled: true },
+            Stage::Leased(node, Held::Runs) => Waits::Runs { function, node },
+            Stage::Leased(_, Held::Done) if !self.memory.is_leased(number) => Waits::Memory { function },
+            Stage::Leased(node, Held::Done) => Waits::Result { function, node },
+        }
+    }
+
+    /// Why a task is not leased that could be.
+    fn waits_ready(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job), step: u32) -> Waits {
+        let (function, want) = (name(job, step), want(job, step));
+        if self.leases.adopting || self.is_disk_behind(shared) {
+            return Waits::Origin { function };
+        }
+        if !self.memory.is_leased(number) {
+            return Waits::Memory { function };
+        }
+        let places = self.places(shared, around, &want);
+        if places.iter().any(|place| matches!(place.code, Code::Here | Code::Away)) {
+            return self.waits_in_queue(shared, around, job, step).unwrap_or(Waits::Nodes);
+        }
+        if places.iter().any(|place| place.code == Code::ToCome) {
+            return Waits::Module { function };
+        }
+        let offline = |one: &String| {
+            let node: NodeId = plain(one).parse().ok()?;
+            around.members.get(node).filter(|member| !member.alive).map(|_| node)
+        };
+        match want.on.iter().find_map(offline) {
+            Some(node) => Waits::Offline { function, node },
+            None => self.without_node(shared, around, job, step).unwrap_or(Waits::Nodes),
+        }
+    }
+}
+
+impl Group {
+    /// Takes one more task. Of delayed ones, the one that is due first stands for all.
+    fn add(&mut self, shared: &Shared, job: &Job, step: u32) {
+        self.tasks += 1;
+        let at = |step| job.due(step).and_then(|due| due.at(&shared.wall));
+        if self.stage == Stage::Delayed
+            && let (Some(other), mine) = (at(step), at(self.step))
+            && mine.is_none_or(|mine| other < mine)
+        {
+            self.step = step;
+        }
+    }
+
+    /// Whether a task waits for the same as those of this group.
+    fn takes(&self, job: &Job, step: u32, stage: Stage) -> bool {
+        if self.stage != stage {
+            return false;
+        }
+        let (mine, other) = (job.plan.call(StepId(self.step)), job.plan.call(StepId(step)));
+        let choosy = |step| job.demands.contains_key(&step);
+        let same_options = core::ptr::eq(mine.options, other.options) || mine.options == other.options;
+        mine.key == other.key && (stage != Stage::Ready || (same_options && choosy(self.step) == choosy(step)))
+    }
+}
+
+/// About how long the reason is why a job waits.
+pub(crate) fn waits_bytes(waits: &Waits) -> usize {
+    match waits {
+        Waits::NoNode { function, missing, .. } => {
+            function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
+        }
+        Waits::Rate { function }
+        | Waits::Until { function, .. }
+        | Waits::Slots { function, .. }
+        | Waits::Larger { function }
+        | Waits::Before { function }
+        | Waits::Memory { function }
+        | Waits::Module { function }
+        | Waits::Origin { function } => function.len(),
+        Waits::Offline { function, node }
+        | Waits::Arrival { function, node, .. }
+        | Waits::Result { function, node }
+        | Waits::Runs { function, node } => function.len() + node.as_str().len(),
+        Waits::Nodes => 0,
+    }
 }
 
 fn want(job: &Job, step: u32) -> Want {

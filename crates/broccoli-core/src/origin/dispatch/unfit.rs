@@ -134,6 +134,7 @@ impl Origin {
             return;
         };
         peer.lease(attempt, shared.now);
+        shared.count_lease(name, attempt);
         if let Some((_, permits)) = self.dispatch.queue.permits(class) {
             permits.spend();
         }

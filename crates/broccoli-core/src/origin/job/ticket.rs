@@ -36,6 +36,8 @@ pub(crate) struct Ticket {
     pub(crate) records: u32,
     /// Another submit of the same job was detached.
     pub(crate) detached: bool,
+    /// Its acceptance was traced.
+    pub(crate) traced: bool,
     /// Somebody knows how the job ended.
     pub(crate) seen: bool,
 }
@@ -51,6 +53,7 @@ impl Ticket {
             ended_in: 0,
             records: 0,
             detached: false,
+            traced: false,
             seen: false,
         }
     }

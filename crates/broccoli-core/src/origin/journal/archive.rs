@@ -85,6 +85,11 @@ impl Ended {
 }
 
 impl Archive {
+    /// Bytes of all of them, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn get(&self, number: u64) -> Option<&Ended> {
         self.jobs.get(&number).map(Box::as_ref)
     }

@@ -16,6 +16,7 @@ use crate::origin::leases::peer::Acknowledged;
 use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
+use crate::trace::{Trace, TraceLevel};
 
 /// What nobody waits for is written within this time: workers do not repeat their results earlier.
 const WRITE: Duration = ms(100);
@@ -100,6 +101,20 @@ impl Origin {
         worker != shared.me() && self.leases.peers.get(&worker).is_some_and(|peer| !peer.full)
     }
 
+    /// Tells once that a job was accepted, if somebody asks for that. Of one that is over already, its end says enough.
+    fn trace_accepted(&mut self, shared: &mut Shared, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id.number).filter(|job| !job.ticket.traced) else {
+            return;
+        };
+        job.ticket.traced = true;
+        shared.trace(TraceLevel::Jobs, || Trace::JobAccepted {
+            job: id,
+            function: job.plan.name().into(),
+            tasks: job.plan.progress().total,
+            client: job.ticket.about.submitter.map(|submitter| submitter.node),
+        });
+    }
+
     pub(crate) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
         match promise {
             Promise::Accepted { job: number, to } => {
@@ -111,6 +126,7 @@ impl Origin {
                     }
                     Submitted::ByTask => {}
                 }
+                self.trace_accepted(shared, job);
                 for news in self.journal.early.remove(&job.number).unwrap_or_default() {
                     self.memory.told_early(&news);
                     self.tell(shared, job.number, news);

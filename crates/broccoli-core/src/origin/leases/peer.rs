@@ -99,6 +99,8 @@ pub(crate) struct Leased {
     resent: u32,
     resend_at: Instant,
     waits: bool,
+    /// It has gone out before.
+    was_sent: bool,
 }
 
 /// When the acknowledgement of a result is sent.
@@ -186,6 +188,7 @@ impl Peer {
             resent: 0,
             resend_at: now + self.timing.time(CONFIRM),
             waits: true,
+            was_sent: false,
         };
         if self.leases.is_empty() {
             self.in_flight.clear();
@@ -208,7 +211,8 @@ impl Peer {
     /// The worker holds an attempt of an earlier incarnation of this origin.
     pub(crate) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
         let (deadline, resend_at) = (now + self.timing.time(LEASE), now);
-        let leased = Leased { since: now, confirmed: true, started, deadline, resent: 0, resend_at, waits: false };
+        let (confirmed, waits, was_sent) = (true, false, true);
+        let leased = Leased { since: now, confirmed, started, deadline, resent: 0, resend_at, waits, was_sent };
         self.leases.insert(attempt, leased);
     }
 
@@ -394,6 +398,10 @@ impl Peer {
             }
             bytes += size;
             leased.waits = false;
+            if leased.was_sent {
+                shared.counters.repeated.leases += 1;
+            }
+            leased.was_sent = true;
             task.function = index_of(&mut functions, function);
             tasks.push(task);
             self.outgoing.pop_front();
@@ -430,6 +438,11 @@ impl Peer {
 }
 
 impl Leased {
+    /// Whether the worker has said that it runs.
+    pub(crate) fn has_started(&self) -> bool {
+        self.started
+    }
+
     /// The worker has not said for too long that it has this.
     fn is_unheard(&self, now: Instant, timing: Timing) -> bool {
         !self.confirmed && !self.waits && now - self.since > timing.time(CONFIRM_MAX)

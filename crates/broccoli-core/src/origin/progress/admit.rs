@@ -23,6 +23,7 @@ use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::{Cbor, NodeId};
 
 use crate::content::values::pulls::JobRoom;
+use crate::counters::Held;
 use crate::origin::Origin;
 use crate::origin::job::STEP_BYTES;
 use crate::origin::job::demand::learned_bytes;
@@ -48,6 +49,16 @@ impl Origin {
     /// What is held for jobs in all states.
     fn held_bytes(&self, shared: &Shared) -> usize {
         self.memory.bytes() + self.held_beside(shared)
+    }
+
+    /// Bytes of what is held, by kind.
+    pub(crate) fn held(&self, shared: &Shared) -> Held {
+        Held {
+            jobs_bytes: self.memory.bytes() as u64,
+            results_bytes: self.archive.bytes() as u64,
+            journal_bytes: self.journal.bytes() as u64,
+            ..shared.held()
+        }
     }
 
     /// What may still be held.

@@ -1,5 +1,6 @@
 //! The end of a job: it moves to the archive, and whoever waits for it is told until they have seen it.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use broccoli_proto::message::JobNews;
@@ -7,6 +8,7 @@ use broccoli_proto::{Cbor, JobId, Outcome};
 
 use crate::io::Event;
 use crate::origin::Origin;
+use crate::origin::job::Job;
 use crate::origin::job::ticket::Client;
 use crate::origin::journal::archive::{AWAITED, Ended};
 use crate::origin::journal::writes::Promise;
@@ -15,6 +17,7 @@ use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
+use crate::trace::{Trace, TraceLevel};
 
 /// How a job ended is repeated after this time, doubled each time.
 const ENDED_AGAIN: LinkTime = link_ms(500);
@@ -30,6 +33,9 @@ impl Origin {
         };
         let has_ended = !job.ended && job.plan.result().is_some();
         job.ended |= has_ended;
+        if has_ended {
+            count_end(shared, number, job);
+        }
         if job.plan.is_finished() {
             self.close(shared, number);
         }
@@ -118,6 +124,7 @@ impl Origin {
         if ended.tries <= ENDED_TRIES_MAX {
             let again = shared.timing(ENDED_AGAIN * (1 << ended.tries));
             shared.timers.set(Timer::JobEnded(number), shared.now + again);
+            shared.counters.repeated.ends += 1;
             self.tell_ended(shared, number);
         }
     }
@@ -156,4 +163,20 @@ pub(crate) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
         return JobNews::Ended(outcome.clone());
     };
     JobNews::Ended(Err(text::result_too_large(value.as_bytes().len(), bytes_max)))
+}
+
+/// A job has just ended.
+fn count_end(shared: &mut Shared, number: u64, job: &Job) {
+    let error = job.plan.result().and_then(Result::err);
+    match error {
+        None => shared.counters.jobs_succeeded += 1,
+        Some(_) => shared.counters.jobs_failed += 1,
+    }
+    let (id, took) = (JobId { origin: shared.me(), number }, shared.now - job.accepted + job.age);
+    shared.trace(TraceLevel::Jobs, || Trace::JobEnded {
+        job: id,
+        function: job.plan.name().into(),
+        took,
+        error: error.cloned().map(Box::new),
+    });
 }

@@ -2,15 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use core::time::Duration;
 
 use broccoli_proto::message::{JobEvent, JobNews, Log, Message, Progress};
-use broccoli_proto::{JobId, NodeId};
+use broccoli_proto::{JobId, NodeId, TaskError};
 
 use crate::io::Event;
 use crate::origin::Origin;
 use crate::origin::job::ticket::Client;
 use crate::shared::Shared;
 use crate::text;
+use crate::trace::{Trace, TraceLevel};
 
 /// News of a job that wait until its acceptance is told; those after them are dropped.
 pub(crate) const EARLY_MAX: usize = 64;
@@ -73,4 +75,10 @@ impl Origin {
             self.tell(shared, number, news);
         }
     }
+}
+
+/// A task of a job has failed, for ever or until it is tried again.
+pub(crate) fn trace_failure(shared: &mut Shared, number: u64, error: TaskError, again: Option<Duration>) {
+    let job = JobId { origin: shared.me(), number };
+    shared.trace(TraceLevel::Jobs, || Trace::TaskFailed { job, error: Box::new(error), again });
 }

@@ -1,5 +1,7 @@
 //! What comes of attempts: results and failures of workers.
 
+use core::time::Duration;
+
 use broccoli_proto::message::{Attempt, BlobRef, Failure, TaskResults};
 use broccoli_proto::{Cause, Cbor, Epoch, NodeId};
 
@@ -9,10 +11,12 @@ use crate::origin::job::memory::Admission;
 use crate::origin::job::{Phase, Task};
 use crate::origin::journal::records::Change;
 use crate::origin::journal::writes::Promise;
+use crate::origin::progress::news::trace_failure;
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::text::{self, too_long};
 use crate::timers::Timer;
+use crate::trace::TraceLevel;
 
 impl Origin {
     /// A worker has run tasks. There is room already for what `was_pulled`.
@@ -164,12 +168,18 @@ impl Origin {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
         };
+        let traced = shared.traces(TraceLevel::Jobs);
+        let traced = traced.then(|| job.error(step, Some(from), attempt.number, failure.clone()));
         job.note_failure(step, &failure);
         let retried = job.retry(shared, attempt, failure, &mut self.dispatch.queue);
         self.memory.recount(attempt.job, job);
         match retried {
             Ok((failures, due)) => {
                 self.journal.change(attempt.job, || Change::Failed { step, failures });
+                if let Some(error) = traced {
+                    let again = due.map_or(Duration::ZERO, |due| due.from - shared.now);
+                    trace_failure(shared, attempt.job, error, Some(again));
+                }
                 if let Some(due) = due {
                     self.wait(shared, attempt.job, step, due);
                 }
