@@ -22,4 +22,5 @@ pub(crate) mod run;
 pub(crate) mod token;
 pub(crate) mod undeploy;
 pub(crate) mod up;
+pub(crate) mod why;
 pub(crate) mod wordcount;

@@ -50,9 +50,11 @@ pub(crate) struct Common {
     /// The server of the environment.
     #[arg(skip)]
     usual_server: Option<ServerUrl>,
-    /// Print events of the cluster to stderr
-    #[arg(short, long, global = true, help_heading = GLOBAL)]
-    verbose: bool,
+    /// Print to stderr what happens: -v each task and event of the cluster, -vv also each packet; default: a node prints
+    /// each job and each failed task, other commands nothing; see docs/observing.md [env: BROCCOLI_LOG, such as
+    /// broccoli::task=debug]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
+    verbose: u8,
 }
 
 /// Warns if other users can read a file with a key, and says how to fix it.
@@ -66,7 +68,7 @@ impl Common {
     /// The options of an incomplete command line. Values that are not valid are left out.
     pub(crate) fn named(cluster: Option<OsString>, server: Option<OsString>) -> Common {
         let server = server.and_then(|text| server_url(text.to_str()?).ok());
-        Common { cluster: cluster.map(PathBuf::from), server, usual_server: None, verbose: false }
+        Common { cluster: cluster.map(PathBuf::from), server, usual_server: None, verbose: 0 }
     }
 
     /// Takes from the environment what the command line does not set. An empty variable counts as not set.
@@ -176,8 +178,8 @@ impl Common {
         UpFile::read(&self.cluster_path().ok()?, cluster)
     }
 
-    /// Whether to print all events.
-    pub(crate) fn is_verbose(&self) -> bool {
+    /// How often -v was given.
+    pub(crate) fn verbosity(&self) -> u8 {
         self.verbose
     }
 
@@ -188,7 +190,7 @@ impl Common {
     pub(crate) async fn open(&self) -> Result<Session, Failure> {
         let cluster = self.cluster()?;
         let server = self.server(&cluster);
-        Session::open(cluster, server, self.verbose).await
+        Session::open(cluster, server).await
     }
 
     /// The same, for a command that submits a job.
@@ -361,7 +363,6 @@ pub(crate) struct Session {
     /// The cluster of the client.
     pub(crate) cluster: Cluster,
     events: Receiver<NodeEvent>,
-    verbose: bool,
 }
 
 impl Session {
@@ -370,13 +371,13 @@ impl Session {
     ///
     /// # Errors
     /// Exit code 3 if the cluster cannot be reached, after a few seconds at most.
-    pub(crate) async fn open(cluster: Cluster, server: ServerUrl, verbose: bool) -> Result<Session, Failure> {
+    pub(crate) async fn open(cluster: Cluster, server: ServerUrl) -> Result<Session, Failure> {
         let builder = NodeHandle::builder().cluster(cluster.clone()).server(server.clone());
         let (mut node, driver) = builder.build().map_err(start_failure)?;
         tokio::spawn(driver.run());
         node.attach();
         let events = node.events();
-        let mut session = Session { node, cluster, events, verbose };
+        let mut session = Session { node, cluster, events };
         match interruptible(session.attach(&server)).await {
             Ok(()) => Ok(session),
             Err(failure) => {
@@ -431,18 +432,7 @@ impl Session {
 
     /// The next event of the cluster, or `None` if the client has stopped.
     pub(crate) async fn event(&mut self) -> Option<NodeEvent> {
-        let event = self.events.recv().await;
-        if let (true, Some(event)) = (self.verbose, &event) {
-            note_event(event);
-        }
-        event
-    }
-
-    /// Writes a line to stderr if the user wants all events.
-    pub(crate) fn note_verbose(&self, line: impl std::fmt::Display) {
-        if self.verbose {
-            output::note(line);
-        }
+        self.events.recv().await
     }
 
     /// Says goodbye.
@@ -510,48 +500,6 @@ pub(crate) fn without_password(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::InvalidValue, ContextValue::String("…".into()));
     }
     error
-}
-
-/// Writes an event to stderr, for `--verbose`.
-pub(crate) fn note_event(event: &NodeEvent) {
-    match event {
-        NodeEvent::Disconnected(reason) => output::note(format_args!("[disconnected] {reason}")),
-        NodeEvent::Attached(node) => output::note(format_args!("[attached] to {node}")),
-        NodeEvent::Member(node) => output::note(format_args!("[member] {node}")),
-        NodeEvent::Rejected(Some(node), error) => output::note(format_args!("[rejected] from {node}: {error:?}")),
-        NodeEvent::Rejected(None, error) => output::note(format_args!("[rejected] {error:?}")),
-        NodeEvent::ForeignKey => output::note(format_args!("[rejected] {FOREIGN_KEY}")),
-        NodeEvent::NotHeard => output::note("[not heard] the MQTT server does not deliver this node's own packets"),
-        NodeEvent::PacketLimit(bytes) => {
-            output::note(format_args!("[packets] the MQTT server drops packets of more than {bytes} bytes"));
-        }
-        NodeEvent::ModuleRefused { by, module, reason } => {
-            output::note(format_args!("[module refused] {module} by {by}: {reason}"));
-        }
-        NodeEvent::Vitals(node, vitals) => output::note(format_args!(
-            "[vitals] {node}: {} running, {} queued, {} run",
-            vitals.running, vitals.queued, vitals.tasks_run
-        )),
-        NodeEvent::Storage(text) => output::note(format_args!("[storage] {text}")),
-        NodeEvent::Draining(Some(by)) => output::note(format_args!("[draining] asked by {by}")),
-        NodeEvent::Draining(None) => output::note("[draining]"),
-        NodeEvent::GaveUp(jobs) => {
-            output::note(format_args!("[gave up] {} lost", output::count(jobs.len(), "job")));
-        }
-        NodeEvent::Reboot => output::note("[reboot]"),
-        NodeEvent::Jobs(node, jobs) => {
-            output::note(format_args!("[jobs] {} of {node}", output::count(jobs.jobs.len(), "job")));
-        }
-        NodeEvent::Step(news) => output::note(format_args!("[step] {:?} of {}", news.path, news.job)),
-        NodeEvent::Members(node, list) => {
-            output::note(format_args!("[members] {} known to {node}", output::count(list.members.len(), "node")));
-        }
-        NodeEvent::Connected => output::note("[connected]"),
-        NodeEvent::NoOrigin => output::note("[no node has answered yet]"),
-        NodeEvent::NameTaken => output::note("[name taken]"),
-        NodeEvent::Modules => output::note("[modules changed]"),
-        NodeEvent::Forgotten { by, node } => output::note(format_args!("[forgotten] {node} at {by}")),
-    }
 }
 
 /// Runs a future until it is done or the user presses Ctrl-C.

@@ -2,6 +2,8 @@
 //!
 //! This module computes the calendar. It always uses UTC, so that people who compare versions see the same text.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// Days of 400 years, after which the calendar repeats.
 const DAYS_OF_ERA: u64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01. A year that begins in March ends with its leap day.
@@ -17,6 +19,18 @@ pub(crate) fn version(version: u64) -> String {
         FIRST_MOMENT_MS.. => minute(version),
         number => number.to_string(),
     }
+}
+
+/// The time of day to the millisecond, such as `2026-11-29T23:31:07.042Z`.
+pub(crate) fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    millisecond(since.as_millis() as u64)
+}
+
+/// Formats milliseconds since 1970 as a time.
+fn millisecond(unix_ms: u64) -> String {
+    let minute = minute(unix_ms);
+    format!("{}:{:02}.{:03}Z", minute.trim_end_matches('Z'), unix_ms / 1_000 % 60, unix_ms % 1_000)
 }
 
 /// Formats milliseconds since 1970 as a time, to the minute.
@@ -47,6 +61,7 @@ mod tests {
     fn versions_are_dates() {
         assert_eq!(version(1_796_000_000_123), "2026-11-30T00:53Z");
         assert_eq!((version(0), version(3)), ("-".into(), "3".into()));
+        assert_eq!(millisecond(1_796_000_007_042), "2026-11-30T00:53:27.042Z");
     }
 
     #[test]

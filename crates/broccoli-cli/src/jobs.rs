@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broccoli_node::core::{Limits, Node};
 use broccoli_node::json::{self, Lossy};
-use broccoli_node::proto::message::{JobNews, Refusal};
+use broccoli_node::proto::message::{JobNews, Refusal, Waits};
 use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
 use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -244,7 +244,7 @@ impl View {
     fn on_update(&mut self, session: &Session, update: Option<JobUpdate>) -> Option<Result<Cbor, Failure>> {
         match update {
             Some(JobUpdate::Accepted(job)) => {
-                session.note_verbose(format_args!("[accepted] job {job}"));
+                tracing::debug!(target: "broccoli::job", node = %session.node.name(), %job, "job submitted");
                 None
             }
             Some(JobUpdate::News(news)) => self.on_news(news),
@@ -281,7 +281,7 @@ impl View {
             }
             JobNews::NoNode { function, on, nodes } => {
                 self.why_told = true;
-                self.note(waits::no_node(&function, &on, nodes));
+                self.note(waits::why(&Waits::NoNode { function, missing: on, nodes }));
             }
             JobNews::CallbackFailed(error) => self.note(format!("a callback failed: {error}")),
             JobNews::Retried { error, again_ms } => {

@@ -13,6 +13,7 @@ mod duration;
 mod exit;
 mod function;
 mod jobs;
+mod logging;
 mod misuse;
 mod number;
 mod output;
@@ -32,10 +33,11 @@ use clap_complete::CompleteEnv;
 use crate::commands::flash;
 use crate::commands::{
     build, call, completions, demo, deploy, drain, forget, functions, init, jobs as listing, new, node, nodes, result,
-    retry, revoke, run, token, undeploy, up, wordcount,
+    retry, revoke, run, token, undeploy, up, why, wordcount,
 };
 use crate::connect::{Common, interruptible};
 use crate::exit::{Exit, Failure};
+use crate::logging::Program;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -71,6 +73,8 @@ enum Command {
     Call(call::CallArgs),
     /// List the jobs of the cluster
     Jobs(listing::JobsArgs),
+    /// Show what the tasks of a job wait for
+    Why(why::WhyArgs),
     /// Show the result of a job
     Result(result::ResultArgs),
     /// Cancel a job
@@ -127,12 +131,15 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
+    let is_node = matches!(command, Command::Up(_) | Command::Node(_));
+    logging::start(if is_node { Program::Node } else { Program::Command }, common.verbosity())?;
     match command {
         Command::Up(args) => in_runtime(up::run(common, args)),
         Command::Node(args) => in_runtime(node::run(common, args)),
         Command::Run(args) => run::run(common, args),
         Command::Call(args) => in_runtime(call::run(common, args)),
         Command::Jobs(args) => in_runtime(interruptible(listing::run(common, args))),
+        Command::Why(args) => in_runtime(why::run(common, args)),
         Command::Result(args) => in_runtime(result::run(common, args)),
         Command::Revoke(args) => in_runtime(interruptible(revoke::run(common, args))),
         Command::Retry(args) => in_runtime(interruptible(retry::run(common, args))),

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
+use crate::date;
 use crate::exit::Failure;
 
 /// Writes a text and a line end to stdout, with its lines made [`plain`]. JSON in the text keeps its meaning.
@@ -65,6 +66,11 @@ fn write_out(text: impl Display) -> Result<(), Failure> {
 /// Writes a line to stderr, made [`plain`].
 pub(crate) fn note(text: impl Display) {
     write_err(plain(&text.to_string()));
+}
+
+/// Writes a line of a node that runs for long, as [`note`]; with the time, unless stderr is a terminal.
+pub(crate) fn log(text: impl Display) {
+    if io::stderr().is_terminal() { note(text) } else { note(format_args!("{} {text}", date::now())) }
 }
 
 fn write_err(text: impl Display) {

@@ -123,7 +123,6 @@ pub(crate) struct Resident {
     /// The text that people see: its name, its slots and the server.
     title: String,
     server: ServerUrl,
-    verbose: bool,
     link_is_down: bool,
     told: Option<DisconnectReason>,
     foreign_key_told: bool,
@@ -147,7 +146,6 @@ impl Resident {
         cluster: Cluster,
         server: ServerUrl,
         shown: &ServerUrl,
-        verbose: bool,
     ) -> Result<Resident, Failure> {
         let name = options.name.unwrap_or_else(machine_name);
         let slots = options.slots();
@@ -165,7 +163,6 @@ impl Resident {
             events,
             title,
             server,
-            verbose,
             link_is_down: false,
             told: None,
             foreign_key_told: false,
@@ -198,7 +195,7 @@ impl Resident {
         let _ = timeout(GOODBYE_MAX, self.node.leave()).await;
         while let Ok(event) = self.events.try_recv() {
             if let NodeEvent::Storage(text) = event {
-                output::note(text);
+                output::log(text);
             }
         }
         match self.reboot_command {
@@ -216,7 +213,7 @@ impl Resident {
             if let NodeEvent::Draining(Some(by)) = event {
                 self.drains = true;
                 let left = self.what_is_left().await;
-                output::note(format_args!("draining, requested by {by}{left}"));
+                output::log(format_args!("draining, requested by {by}{left}"));
             }
             self.tell(&event);
         }
@@ -229,7 +226,7 @@ impl Resident {
         self.node.begin_drain();
         let left = self.what_is_left().await;
         if !left.is_empty() {
-            output::note(format_args!("draining{left}; a second signal stops the node at once"));
+            output::log(format_args!("draining{left}; a second signal stops the node at once"));
         }
         let finished = async {
             while let Some(event) = self.event().await? {
@@ -273,9 +270,6 @@ impl Resident {
     /// The next event, or `None` when a draining node has left.
     async fn event(&mut self) -> Result<Option<NodeEvent>, Failure> {
         let event = self.events.recv().await;
-        if let (true, Some(event)) = (self.verbose, &event) {
-            connect::note_event(event);
-        }
         match event {
             None if self.drains => Ok(None),
             Some(NodeEvent::NameTaken) | None => Err(Failure::usage(format_args!(
@@ -290,35 +284,35 @@ impl Resident {
     fn tell(&mut self, event: &NodeEvent) {
         match event {
             NodeEvent::Disconnected(reason) if self.told.as_ref() != Some(reason) => {
-                output::note(format_args!("{}; trying again", connect::link_trouble(&self.server, reason)));
+                output::log(format_args!("{}; trying again", connect::link_trouble(&self.server, reason)));
                 self.told = Some(reason.clone());
                 self.link_is_down = true;
             }
             NodeEvent::Connected if self.link_is_down => {
-                output::note("connected again");
+                output::log("connected again");
                 self.told = None;
                 self.link_is_down = false;
             }
             NodeEvent::ForeignKey if !self.foreign_key_told => {
-                output::note(FOREIGN_KEY);
+                output::log(FOREIGN_KEY);
                 self.foreign_key_told = true;
             }
             NodeEvent::NotHeard if !self.not_heard_told => {
-                output::note(connect::not_heard(&self.cluster, &self.server));
+                output::log(connect::not_heard(&self.cluster, &self.server));
                 self.not_heard_told = true;
             }
-            NodeEvent::PacketLimit(bytes) => output::note(format_args!(
+            NodeEvent::PacketLimit(bytes) => output::log(format_args!(
                 "the MQTT server silently drops packets of more than {bytes} bytes: this node sends smaller ones; to \
                  send large values faster, raise message_size_limit of Mosquitto"
             )),
             NodeEvent::ModuleRefused { by, reason, .. } if *by == self.node.name() => {
-                output::note(format_args!("refused a module: {reason}"));
+                output::log(format_args!("refused a module: {reason}"));
             }
-            NodeEvent::Storage(text) => output::note(text),
+            NodeEvent::Storage(text) => output::log(text),
             NodeEvent::GaveUp(jobs) => {
-                output::note("the time to finish is over: handing back the running tasks");
+                output::log("the time to finish is over: handing back the running tasks");
                 for job in jobs {
-                    output::note(format_args!(
+                    output::log(format_args!(
                         "lost: job {}; with --data DIR, jobs survive a restart of the node",
                         waits::job(self.node.name(), job)
                     ));
@@ -326,7 +320,7 @@ impl Resident {
             }
             NodeEvent::Reboot => {
                 (self.drains, self.reboots) = (true, true);
-                output::note("draining, because a task requested a reboot");
+                output::log("draining, because a task requested a reboot");
             }
             _ => {}
         }

@@ -36,6 +36,7 @@ use crate::handle::StartError;
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Unwritten, Writer};
 use crate::link::{self, Link};
+use crate::logging;
 use crate::machine::MACHINE;
 use crate::mqtt::{DisconnectReason, PublishError};
 use crate::store::{Installation, Installed, Store, Stored};
@@ -165,6 +166,7 @@ pub(crate) enum Command {
     /// Handles have been dropped.
     Sweep,
     AskStep(JobId, Vec<u32>),
+    AskWhy(JobId, Vec<u32>),
     AskJobs {
         origin: NodeId,
         after: Option<u64>,
@@ -290,6 +292,7 @@ impl Driver {
     }
 
     fn tell(&mut self, event: &NodeEvent) {
+        logging::event(self.name, event);
         // A listener that does not listen loses events, never the node its memory.
         self.listeners.retain(|listener| !listener.is_closed());
         for listener in &self.listeners {
@@ -410,7 +413,10 @@ impl Driver {
                     self.tell(&NodeEvent::PacketLimit(bytes));
                 }
             }
-            link::Event::Packet { to, packet } => self.feed(Input::Packet { to, packet: &packet }),
+            link::Event::Packet { to, packet } => {
+                logging::packet_in(self.name, to, packet.len());
+                self.feed(Input::Packet { to, packet: &packet });
+            }
             link::Event::Misdirected => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
             link::Event::Disconnected(reason) => {
                 self.connected = false;
@@ -493,6 +499,7 @@ impl Driver {
             }
             Command::AskJobs { origin, after, max } => self.node.ask_jobs(now, origin, after, max),
             Command::AskStep(job, path) => self.node.ask_step(now, job, path),
+            Command::AskWhy(job, path) => self.node.ask_why(now, job, path),
             Command::Drain => self.node.drain(now),
             Command::Revoke(submit) => self.node.revoke(now, submit),
             Command::Attach => self.node.attach(now),
@@ -527,6 +534,7 @@ impl Driver {
     /// Sends and does what the state machine wants, for a bounded time. Returns whether it may
     /// want more.
     fn drain(&mut self) -> bool {
+        self.node.set_trace(logging::wanted());
         let end = std::time::Instant::now() + BURST;
         loop {
             self.transmit();
@@ -546,6 +554,7 @@ impl Driver {
         let mut buf = std::mem::take(&mut self.buf);
         while !self.connected || self.link.has_room() {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
+            logging::packet_out(self.name, transmit.to, buf.len());
             match self.link.publish(transmit.to, &buf) {
                 // What is lost is sent again by the protocol.
                 Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
@@ -586,7 +595,9 @@ impl Driver {
         match action {
             Action::Execute(execute) => {
                 let run = execute.run;
-                if let Some(outcome) = self.executor.start(execute) {
+                let attempt = self.node.attempt_of(run);
+                let attempt = attempt.map(|(origin, attempt)| (JobId { origin, number: attempt.job }, attempt));
+                if let Some(outcome) = self.executor.start(execute, attempt) {
                     // What the task logged comes before its end, or nobody knows whose it is.
                     for _ in 0..self.reports.len() {
                         match self.reports.try_recv() {
@@ -685,6 +696,7 @@ impl Driver {
             Event::Vitals(node, vitals) => NodeEvent::Vitals(node, vitals),
             Event::Forgotten { by, node } => NodeEvent::Forgotten { by, node },
             Event::Members(node, list) => NodeEvent::Members(node, list),
+            Event::Trace(trace) => return logging::trace(&self.node, self.name, *trace),
         };
         self.tell(&told);
     }

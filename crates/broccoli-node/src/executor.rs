@@ -13,7 +13,6 @@
 //!
 //! It does not decide what runs: the core starts at most as many runs as there are slots.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,9 +22,9 @@ use std::thread;
 use std::time::Duration;
 
 use broccoli_core::{Execute, RunId};
-use broccoli_proto::message::Failure;
+use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::module::NativeModule;
-use broccoli_proto::{Cause, Cbor, ModuleHash};
+use broccoli_proto::{Cause, Cbor, JobId, ModuleHash};
 use broccoli_run::{Ask, Code, Execution, Items, Library, News, Pace, Progress, RunLimits, Step};
 use broccoli_wasm::{Module, SubmitAnswer};
 use tokio::sync::mpsc::UnboundedSender;
@@ -33,6 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::board::Board;
 use crate::machine::{self, MACHINE, now_us};
 use crate::native::Native;
+use crate::panics::{self, NativeTask};
 use crate::store::Installed;
 
 /// The first slice of a run. The loop waits for it. Short tasks end in it, even if the system interrupts the process
@@ -67,7 +67,8 @@ pub(crate) struct Executor {
     limits: RunLimits,
     result_bytes_max: usize,
     library: Library,
-    natives: HashMap<ModuleHash, HashMap<String, Native>>,
+    /// With their full names.
+    natives: HashMap<ModuleHash, HashMap<String, (Arc<str>, Native)>>,
     board: Arc<Board>,
     reports: UnboundedSender<Report>,
     first_slice: Pace,
@@ -99,7 +100,7 @@ struct Work {
     run: RunId,
     execution: Box<Execution>,
     /// The function that [`Ask::Function`] calls.
-    native: Option<Native>,
+    native: Option<(NativeTask, Native)>,
     /// The result of the first slice.
     step: Step,
 }
@@ -131,7 +132,10 @@ impl Executor {
 
     /// Makes the functions of a native module callable.
     pub(crate) fn add_natives(&mut self, module: &NativeModule, functions: HashMap<String, Native>) {
-        self.natives.insert(module.id(), functions);
+        panics::install();
+        let full = |name: &String| Arc::from(format!("{}.{name}", module.name));
+        let functions = functions.into_iter().map(|(name, native)| (name.clone(), (full(&name), native)));
+        self.natives.insert(module.id(), functions.collect());
     }
 
     /// Makes a module callable.
@@ -145,13 +149,19 @@ impl Executor {
     }
 
     /// Starts a run. If it ends in the first slice, returns its outcome. Otherwise the outcome is sent as a [`Report`].
-    pub(crate) fn start(&mut self, execute: Execute) -> Option<Result<Cbor, Failure>> {
+    /// `attempt` names the run in log lines.
+    pub(crate) fn start(
+        &mut self,
+        execute: Execute,
+        attempt: Option<(JobId, Attempt)>,
+    ) -> Option<Result<Cbor, Failure>> {
         let Execute { run, function, args, bin } = execute;
         let items = match Items::new(args, bin, self.result_bytes_max) {
             Ok(items) => items,
             Err(failure) => return Some(Err(failure)),
         };
-        let native = self.natives.get(&function.module).and_then(|functions| functions.get(&function.name)).cloned();
+        let native = self.natives.get(&function.module).and_then(|functions| functions.get(&function.name));
+        let native = native.map(|(name, native)| (NativeTask { function: name.clone(), attempt }, native.clone()));
         let code = match &native {
             Some(_) => Some(Code::Shell),
             None => self.library.code(&function.module),
@@ -232,7 +242,7 @@ impl Slot {
                 let run = work.run;
                 // If the thread ended here, its slot would stay busy.
                 let run_it = AssertUnwindSafe(|| run_to_end(work, &mut pace, &board, &heard, &reports));
-                let outcome = catch_unwind(run_it).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+                let outcome = catch_unwind(run_it).unwrap_or_else(|panic| Err(panicked(panics::text(panic.as_ref()))));
                 if reports.send(Report::Finished(run, outcome)).is_err() {
                     break;
                 }
@@ -324,16 +334,14 @@ pub(crate) fn say_progress(done: u32, total: u32) {
 }
 
 /// Calls a native function. A panic of the function is a failure of the task, and does not end the node.
-fn call_native(native: Option<&Native>, args: &Cbor) -> Result<Cbor, Failure> {
-    let native = native.ok_or_else(|| Failure::new(Cause::Crashed, "the program has no such function"))?;
+fn call_native(native: Option<&(NativeTask, Native)>, args: &Cbor) -> Result<Cbor, Failure> {
+    let (task, native) = native.ok_or_else(|| Failure::new(Cause::Crashed, "the program has no such function"))?;
     let checked = native.description.check_args(args.as_bytes());
     checked.map_err(|error| Failure::new(Cause::Unfit, error.to_string()))?;
-    let returned = catch_unwind(AssertUnwindSafe(|| (native.call)(args)));
-    returned.map_err(|panic| panicked(panic.as_ref()))?
+    let returned = catch_unwind(AssertUnwindSafe(|| panics::call(task, || (native.call)(args))));
+    returned.map_err(|panic| panicked(panics::text(panic.as_ref())))?
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Failure::new(Cause::Crashed, format!("panic: {}", text.unwrap_or("no text")))
+fn panicked(text: &str) -> Failure {
+    Failure::new(Cause::Crashed, format!("panic: {text}"))
 }

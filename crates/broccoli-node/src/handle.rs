@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use broccoli_abi::{Functions, builtin::is_builtin};
 use broccoli_core::canvas::{CanvasError, Plan};
-use broccoli_core::{Backoff, Config, Limits, Node, SubmitId};
+use broccoli_core::{Backoff, Config, Counters, Limits, Node, SubmitId};
 use broccoli_proto::message::{JobNews, Refusal};
 use broccoli_proto::module::{Manifest, ManifestError, NativeModule, SignedManifest};
 use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
@@ -518,6 +518,11 @@ impl NodeHandle {
             let _ = reply.send(query(node));
         })));
         answer.await.ok()
+    }
+
+    /// What the node has done since its start, and what it holds now; none if it has stopped.
+    pub async fn counters(&self) -> Option<Counters> {
+        self.query(Node::counters).await
     }
 
     /// Signs a module and offers it to all nodes; waits until every live node has it or has

@@ -8,13 +8,14 @@ use std::fmt;
 use std::time::Duration;
 
 use broccoli_core::Node;
-use broccoli_proto::message::{Birth, JobNews, JobSummary, StepState, StepView, Vitals};
+use broccoli_proto::message::{Birth, JobNews, JobSummary, StepNews, StepState, StepView, Vitals};
 use broccoli_proto::{Cause, Cbor, JobId, NodeId, TaskError};
 use tokio::time;
 
 use crate::driver::{Ask, Command, JobUpdate, NodeEvent};
 use crate::handle::{JobError, JobHandle, NodeHandle, decode};
 use crate::native::Value;
+use crate::why::{WaitingGroup, Why};
 
 /// A question that may have been lost is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -210,20 +211,68 @@ impl Job {
         Job { node: self.node.clone(), id: self.id, path }
     }
 
-    /// Asks how a step is, again until there is an answer.
+    /// What its tasks wait for: those of the whole job, or of this step. Of a job that has ended, nothing.
+    ///
+    /// ```no_run
+    /// # async fn example(job: broccoli_node::Job) -> Result<(), broccoli_node::JobError> {
+    /// for group in job.why().await?.groups {
+    ///     println!("{group}"); // tasks.add, 3 tasks at [1]: waits: no live node has led (4 nodes)
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoStep`] if there is no such step, and as [`Job::state`].
+    pub async fn why(&self) -> Result<Why, JobError> {
+        let news = self.ask(&self.path, true).await?;
+        if news.view.is_none() {
+            // Of a job that is over its origin knows no steps.
+            return match (self.path.is_empty(), self.at(Vec::new()).state().await?) {
+                (true, state) if !matches!(state, JobStatus::Pending { .. }) => Ok(Why { job: self.id, groups: Vec::new() }),
+                _ => Err(JobError::NoStep(self.id, self.path.clone())),
+            };
+        }
+        let groups = match news.waiting {
+            Some(waiting) => waiting.into_iter().map(WaitingGroup::new).collect(),
+            // An older origin says it of one task at most.
+            None => {
+                let summary = self.node.summary(self.id, NO_ANSWER).await;
+                let waits = summary.and_then(|job| job.waits);
+                waits.into_iter().map(WaitingGroup::from).collect()
+            }
+        };
+        Ok(Why { job: self.id, groups })
+    }
+
     async fn view(&self, path: &[u32]) -> Result<StepView, JobError> {
+        self.ask(path, false).await?.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()))
+    }
+
+    /// Asks how a step is, and maybe why, again until there is an answer.
+    async fn ask(&self, path: &[u32], why: bool) -> Result<StepNews, JobError> {
         let mut events = self.node.listen();
         let end = time::Instant::now() + NO_ANSWER;
+        let mut plain = None;
         while time::Instant::now() < end {
-            self.node.command(Command::AskStep(self.id, path.to_vec()));
+            let ask = if why { Command::AskWhy } else { Command::AskStep };
+            self.node.command(ask(self.id, path.to_vec()));
             let again = time::Instant::now() + ASK_AGAIN;
             while let Ok(event) = time::timeout_at(again, events.recv()).await {
                 match event.ok_or(JobError::Stopped)? {
                     NodeEvent::Step(news) if news.job == self.id && news.path == path => {
-                        return news.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()));
+                        // Somebody else may ask for the same step, in the other way.
+                        if news.view.is_none() || news.waiting.is_some() == why {
+                            return Ok(news);
+                        }
+                        plain = Some(news).filter(|_| why);
                     }
                     _ => {}
                 }
+            }
+            if let Some(news) = plain {
+                // An older origin does not say why.
+                return Ok(news);
             }
         }
         Err(JobError::NoAnswer(self.id.origin))

@@ -27,15 +27,19 @@ mod job;
 pub mod journal;
 pub mod json;
 mod link;
+mod logging;
 mod machine;
 pub mod mqtt;
 pub mod native;
+mod panics;
 mod presence;
 mod private;
 mod store;
 pub mod text;
+mod why;
 
 pub use broccoli_abi as abi;
+pub use broccoli_core::Counters;
 pub use broccoli_core as core;
 pub use broccoli_proto as proto;
 pub use broccoli_run::RunLimits;
@@ -48,3 +52,4 @@ pub use handle::{Builder, Deployment, JobError, JobHandle, NodeHandle, StartErro
 pub use job::{Job, JobStatus, Listing, SubmitOptions};
 pub use journal::JournalError;
 pub use presence::Presence;
+pub use why::{Reason, WaitingGroup, Why};

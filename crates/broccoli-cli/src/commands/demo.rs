@@ -81,7 +81,7 @@ mod show {
     ) -> Result<(), Failure> {
         start_nodes(cluster, url, nodes).await?;
         line("cluster", &format!("an MQTT server on {url} and {NODES} nodes"), started)?;
-        let mut session = Session::open(cluster.clone(), url.clone(), common.is_verbose()).await?;
+        let mut session = Session::open(cluster.clone(), url.clone()).await?;
         let begun = Instant::now();
         let deployed = deploy::deploy(&session, &deploy::examples(), key, START_MAX).await?;
         line("deploy", &deployed, begun)?;
@@ -104,6 +104,8 @@ mod show {
         for number in 1..=NODES {
             let mut command = Command::new(&program);
             command.args(["node", "--join", "-", "--attended", "--slots", "1", "--name", &format!("demo-{number}")]);
+            // What they log would stand between the lines of the demo.
+            command.env("BROCCOLI_LOG", "off");
             command.env_remove("BROCCOLI_SERVER").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
             let mut node = command.spawn().map_err(failed)?;
             if let Some(stdin) = &mut node.stdin {

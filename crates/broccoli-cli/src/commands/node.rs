@@ -47,7 +47,7 @@ pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> 
     let shown = server.clone();
     // With the address by which this machine reaches the server.
     let kept = Cluster { server: Some(server.clone()), ..cluster.clone() };
-    let resident = Resident::start(args.node, cluster, server, &shown, common.is_verbose())?;
+    let resident = Resident::start(args.node, cluster, server, &shown)?;
     let keep = || {
         // A node that ends with its parent, such as a node of the demo, is not how this machine joined a cluster.
         if token.is_some() && !args.attended {

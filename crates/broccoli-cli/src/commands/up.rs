@@ -66,7 +66,7 @@ pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure
 async fn node(common: &Common, options: NodeOptions, cluster: Cluster, up: UpFile) -> Result<(), Failure> {
     let path = common.cluster_path()?;
     let mut left = None;
-    let resident = Resident::start(options, cluster.clone(), up.near.clone(), &up.far, common.is_verbose())?;
+    let resident = Resident::start(options, cluster.clone(), up.near.clone(), &up.far)?;
     let when_ready = || {
         match up.leave(&path, &cluster) {
             Ok(guard) => left = Some(guard),

@@ -114,6 +114,8 @@ impl Home {
         ] {
             command.env_remove(name);
         }
+        // Tests of what nodes log set it themselves.
+        command.env("BROCCOLI_LOG", "off");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -218,12 +220,23 @@ impl Process {
             self.child.wait().await.unwrap()
         };
         let status = timeout(PATIENCE, all).await.expect("the process ends in time");
+        let stderr = stderr.split_inclusive('\n').map(untimed).collect();
         Ended { code: status.code(), stdout, stderr }
     }
 
     /// Kills it, as a power cut would.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+}
+
+/// A line without the time at its beginning, which nodes write where stderr is no terminal.
+pub(crate) fn untimed(line: &str) -> &str {
+    const TIME: &str = "2026-11-29T23:31:07.042Z ";
+    let same = |(a, b): (char, char)| a == b || (a.is_ascii_digit() && b.is_ascii_digit());
+    match line.split_at_checked(TIME.len()) {
+        Some((time, rest)) if time.chars().zip(TIME.chars()).all(same) => rest,
+        _ => line,
     }
 }
 
@@ -234,8 +247,8 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin), start: &str) -> String {
             let mut line = String::new();
             let length = from.read_line(&mut line).await.unwrap();
             assert!(length > 0, "no line begins with {start:?}: {seen}");
-            if line.starts_with(start) {
-                return line.trim_end().to_owned();
+            if untimed(&line).starts_with(start) {
+                return untimed(&line).trim_end().to_owned();
             }
             seen += &line;
         }
@@ -287,9 +300,20 @@ impl Cluster {
         let mut up = Process::start(&mut home.command(&args));
         let ready = up.line("ready  pi-1  2 slots  ").await;
         let url = ready.rsplit("  ").next().unwrap().to_owned();
+        Cluster { mosquitto, ..Cluster::of(home, url, up).await }
+    }
+
+    /// Of an `up` that is ready, with this server.
+    pub(crate) async fn of(home: Home, url: String, up: Process) -> Cluster {
         // By what `up` has left beside the cluster file.
         let token = home.run(&["token"]).await.ok().trim().to_owned();
-        Cluster { home, url, token, up, mosquitto, relay: None }
+        Cluster { home, url, token, up, mosquitto: None, relay: None }
+    }
+
+    /// Shuts the node down, and gives what was not read of its output.
+    pub(crate) async fn stop(self) -> Ended {
+        self.up.signal("TERM").await;
+        self.up.end().await
     }
 
     /// `broccoli` with these arguments, for this cluster.

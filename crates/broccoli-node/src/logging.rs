@@ -1,0 +1,164 @@
+//! What a node says of itself through `tracing`, for whatever its program logs with.
+//!
+//! | target | level | |
+//! |---|---|---|
+//! | `broccoli::job` | info | each job of this node, when it is accepted and when it has ended; a failed one is a warning |
+//! | `broccoli::task` | warn, debug | each attempt that failed; at debug each lease, start and end of a run |
+//! | `broccoli::credit` | debug | how many tasks a worker allows an origin to send |
+//! | `broccoli::node` | info, warn | the link, the journal, leaving: what an operator may have to act on |
+//! | `broccoli::cluster` | debug | other nodes, modules, answers, rejected packets |
+//! | `broccoli::packet` | trace | each packet |
+//!
+//! Fields have the same names everywhere: `node` is this node, `peer` another one, `job`, `step` and `attempt` name a task.
+//! The core makes events of jobs and tasks only as long as one of these targets is enabled.
+
+use broccoli_core::{Node, Trace, TraceLevel};
+use broccoli_proto::message::{Attempt, Failure};
+use broccoli_proto::packet::Address;
+use broccoli_proto::{Cause, JobId, NodeId, TaskError};
+use tracing::{Level, debug, enabled, info, trace, warn};
+
+use crate::driver::NodeEvent;
+
+/// Which events of jobs and tasks somebody reads now.
+pub(crate) fn wanted() -> TraceLevel {
+    if enabled!(target: "broccoli::task", Level::DEBUG) || enabled!(target: "broccoli::credit", Level::DEBUG) {
+        TraceLevel::Tasks
+    } else if enabled!(target: "broccoli::task", Level::WARN) || enabled!(target: "broccoli::job", Level::WARN) {
+        TraceLevel::Jobs
+    } else {
+        TraceLevel::Off
+    }
+}
+
+/// Whether the failure of a task is told.
+pub(crate) fn tells_failures() -> bool {
+    enabled!(target: "broccoli::task", Level::WARN)
+}
+
+/// A packet was sent.
+pub(crate) fn packet_out(node: NodeId, to: Address, bytes: usize) {
+    trace!(target: "broccoli::packet", %node, to = ?to, bytes, "packet out");
+}
+
+/// A packet has come.
+pub(crate) fn packet_in(node: NodeId, to: Address, bytes: usize) {
+    trace!(target: "broccoli::packet", %node, to = ?to, bytes, "packet in");
+}
+
+/// Something has happened to a job or a task.
+pub(crate) fn trace(core: &Node, node: NodeId, told: Trace) {
+    match told {
+        Trace::JobAccepted { job, function, tasks, client } => {
+            let peer = client.map(tracing::field::display);
+            info!(target: "broccoli::job", %node, %job, function, tasks, peer, "job accepted");
+        }
+        Trace::JobEnded { job, function, took, error } => {
+            let took_ms = took.as_millis() as u64;
+            match error {
+                None => info!(target: "broccoli::job", %node, %job, function, took_ms, "job succeeded"),
+                Some(error) if error.cause == Cause::Revoked => {
+                    info!(target: "broccoli::job", %node, %job, function, took_ms, "job revoked");
+                }
+                Some(error) => warn!(target: "broccoli::job", %node, %job, function, took_ms, %error, "job failed"),
+            }
+        }
+        Trace::TaskFailed { job, error, again } => {
+            let TaskError { function, task: step, node: peer, attempt, cause, text: error, .. } = *error;
+            let (peer, again_in_ms) = (peer.map(tracing::field::display), again.map(|again| again.as_millis() as u64));
+            warn!(target: "broccoli::task", %node, peer, %job, step, attempt, function, ?cause, error, again_in_ms, "task failed");
+        }
+        Trace::Ran { job, attempt, function, took, failure } => {
+            ran(node, (job, attempt), &core.name_of(&function), took.as_millis() as u64, failure.as_deref());
+        }
+        Trace::Started { job, attempt: Attempt { step, number: attempt, .. }, function } => {
+            let function = core.name_of(&function);
+            debug!(target: "broccoli::task", %node, peer = %job.origin, %job, step, attempt, function, "run begins");
+        }
+        Trace::Leased { worker, attempt } => {
+            let (job, step, attempt) = named(node, attempt);
+            debug!(target: "broccoli::task", %node, peer = %worker, %job, step, attempt, "task leased");
+        }
+        Trace::Freed { worker, attempt, lost } => {
+            let ((job, step, attempt), peer) = (named(node, attempt), worker.map(tracing::field::display));
+            debug!(target: "broccoli::task", %node, peer, %job, step, attempt, lost, "task is free again");
+        }
+        Trace::CreditReceived { worker, tasks } => {
+            debug!(target: "broccoli::credit", %node, peer = %worker, tasks, "credit received");
+        }
+        Trace::CreditGiven { origin, tasks } => {
+            debug!(target: "broccoli::credit", %node, peer = %origin, tasks, "credit given");
+        }
+        _ => {}
+    }
+}
+
+/// A run has ended. One that failed for a job of this node is told by its origin, which is here.
+fn ran(node: NodeId, (job, attempt): (JobId, Attempt), function: &str, took_ms: u64, failure: Option<&Failure>) {
+    let (peer, step, attempt) = (job.origin, attempt.step, attempt.number);
+    match failure {
+        Some(Failure { cause, text: error, .. }) if peer != node => {
+            warn!(target: "broccoli::task", %node, %peer, %job, step, attempt, function, took_ms, ?cause, error, "task failed");
+        }
+        failure => {
+            let failed = failure.is_some();
+            debug!(target: "broccoli::task", %node, %peer, %job, step, attempt, function, took_ms, failed, "run has ended");
+        }
+    }
+}
+
+fn named(origin: NodeId, Attempt { job: number, step, number: attempt }: Attempt) -> (JobId, u32, u32) {
+    (JobId { origin, number }, step, attempt)
+}
+
+/// Something that listeners are told, too.
+pub(crate) fn event(node: NodeId, event: &NodeEvent) {
+    match event {
+        NodeEvent::Connected => info!(target: "broccoli::node", %node, "connected"),
+        NodeEvent::Disconnected(reason) => warn!(target: "broccoli::node", %node, %reason, "disconnected"),
+        NodeEvent::NameTaken => warn!(target: "broccoli::node", %node, "another node has this name"),
+        NodeEvent::NotHeard => {
+            warn!(target: "broccoli::node", %node, "the MQTT server does not deliver this node's own packets");
+        }
+        NodeEvent::PacketLimit(bytes) => {
+            warn!(target: "broccoli::node", %node, bytes, "the MQTT server drops longer packets");
+        }
+        NodeEvent::ForeignKey => warn!(target: "broccoli::node", %node, "a packet is sealed with another key"),
+        NodeEvent::Storage(text) => warn!(target: "broccoli::node", %node, text, "storage"),
+        NodeEvent::Draining(by) => {
+            info!(target: "broccoli::node", %node, peer = by.map(tracing::field::display), "draining");
+        }
+        NodeEvent::GaveUp(jobs) => {
+            warn!(target: "broccoli::node", %node, jobs = jobs.len(), "the time to finish is over: these jobs are lost");
+        }
+        NodeEvent::Reboot => info!(target: "broccoli::node", %node, "a task requests a reboot"),
+        NodeEvent::ModuleRefused { by, module, reason } if *by == node => {
+            warn!(target: "broccoli::node", %node, %module, %reason, "module refused");
+        }
+        NodeEvent::ModuleRefused { by: peer, module, reason } => {
+            debug!(target: "broccoli::cluster", %node, %peer, %module, %reason, "module refused");
+        }
+        NodeEvent::NoOrigin => debug!(target: "broccoli::cluster", %node, "no node has answered yet"),
+        NodeEvent::Attached(peer) => debug!(target: "broccoli::cluster", %node, %peer, "attached"),
+        NodeEvent::Rejected(peer, reason) => {
+            let peer = peer.map(tracing::field::display);
+            debug!(target: "broccoli::cluster", %node, peer, ?reason, "packet rejected");
+        }
+        NodeEvent::Member(peer) => debug!(target: "broccoli::cluster", %node, %peer, "member changed"),
+        NodeEvent::Modules => debug!(target: "broccoli::cluster", %node, "modules changed"),
+        NodeEvent::Vitals(peer, vitals) => {
+            let (running, queued, run) = (vitals.running, vitals.queued, vitals.tasks_run);
+            debug!(target: "broccoli::cluster", %node, %peer, running, queued, run, "vitals");
+        }
+        NodeEvent::Members(peer, list) => {
+            debug!(target: "broccoli::cluster", %node, %peer, nodes = list.members.len(), "members");
+        }
+        NodeEvent::Forgotten { by: peer, node: forgotten } => {
+            debug!(target: "broccoli::cluster", %node, %peer, %forgotten, "node forgotten");
+        }
+        NodeEvent::Jobs(peer, jobs) => {
+            debug!(target: "broccoli::cluster", %node, %peer, jobs = jobs.jobs.len(), "jobs");
+        }
+        NodeEvent::Step(news) => debug!(target: "broccoli::cluster", %node, job = %news.job, path = ?news.path, "step"),
+    }
+}

@@ -1,0 +1,73 @@
+//! A panic of a native function is the failure of its task, and one line: not the report of Rust, which knows neither the
+//! task nor the job.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{self, PanicHookInfo};
+use std::sync::{Arc, Once};
+
+use broccoli_proto::JobId;
+use broccoli_proto::message::Attempt;
+
+use crate::logging;
+
+/// A task whose native function a thread runs.
+#[derive(Clone, Debug)]
+pub(crate) struct NativeTask {
+    /// `module.function`.
+    pub(crate) function: Arc<str>,
+    /// None if the core does not wait for it any more.
+    pub(crate) attempt: Option<(JobId, Attempt)>,
+}
+
+thread_local! {
+    /// What this thread runs.
+    static RUNNING: RefCell<Option<NativeTask>> = const { RefCell::new(None) };
+}
+
+/// Calls a native function. If it panics, one line says so: that of the failed task if somebody logs these, else one on stderr.
+pub(crate) fn call<T>(task: &NativeTask, function: impl FnOnce() -> T) -> T {
+    struct Ended;
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            RUNNING.set(None);
+        }
+    }
+    RUNNING.set(Some(task.clone()));
+    let _ended = Ended;
+    function()
+}
+
+/// Lets a panic of a native function be one line from now on. Other panics go to the hook that is there now.
+pub(crate) fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let other = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            match RUNNING.with_borrow(Option::clone) {
+                Some(task) => tell(&task, info),
+                None => other(info),
+            }
+        }));
+    });
+}
+
+fn tell(task: &NativeTask, info: &PanicHookInfo<'_>) {
+    let at = info.location().map(ToString::to_string).unwrap_or_default();
+    if logging::tells_failures() {
+        // The failure itself is told when the core has it.
+        tracing::debug!(target: "broccoli::task", function = %task.function, at, "panic");
+        return;
+    }
+    let of = task.attempt.map_or_else(String::new, |(job, attempt)| {
+        format!(" (job {job}, step {}, attempt {})", attempt.step, attempt.number)
+    });
+    let text = text(info.payload()).escape_debug();
+    eprintln!("task {}{of} panicked at {at}: {text}", task.function);
+}
+
+/// The text of a panic.
+pub(crate) fn text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
