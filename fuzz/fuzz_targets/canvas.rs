@@ -5,7 +5,6 @@
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{Resolved, lower};
 use broccoli_fuzz::mutate_cbor;
-use broccoli_node::text;
 use broccoli_proto::{Canvas, Cbor};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
@@ -14,7 +13,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutat
 fuzz_target!(|data: &[u8]| {
     let Ok(canvas) = Canvas::from_wire(data) else { return };
     assert_eq!(Canvas::from_wire(Cbor::encode(&canvas).as_bytes()).as_ref(), Ok(&canvas));
-    assert!(!text::print(&canvas).is_empty());
+    assert!(!broccoli_text::print(&canvas).is_empty());
 
     // Names of different lengths give functions with 0 to 3 parameters.
     let functions = [0, 1, 2, 3].map(function);

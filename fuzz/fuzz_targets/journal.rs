@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::{Action, Config, Input, Instant, Limits, Node, RecordKey, Timing};
 use broccoli_fuzz::{Random, mutate_cbor, replace};
-use broccoli_node::text;
 use broccoli_proto::message::Failure;
 use broccoli_proto::module::{DeployPublic, NativeModule};
 use broccoli_proto::seal::ClusterKey;
@@ -104,7 +103,7 @@ fn written(seed: u32) -> Journal {
     let recovered = node.recover(Instant::default(), std::iter::empty());
     assert!(recovered.is_ok(), "an empty journal is one");
     for _ in 0..=random.below(3) {
-        let program = text::parse(CANVASES[random.below(CANVASES.len())]).expect("is a canvas");
+        let program = broccoli_text::parse(CANVASES[random.below(CANVASES.len())]).expect("is a canvas");
         let submitted = node.submit_detached(Instant::default(), &program.canvas);
         assert!(submitted.is_ok(), "{submitted:?}");
     }

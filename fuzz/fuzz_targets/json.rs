@@ -4,8 +4,8 @@
 
 use broccoli_abi::Type;
 use broccoli_fuzz::mutate_cbor;
-use broccoli_node::json::{JsonError, argument, from_json, to_json};
 use broccoli_proto::Cbor;
+use broccoli_text::json::{JsonError, argument, from_json, to_json};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate_cbor(data, size, max_size, seed) });

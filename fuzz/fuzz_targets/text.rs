@@ -2,7 +2,7 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use broccoli_node::text::{SOURCE_BYTES_MAX, parse, print};
+use broccoli_text::{SOURCE_BYTES_MAX, parse, print};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|source: &str| {

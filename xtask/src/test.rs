@@ -42,7 +42,7 @@ const STEPS: &[Step] = &[
     step("docs", "documentation", |_| {
         run_command(cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))
     }),
-    step("no-std", "builds without std", |_| no_std()),
+    step("no-std", "builds without std, and for wasm32", |_| no_std()),
     step("build", "build of the tests", |_| run_command(&mut cargo("test --workspace --locked --no-run"))),
     TESTS,
     step("seeds", "2,000 seeds of the simulator", |_| {
@@ -72,9 +72,7 @@ const CHECK: &[Step] = &[
     step("core", "tests of core: its own, and the protocol", |run| {
         run.tally.test(&mut cargo("test --locked -p broccoli-core --lib --test protocol"))
     }),
-    step("text", "tests of the text form", |run| {
-        run.tally.test(&mut cargo("test --locked -p broccoli-node --lib text::"))
-    }),
+    step("text", "tests of the text form", |run| run.tally.test(&mut cargo("test --locked -p broccoli-text"))),
 ];
 
 /// Runs the steps that the command line names, by default all, and prints how many tests ran.
@@ -128,7 +126,7 @@ fn format() -> Result {
 fn no_std() -> Result {
     let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm -p broccoli-run";
     run_command(&mut cargo(&format!("build --locked --target {} {chip}", qemu::TARGET)))?;
-    run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core"))
+    run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core -p broccoli-text"))
 }
 
 /// The results of steps, for later steps and for the report.

@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 
-use broccoli_node::text::SyntaxError;
+use broccoli_text::SyntaxError;
 
 use crate::output::plain;
 

@@ -6,7 +6,7 @@ use broccoli_node::abi::builtin::is_builtin;
 use broccoli_node::core::Node;
 use broccoli_node::core::canvas::CanvasError;
 use broccoli_node::proto::{Canvas, Form};
-use broccoli_node::text;
+use broccoli_text::{closest, method, python};
 
 /// Checks a canvas as an origin does.
 ///
@@ -27,17 +27,17 @@ pub(crate) fn unknown(node: &Node, name: &str, refusal: String) -> String {
         // There are several, or nothing is deployed at all.
         return refusal;
     }
-    if let (Ok(_), Some(method)) = (node.function(module), text::method(function)) {
+    if let (Ok(_), Some(method)) = (node.function(module), method(function)) {
         return format!("no function {name}: did you mean the method {module}.{method}(…)?");
     }
     if let Some((full, _)) = known.names().find(|(_, bare)| *bare == function) {
         return format!("no function {name}: did you mean {full}?");
     }
-    let bare = || text::closest(name, known.names().map(|(_, bare)| bare));
-    let full = || text::closest(name, known.names().map(|(full, _)| full));
+    let bare = || closest(name, known.names().map(|(_, bare)| bare));
+    let full = || closest(name, known.names().map(|(full, _)| full));
     match bare().or_else(full) {
         Some(near) => format!("no function {name}: did you mean {near}?"),
-        None => match text::python(name) {
+        None => match python(name) {
             Some(hint) => format!("no function {name}: {hint}"),
             None => {
                 format!(

@@ -7,10 +7,10 @@ use std::future::pending;
 use std::time::Duration;
 
 use broccoli_node::core::{Limits, Node};
-use broccoli_node::json::{self, Lossy};
 use broccoli_node::proto::message::{JobNews, Refusal, Waits};
 use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
 use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
+use broccoli_text::json::{self, Lossy};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::connect::Session;

@@ -25,7 +25,6 @@ mod executor;
 mod handle;
 mod job;
 pub mod journal;
-pub mod json;
 mod link;
 mod logging;
 mod machine;
@@ -35,7 +34,6 @@ mod panics;
 mod presence;
 mod private;
 mod store;
-pub mod text;
 mod why;
 
 pub use broccoli_abi as abi;
@@ -43,6 +41,8 @@ pub use broccoli_core::Counters;
 pub use broccoli_core as core;
 pub use broccoli_proto as proto;
 pub use broccoli_run::RunLimits;
+pub use broccoli_text as text;
+pub use broccoli_text::json;
 pub use broccoli_wasm as wasm;
 
 pub use board::Board;

@@ -1,11 +1,12 @@
 //! `broccoli call`: calls one function with arguments from the command line.
 
+use broccoli_node::JobError;
 use broccoli_node::abi::Function;
 use broccoli_node::core::Node;
 use broccoli_node::proto::cbor::put_array_header;
 use broccoli_node::proto::options::{ON_MAX, RETRIES};
 use broccoli_node::proto::{Canvas, Cbor};
-use broccoli_node::{JobError, json};
+use broccoli_text::json;
 use clap_complete::ArgValueCandidates;
 
 use super::run::{SubmitArgs, submit};

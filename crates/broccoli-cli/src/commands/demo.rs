@@ -36,7 +36,7 @@ mod show {
     use std::time::{Duration, Instant};
 
     use broccoli_node::mqtt::ServerUrl;
-    use broccoli_node::{Cluster, DeployKey, SubmitOptions, text};
+    use broccoli_node::{Cluster, DeployKey, SubmitOptions};
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::process::{Child, Command};
     use tokio::time::timeout;
@@ -131,7 +131,7 @@ mod show {
     }
 
     async fn run_example(session: &mut Session, example: &seed::Example) -> Result<(), Failure> {
-        let program = text::parse(example.source).map_err(Failure::failed)?;
+        let program = broccoli_text::parse(example.source).map_err(Failure::failed)?;
         let begun = Instant::now();
         jobs::check(session, &program.canvas).await?;
         let result = jobs::result(session, program.canvas, SubmitOptions::default(), program.wait).await?;

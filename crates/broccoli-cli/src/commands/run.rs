@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use broccoli_node::core::{Member, Node};
 use broccoli_node::proto::Canvas;
-use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
 use broccoli_node::{JobError, JobUpdate, SubmitOptions};
+use broccoli_text::{Program, SOURCE_BYTES_MAX};
 use serde_json::json;
 
 use crate::connect::{Common, Session, interruptible};
@@ -64,9 +64,9 @@ fn key(text: &str) -> Result<String, String> {
 /// # Errors
 /// If the text is not a canvas. Also see [`jobs::result`].
 pub(crate) fn run(common: &Common, args: RunArgs) -> Result<(), Failure> {
-    let program = text::parse(&source(&args)?).map_err(|error| Failure::syntax(&error))?;
+    let program = broccoli_text::parse(&source(&args)?).map_err(|error| Failure::syntax(&error))?;
     if args.print {
-        return output::print(text::print(&program.canvas));
+        return output::print(broccoli_text::print(&program.canvas));
     }
     crate::in_runtime(in_session(common, program, args.submit))
 }

@@ -2,42 +2,42 @@
 
 /// A place in the text: line and column (in code points), both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pos {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Pos {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 /// Something is wrong at a place.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) at: Pos,
-    pub(super) message: String,
+pub(crate) struct Failure {
+    pub(crate) at: Pos,
+    pub(crate) message: String,
 }
 
-pub(super) type Fallible<T> = Result<T, Failure>;
+pub(crate) type Fallible<T> = Result<T, Failure>;
 
-pub(super) fn fail<T>(at: Pos, message: impl Into<String>) -> Fallible<T> {
+pub(crate) fn fail<T>(at: Pos, message: impl Into<String>) -> Fallible<T> {
     Err(Failure { at, message: message.into() })
 }
 
 /// One statement. The last one of a text is its job.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     /// The variable that is assigned.
-    pub(super) target: Option<String>,
-    pub(super) value: Expr,
+    pub(crate) target: Option<String>,
+    pub(crate) value: Expr,
 }
 
 #[derive(Debug)]
-pub(super) struct Expr {
-    pub(super) at: Pos,
-    pub(super) kind: ExprKind,
+pub(crate) struct Expr {
+    pub(crate) at: Pos,
+    pub(crate) kind: ExprKind,
 }
 
 /// Operators of one precedence are kept as a list, so that only brackets and unary operators nest:
 /// recursion over this tree is bounded by `NESTING_MAX`.
 #[derive(Debug)]
-pub(super) enum ExprKind {
+pub(crate) enum ExprKind {
     None,
     Bool(bool),
     /// Magnitude of an integer; 2^63 is valid only below a minus.
@@ -65,16 +65,16 @@ pub(super) enum ExprKind {
 
 /// `for targets in items if condition…`
 #[derive(Debug)]
-pub(super) struct Clause {
-    pub(super) targets: Vec<String>,
+pub(crate) struct Clause {
+    pub(crate) targets: Vec<String>,
     /// Whether each item is unpacked into the targets, even into a single one (`for i, in …`).
-    pub(super) unpack: bool,
-    pub(super) items: Expr,
-    pub(super) conditions: Vec<Expr>,
+    pub(crate) unpack: bool,
+    pub(crate) items: Expr,
+    pub(crate) conditions: Vec<Expr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unary {
+pub(crate) enum Unary {
     Minus,
     Plus,
     /// `~`: run it and get the result.
@@ -82,7 +82,7 @@ pub(super) enum Unary {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arithmetic {
+pub(crate) enum Arithmetic {
     Add,
     Sub,
     Mul,
@@ -91,7 +91,7 @@ pub(super) enum Arithmetic {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compare {
+pub(crate) enum Compare {
     Equal,
     NotEqual,
     Less,
@@ -101,13 +101,13 @@ pub(super) enum Compare {
 }
 
 #[derive(Debug)]
-pub(super) struct Suffix {
-    pub(super) at: Pos,
-    pub(super) kind: SuffixKind,
+pub(crate) struct Suffix {
+    pub(crate) at: Pos,
+    pub(crate) kind: SuffixKind,
 }
 
 #[derive(Debug)]
-pub(super) enum SuffixKind {
+pub(crate) enum SuffixKind {
     /// `.name`
     Dot(String),
     /// `(…)`
@@ -115,14 +115,14 @@ pub(super) enum SuffixKind {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
-    pub(super) positional: Vec<Expr>,
-    pub(super) keywords: Vec<Keyword>,
+pub(crate) struct Args {
+    pub(crate) positional: Vec<Expr>,
+    pub(crate) keywords: Vec<Keyword>,
 }
 
 #[derive(Debug)]
-pub(super) struct Keyword {
-    pub(super) at: Pos,
-    pub(super) name: String,
-    pub(super) value: Expr,
+pub(crate) struct Keyword {
+    pub(crate) at: Pos,
+    pub(crate) name: String,
+    pub(crate) value: Expr,
 }

@@ -7,7 +7,7 @@
 use broccoli_abi::cbor::{CborError, Head, Reader};
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
 
-use super::options::rate_text;
+use crate::options::rate_text;
 
 /// Longest line, in columns, unless a single name or string is longer.
 const COLUMNS_MAX: usize = 100;
@@ -16,8 +16,8 @@ const INDENT: usize = 4;
 /// The canonical text of a canvas.
 ///
 /// ```
-/// let program = broccoli_node::text::parse("(add.s(4, 4) | mul.s(8))").unwrap();
-/// assert_eq!(broccoli_node::text::print(&program.canvas), "chain(add.s(4, 4), mul.s(8))");
+/// let program = broccoli_text::parse("(add.s(4, 4) | mul.s(8))").unwrap();
+/// assert_eq!(broccoli_text::print(&program.canvas), "chain(add.s(4, 4), mul.s(8))");
 /// ```
 pub fn print(canvas: &Canvas) -> String {
     let mut printer = Printer::default();

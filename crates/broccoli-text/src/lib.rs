@@ -1,18 +1,39 @@
-//! The text form of a canvas: Celery's Python syntax, in and out.
+//! The text form of a canvas, which is Celery's Python syntax, and values as JSON; in and out.
 //!
-//! Owns the grammar, its evaluation (variables, comprehensions, arithmetic) and the canonical
-//! print. A text only ever *builds* a [`Canvas`]: it never runs Python, never reads a file and never
-//! asks the cluster, so a bare name that is not defined here is the name of a function. What a
-//! canvas means is not decided here but at the origin.
+//! ```
+//! let program = broccoli_text::parse("chord(add.s(i, i) for i in range(3))(tsum.s())")?;
+//! let printed = broccoli_text::print(&program.canvas);
+//! assert_eq!(printed, "chord([add.s(0, 0), add.s(1, 1), add.s(2, 2)], tsum.s())");
+//! # Ok::<(), broccoli_text::SyntaxError>(())
+//! ```
+//!
+//! A text only ever *builds* a [`Canvas`]. It never runs Python, reads a file or asks the cluster. So a name that
+//! the text does not define is the name of a function. The origin decides what a canvas means, not this crate.
 //!
 //! ```text
-//! text ─lex─► tokens ─parse─► statements ─eval─► Canvas ─print─► text
+//! text ─lex─► tokens ─parse─► statements ─eval─► Canvas ─print─► text        CBOR ◄─json─► JSON
 //! ```
+//!
+//! | file | |
+//! |---|---|
+//! | `lex.rs`, `parse.rs`, `ast.rs` | from a text to its syntax tree |
+//! | `eval.rs` | variables, literals, comprehensions, arithmetic (`number.rs`) |
+//! | `calls.rs` | `f(…)`, `f.method(…)`, `canvas(…)`, and their arguments |
+//! | `forms.rs`, `methods.rs`, `builtins.rs` | what is called: `chain`, …; `.s`, `.set`, … (`options.rs`); `range`, `zip`, … |
+//! | `value.rs` | values during evaluation, their encoding, and the limits |
+//! | `print.rs` | the canonical text of a canvas |
+//! | `similar.rs` | what a wrong name was probably meant to be |
+//! | [`json`](crate::json) | values as JSON; arguments of a command line (`json/argument.rs`) |
+#![forbid(unsafe_code)]
 
 mod ast;
+mod builtins;
+mod calls;
 mod eval;
 mod forms;
+pub mod json;
 mod lex;
+mod methods;
 mod number;
 mod options;
 mod parse;
@@ -111,6 +132,11 @@ impl fmt::Display for SyntaxError {
 }
 
 impl std::error::Error for SyntaxError {}
+
+/// Tests the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod properties;

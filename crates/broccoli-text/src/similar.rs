@@ -2,7 +2,7 @@
 //!
 //! Owns the distance of names and the table of hints. Knows no cluster: whoever calls brings the names that there are.
 
-use super::forms::{CANVAS_METHODS, FUNCTION_METHODS};
+use crate::methods::{CANVAS_METHODS, FUNCTION_METHODS};
 
 /// Forms and builtins of the text, as they are called.
 const FORMS: [&str; 7] = ["chain", "group", "chord", "range", "zip", "list", "float"];
@@ -34,7 +34,7 @@ const PYTHON: [(&[&str], &str); 3] = [
 ];
 
 /// What a call by this name was probably meant to be, if it is no function: a form with a typing error, or Python's own.
-pub(super) fn misread(name: &str) -> Option<String> {
+pub(crate) fn misread(name: &str) -> Option<String> {
     if let Some(form) = closest(name, FORMS) {
         return Some(format!("no form `{name}`: did you mean `{form}`?"));
     }

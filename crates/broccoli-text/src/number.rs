@@ -3,16 +3,16 @@
 
 use std::cmp::Ordering;
 
-use super::ast::{Arithmetic, Compare, Unary};
+use crate::ast::{Arithmetic, Compare, Unary};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     Int(i64),
     Float(f64),
 }
 
 /// Why there is no result; short, for the end of a message.
-pub(super) type NumberError = &'static str;
+pub(crate) type NumberError = &'static str;
 
 const OVERFLOW: NumberError = "the result does not fit in 64 bits";
 const BY_ZERO: NumberError = "division by zero";
@@ -25,7 +25,7 @@ impl Number {
         }
     }
 
-    pub(super) fn compare(self, other: Number) -> Option<Ordering> {
+    pub(crate) fn compare(self, other: Number) -> Option<Ordering> {
         match (self, other) {
             (Number::Int(a), Number::Int(b)) => Some(a.cmp(&b)),
             _ => self.to_f64().partial_cmp(&other.to_f64()),
@@ -35,7 +35,7 @@ impl Number {
 
 impl Compare {
     /// Whether the comparison holds; without an order (NaN) only `!=` does.
-    pub(super) fn holds(self, order: Option<Ordering>) -> bool {
+    pub(crate) fn holds(self, order: Option<Ordering>) -> bool {
         match self {
             Compare::Equal => order == Some(Ordering::Equal),
             Compare::NotEqual => order != Some(Ordering::Equal),
@@ -47,7 +47,7 @@ impl Compare {
     }
 }
 
-pub(super) fn unary(operator: Unary, operand: Number) -> Result<Number, NumberError> {
+pub(crate) fn unary(operator: Unary, operand: Number) -> Result<Number, NumberError> {
     match (operator, operand) {
         (Unary::Minus, Number::Int(n)) => n.checked_neg().map(Number::Int).ok_or(OVERFLOW),
         (Unary::Minus, Number::Float(x)) => Ok(Number::Float(-x)),
@@ -56,7 +56,7 @@ pub(super) fn unary(operator: Unary, operand: Number) -> Result<Number, NumberEr
     }
 }
 
-pub(super) fn arithmetic(operator: Arithmetic, a: Number, b: Number) -> Result<Number, NumberError> {
+pub(crate) fn arithmetic(operator: Arithmetic, a: Number, b: Number) -> Result<Number, NumberError> {
     if let (Number::Int(a), Number::Int(b)) = (a, b) {
         return integer(operator, a, b).map(Number::Int);
     }
@@ -103,7 +103,7 @@ fn floor_divide(a: f64, b: f64) -> (f64, f64) {
     (if quotient - floor > 0.5 { floor + 1.0 } else { floor }, rest)
 }
 
-pub(super) fn power(base: Number, exponent: Number) -> Result<Number, NumberError> {
+pub(crate) fn power(base: Number, exponent: Number) -> Result<Number, NumberError> {
     match (base, exponent) {
         (Number::Int(base), Number::Int(exponent @ 0..)) => {
             let result = match (base, u32::try_from(exponent)) {

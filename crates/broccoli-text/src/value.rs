@@ -11,11 +11,11 @@ use broccoli_proto::cbor::put_array_header;
 use broccoli_proto::{Canvas, Cbor};
 use minicbor::Encoder;
 
-use super::ast::{Fallible, Pos, fail};
-use super::{BYTES_MAX, ITEMS_MAX, SIGNATURES_MAX, STEPS_MAX, VALUE_DEPTH_MAX};
+use crate::ast::{Fallible, Pos, fail};
+use crate::{BYTES_MAX, ITEMS_MAX, SIGNATURES_MAX, STEPS_MAX, VALUE_DEPTH_MAX};
 
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -35,13 +35,13 @@ pub(super) enum Value {
 }
 
 #[derive(Debug)]
-pub(super) struct List {
-    pub(super) items: Vec<Value>,
+pub(crate) struct List {
+    pub(crate) items: Vec<Value>,
     depth: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Dict {
+pub(crate) struct Dict {
     /// Keys are text and integers, each once.
     pairs: Vec<(Value, Value)>,
     depth: usize,
@@ -49,51 +49,51 @@ pub(super) struct Dict {
 
 /// Python's `range`; `step` is never 0.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) start: i64,
-    pub(super) stop: i64,
-    pub(super) step: i64,
+pub(crate) struct Range {
+    pub(crate) start: i64,
+    pub(crate) stop: i64,
+    pub(crate) step: i64,
 }
 
 /// A canvas and what it costs to copy.
 #[derive(Clone, Debug)]
-pub(super) struct Sig {
-    pub(super) canvas: Canvas,
+pub(crate) struct Sig {
+    pub(crate) canvas: Canvas,
     /// Signatures and forms in it.
-    pub(super) nodes: usize,
+    pub(crate) nodes: usize,
     /// Encoded arguments and names.
-    pub(super) bytes: usize,
-    pub(super) depth: usize,
+    pub(crate) bytes: usize,
+    pub(crate) depth: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) canvas: Rc<Sig>,
-    pub(super) wait_ms: Option<u64>,
+pub(crate) struct Outcome {
+    pub(crate) canvas: Rc<Sig>,
+    pub(crate) wait_ms: Option<u64>,
 }
 
 impl Range {
-    pub(super) fn len(self) -> u64 {
+    pub(crate) fn len(self) -> u64 {
         let Range { start, stop, step } = self;
         let (low, high) = if step > 0 { (start, stop) } else { (stop, start) };
         if low >= high { 0 } else { (high.abs_diff(low) - 1) / step.unsigned_abs() + 1 }
     }
 
     /// Item `index`, which must be below [`Range::len`]; such an item never overflows.
-    pub(super) fn item(self, index: u64) -> i64 {
+    pub(crate) fn item(self, index: u64) -> i64 {
         (i128::from(self.start) + i128::from(self.step) * i128::from(index)) as i64
     }
 }
 
 impl Dict {
-    pub(super) fn pairs(&self) -> &[(Value, Value)] {
+    pub(crate) fn pairs(&self) -> &[(Value, Value)] {
         &self.pairs
     }
 }
 
 impl Value {
     /// As the "found …" of a message.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let short = |text: &str| text.chars().take(20).collect::<String>();
         match self {
             Value::None => "`None`".into(),
@@ -113,7 +113,7 @@ impl Value {
         }
     }
 
-    pub(super) fn is_true(&self) -> bool {
+    pub(crate) fn is_true(&self) -> bool {
         match self {
             Value::None | Value::Bool(false) => false,
             Value::Int(n) => *n != 0,
@@ -139,7 +139,7 @@ impl Value {
 
 impl Sig {
     /// A form around these parts. The canvas of each must be in `canvas` already.
-    pub(super) fn around(canvas: Canvas, own_bytes: usize, parts: &[Weight], at: Pos) -> Fallible<Sig> {
+    pub(crate) fn around(canvas: Canvas, own_bytes: usize, parts: &[Weight], at: Pos) -> Fallible<Sig> {
         let nodes = 1 + parts.iter().map(|part| part.nodes).sum::<usize>();
         let bytes = own_bytes + parts.iter().map(|part| part.bytes).sum::<usize>();
         let depth = 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0);
@@ -148,7 +148,7 @@ impl Sig {
         Ok(sig)
     }
 
-    pub(super) fn check(&self, at: Pos) -> Fallible<()> {
+    pub(crate) fn check(&self, at: Pos) -> Fallible<()> {
         if self.depth > CANVAS_DEPTH_MAX {
             return fail(at, format!("the canvas is nested deeper than {CANVAS_DEPTH_MAX} levels"));
         }
@@ -158,28 +158,28 @@ impl Sig {
         Ok(())
     }
 
-    pub(super) fn weight(&self) -> Weight {
+    pub(crate) fn weight(&self) -> Weight {
         Weight { nodes: self.nodes, bytes: self.bytes, depth: self.depth }
     }
 }
 
 /// See [`Sig`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weight {
-    pub(super) nodes: usize,
-    pub(super) bytes: usize,
-    pub(super) depth: usize,
+pub(crate) struct Weight {
+    pub(crate) nodes: usize,
+    pub(crate) bytes: usize,
+    pub(crate) depth: usize,
 }
 
 /// Counts what an evaluation has made so far, against [`STEPS_MAX`] and [`BYTES_MAX`].
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     steps: u64,
     bytes: u64,
 }
 
 impl Meter {
-    pub(super) fn steps(&mut self, at: Pos, steps: usize) -> Fallible<()> {
+    pub(crate) fn steps(&mut self, at: Pos, steps: usize) -> Fallible<()> {
         self.steps = self.steps.saturating_add(steps as u64);
         if self.steps > STEPS_MAX {
             return fail(at, format!("the text takes more than {STEPS_MAX} steps to evaluate"));
@@ -187,7 +187,7 @@ impl Meter {
         Ok(())
     }
 
-    pub(super) fn bytes(&mut self, at: Pos, bytes: usize) -> Fallible<()> {
+    pub(crate) fn bytes(&mut self, at: Pos, bytes: usize) -> Fallible<()> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.bytes > BYTES_MAX {
             return fail(at, format!("the text makes more than {BYTES_MAX} bytes of arguments"));
@@ -196,7 +196,7 @@ impl Meter {
     }
 
     /// The canvas as something of one's own.
-    pub(super) fn take(&mut self, sig: Rc<Sig>, at: Pos) -> Fallible<Sig> {
+    pub(crate) fn take(&mut self, sig: Rc<Sig>, at: Pos) -> Fallible<Sig> {
         Rc::try_unwrap(sig).or_else(|shared| {
             self.steps(at, shared.nodes)?;
             self.bytes(at, shared.bytes)?;
@@ -204,7 +204,7 @@ impl Meter {
         })
     }
 
-    pub(super) fn list(&mut self, at: Pos, items: Vec<Value>) -> Fallible<Value> {
+    pub(crate) fn list(&mut self, at: Pos, items: Vec<Value>) -> Fallible<Value> {
         self.steps(at, items.len())?;
         if items.len() > ITEMS_MAX {
             return fail(at, format!("a list has more than {ITEMS_MAX} items"));
@@ -215,19 +215,19 @@ impl Meter {
     }
 
     /// `pairs` must have each key once.
-    pub(super) fn dict(&mut self, at: Pos, pairs: Vec<(Value, Value)>) -> Fallible<Value> {
+    pub(crate) fn dict(&mut self, at: Pos, pairs: Vec<(Value, Value)>) -> Fallible<Value> {
         let depth = 1 + pairs.iter().map(|(_, value)| value.depth()).max().unwrap_or(0);
         check_depth(at, depth)?;
         Ok(Value::Dict(Rc::new(Dict { pairs, depth })))
     }
 
-    pub(super) fn text(&mut self, at: Pos, text: String) -> Fallible<Value> {
+    pub(crate) fn text(&mut self, at: Pos, text: String) -> Fallible<Value> {
         self.bytes(at, text.len())?;
         Ok(Value::Str(text.into()))
     }
 
     /// The items of whatever can be iterated; `what` names it in the message.
-    pub(super) fn items(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Vec<Value>> {
+    pub(crate) fn items(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Vec<Value>> {
         match value {
             Value::List(list) => {
                 self.steps(at, list.items.len())?;
@@ -251,7 +251,7 @@ impl Meter {
     }
 
     /// The value as an argument; `what` names it in the message.
-    pub(super) fn encode(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Cbor> {
+    pub(crate) fn encode(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Cbor> {
         let mut out = Vec::new();
         self.put(at, value, &what, &mut out)?;
         self.bytes(at, out.len())?;
@@ -304,7 +304,7 @@ fn check_depth(at: Pos, depth: usize) -> Fallible<()> {
 }
 
 /// [`Value::describe`], with a hint for names that are probably mistakes.
-pub(super) fn found(value: &Value) -> String {
+pub(crate) fn found(value: &Value) -> String {
     let described = value.describe();
     match value {
         Value::Function(name) if &**name == "true" => format!("{described}: Python writes `True`"),

@@ -12,12 +12,12 @@
 //! generator  = expr {"for" targets "in" expr {"if" expr}}
 //! ```
 
-use super::NESTING_MAX;
-use super::ast::{
+use crate::NESTING_MAX;
+use crate::ast::{
     Args, Arithmetic, Clause, Compare, Expr, ExprKind, Fallible, Keyword, Pos, Statement, Suffix, SuffixKind, Unary,
     fail,
 };
-use super::lex::{Kind, Token};
+use crate::lex::{Kind, Token};
 
 /// Words of Python that cannot be names here.
 const RESERVED: [&str; 28] = [
@@ -26,7 +26,7 @@ const RESERVED: [&str; 28] = [
 ];
 
 /// Whether a text can use this as the name of a variable, function or argument.
-pub(super) fn is_plain_name(name: &str) -> bool {
+pub(crate) fn is_plain_name(name: &str) -> bool {
     let starts_well = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let constant = matches!(name, "True" | "False" | "None");
     starts_well && name.chars().all(|c| c.is_alphanumeric() || c == '_') && !constant && !RESERVED.contains(&name)
@@ -48,7 +48,7 @@ fn reserved(word: &str) -> String {
 }
 
 /// All statements of a text.
-pub(super) fn statements(tokens: &[Token]) -> Fallible<Vec<Statement>> {
+pub(crate) fn statements(tokens: &[Token]) -> Fallible<Vec<Statement>> {
     let mut parser = Parser { tokens, next: 0, depth: 0 };
     let mut statements = Vec::new();
     loop {

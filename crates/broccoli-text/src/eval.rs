@@ -1,18 +1,18 @@
 //! Evaluates statements: variables, literals, comprehensions, arithmetic and comparisons.
 //!
-//! Forms, methods and calls are in `forms`. Owns scopes; never anything outside the text.
+//! Owns scopes. Calls, and `|` of signatures, are in `calls.rs` and `forms.rs`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::ast::{Arithmetic, Clause, Compare, Expr, ExprKind, Fallible, Pos, Statement, Unary, fail};
-use super::number::{self, Number, NumberError};
-use super::value::{Meter, Outcome, Value, found};
-use super::{ITEMS_MAX, Program};
+use crate::ast::{Arithmetic, Clause, Compare, Expr, ExprKind, Fallible, Pos, Statement, Unary, fail};
+use crate::number::{self, Number, NumberError};
+use crate::value::{Meter, Outcome, Value, found};
+use crate::{ITEMS_MAX, Program};
 
 /// Evaluates all statements; the value of the last one is the job.
-pub(super) fn run(statements: &[Statement]) -> Fallible<Program> {
+pub(crate) fn run(statements: &[Statement]) -> Fallible<Program> {
     let mut evaluator = Evaluator::default();
     let mut last = None;
     for statement in statements {
@@ -36,21 +36,21 @@ pub(super) fn run(statements: &[Statement]) -> Fallible<Program> {
 }
 
 #[derive(Default)]
-pub(super) struct Evaluator {
+pub(crate) struct Evaluator {
     variables: BTreeMap<String, Value>,
     /// Loop variables, innermost last.
     locals: Vec<(String, Value)>,
-    pub(super) meter: Meter,
+    pub(crate) meter: Meter,
 }
 
 impl Evaluator {
-    pub(super) fn lookup(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn lookup(&self, name: &str) -> Option<&Value> {
         let local = self.locals.iter().rev().find(|(local, _)| local == name);
         local.map(|(_, value)| value).or_else(|| self.variables.get(name))
     }
 
     /// Changes a variable that exists.
-    pub(super) fn assign(&mut self, name: &str, value: Value) {
+    pub(crate) fn assign(&mut self, name: &str, value: Value) {
         match self.locals.iter_mut().rev().find(|(local, _)| local == name) {
             Some((_, local)) => *local = value,
             None => {
@@ -59,7 +59,7 @@ impl Evaluator {
         }
     }
 
-    pub(super) fn eval(&mut self, expr: &Expr) -> Fallible<Value> {
+    pub(crate) fn eval(&mut self, expr: &Expr) -> Fallible<Value> {
         let at = expr.at;
         self.meter.steps(at, 1)?;
         match &expr.kind {

@@ -3,18 +3,18 @@
 use std::fmt;
 use std::str::Chars;
 
-use super::ast::{Fallible, Pos, fail};
-use super::{NESTING_MAX, SOURCE_BYTES_MAX};
+use crate::ast::{Fallible, Pos, fail};
+use crate::{NESTING_MAX, SOURCE_BYTES_MAX};
 
 /// One token and where it starts.
 #[derive(Clone, Debug)]
-pub(super) struct Token {
-    pub(super) at: Pos,
-    pub(super) kind: Kind,
+pub(crate) struct Token {
+    pub(crate) at: Pos,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Name(String),
     Int(u64),
     Float(f64),
@@ -48,7 +48,7 @@ const SIGNS: [&str; 24] = [
 ];
 
 /// The tokens of a text; the last one is always [`Kind::EndOfText`].
-pub(super) fn tokens(source: &str) -> Fallible<Vec<Token>> {
+pub(crate) fn tokens(source: &str) -> Fallible<Vec<Token>> {
     if source.len() > SOURCE_BYTES_MAX {
         return fail(Pos { line: 1, column: 1 }, format!("the text is longer than {SOURCE_BYTES_MAX} bytes"));
     }

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use broccoli_proto::Options;
 use broccoli_proto::options::{DELAYS_MS, LIMITS_MS, ON_MAX, PRIORITIES, RATE_MAX, RETRIES, Rate};
 
-use super::similar::closest;
-use super::value::{Value, found};
+use crate::similar::closest;
+use crate::value::{Value, found};
 
 /// Every option of `.set`, in the order in which they are printed.
-pub(super) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 15] = [
     "retries",
     "backoff",
     "backoff_max",
@@ -34,7 +34,7 @@ const RATE_UNITS: [(&str, u32); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_0
 ///
 /// # Errors
 /// A message for the place of the option.
-pub(super) fn set(options: &mut Options, name: &str, value: &Value) -> Result<(), String> {
+pub(crate) fn set(options: &mut Options, name: &str, value: &Value) -> Result<(), String> {
     match name {
         "retries" => options.retries = Some(integer(name, value, RETRIES)? as u32),
         "priority" => options.priority = Some(integer(name, value, PRIORITIES)? as u8),
@@ -59,7 +59,7 @@ pub(super) fn set(options: &mut Options, name: &str, value: &Value) -> Result<()
     Ok(())
 }
 
-pub(super) fn boolean(name: &str, value: &Value) -> Result<bool, String> {
+pub(crate) fn boolean(name: &str, value: &Value) -> Result<bool, String> {
     match value {
         Value::Bool(value) => Ok(*value),
         other => Err(format!("`{name}` is True or False, found {}", found(other))),
@@ -75,7 +75,7 @@ fn integer(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64,
 }
 
 /// Seconds as a number, at millisecond precision.
-pub(super) fn milliseconds(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
+pub(crate) fn milliseconds(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
     let seconds = match value {
         Value::Int(n) => *n as f64,
         Value::Float(x) => *x,
@@ -130,7 +130,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// A rate as it parses back: `10/s`, `5/2s`.
-pub(super) fn rate_text(rate: Rate) -> String {
+pub(crate) fn rate_text(rate: Rate) -> String {
     let Rate { tasks, per_ms } = rate;
     let fits = RATE_UNITS.into_iter().find(|(_, unit_ms)| per_ms % unit_ms == 0);
     let (unit, unit_ms) = fits.unwrap_or(("ms", 1));

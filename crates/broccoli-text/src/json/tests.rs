@@ -1,7 +1,9 @@
 //! JSON in and out: tables of both directions, of errors, and of arguments.
 
+use broccoli_abi::Type;
 use proptest::prelude::*;
 
+use super::base64::{base64, from_base64};
 use super::*;
 
 fn assert_both_ways(table: &[(&str, &[u8])]) {
