@@ -126,7 +126,9 @@ fn format() -> Result {
 fn no_std() -> Result {
     let chip = "-p broccoli-abi -p broccoli-proto -p broccoli-core -p broccoli-wasm -p broccoli-run";
     run_command(&mut cargo(&format!("build --locked --target {} {chip}", qemu::TARGET)))?;
-    run_command(&mut cargo("build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core -p broccoli-text"))
+    run_command(&mut cargo(
+        "build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core -p broccoli-text",
+    ))
 }
 
 /// The results of steps, for later steps and for the report.

@@ -349,10 +349,13 @@ fn runs(pid: &str) -> bool {
 /// The port of an MQTT server if its address has none.
 pub(crate) const DEFAULT_PORT: u16 = 1883;
 
+/// The variable that names the home directory of the user.
+const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+
 /// The directory of Broccoli in a base directory of the user, which a variable names or which is in the home directory.
 pub(crate) fn directory(base: &str, in_home: &str) -> Option<PathBuf> {
     let named = |name: &str| variable(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
-    let base = named(base).or_else(|| Some(named("HOME")?.join(in_home)))?;
+    let base = named(base).or_else(|| Some(named(HOME)?.join(in_home)))?;
     Some(base.join("broccoli"))
 }
 

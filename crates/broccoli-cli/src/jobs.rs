@@ -6,7 +6,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use broccoli_node::core::{Limits, Node};
+use broccoli_node::core::Node;
 use broccoli_node::proto::message::{JobNews, Refusal, Waits};
 use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
 use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
@@ -21,8 +21,6 @@ use crate::output::{self, Progress};
 use crate::signals::Signals;
 use crate::waits::{self, span};
 
-/// Bytes of a packet that are not the canvas.
-const PACKET_OVERHEAD_BYTES: usize = 4096;
 /// Maximum time to wait for the cancellation of a job.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// After this time the command asks why the job waits …
@@ -33,11 +31,6 @@ const WHY_MAX: Duration = Duration::from_millis(300);
 const BAR_AFTER: Duration = Duration::from_secs(1);
 /// Time between two updates of the progress bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
-
-/// Maximum size of an encoded canvas that fits into one packet to a node.
-pub(crate) fn canvas_bytes_max() -> usize {
-    Limits::host().packet_bytes_max as usize - PACKET_OVERHEAD_BYTES
-}
 
 /// Checks a canvas here, so that errors are reported before anything runs.
 ///

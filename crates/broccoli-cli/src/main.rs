@@ -20,6 +20,7 @@ mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
+#[cfg_attr(windows, path = "signals/windows.rs")]
 mod signals;
 mod size;
 mod waits;

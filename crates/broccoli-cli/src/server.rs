@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use broccoli_node::Cluster;
 use broccoli_node::core::Limits;
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerError};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::connect::DEFAULT_PORT;
 use crate::exit::Failure;
@@ -56,13 +55,21 @@ fn seats(wanted: usize) -> usize {
 }
 
 /// Raises the number of files that this process may open to its maximum, and returns the number.
+#[cfg(unix)]
 fn raise_files_max() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard),
         Ok((soft, _)) => soft,
         // Every system allows this many.
         Err(_) => 1_024,
     }
+}
+
+/// Windows does not limit the number of sockets of a process.
+#[cfg(not(unix))]
+fn raise_files_max() -> u64 {
+    u64::MAX
 }
 
 /// Parses the address to listen on: `0.0.0.0:1883`, `[::]:1883`, `localhost:1884`, `pi.local`, `1884`.

@@ -40,12 +40,14 @@ on_both_servers! {
 }
 
 #[tokio::test]
-async fn a_text_beyond_one_packet_is_counted_in_parts() {
+async fn a_text_beyond_one_packet_is_counted_in_one_job() {
     let cluster = support::Cluster::embedded().await;
     let text = FABLES.repeat(60);
     let file = cluster.home.write("long.txt", &text);
     let counted = cluster.run(&["wordcount", "--json", "--chunks", "16", &file]).await.ok();
     assert_eq!(serde_json::from_str::<Value>(&counted).unwrap(), plainly(&text));
+    let jobs: Value = serde_json::from_str(&cluster.run(&["jobs", "--json"]).await.ok()).unwrap();
+    assert_eq!(jobs.as_array().map(Vec::len), Some(1), "{jobs}");
 }
 
 #[tokio::test]

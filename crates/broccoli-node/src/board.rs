@@ -8,6 +8,7 @@
 //! Owns what each kind of board can do, and the errors. Calls come from the threads of slots, several at a time, and
 //! may block them. The main loop of the node never calls.
 
+#[cfg_attr(not(target_os = "linux"), path = "board/elsewhere.rs")]
 mod linux;
 mod simulated;
 
@@ -73,7 +74,7 @@ impl Board {
     /// it, the most likely device is used, if there is any.
     ///
     /// # Errors
-    /// If the device is not a GPIO device, or cannot be opened.
+    /// If the device is not a GPIO device, or cannot be opened. On other systems always: they have no such board.
     pub fn linux(chip: Option<&Path>) -> Result<Board, BoardError> {
         LinuxBoard::open(chip).map(Board::Linux)
     }

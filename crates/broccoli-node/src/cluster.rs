@@ -263,10 +263,8 @@ fn read(path: &Path) -> Result<String, ClusterError> {
 
 /// Writes a new file that only its owner can read.
 fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, private::FILE);
-    let mut file = options.open(path).map_err(|error| match error.kind() {
+    let mut options = private::options();
+    let mut file = options.write(true).create_new(true).open(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ClusterError::Exists(path.into()),
         _ => ClusterError::Io(path.into(), error),
     })?;

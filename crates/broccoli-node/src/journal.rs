@@ -9,15 +9,16 @@
 //!
 //! Only the owner of the files can read them. A journal that cannot be used is not changed.
 //!
+//! Only Unix systems have a journal. On others, `elsewhere.rs` takes the place of `log.rs`, and refuses.
+//!
 //! It stores keys and bytes. Their meaning is defined by the core.
 
+#[cfg_attr(not(unix), path = "journal/elsewhere.rs")]
 mod log;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ const DROP_MAX: Duration = Duration::from_secs(2);
 /// The error if the limit of file sizes is too low.
 const FILE_LIMIT: &str = "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
+/// Whether a node can keep a journal on this system.
+pub const SUPPORTED: bool = cfg!(unix);
+
 /// Why a journal cannot be used.
 #[derive(Debug)]
 pub enum JournalError {
@@ -52,6 +56,8 @@ pub enum JournalError {
     /// A program with another version of the format wrote it. The numbers are that version, and the newest one that is
     /// known here.
     Version(PathBuf, u32, u32),
+    /// Nodes keep no journal on this system, which the text names.
+    Unsupported(&'static str),
     /// A program that knows other records wrote it.
     Records(broccoli_core::OtherVersion),
 }
@@ -79,6 +85,12 @@ impl fmt::Display for JournalError {
             ),
             JournalError::Version(path, found, known) => {
                 write!(f, "{} has version {found}, this program reads up to version {known}: {ELSE}", path.display())
+            }
+            JournalError::Unsupported(system) => {
+                write!(
+                    f,
+                    "a node keeps a journal on Linux and other Unix systems only, not on {system}: leave out --data"
+                )
             }
             JournalError::Records(error) => write!(f, "{error}: {ELSE}"),
         }
@@ -157,12 +169,11 @@ impl Journal {
             let path = path.to_owned();
             move |error| JournalError::Io(path, error)
         };
-        survive_file_limits().map_err(io(&dir))?;
+        log::prepare(&dir)?;
         private::create_dir(&dir).map_err(io(&dir))?;
         let path = dir.join("lock");
-        let mut options = File::options();
-        let lock =
-            options.create(true).truncate(false).write(true).mode(private::FILE).open(&path).map_err(io(&path))?;
+        let mut options = private::options();
+        let lock = options.create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::InUse(dir.clone()),
             TryLockError::Error(error) => JournalError::Io(path.clone(), error),
@@ -308,17 +319,6 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::FileTooLarge => FILE_LIMIT.into(),
         _ => error.to_string(),
     }
-}
-
-/// Makes a write beyond the limit of file sizes an error, instead of a signal that ends this process.
-fn survive_file_limits() -> io::Result<()> {
-    static ONCE: Mutex<bool> = Mutex::new(false);
-    let mut done = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*done {
-        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        *done = true;
-    }
-    Ok(())
 }
 
 /// Makes a new journal belong to this node. Refuses the journal of another node.

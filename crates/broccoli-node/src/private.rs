@@ -1,82 +1,26 @@
-//! Files and directories that only their owner may access: they contain keys, and the arguments and results of jobs.
+//! Files and directories that only their owner may read: they hold keys, and the arguments and results of jobs.
+//!
+//! Only Unix has the permissions for this (`private/unix.rs`). On other systems, a file has the rights that its directory
+//! hands down (`private/elsewhere.rs`).
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+#[cfg_attr(unix, path = "private/unix.rs")]
+#[cfg_attr(not(unix), path = "private/elsewhere.rs")]
+mod system;
+
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Modes of files and directories.
-pub(crate) const FILE: u32 = 0o600;
-const DIR: u32 = 0o700;
-/// Permissions of other users.
-const OTHERS: u32 = 0o077;
+pub(crate) use self::system::{close_to_others, create_dir, options, others_may};
 
-/// Creates a directory, and its missing parents.
-pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(DIR).create(dir)
-}
-
-/// Creates a file, or truncates it.
+/// Makes a file, or empties it.
 pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE).open(path)
+    options().write(true).create(true).truncate(true).open(path)
 }
 
-/// Writes a file, and waits until it is on the disk.
+/// Writes a file, and waits until it is safe.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create_file(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-/// Removes the permissions of other users from a directory and everything in it, as earlier versions have created it.
-/// Returns a message if that failed.
-pub(crate) fn close_to_others(dir: &Path) -> Option<String> {
-    let closed = close(dir);
-    let open = others_may(dir);
-    (closed.is_err() && open).then(|| {
-        let dir = dir.display();
-        format!("other users of this machine can read {dir}: close it with `chmod -R go= {dir}`")
-    })
-}
-
-fn close(path: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.is_symlink() {
-        return Ok(());
-    }
-    let mode = metadata.permissions().mode();
-    if mode & OTHERS != 0 {
-        fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))?;
-    }
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path)? {
-            close(&entry?.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether other users have any permission for a file or directory; `false` if this is not known.
-pub(crate) fn others_may(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_earlier_version_has_left_open_is_closed() {
-        let dir = std::env::temp_dir().join(format!("broccoli-private-{}", std::process::id()));
-        fs::create_dir_all(dir.join("journal/damaged")).expect("made");
-        let file = dir.join("journal/damaged/00000001-0.log");
-        fs::write(&file, "secret").expect("written");
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        for (path, open) in [(&dir, 0o755), (&dir.join("journal"), 0o755), (&file, 0o644)] {
-            fs::set_permissions(path, Permissions::from_mode(open)).expect("opened");
-        }
-        assert_eq!(close_to_others(&dir.join("journal")), None);
-        assert_eq!((mode(&dir), mode(&dir.join("journal")), mode(&file)), (0o755, 0o700, 0o600));
-        fs::remove_dir_all(&dir).expect("removed");
-    }
 }

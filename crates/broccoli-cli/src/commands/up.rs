@@ -38,7 +38,7 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(common: &Common, mut args: UpArgs) -> Result<(), Failure> {
     let cluster = common.cluster_or_new()?;
     let name = *args.node.name.get_or_insert_with(machine_name);
-    if args.node.data.is_none() {
+    if args.node.data.is_none() && broccoli_node::journal::SUPPORTED {
         let kept = |dir: std::path::PathBuf| dir.join(cluster.id.as_str()).join(name.as_str());
         args.node.data = directory("XDG_DATA_HOME", ".local/share").map(kept);
     }

@@ -1,8 +1,7 @@
 //! `broccoli wordcount`: the word count of the first Broccoli, with one task for each word.
 //!
 //! The function `mapper(word)` runs on the nodes. It returns `[word, 1]` for a word that counts, else null. This
-//! command adds the numbers. Long texts become several jobs, one after the other, because a canvas and a result must
-//! each fit into one packet.
+//! command adds the numbers.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,8 +20,6 @@ use crate::{jobs, output};
 
 /// The function that runs for each word.
 const MAPPER: &str = "mapper";
-/// Bytes of a word in a job, besides the word itself: headers, and the `1` of its result.
-const WORD_OVERHEAD_BYTES: usize = 8;
 /// Maximum time for the nodes to get the example functions.
 const DEPLOY_MAX: Duration = Duration::from_secs(10);
 
@@ -110,46 +107,22 @@ pub(super) fn words(text: &str) -> Vec<String> {
     words.filter(|word| !word.is_empty()).collect()
 }
 
-/// Counts words on the cluster, with `bins` tasks for each job or one task for each word.
+/// Counts words on the cluster in one job, with `bins` tasks or one task for each word.
 ///
 /// # Errors
 /// See [`jobs::result`].
 pub(super) async fn count(session: &mut Session, words: &[String], bins: Option<u32>) -> Result<Counts, Failure> {
+    let canvas = canvas(words, bins);
+    jobs::check(session, &canvas).await?;
+    let result = jobs::result(session, canvas, SubmitOptions::default(), None).await?;
     let mut counts: HashMap<String, u64> = HashMap::new();
-    for words in batches(words)? {
-        let canvas = canvas(words, bins);
-        jobs::check(session, &canvas).await?;
-        let result = jobs::result(session, canvas, SubmitOptions::default(), None).await?;
-        for (word, number) in pairs(&result, bins.is_some())? {
-            let count = counts.entry(word).or_default();
-            *count = count.saturating_add(number);
-        }
+    for (word, number) in pairs(&result, bins.is_some())? {
+        let count = counts.entry(word).or_default();
+        *count = count.saturating_add(number);
     }
     let mut counts: Counts = counts.into_iter().collect();
     counts.sort_unstable_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
     Ok(counts)
-}
-
-/// Splits the words into parts. Each part and its result fit into one job.
-fn batches(words: &[String]) -> Result<Vec<&[String]>, Failure> {
-    let bytes_max = jobs::canvas_bytes_max() / 2;
-    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (at, word) in words.iter().enumerate() {
-        let cost = word.len() + WORD_OVERHEAD_BYTES;
-        if cost > bytes_max {
-            let size = output::size(word.len());
-            return Err(Failure::usage(format_args!("a word of {size} does not fit into a job: is this a text file?")));
-        }
-        if bytes + cost > bytes_max {
-            batches.push(&words[start..at]);
-            (start, bytes) = (at, 0);
-        }
-        bytes += cost;
-    }
-    if start < words.len() {
-        batches.push(&words[start..]);
-    }
-    Ok(batches)
 }
 
 fn canvas(words: &[String], bins: Option<u32>) -> Canvas {
@@ -189,17 +162,5 @@ mod tests {
     #[test]
     fn commas_and_full_stops_are_dropped() {
         assert_eq!(words("The Wolf, said:\n \"No.\" . U.S. don't"), ["The", "Wolf", "said:", "\"No\"", "US", "don't"]);
-    }
-
-    #[test]
-    fn batches_hold_every_word_once_and_fit() {
-        let words = vec!["x".repeat(1_000); 2_000];
-        let batches = batches(&words).expect("short words");
-        assert_eq!(batches.iter().map(|batch| batch.len()).sum::<usize>(), words.len());
-        for batch in batches {
-            assert!(Cbor::encode(&canvas(batch, Some(7))).as_bytes().len() < jobs::canvas_bytes_max());
-        }
-        assert!(super::batches(&["x".repeat(1 << 20)]).is_err());
-        assert!(super::batches(&[]).is_ok_and(|batches| batches.is_empty()));
     }
 }

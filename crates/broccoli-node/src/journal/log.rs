@@ -24,8 +24,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broccoli_core::{RecordBytes, RecordKey, Write};
 use crc32fast::Hasher;
@@ -568,9 +570,8 @@ fn segments(dir: &Path) -> io::Result<Vec<u32>> {
 /// Opens a segment for writing, with a head, and zeros from `at` on. Writing into existing zeros does not change the
 /// length of the file.
 fn start(dir: &Path, segment: u32, at: usize) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(private::FILE);
-    let file = options.open(path_of(dir, segment))?;
+    let mut options = private::options();
+    let file = options.write(true).create(true).truncate(false).open(path_of(dir, segment))?;
     if at <= SEGMENT_HEAD_LEN {
         let mut head = [0; SEGMENT_HEAD_LEN];
         head[..4].copy_from_slice(&MAGIC);
@@ -609,6 +610,22 @@ fn remove_spares(dir: &Path) -> io::Result<()> {
         if path.extension().is_some_and(|extension| extension == SPARE) {
             fs::remove_file(path)?;
         }
+    }
+    Ok(())
+}
+
+/// Prepares this process for a log in a directory: makes a write beyond the limit of file sizes an error, instead of a
+/// signal that ends this process.
+///
+/// # Errors
+/// If the system does not let this process handle the signal.
+pub(super) fn prepare(dir: &Path) -> Result<(), JournalError> {
+    static ONCE: Mutex<bool> = Mutex::new(false);
+    let mut done = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*done {
+        let registered = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+        registered.map_err(|error| JournalError::Io(dir.to_owned(), error))?;
+        *done = true;
     }
     Ok(())
 }

@@ -1,0 +1,58 @@
+//! In place of `log.rs` on systems other than Unix: there is no log, and `prepare` says so.
+//!
+//! A log needs what only Unix has: directories that can be synced, and writes at a place of a file.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+
+use broccoli_core::{RecordKey, Write};
+
+use super::JournalError;
+
+/// A log, of which there is none.
+pub struct Log(Infallible);
+
+/// What a log holds, of which there is none.
+pub struct Found(Infallible);
+
+/// Refuses.
+///
+/// # Errors
+/// Always.
+pub(super) fn prepare(_: &Path) -> Result<(), JournalError> {
+    Err(JournalError::Unsupported(std::env::consts::OS))
+}
+
+impl Found {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn read(dir: &Path) -> Result<Found, JournalError> {
+        prepare(dir).and(Err(JournalError::Unsupported(std::env::consts::OS)))
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
+        let Found(never) = self;
+        std::iter::from_fn(move || match *never {})
+    }
+
+    pub(super) fn begin(self) -> Result<(Log, Vec<String>), JournalError> {
+        match self.0 {}
+    }
+}
+
+impl Log {
+    pub(super) fn commit(&mut self, _: &[Write]) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn check_place(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn make_room(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
