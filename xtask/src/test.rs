@@ -43,6 +43,7 @@ const STEPS: &[Step] = &[
         run_command(cargo("doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))
     }),
     step("no-std", "builds without std, and for wasm32", |_| no_std()),
+    step("systems", "code for Windows and macOS", |_| other_systems()),
     step("build", "build of the tests", |_| run_command(&mut cargo("test --workspace --locked --no-run"))),
     TESTS,
     step("seeds", "2,000 seeds of the simulator", |_| {
@@ -129,6 +130,19 @@ fn no_std() -> Result {
     run_command(&mut cargo(
         "build --locked --target wasm32-unknown-unknown -p broccoli-proto -p broccoli-core -p broccoli-text",
     ))
+}
+
+/// Checks the program, and so the libraries that it uses, for systems on which it is not tested. Nothing is linked.
+fn other_systems() -> Result {
+    for target in tools::OTHER_SYSTEMS {
+        let variable = target.replace('-', "_");
+        let mut check = cargo(&format!("check --locked --target {target} -p broccoli-cli"));
+        // The build of `ring` calls a C compiler. A check needs none of its objects, so a program that does nothing takes
+        // its place: a compiler for these systems is not asked for.
+        check.env(format!("CC_{variable}"), "true").env(format!("AR_{variable}"), "true").env("SDKROOT", "/");
+        run_command(&mut check)?;
+    }
+    Ok(())
 }
 
 /// The results of steps, for later steps and for the report.

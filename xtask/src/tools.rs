@@ -11,8 +11,11 @@ use crate::{Result, dist, in_root, qemu};
 /// The target of task modules.
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Targets of the builds without std, of task modules and of the program for Raspberry Pis.
-const TARGETS: &[&str] = &[qemu::TARGET, WASM, dist::TARGET];
+/// Systems on which the program is not tested, but for which its code must compile.
+pub(crate) const OTHER_SYSTEMS: [&str; 2] = ["x86_64-pc-windows-gnu", "aarch64-apple-darwin"];
+
+/// Targets of the builds without std, of task modules and of the program for Raspberry Pis, and the other systems.
+const TARGETS: &[&str] = &[qemu::TARGET, WASM, dist::TARGET, OTHER_SYSTEMS[0], OTHER_SYSTEMS[1]];
 
 /// Asks rustc for the directory of the libraries for a target, which follows. The directory may not exist.
 const LIBDIR: &[&str] = &["--print", "target-libdir", "--target"];
