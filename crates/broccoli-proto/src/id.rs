@@ -134,7 +134,8 @@ impl From<ContentId> for ModuleHash {
 }
 
 /// The id of an accepted canvas: the origin that holds it, and a number that this origin never uses twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+/// `Display`, `Debug` and `FromStr` use one form: `pi-1/0123456789abcdef`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct JobId {
     /// The node that accepted the canvas.
     #[n(0)]
@@ -156,6 +157,12 @@ impl JobId {
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{:016x}", self.origin, self.number)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -224,6 +231,7 @@ mod tests {
     fn job_ids_read_back() -> Result<(), BadJobId> {
         let id = JobId::new("pi-1".parse().map_err(|_| BadJobId)?, Epoch([7; 16]), 9);
         assert_eq!(id.to_string(), "pi-1/0707070700000009");
+        assert_eq!(format!("{id:?}"), id.to_string());
         assert_eq!(id.to_string().parse::<JobId>()?, id);
         "pi-1".parse::<JobId>().map_or_else(|_| Ok(()), |_| Err(BadJobId))
     }
