@@ -24,13 +24,10 @@ use core::fmt;
 use broccoli_proto::NodeId;
 use broccoli_proto::id::unhex;
 use broccoli_proto::module::DeployPublic;
+use broccoli_proto::options::{CHIP_LABELS_MAX, LABEL_BYTES_MAX};
 use broccoli_proto::seal::ClusterKey;
 
 const FIRST_LINE: &str = "broccoli settings 1";
-/// Most labels of a node, and the longest label in bytes. Together with the capabilities of its board there are at most
-/// 16.
-const FEATURES_MAX: usize = 12;
-const FEATURE_BYTES_MAX: usize = 64;
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -157,7 +154,7 @@ impl<'t> Lines<'t> {
     }
 
     fn label(&mut self, label: &str) -> Result<(), SettingsError> {
-        if label.is_empty() || label.len() > FEATURE_BYTES_MAX || self.features.len() == FEATURES_MAX {
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || self.features.len() == CHIP_LABELS_MAX {
             return Err(SettingsError::Bad("label"));
         }
         self.features.push(label.into());

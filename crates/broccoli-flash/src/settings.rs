@@ -7,14 +7,12 @@ use std::fmt::Write as _;
 use broccoli_proto::NodeId;
 use broccoli_proto::id::hex;
 use broccoli_proto::module::DeployPublic;
-use broccoli_proto::options::{LABEL_BYTES_MAX, is_label};
+use broccoli_proto::options::{CHIP_LABELS_MAX, LABEL_BYTES_MAX, is_label};
 use broccoli_proto::seal::ClusterKey;
 
 /// The limits of 802.11.
 const SSID_BYTES_MAX: usize = 32;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
-/// The limit of the chip.
-const LABELS_MAX: usize = 12;
 
 /// The identity of a node, its network and its cluster. It contains secrets, so it has no `Debug`.
 pub struct Settings {
@@ -75,7 +73,7 @@ impl fmt::Display for SettingsError {
             SettingsError::Loopback(host) => {
                 write!(f, "a chip cannot reach {host}: name the server as it is called in the network, with --server")
             }
-            SettingsError::Labels => write!(f, "a chip has at most {LABELS_MAX} labels"),
+            SettingsError::Labels => write!(f, "a chip has at most {CHIP_LABELS_MAX} labels"),
             SettingsError::Label(label) => {
                 write!(
                     f,
@@ -148,7 +146,7 @@ impl Settings {
         if host == "localhost" || host.starts_with("127.") {
             return Err(SettingsError::Loopback(host.clone()));
         }
-        if self.labels.len() > LABELS_MAX {
+        if self.labels.len() > CHIP_LABELS_MAX {
             return Err(SettingsError::Labels);
         }
         let is_bad = |label: &&String| !is_label(label);

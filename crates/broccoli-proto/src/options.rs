@@ -20,6 +20,10 @@ pub const ON_MAX: usize = 16;
 /// The highest rate, in tasks per second.
 pub const RATE_MAX: u32 = 1_000_000;
 
+/// Longest key of a submit, in bytes. An empty key is not one.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Most labels in the settings of a chip. Its firmware adds the capabilities of its board.
+pub const CHIP_LABELS_MAX: usize = 12;
 /// Longest label or capability of a node, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 

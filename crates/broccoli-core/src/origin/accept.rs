@@ -27,9 +27,6 @@ use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 
-/// Longest key of a submit.
-const KEY_BYTES_MAX: usize = 128;
-
 /// Why [`crate::Node::submit`] did not accept a canvas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitError {
