@@ -26,4 +26,4 @@ pub use lower::{ArgumentError, CanvasError, Resolved, lower};
 pub(crate) use pin::is_pin;
 pub use pin::pinned_to;
 pub use plan::{Call, Callee, Effects, Mode, Plan, Progress, StepId, Target};
-pub use view::{StepState, StepView};
+pub use view::FoundStep;

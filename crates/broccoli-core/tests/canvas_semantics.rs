@@ -2,9 +2,9 @@
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{
-    ArgumentError, CanvasError, Effects, Limits, Mode, Plan, Progress, Resolved, Room, StepId, StepState, lower,
-    pinned_to,
+    ArgumentError, CanvasError, Effects, Limits, Mode, Plan, Progress, Resolved, Room, StepId, lower, pinned_to,
 };
+use broccoli_proto::message::StepState;
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Outcome, Split, TaskError};
 use minicbor::Encode;

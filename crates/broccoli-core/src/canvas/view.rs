@@ -3,28 +3,14 @@
 use alloc::vec::Vec;
 
 use broccoli_abi::cbor::{Head, Reader};
+use broccoli_proto::message::StepState;
 use broccoli_proto::{Cbor, Outcome, TaskError};
 
 use super::plan::{Kind, Plan, Role, State, StepId};
 
-/// The state of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepState {
-    /// It has not started.
-    Waiting,
-    /// It is ready or runs. For a form or a replaced task: it has started.
-    Running,
-    /// It has a result.
-    Succeeded,
-    /// It has an error.
-    Failed,
-    /// It never ran, or was ended from outside.
-    Skipped,
-}
-
-/// A step of a job.
+/// A step of a plan that was looked up.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepView<'p> {
+pub struct FoundStep<'p> {
     /// Its number.
     pub step: StepId,
     /// `module.function`, or the form: `chain` or `group`. A chord is a chain of its header, which is a group, and its
@@ -41,7 +27,7 @@ pub struct StepView<'p> {
 
 impl Plan {
     /// The step at this path, which is a list of member indices, from the root down. None if there is none.
-    pub fn step_at(&self, path: &[u32]) -> Option<StepView<'_>> {
+    pub fn step_at(&self, path: &[u32]) -> Option<FoundStep<'_>> {
         let (mut step, mut is_skipped) = (0, false);
         let mut outcome = self.kept(step);
         for index in path {
@@ -55,7 +41,7 @@ impl Plan {
         let state = if is_skipped { StepState::Skipped } else { self.state(step) };
         let members = self.steps[self.form(step) as usize].members();
         let outcome = outcome.map(|outcome| outcome.map(|bytes| Cbor::from_encoded(bytes.into())));
-        Some(StepView { step: StepId(step), name: self.step_name(step), state, members, outcome })
+        Some(FoundStep { step: StepId(step), name: self.step_name(step), state, members, outcome })
     }
 
     /// Tasks that have not begun because others come before them. Callbacks are not among them: whether they run is open.

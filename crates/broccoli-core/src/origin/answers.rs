@@ -14,7 +14,6 @@ use broccoli_proto::message::{
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
-use crate::canvas;
 use crate::members::Members;
 use crate::origin::answers::waits::waits_bytes;
 use crate::origin::job::Job;
@@ -224,12 +223,8 @@ impl Origin {
         let view = job.plan.step_at(path)?;
         let is_told = !job.ended || self.journal.is_safe(job.ticket.ended_in);
         let state = match view.state {
-            canvas::StepState::Waiting => StepState::Waiting,
-            canvas::StepState::Succeeded | canvas::StepState::Failed if !is_told => StepState::Running,
-            canvas::StepState::Running => StepState::Running,
-            canvas::StepState::Succeeded => StepState::Succeeded,
-            canvas::StepState::Failed => StepState::Failed,
-            canvas::StepState::Skipped => StepState::Skipped,
+            StepState::Succeeded | StepState::Failed if !is_told => StepState::Running,
+            state => state,
         };
         let outcome = view.outcome.filter(|_| is_told);
         Some(StepView { name: view.name.into(), state, members: view.members, outcome })
