@@ -192,6 +192,11 @@ impl Client {
         self.hand_in(shared, id, Wish::Retry(job));
     }
 
+    /// Whether the user may ask for one more job or node.
+    pub(crate) fn has_room(&self, shared: &Shared) -> bool {
+        self.requests.len() < shared.config.limits.requests_max
+    }
+
     fn hand_in(&mut self, shared: &mut Shared, id: SubmitId, wish: Wish) {
         self.requests.insert(id.0, Request::new(wish));
         self.waiting.push_back(id.0);

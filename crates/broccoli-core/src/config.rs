@@ -87,8 +87,11 @@ pub struct Limits {
     pub modules_max: usize,
     /// Most old versions of a module that it keeps besides the current one: an accepted job keeps its version.
     pub versions_kept: usize,
-    /// Most messages that wait for one address.
+    /// Most messages that wait for one address; of this node to itself, four times as many.
     pub outbox_max: usize,
+    /// Jobs and nodes that the user of this node has asked for and that have not ended: submits to the cluster, followed
+    /// jobs, retries, drains. One more is [`crate::Event::TooManyRequests`].
+    pub requests_max: usize,
 }
 
 impl Limits {
@@ -119,6 +122,7 @@ impl Limits {
             modules_max: 64,
             versions_kept: 4,
             outbox_max: 1_024,
+            requests_max: 65_536,
         }
     }
 
@@ -148,6 +152,7 @@ impl Limits {
             modules_max: 4,
             versions_kept: 2,
             outbox_max: 16,
+            requests_max: 64,
         }
     }
 }

@@ -214,7 +214,7 @@ pub struct Execute {
 pub struct SubmitId(pub u32);
 
 /// An event for the user of the node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A client has found an origin, and knows its functions.
     Attached(NodeId),
@@ -236,6 +236,9 @@ pub enum Event {
     /// A node that holds a job, or that was asked to leave, has not answered for five seconds. The client keeps trying.
     /// Reported once for each silence.
     NoAnswer(SubmitId, NodeId),
+    /// This was not asked for: the node already has [`crate::Limits::requests_max`] requests of its user. Ask again when
+    /// some of them have ended.
+    TooManyRequests(SubmitId),
     /// Some of the jobs of an origin: see [`crate::Node::ask_jobs`].
     Jobs(NodeId, Jobs),
     /// The state of a step: see [`crate::Node::ask_step`].

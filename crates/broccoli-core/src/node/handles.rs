@@ -8,7 +8,7 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use super::Node;
 use crate::client::Submission;
-use crate::io::SubmitId;
+use crate::io::{Event, SubmitId};
 use crate::time::Instant;
 
 impl Node {
@@ -18,7 +18,8 @@ impl Node {
         self.submit_with(now, Submission { canvas, key: None, again: false, detached: false })
     }
 
-    /// Hands a canvas to an origin: with a key, to the one that all submits with this key go to.
+    /// Hands a canvas to an origin: with a key, to the one that all submits with this key go to. This and all other requests
+    /// that have a [`SubmitId`] may end with [`Event::TooManyRequests`].
     pub fn submit_with(&mut self, now: Instant, submission: Submission) -> SubmitId {
         self.ask(now, |node, id| node.client.submit(&mut node.shared, id, submission))
     }
@@ -98,10 +99,15 @@ impl Node {
         self.shared.outbox.send(job.origin, Message::StepQuery(StepQuery { job, path, why: Some(true) }));
     }
 
+    /// Takes a request of the user, if there is room for one more.
     fn ask(&mut self, now: Instant, ask: impl FnOnce(&mut Node, SubmitId)) -> SubmitId {
         self.shared.now = now;
         let id = self.next_submit();
-        ask(self, id);
+        if self.client.has_room(&self.shared) {
+            ask(self, id);
+        } else {
+            self.shared.event(Event::TooManyRequests(id));
+        }
         id
     }
 }

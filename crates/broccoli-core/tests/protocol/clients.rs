@@ -65,6 +65,25 @@ fn a_canvas_that_waits_for_room_can_be_revoked() {
 }
 
 #[test]
+fn requests_of_the_user_are_bounded_and_may_be_repeated() {
+    let client = Spec::client("client").limits(|limits| limits.requests_max = 4);
+    let mut c = Cluster::started(410, vec![client, Spec::new("origin", 4)]);
+    crate::attach(&mut c, 0);
+    let jobs: Vec<_> = (0..4).map(|_| c.submit_remote(0, &sleep(100))).collect();
+    let told =
+        |c: &Cluster, id: SubmitId| c.events(0).any(|event| matches!(event, Event::TooManyRequests(of) if *of == id));
+    let fifth = c.submit_remote(0, &add(1, 1));
+    let followed = c.follow(0, JobId { origin: c.name(1), number: 1 });
+    let both_told = |c: &Cluster| told(c, fifth) && told(c, followed);
+    assert!(c.run_until(1_000, both_told));
+    jobs.iter().for_each(|job| assert!(c.wait(0, *job, 2_000).is_ok()));
+    assert!(!jobs.iter().any(|job| told(&c, *job)));
+    let again = c.submit_remote(0, &add(1, 1));
+    assert_eq!(c.wait(0, again, 1_000), Ok(Cbor::encode(&2)));
+    assert_eq!(c.runs.len(), 5, "what found no room has not run");
+}
+
+#[test]
 fn a_queue_that_is_full_over_links_that_lose_a_fifth() {
     let origin = Spec::new("origin", 2).limits(|limits| limits.jobs_max = 3);
     let mut c = Cluster::started(402, vec![Spec::client("a"), Spec::client("b"), origin]);

@@ -1,7 +1,7 @@
 //! Jobs that are accepted, refused and revoked.
 
 use broccoli_core::{Event, Limits, SubmitError};
-use broccoli_proto::Cause;
+use broccoli_proto::{Cause, Cbor};
 
 use crate::cluster::{Cluster, Spec};
 use crate::{add, adds, sleep, sleeps};
@@ -30,6 +30,18 @@ fn the_number_of_tasks_is_bounded_too() {
     let job = c.submit(0, &canvas);
     assert_eq!(c.try_submit(0, &canvas), Err(SubmitError::QueueFull));
     assert_eq!(c.wait(0, job, 5_000), Ok(expected));
+}
+
+#[test]
+fn a_node_that_may_say_little_to_itself_at_a_time_runs_all_its_jobs() {
+    let node = Spec::new("node", 4).limits(|limits| limits.outbox_max = 1);
+    let mut c = Cluster::started(79, vec![node]);
+    crate::attach(&mut c, 0);
+    let mut jobs: Vec<_> = (0..200).map(|at| c.submit(0, &add(at, 1))).collect();
+    jobs.extend((0..200).map(|at| c.submit_remote(0, &add(at, 1))));
+    for (at, job) in jobs.into_iter().enumerate() {
+        assert_eq!(c.wait(0, job, 60_000), Ok(Cbor::encode(&(at as i64 % 200 + 1))));
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn unknown(name: &str, usable: &LiteMap<&str, &ModuleEntry>) -> String {
         deployed.flat_map(|(module, entry)| entry.functions().iter().map(move |f| format!("{module}.{}", f.name)));
     let mut all: Vec<String> = all.collect();
     if all.is_empty() {
-        return format!("no function {name}: nothing is deployed yet (broccoli deploy --examples)");
+        return format!("no function {name}: nothing is deployed yet");
     }
     let more = all.len().saturating_sub(LISTED_MAX);
     all.truncate(LISTED_MAX);
