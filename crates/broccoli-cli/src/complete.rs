@@ -6,11 +6,9 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use broccoli_node::abi::builtin::is_builtin;
-use broccoli_node::core::Node;
-use broccoli_node::proto::JobId;
-use broccoli_node::proto::message::{JobState, JobSummary};
-use broccoli_node::proto::options::is_label;
+use broccoli_node::JobState;
+use broccoli_node::name::is_label;
+use broccoli_node::view::{ClusterView, JobView};
 use clap_complete::CompletionCandidate;
 use tokio::time::timeout;
 
@@ -26,23 +24,19 @@ const JOBS_MAX: Duration = Duration::from_millis(150);
 
 /// Functions, with the names that a user would type.
 pub(crate) fn functions() -> Vec<CompletionCandidate> {
-    let listed = ask(async |session| {
-        let listed = session.node.query(|node: &Node| {
-            let modules = node.functions();
-            let named =
-                |name: &str| modules.values().flat_map(|(_, all)| all.iter()).filter(|f| f.name == name).count();
-            let of_module = |(module, (_, functions)): (&&str, &(u64, &broccoli_node::abi::Functions))| {
-                let typed = |name: &str| match is_builtin(module) || named(name) > 1 {
-                    true => format!("{module}.{name}"),
-                    false => name.to_owned(),
-                };
-                functions.iter().map(|f| (typed(&f.name), f.to_string())).collect::<Vec<_>>()
-            };
-            modules.iter().flat_map(of_module).collect::<Vec<_>>()
-        });
-        listed.await
+    let view = ask(async |session| session.node.view().await).flatten();
+    candidates(view.map(|view| typed_functions(&view)).unwrap_or_default())
+}
+
+fn typed_functions(view: &ClusterView) -> Vec<(String, String)> {
+    let named = |name: &str| view.functions().filter(|(_, function)| function.name == name).count();
+    let typed =
+        |module: &str, name: &str, is_full: bool| if is_full { format!("{module}.{name}") } else { name.into() };
+    let listed = view.functions().map(|(module, function)| {
+        let is_full = module.is_builtin() || named(&function.name) > 1;
+        (typed(&module.name, &function.name, is_full), function.to_string())
     });
-    candidates(listed.flatten().unwrap_or_default())
+    listed.collect()
 }
 
 /// Nodes, without clients.
@@ -77,24 +71,19 @@ pub(crate) fn jobs_that_failed() -> Vec<CompletionCandidate> {
     candidates(listed_jobs(|job| matches!(job.state, JobState::Failed | JobState::Revoked)))
 }
 
-fn listed_jobs(wanted: impl Fn(&JobSummary) -> bool) -> Vec<(String, String)> {
+fn listed_jobs(wanted: impl Fn(&JobView) -> bool) -> Vec<(String, String)> {
     let Some(listing) = ask(async |session| session.node.jobs(JOBS_MAX).await) else { return Vec::new() };
-    let jobs = listing.jobs.into_iter().flat_map(|(origin, jobs)| jobs.into_iter().map(move |job| (origin, job)));
-    let row = |(origin, job): (_, JobSummary)| (JobId { origin, number: job.number }.to_string(), job.name);
-    jobs.filter(|(_, job)| wanted(job)).map(row).collect()
+    let jobs = listing.jobs.into_values().flatten().filter(wanted);
+    jobs.map(|job| (job.id.to_string(), job.name)).collect()
 }
 
 /// Names and labels of all nodes, without clients.
 fn members() -> Vec<(String, Vec<String>)> {
-    let members = ask(async |session| {
-        let members = session.node.query(|node: &Node| {
-            let nodes = node.members().filter(|(_, member)| member.alive);
-            let nodes = nodes.filter(|(_, member)| member.birth.slots > 0 || member.birth.resident);
-            nodes.map(|(name, member)| (name.to_string(), member.birth.features.clone())).collect::<Vec<_>>()
-        });
-        members.await
-    });
-    members.flatten().unwrap_or_default()
+    let view = ask(async |session| session.node.view().await).flatten();
+    let online = view.into_iter().flat_map(|view| view.nodes).filter(|node| node.is_online());
+    let nodes = online.filter_map(|node| Some((node.name, node.about?)));
+    let nodes = nodes.filter(|(_, about)| about.slots > 0 || about.is_resident);
+    nodes.map(|(name, about)| (name.to_string(), about.labels)).collect()
 }
 
 /// Names with their descriptions, which other people wrote.

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broccoli_node::cluster::{ClusterError, deploy_key_path, readable_by_others};
-use broccoli_node::core::{Member, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl, UrlError};
-use broccoli_node::proto::NodeId;
-use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle, StartError};
+use broccoli_node::view::NodeState;
+use broccoli_node::{Cluster, DeployKey, Event, NodeEvent, NodeHandle, NodeId, PacketError, StartError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::advice::Advised;
 use crate::exit::Failure;
 use crate::output;
 use crate::signals::Signals;
@@ -101,7 +101,7 @@ impl Common {
     /// If it is missing or cannot be used.
     pub(crate) fn cluster(&self) -> Result<Cluster, Failure> {
         let path = self.cluster_path()?;
-        let cluster = Cluster::load(&path).map_err(Failure::usage)?;
+        let cluster = Cluster::load(&path).map_err(cluster_failure)?;
         warn_if_open(&path);
         Ok(cluster)
     }
@@ -116,7 +116,7 @@ impl Common {
             Err(ClusterError::Missing(_)) => {}
             loaded => {
                 warn_if_open(&path);
-                return loaded.map_err(Failure::usage);
+                return loaded.map_err(cluster_failure);
             }
         }
         let (cluster, deploy_key) = Cluster::generate().map_err(Failure::failed)?;
@@ -126,8 +126,8 @@ impl Common {
                 Ok(cluster)
             }
             // Another process was faster.
-            Err(ClusterError::Exists(_)) => Cluster::load(&path).map_err(Failure::usage),
-            Err(error) => Err(Failure::usage(error)),
+            Err(ClusterError::Exists(_)) => Cluster::load(&path).map_err(cluster_failure),
+            Err(error) => Err(cluster_failure(error)),
         }
     }
 
@@ -141,7 +141,7 @@ impl Common {
                 "there is no deploy key {}: deploy on the machine where the cluster was created",
                 path.display()
             )),
-            error => Failure::usage(error),
+            error => cluster_failure(error),
         };
         let path = self.cluster_path()?;
         let key = DeployKey::load(&path, cluster).map_err(error)?;
@@ -199,12 +199,9 @@ impl Common {
     /// See [`Session::open`]. Exit code 3 if all nodes that are online are shutting down.
     pub(crate) async fn open_to_submit(&self) -> Result<Session, Failure> {
         let session = self.open().await?;
-        let leaving = session.node.query(|node: &Node| {
-            let home = node.home()?;
-            let is_leaving = |(name, member): (NodeId, &Member)| name == home && member.birth.draining == Some(true);
-            node.members().any(is_leaving).then_some(home)
-        });
-        let Some(node) = leaving.await.flatten() else {
+        let view = session.node.view().await;
+        let origin = view.as_ref().and_then(|view| view.node(view.origin?));
+        let Some(node) = origin.filter(|node| node.state == NodeState::Draining).map(|node| node.name) else {
             return Ok(session);
         };
         session.close().await;
@@ -395,7 +392,7 @@ impl Session {
         let (mut trouble, mut connected) = (None, false);
         while let Ok(event) = timeout_at(end, self.event()).await {
             match event {
-                Some(NodeEvent::Attached(_)) => return Ok(()),
+                Some(NodeEvent::Cluster(Event::Attached(_))) => return Ok(()),
                 Some(NodeEvent::Disconnected(reason)) => {
                     let message = link_trouble(server, &reason);
                     if is_final(&reason) {
@@ -405,7 +402,7 @@ impl Session {
                 }
                 Some(NodeEvent::Connected) => connected = true,
                 Some(NodeEvent::NotHeard) => return Err(Failure::unreachable(not_heard(&self.cluster, server))),
-                Some(NodeEvent::ForeignKey) => {
+                Some(NodeEvent::Cluster(Event::Rejected { error: PacketError::CannotOpen, .. })) => {
                     trouble = Some(format!("{FOREIGN_KEY}; use the cluster file or the token of that cluster"));
                 }
                 Some(_) => {}
@@ -430,7 +427,12 @@ impl Session {
 
     /// Whether the cluster knows a node, online or offline.
     pub(crate) async fn is_known(&self, name: NodeId) -> bool {
-        self.node.presence(MEET_MAX).await.members.contains_key(&name)
+        self.node.nodes(MEET_MAX).await.is_some_and(|nodes| nodes.iter().any(|node| node.name == name))
+    }
+
+    /// Whether a node is known here and online. Nobody is asked.
+    pub(crate) async fn is_online(&self, name: NodeId) -> bool {
+        self.node.view().await.is_some_and(|view| view.is_online(name))
     }
 
     /// The next event of the cluster, or `None` if the client has stopped.
@@ -448,8 +450,17 @@ impl Session {
 /// The failure when a node could not start.
 pub(crate) fn start_failure(error: StartError) -> Failure {
     match error {
-        StartError::Thread(_) | StartError::Cluster(ClusterError::NoEntropy(_)) => Failure::failed(error),
-        error => Failure::usage(error),
+        StartError::Thread(_) => Failure::failed(error),
+        StartError::Cluster(error) => cluster_failure(error),
+        error => Failure::usage(Advised(&error)),
+    }
+}
+
+/// The failure when a cluster file, a deploy key or a token cannot be used.
+pub(crate) fn cluster_failure(error: ClusterError) -> Failure {
+    match error {
+        ClusterError::NoEntropy(_) => Failure::failed(error),
+        error => Failure::usage(Advised(&error)),
     }
 }
 

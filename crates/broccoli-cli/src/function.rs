@@ -2,34 +2,47 @@
 //!
 //! This module has the texts. The node decides which function a name means.
 
-use broccoli_node::abi::builtin::is_builtin;
-use broccoli_node::core::Node;
-use broccoli_node::core::canvas::CanvasError;
-use broccoli_node::proto::{Canvas, Form};
-use broccoli_text::{closest, method, python};
+use broccoli_node::view::ClusterView;
+use broccoli_node::{Canvas, CanvasError, CheckError, Form, FunctionError, JobError, NodeHandle, text};
+
+use crate::exit::Failure;
 
 /// Checks a canvas as an origin does.
 ///
 /// # Errors
-/// The reason why an origin would refuse it. For an unknown name, with a suggestion.
-pub(crate) fn check(node: &Node, canvas: &Canvas) -> Result<(), String> {
-    node.check(canvas).map(|_| ()).map_err(|error| match error {
-        CanvasError::Function(refusal) => explain(node, canvas, refusal),
-        error => error.to_string(),
-    })
+/// If the node has stopped. The reason why an origin would refuse the canvas is the inner error; for an unknown name, with
+/// a suggestion.
+pub(crate) async fn check(node: &NodeHandle, canvas: &Canvas) -> Result<Result<(), String>, Failure> {
+    match node.check(canvas.clone()).await {
+        Ok(_) => Ok(Ok(())),
+        Err(CheckError::Canvas(CanvasError::Function(refusal))) => explain(node, canvas, refusal).await.map(Err),
+        Err(CheckError::Canvas(error)) => Ok(Err(error.to_string())),
+        Err(_) => Err(stopped()),
+    }
 }
 
 /// Why a name is not a function, with a suggestion. `refusal` is the text of the node.
-pub(crate) fn unknown(node: &Node, name: &str, refusal: String) -> String {
-    let known = Known::of(node);
+///
+/// # Errors
+/// If the node has stopped.
+pub(crate) async fn unknown(node: &NodeHandle, name: &str, refusal: String) -> Result<String, Failure> {
+    let known = Known::of(&node.view().await.ok_or_else(stopped)?);
     let (module, function) = name.rsplit_once('.').unwrap_or(("", name));
-    if known.names().any(|(full, bare)| full == name || bare == name) || known.deployed().next().is_none() {
-        // There are several, or nothing is deployed at all.
-        return refusal;
+    if known.names().any(|(full, bare)| full == name || bare == name) {
+        // There are several.
+        return Ok(refusal);
     }
-    if let (Ok(_), Some(method)) = (node.function(module), method(function)) {
-        return format!("no function {name}: did you mean the method {module}.{method}(…)?");
+    if known.deployed == 0 {
+        return Ok(format!("{refusal} (broccoli deploy --examples)"));
     }
+    if let (Ok(_), Some(method)) = (node.function(module).await, text::method(function)) {
+        return Ok(format!("no function {name}: did you mean the method {module}.{method}(…)?"));
+    }
+    Ok(suggest(&known, name, function))
+}
+
+/// An unknown name, with the one that is most likely meant.
+fn suggest(known: &Known, name: &str, function: &str) -> String {
     if let Some((full, _)) = known.names().find(|(_, bare)| *bare == function) {
         return format!("no function {name}: did you mean {full}?");
     }
@@ -40,26 +53,27 @@ pub(crate) fn unknown(node: &Node, name: &str, refusal: String) -> String {
         None => match python(name) {
             Some(hint) => format!("no function {name}: {hint}"),
             None => {
-                format!(
-                    "no function {name}: `broccoli functions` lists the {} that are deployed",
-                    known.deployed().count()
-                )
+                format!("no function {name}: `broccoli functions` lists the {} that are deployed", known.deployed)
             }
         },
     }
 }
 
-fn explain(node: &Node, canvas: &Canvas, refusal: String) -> String {
-    let mut unresolved = None;
-    each_name(canvas, &mut |name| {
-        if unresolved.is_none() && node.function(name).is_err() {
-            unresolved = Some(name.to_owned());
+async fn explain(node: &NodeHandle, canvas: &Canvas, refusal: String) -> Result<String, Failure> {
+    let mut names = Vec::new();
+    each_name(canvas, &mut |name| names.push(name.to_owned()));
+    for name in names {
+        match node.function(&name).await {
+            Ok(_) => {}
+            Err(FunctionError::Unresolved(_)) => return unknown(node, &name, refusal).await,
+            Err(_) => return Err(stopped()),
         }
-    });
-    match unresolved {
-        Some(name) => unknown(node, &name, refusal),
-        None => refusal,
     }
+    Ok(refusal)
+}
+
+pub(crate) fn stopped() -> Failure {
+    Failure::failed(JobError::Stopped)
 }
 
 /// Calls `see` with the names of the functions in a canvas, in the order of writing. The parser limits the depth of a
@@ -78,22 +92,24 @@ fn each_name(canvas: &Canvas, see: &mut dyn FnMut(&str)) {
 }
 
 /// Names of functions, as `module.function`, each with the place where the bare name starts.
-struct Known(Vec<(String, usize)>);
+struct Known {
+    names: Vec<(String, usize)>,
+    /// Those that are not part of every node.
+    deployed: usize,
+}
 
 impl Known {
-    fn of(node: &Node) -> Known {
-        let names = node.functions().into_iter().flat_map(|(module, (_, functions))| {
-            functions.iter().map(move |function| (format!("{module}.{}", function.name), module.len() + 1))
+    fn of(view: &ClusterView) -> Known {
+        let names = view.functions().map(|(module, function)| {
+            let module = &module.name;
+            (format!("{module}.{}", function.name), module.len() + 1)
         });
-        Known(names.collect())
+        let deployed = view.functions().filter(|(module, _)| !module.is_builtin()).count();
+        Known { names: names.collect(), deployed }
     }
 
     /// The names, each in full and bare.
     fn names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(full, bare)| (full.as_str(), &full[*bare..]))
-    }
-
-    fn deployed(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(full, bare)| !is_builtin(&full[..bare - 1])).map(|(full, _)| full.as_str())
+        self.names.iter().map(|(full, bare)| (full.as_str(), &full[*bare..]))
     }
 }

@@ -6,13 +6,15 @@
 use std::future::pending;
 use std::time::Duration;
 
-use broccoli_node::core::Node;
-use broccoli_node::proto::message::{JobNews, Refusal, Waits};
-use broccoli_node::proto::{Canvas, Cbor, JobId, NodeId};
-use broccoli_node::{JobError, JobHandle, JobUpdate, NodeEvent, SubmitOptions};
-use broccoli_text::json::{self, Lossy};
+use broccoli_node::json::{self, Lossy};
+use broccoli_node::view::NodeView;
+use broccoli_node::{
+    Canvas, Cbor, Event, JobError, JobHandle, JobId, JobNews, JobUpdate, Limits, NodeEvent, NodeId, Refusal,
+    SubmitOptions,
+};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::advice::Advised;
 use crate::connect::Session;
 use crate::duration;
 use crate::exit::Failure;
@@ -37,17 +39,12 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
 /// # Errors
 /// Exit code 2, with the reason why a node would refuse the canvas.
 pub(crate) async fn check(session: &Session, canvas: &Canvas) -> Result<(), Failure> {
-    let check = || async {
-        let canvas = canvas.clone();
-        let checked = session.node.query(move |node: &Node| function::check(node, &canvas)).await;
-        checked.ok_or_else(|| Failure::failed(JobError::Stopped))
-    };
-    if check().await?.is_ok() {
+    if function::check(&session.node, canvas).await?.is_ok() {
         return Ok(());
     }
     // A node that has not answered yet may have the function.
     session.meet_all().await;
-    check().await?.map_err(Failure::usage)
+    function::check(&session.node, canvas).await?.map_err(Failure::usage)
 }
 
 /// Submits a checked canvas and waits for its result, at most for the time `limit`.
@@ -95,7 +92,7 @@ pub(crate) async fn follow(
                 None => continue,
             },
             event = session.event() => {
-                if let (Some(NodeEvent::Member(node)), Some(id)) = (&event, job.id())
+                if let (Some(NodeEvent::Cluster(Event::Member(node))), Some(id)) = (&event, job.id())
                     && *node == id.origin
                     && is_gone(session, *node).await
                 {
@@ -143,20 +140,20 @@ pub(crate) fn as_json(result: &Cbor) -> Result<String, Failure> {
 pub(crate) fn failure(error: JobError) -> Failure {
     match error {
         JobError::Unknown(_) => Failure::unknown(error),
-        JobError::NoAnswer(node) => Failure::unreachable(format_args!("{error}: start {node} again, or try later")),
+        JobError::NoAnswer(_) => Failure::unreachable(Advised(&error)),
         JobError::Refused(Refusal::NotRetriable(_)) => Failure::usage(error),
-        error => Failure::failed(error),
+        error => Failure::failed(Advised(&error)),
     }
 }
 
 /// The failure when a canvas was refused.
 pub(crate) fn refused(refusal: Refusal) -> Failure {
-    let exit: fn(JobError) -> Failure = match refusal {
-        Refusal::BadCanvas(_) => Failure::usage,
-        Refusal::Unsure(_) => Failure::unsure,
-        _ => Failure::failed,
-    };
-    exit(JobError::Refused(refusal))
+    let error = JobError::Refused(refusal);
+    match &error {
+        JobError::Refused(Refusal::BadCanvas(_)) => Failure::usage(error),
+        JobError::Refused(Refusal::Unsure(_)) => Failure::unsure(Advised(&error)),
+        _ => Failure::failed(error),
+    }
 }
 
 /// The message when no node can write its journal.
@@ -170,12 +167,11 @@ pub(crate) fn cannot_store(node: NodeId, why: &str) -> String {
 /// Exit code 3 if it is offline.
 pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Failure> {
     let origin = job.origin;
-    let alive = move |state: &Node| state.members().any(|(name, member)| name == origin && member.alive);
-    if session.node.query(alive).await == Some(true) {
+    if session.is_online(origin).await {
         return Ok(());
     }
     session.meet_all().await;
-    if session.node.query(alive).await == Some(true) {
+    if session.is_online(origin).await {
         return Ok(());
     }
     Err(Failure::unreachable(format_args!(
@@ -184,8 +180,8 @@ pub(crate) async fn check_origin(session: &Session, job: JobId) -> Result<(), Fa
 }
 
 async fn is_gone(session: &Session, node: NodeId) -> bool {
-    let gone = move |state: &Node| state.members().any(|(name, member)| name == node && !member.alive);
-    session.node.query(gone).await == Some(true)
+    let view = session.node.view().await;
+    view.as_ref().and_then(|view| view.node(node)).is_some_and(|node: &NodeView| !node.is_online())
 }
 
 async fn reached(end: Option<Instant>, limit: Option<Duration>) -> Duration {
@@ -258,6 +254,8 @@ impl View {
                 None
             }
             Some(JobUpdate::Refused(refusal)) => Some(Err(refused(refusal))),
+            Some(JobUpdate::TooManyRequests) => Some(Err(Failure::failed(JobError::TooManyRequests))),
+            Some(_) => None,
             None => Some(Err(Failure::failed(JobError::Stopped))),
         }
     }

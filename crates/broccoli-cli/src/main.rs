@@ -4,6 +4,7 @@
 //! decides nothing about tasks: the node does that.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod board;
 mod commands;
 mod complete;

@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use broccoli_node::core::{Limits, Node};
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
-use broccoli_node::proto::NodeId;
-use broccoli_node::proto::options::{LABEL_BYTES_MAX, is_label};
-use broccoli_node::{Cluster, NodeEvent, NodeHandle, RunLimits};
+use broccoli_node::name::{LABEL_BYTES_MAX, NODE_NAME_BYTES_MAX, is_label};
+use broccoli_node::view::JobView;
+use broccoli_node::{Cluster, Event, Limits, NodeEvent, NodeHandle, NodeId, PacketError, RunLimits};
 use tokio::process::Command;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,8 +28,6 @@ use crate::{duration, output, size, waits};
 const TWIN_ANSWERS: Duration = Duration::from_millis(100);
 /// How long a node may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// Maximum length of a node name, in bytes.
-const NAME_BYTES_MAX: usize = broccoli_node::proto::id::NODE_NAME_BYTES_MAX;
 
 /// The capability of a node whose process also runs the MQTT server of the cluster.
 pub(crate) const SERVER_LABEL: &str = "mqtt-server";
@@ -210,7 +207,7 @@ impl Resident {
         // The node continues when nobody reads its output any more.
         let _ = output::print(format_args!("ready  {}{after}", self.title));
         while let Some(event) = self.event().await? {
-            if let NodeEvent::Draining(Some(by)) = event {
+            if let NodeEvent::Cluster(Event::Draining(Some(by), _)) = event {
                 self.drains = true;
                 let left = self.what_is_left().await;
                 output::log(format_args!("draining, requested by {by}{left}"));
@@ -242,9 +239,7 @@ impl Resident {
     }
 
     async fn what_is_left(&self) -> String {
-        let vitals = self.node.query(|node: &Node| node.vitals()).await;
-        let name = self.node.name();
-        vitals.map(|vitals| drain::what_is_left(name, &vitals)).unwrap_or_default()
+        self.node.view().await.map(|view| drain::what_is_left(&view.load)).unwrap_or_default()
     }
 
     /// Waits until the node is connected and no other node has its name.
@@ -272,7 +267,7 @@ impl Resident {
         let event = self.events.recv().await;
         match event {
             None if self.drains => Ok(None),
-            Some(NodeEvent::NameTaken) | None => Err(Failure::usage(format_args!(
+            Some(NodeEvent::Cluster(Event::NameTaken)) | None => Err(Failure::usage(format_args!(
                 "another node of this cluster is called {}: choose another name with --name",
                 self.node.name()
             ))),
@@ -293,7 +288,7 @@ impl Resident {
                 self.told = None;
                 self.link_is_down = false;
             }
-            NodeEvent::ForeignKey if !self.foreign_key_told => {
+            NodeEvent::Cluster(Event::Rejected { error: PacketError::CannotOpen, .. }) if !self.foreign_key_told => {
                 output::log(FOREIGN_KEY);
                 self.foreign_key_told = true;
             }
@@ -305,16 +300,16 @@ impl Resident {
                 "the MQTT server silently drops packets of more than {bytes} bytes: this node sends smaller ones; to \
                  send large values faster, raise message_size_limit of Mosquitto"
             )),
-            NodeEvent::ModuleRefused { by, reason, .. } if *by == self.node.name() => {
+            NodeEvent::Cluster(Event::ModuleRefused { by, reason, .. }) if *by == self.node.name() => {
                 output::log(format_args!("refused a module: {reason}"));
             }
             NodeEvent::Storage(text) => output::log(text),
-            NodeEvent::GaveUp(jobs) => {
+            NodeEvent::Cluster(Event::GaveUp(jobs)) => {
                 output::log("the time to finish is over: handing back the running tasks");
                 for job in jobs {
                     output::log(format_args!(
                         "lost: job {}; with --data DIR, jobs survive a restart of the node",
-                        waits::job(self.node.name(), job)
+                        waits::job(&JobView::of(self.node.name(), job.clone()))
                     ));
                 }
             }
@@ -352,7 +347,7 @@ pub(crate) fn host_name() -> String {
 fn node_name(host: &str) -> Option<NodeId> {
     let first = host.split('.').next().unwrap_or_default();
     let allowed = first.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-    let name: String = allowed.skip_while(|c| *c == '_').take(NAME_BYTES_MAX).collect();
+    let name: String = allowed.skip_while(|c| *c == '_').take(NODE_NAME_BYTES_MAX).collect();
     name.parse().ok()
 }
 

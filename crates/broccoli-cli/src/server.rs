@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
 use broccoli_node::Cluster;
-use broccoli_node::core::Limits;
+use broccoli_node::Limits;
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerError};
 
+use crate::advice::Advised;
 use crate::connect::DEFAULT_PORT;
 use crate::exit::Failure;
 use crate::output;
@@ -29,13 +30,13 @@ pub(crate) async fn start(cluster: &Cluster, listen: SocketAddr, clients: usize)
     let clients_max = seats(clients);
     let config = ServerConfig { listen, user, password, packet_bytes_max, clients_max };
     let mut server = EmbeddedServer::start(config).await.map_err(|error| match error {
-        ServerError::PortTaken { .. } | ServerError::Listen { .. } => Failure::usage(error),
         ServerError::Thread(_) => Failure::failed(error),
+        error => Failure::usage(Advised(&error)),
     })?;
     let mut notices = server.notices();
     tokio::spawn(async move {
         while let Some(notice) = notices.recv().await {
-            output::note(notice);
+            output::note(Advised(&notice));
         }
     });
     Ok(server)

@@ -1,8 +1,7 @@
 //! The reasons why jobs wait, as text.
 
-use broccoli_node::WaitingGroup;
-use broccoli_node::proto::message::{JobSummary, Waits};
-use broccoli_node::proto::{JobId, NodeId};
+use broccoli_node::view::JobView;
+use broccoli_node::{JobId, NodeId, WaitingGroup, Waits};
 
 /// Why no task of a job runs.
 pub(crate) fn why(waits: &Waits) -> String {
@@ -13,8 +12,8 @@ pub(crate) fn why(waits: &Waits) -> String {
 }
 
 /// A job in one line: its id and its function, or why it waits.
-pub(crate) fn job(origin: NodeId, job: &JobSummary) -> String {
-    let id = JobId { origin, number: job.number };
+pub(crate) fn job(job: &JobView) -> String {
+    let id = job.id;
     match &job.waits {
         Some(waits) => format!("{id}: {}", why(waits)),
         None => format!("{id}: {}", job.name),

@@ -9,9 +9,7 @@ mod support;
 use std::fs;
 
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerUrl};
-use broccoli_node::proto::message::Refusal;
-use broccoli_node::proto::{Canvas, Cause, Cbor, Form, Task};
-use broccoli_node::{Cluster, JobError, JobHandle, NodeHandle};
+use broccoli_node::{Canvas, Cause, Cbor, Cluster, Form, JobError, JobHandle, NodeHandle, Refusal, Task};
 use support::{Home, Plain, Process, finish, start_open_mosquitto, start_open_plain};
 use tokio::process::Child;
 use tokio::time::timeout;

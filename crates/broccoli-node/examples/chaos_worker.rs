@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig};
-use broccoli_node::{Cluster, NodeEvent, NodeHandle};
+use broccoli_node::{Cluster, Event, NodeEvent, NodeHandle};
 
 /// How long one run takes.
 const RUN: Duration = Duration::from_millis(5);
@@ -44,7 +44,7 @@ async fn worker(cluster: &str, url: &str, name: &str, slots: u16, marks: PathBuf
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Connected => println!("ready {name}"),
-            NodeEvent::NameTaken => return Err(format!("another node is called {name}").into()),
+            NodeEvent::Cluster(Event::NameTaken) => return Err(format!("another node is called {name}").into()),
             _ => {}
         }
     }

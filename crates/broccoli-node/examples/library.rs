@@ -1,7 +1,7 @@
 //! The Rust example of docs/guide.md: a cluster in one process.
 
 use broccoli_node::mqtt::{EmbeddedServer, ServerConfig, ServerUrl};
-use broccoli_node::{Cluster, NodeHandle, text};
+use broccoli_node::{Cluster, NodeHandle, native, text};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,7 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .server(url.clone())
             .slots(slots)
             .function("add", |x: i64, y: i64| x + y)
-            .function("tsum", |xs: Vec<i64>| xs.iter().sum::<i64>())
+            // With what `broccoli functions` shows: add names and a text.
+            .function("tsum", native::function(|xs: Vec<i64>| xs.iter().sum::<i64>()).args(["xs"]).doc("The sum."))
     };
     let worker = node(2).start()?;
     let origin = node(1).start()?;

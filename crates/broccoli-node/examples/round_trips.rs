@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let origin = NodeHandle::builder().cluster(cluster).server(url.parse()?).holds_code(true).start()?;
     let add = text::parse(&format!("add.s(2, 2).set(on=\"{node}\")"))?.canvas;
     let known = async {
-        while origin.query(|node| node.function("add").is_err()).await != Some(false) {
+        while origin.function("add").await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -36,6 +36,7 @@ pub enum Board {
 
 /// Why a board cannot execute a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BoardError {
     /// The node has no board.
     NoBoard,

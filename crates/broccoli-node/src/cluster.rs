@@ -45,6 +45,7 @@ pub struct DeployKey(pub SigningKey);
 
 /// Why a cluster file, deploy key or token cannot be used.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ClusterError {
     /// There is no such file.
     Missing(PathBuf),
@@ -66,31 +67,32 @@ impl fmt::Display for ClusterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClusterError::Missing(path) => {
-                write!(
-                    f,
-                    "there is no {}: begin a cluster here with `broccoli up`, or join one with `broccoli node --join`",
-                    path.display()
-                )
+                write!(f, "there is no {}", path.display())
             }
             ClusterError::Io(path, error) => write!(f, "{}: {error}", path.display()),
             ClusterError::Exists(path) => {
-                write!(f, "{} exists: it holds the key of a cluster; choose another file with --out", path.display())
+                write!(f, "{} exists: it holds the key of a cluster", path.display())
             }
             ClusterError::Malformed(path, why) => {
-                write!(f, "{} is not a cluster file ({why}); `broccoli init --out FILE` makes one", path.display())
+                write!(f, "{} is not a cluster file ({why})", path.display())
             }
             ClusterError::ForeignDeployKey(path) => {
                 write!(f, "{} belongs to another cluster: its modules would be refused by every node", path.display())
             }
-            ClusterError::BadToken => {
-                f.write_str("this is not a join token: `broccoli token` prints one where the cluster runs")
-            }
+            ClusterError::BadToken => f.write_str("this is not a join token"),
             ClusterError::NoEntropy(error) => write!(f, "the system provides no random numbers: {error}"),
         }
     }
 }
 
-impl std::error::Error for ClusterError {}
+impl std::error::Error for ClusterError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ClusterError::Io(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl Cluster {
     /// A new cluster with keys from the random source of the system.

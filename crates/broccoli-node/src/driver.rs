@@ -15,24 +15,24 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use broccoli_core::{Action, Backoff, Damage, Event, Input, Instant, Node, RunId, Submission, SubmitId};
-use broccoli_proto::message::{JobNews, JobSummary, Jobs, MemberList, Refusal, StepNews, Vitals};
 use broccoli_proto::module::SignedManifest;
 use broccoli_proto::packet::PacketError;
-use broccoli_proto::{Canvas, Cbor, JobId, ModuleHash, NodeId};
+use broccoli_proto::{Canvas, Cbor, JobId, NodeId};
 use broccoli_wasm::Engine;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 use tokio::{task, time};
 
+use crate::error::StartError;
 use crate::executor::{Executor, Report};
-use crate::handle::StartError;
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Unwritten, Writer};
 use crate::link::{self, Link};
@@ -40,6 +40,7 @@ use crate::logging;
 use crate::machine::MACHINE;
 use crate::mqtt::{DisconnectReason, PublishError};
 use crate::store::{Installation, Installed, Store, Stored};
+use crate::updates::{JobUpdate, Updates};
 
 /// Inputs that are taken before the state machine is drained.
 const INPUTS_MAX: usize = 256;
@@ -58,84 +59,25 @@ pub(crate) const EVENTS_MAX: usize = 4_096;
 
 /// Something that whoever runs a node may want to know.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum NodeEvent {
     /// The link to the MQTT server is up.
     Connected,
     /// The link is down; the node connects again by itself.
     Disconnected(DisconnectReason),
-    /// An older node has this name: the node has stopped.
-    NameTaken,
     /// The link is up, but the server does not deliver what this node sends to itself.
     NotHeard,
     /// The server drops packets of more than so many bytes without a word; this node sends none that are larger.
     PacketLimit(u32),
-    /// No node has answered that takes jobs.
-    NoOrigin,
-    /// This client has found a node that takes jobs.
-    Attached(NodeId),
-    /// A packet in this cluster's topics is sealed with another key.
-    ForeignKey,
-    /// Other packets were dropped.
-    Rejected(Option<NodeId>, PacketError),
-    /// A node came, changed or left.
-    Member(NodeId),
-    /// The set of modules has changed.
-    Modules,
-    /// A module was refused.
-    ModuleRefused {
-        /// By whom.
-        by: NodeId,
-        /// The module.
-        module: ModuleHash,
-        /// Why.
-        reason: String,
-    },
-    /// A node said how it is.
-    Vitals(NodeId, Vitals),
-    /// A node said which others it knows, or some of them.
-    Members(NodeId, MemberList),
-    /// A node does not wait for another one any more: see [`crate::NodeHandle::forget_node`].
-    Forgotten {
-        /// Who says so.
-        by: NodeId,
-        /// Who is forgotten.
-        node: NodeId,
-    },
-    /// A node said which jobs it holds, or some of them.
-    Jobs(NodeId, Jobs),
-    /// An origin said how a step of a job is.
-    Step(StepNews),
-    /// This node takes nothing new and leaves when it has finished; named is who asked for it.
-    Draining(Option<NodeId>),
-    /// This node has handed back what it ran, and leaves; these jobs, which it held in memory, are lost.
-    GaveUp(Vec<JobSummary>),
+    /// Something has happened in the cluster. Never one of the events that name a submit: these are told as
+    /// [`JobUpdate`] to the handle of the job.
+    Cluster(Event),
     /// A task wants this machine to reboot, and may: the node drains and ends, then it is up to whoever runs
     /// it.
     Reboot,
     /// Something could not be kept on disk, or is damaged there, or was too large to be sent; the
     /// text says what.
     Storage(String),
-}
-
-/// News of a submitted canvas.
-#[derive(Clone, Debug)]
-pub enum JobUpdate {
-    /// It is a job now.
-    Accepted(JobId),
-    /// It was refused.
-    Refused(Refusal),
-    /// What happened to the job.
-    News(JobNews),
-    /// This node has no room for it now; it is submitted again until there is. Told once.
-    QueueFull(NodeId),
-    /// The only node that could take it is about to leave: it waits for another one. Told once.
-    OnlyLeaving(NodeId),
-    /// This node cannot write its journal, for this reason, and no other that keeps one takes it; it is submitted again
-    /// until one does. Told once.
-    CannotStore(NodeId, String),
-    /// This node, which holds it, has said nothing for five seconds; it is asked again. Told once for
-    /// each silence.
-    NoAnswer(NodeId),
 }
 
 /// Something that is asked for by an id.
@@ -147,51 +89,97 @@ pub(crate) enum Ask {
 }
 
 pub(crate) enum Command {
-    Submit {
-        canvas: Canvas,
-        updates: UnboundedSender<JobUpdate>,
-        id: oneshot::Sender<SubmitId>,
-    },
-    SubmitToCluster {
-        canvas: Canvas,
-        options: SubmitOptions,
-        updates: UnboundedSender<JobUpdate>,
-        id: oneshot::Sender<SubmitId>,
-    },
-    Ask {
-        ask: Ask,
-        updates: UnboundedSender<JobUpdate>,
-        id: oneshot::Sender<SubmitId>,
-    },
-    /// Handles have been dropped.
-    Sweep,
+    Submit { canvas: Canvas, updates: Updates, id: oneshot::Sender<SubmitId> },
+    SubmitToCluster { canvas: Canvas, options: SubmitOptions, updates: Updates, id: oneshot::Sender<SubmitId> },
+    Ask { ask: Ask, updates: Updates, id: oneshot::Sender<SubmitId> },
     AskStep(JobId, Vec<u32>),
     AskWhy(JobId, Vec<u32>),
-    AskJobs {
-        origin: NodeId,
-        after: Option<u64>,
-        max: u16,
-    },
+    AskJobs { origin: NodeId, after: Option<u64>, max: u16 },
     Drain,
     Revoke(SubmitId),
-    Attach,
     AskVitals,
     AskAll,
-    AskMembers {
-        of: NodeId,
-        after: Option<NodeId>,
-    },
-    AskToForget {
-        of: NodeId,
-        node: NodeId,
-    },
-    Listen(Sender<NodeEvent>),
+    AskMembers { of: NodeId, after: Option<NodeId> },
+    AskToForget { of: NodeId, node: NodeId },
     Query(Box<dyn FnOnce(&Node) + Send>),
-    Deploy {
-        manifest: SignedManifest,
-        wasm: Arc<[u8]>,
-    },
+    Deploy { manifest: SignedManifest, wasm: Arc<[u8]> },
     Leave,
+}
+
+impl Command {
+    /// Tells who has asked that there is no room for it.
+    pub(crate) fn refuse(self) {
+        if let Command::Submit { updates, .. }
+        | Command::SubmitToCluster { updates, .. }
+        | Command::Ask { updates, .. } = self
+        {
+            updates.tell(JobUpdate::TooManyRequests);
+        }
+    }
+}
+
+/// What handles want of the loop that needs no place in the queue of commands: each wish counts once, however often it is
+/// uttered. And who hears the events.
+#[derive(Debug, Default)]
+pub(crate) struct Controls {
+    attach: AtomicBool,
+    drain: AtomicBool,
+    /// Handles of jobs have been dropped.
+    sweep: AtomicBool,
+    changed: Notify,
+    /// None when the loop has ended.
+    listeners: Mutex<Option<Vec<Sender<NodeEvent>>>>,
+}
+
+impl Controls {
+    /// With the first listener, who hears the events from the start.
+    pub(crate) fn with_listener(listener: Sender<NodeEvent>) -> Controls {
+        Controls { listeners: Mutex::new(Some(vec![listener])), ..Controls::default() }
+    }
+
+    /// Looks for a node that takes jobs.
+    pub(crate) fn attach(&self) {
+        self.wish(&self.attach);
+    }
+
+    /// Takes nothing new, and leaves when all is done.
+    pub(crate) fn drain(&self) {
+        self.wish(&self.drain);
+    }
+
+    /// Forgets what was asked through handles that were dropped.
+    pub(crate) fn sweep(&self) {
+        self.wish(&self.sweep);
+    }
+
+    fn wish(&self, wish: &AtomicBool) {
+        wish.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// All events from now on; of a node that has ended, none.
+    pub(crate) fn listen(&self) -> Receiver<NodeEvent> {
+        let (listener, events) = mpsc::channel(EVENTS_MAX);
+        if let Some(listeners) = &mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            listeners.retain(|listener| !listener.is_closed());
+            listeners.push(listener);
+        }
+        events
+    }
+
+    fn tell(&self, event: &NodeEvent) {
+        if let Some(listeners) = &mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            listeners.retain(|listener| !listener.is_closed());
+            for listener in listeners {
+                // A listener that does not listen loses events, never the node its memory.
+                let _ = listener.try_send(event.clone());
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// Runs one node. Made by [`crate::Builder::build`].
@@ -209,9 +197,9 @@ pub struct Driver {
     pub(crate) reports: UnboundedReceiver<Report>,
     /// For the threads that install modules.
     pub(crate) reporter: UnboundedSender<Report>,
-    pub(crate) commands: UnboundedReceiver<Command>,
-    pub(crate) listeners: Vec<Sender<NodeEvent>>,
-    pub(crate) jobs: HashMap<SubmitId, UnboundedSender<JobUpdate>>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) controls: Arc<Controls>,
+    pub(crate) jobs: HashMap<SubmitId, Updates>,
     pub(crate) started: std::time::Instant,
     pub(crate) connect_at: Option<time::Instant>,
     pub(crate) reconnect: Backoff,
@@ -248,6 +236,7 @@ impl Driver {
                 event = self.link.next() => self.on_link(event),
                 Some(report) = self.reports.recv() => self.on_report(report),
                 command = self.commands.recv() => self.on_command(command.unwrap_or(Command::Leave)),
+                () = self.controls.changed.notified() => {}
                 () = sleep.as_mut() => self.on_time(),
                 // Sockets and timers move on only while this task waits, were it for a moment.
                 () = task::yield_now(), if is_busy => {}
@@ -291,13 +280,14 @@ impl Driver {
         self.node.handle_input(self.now(), input);
     }
 
-    fn tell(&mut self, event: &NodeEvent) {
+    fn tell(&self, event: &NodeEvent) {
         logging::event(self.name, event);
-        // A listener that does not listen loses events, never the node its memory.
-        self.listeners.retain(|listener| !listener.is_closed());
-        for listener in &self.listeners {
-            let _ = listener.try_send(event.clone());
-        }
+        self.controls.tell(event);
+    }
+
+    /// Something has happened in the cluster.
+    fn tell_of(&self, event: Event) {
+        self.tell(&NodeEvent::Cluster(event));
     }
 
     /// Tells listeners about storage.
@@ -339,6 +329,24 @@ impl Driver {
                 Ok(command) => self.on_command(command),
                 Err(_) => break,
             }
+        }
+        self.take_wishes();
+    }
+
+    /// After the commands that were given before them, unless there are very many.
+    fn take_wishes(&mut self) {
+        let (now, controls) = (self.now(), self.controls.clone());
+        let is_wished = |wish: &AtomicBool| wish.load(Ordering::Relaxed) && wish.swap(false, Ordering::Acquire);
+        if is_wished(&controls.attach) {
+            self.node.attach(now);
+        }
+        if is_wished(&controls.sweep) {
+            for (submit, _) in self.jobs.extract_if(|_, updates| updates.is_closed()) {
+                self.node.forget(now, submit);
+            }
+        }
+        if is_wished(&controls.drain) {
+            self.node.drain(now);
         }
     }
 
@@ -417,7 +425,9 @@ impl Driver {
                 logging::packet_in(self.name, to, packet.len());
                 self.feed(Input::Packet { to, packet: &packet });
             }
-            link::Event::Misdirected => self.tell(&NodeEvent::Rejected(None, PacketError::Misdirected)),
+            link::Event::Misdirected => {
+                self.tell_of(Event::Rejected { sender: None, error: PacketError::Misdirected });
+            }
             link::Event::Disconnected(reason) => {
                 self.connected = false;
                 self.connect_at = Some(time::Instant::now() + self.reconnect.pause());
@@ -473,8 +483,7 @@ impl Driver {
             Command::Submit { canvas, updates, id } => match self.node.submit(now, &canvas) {
                 Ok(submit) => self.follow(submit, updates, id),
                 Err(error) => {
-                    // The submitter may have gone away already, here and below.
-                    let _ = updates.send(JobUpdate::Refused(error.into()));
+                    updates.tell(JobUpdate::Refused(error.into()));
                 }
             },
             Command::SubmitToCluster { canvas, options, updates, id } => {
@@ -492,22 +501,15 @@ impl Driver {
                 };
                 self.follow(submit, updates, id);
             }
-            Command::Sweep => {
-                for (submit, _) in self.jobs.extract_if(|_, updates| updates.is_closed()) {
-                    self.node.forget(now, submit);
-                }
-            }
             Command::AskJobs { origin, after, max } => self.node.ask_jobs(now, origin, after, max),
             Command::AskStep(job, path) => self.node.ask_step(now, job, path),
             Command::AskWhy(job, path) => self.node.ask_why(now, job, path),
             Command::Drain => self.node.drain(now),
             Command::Revoke(submit) => self.node.revoke(now, submit),
-            Command::Attach => self.node.attach(now),
             Command::AskVitals => self.node.ask_vitals(now),
             Command::AskAll => self.node.ask_all(now),
             Command::AskToForget { of, node } => self.node.ask_to_forget(now, of, node),
             Command::AskMembers { of, after } => self.node.ask_members(now, of, after, u16::MAX),
-            Command::Listen(listener) => self.listeners.push(listener),
             Command::Query(query) => query(&self.node),
             Command::Deploy { manifest, wasm } => {
                 let engine = self.runs_code.then_some(&self.engine);
@@ -523,7 +525,12 @@ impl Driver {
         self.over = true;
     }
 
-    fn follow(&mut self, submit: SubmitId, updates: UnboundedSender<JobUpdate>, id: oneshot::Sender<SubmitId>) {
+    fn follow(&mut self, submit: SubmitId, updates: Updates, id: oneshot::Sender<SubmitId>) {
+        if updates.is_closed() {
+            // Its handle was dropped meanwhile. What was submitted goes on.
+            self.node.forget(self.now(), submit);
+            return;
+        }
         self.jobs.insert(submit, updates);
         let _ = id.send(submit);
     }
@@ -662,54 +669,44 @@ impl Driver {
     }
 
     fn on_event(&mut self, event: Event) {
-        let told = match event {
-            Event::Accepted(submit, job) => return self.update(submit, JobUpdate::Accepted(job)),
-            Event::Refused(submit, refusal) => return self.update(submit, JobUpdate::Refused(refusal)),
-            Event::Job(submit, news) => return self.update(submit, JobUpdate::News(news)),
-            Event::QueueFull(submit, node) => return self.update(submit, JobUpdate::QueueFull(node)),
-            Event::CannotStore(submit, node, why) => return self.update(submit, JobUpdate::CannotStore(node, why)),
-            Event::NoAnswer(submit, node) => return self.update(submit, JobUpdate::NoAnswer(node)),
-            Event::Drained => {
-                self.over = true;
-                return;
-            }
-            Event::OnlyLeaving(submit, node) => return self.update(submit, JobUpdate::OnlyLeaving(node)),
-            Event::GaveUp(jobs) => NodeEvent::GaveUp(jobs),
-            Event::Draining(by, limit) => {
-                self.drain_until = Some(time::Instant::now() + limit.unwrap_or(self.drain_limit));
-                self.set_hand_back();
-                NodeEvent::Draining(by)
-            }
-            Event::Jobs(node, jobs) => NodeEvent::Jobs(node, jobs),
-            Event::Step(news) => NodeEvent::Step(*news),
-            Event::Attached(node) => NodeEvent::Attached(node),
-            Event::NoOrigin => NodeEvent::NoOrigin,
+        match event {
+            Event::Accepted(submit, job) => self.update(submit, JobUpdate::Accepted(job)),
+            Event::Refused(submit, refusal) => self.update(submit, JobUpdate::Refused(refusal)),
+            Event::Job(submit, news) => self.update(submit, JobUpdate::News(news)),
+            Event::QueueFull(submit, node) => self.update(submit, JobUpdate::QueueFull(node)),
+            Event::CannotStore(submit, node, why) => self.update(submit, JobUpdate::CannotStore(node, why)),
+            Event::NoAnswer(submit, node) => self.update(submit, JobUpdate::NoAnswer(node)),
+            Event::OnlyLeaving(submit, node) => self.update(submit, JobUpdate::OnlyLeaving(node)),
+            Event::TooManyRequests(submit) => self.update(submit, JobUpdate::TooManyRequests),
+            Event::Drained => self.over = true,
             Event::NameTaken => {
                 self.over = true;
-                NodeEvent::NameTaken
+                self.tell_of(event);
             }
-            Event::Rejected { error: PacketError::CannotOpen, .. } => NodeEvent::ForeignKey,
-            Event::Rejected { sender, error } => NodeEvent::Rejected(sender, error),
-            Event::Member(node) => NodeEvent::Member(node),
-            Event::Modules => NodeEvent::Modules,
-            Event::ModuleRefused { by, module, reason } => NodeEvent::ModuleRefused { by, module, reason },
-            Event::Vitals(node, vitals) => NodeEvent::Vitals(node, vitals),
-            Event::Forgotten { by, node } => NodeEvent::Forgotten { by, node },
-            Event::Members(node, list) => NodeEvent::Members(node, list),
-            Event::Trace(trace) => return logging::trace(&self.node, self.name, *trace),
-        };
-        self.tell(&told);
+            Event::Draining(_, limit) => {
+                self.drain_until = Some(time::Instant::now() + limit.unwrap_or(self.drain_limit));
+                self.set_hand_back();
+                self.tell_of(event);
+            }
+            Event::Trace(trace) => logging::trace(&self.node, self.name, *trace),
+            event => self.tell_of(event),
+        }
     }
 
+    /// Tells the handle of a job.
     fn update(&mut self, submit: SubmitId, update: JobUpdate) {
-        let over = matches!(
-            update,
-            JobUpdate::Refused(_) | JobUpdate::News(JobNews::Ended(_) | JobNews::Unknown | JobNews::GoesOn)
-        );
+        let is_last = update.is_last();
         let Some(updates) = self.jobs.get(&submit) else { return };
-        let _ = updates.send(update);
-        if over {
+        updates.tell(update);
+        if is_last {
             self.jobs.remove(&submit);
         }
+    }
+}
+
+/// Whoever listens learns that there are no more events.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.controls.close();
     }
 }

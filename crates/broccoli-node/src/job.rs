@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use broccoli_core::Node;
-use broccoli_proto::message::{Birth, JobNews, JobSummary, StepNews, StepState, StepView, Vitals};
-use broccoli_proto::{Cause, Cbor, JobId, NodeId, TaskError};
+use broccoli_core::{Event, Node};
+use broccoli_proto::message::{Birth, JobNews, JobSummary, StepNews, StepState};
+use broccoli_proto::{Cause, Cbor, JobId, NodeId, Outcome, TaskError};
 use tokio::time;
 
-use crate::driver::{Ask, Command, JobUpdate, NodeEvent};
-use crate::handle::{JobError, JobHandle, NodeHandle, decode};
+use crate::driver::{Ask, Command, NodeEvent};
+use crate::error::{DrainError, JobError};
+use crate::handle::{JobHandle, NodeHandle, decode};
 use crate::native::Value;
+use crate::updates::JobUpdate;
+use crate::view::{JobView, Load, StepView};
 use crate::why::{WaitingGroup, Why};
 
 /// A question that may have been lost is asked again after this time.
@@ -81,13 +84,24 @@ pub enum JobStatus {
     Skipped,
 }
 
+/// What an ended job or step has come to.
+impl From<Outcome> for JobStatus {
+    fn from(outcome: Outcome) -> JobStatus {
+        match outcome {
+            Ok(value) => JobStatus::Succeeded(value),
+            Err(error) if error.cause == Cause::Revoked => JobStatus::Revoked,
+            Err(error) => JobStatus::Failed(error),
+        }
+    }
+}
+
 /// A job of the cluster, or one step of it. Made by [`NodeHandle::job`].
 ///
 /// Steps are named by their place: the first member of a group in a chain is a child of a child of
 /// the job. They are known as long as the job runs; then its origin keeps its result only.
 ///
 /// ```no_run
-/// # async fn example(node: broccoli_node::NodeHandle, canvas: broccoli_node::proto::Canvas) -> Result<(), broccoli_node::JobError> {
+/// # async fn example(node: broccoli_node::NodeHandle, canvas: broccoli_node::Canvas) -> Result<(), broccoli_node::JobError> {
 /// use broccoli_node::SubmitOptions;
 ///
 /// let id = node.submit_with(canvas, SubmitOptions::default().detached()).accepted().await?;
@@ -146,14 +160,11 @@ impl Job {
         loop {
             match updates.next().await.ok_or(JobError::Stopped)? {
                 JobUpdate::News(JobNews::Progress { done, total }) => return Ok(JobStatus::Pending { done, total }),
-                JobUpdate::News(JobNews::Ended(Ok(value))) => return Ok(JobStatus::Succeeded(value)),
-                JobUpdate::News(JobNews::Ended(Err(error))) if error.cause == Cause::Revoked => {
-                    return Ok(JobStatus::Revoked);
-                }
-                JobUpdate::News(JobNews::Ended(Err(error))) => return Ok(JobStatus::Failed(error)),
+                JobUpdate::News(JobNews::Ended(outcome)) => return Ok(outcome.into()),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
+                JobUpdate::TooManyRequests => return Err(JobError::TooManyRequests),
                 JobUpdate::Accepted(_)
                 | JobUpdate::QueueFull(_)
                 | JobUpdate::OnlyLeaving(_)
@@ -164,15 +175,11 @@ impl Job {
     }
 
     async fn state_of_step(&self) -> Result<JobStatus, JobError> {
-        let view = self.view(&self.path).await?;
-        let failed = |error: TaskError| match error.cause {
-            Cause::Revoked => JobStatus::Revoked,
-            _ => JobStatus::Failed(error),
-        };
-        Ok(match (view.state, view.outcome) {
+        let step = self.step().await?;
+        Ok(match (step.state, step.outcome) {
             (StepState::Waiting | StepState::Running | StepState::Other, _) => JobStatus::Pending { done: 0, total: 1 },
             (StepState::Skipped, _) => JobStatus::Skipped,
-            (_, Some(outcome)) => outcome.map_or_else(failed, JobStatus::Succeeded),
+            (_, Some(outcome)) => outcome.into(),
             (_, None) => return Err(JobError::NoStep(self.id, self.path.clone())),
         })
     }
@@ -183,7 +190,7 @@ impl Job {
     /// # Errors
     /// [`JobError::NoStep`] if the job is over or has no such step, and as [`Job::state`].
     pub async fn children(&self) -> Result<Vec<Job>, JobError> {
-        let members = self.view(&self.path).await?.members;
+        let members = self.step().await?.members;
         Ok((0..members).map(|index| self.at([&self.path[..], &[index]].concat())).collect())
     }
 
@@ -193,13 +200,13 @@ impl Job {
     /// # Errors
     /// As [`Job::children`].
     pub async fn parent(&self) -> Result<Option<Job>, JobError> {
-        let view = self.view(&self.path).await?;
-        if view.name == "chain" && view.members > 1 {
-            return Ok(Some(self.at([&self.path[..], &[view.members - 2]].concat())));
+        let step = self.step().await?;
+        if step.name == "chain" && step.members > 1 {
+            return Ok(Some(self.at([&self.path[..], &[step.members - 2]].concat())));
         }
         let mut path = self.path.clone();
         while let Some(index) = path.pop() {
-            if index > 0 && self.view(&path).await?.name == "chain" {
+            if index > 0 && self.step_at(&path).await?.name == "chain" {
                 path.push(index - 1);
                 return Ok(Some(self.at(path)));
             }
@@ -209,6 +216,14 @@ impl Job {
 
     fn at(&self, path: Vec<u32>) -> Job {
         Job { node: self.node.clone(), id: self.id, path }
+    }
+
+    /// The job as its first step, or the step that this is.
+    ///
+    /// # Errors
+    /// As [`Job::children`].
+    pub async fn step(&self) -> Result<StepView, JobError> {
+        self.step_at(&self.path).await
     }
 
     /// What its tasks wait for: those of the whole job, or of this step. Of a job that has ended, nothing.
@@ -245,8 +260,10 @@ impl Job {
         Ok(Why { job: self.id, groups })
     }
 
-    async fn view(&self, path: &[u32]) -> Result<StepView, JobError> {
-        self.ask(path, false).await?.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()))
+    /// How a step is.
+    async fn step_at(&self, path: &[u32]) -> Result<StepView, JobError> {
+        let step = self.ask(path, false).await?.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()))?;
+        Ok(StepView::of(self.id, path, step))
     }
 
     /// Asks how a step is, and maybe why, again until there is an answer.
@@ -256,11 +273,11 @@ impl Job {
         let mut plain = None;
         while time::Instant::now() < end {
             let ask = if why { Command::AskWhy } else { Command::AskStep };
-            self.node.command(ask(self.id, path.to_vec()));
+            self.node.command(ask(self.id, path.to_vec())).await;
             let again = time::Instant::now() + ASK_AGAIN;
             while let Ok(event) = time::timeout_at(again, events.recv()).await {
                 match event.ok_or(JobError::Stopped)? {
-                    NodeEvent::Step(news) if news.job == self.id && news.path == path => {
+                    NodeEvent::Cluster(Event::Step(news)) if news.job == self.id && news.path == path => {
                         // Somebody else may ask for the same step, in the other way.
                         if news.view.is_none() || news.waiting.is_some() == why {
                             return Ok(news);
@@ -300,7 +317,7 @@ impl Job {
     /// Waits for the encoded result, as long as it takes: an origin that is away is asked again.
     ///
     /// # Errors
-    /// [`JobError::Failed`] and [`JobError::Unknown`]; of a step [`JobError::NoStep`] when the job is over, or
+    /// [`JobError::Failed`], [`JobError::Revoked`] and [`JobError::Unknown`]; of a step [`JobError::NoStep`] when the job is over, or
     /// if the step never ran.
     pub async fn result(&self) -> Result<Cbor, JobError> {
         if !self.path.is_empty() {
@@ -343,22 +360,18 @@ impl Job {
     pub async fn revoke(&self) -> Result<JobStatus, JobError> {
         let mut updates = self.node.ask(Ask::Revoke(self.id));
         loop {
-            let status = match updates.next().await.ok_or(JobError::Stopped)? {
-                JobUpdate::News(JobNews::Ended(Ok(value))) => JobStatus::Succeeded(value),
-                JobUpdate::News(JobNews::Ended(Err(error))) if error.cause == Cause::Revoked => JobStatus::Revoked,
-                JobUpdate::News(JobNews::Ended(Err(error))) => JobStatus::Failed(error),
+            match updates.next().await.ok_or(JobError::Stopped)? {
+                JobUpdate::News(JobNews::Ended(outcome)) => return Ok(outcome.into()),
                 JobUpdate::News(JobNews::Unknown) => return Err(JobError::Unknown(self.id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
+                JobUpdate::TooManyRequests => return Err(JobError::TooManyRequests),
                 JobUpdate::Accepted(_)
                 | JobUpdate::QueueFull(_)
                 | JobUpdate::OnlyLeaving(_)
                 | JobUpdate::CannotStore(..)
-                | JobUpdate::News(_) => {
-                    continue;
-                }
-            };
-            return Ok(status);
+                | JobUpdate::News(_) => {}
+            }
         }
     }
 
@@ -373,6 +386,7 @@ impl Job {
                 JobUpdate::Accepted(id) => return Ok(self.node.job(id)),
                 JobUpdate::Refused(refusal) => return Err(JobError::Refused(refusal)),
                 JobUpdate::NoAnswer(node) => return Err(JobError::NoAnswer(node)),
+                JobUpdate::TooManyRequests => return Err(JobError::TooManyRequests),
                 JobUpdate::QueueFull(_)
                 | JobUpdate::OnlyLeaving(_)
                 | JobUpdate::CannotStore(..)
@@ -389,9 +403,10 @@ impl Job {
 
 /// The jobs of all origins.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Listing {
     /// By origin, in order of their numbers.
-    pub jobs: BTreeMap<NodeId, Vec<JobSummary>>,
+    pub jobs: BTreeMap<NodeId, Vec<JobView>>,
     /// Origins that have not answered, or not completely.
     pub silent: BTreeSet<NodeId>,
 }
@@ -416,14 +431,14 @@ impl NodeHandle {
         let silent: BTreeSet<NodeId> = origins.await.unwrap_or_default();
         let jobs = silent.iter().map(|origin| (*origin, Vec::new())).collect();
         let mut listing = Listing { jobs, silent };
-        listing.silent.iter().for_each(|origin| self.ask_jobs(&listing, *origin));
+        self.ask_all_jobs(&listing).await;
         let end = time::Instant::now() + wait;
         let mut again = time::Instant::now() + ASK_AGAIN;
         while !listing.silent.is_empty() {
             match time::timeout_at(end.min(again), events.recv()).await {
-                Ok(Some(NodeEvent::Jobs(origin, page))) => {
+                Ok(Some(NodeEvent::Cluster(Event::Jobs(origin, page)))) => {
                     if listing.take(origin, page.jobs, page.more) {
-                        self.ask_jobs(&listing, origin);
+                        self.ask_jobs(&listing, origin).await;
                     }
                 }
                 Ok(Some(_)) => {}
@@ -431,7 +446,7 @@ impl NodeHandle {
                 Err(_) if time::Instant::now() >= end => break,
                 Err(_) => {
                     again = time::Instant::now() + ASK_AGAIN;
-                    listing.silent.iter().for_each(|origin| self.ask_jobs(&listing, *origin));
+                    self.ask_all_jobs(&listing).await;
                 }
             }
         }
@@ -439,17 +454,18 @@ impl NodeHandle {
     }
 
     /// What the node that holds a job lists of it; none if it lists none of this id, or does not answer in this time.
-    pub async fn summary(&self, id: JobId, wait: Duration) -> Option<JobSummary> {
+    pub async fn summary(&self, id: JobId, wait: Duration) -> Option<JobView> {
         let mut events = self.listen();
         let end = time::Instant::now() + wait;
         while time::Instant::now() < end {
             // The page that begins with this job.
-            self.command(Command::AskJobs { origin: id.origin, after: id.number.checked_sub(1), max: 1 });
+            self.command(Command::AskJobs { origin: id.origin, after: id.number.checked_sub(1), max: 1 }).await;
             let again = end.min(time::Instant::now() + ASK_AGAIN);
             while let Ok(event) = time::timeout_at(again, events.recv()).await {
                 match event? {
-                    NodeEvent::Jobs(origin, page) if origin == id.origin => {
-                        return page.jobs.into_iter().find(|job| job.number == id.number);
+                    NodeEvent::Cluster(Event::Jobs(origin, page)) if origin == id.origin => {
+                        let job = page.jobs.into_iter().find(|job| job.number == id.number);
+                        return job.map(|job| JobView::of(origin, job));
                     }
                     _ => {}
                 }
@@ -458,9 +474,16 @@ impl NodeHandle {
         None
     }
 
-    fn ask_jobs(&self, listing: &Listing, origin: NodeId) {
-        let after = listing.jobs.get(&origin).and_then(|jobs| jobs.last()).map(|last| last.number);
-        self.command(Command::AskJobs { origin, after, max: PAGE });
+    /// Asks those that have not answered completely.
+    async fn ask_all_jobs(&self, listing: &Listing) {
+        for origin in &listing.silent {
+            self.ask_jobs(listing, *origin).await;
+        }
+    }
+
+    async fn ask_jobs(&self, listing: &Listing, origin: NodeId) {
+        let after = listing.jobs.get(&origin).and_then(|jobs| jobs.last()).map(|last| last.id.number);
+        self.command(Command::AskJobs { origin, after, max: PAGE }).await;
     }
 
     /// Takes nothing new, finishes what runs or hands it back after the time that the builder says, and
@@ -470,30 +493,33 @@ impl NodeHandle {
         self.ended().await;
     }
 
-    /// The same, without waiting: [`NodeEvent::Draining`], then the end of all events.
+    /// The same, without waiting: [`Event::Draining`], then the end of all events.
     pub fn begin_drain(&self) {
-        self.command(Command::Drain);
+        self.drain_soon();
     }
 
     /// Asks another node to leave when it has finished, and waits until it has heard it. After `limit`, or the time that its
     /// operator has set, it hands back what it runs and leaves; jobs that it holds in memory are lost then.
     ///
     /// # Errors
-    /// [`JobError::Refused`] if the node takes no orders of others, [`JobError::NoAnswer`].
-    pub async fn drain_node(&self, name: NodeId, limit: Option<Duration>) -> Result<Vitals, JobError> {
+    /// [`DrainError::Refused`] if the node takes no orders of others, [`DrainError::NoAnswer`].
+    pub async fn drain_node(&self, name: NodeId, limit: Option<Duration>) -> Result<Load, DrainError> {
         let mut events = self.listen();
         let mut updates = self.ask(Ask::Drain(name, limit));
         loop {
             tokio::select! {
-                event = events.recv() => match event.ok_or(JobError::Stopped)? {
-                    NodeEvent::Vitals(node, vitals) if node == name && vitals.draining == Some(true) => return Ok(vitals),
+                event = events.recv() => match event.ok_or(DrainError::Stopped)? {
+                    NodeEvent::Cluster(Event::Vitals(node, vitals)) if node == name && vitals.draining == Some(true) => {
+                        return Ok(Load::of(name, vitals));
+                    }
                     _ => {}
                 },
                 update = updates.next() => match update {
-                    Some(JobUpdate::Refused(refusal)) => return Err(JobError::Refused(refusal)),
-                    Some(JobUpdate::NoAnswer(node)) => return Err(JobError::NoAnswer(node)),
+                    Some(JobUpdate::Refused(refusal)) => return Err(DrainError::Refused(refusal)),
+                    Some(JobUpdate::NoAnswer(node)) => return Err(DrainError::NoAnswer(node)),
+                    Some(JobUpdate::TooManyRequests) => return Err(DrainError::TooManyRequests),
                     Some(_) => {}
-                    None => return Err(JobError::Stopped),
+                    None => return Err(DrainError::Stopped),
                 },
             }
         }
@@ -509,26 +535,29 @@ impl NodeHandle {
             live.filter(|(_, m)| m.birth.resident || m.birth.durable == Some(true)).map(|(other, _)| other).collect()
         });
         let mut silent: BTreeSet<NodeId> = origins.await.unwrap_or_default();
-        let ask = |silent: &BTreeSet<NodeId>| {
-            silent.iter().for_each(|of| self.command(Command::AskToForget { of: *of, node: name }));
-        };
-        ask(&silent);
+        self.ask_to_forget(&silent, name).await;
         let end = time::Instant::now() + wait;
         let mut again = time::Instant::now() + ASK_AGAIN;
         while !silent.is_empty() && time::Instant::now() < end {
             match time::timeout_at(end.min(again), events.recv()).await {
-                Ok(Some(NodeEvent::Forgotten { by, node })) if node == name => {
+                Ok(Some(NodeEvent::Cluster(Event::Forgotten { by, node }))) if node == name => {
                     silent.remove(&by);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => {
                     again = time::Instant::now() + ASK_AGAIN;
-                    ask(&silent);
+                    self.ask_to_forget(&silent, name).await;
                 }
             }
         }
         silent
+    }
+
+    async fn ask_to_forget(&self, of: &BTreeSet<NodeId>, node: NodeId) {
+        for of in of {
+            self.command(Command::AskToForget { of: *of, node }).await;
+        }
     }
 
     fn ask(&self, ask: Ask) -> JobHandle {
@@ -543,12 +572,12 @@ impl Listing {
             return false;
         };
         // A page may come twice, or late.
-        let last = jobs.last().map(|job| job.number);
+        let last = jobs.last().map(|job| job.id.number);
         let is_next = page.first().is_none_or(|first| last.is_none_or(|last| first.number > last));
         if !is_next {
             return false;
         }
-        jobs.extend(page);
+        jobs.extend(page.into_iter().map(|job| JobView::of(origin, job)));
         if !more {
             self.silent.remove(&origin);
         }

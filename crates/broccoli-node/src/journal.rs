@@ -24,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use broccoli_core::{RecordKey, Write};
+pub use broccoli_core::{RecordBytes, RecordKey, Write};
 use broccoli_proto::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -46,6 +46,7 @@ pub const SUPPORTED: bool = cfg!(unix);
 
 /// Why a journal cannot be used.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum JournalError {
     /// A file or directory cannot be created, read or written.
     Io(PathBuf, io::Error),
@@ -64,7 +65,6 @@ pub enum JournalError {
 
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ELSE: &str = "give another directory with --data, or run the program that wrote it";
         match self {
             JournalError::Io(path, error) if error.kind() == io::ErrorKind::StorageFull => {
                 write!(f, "no space left for the journal in {}: free some, or give another directory", path.display())
@@ -73,31 +73,30 @@ impl fmt::Display for JournalError {
                 write!(f, "cannot use {} for the journal: {FILE_LIMIT}", path.display())
             }
             JournalError::Io(path, error) => write!(f, "cannot use {} for the journal: {error}", path.display()),
-            JournalError::InUse(path) => write!(
-                f,
-                "another running node uses {}: stop it, or give this node a directory of its own with --data",
-                path.display()
-            ),
-            JournalError::Foreign(path, theirs, mine) => write!(
-                f,
-                "{} is the journal of {theirs}, this is {mine}: give this node a directory of its own with --data",
-                path.display()
-            ),
-            JournalError::Version(path, found, known) => {
-                write!(f, "{} has version {found}, this program reads up to version {known}: {ELSE}", path.display())
+            JournalError::InUse(path) => write!(f, "another running node uses {}", path.display()),
+            JournalError::Foreign(path, theirs, mine) => {
+                write!(f, "{} is the journal of {theirs}, this is {mine}", path.display())
             }
             JournalError::Unsupported(system) => {
-                write!(
-                    f,
-                    "a node keeps a journal on Linux and other Unix systems only, not on {system}: leave out --data"
-                )
+                write!(f, "a node keeps a journal on Linux and other Unix systems only, not on {system}")
             }
-            JournalError::Records(error) => write!(f, "{error}: {ELSE}"),
+            JournalError::Version(path, found, known) => {
+                write!(f, "{} has version {found}, this program reads up to version {known}", path.display())
+            }
+            JournalError::Records(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for JournalError {}
+impl std::error::Error for JournalError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            JournalError::Io(_, error) => Some(error),
+            JournalError::Records(error) => Some(error),
+            JournalError::InUse(_) | JournalError::Foreign(..) | JournalError::Version(..) => None,
+        }
+    }
+}
 
 /// The journal of the last incarnation. Nothing in it was changed.
 pub(crate) struct Journal {

@@ -19,8 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
+mod builder;
 pub mod cluster;
 mod driver;
+mod error;
 mod executor;
 mod handle;
 mod job;
@@ -28,28 +30,37 @@ pub mod journal;
 mod link;
 mod logging;
 mod machine;
+pub mod module;
 pub mod mqtt;
+pub mod name;
 pub mod native;
 mod panics;
 mod presence;
 mod private;
 mod store;
+mod updates;
+pub mod view;
 mod why;
 
-pub use broccoli_abi as abi;
-pub use broccoli_core::Counters;
-pub use broccoli_core as core;
-pub use broccoli_proto as proto;
+pub use broccoli_abi::{Arg, Function, Functions, Type};
+pub use broccoli_core::canvas::{ArgumentError, CanvasError, Limits as CanvasLimits};
+pub use broccoli_core::{Counters, Event, Limits};
+pub use broccoli_proto::canvas::{Form, Split, Task};
+pub use broccoli_proto::message::{JobNews, JobState, Refusal, StepState, Waits};
+pub use broccoli_proto::options::Rate;
+pub use broccoli_proto::packet::PacketError;
+pub use broccoli_proto::{Canvas, Cause, Cbor, JobId, ModuleHash, NodeId, Options, Outcome, TaskError};
 pub use broccoli_run::RunLimits;
 pub use broccoli_text as text;
 pub use broccoli_text::json;
-pub use broccoli_wasm as wasm;
 
 pub use board::Board;
+pub use builder::Builder;
 pub use cluster::{Cluster, DeployKey};
-pub use driver::{Driver, JobUpdate, NodeEvent};
-pub use handle::{Builder, Deployment, JobError, JobHandle, NodeHandle, StartError};
+pub use driver::{Driver, NodeEvent};
+pub use error::{CheckError, DrainError, FunctionError, JobError, StartError};
+pub use handle::{COMMANDS_MAX, Deployment, JobHandle, NodeHandle};
 pub use job::{Job, JobStatus, Listing, SubmitOptions};
 pub use journal::JournalError;
-pub use presence::Presence;
+pub use updates::JobUpdate;
 pub use why::{Reason, WaitingGroup, Why};

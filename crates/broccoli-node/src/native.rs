@@ -1,11 +1,12 @@
 //! Functions written in Rust that are part of the node's program.
 //!
 //! A closure becomes a function of the cluster by its signature:
-//! `|x: i64, y: i64| x + y` is described as `(a0: i64, a1: i64) -> i64`. It runs on a slot's
+//! `|x: i64, y: i64| x + y` is described as `(a0: i64, a1: i64) -> i64`. [`function`] adds names and documentation. It runs on a slot's
 //! thread; it cannot be interrupted, so a timeout ends only the waiting for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub trait Return {
 }
 
 /// The error of a function that wants to be tried again after a pause.
+///
+/// The SDK of Wasm modules has a type of the same name for its functions. They cannot be one: each side also takes every text as an error,
+/// which the compiler allows only beside a type of the same crate.
 ///
 /// It counts against the `retries` of the task; a task for which nobody has set them may ask three
 /// times. When they are used up, the task fails with the text.
@@ -145,15 +149,78 @@ pub fn progress(done: u32, total: u32) {
     crate::executor::say_progress(done, total);
 }
 
-/// A closure that can be a function of the cluster: up to six arguments.
+/// A closure that can be a function of the cluster: up to six arguments. Or one with more to say: see [`function`].
 pub trait NativeFunction<Args>: Send + Sync + 'static {
+    /// How many arguments it takes.
+    const ARITY: usize;
     /// Its description under this name.
-    fn describe(name: &str) -> Function;
+    fn describe(&self, name: &str) -> Function;
     /// Calls it with a checked argument array.
     ///
     /// # Errors
     /// The function's own error, or what is wrong with the arguments.
     fn call(&self, args: &Cbor) -> Result<Cbor, message::Failure>;
+}
+
+/// A function with names for its arguments and with documentation, which `broccoli functions` and messages about wrong
+/// arguments show:
+///
+/// ```
+/// # use broccoli_node::{NodeHandle, native};
+/// let add = native::function(|x: i64, y: i64| x + y).args(["x", "y"]).doc("The sum of two numbers.");
+/// let builder = NodeHandle::builder().slots(2).function("add", add);
+/// ```
+///
+/// One name for each argument is checked when the program is compiled:
+///
+/// ```compile_fail
+/// let add = broccoli_node::native::function(|x: i64, y: i64| x + y).args(["x"]);
+/// ```
+pub fn function<Args, F: NativeFunction<Args>>(function: F) -> Described<Args, F> {
+    Described { function, args: Vec::new(), doc: String::new(), signature: PhantomData }
+}
+
+/// A native function with more to say of itself. Made by [`function`].
+pub struct Described<Args, F> {
+    function: F,
+    /// Empty: those of the function.
+    args: Vec<String>,
+    doc: String,
+    signature: PhantomData<fn(Args)>,
+}
+
+impl<Args, F: NativeFunction<Args>> Described<Args, F> {
+    /// The names of its arguments, in order: letters, digits and `_`, each once. A canvas may give arguments by name.
+    pub fn args<const N: usize>(mut self, names: [&str; N]) -> Self {
+        const { assert!(N == F::ARITY, "a function needs one name for each of its arguments") };
+        self.args = names.map(String::from).into();
+        self
+    }
+
+    /// What it does, at most 1,024 bytes; tables show the first line.
+    pub fn doc(mut self, text: impl Into<String>) -> Self {
+        self.doc = text.into();
+        self
+    }
+}
+
+impl<Args: 'static, F: NativeFunction<Args>> NativeFunction<Args> for Described<Args, F> {
+    const ARITY: usize = F::ARITY;
+
+    fn describe(&self, name: &str) -> Function {
+        let mut described = self.function.describe(name);
+        for (arg, name) in described.args.iter_mut().zip(&self.args) {
+            arg.name.clone_from(name);
+        }
+        if !self.doc.is_empty() {
+            described.doc.clone_from(&self.doc);
+        }
+        described
+    }
+
+    fn call(&self, args: &Cbor) -> Result<Cbor, message::Failure> {
+        self.function.call(args)
+    }
 }
 
 /// A native function without its type.
@@ -169,7 +236,7 @@ type Call = dyn Fn(&Cbor) -> Result<Cbor, message::Failure> + Send + Sync;
 impl Native {
     /// Forgets the type of a function.
     pub(crate) fn new<Args: 'static, F: NativeFunction<Args>>(name: &str, function: F) -> Native {
-        Native { description: Arc::new(F::describe(name)), call: Arc::new(move |args| function.call(args)) }
+        Native { description: Arc::new(function.describe(name)), call: Arc::new(move |args| function.call(args)) }
     }
 }
 
@@ -223,7 +290,9 @@ macro_rules! native_function {
             R: Return,
             $($arg: Value,)*
         {
-            fn describe(name: &str) -> Function {
+            const ARITY: usize = <[&str]>::len(&[$($name),*]);
+
+            fn describe(&self, name: &str) -> Function {
                 let args = vec![$(Arg { name: $name.into(), ty: $arg::ty() }),*];
                 Function { name: name.into(), args, ret: R::ty(), doc: String::new() }
             }
@@ -473,12 +542,25 @@ mod tests {
 
     #[test]
     fn the_description_follows_the_signature() {
-        fn describe<Args, F: NativeFunction<Args>>(_: &F) -> Function {
-            F::describe("f")
+        fn describe<Args, F: NativeFunction<Args>>(function: F) -> Function {
+            function.describe("f")
         }
-        let function = describe(&|_: Vec<i64>, _: Option<String>| -> Result<f64, String> { Ok(0.0) });
+        let function = describe(|_: Vec<i64>, _: Option<String>| -> Result<f64, String> { Ok(0.0) });
         let types: Vec<String> = function.args.iter().map(|arg| format!("{}: {}", arg.name, arg.ty)).collect();
         assert_eq!(types, ["a0: [i64]", "a1: ?str"]);
         assert_eq!(function.ret.to_string(), "!f64");
+        assert_eq!((function.to_string(), function.doc), ("f(a0: [i64], a1: ?str) -> !f64".into(), String::new()));
+        let described = describe(super::function(|x: i64, y: i64| x + y).args(["x", "y"]).doc("The sum.\nOf both."));
+        assert_eq!(
+            (described.to_string().as_str(), described.doc.as_str()),
+            ("f(x: i64, y: i64) -> i64", "The sum.\nOf both.")
+        );
+        assert_eq!(describe(super::function(|| 1i64).args([])).to_string(), "f() -> i64");
+    }
+
+    #[test]
+    fn a_described_function_is_called_as_the_closure_in_it() {
+        let add = function(|x: i64, y: i64| x + y).args(["x", "y"]);
+        assert_eq!(run(add, Cbor::encode(&(2, 3))), Ok(Cbor::encode(&5)));
     }
 }

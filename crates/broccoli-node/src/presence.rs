@@ -1,33 +1,45 @@
 //! The list of all nodes of the cluster. The origin to which this node is attached knows the others, including those
 //! that are gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use broccoli_core::Node;
+use broccoli_core::{Event, Node};
 use broccoli_proto::NodeId;
 use broccoli_proto::message::{MemberSummary, Vitals};
 use tokio::time::{self, Instant};
 
 use crate::driver::{Command, NodeEvent};
 use crate::handle::NodeHandle;
+use crate::view::NodeView;
 
 /// Requests without an answer are repeated after this time.
 const AGAIN: Duration = Duration::from_millis(300);
 
 /// The nodes of a cluster at one time.
-#[derive(Clone, Debug, Default)]
-pub struct Presence {
+#[derive(Default)]
+struct Presence {
     /// All members that the origin of this node knows, by name, including clients.
-    pub members: BTreeMap<NodeId, MemberSummary>,
+    members: BTreeMap<NodeId, MemberSummary>,
     /// The vitals of the nodes that have answered.
-    pub vitals: BTreeMap<NodeId, Vitals>,
+    vitals: BTreeMap<NodeId, Vitals>,
 }
 
 impl NodeHandle {
     /// Asks all nodes for their vitals, and waits until all nodes that are known to be online have answered, at most
-    /// `wait`.
-    pub async fn presence(&self, wait: Duration) -> Presence {
+    /// `wait`. Returns all known nodes by name: also clients, and for a day those that are offline. None if this node has
+    /// stopped.
+    pub async fn nodes(&self, wait: Duration) -> Option<Vec<NodeView>> {
+        let Presence { members, mut vitals } = self.presence(wait).await;
+        let known = self.view().await?.nodes.into_iter();
+        let mut known: BTreeMap<NodeId, NodeView> = known.map(|node| (node.name, node)).collect();
+        let names = members.keys().chain(known.keys()).chain(vitals.keys()).copied();
+        let names: BTreeSet<NodeId> = names.collect();
+        let node = |name| NodeView::told(name, known.remove(&name), vitals.remove(&name), members.get(&name));
+        Some(names.into_iter().map(node).collect())
+    }
+
+    async fn presence(&self, wait: Duration) -> Presence {
         let mut events = self.listen();
         let mut presence = Presence::default();
         let end = Instant::now() + wait;
@@ -36,19 +48,19 @@ impl NodeHandle {
         while !(listed && self.is_complete(&presence).await) && Instant::now() < end {
             if again <= Instant::now() {
                 again = Instant::now() + AGAIN;
-                self.command(Command::AskVitals);
+                self.command(Command::AskVitals).await;
                 if let Some(of) = home.filter(|_| !listed) {
                     presence.members.clear();
-                    self.command(Command::AskMembers { of, after: None });
+                    self.command(Command::AskMembers { of, after: None }).await;
                 }
             }
             match time::timeout_at(again.min(end), events.recv()).await {
-                Ok(Some(NodeEvent::Vitals(name, vitals))) => drop(presence.vitals.insert(name, vitals)),
-                Ok(Some(NodeEvent::Members(of, list))) if Some(of) == home => {
+                Ok(Some(NodeEvent::Cluster(Event::Vitals(name, vitals)))) => drop(presence.vitals.insert(name, vitals)),
+                Ok(Some(NodeEvent::Cluster(Event::Members(of, list)))) if Some(of) == home => {
                     let after = list.members.last().map(|last| last.name);
                     presence.members.extend(list.members.into_iter().map(|member| (member.name, member)));
                     match after.filter(|_| list.more) {
-                        Some(_) => self.command(Command::AskMembers { of, after }),
+                        Some(_) => self.command(Command::AskMembers { of, after }).await,
                         None => listed = true,
                     }
                 }
@@ -77,7 +89,7 @@ impl NodeHandle {
             }
             if again <= Instant::now() {
                 again = Instant::now() + AGAIN;
-                self.command(Command::AskAll);
+                self.command(Command::AskAll).await;
             }
             time::sleep(Duration::from_millis(2)).await;
         }

@@ -7,9 +7,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use broccoli_node::core::Limits;
-use broccoli_node::{NodeEvent, proto};
-use proto::{Canvas, Cbor};
+use broccoli_node::Limits;
+use broccoli_node::NodeEvent;
+use broccoli_proto::{Canvas, Cbor};
 use support::cluster::*;
 
 /// Longest time for a value of 64 MB there and back.

@@ -8,8 +8,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use broccoli_node::board::{BoardChange, SimulatedBoard};
-use broccoli_node::proto::{Cause, Cbor};
 use broccoli_node::{Board, Builder, NodeEvent, NodeHandle, StartError};
+use broccoli_proto::{Cause, Cbor};
 use support::cluster::*;
 use tokio::time::timeout;
 
@@ -181,7 +181,7 @@ on_both_servers! {
         assert_eq!(refused, "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`");
         // It finishes its running tasks.
         let long = origin.submit(canvas("tasks.sleep_ms.s(700, 5).set(on='w1')"));
-        until(&allowed, |node| node.vitals().running == 1).await;
+        until(&allowed, |node| node.load.running == 1).await;
         result::<()>(origin.submit(canvas("sys.reboot.s().set(on='w1')"))).await;
         event(&mut events, |event| matches!(event, NodeEvent::Reboot).then_some(())).await;
         assert_eq!(result::<i64>(long).await, 5);

@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broccoli_node::proto::ModuleHash;
-use broccoli_node::proto::message::{ContentPiece, Manifests, Message};
-use broccoli_node::proto::module::{CHUNK_BYTES, Manifest, ModuleEntry, SignedManifest, digest};
-use broccoli_node::proto::packet::Address;
-use broccoli_node::wasm::Limits;
-use broccoli_node::{Cluster, NodeEvent, NodeHandle};
+use broccoli_node::module::Limits;
+use broccoli_node::view::ClusterView;
+use broccoli_node::{Cluster, Event, NodeEvent, NodeHandle};
+use broccoli_proto::ModuleHash;
+use broccoli_proto::message::{ContentPiece, Manifests, Message};
+use broccoli_proto::module::{CHUNK_BYTES, Manifest, ModuleEntry, SignedManifest, digest};
+use broccoli_proto::packet::Address;
 use support::cluster::*;
 use support::peer::Peer;
 use support::{PATIENCE, TempDir};
@@ -29,7 +30,7 @@ on_both_servers! {
         let deployment = cluster.deploy(&deployer, "tasks", EXAMPLES).await;
         assert_eq!(deployment.holders, [node_id("w1"), node_id("w2")]);
         assert!(deployment.refused.is_empty() && deployment.missing.is_empty(), "{deployment:?}");
-        until(&origin, |node| node.function("add").is_ok()).await;
+        until_function(&origin, "add").await;
         assert_eq!(result::<i64>(origin.submit(canvas("chain(add.s(4, 4), mul.s(8), mul.s(10))"))).await, 640);
 
         // The deployer may leave, and so may the first node that had the module.
@@ -119,14 +120,14 @@ on_both_servers! {
         let deployer = cluster.node("deployer").start().unwrap();
         until_workers(&deployer, 1).await;
         cluster.deploy(&deployer, "demo", &version_module(1)).await;
-        until(&origin, |node| node.function("demo.version").is_ok()).await;
+        until_function(&origin, "demo.version").await;
         let old = origin.submit(canvas("group(chain(wait.s(), version.si()), version.s())"));
         gate.until_waiting(1).await;
 
         let deployment = cluster.deploy(&deployer, "demo", &version_module(2)).await;
         assert_eq!(deployment.holders, [node_id("w1")]);
         let version = newest(&deployer, "demo").await;
-        until(&origin, move |node| node.functions().get("demo").map(|(version, _)| *version) == version).await;
+        until(&origin, move |node| node.module("demo").map(|demo| demo.version) == version).await;
         assert_eq!(result::<u32>(origin.submit(canvas("version.s()"))).await, 2);
         gate.open();
         assert_eq!(result::<Vec<u32>>(old).await, [1, 1]);
@@ -134,7 +135,7 @@ on_both_servers! {
         // Deploying the previous version again goes back to it.
         cluster.deploy(&deployer, "demo", &version_module(1)).await;
         let version = newest(&deployer, "demo").await;
-        until(&origin, move |node| node.functions().get("demo").map(|(version, _)| *version) == version).await;
+        until(&origin, move |node| node.module("demo").map(|demo| demo.version) == version).await;
         assert_eq!(result::<u32>(origin.submit(canvas("version.s()"))).await, 1);
     }
 
@@ -169,14 +170,14 @@ on_both_servers! {
         let mut liar = Peer::new(&server, &cluster.cluster, "liar").await;
         let refusal = serve_corrupt_chunk(&mut liar, &signed).await;
         assert_eq!(refusal, "chunk 0 from liar does not match its hash");
-        event(&mut events, |event| matches!(event, NodeEvent::ModuleRefused { .. }).then_some(())).await;
+        event(&mut events, |event| matches!(event, NodeEvent::Cluster(Event::ModuleRefused { .. })).then_some(())).await;
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 1);
 
         // The same module from an honest node is accepted.
         let honest = cluster.node("honest").start().unwrap();
         until_workers(&honest, 1).await;
         honest.offer(signed, wasm, Duration::from_millis(1)).await;
-        until(&worker, |node| node.functions().get("demo").map(|(version, _)| *version) == Some(u64::MAX)).await;
+        until(&worker, |node| node.module("demo").map(|demo| demo.version) == Some(u64::MAX)).await;
         assert_eq!(result::<u32>(worker.submit(canvas("version.s()"))).await, 2);
     }
 
@@ -248,12 +249,12 @@ fn manifest(wasm: &[u8], version: u64) -> Manifest {
     Manifest::new("demo", version, wasm, functions(wasm)).unwrap()
 }
 
-fn holds(module: &'static str) -> impl Fn(&broccoli_node::core::Node) -> bool + Clone + Send + 'static {
-    move |node| node.vitals().modules.iter().any(|held| held.name == module)
+fn holds(module: &'static str) -> impl Fn(&ClusterView) -> bool {
+    move |node| node.load.modules.iter().any(|(held, _)| held == module)
 }
 
 async fn newest(node: &NodeHandle, module: &'static str) -> Option<u64> {
-    node.query(move |node| node.functions().get(module).map(|(version, _)| *version)).await.unwrap()
+    node.view().await.unwrap().module(module).map(|module| module.version)
 }
 
 /// The only file in the data directory with this extension.

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use broccoli_node::core::Limits;
-use broccoli_node::proto::message::JobNews;
-use broccoli_node::proto::{Canvas, Cause, Cbor};
+use broccoli_node::Limits;
 use broccoli_node::{Builder, JobHandle, JobUpdate, NodeHandle, native};
+use broccoli_proto::message::JobNews;
+use broccoli_proto::{Canvas, Cause, Cbor};
 use support::cluster::*;
 use tokio::time::timeout;
 
@@ -111,7 +111,7 @@ on_both_servers! {
         let waiting: Vec<JobHandle> =
             (0..8).map(|n| origin.submit(Canvas::task("not_before", Cbor::encode(&(time, n))))).collect();
         // Both slots are free for other tasks.
-        until(&worker, |node| node.vitals().tasks_run >= 8).await;
+        until(&worker, |node| node.load.tasks_run >= 8).await;
         assert_eq!(result::<u32>(origin.submit(canvas("flow.steps.s(3, 1)"))).await, 3);
         assert!(start.elapsed() < pause, "{:?}", start.elapsed());
         for (n, job) in (0..).zip(waiting) {
@@ -160,8 +160,8 @@ on_both_servers! {
         let mut noted = tokio::task::spawn_blocking(noted).await.unwrap();
         noted.sort_unstable();
         assert_eq!(noted, (0..20).collect::<Vec<_>>());
-        until(&worker, |node| node.vitals().jobs == 0 && node.vitals().running == 0).await;
-        let jobs = origin.query(|node| node.vitals().jobs).await;
+        until(&worker, |node| node.load.jobs == 0 && node.load.running == 0).await;
+        let jobs = origin.view().await.map(|view| view.load.jobs);
         assert_eq!(jobs, Some(0), "the origin of the first tasks has nothing to do with the others");
     }
 

@@ -14,12 +14,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broccoli_node::core::Limits;
-use broccoli_node::proto::{Cause, Cbor, JobId};
+use broccoli_node::Limits;
 use broccoli_node::{
     Builder, Cluster, DeployKey, Job, JobError, JobStatus, JournalError, NodeEvent, NodeHandle, StartError,
     SubmitOptions,
 };
+use broccoli_proto::{Cause, Cbor, JobId};
 use support::cluster::*;
 use support::{PACKET_BYTES_MAX, PATIENCE, TempDir, TestServer};
 use tokio::time::timeout;
@@ -148,7 +148,7 @@ async fn write_fixture(to: &Path) {
     let life = tokio::spawn(driver.run());
     cluster.deploy_examples(&node).await;
     cluster.deploy(&node, "flow", FLOW).await;
-    until(&node, |node| ["tasks", "flow"].iter().all(|module| node.functions().contains_key(module))).await;
+    until(&node, |node| ["tasks", "flow"].iter().all(|module| node.module(module).is_some())).await;
     let client = cluster.node("client").start().unwrap();
     let mut jobs = BTreeMap::new();
     for (name, text) in JOBS {

@@ -5,9 +5,9 @@
 
 mod support;
 
-use broccoli_node::proto::message::{Death, Message};
-use broccoli_node::proto::packet::{Address, PacketError};
-use broccoli_node::{Cluster, NodeEvent, NodeHandle};
+use broccoli_node::{Cluster, Event, NodeEvent, NodeHandle};
+use broccoli_proto::message::{Death, Message};
+use broccoli_proto::packet::{Address, PacketError};
 use support::cluster::*;
 use support::peer::Peer;
 
@@ -64,7 +64,7 @@ on_both_servers! {
             vandal.send_raw(&topic, &[0x86, 1, 0, 0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false);
         }
         vandal.leave().await;
-        event(&mut events, |event| matches!(event, NodeEvent::Rejected(None, PacketError::Malformed)).then_some(())).await;
+        event(&mut events, |event| matches!(event, NodeEvent::Cluster(Event::Rejected { sender: None, error: PacketError::Malformed })).then_some(())).await;
         assert_eq!(result::<Vec<u32>>(job).await.len(), 500);
         works(&origin).await;
         // A node that joins later receives the retained noise, and works nevertheless.
@@ -96,7 +96,7 @@ on_both_servers! {
             }
         }
         vandal.leave().await;
-        event(&mut events, |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;
+        event(&mut events, |event| is_foreign_key(&event).then_some(())).await;
         works(&origin).await;
         until_workers(&origin, 1).await;
     }
@@ -110,7 +110,7 @@ on_both_servers! {
         let death = Message::Death(Death { connection: u32::MAX, leaving: true, holds_no_key: None });
         for to in [Address::Node(node_id("origin")), Address::Birth(worker.name()), Address::All] {
             stranger.send(to, std::slice::from_ref(&death));
-            event(&mut events, |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;
+            event(&mut events, |event| is_foreign_key(&event).then_some(())).await;
         }
         works(&origin).await;
         until_workers(&origin, 1).await;
@@ -127,7 +127,7 @@ on_both_servers! {
             fool.send_plaintext(Address::All, |buf| buf.extend_from_slice(&bytes));
         }
         let named = |event| match event {
-            NodeEvent::Rejected(Some(sender), PacketError::Malformed) => Some(sender),
+            NodeEvent::Cluster(Event::Rejected { sender: Some(sender), error: PacketError::Malformed }) => Some(sender),
             _ => None,
         };
         assert_eq!(event(&mut events, named).await, node_id("fool"));
@@ -141,8 +141,8 @@ on_both_servers! {
         let mut wrong = cluster.cluster.clone();
         wrong.key = Cluster::generate().unwrap().0.key;
         let mut stranger = cluster.node("stranger").cluster(wrong).start().unwrap();
-        event(&mut stranger.events(), |event| matches!(event, NodeEvent::ForeignKey).then_some(())).await;
-        assert_eq!(stranger.query(|node| node.members().count()).await, Some(1), "it knows nobody but itself");
+        event(&mut stranger.events(), |event| is_foreign_key(&event).then_some(())).await;
+        assert_eq!(stranger.view().await.map(|view| view.nodes.len()), Some(1), "it knows nobody but itself");
         works(&origin).await;
     }
 
@@ -158,7 +158,7 @@ on_both_servers! {
                 vandal.send_raw(&topic, &[0xff], false);
             }
             vandal.send_raw(&topic, &[], false);
-            let is_rejected = |event| matches!(event, NodeEvent::Rejected(..)).then_some(());
+            let is_rejected = |event| matches!(event, NodeEvent::Cluster(Event::Rejected { .. })).then_some(());
             for _ in 0..if round < 99 { 61 } else { 1 } {
                 event(&mut watched, is_rejected).await;
             }

@@ -7,9 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use broccoli_node::core::Limits;
-use broccoli_node::proto::{Cause, TaskError};
+use broccoli_node::Limits;
 use broccoli_node::{NodeHandle, RunLimits};
+use broccoli_proto::{Cause, TaskError};
 use support::PACKET_BYTES_MAX;
 use support::cluster::*;
 

@@ -7,10 +7,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use broccoli_node::core::{Limits, Node};
-use broccoli_node::proto::message::{JobState, Refusal};
-use broccoli_node::proto::{Cause, Cbor, JobId};
-use broccoli_node::{Job, JobError, JobHandle, JobStatus, JobUpdate, NodeEvent, NodeHandle, SubmitOptions};
+use broccoli_node::Limits;
+use broccoli_node::view::NodeView;
+use broccoli_node::{Event, Job, JobError, JobHandle, JobStatus, JobUpdate, NodeEvent, NodeHandle, SubmitOptions};
+use broccoli_proto::message::{JobState, Refusal};
+use broccoli_proto::{Cause, Cbor, JobId};
 use support::TempDir;
 use support::cluster::*;
 use support::proxy::Proxy;
@@ -24,6 +25,10 @@ fn resident(cluster: &TestCluster, name: &str, gate: &Gate) -> NodeHandle {
     let node = cluster.node(name).resident(true).slots(2).function("wait", gate.task());
     let node = node.function("add", |x: i64, y: i64| x + y).function("inc", |x: i64| x + 1);
     node.function("fail", |why: String| Err::<i64, String>(why)).start().unwrap()
+}
+
+fn is_resident(node: &NodeView) -> bool {
+    node.about.as_ref().is_some_and(|about| about.is_resident)
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -124,7 +129,7 @@ on_both_servers! {
 
         let listing = in_time(client.jobs(Duration::from_secs(5))).await;
         assert!(listing.silent.is_empty(), "{:?}", listing.silent);
-        let states: Vec<_> = listing.jobs[&node_id("origin")].iter().map(|job| (job.number, job.state)).collect();
+        let states: Vec<_> = listing.jobs[&node_id("origin")].iter().map(|job| (job.id.number, job.state)).collect();
         assert_eq!(states, [(job.id().number, JobState::Revoked), (again.id().number, JobState::Succeeded)]);
     }
 
@@ -212,7 +217,7 @@ on_both_servers! {
         for name in ["a", "b", "c"] {
             let client = cluster.node(name).start().unwrap();
             // All clients know the same nodes.
-            until(&client, |node: &Node| node.members().filter(|(_, m)| m.alive && m.birth.resident).count() == 3).await;
+            until(&client, |view| view.nodes.iter().filter(|node| node.is_online() && is_resident(node)).count() == 3).await;
             let mut job = client.submit_with(canvas("add.s(2, 3)"), SubmitOptions::default().key("sum"));
             ids.push(in_time(job.accepted()).await.unwrap());
             assert_eq!(in_time(job.get::<i64>()).await.unwrap(), 5);
@@ -260,12 +265,12 @@ on_both_servers! {
         let mut origin = resident(&cluster, "origin", &gate);
         let mut events = origin.events();
         let client = cluster.node("client").start().unwrap();
-        until(&client, |node: &Node| node.members().any(|(_, member)| member.birth.resident)).await;
-        let vitals = in_time(client.drain_node(node_id("origin"), None)).await.unwrap();
-        assert_eq!(vitals.draining, Some(true));
-        let by = |event| if let NodeEvent::Draining(by) = event { Some(by) } else { None };
+        until(&client, |view| view.nodes.iter().any(is_resident)).await;
+        let load = in_time(client.drain_node(node_id("origin"), None)).await.unwrap();
+        assert!(load.is_draining);
+        let by = |event| if let NodeEvent::Cluster(Event::Draining(by, _)) = event { Some(by) } else { None };
         assert_eq!(event(&mut events, by).await, Some(node_id("client")));
-        until(&client, |node: &Node| node.members().all(|(name, m)| name != node_id("origin") || !m.alive)).await;
+        until(&client, |view| !view.is_online(node_id("origin"))).await;
     }
 
     // Celery's workers sometimes stay idle after they have reconnected to the broker.

@@ -8,10 +8,12 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use broccoli_node::core::Limits;
-use broccoli_node::proto::message::Refusal;
-use broccoli_node::proto::{Canvas, Cause, Cbor};
-use broccoli_node::{Builder, JobError, JobUpdate, NodeEvent, NodeHandle};
+use broccoli_node::{
+    Builder, COMMANDS_MAX, Cluster, Driver, Event, JobError, JobHandle, JobUpdate, Limits, NodeEvent, NodeHandle,
+    StartError, native,
+};
+use broccoli_proto::message::Refusal;
+use broccoli_proto::{Canvas, Cause, Cbor};
 use minicbor::bytes::ByteVec;
 use support::cluster::*;
 use tokio::time::timeout;
@@ -171,7 +173,7 @@ on_both_servers! {
 
         gate.open();
         diary.until_started("w1", 20).await;
-        until(&resident, |node| node.vitals().ready == 0).await;
+        until(&resident, |node| node.load.waiting == 0).await;
         assert_eq!(tally(diary.entries().iter().map(|entry| entry.task)).len(), 20);
     }
 
@@ -218,8 +220,10 @@ on_both_servers! {
         let mut revoked = origin.submit(numbered("double", 400));
         diary.until_started("w1", 2).await;
         revoked.revoke().await;
-        let error = task_error(revoked).await;
-        assert_eq!(error.cause, Cause::Revoked, "{error}");
+        match outcome::<Vec<u32>>(revoked).await {
+            Err(JobError::Revoked(error)) => assert_eq!(error.cause, Cause::Revoked, "{error}"),
+            other => panic!("expected a revoked job, got {other:?}"),
+        }
         assert_eq!(result::<u32>(origin.submit(canvas("double.s(1000)"))).await, 2000);
         let started = diary.entries().len();
         assert!(started < 200, "{started} of 400 tasks ran");
@@ -230,12 +234,79 @@ on_both_servers! {
         let mut client = cluster.node("client").start().unwrap();
         let mut events = client.events();
         let mut job = client.submit_to_cluster(canvas("flip.s(True)"));
-        event(&mut events, |event| matches!(event, NodeEvent::NoOrigin).then_some(())).await;
+        event(&mut events, |event| matches!(event, NodeEvent::Cluster(Event::NoOrigin)).then_some(())).await;
         let _resident = with_functions(cluster.node("resident")).resident(true).slots(1).start().unwrap();
         let update = timeout(support::PATIENCE, job.next()).await.unwrap();
         assert!(matches!(update, Some(JobUpdate::Accepted(_))), "{update:?}");
         assert!(!result::<bool>(job).await);
     }
+}
+
+/// A node that nobody runs yet, and that would reach no server.
+fn unconnected(builder: Builder) -> (NodeHandle, Driver) {
+    let (cluster, _) = Cluster::generate().unwrap();
+    builder.cluster(cluster).server("mqtt://127.0.0.1:1".parse().unwrap()).build().unwrap()
+}
+
+#[tokio::test]
+async fn more_submits_than_a_node_can_take_up_end_with_an_error() {
+    let (node, driver) = unconnected(with_functions(NodeHandle::builder()).slots(1));
+    let mut taken: Vec<JobHandle> = (0..COMMANDS_MAX).map(|_| node.submit(canvas("flip.s(True)"))).collect();
+    let refused = outcome::<bool>(node.submit(canvas("flip.s(True)"))).await;
+    assert!(matches!(refused, Err(JobError::TooManyRequests)), "{refused:?}");
+    let refused = outcome::<bool>(node.submit_to_cluster(canvas("flip.s(True)"))).await;
+    assert!(matches!(refused, Err(JobError::TooManyRequests)), "{refused:?}");
+    let _runs = tokio::spawn(driver.run());
+    assert!(!result::<bool>(taken.swap_remove(0)).await);
+    assert!(!result::<bool>(node.submit(canvas("flip.s(True)"))).await, "there is room again");
+}
+
+#[tokio::test]
+async fn a_drain_that_finds_no_room_is_not_lost() {
+    let (node, driver) = unconnected(with_functions(NodeHandle::builder()).slots(1));
+    let _taken: Vec<JobHandle> = (0..COMMANDS_MAX).map(|_| node.submit(canvas("flip.s(True)"))).collect();
+    node.begin_drain();
+    timeout(support::PATIENCE, driver.run()).await.expect("the node ends");
+    assert!(node.view().await.is_none());
+}
+
+#[tokio::test]
+async fn functions_are_described_by_their_program() {
+    let add = native::function(|x: i64, y: i64| x + y).args(["x", "y"]).doc("The sum of two numbers.");
+    let (node, driver) = unconnected(NodeHandle::builder().slots(1).function("add", add));
+    let _runs = tokio::spawn(driver.run());
+    let found = node.function("add").await.unwrap();
+    assert_eq!(
+        (found.name.as_str(), found.description.to_string().as_str()),
+        ("native.add", "add(x: i64, y: i64) -> i64")
+    );
+    assert_eq!(found.description.doc, "The sum of two numbers.");
+    assert_eq!(result::<i64>(node.submit(canvas("add.s(y=2, x=40)"))).await, 42);
+    let refused = outcome::<i64>(node.submit(canvas("add.s(1, z=2)"))).await.unwrap_err();
+    assert_eq!(refused.to_string(), "native.add: there is no argument z");
+    let unknown = node.function("sub").await.unwrap_err();
+    assert_eq!(unknown.to_string(), "no function sub; there are native.add");
+}
+
+#[test]
+fn a_description_that_no_cluster_would_take_is_an_error_at_the_start() {
+    let (cluster, _) = Cluster::generate().unwrap();
+    let builder = || NodeHandle::builder().cluster(cluster.clone()).server("mqtt://127.0.0.1:1".parse().unwrap());
+    let why = |builder: Builder| match builder.build() {
+        Err(error @ StartError::Function(_)) => {
+            assert!(std::error::Error::source(&error).is_some());
+            error.to_string()
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it starts"),
+    };
+    let twice = native::function(|x: i64, y: i64| x + y).args(["x", "x"]);
+    assert_eq!(why(builder().function("add", twice)), "a function of this program: x is there twice");
+    let names = native::function(|x: i64| x).args(["1st"]);
+    let bad = "a function of this program: bad name \"1st\": use letters, digits and _, at most 64";
+    assert_eq!(why(builder().function("same", names)), bad);
+    let long = native::function(|x: i64| x).doc("x".repeat(1_025));
+    assert!(why(builder().function("same", long)).contains("longer than 1024 bytes"));
 }
 
 /// Twenty tasks that become ready when the gate opens.
@@ -245,7 +316,7 @@ fn group_after_gate() -> Canvas {
 }
 
 fn immutable(mut canvas: Canvas) -> Canvas {
-    if let broccoli_node::proto::canvas::Form::Task(task) = &mut canvas.form {
+    if let broccoli_proto::canvas::Form::Task(task) = &mut canvas.form {
         task.immutable = true;
     }
     canvas

@@ -5,16 +5,16 @@
 
 mod support;
 
-use broccoli_node::core::Limits;
-use broccoli_node::proto::Cause;
+use broccoli_node::Limits;
 use broccoli_node::{Builder, NodeHandle};
+use broccoli_proto::Cause;
 use support::cluster::*;
 
 const NO_OTHER: &str = "; no live node that may run it is large enough";
 
 /// A node with the limits of a chip.
 fn chip(cluster: &TestCluster) -> Builder {
-    with_text(cluster.node("chip")).slots(1).limits(Limits::chip()).wasm_limits(broccoli_node::wasm::Limits::chip())
+    with_text(cluster.node("chip")).slots(1).limits(Limits::chip()).wasm_limits(broccoli_node::module::Limits::chip())
 }
 
 /// A node with a function that returns a text of this many bytes.
@@ -33,7 +33,7 @@ async fn started(cluster: &TestCluster, workers: Vec<Builder>) -> (NodeHandle, V
 
 /// How many tasks a node has run.
 async fn tasks_run(node: &NodeHandle) -> u64 {
-    node.query(|node| node.vitals().tasks_run).await.unwrap()
+    node.view().await.unwrap().load.tasks_run
 }
 
 on_both_servers! {
@@ -68,7 +68,7 @@ on_both_servers! {
 
     async fn a_module_that_a_chip_refuses_runs_on_the_pc(server: TestServer) {
         let cluster = TestCluster::new(&server);
-        let tiny = broccoli_node::wasm::Limits { module_bytes_max: 4_096, ..broccoli_node::wasm::Limits::chip() };
+        let tiny = broccoli_node::module::Limits { module_bytes_max: 4_096, ..broccoli_node::module::Limits::chip() };
         let origin = cluster.node("origin").start().unwrap();
         let (_chip, _pc) = (
             chip(&cluster).wasm_limits(tiny).start().unwrap(),

@@ -20,7 +20,7 @@ on_both_servers! {
         until_workers(&origin, 1).await;
         cluster.deploy_examples(&origin).await;
         let job = origin.submit(canvas("group(sleep_ms.s(1500, i) for i in range(8))"));
-        until(&worker, |node| node.vitals().running == 4).await;
+        until(&worker, |node| node.load.running == 4).await;
         let before = cpu_time();
         assert_eq!(result::<Vec<u32>>(job).await.len(), 8);
         let used = cpu_time() - before;

@@ -7,12 +7,19 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use broccoli_node::proto::Cause;
+use broccoli_node::view::{Load, NodeView};
+use broccoli_proto::Cause;
 use support::cluster::*;
 use tokio::time::sleep;
 
 /// Longer than a lease without renewal.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_800);
+
+/// What a node does that has answered.
+fn load<'n>(nodes: &'n [NodeView], name: &str) -> &'n Load {
+    let node = nodes.iter().find(|node| node.name == node_id(name)).expect("the node is known");
+    node.load.as_ref().expect("the node has answered")
+}
 
 on_both_servers! {
     async fn so_many_tasks_as_slots_run_side_by_side(server: TestServer) {
@@ -51,24 +58,24 @@ on_both_servers! {
         until_workers(&origin, 1).await;
         cluster.deploy_examples(&origin).await;
         let mut spinning = origin.submit(canvas("group(spin.s(9000000000000000000), spin.s(9000000000000000000))"));
-        until(&worker, |node| node.vitals().running == 2).await;
+        until(&worker, |node| node.load.running == 2).await;
         let start = Instant::now();
         while start.elapsed() < LONGER_THAN_A_LEASE {
             let asked = Instant::now();
-            let vitals = origin.presence(support::PATIENCE).await.vitals;
+            let nodes = origin.nodes(support::PATIENCE).await.unwrap();
             assert!(asked.elapsed() < Duration::from_secs(1), "answered after {:?}", asked.elapsed());
-            let vitals = &vitals[&node_id("w1")];
-            assert_eq!((vitals.running, vitals.tasks_run), (2, 0));
+            let load = load(&nodes, "w1");
+            assert_eq!((load.running, load.tasks_run), (2, 0));
             // As often as a user would look.
             sleep(Duration::from_millis(200)).await;
         }
-        let ready = origin.query(|node| node.vitals().ready).await;
-        assert_eq!(ready, Some(0), "no lease was given up");
+        let waiting = origin.view().await.map(|view| view.load.waiting);
+        assert_eq!(waiting, Some(0), "no lease was given up");
 
         spinning.revoke().await;
         assert_eq!(task_error(spinning).await.cause, Cause::Revoked);
         assert_eq!(result::<i64>(origin.submit(canvas("add.s(2, 3)"))).await, 5);
-        until(&worker, |node| node.vitals().running == 0).await;
+        until(&worker, |node| node.load.running == 0).await;
     }
 
     async fn a_node_is_its_own_worker_for_ever_so_many_tasks_and_still_answers(server: TestServer) {
@@ -77,12 +84,12 @@ on_both_servers! {
         let other = cluster.node("other").start().unwrap();
         until_workers(&other, 1).await;
         cluster.deploy_examples(&node).await;
-        until(&node, |node| node.function("add").is_ok()).await;
+        until_function(&node, "add").await;
         let job = node.submit(canvas("add.starmap([(i, i) for i in range(60000)])"));
-        until(&node, |node| node.vitals().tasks_run > 0).await;
+        until(&node, |node| node.load.tasks_run > 0).await;
         let asked = Instant::now();
-        let vitals = other.presence(support::PATIENCE).await.vitals;
-        let (ready, took) = (vitals[&node_id("n1")].ready, asked.elapsed());
+        let nodes = other.nodes(support::PATIENCE).await.unwrap();
+        let (ready, took) = (load(&nodes, "n1").waiting, asked.elapsed());
         assert!(ready > 0, "it answers while it works");
         assert!(took < Duration::from_secs(1), "answered after {took:?}");
         let sums = result::<Vec<u64>>(job).await;

@@ -7,7 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use broccoli_node::NodeEvent;
+use broccoli_node::{Event, NodeEvent};
 use support::PATIENCE;
 use support::cluster::*;
 use tokio::time::timeout;
@@ -28,16 +28,16 @@ on_both_servers! {
         let mut later = node("twin", 1).start().unwrap();
         let start = Instant::now();
         let mut events = later.events();
-        event(&mut events, |event| matches!(event, NodeEvent::NameTaken).then_some(())).await;
+        event(&mut events, |event| matches!(event, NodeEvent::Cluster(Event::NameTaken)).then_some(())).await;
         let ended = timeout(PATIENCE, async { while events.recv().await.is_some() {} }).await;
         assert!(ended.is_ok() && start.elapsed() < Duration::from_secs(2), "it stops at once");
-        assert!(later.query(|_| ()).await.is_none());
+        assert!(later.view().await.is_none());
 
         assert_eq!(result::<Vec<u32>>(job).await, (0..60).map(|n| 2 * n).collect::<Vec<_>>());
         let starts: Vec<_> = diary.entries().iter().map(|entry| entry.start).collect();
         let pause = starts.windows(2).map(|pair| pair[1] - pair[0]).max();
         assert!(pause < Some(Duration::from_millis(500)), "the older one paused for {pause:?}");
-        assert!(older.query(|_| ()).await.is_some());
+        assert!(older.view().await.is_some());
     }
 
     async fn a_name_is_free_again_when_its_node_has_left(server: TestServer) {

@@ -121,6 +121,7 @@ pub struct Manifest {
 
 /// Why a manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ManifestError {
     /// It is not signed with the cluster's deploy key.
     BadSignature,

@@ -85,6 +85,7 @@ pub struct Envelope {
 
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PacketError {
     /// This is not a packet, or its content is not a sequence of CBOR items.
     Malformed,

@@ -129,6 +129,7 @@ pub(crate) fn export_name(function: &Function) -> Box<str> {
 
 /// Why a module is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The file is larger than the limit.
     TooLarge {
@@ -210,4 +211,11 @@ impl fmt::Display for LoadError {
     }
 }
 
-impl core::error::Error for LoadError {}
+impl core::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Describe(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use broccoli_node::core::{RecordKey, Write};
-use broccoli_node::journal;
+use broccoli_node::journal::{self, RecordKey, Write};
 
 use crate::store::{Op, Result, Store};
 

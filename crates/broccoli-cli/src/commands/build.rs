@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use broccoli_node::abi::Function;
-use broccoli_node::wasm::{Engine, Limits, LoadError};
+use broccoli_node::Function;
+use broccoli_node::module::{Engine, Limits, LoadError};
 use serde_json::Value;
 
 use crate::connect::variable;

@@ -1,12 +1,8 @@
 //! `broccoli call`: calls one function with arguments from the command line.
 
-use broccoli_node::JobError;
-use broccoli_node::abi::Function;
-use broccoli_node::core::Node;
-use broccoli_node::proto::cbor::put_array_header;
-use broccoli_node::proto::options::{ON_MAX, RETRIES};
-use broccoli_node::proto::{Canvas, Cbor};
-use broccoli_text::json;
+use broccoli_node::name::{ON_MAX, RETRIES};
+use broccoli_node::view::FunctionView;
+use broccoli_node::{Canvas, Cbor, Function, FunctionError, json};
 use clap_complete::ArgValueCandidates;
 
 use super::run::{SubmitArgs, submit};
@@ -51,21 +47,19 @@ pub(crate) async fn run(common: &Common, args: CallArgs) -> Result<(), Failure> 
 }
 
 async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
-    let find = || async {
-        let wanted = args.function.clone();
-        let found = session.node.query(move |node: &Node| {
-            let found = node.function(&wanted).map(|(name, function)| (name, function.clone()));
-            found.map_err(|refusal| function::unknown(node, &wanted, refusal))
-        });
-        found.await.ok_or_else(|| Failure::failed(JobError::Stopped))
-    };
-    let mut found = find().await?;
+    let mut found = session.node.function(&args.function).await;
     if found.is_err() {
         // A node that has not answered yet may have the function.
         session.meet_all().await;
-        found = find().await?;
+        found = session.node.function(&args.function).await;
     }
-    let (name, function) = found.map_err(Failure::usage)?;
+    let FunctionView { name, description: function, .. } = match found {
+        Ok(found) => found,
+        Err(FunctionError::Unresolved(refusal)) => {
+            return Err(Failure::usage(function::unknown(&session.node, &args.function, refusal).await?));
+        }
+        Err(error) => return Err(Failure::failed(error)),
+    };
     let mut canvas = Canvas::task(name.as_str(), encode(&name, &function, &args.arguments)?);
     canvas.options.on = args.on;
     canvas.options.retries = args.retries;
@@ -75,17 +69,16 @@ async fn call(session: &mut Session, args: CallArgs) -> Result<(), Failure> {
 /// Encodes the arguments as a CBOR array. The check of the canvas also checks their number.
 fn encode(name: &str, function: &Function, texts: &[String]) -> Result<Cbor, Failure> {
     check_count(name, function, texts)?;
-    let mut array = Vec::new();
-    put_array_header(&mut array, texts.len());
+    let mut values = Vec::new();
     for (at, text) in texts.iter().enumerate() {
         let value = match function.args.get(at) {
             Some(arg) => json::argument(text, &arg.ty)
                 .map_err(|error| Failure::usage(format_args!("{name}: {} {error}", arg.name)))?,
             None => Cbor::encode(&text.as_str()),
         };
-        array.extend_from_slice(value.as_bytes());
+        values.push(value);
     }
-    Ok(Cbor::from_encoded(array))
+    Ok(Cbor::array(values.iter().map(Cbor::as_bytes)))
 }
 
 /// Explains how to write a list, if its items are separate arguments.

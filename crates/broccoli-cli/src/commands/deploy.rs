@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broccoli_node::abi::is_name;
-use broccoli_node::wasm::{Engine, Limits};
+use broccoli_node::module::{Engine, Limits};
+use broccoli_node::name::is_name;
 use broccoli_node::{DeployKey, Deployment};
 
 use super::build;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use broccoli_flash::port::{self, PortError};
 use broccoli_flash::{Chip, Image, Settings};
 use broccoli_node::Cluster;
+use broccoli_node::NodeId;
 use broccoli_node::cluster::random;
-use broccoli_node::proto::NodeId;
 
 use crate::connect::{Common, variable};
 use crate::exit::Failure;

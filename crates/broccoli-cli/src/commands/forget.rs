@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use broccoli_node::core::Node;
-use broccoli_node::proto::NodeId;
+use broccoli_node::NodeId;
 
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
@@ -34,8 +33,7 @@ pub(crate) async fn run(common: &Common, args: ForgetArgs) -> Result<(), Failure
 
 async fn forget(session: &Session, name: NodeId) -> Result<(), Failure> {
     session.meet_all().await;
-    let is_there = move |node: &Node| node.members().any(|(other, member)| other == name && member.alive);
-    if session.node.query(is_there).await == Some(true) {
+    if session.is_online(name).await {
         return Err(Failure::usage(format_args!(
             "{name} is online: if it will not come back, stop it first with `broccoli drain {name}`"
         )));

@@ -1,13 +1,13 @@
 //! `broccoli functions`: lists the functions that can be called.
 
-use broccoli_node::JobError;
-use broccoli_node::abi::builtin::is_builtin;
-use broccoli_node::abi::{Function, Functions};
+use broccoli_node::Function;
+use broccoli_node::view::{ClusterView, ModuleView};
 use serde_json::{Value, json};
 
 use crate::connect::Common;
 use crate::date::version;
 use crate::exit::Failure;
+use crate::function::stopped;
 use crate::output;
 
 /// How to show the functions.
@@ -18,12 +18,6 @@ pub(crate) struct FunctionsArgs {
     json: bool,
 }
 
-struct Module {
-    name: String,
-    version: u64,
-    functions: Vec<Function>,
-}
-
 /// Shows the functions of the newest version of each module, by name.
 ///
 /// # Errors
@@ -31,32 +25,35 @@ struct Module {
 pub(crate) async fn run(common: &Common, args: FunctionsArgs) -> Result<(), Failure> {
     let session = common.open().await?;
     session.meet_all().await;
-    let modules = session.node.query(|node| {
-        let module = |(name, (version, functions)): (&str, (u64, &Functions))| {
-            let mut functions = functions.to_vec();
-            functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-            Module { name: name.into(), version, functions }
-        };
-        // A module without functions was removed.
-        let there = node.functions().into_iter().filter(|(_, (_, functions))| !functions.is_empty());
-        there.map(module).collect::<Vec<_>>()
-    });
-    let modules = modules.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    let view = session.node.view().await.ok_or_else(stopped)?;
     session.close().await;
+    let modules = modules(view);
     if args.json {
         return output::print(as_json(&modules));
     }
     if !modules.is_empty() {
         print_table(&modules)?;
     }
-    if modules.iter().all(|module| is_builtin(&module.name)) {
+    if modules.iter().all(|module| module.is_builtin()) {
         output::note("nothing is deployed: try `broccoli deploy --examples` or `broccoli deploy DIR`");
     }
     Ok(())
 }
 
-fn as_json(modules: &[Module]) -> Value {
-    let function = |module: &Module, function: &Function| {
+/// The modules that there are, each with its functions by name. A module without functions was removed.
+fn modules(view: ClusterView) -> Vec<ModuleView> {
+    let there = view.modules.into_iter().filter(|module| !module.functions.is_empty());
+    let sorted = |mut module: ModuleView| {
+        let mut functions = module.functions.to_vec();
+        functions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        module.functions = functions.into();
+        module
+    };
+    there.map(sorted).collect()
+}
+
+fn as_json(modules: &[ModuleView]) -> Value {
+    let function = |module: &ModuleView, function: &Function| {
         let args = function.args.iter().map(|arg| json!({"name": arg.name, "type": arg.ty.to_string()}));
         json!({
             "name": format!("{}.{}", module.name, function.name),
@@ -70,8 +67,8 @@ fn as_json(modules: &[Module]) -> Value {
     modules.iter().flat_map(|module| module.functions.iter().map(move |f| function(module, f))).collect()
 }
 
-fn print_table(modules: &[Module]) -> Result<(), Failure> {
-    let row = |module: &Module, function: &Function| {
+fn print_table(modules: &[ModuleView]) -> Result<(), Failure> {
+    let row = |module: &ModuleView, function: &Function| {
         let first_line = function.doc.lines().next().unwrap_or_default().to_owned();
         [format!("{}.{function}", module.name), version(module.version), first_line]
     };

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use broccoli_node::Cluster;
-use broccoli_node::cluster::{ClusterError, deploy_key_path};
+use broccoli_node::cluster::deploy_key_path;
 
-use crate::connect::Common;
+use crate::connect::{Common, cluster_failure};
 use crate::exit::Failure;
 use crate::output;
 
@@ -24,10 +24,7 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(common: &Common, args: InitArgs) -> Result<(), Failure> {
     let path = args.out.map_or_else(|| common.cluster_path(), Ok)?;
     let (cluster, deploy_key) = Cluster::generate().map_err(Failure::failed)?;
-    cluster.create(&deploy_key, &path).map_err(|error| match error {
-        ClusterError::NoEntropy(_) => Failure::failed(error),
-        error => Failure::usage(error),
-    })?;
+    cluster.create(&deploy_key, &path).map_err(cluster_failure)?;
     let lines = [
         format!("cluster {}", cluster.id),
         format!("  {}  the cluster's key, for its nodes and clients", path.display()),

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use broccoli_node::proto::message::{JobState, JobSummary};
-use broccoli_node::proto::{JobId, NodeId};
+use broccoli_node::JobState;
+use broccoli_node::view::JobView;
 use serde_json::{Value, json};
 
 use crate::connect::Common;
@@ -36,27 +36,25 @@ pub(crate) async fn run(common: &Common, args: JobsArgs) -> Result<(), Failure> 
     for node in &listing.silent {
         output::note(format_args!("no answer from {node}: some or all of its jobs are not shown"));
     }
-    let all = listing.jobs.iter().flat_map(|(node, jobs)| jobs.iter().map(|job| (*node, job)));
-    let mut all: Vec<(NodeId, &JobSummary)> = all.collect();
-    all.sort_by_key(|(node, job)| (*node, job.submitted_unix_ms, job.number));
+    let mut all: Vec<&JobView> = listing.jobs.values().flatten().collect();
+    all.sort_by_key(|job| (job.id.origin, job.submitted_unix_ms, job.id.number));
     if args.json {
         return output::print(Value::from_iter(all.into_iter().map(as_json)));
     }
     if all.is_empty() {
         return output::print("no jobs: submit one with `broccoli run --detach`");
     }
-    let waiting: Vec<String> =
-        all.iter().filter(|(_, job)| job.waits.is_some()).map(|(node, job)| waits::job(*node, job)).collect();
+    let waiting: Vec<String> = all.iter().filter(|job| job.waits.is_some()).map(|job| waits::job(job)).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let rows: Vec<[String; 7]> = all.into_iter().map(|(node, job)| cells(node, job, now)).collect();
+    let rows: Vec<[String; 7]> = all.into_iter().map(|job| cells(job, now)).collect();
     output::print_table(["ID", "STATE", "FUNCTION", "DONE", "AGE", "TOOK", "KEY"], &["TOOK"], rows)?;
     waiting.into_iter().for_each(output::note);
     Ok(())
 }
 
-fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {
+fn as_json(job: &JobView) -> Value {
     json!({
-        "id": JobId { origin, number: job.number }.to_string(),
+        "id": job.id.to_string(),
         "state": state(job.state),
         "name": job.name,
         "done": job.done,
@@ -68,13 +66,13 @@ fn as_json((origin, job): (NodeId, &JobSummary)) -> Value {
     })
 }
 
-fn cells(origin: NodeId, job: &JobSummary, now: u64) -> [String; 7] {
+fn cells(job: &JobView, now: u64) -> [String; 7] {
     let since = |from: Option<u64>, to: Option<u64>| match (from, to) {
         (Some(from), Some(to)) => span(to.saturating_sub(from)),
         _ => "-".into(),
     };
     [
-        JobId { origin, number: job.number }.to_string(),
+        job.id.to_string(),
         state(job.state).into(),
         job.name.clone(),
         format!("{}/{}", job.done, job.total),

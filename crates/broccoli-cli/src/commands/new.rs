@@ -8,8 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use broccoli_node::abi::builtin::is_builtin;
-use broccoli_node::abi::{NAME_LEN_MAX, is_name};
+use broccoli_node::name::{NAME_LEN_MAX, is_builtin, is_name};
 
 use crate::exit::Failure;
 use crate::output;

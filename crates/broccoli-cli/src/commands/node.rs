@@ -9,7 +9,7 @@ use broccoli_node::Cluster;
 use broccoli_node::cluster::ClusterError;
 use tokio::sync::oneshot;
 
-use crate::connect::{Common, SECRET_BYTES_MAX, read_line, variable};
+use crate::connect::{self, Common, SECRET_BYTES_MAX, read_line, variable};
 use crate::exit::Failure;
 use crate::output;
 use crate::resident::{NodeOptions, Resident};
@@ -36,7 +36,7 @@ pub(crate) struct NodeArgs {
 pub(crate) async fn run(common: &Common, args: NodeArgs) -> Result<(), Failure> {
     let token = token(args.join)?;
     let cluster = match &token {
-        Some(token) => Cluster::from_token(token).map_err(Failure::usage)?,
+        Some(token) => Cluster::from_token(token).map_err(connect::cluster_failure)?,
         None => common.cluster()?,
     };
     let server = match (&token, &cluster.server) {

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use broccoli_node::proto::JobId;
-use broccoli_node::proto::message::JobSummary;
-use broccoli_node::{JobError, JobStatus};
+use broccoli_node::view::JobView;
+use broccoli_node::{JobError, JobId, JobStatus};
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
@@ -89,7 +88,7 @@ async fn show(session: &mut Session, args: &ResultArgs) -> Result<(), Failure> {
     }
 }
 
-fn as_json(id: JobId, state: &Result<JobStatus, JobError>, summary: Option<JobSummary>) -> Result<Value, Failure> {
+fn as_json(id: JobId, state: &Result<JobStatus, JobError>, summary: Option<JobView>) -> Result<Value, Failure> {
     let (mut result, mut error) = (Value::Null, Value::Null);
     let why = summary.as_ref().and_then(|job| job.waits.as_ref()).map(waits::why);
     let mut progress = summary.map_or((Value::Null, Value::Null), |job| (json!(job.done), json!(job.total)));

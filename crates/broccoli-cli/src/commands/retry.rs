@@ -1,6 +1,6 @@
 //! `broccoli retry`: runs a failed or revoked job again.
 
-use broccoli_node::proto::JobId;
+use broccoli_node::JobId;
 use clap_complete::ArgValueCandidates;
 
 use crate::complete;

@@ -1,7 +1,7 @@
 //! `broccoli revoke`: cancels a job.
 
+use broccoli_node::JobId;
 use broccoli_node::JobStatus;
-use broccoli_node::proto::JobId;
 use clap_complete::ArgValueCandidates;
 
 use crate::complete;

@@ -5,10 +5,9 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broccoli_node::core::{Member, Node};
-use broccoli_node::proto::Canvas;
-use broccoli_node::{JobError, JobUpdate, SubmitOptions};
-use broccoli_text::{Program, SOURCE_BYTES_MAX};
+use broccoli_node::name::KEY_BYTES_MAX;
+use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
+use broccoli_node::{Canvas, JobError, JobUpdate, SubmitOptions};
 use serde_json::json;
 
 use crate::connect::{Common, Session, interruptible};
@@ -50,9 +49,6 @@ pub(crate) struct SubmitArgs {
     #[arg(long, requires = "detach")]
     json: bool,
 }
-
-/// Maximum length of a key, in bytes.
-const KEY_BYTES_MAX: usize = 128;
 
 fn key(text: &str) -> Result<String, String> {
     let fits = (1..=KEY_BYTES_MAX).contains(&text.len());
@@ -108,12 +104,14 @@ async fn detach(session: &Session, canvas: Canvas, options: SubmitOptions, json:
             Some(JobUpdate::QueueFull(node)) => output::note(format_args!("queue full at {node}: waiting for room")),
             Some(JobUpdate::OnlyLeaving(node)) => output::note(jobs::only_leaving(node)),
             Some(JobUpdate::CannotStore(node, why)) => output::note(jobs::cannot_store(node, &why)),
-            Some(JobUpdate::News(_) | JobUpdate::NoAnswer(_)) => {}
+            Some(JobUpdate::TooManyRequests) => return Err(Failure::failed(JobError::TooManyRequests)),
+            Some(_) => {}
             None => return Err(Failure::failed(JobError::Stopped)),
         }
     };
-    let is_kept = move |(name, member): (_, &Member)| name == id.origin && member.birth.durable == Some(true);
-    if session.node.query(move |node: &Node| node.members().any(is_kept)).await != Some(true) {
+    let view = session.node.view().await;
+    let origin = view.as_ref().and_then(|view| view.node(id.origin)?.about.as_ref());
+    if !origin.is_some_and(|origin| origin.is_durable) {
         output::note(format_args!(
             "{} has no journal: the job is lost if this node restarts; to prevent this, start a node with \
              `broccoli node --data DIR`",

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use broccoli_node::abi::builtin::is_builtin;
-use broccoli_node::core::Node;
-use broccoli_node::{DeployKey, JobError};
+use broccoli_node::DeployKey;
+use broccoli_node::name::is_builtin;
 
 use super::deploy::holders;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
+use crate::function::stopped;
 use crate::{duration, output};
 
 /// The module, and the time limit.
@@ -38,12 +38,8 @@ pub(crate) async fn run(common: &Common, args: UndeployArgs) -> Result<(), Failu
 async fn undeploy(session: &Session, args: &UndeployArgs, key: &DeployKey) -> Result<String, Failure> {
     let name = &args.name;
     session.meet_all().await;
-    let wanted = name.clone();
-    let known = session.node.query(move |node: &Node| {
-        let functions = node.functions();
-        functions.get(wanted.as_str()).filter(|(_, functions)| !functions.is_empty()).map(|(version, _)| *version)
-    });
-    let known = known.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    let view = session.node.view().await.ok_or_else(stopped)?;
+    let known = view.module(name).map(|module| module.version);
     if is_builtin(name) || known == Some(0) {
         return Err(Failure::usage(format_args!("{name} is built into its nodes and cannot be removed")));
     }

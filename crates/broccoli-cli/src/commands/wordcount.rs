@@ -8,14 +8,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broccoli_node::proto::cbor::put_array_header;
-use broccoli_node::proto::{Canvas, Cbor, Form, Split};
-use broccoli_node::{DeployKey, JobError, SubmitOptions};
+use broccoli_node::{Canvas, Cbor, DeployKey, Form, Split, SubmitOptions};
 use serde_json::json;
 
 use super::deploy;
 use crate::connect::{Common, Session};
 use crate::exit::Failure;
+use crate::function::stopped;
 use crate::{jobs, output};
 
 /// The function that runs for each word.
@@ -77,12 +76,9 @@ async fn count_here(
 
 /// Deploys the example functions if no module has `mapper`.
 async fn provide_mapper(session: &Session, key: Result<DeployKey, Failure>) -> Result<(), Failure> {
-    let known = session.node.query(|node| {
-        let functions = node.functions();
-        let has_mapper = functions.values().any(|(_, functions)| functions.iter().any(|f| f.name == MAPPER));
-        (has_mapper, functions.contains_key(deploy::EXAMPLES_NAME))
-    });
-    let (has_mapper, is_taken) = known.await.ok_or_else(|| Failure::failed(JobError::Stopped))?;
+    let view = session.node.view().await.ok_or_else(stopped)?;
+    let has_mapper = view.functions().any(|(_, function)| function.name == MAPPER);
+    let is_taken = view.modules.iter().any(|module| module.name == deploy::EXAMPLES_NAME);
     if has_mapper {
         return Ok(());
     }
@@ -126,16 +122,13 @@ pub(super) async fn count(session: &mut Session, words: &[String], bins: Option<
 }
 
 fn canvas(words: &[String], bins: Option<u32>) -> Canvas {
-    let mut items = Vec::new();
-    put_array_header(&mut items, words.len());
-    for word in words {
-        if bins.is_some() {
-            // An item of `chunks` is a list of arguments.
-            put_array_header(&mut items, 1);
-        }
-        items.extend_from_slice(Cbor::encode(&word.as_str()).as_bytes());
-    }
-    let (function, items) = (MAPPER.to_owned(), Cbor::from_encoded(items));
+    let item = |word: &String| match bins {
+        // An item of `chunks` is a list of arguments.
+        Some(_) => Cbor::encode(&[word.as_str()]),
+        None => Cbor::encode(&word.as_str()),
+    };
+    let items: Vec<Cbor> = words.iter().map(item).collect();
+    let (function, items) = (MAPPER.to_owned(), Cbor::array(items.iter().map(Cbor::as_bytes)));
     match bins {
         Some(bins) => Form::Chunks { function, items, split: Split::Bins(bins) }.into(),
         None => Form::Map { function, items }.into(),

@@ -41,6 +41,7 @@ impl From<Resolved<'_>> for Target {
 
 /// Why a canvas is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CanvasError {
     /// There is no function with this name. The text of the resolver says which ones there are.
     Function(String),
@@ -95,6 +96,7 @@ pub enum CanvasError {
 
 /// What is wrong with the arguments of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ArgumentError {
     /// This is not a list of arguments.
     NotAList(String),
@@ -149,7 +151,15 @@ impl fmt::Display for CanvasError {
     }
 }
 
-impl core::error::Error for CanvasError {}
+impl core::error::Error for CanvasError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Arguments { error, .. } => Some(error),
+            Self::Option(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,7 +177,14 @@ impl fmt::Display for ArgumentError {
     }
 }
 
-impl core::error::Error for ArgumentError {}
+impl core::error::Error for ArgumentError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Type(_, mismatch) => Some(mismatch),
+            _ => None,
+        }
+    }
+}
 
 /// Builds the plan of a canvas.
 ///

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant as Clock};
 
-use broccoli_node::abi::{Arg, Function, Type};
-use broccoli_node::core::{Action, Config, Event, Input, Instant, Limits, Node, Submission};
+use broccoli_abi::{Arg, Function, Type};
+use broccoli_core::{Action, Config, Event, Input, Instant, Limits, Node, Submission};
 use broccoli_node::journal::Log;
-use broccoli_node::proto::module::{DeployPublic, NativeModule};
-use broccoli_node::proto::seal::ClusterKey;
-use broccoli_node::proto::{Canvas, Cbor, Epoch};
+use broccoli_proto::module::{DeployPublic, NativeModule};
+use broccoli_proto::seal::ClusterKey;
+use broccoli_proto::{Canvas, Cbor, Epoch};
 
 use crate::process::{self, TempDir};
 use crate::{Error, call};

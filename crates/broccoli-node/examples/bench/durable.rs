@@ -5,11 +5,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use broccoli_node::core::{RecordKey, Write};
 use broccoli_node::journal::Log;
+use broccoli_node::journal::{RecordKey, Write};
 use broccoli_node::mqtt::ServerUrl;
-use broccoli_node::proto::{Canvas, Cbor};
-use broccoli_node::{Cluster, NodeEvent, NodeHandle, SubmitOptions};
+use broccoli_node::view::NodeView;
+use broccoli_node::{Cluster, Event, NodeEvent, NodeHandle, SubmitOptions};
+use broccoli_proto::{Canvas, Cbor};
 
 use crate::process::Cpu;
 use crate::{Bench, Error, PATIENCE, call};
@@ -79,7 +80,8 @@ impl Clients {
             let mut events = client.events();
             tokio::spawn(driver.run());
             client.attach();
-            let attached = async { while !matches!(events.recv().await, Some(NodeEvent::Attached(_)) | None) {} };
+            let attached =
+                async { while !matches!(events.recv().await, Some(NodeEvent::Cluster(Event::Attached(_))) | None) {} };
             tokio::time::timeout(PATIENCE, attached).await?;
             clients.push(Rc::new(client));
         }
@@ -105,8 +107,9 @@ impl Clients {
 
     /// Waits until no origin has a job any more.
     async fn wait_until_done(&self) -> Result<(), Error> {
+        let has_jobs = |node: &NodeView| node.load.as_ref().is_some_and(|load| load.jobs > 0);
         let end = Instant::now() + PATIENCE;
-        while self.0[0].presence(PATIENCE).await.vitals.values().any(|vitals| vitals.jobs > 0) {
+        while self.0[0].nodes(PATIENCE).await.unwrap_or_default().iter().any(has_jobs) {
             if Instant::now() > end {
                 return Err("the jobs of the clients do not end".into());
             }

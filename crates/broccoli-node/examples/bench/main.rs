@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use broccoli_node::mqtt::ServerUrl;
-use broccoli_node::proto::{Canvas, Cbor, Form};
+use broccoli_node::view::{ClusterView, NodeView};
 use broccoli_node::{Cluster, DeployKey, NodeEvent, NodeHandle};
+use broccoli_proto::{Canvas, Cbor, Form};
 
 use minicbor::Encode;
 use process::{Cpu, Process};
@@ -125,11 +126,11 @@ async fn start_origin(
 
 async fn deploy_examples(origin: &NodeHandle, deploy: &DeployKey) -> Result<(), Error> {
     let wasm = include_bytes!("../../../../functions/tasks.wasm").to_vec();
-    let functions = broccoli_node::wasm::functions(&wasm)?;
-    let workers =
-        |node: &broccoli_node::core::Node| node.members().filter(|(_, m)| m.alive && m.birth.slots > 0).count();
+    let functions = broccoli_node::module::functions(&wasm)?;
+    let has_slots = |node: &&NodeView| node.is_online() && node.about.as_ref().is_some_and(|about| about.slots > 0);
+    let workers = |view: ClusterView| view.nodes.iter().filter(has_slots).count();
     let end = Instant::now() + PATIENCE;
-    while origin.query(workers).await != Some(2) {
+    while origin.view().await.map(workers) != Some(2) {
         if Instant::now() > end {
             return Err("the workers did not come up".into());
         }
@@ -144,7 +145,7 @@ async fn deploy_examples(origin: &NodeHandle, deploy: &DeployKey) -> Result<(), 
 
 async fn wait_for_functions(origin: &NodeHandle) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
-    while !matches!(origin.check(call("add", &(1, 1))).await, Some(Ok(_))) {
+    while origin.check(call("add", &(1, 1))).await.is_err() {
         if Instant::now() > end {
             return Err("the example functions do not come to the origin".into());
         }

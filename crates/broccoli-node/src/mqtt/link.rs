@@ -115,6 +115,7 @@ pub enum LinkEvent {
 
 /// Why a connection ended or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DisconnectReason {
     /// The server refuses this user and password.
     RefusedCredentials,
@@ -151,8 +152,11 @@ impl fmt::Display for DisconnectReason {
     }
 }
 
+impl std::error::Error for DisconnectReason {}
+
 /// Why a packet was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PublishError {
     /// There is no connection. Packets are not kept for the next one.
     NotConnected,

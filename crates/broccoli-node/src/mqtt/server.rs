@@ -79,6 +79,7 @@ impl fmt::Debug for ServerConfig {
 
 /// Why the server did not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ServerError {
     /// The port is already in use.
     PortTaken {
@@ -99,10 +100,7 @@ pub enum ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PortTaken { addr } => write!(
-                f,
-                "{addr} is taken: choose another address with --listen, or use the MQTT server that is there with --server mqtt://USER:PASSWORD@{addr}"
-            ),
+            Self::PortTaken { addr } => write!(f, "{addr} is taken"),
             Self::Listen { addr, source } => write!(f, "cannot listen on {addr}: {source}"),
             Self::Thread(source) => write!(f, "cannot start the MQTT server's thread: {source}"),
         }
@@ -120,6 +118,7 @@ impl std::error::Error for ServerError {
 
 /// A problem that the operator of a server should know. Each is reported once until it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ServerNotice {
     /// A client with the right password was refused, because the server is full.
     Full {
@@ -135,8 +134,7 @@ impl fmt::Display for ServerNotice {
         match self {
             Self::Full { clients_max } => write!(
                 f,
-                "the MQTT server is full: it takes {clients_max} nodes and commands at a time, and refuses more; \
-                 raise that with --clients"
+                "the MQTT server is full: it takes {clients_max} nodes and commands at a time, and refuses more"
             ),
             Self::NoConnection(why) => {
                 write!(f, "the MQTT server cannot take more connections: {why}; raise the limit with `ulimit -n`")

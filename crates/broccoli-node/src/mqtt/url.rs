@@ -25,6 +25,7 @@ pub struct ServerUrl {
 /// Why a text is not the address of an MQTT server. `Display` shows no part of the text, because it may contain a
 /// password.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UrlError {
     /// The scheme is `mqtts://`, or another one with TLS.
     TlsUnsupported,

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use broccoli_node::abi::Functions;
-use broccoli_node::core::{Limits, Member, Node};
+use broccoli_abi::Functions;
 use broccoli_node::mqtt::ServerUrl;
 use broccoli_node::native::Value;
-use broccoli_node::proto::{Canvas, Cbor, NodeId, TaskError};
+use broccoli_node::view::{About, ClusterView};
 use broccoli_node::{
-    Builder, Cluster, DeployKey, Deployment, JobError, JobHandle, JobUpdate, NodeEvent, NodeHandle, text,
+    Builder, Cluster, DeployKey, Deployment, Event, JobError, JobHandle, JobUpdate, Limits, NodeEvent, NodeHandle,
+    PacketError, text,
 };
+use broccoli_proto::{Canvas, Cbor, NodeId, TaskError};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -62,7 +63,7 @@ impl TestCluster {
 
 /// The functions that a module describes.
 pub(crate) fn functions(wasm: &[u8]) -> Functions {
-    broccoli_node::wasm::functions(wasm).unwrap()
+    broccoli_node::module::functions(wasm).unwrap()
 }
 
 /// A node's name.
@@ -93,7 +94,7 @@ pub(crate) async fn result<T: Value>(job: JobHandle) -> T {
 /// The error of a failed job.
 pub(crate) async fn task_error(job: JobHandle) -> TaskError {
     match outcome::<Cbor>(job).await {
-        Err(JobError::Failed(error)) => error,
+        Err(JobError::Failed(error) | JobError::Revoked(error)) => error,
         other => panic!("expected a failed task, got {other:?}"),
     }
 }
@@ -119,27 +120,41 @@ pub(crate) async fn event<T>(events: &mut Receiver<NodeEvent>, mut fits: impl Fn
     timeout(PATIENCE, search).await.expect("the event comes in time")
 }
 
-/// Waits until a condition on the state of a node is true.
-pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&Node) -> bool + Clone + Send + 'static) {
+/// Waits until something holds of what a node knows.
+pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&ClusterView) -> bool) {
     let asked = async {
-        while !node.query(holds.clone()).await.expect("the node runs") {
+        while !holds(&node.view().await.expect("the node runs")) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     if timeout(PATIENCE, asked).await.is_err() {
-        let state = node.query(|node| format!("{node:#?}")).await;
-        panic!("the state does not come in time; the node is {}", state.expect("the node runs"));
+        panic!("it does not come in time; the node knows {:#?}", node.view().await.expect("the node runs"));
     }
 }
 
-/// Waits until a node knows this many live nodes with slots, itself included.
+/// Waits until a node knows so many live nodes with slots, itself included, and what they can run.
 pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
-    let is_worker = |member: &Member| member.alive && member.birth.slots > 0;
-    let all_known = move |node: &Node| {
-        let workers: Vec<_> = node.members().filter(|(_, member)| is_worker(member)).collect();
-        workers.len() == count && workers.iter().all(|(_, member)| node.knows_modules_of(member))
+    let all_known = |view: &ClusterView| {
+        let live = view.nodes.iter().filter(|node| node.is_online()).filter_map(|node| node.about.as_ref());
+        let workers: Vec<&About> = live.filter(|about| about.slots > 0).collect();
+        workers.len() == count && workers.iter().all(|about| about.is_settled)
     };
     until(node, all_known).await;
+}
+
+/// Waits until a node can call a function.
+pub(crate) async fn until_function(node: &NodeHandle, name: &str) {
+    let found = async {
+        while node.function(name).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, found).await.expect("the function comes in time");
+}
+
+/// Whether a node has seen a packet that is sealed with another key.
+pub(crate) fn is_foreign_key(event: &NodeEvent) -> bool {
+    matches!(event, NodeEvent::Cluster(Event::Rejected { error: PacketError::CannotOpen, .. }))
 }
 
 /// Records of tasks that start and end.

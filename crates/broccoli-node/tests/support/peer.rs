@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use broccoli_node::Cluster;
 use broccoli_node::mqtt::{Link, LinkConfig, LinkEvent, PublishError};
-use broccoli_node::proto::message::{Birth, Message};
-use broccoli_node::proto::packet::{self, Address, Envelope, Header};
-use broccoli_node::proto::seal::ClusterKey;
-use broccoli_node::proto::topic::Topics;
-use broccoli_node::proto::{Epoch, NodeId};
+use broccoli_proto::message::{Birth, Message};
+use broccoli_proto::packet::{self, Address, Envelope, Header};
+use broccoli_proto::seal::ClusterKey;
+use broccoli_proto::topic::Topics;
+use broccoli_proto::{Epoch, NodeId};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
