@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
+use broccoli_node::board::Refusals;
 use broccoli_node::mqtt::{DisconnectReason, ServerUrl};
 use broccoli_node::name::{LABEL_BYTES_MAX, NODE_NAME_BYTES_MAX, is_label};
 use broccoli_node::view::JobView;
@@ -31,6 +32,12 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// The capability of a node whose process also runs the MQTT server of the cluster.
 pub(crate) const SERVER_LABEL: &str = "mqtt-server";
+
+/// What tasks are told that ask for what this node does not have.
+const REFUSALS: Refusals = Refusals {
+    board: "this node has no board: see `broccoli node --board`",
+    reboot: "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`",
+};
 
 /// The settings of a node.
 #[derive(Clone, Debug, clap::Args)]
@@ -150,6 +157,7 @@ impl Resident {
         let builder = builder.holds_code(true).slots(slots).run_limits(options.run_limits()).limits(options.limits());
         let builder = options.labels.into_iter().fold(builder, broccoli_node::Builder::label);
         let builder = builder.board(board::open(options.board)?).allow_reboot(options.allow_reboot.is_some());
+        let builder = builder.refusals(REFUSALS);
         let builder = options.data.into_iter().fold(builder, broccoli_node::Builder::data);
         let (mut node, driver) = builder.build().map_err(connect::start_failure)?;
         tokio::spawn(driver.run());

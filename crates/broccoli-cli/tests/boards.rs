@@ -52,10 +52,13 @@ on_both_servers! {
         let reboot = cluster.home.write("reboot", "#!/bin/sh\necho \"$0 $*\" > rebooted\n");
         std::fs::set_permissions(&reboot, std::fs::Permissions::from_mode(0o755)).unwrap();
         let allowed = format!("--allow-reboot={reboot} -f now");
-        let node = cluster.node("pi-2", &["--slots", "1", &allowed]).await;
+        let node = cluster.node("pi-2", &["--slots", "1", "--board", "none", &allowed]).await;
         let refused = cluster.run(&["run", "sys.reboot.s().set(on='pi-1')"]).await;
         let text = "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`";
         assert_eq!(refused.code, Some(1));
+        assert!(refused.stderr.contains(text), "{}", refused.stderr);
+        let refused = cluster.run(&["run", "board.gpio_read.s(4).set(on='pi-2')"]).await;
+        let text = "this node has no board: see `broccoli node --board`";
         assert!(refused.stderr.contains(text), "{}", refused.stderr);
         assert_eq!(cluster.run(&["run", "sys.reboot.s().set(on='pi-2')"]).await.ok(), "null\n");
         let ended = node.end().await;

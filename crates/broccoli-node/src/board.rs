@@ -34,6 +34,41 @@ pub enum Board {
     Simulated(SimulatedBoard),
 }
 
+/// The error of a node without a board.
+const NO_BOARD: &str = "this node has no board";
+
+/// The errors of tasks that use something that the program of their node does not have or allow. A program can add how its
+/// operator changes that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    /// For tasks that use the board, if the node has none.
+    pub board: &'static str,
+    /// For tasks that call `sys.reboot`, if the node does not allow it.
+    pub reboot: &'static str,
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals { board: NO_BOARD, reboot: "this node may not be rebooted by tasks" }
+    }
+}
+
+/// The board of a node, as its tasks use it.
+pub(crate) struct TaskBoard {
+    pub(crate) board: Board,
+    pub(crate) refusals: Refusals,
+}
+
+impl TaskBoard {
+    /// Executes a call of a task. The error is for the task.
+    pub(crate) fn perform(&self, call: HostCall) -> Result<i32, String> {
+        self.board.perform(call).map_err(|error| match error {
+            BoardError::NoBoard => self.refusals.board.to_owned(),
+            error => error.to_string(),
+        })
+    }
+}
+
 /// Why a board cannot execute a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,7 +93,7 @@ pub enum BoardError {
 impl fmt::Display for BoardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BoardError::NoBoard => f.write_str("this node has no board: see `broccoli node --board`"),
+            BoardError::NoBoard => f.write_str(NO_BOARD),
             BoardError::Missing(what) => write!(f, "this board has no {what}"),
             BoardError::NoPin { pin, count: 0 } => write!(f, "no pin {pin}: this board has none"),
             BoardError::NoPin { pin, count } => write!(f, "no pin {pin}: this board has 0 to {}", count - 1),

@@ -18,7 +18,7 @@ use broccoli_run::{About, Builtins, Library, RunLimits};
 use broccoli_wasm::Engine;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::board::Board;
+use crate::board::{Board, Refusals, TaskBoard};
 use crate::cluster::{Cluster, ClusterError, random};
 use crate::driver::{Controls, Driver, EVENTS_MAX};
 use crate::error::StartError;
@@ -33,8 +33,6 @@ use crate::store::Store;
 
 /// Module of native functions whose name has none.
 const NATIVE_MODULE: &str = "native";
-/// Why tasks may not reboot a node's machine.
-const NO_REBOOT: &str = "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`";
 /// Most labels and capabilities of a node.
 pub(crate) const LABELS_MAX: usize = 16;
 
@@ -77,6 +75,7 @@ struct Execution {
     wasm_limits: broccoli_wasm::Limits,
     board: Board,
     allows_reboot: bool,
+    refusals: Refusals,
     /// By module, then by function: equal programs describe themselves equally.
     natives: BTreeMap<String, BTreeMap<String, Native>>,
 }
@@ -93,6 +92,7 @@ impl Default for Builder {
                 wasm_limits: broccoli_wasm::Limits::host(),
                 board: Board::None,
                 allows_reboot: false,
+                refusals: Refusals::default(),
                 natives: BTreeMap::new(),
             },
             limits: Limits::host(),
@@ -193,6 +193,12 @@ impl Builder {
     /// [`crate::NodeEvent::Reboot`] and reboots the machine. Default no.
     pub fn allow_reboot(mut self, allow: bool) -> Self {
         self.execution.allows_reboot = allow;
+        self
+    }
+
+    /// What tasks are told that ask for a board or a reboot, where there is none.
+    pub fn refusals(mut self, refusals: Refusals) -> Self {
+        self.execution.refusals = refusals;
         self
     }
 
@@ -328,7 +334,7 @@ impl Builder {
         reporter: UnboundedSender<Report>,
     ) -> Executor {
         let execution = &mut self.execution;
-        let board = Arc::new(std::mem::replace(&mut execution.board, Board::None));
+        let board = std::mem::replace(&mut execution.board, Board::None);
         let about = About {
             name: start.name.as_str(),
             slots: execution.slots,
@@ -337,9 +343,10 @@ impl Builder {
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
             version: env!("CARGO_PKG_VERSION"),
-            reboot: if execution.allows_reboot { Ok(()) } else { Err(NO_REBOOT) },
+            reboot: if execution.allows_reboot { Ok(()) } else { Err(execution.refusals.reboot) },
         };
         let library = Library::new(Builtins::new(about, MACHINE));
+        let board = Arc::new(TaskBoard { board, refusals: execution.refusals });
         let result_bytes_max = self.limits.result_bytes_max as usize;
         let mut executor = Executor::new(execution.run_limits, result_bytes_max, start.seed, library, board, reporter);
         for (module, functions) in natives {

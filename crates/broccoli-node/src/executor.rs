@@ -29,7 +29,7 @@ use broccoli_run::{Ask, Code, Execution, Items, Library, News, Pace, Progress, R
 use broccoli_wasm::{Module, SubmitAnswer};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::board::Board;
+use crate::board::TaskBoard;
 use crate::machine::{self, MACHINE, now_us};
 use crate::native::Native;
 use crate::panics::{self, NativeTask};
@@ -69,7 +69,7 @@ pub(crate) struct Executor {
     library: Library,
     /// With their full names.
     natives: HashMap<ModuleHash, HashMap<String, (Arc<str>, Native)>>,
-    board: Arc<Board>,
+    board: Arc<TaskBoard>,
     reports: UnboundedSender<Report>,
     first_slice: Pace,
     /// The threads of the slots. A thread is started when it is needed for the first time.
@@ -112,7 +112,7 @@ impl Executor {
         result_bytes_max: usize,
         seed: u64,
         library: Library,
-        board: Arc<Board>,
+        board: Arc<TaskBoard>,
         reports: UnboundedSender<Report>,
     ) -> Executor {
         Executor {
@@ -232,7 +232,7 @@ impl Drop for Executor {
 }
 
 impl Slot {
-    fn spawn(board: Arc<Board>, reports: UnboundedSender<Report>) -> std::io::Result<Slot> {
+    fn spawn(board: Arc<TaskBoard>, reports: UnboundedSender<Report>) -> std::io::Result<Slot> {
         let (work, todo) = mpsc::channel::<Work>();
         let word = Arc::new(Word::default());
         let heard = word.clone();
@@ -266,7 +266,7 @@ impl Word {
 fn run_to_end(
     work: Work,
     pace: &mut Pace,
-    board: &Board,
+    board: &TaskBoard,
     word: &Word,
     reports: &UnboundedSender<Report>,
 ) -> Result<Cbor, Failure> {
@@ -283,7 +283,7 @@ fn run_to_end(
                 let _ = reports.send(Report::Submit(run, canvas));
             }
             Step::Ask(Ask::Board(call)) => {
-                let answer = board.perform(call).map_err(|error| error.to_string());
+                let answer = board.perform(call);
                 execution.answer_board(answer.as_ref().copied().map_err(String::as_str));
             }
             Step::Ask(Ask::Vitals) => execution.answer_vitals(machine::vitals()),

@@ -16,6 +16,16 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | | |
+//! |---|---|
+//! | [`Builder`], [`NodeHandle`], [`Driver`] | the settings of a node, the running node, and its loop |
+//! | [`JobHandle`], [`Job`] | a job that was submitted through this node, and one that is known by its id |
+//! | [`text`], [`json`], [`Canvas`], [`Cbor`] | canvases and values, from text and as data |
+//! | [`native`] | functions of the program |
+//! | [`view`], [`NodeEvent`], [`JobUpdate`] | what is shown of the cluster, and what happens |
+//! | [`JobError`] and the other errors | what is wrong; what to do about it is for the program to say |
+//! | [`mqtt`], [`board`], [`journal`], [`module`], [`cluster`], [`name`] | the parts of a node, for programs that use one of them alone |
 #![forbid(unsafe_code)]
 
 pub mod board;

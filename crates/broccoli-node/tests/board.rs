@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use broccoli_node::board::{BoardChange, SimulatedBoard};
+use broccoli_node::board::{BoardChange, Refusals, SimulatedBoard};
 use broccoli_node::{Board, Builder, NodeEvent, NodeHandle, StartError};
 use broccoli_proto::{Cause, Cbor};
 use support::cluster::*;
@@ -106,7 +106,7 @@ on_both_servers! {
         let _bare = cluster.node("bare").slots(1).start().unwrap();
         until_workers(&origin, 1).await;
         cluster.deploy(&origin, "lights", LIGHTS).await;
-        let none = "this node has no board: see `broccoli node --board`";
+        let none = "this node has no board";
         for source in ["board.gpio_read(4)", "board.gpio_write(4, True)", "board.blink(1, 10)"] {
             assert_eq!(error_text(&origin, source).await, none, "{source}");
         }
@@ -174,11 +174,15 @@ on_both_servers! {
         let origin = cluster.node("origin").start().unwrap();
         let mut allowed = cluster.node("w1").slots(2).allow_reboot(true).start().unwrap();
         let mut events = allowed.events();
+        let refusals = Refusals { reboot: "not this one", ..Refusals::default() };
         let _strict = cluster.node("w2").slots(1).start().unwrap();
-        until_workers(&origin, 2).await;
+        let _other = cluster.node("w3").slots(1).refusals(refusals).start().unwrap();
+        until_workers(&origin, 3).await;
         cluster.deploy_examples(&origin).await;
         let refused = error_text(&origin, "sys.reboot.s().set(on='w2')").await;
-        assert_eq!(refused, "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`");
+        assert_eq!(refused, "this node may not be rebooted by tasks");
+        let refused = error_text(&origin, "sys.reboot.s().set(on='w3')").await;
+        assert_eq!(refused, "not this one");
         // It finishes its running tasks.
         let long = origin.submit(canvas("tasks.sleep_ms.s(700, 5).set(on='w1')"));
         until(&allowed, |node| node.load.running == 1).await;
