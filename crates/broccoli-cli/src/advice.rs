@@ -46,6 +46,7 @@ impl Display for Advised<'_, JournalError> {
         f.write_str(match self.0 {
             JournalError::InUse(_) => ": stop it, or give this node a directory of its own with --data",
             JournalError::Foreign(..) => ": give this node a directory of its own with --data",
+            JournalError::Unsupported(_) => ": leave out --data",
             JournalError::Version(..) | JournalError::Records(_) => {
                 ": give another directory with --data, or run the program that wrote it"
             }

@@ -3,7 +3,8 @@
 //! This module has the texts. The node decides which function a name means.
 
 use broccoli_node::view::ClusterView;
-use broccoli_node::{Canvas, CanvasError, CheckError, Form, FunctionError, JobError, NodeHandle, text};
+use broccoli_node::{Canvas, CanvasError, CheckError, Form, FunctionError, JobError, NodeHandle};
+use broccoli_text::{closest, method, python};
 
 use crate::exit::Failure;
 
@@ -35,7 +36,7 @@ pub(crate) async fn unknown(node: &NodeHandle, name: &str, refusal: String) -> R
     if known.deployed == 0 {
         return Ok(format!("{refusal} (broccoli deploy --examples)"));
     }
-    if let (Ok(_), Some(method)) = (node.function(module).await, text::method(function)) {
+    if let (Ok(_), Some(method)) = (node.function(module).await, method(function)) {
         return Ok(format!("no function {name}: did you mean the method {module}.{method}(…)?"));
     }
     Ok(suggest(&known, name, function))

@@ -9,8 +9,8 @@ use std::time::Duration;
 use broccoli_node::json::{self, Lossy};
 use broccoli_node::view::NodeView;
 use broccoli_node::{
-    Canvas, Cbor, Event, JobError, JobHandle, JobId, JobNews, JobUpdate, Limits, NodeEvent, NodeId, Refusal,
-    SubmitOptions,
+    Canvas, Cbor, Event, JobError, JobHandle, JobId, JobNews, JobUpdate, NodeEvent, NodeId, Refusal, SubmitOptions,
+    Waits,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 

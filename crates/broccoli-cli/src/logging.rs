@@ -42,7 +42,9 @@ pub(crate) fn start(program: Program, verbose: u8) -> Result<(), Failure> {
         (Some(text), ..) => text.parse().map_err(|_| bad(&text))?,
         (None, Program::Node, 0) => "broccoli=info,broccoli::node=off".parse().map_err(|_| bad("the default"))?,
         (None, Program::Command, 0) => return Ok(()),
-        (None, Program::Node, verbose) => of(verbose).with_target("broccoli::node", tracing::metadata::LevelFilter::OFF),
+        (None, Program::Node, verbose) => {
+            of(verbose).with_target("broccoli::node", tracing::metadata::LevelFilter::OFF)
+        }
         (None, Program::Command, verbose) => of(verbose),
     };
     let line = Line { times: !io::stderr().is_terminal() };

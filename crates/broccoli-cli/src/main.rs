@@ -156,7 +156,7 @@ fn dispatch(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Wordcount(args) => in_runtime(wordcount::run(common, args)),
         #[cfg(feature = "flash")]
         Command::Flash(args) => flash::run(common, args),
-        Command::Demo => in_runtime(demo::run(common)),
+        Command::Demo => in_runtime(demo::run()),
         Command::Init(args) => init::run(common, args),
         Command::Token => token::run(common),
         Command::Completions(args) => completions::run(&args),

@@ -1,7 +1,7 @@
 //! The reasons why jobs wait, as text.
 
 use broccoli_node::view::JobView;
-use broccoli_node::{JobId, NodeId, WaitingGroup, Waits};
+use broccoli_node::{WaitingGroup, Waits};
 
 /// Why no task of a job runs.
 pub(crate) fn why(waits: &Waits) -> String {

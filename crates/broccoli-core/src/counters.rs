@@ -73,6 +73,8 @@ pub struct Rejected {
     pub repeated: u64,
     /// [`PacketError::Unproven`]
     pub unproven: u64,
+    /// Another reason.
+    pub other: u64,
 }
 
 /// What was sent again.
@@ -121,13 +123,14 @@ impl Rejected {
             PacketError::Misdirected => &mut self.misdirected,
             PacketError::Repeated => &mut self.repeated,
             PacketError::Unproven => &mut self.unproven,
+            _ => &mut self.other,
         };
         *count += 1;
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Rejected { malformed, unknown, version, cannot_open, misdirected, repeated, unproven } = *self;
-        malformed + unknown + version + cannot_open + misdirected + repeated + unproven
+        let Rejected { malformed, unknown, version, cannot_open, misdirected, repeated, unproven, other } = *self;
+        malformed + unknown + version + cannot_open + misdirected + repeated + unproven + other
     }
 }

@@ -244,7 +244,9 @@ impl Job {
         if news.view.is_none() {
             // Of a job that is over its origin knows no steps.
             return match (self.path.is_empty(), self.at(Vec::new()).state().await?) {
-                (true, state) if !matches!(state, JobStatus::Pending { .. }) => Ok(Why { job: self.id, groups: Vec::new() }),
+                (true, state) if !matches!(state, JobStatus::Pending { .. }) => {
+                    Ok(Why { job: self.id, groups: Vec::new() })
+                }
                 _ => Err(JobError::NoStep(self.id, self.path.clone())),
             };
         }
@@ -267,7 +269,7 @@ impl Job {
     }
 
     /// Asks how a step is, and maybe why, again until there is an answer.
-    async fn ask(&self, path: &[u32], why: bool) -> Result<StepNews, JobError> {
+    async fn ask(&self, path: &[u32], why: bool) -> Result<Box<StepNews>, JobError> {
         let mut events = self.node.listen();
         let end = time::Instant::now() + NO_ANSWER;
         let mut plain = None;

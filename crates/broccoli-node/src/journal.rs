@@ -93,7 +93,10 @@ impl std::error::Error for JournalError {
         match self {
             JournalError::Io(_, error) => Some(error),
             JournalError::Records(error) => Some(error),
-            JournalError::InUse(_) | JournalError::Foreign(..) | JournalError::Version(..) => None,
+            JournalError::InUse(_)
+            | JournalError::Foreign(..)
+            | JournalError::Version(..)
+            | JournalError::Unsupported(_) => None,
         }
     }
 }

@@ -12,9 +12,9 @@
 //! Fields have the same names everywhere: `node` is this node, `peer` another one, `job`, `step` and `attempt` name a task.
 //! The core makes events of jobs and tasks only as long as one of these targets is enabled.
 
-use broccoli_core::{Node, Trace, TraceLevel};
+use broccoli_core::{Event, Node, Trace, TraceLevel};
 use broccoli_proto::message::{Attempt, Failure};
-use broccoli_proto::packet::Address;
+use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cause, JobId, NodeId, TaskError};
 use tracing::{Level, debug, enabled, info, trace, warn};
 
@@ -116,49 +116,59 @@ pub(crate) fn event(node: NodeId, event: &NodeEvent) {
     match event {
         NodeEvent::Connected => info!(target: "broccoli::node", %node, "connected"),
         NodeEvent::Disconnected(reason) => warn!(target: "broccoli::node", %node, %reason, "disconnected"),
-        NodeEvent::NameTaken => warn!(target: "broccoli::node", %node, "another node has this name"),
         NodeEvent::NotHeard => {
             warn!(target: "broccoli::node", %node, "the MQTT server does not deliver this node's own packets");
         }
         NodeEvent::PacketLimit(bytes) => {
             warn!(target: "broccoli::node", %node, bytes, "the MQTT server drops longer packets");
         }
-        NodeEvent::ForeignKey => warn!(target: "broccoli::node", %node, "a packet is sealed with another key"),
         NodeEvent::Storage(text) => warn!(target: "broccoli::node", %node, text, "storage"),
-        NodeEvent::Draining(by) => {
+        NodeEvent::Reboot => info!(target: "broccoli::node", %node, "a task requests a reboot"),
+        NodeEvent::Cluster(event) => cluster_event(node, event),
+    }
+}
+
+/// Something that the core has told. What belongs to one submit goes to its handle alone.
+fn cluster_event(node: NodeId, event: &Event) {
+    match event {
+        Event::NameTaken => warn!(target: "broccoli::node", %node, "another node has this name"),
+        Event::Rejected { error: PacketError::CannotOpen, .. } => {
+            warn!(target: "broccoli::node", %node, "a packet is sealed with another key");
+        }
+        Event::Draining(by, _) => {
             info!(target: "broccoli::node", %node, peer = by.map(tracing::field::display), "draining");
         }
-        NodeEvent::GaveUp(jobs) => {
+        Event::GaveUp(jobs) => {
             warn!(target: "broccoli::node", %node, jobs = jobs.len(), "the time to finish is over: these jobs are lost");
         }
-        NodeEvent::Reboot => info!(target: "broccoli::node", %node, "a task requests a reboot"),
-        NodeEvent::ModuleRefused { by, module, reason } if *by == node => {
+        Event::ModuleRefused { by, module, reason } if *by == node => {
             warn!(target: "broccoli::node", %node, %module, %reason, "module refused");
         }
-        NodeEvent::ModuleRefused { by: peer, module, reason } => {
+        Event::ModuleRefused { by: peer, module, reason } => {
             debug!(target: "broccoli::cluster", %node, %peer, %module, %reason, "module refused");
         }
-        NodeEvent::NoOrigin => debug!(target: "broccoli::cluster", %node, "no node has answered yet"),
-        NodeEvent::Attached(peer) => debug!(target: "broccoli::cluster", %node, %peer, "attached"),
-        NodeEvent::Rejected(peer, reason) => {
-            let peer = peer.map(tracing::field::display);
+        Event::NoOrigin => debug!(target: "broccoli::cluster", %node, "no node has answered yet"),
+        Event::Attached(peer) => debug!(target: "broccoli::cluster", %node, %peer, "attached"),
+        Event::Rejected { sender, error: reason } => {
+            let peer = sender.map(tracing::field::display);
             debug!(target: "broccoli::cluster", %node, peer, ?reason, "packet rejected");
         }
-        NodeEvent::Member(peer) => debug!(target: "broccoli::cluster", %node, %peer, "member changed"),
-        NodeEvent::Modules => debug!(target: "broccoli::cluster", %node, "modules changed"),
-        NodeEvent::Vitals(peer, vitals) => {
+        Event::Member(peer) => debug!(target: "broccoli::cluster", %node, %peer, "member changed"),
+        Event::Modules => debug!(target: "broccoli::cluster", %node, "modules changed"),
+        Event::Vitals(peer, vitals) => {
             let (running, queued, run) = (vitals.running, vitals.queued, vitals.tasks_run);
             debug!(target: "broccoli::cluster", %node, %peer, running, queued, run, "vitals");
         }
-        NodeEvent::Members(peer, list) => {
+        Event::Members(peer, list) => {
             debug!(target: "broccoli::cluster", %node, %peer, nodes = list.members.len(), "members");
         }
-        NodeEvent::Forgotten { by: peer, node: forgotten } => {
+        Event::Forgotten { by: peer, node: forgotten } => {
             debug!(target: "broccoli::cluster", %node, %peer, %forgotten, "node forgotten");
         }
-        NodeEvent::Jobs(peer, jobs) => {
+        Event::Jobs(peer, jobs) => {
             debug!(target: "broccoli::cluster", %node, %peer, jobs = jobs.jobs.len(), "jobs");
         }
-        NodeEvent::Step(news) => debug!(target: "broccoli::cluster", %node, job = %news.job, path = ?news.path, "step"),
+        Event::Step(news) => debug!(target: "broccoli::cluster", %node, job = %news.job, path = ?news.path, "step"),
+        _ => {}
     }
 }

@@ -43,11 +43,9 @@ pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let other = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            match RUNNING.with_borrow(Option::clone) {
-                Some(task) => tell(&task, info),
-                None => other(info),
-            }
+        panic::set_hook(Box::new(move |info| match RUNNING.with_borrow(Option::clone) {
+            Some(task) => tell(&task, info),
+            None => other(info),
         }));
     });
 }

@@ -156,7 +156,9 @@ impl fmt::Display for Reason {
             Reason::Before => f.write_str("waits for the steps before it"),
             Reason::Memory => f.write_str("waits for memory for the results of the job"),
             Reason::Module => f.write_str("waits: its module is on its way to the nodes"),
-            Reason::Arrival { node, pulled: false } => write!(f, "is on its way to {node}, or waits for its turn there"),
+            Reason::Arrival { node, pulled: false } => {
+                write!(f, "is on its way to {node}, or waits for its turn there")
+            }
             Reason::Arrival { node, pulled: true } => write!(f, "waits: its arguments are on their way to {node}"),
             Reason::Result { node } => write!(f, "has run: its result is on its way from {node}"),
             Reason::Origin => f.write_str("waits: its node has just restarted, or its disk is slow"),

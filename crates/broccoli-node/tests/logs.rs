@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use broccoli_node::mqtt::ServerUrl;
-use broccoli_node::proto::{Canvas, Cbor};
+use broccoli_node::{Canvas, Cbor};
 use broccoli_node::{Cluster, JobError, NodeHandle};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

@@ -364,7 +364,8 @@ fn handles() -> Vec<(&'static str, Message)> {
     });
     let waiting = Jobs { jobs: waiting.collect(), more: false };
     let jobs = Jobs { jobs: [running.clone()].into_iter().chain(ended).collect(), more: true };
-    let news = |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None, waiting: None }));
+    let news =
+        |view| Message::StepNews(Box::new(StepNews { job: job(), path: vec![1, 0], view, blob: None, waiting: None }));
     let view = |name: &str, state, members, outcome| Some(StepView { name: name.into(), state, members, outcome });
     let failed = Some(Err(error(Cause::Returned)));
     vec![

@@ -3,7 +3,6 @@
 //! The MQTT server and the client run in this process, the three nodes are separate processes. The demo writes nothing
 //! to disk and leaves nothing behind: the nodes shut down when this process ends, for whatever reason.
 
-use crate::connect::Common;
 use crate::exit::Failure;
 
 /// Runs the demo.
@@ -11,8 +10,8 @@ use crate::exit::Failure;
 /// # Errors
 /// If a part of it cannot start, or a result is wrong.
 #[cfg(feature = "embedded-server")]
-pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
-    show::run(common).await
+pub(crate) async fn run() -> Result<(), Failure> {
+    show::run().await
 }
 
 /// Reports that the MQTT server is missing.
@@ -20,7 +19,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
 /// # Errors
 /// Always.
 #[cfg(not(feature = "embedded-server"))]
-pub(crate) async fn run(_: &Common) -> Result<(), Failure> {
+pub(crate) async fn run() -> Result<(), Failure> {
     Err(Failure::usage("the demo needs an MQTT server, but this program was built without one"))
 }
 
@@ -43,7 +42,7 @@ mod show {
 
     use super::seed;
     use crate::commands::{deploy, wordcount};
-    use crate::connect::{Common, Session, interruptible};
+    use crate::connect::{Session, interruptible};
     use crate::exit::Failure;
     use crate::output::{self, print, print_headed};
     use crate::{jobs, server};
@@ -58,21 +57,20 @@ mod show {
     /// Number of words in the output.
     const SHOWN_WORDS: usize = 6;
 
-    pub(super) async fn run(common: &Common) -> Result<(), Failure> {
+    pub(super) async fn run() -> Result<(), Failure> {
         let started = Instant::now();
         let (cluster, key) = Cluster::generate().map_err(Failure::failed)?;
         let server = server::start(&cluster, ([127, 0, 0, 1], 0).into(), server::CLIENTS_MAX).await?;
         let addr = server.local_addr();
         let url = ServerUrl::new(addr.ip().to_string(), addr.port());
         let mut nodes = Vec::new();
-        let shown = interruptible(show(common, &cluster, &key, &url, &mut nodes, started)).await;
+        let shown = interruptible(show(&cluster, &key, &url, &mut nodes, started)).await;
         leave(nodes).await;
         server.stop().await;
         shown
     }
 
     async fn show(
-        common: &Common,
         cluster: &Cluster,
         key: &DeployKey,
         url: &ServerUrl,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use broccoli_node::name::KEY_BYTES_MAX;
-use broccoli_node::text::{self, Program, SOURCE_BYTES_MAX};
 use broccoli_node::{Canvas, JobError, JobUpdate, SubmitOptions};
+use broccoli_text::{Program, SOURCE_BYTES_MAX};
 use serde_json::json;
 
 use crate::connect::{Common, Session, interruptible};

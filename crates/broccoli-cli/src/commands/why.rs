@@ -1,7 +1,7 @@
 //! `broccoli why`: shows what the tasks of a job wait for.
 
-use broccoli_node::proto::JobId;
-use broccoli_node::{Why, WaitingGroup};
+use broccoli_node::JobId;
+use broccoli_node::{WaitingGroup, Why};
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 

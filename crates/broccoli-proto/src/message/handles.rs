@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Decoder, Encode, decode};
 
 use super::BlobRef;
-use crate::{JobId, NodeId};
 use crate::outcome::Outcome;
+use crate::{JobId, NodeId};
 
 /// Asks an origin for its jobs, in order of their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

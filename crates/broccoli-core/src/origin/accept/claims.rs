@@ -18,18 +18,18 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use broccoli_proto::{JobId, NodeId};
 use broccoli_proto::id::NODE_NAME_BYTES_MAX;
 use broccoli_proto::message::{Forget, Forgotten, KeyAnswer, KeyClaim, Message, Refusal, Submit};
 use broccoli_proto::options::KEY_BYTES_MAX;
 use broccoli_proto::packet::Address;
+use broccoli_proto::{JobId, NodeId};
 use litemap::LiteMap;
 
-use crate::origin::{Around, Origin};
 use crate::origin::accept::keepers::{Keepers, digest};
 use crate::origin::accept::keys::{Asked, CLAIMS_MAX, Claim, Keys};
 use crate::origin::journal::records::Submitter;
 use crate::origin::journal::writes::Promise;
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};

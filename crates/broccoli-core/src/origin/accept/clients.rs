@@ -3,17 +3,17 @@
 use alloc::format;
 use alloc::string::ToString;
 
-use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 use broccoli_proto::message::{BlobRef, Message, Refusal, Refused, Submit};
 use broccoli_proto::options::KEY_BYTES_MAX;
+use broccoli_proto::{Canvas, Epoch, JobId, NodeId};
 
 use crate::content::values::pulls::Purpose;
-use crate::origin::{Around, Origin};
-use crate::origin::accept::{Request, SubmitError};
 use crate::origin::accept::session::Session;
+use crate::origin::accept::{Request, SubmitError};
 use crate::origin::job::ticket::Client;
 use crate::origin::journal::records::Submitter;
 use crate::origin::journal::writes::Submitted;
+use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::text;
 
