@@ -30,8 +30,8 @@ on_both_servers! {
         // What `timeout` of the shell sends is the second.
         for signal in ["INT", "TERM"] {
             let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
-            run.note("[attached]").await;
-            run.note("[accepted]").await;
+            run.note("DEBUG attached").await;
+            run.note("DEBUG job submitted").await;
             run.signal(signal).await;
             let ended = run.end().await;
             assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""), "{signal}");

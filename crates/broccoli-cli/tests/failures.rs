@@ -14,7 +14,8 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let expression = "group(sleep_ms.s(300, i) for i in range(20))";
         let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
-        run.note("[accepted] job pi-1/").await;
+        let accepted = run.note("DEBUG job submitted").await;
+        assert!(accepted.contains(" job=pi-1/"), "{accepted}");
         // It comes later, so that it cannot be the node that holds the job.
         let worker = cluster.node("pi-2", &["--slots", "2"]).await;
         let working = async { while running(&cluster, "pi-2").await == 0 {} };
@@ -28,7 +29,7 @@ on_both_servers! {
 async fn an_origin_that_dies_is_said_and_a_job_that_it_lost_fails() {
     let cluster = Cluster::mosquitto().await.with_examples().await;
     let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
-    run.note("[accepted]").await;
+    run.note("DEBUG job submitted").await;
     cluster.up.kill().await;
     run.note("pi-1 holds the job and is offline: waiting until it is back").await;
     let mut again = Process::start(&mut cluster.home.command(&["node", "--name", "pi-1", "--server", &cluster.url]));

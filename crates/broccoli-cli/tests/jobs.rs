@@ -18,7 +18,7 @@ async fn detach(cluster: &Cluster, expression: &str) -> String {
 /// Waits until a job runs.
 async fn until_running(cluster: &Cluster, id: &str) {
     let mut waits = Process::start(&mut cluster.command(&["-v", "result", id, "--wait"]));
-    waits.note("[attached]").await;
+    waits.note("DEBUG attached").await;
     waits.kill().await;
 }
 
@@ -91,7 +91,7 @@ on_both_servers! {
             .fails(2, &format!("error: nothing to try again: job {id} has not ended\n"));
 
         let mut waits = Process::start(&mut cluster.command(&["-v", "result", &id, "--wait"]));
-        waits.note("[attached]").await;
+        waits.note("DEBUG attached").await;
         assert_eq!(cluster.run(&["revoke", &id]).await.ok(), format!("job {id} is revoked\n"));
         let ended = waits.end().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
@@ -105,7 +105,7 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let id = detach(&cluster, "sleep_ms.s(1500, 7)").await;
         let mut waits = Process::start(&mut cluster.command(&["-v", "result", &id, "--wait"]));
-        waits.note("[attached]").await;
+        waits.note("DEBUG attached").await;
         waits.signal("INT").await;
         let ended = waits.end().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
@@ -287,9 +287,9 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let run = ["-v", "run", "--key", "shared", "sleep_ms.s(3000, 7)"];
         let mut first = Process::start(&mut cluster.command(&run));
-        first.note("[accepted]").await;
+        first.note("DEBUG job submitted").await;
         let mut second = Process::start(&mut cluster.command(&run));
-        second.note("[accepted]").await;
+        second.note("DEBUG job submitted").await;
         first.signal("INT").await;
         let ended = first.end().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));

@@ -83,7 +83,7 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let mut worker = cluster.node("pi-2", &["--slots", "2"]).await;
         let mut run = Process::start(&mut cluster.command(&["-v", "run", "group(sleep_ms.s(400, i) for i in range(16))"]));
-        run.note("[accepted]").await;
+        run.note("DEBUG job submitted").await;
         until_running(&cluster, "pi-2", 2).await;
         worker.signal("TERM").await;
         let note = worker.note("draining").await;
@@ -112,7 +112,7 @@ on_both_servers! {
         let mut worker = cluster.node("pi-2", &["--slots", "1", "--label", "led"]).await;
         let expression = "sleep_ms.s(3000, 5).set(on='led')";
         let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
-        run.note("[accepted]").await;
+        run.note("DEBUG job submitted").await;
         until_running(&cluster, "pi-2", 1).await;
         let _other = cluster.node("pi-3", &["--slots", "1", "--label", "led"]).await;
         worker.signal("INT").await;
@@ -157,7 +157,7 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let mut worker = cluster.node("pi-2", &["--slots", "1", "--label", "led"]).await;
         let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(1500, 5).set(on='led')"]));
-        run.note("[accepted]").await;
+        run.note("DEBUG job submitted").await;
         until_running(&cluster, "pi-2", 1).await;
         let late = cluster.run(&["drain", "pi-2", "--timeout", "10ms"]).await;
         assert_eq!(late.code, Some(4));

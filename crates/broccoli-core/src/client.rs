@@ -238,7 +238,7 @@ impl Client {
 
     /// Wants to hear no more of a job, which goes on, or of a node. What was submitted here is
     /// followed all the same, since its origin wants to know that its end is known.
-    pub(crate) fn forget(&mut self, shared: &mut Shared, id: SubmitId) {
+    pub(crate) fn unfollow(&mut self, shared: &mut Shared, id: SubmitId) {
         if self.requests.get(&id.0).is_some_and(|r| !r.is_handed_in() && !matches!(r.wish, Wish::Submit(_))) {
             self.remove(shared, id.0);
         }

@@ -451,7 +451,7 @@ impl Members {
     }
 
     /// Somebody says that a node will not come back: it is not shown any more, unless it is there.
-    pub(crate) fn forget(&mut self, shared: &mut Shared, name: NodeId) {
+    pub(crate) fn remove(&mut self, shared: &mut Shared, name: NodeId) {
         if self.nodes.get(&name).is_some_and(|member| !member.alive) {
             self.nodes.remove(&name);
             shared.event(Event::Member(name));

@@ -96,7 +96,7 @@ struct Told {
 
 impl Wall {
     /// Takes a reading. Returns `true` if the clock was set, so timers for a time of day must be set again.
-    pub(crate) fn tell(&mut self, now: Instant, unix_ms: u64) -> bool {
+    pub(crate) fn set(&mut self, now: Instant, unix_ms: u64) -> bool {
         let told = Told { at: now, unix_ms };
         if let Some(before) = self.told.replace(told) {
             let expected = before.unix_ms(now);
@@ -181,11 +181,11 @@ mod tests {
     /// A clock with a reading each second. Before each reading, it is set by one of these steps.
     fn set_by(steps: &[i64]) -> (Wall, Instant, u64) {
         let (mut wall, mut at, mut unix_ms) = (Wall::default(), Instant(0), 1_700_000_000_000_u64);
-        wall.tell(at, unix_ms);
+        wall.set(at, unix_ms);
         for step in steps {
             at = at + ms(1_000);
             unix_ms = (unix_ms + 1_000).saturating_add_signed(*step);
-            wall.tell(at, unix_ms);
+            wall.set(at, unix_ms);
         }
         (wall, at, unix_ms)
     }

@@ -342,7 +342,7 @@ impl Driver {
         }
         if is_wished(&controls.sweep) {
             for (submit, _) in self.jobs.extract_if(|_, updates| updates.is_closed()) {
-                self.node.forget(now, submit);
+                self.node.unfollow(now, submit);
             }
         }
         if is_wished(&controls.drain) {
@@ -528,7 +528,7 @@ impl Driver {
     fn follow(&mut self, submit: SubmitId, updates: Updates, id: oneshot::Sender<SubmitId>) {
         if updates.is_closed() {
             // Its handle was dropped meanwhile. What was submitted goes on.
-            self.node.forget(self.now(), submit);
+            self.node.unfollow(self.now(), submit);
             return;
         }
         self.jobs.insert(submit, updates);

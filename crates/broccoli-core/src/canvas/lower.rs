@@ -447,7 +447,7 @@ where
             return Err(CanvasError::Misplaced { option: "on", belongs });
         }
         let merged = options.or(self.plan.options_at(defaults));
-        Ok(self.plan.keep_options(Options { deadline_ms: None, ..merged }))
+        Ok(self.plan.intern_options(Options { deadline_ms: None, ..merged }))
     }
 
     fn function(&mut self, name: &'c str) -> Result<u32, CanvasError> {

@@ -47,7 +47,7 @@ impl Plan {
             return Ok(());
         }
         let priority = self.call(task).options.priority;
-        let options = self.keep_options(Options { priority, ..Options::default() });
+        let options = self.intern_options(Options { priority, ..Options::default() });
         let root = lower::append(self, task.0, canvas, options, resolve, room)?;
         self.done += 1;
         self.ran += 1;
@@ -155,6 +155,6 @@ impl Plan {
         self.steps[task as usize].state = State::Replaced;
         self.stand_ins.insert(task, root);
         self.work.push(Work::Start(root));
-        self.follow(effects);
+        self.advance(effects);
     }
 }

@@ -266,7 +266,7 @@ impl Plan {
     pub fn start(&mut self, effects: &mut Effects) {
         if matches!(self.steps[0].state, State::Waiting) {
             self.work.push(Work::Start(0));
-            self.follow(effects);
+            self.advance(effects);
         }
     }
 
@@ -303,7 +303,7 @@ impl Plan {
         self.done += 1;
         self.ran += 1;
         self.settle(step.0, state);
-        self.follow(effects);
+        self.advance(effects);
         true
     }
 
@@ -465,7 +465,7 @@ impl Plan {
 /// Follows a change through the tree. A list of work instead of recursion, so that a chain of many steps without tasks
 /// needs no deep stack.
 impl Plan {
-    pub(super) fn follow(&mut self, effects: &mut Effects) {
+    pub(super) fn advance(&mut self, effects: &mut Effects) {
         // Bounded: each step starts at most once and ends at most once.
         while let Some(work) = self.work.pop() {
             match work {
@@ -759,7 +759,7 @@ impl Plan {
     }
 
     /// The index of these options. Other tasks may share them.
-    pub(super) fn keep_options(&mut self, options: Options) -> u32 {
+    pub(super) fn intern_options(&mut self, options: Options) -> u32 {
         if options == DEFAULTS {
             return 0;
         }

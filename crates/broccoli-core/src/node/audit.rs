@@ -9,54 +9,90 @@ use super::Node;
 use crate::audit::{Known, Size, TaskState, TaskView};
 use crate::content::values::pulls::Large;
 use crate::io::RunId;
+use crate::timers::Timer;
 
 impl Node {
     /// Shows the state and the attempt of each task of each job that has become ready once, in
     /// order of job and step.
     pub fn audit_tasks(&self, see: &mut dyn FnMut(u64, u32, TaskState, u32)) {
-        self.origin().audit_tasks(see);
+        self.origin.audit_tasks(see);
     }
 
     /// One task; none if it is not known or was never ready.
     pub fn audit_task(&self, job: u64, step: u32) -> Option<TaskView<'_>> {
-        self.origin().audit_task(job, step)
+        self.origin.audit_task(job, step)
     }
 
     /// The jobs held and, as soon as it is known, what each came to.
     pub fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
-        self.origin().audit_jobs(see);
+        self.origin.audit_jobs(see);
     }
 
     /// Which attempt of which origin a run is.
     pub fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
-        self.worker().attempt_of(run)
+        self.worker.attempt_of(run)
     }
 
     /// Shows from whom this node pulls which large values, and for what.
     pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, ContentId, Large)) {
-        self.shared().values.pulls.audit(see);
+        self.shared.values.pulls.audit(see);
     }
 
     /// What a packet for this node has to repeat now, so that it counts; none before the first packet.
     pub fn audit_challenge(&self) -> Option<u64> {
-        self.shared().sessions.audit_challenge()
+        self.shared.sessions.audit_challenge()
     }
 
     /// Whether this origin has heard of another one, there or not, that may hold the job of a key.
     pub fn audit_has_met(&self, node: NodeId) -> bool {
-        self.origin().audit_has_met(node)
+        self.origin.audit_has_met(node)
     }
 
     /// How full each collection is that strangers can fill.
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = Vec::new();
         let mut see = |name, len, max| sizes.push(Size { name, len, max });
-        self.shared().sizes(&mut see);
-        self.origin().sizes(self.shared(), &mut see);
-        self.worker().sizes(&self.shared().config.limits, &mut see);
-        self.serving().sizes(&mut see);
-        self.modules().sizes(&self.shared().config.limits, &mut see);
-        self.members_role().sizes(&self.shared().config.limits, &mut see);
+        self.shared.sizes(&mut see);
+        self.origin.sizes(&self.shared, &mut see);
+        self.worker.sizes(&self.shared.config.limits, &mut see);
+        self.serving.sizes(&mut see);
+        self.modules.sizes(&self.shared.config.limits, &mut see);
+        self.members.sizes(&self.shared.config.limits, &mut see);
         sizes
+    }
+}
+
+/// Invariants.
+impl Node {
+    /// Checks what must hold after the shell has drained the node.
+    ///
+    /// # Panics
+    /// If something does not.
+    pub fn validate(&self) {
+        self.origin.validate(&self.shared);
+        self.worker.validate(&self.shared);
+        self.client.validate(&self.shared);
+        self.modules.validate(&self.shared);
+        self.shared.values.validate(&self.shared.timers);
+        self.serving.validate();
+        self.shared.outbox.validate();
+        for node in self.shared.sessions.knocked() {
+            assert!(self.shared.timers.is_set(Timer::Knock(node)), "{node} is knocked at again");
+        }
+    }
+
+    /// Checks that nothing is under way: no job, lease, run, result or pull, and that only
+    /// presence is waited for.
+    ///
+    /// # Panics
+    /// If something is.
+    pub fn validate_idle(&self) {
+        self.validate();
+        self.origin.validate_idle();
+        self.worker.validate_idle();
+        self.shared.values.validate_idle();
+        let presence = |timer: &Timer| matches!(timer, Timer::Claim | Timer::Members | Timer::Forget);
+        let timers: Vec<Timer> = self.shared.timers.iter().filter(|timer| !presence(timer)).collect();
+        assert!(timers.is_empty(), "an idle node waits for nothing, but {timers:?}");
     }
 }

@@ -18,17 +18,6 @@ use crate::io::Event;
 use crate::origin::Around;
 use crate::time::{Instant, ms};
 
-/// How far a node is with its leave.
-#[derive(Debug, Default)]
-pub(super) struct Leave {
-    /// It waits for nothing any more.
-    handed_back: bool,
-    /// It has said goodbye.
-    told: bool,
-    /// The last client that has asked for it: it hears what is lost.
-    by: Option<NodeId>,
-}
-
 impl Node {
     /// Takes nothing new from now on, as worker and as origin, gives back what has not started, and
     /// says goodbye when the rest has ended: [`Event::Drained`]. A node that keeps a journal does

@@ -26,7 +26,7 @@ impl Node {
 
     /// Follows a job to its end, whoever has submitted it: [`crate::Event::Job`] with its progress,
     /// its end, or `Unknown`. An origin that is away is asked again until it is back.
-    pub fn follow(&mut self, now: Instant, job: JobId) -> SubmitId {
+    pub fn apply_effects(&mut self, now: Instant, job: JobId) -> SubmitId {
         self.ask(now, |node, id| node.client.follow(&mut node.shared, id, job, false))
     }
 
@@ -52,9 +52,9 @@ impl Node {
     }
 
     /// Wants to hear no more of a job, which goes on.
-    pub fn forget(&mut self, now: Instant, id: SubmitId) {
+    pub fn unfollow(&mut self, now: Instant, id: SubmitId) {
         self.shared.now = now;
-        self.client.forget(&mut self.shared, id);
+        self.client.unfollow(&mut self.shared, id);
     }
 
     /// Asks an origin once for its jobs beyond a number; the answer comes as [`crate::Event::Jobs`].

@@ -206,7 +206,7 @@ impl Origin {
             job.plan.start(&mut effects);
             self.memory.recount(id.number, job);
         }
-        self.effects = self.follow(shared, id.number, effects);
+        self.effects = self.apply_effects(shared, id.number, effects);
     }
 }
 

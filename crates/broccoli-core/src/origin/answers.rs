@@ -49,7 +49,7 @@ fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
 }
 
 /// An outcome that a packet takes.
-fn fit(outcome: &Outcome, bytes_max: u32) -> Outcome {
+fn limit_outcome(outcome: &Outcome, bytes_max: u32) -> Outcome {
     match ended_news(outcome, bytes_max) {
         JobNews::Ended(outcome) => outcome,
         _ => outcome.clone(),
@@ -211,7 +211,8 @@ impl Origin {
         }
         let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
         let bytes_max = shared.config.limits.result_bytes_max;
-        let view = view.map(|view| StepView { outcome: view.outcome.map(|outcome| fit(&outcome, bytes_max)), ..view });
+        let view = view
+            .map(|view| StepView { outcome: view.outcome.map(|outcome| limit_outcome(&outcome, bytes_max)), ..view });
         let asked = self.jobs.get(&job.number).filter(|_| why == Some(true));
         let room = around.members.room(shared, from).saturating_sub(OVERHEAD_BYTES_MAX + STEP_NEWS_BYTES);
         let waiting = asked.map(|asked| self.why(shared, around, (job.number, asked), &path, room));

@@ -327,8 +327,8 @@ impl Job {
     pub(crate) fn complete(&mut self, step: u32, outcome: Outcome, effects: &mut Effects) {
         self.set_phase(step, Phase::Ended);
         self.due.remove(&step);
-        self.forget_demand(step);
-        self.forget_failure(step);
+        self.remove_demand(step);
+        self.remove_failure(step);
         self.plan.complete(StepId(step), outcome, effects);
     }
 
@@ -421,8 +421,8 @@ impl Job {
         }
         self.task_mut(step).phase = Phase::Ended;
         self.due.remove(&step);
-        self.forget_demand(step);
-        self.forget_failure(step);
+        self.remove_demand(step);
+        self.remove_failure(step);
         Ok(())
     }
 
@@ -479,11 +479,11 @@ impl Job {
 
     /// Keeps why a task has failed that may be tried again.
     pub(crate) fn note_failure(&mut self, step: u32, failure: &Failure) {
-        self.forget_failure(step);
+        self.remove_failure(step);
         if self.failed.len() >= FAILED_MAX
             && let Some((other, _)) = self.failed.first()
         {
-            self.forget_failure(*other);
+            self.remove_failure(*other);
         }
         let text = &failure.text[..failure.text.floor_char_boundary(FAILED_BYTES_MAX)];
         self.failed_bytes += FAILED_BYTES + text.len();
@@ -491,7 +491,7 @@ impl Job {
         self.failed_last = Some(step);
     }
 
-    fn forget_failure(&mut self, step: u32) {
+    fn remove_failure(&mut self, step: u32) {
         if let Some(failed) = self.failed.remove(&step) {
             self.failed_bytes -= FAILED_BYTES + failed.1.len();
             self.failed_last = self.failed_last.filter(|last| *last != step);
@@ -587,7 +587,7 @@ impl Job {
     }
 
     /// A task has ended.
-    pub(crate) fn forget_demand(&mut self, step: u32) {
+    pub(crate) fn remove_demand(&mut self, step: u32) {
         if let Some(demand) = self.demands.remove(&step) {
             self.demands_bytes -= demand.bytes();
         }

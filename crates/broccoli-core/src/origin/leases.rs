@@ -103,7 +103,7 @@ impl Origin {
         for (attempt, failure) in unfit {
             let mut effects = Effects::default();
             self.on_failure(shared, to, attempt, failure, &mut effects);
-            self.follow(shared, attempt.job, effects);
+            self.apply_effects(shared, attempt.job, effects);
         }
     }
 
@@ -187,7 +187,7 @@ impl Origin {
             let error = job.error(step, None, attempt.number, Failure::new(Cause::Lost, text));
             let mut effects = Effects::default();
             self.complete(shared, attempt.job, attempt.step, Err(error), &mut effects);
-            self.follow(shared, attempt.job, effects);
+            self.apply_effects(shared, attempt.job, effects);
         }
         self.dispatch.due = true;
     }

@@ -28,7 +28,7 @@ use crate::trace::TraceLevel;
 impl Origin {
     /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
     /// buffer.
-    pub(crate) fn follow(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
+    pub(crate) fn apply_effects(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
         // Bounded: each task becomes ready once.
         while !effects.ready.is_empty() || !effects.each.is_empty() {
             self.wait_for_nodes(shared, number, &mut effects);
@@ -41,7 +41,7 @@ impl Origin {
             }
         }
         for error in effects.failed_callbacks.drain(..) {
-            self.tell(shared, number, JobNews::CallbackFailed(error));
+            self.send_news(shared, number, JobNews::CallbackFailed(error));
         }
         if let Some(job) = self.jobs.get_mut(&number) {
             if job.news_to_come() {
@@ -154,7 +154,7 @@ impl Origin {
         for step in job.take_expired(shared.now) {
             self.expire(shared, number, step, None, &mut effects);
         }
-        self.effects = self.follow(shared, number, effects);
+        self.effects = self.apply_effects(shared, number, effects);
     }
 
     /// Ends a task that cannot be started any more; `failure` if it says more than that.
@@ -176,7 +176,7 @@ impl Origin {
         if self.jobs.get(&attempt.job).is_some_and(|job| too_late(job)) {
             let mut effects = Effects::default();
             self.expire(shared, attempt.job, attempt.step, None, &mut effects);
-            self.follow(shared, attempt.job, effects);
+            self.apply_effects(shared, attempt.job, effects);
         }
     }
 }
@@ -216,8 +216,8 @@ impl Origin {
             }
         }
         shared.timers.cancel(Timer::Expires(number));
-        self.dispatch.queue.forget(number);
-        self.follow(shared, number, Effects::default());
+        self.dispatch.queue.remove_job(number);
+        self.apply_effects(shared, number, Effects::default());
     }
 }
 

@@ -100,7 +100,7 @@ impl Account {
     }
 
     /// Keeps what an attempt came to until the origin has it.
-    pub(super) fn keep_result(
+    pub(super) fn store_result(
         &mut self,
         shared: &mut Shared,
         origin: NodeId,

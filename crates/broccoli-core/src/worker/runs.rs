@@ -109,7 +109,7 @@ impl Worker {
                 shared.outbox.mark(Address::Node(from));
             }
             Fate::Failed(failure) => {
-                account.keep_result(shared, from, (epoch, attempt), Err(failure));
+                account.store_result(shared, from, (epoch, attempt), Err(failure));
                 account.fetch_due = true;
                 shared.outbox.mark(Address::Node(from));
             }
@@ -315,17 +315,17 @@ impl Worker {
             return;
         };
         let epoch = *epoch;
-        let outcome = fit(outcome, account.result_bytes_max, shared.config.limits.result_bytes_max);
+        let outcome = limit_result(outcome, account.result_bytes_max, shared.config.limits.result_bytes_max);
         shared.counters.tasks_failed += u64::from(outcome.is_err());
         trace_run(shared, running, outcome.as_ref().err());
-        account.keep_result(shared, origin, (epoch, attempt), outcome);
+        account.store_result(shared, origin, (epoch, attempt), outcome);
         account.fetch_due = true;
         shared.outbox.mark(Address::Node(origin));
     }
 }
 
 /// Replaces a result that is too long for its origin, which no node can help, or for this node.
-fn fit(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result<Cbor, Failure> {
+fn limit_result(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result<Cbor, Failure> {
     let fits = |bytes: usize, max: u32| bytes <= max as usize;
     match outcome {
         Ok(value) if !fits(value.as_bytes().len(), origin_max) => Err(too_long(value.as_bytes().len(), origin_max)),

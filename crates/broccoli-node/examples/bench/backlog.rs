@@ -175,7 +175,7 @@ impl Wired {
             while let Some(action) = self.client.poll_action() {
                 match action {
                     Action::Event(Event::Accepted(submit, _)) => {
-                        self.client.forget(self.now, submit);
+                        self.client.unfollow(self.now, submit);
                         self.accepted += 1;
                     }
                     Action::Event(Event::Refused(_, why)) => return Err(format!("a job was refused: {why:?}").into()),

@@ -229,7 +229,7 @@ impl Cluster {
     /// A node no longer wants to hear about its request.
     pub fn forget(&mut self, id: Id, asked: SubmitId) {
         let now = self.at(id);
-        self.node(id).forget(now, asked);
+        self.node(id).unfollow(now, asked);
         self.drain(id);
     }
 

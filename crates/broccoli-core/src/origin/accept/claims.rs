@@ -173,7 +173,7 @@ impl Origin {
     pub(crate) fn on_key_claim(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, claim: KeyClaim) {
         let KeyClaim { nonce, key, durable, keepers } = claim;
         if durable {
-            self.meet_keeper(shared, from);
+            self.add_keeper(shared, from);
             if !self.journal.is_safe(self.accept.keys.noted_in) && self.journal.stalled.is_none() {
                 // It asks again.
                 return;
@@ -213,7 +213,7 @@ impl Origin {
     /// Somebody says that a node with a journal is there. What may be a recording makes this node ask.
     pub(crate) fn hear_of_keeper(&mut self, shared: &mut Shared, node: NodeId, fresh: bool) {
         if fresh {
-            self.meet_keeper(shared, node);
+            self.add_keeper(shared, node);
             return;
         }
         let known = &self.accept.keys.keepers.known;
@@ -224,8 +224,8 @@ impl Origin {
     }
 
     /// A node with a journal has told of itself.
-    fn meet_keeper(&mut self, shared: &Shared, node: NodeId) {
-        if node != shared.me() && self.accept.keys.keepers.meet(node, shared.config.limits.nodes_max) {
+    fn add_keeper(&mut self, shared: &Shared, node: NodeId) {
+        if node != shared.me() && self.accept.keys.keepers.add(node, shared.config.limits.nodes_max) {
             self.note_keepers();
         }
     }
@@ -246,8 +246,8 @@ impl Origin {
     }
 
     /// A node has left for good, or holds nothing for a key.
-    pub(crate) fn forget_keeper(&mut self, shared: &Shared, node: NodeId) {
-        if self.accept.keys.keepers.forget(node, shared.config.limits.nodes_max) {
+    pub(crate) fn retire_keeper(&mut self, shared: &Shared, node: NodeId) {
+        if self.accept.keys.keepers.retire(node, shared.config.limits.nodes_max) {
             self.note_keepers();
         }
     }
@@ -264,11 +264,11 @@ impl Origin {
 
     /// Somebody says that a node will not come back.
     pub(crate) fn on_forget(&mut self, shared: &mut Shared, from: NodeId, forget: Forget) {
-        self.forget_keeper(shared, forget.node);
+        self.retire_keeper(shared, forget.node);
         self.promise(shared, Promise::Forgotten { to: from, node: forget.node });
     }
 
-    pub(crate) fn tell_forgotten(shared: &mut Shared, to: NodeId, node: NodeId) {
+    pub(crate) fn send_forgotten(shared: &mut Shared, to: NodeId, node: NodeId) {
         shared.outbox.send(to, Message::Forgotten(Forgotten { node }));
     }
 

@@ -22,14 +22,14 @@ pub(crate) struct Keepers {
 
 impl Keepers {
     /// A node has told of itself.
-    pub(crate) fn meet(&mut self, node: NodeId, max: usize) -> bool {
+    pub(crate) fn add(&mut self, node: NodeId, max: usize) -> bool {
         let was_forgotten = self.forgotten.remove(&node).is_some();
         let has_room = self.known.len() < max;
         (has_room && self.known.insert(node, ()).is_none()) || was_forgotten
     }
 
     /// A node need not be asked any more.
-    pub(crate) fn forget(&mut self, node: NodeId, max: usize) -> bool {
+    pub(crate) fn retire(&mut self, node: NodeId, max: usize) -> bool {
         let is_known = self.known.remove(&node).is_some();
         if is_known && self.forgotten.len() < max {
             self.forgotten.insert(node, ());

@@ -67,14 +67,14 @@ impl Origin {
             && !workers.any(|(name, peer)| {
                 self.dispatch.queue.fits(class, *name, &peer.features, peer.modules, around.modules)
             });
-        self.tell_without_node(shared, around, class, unfit);
+        self.send_no_node(shared, around, class, unfit);
         let told = self.dispatch.queue.without_node_until(class, shared.timing(NO_NODE)).filter(|at| *at > shared.now);
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
 
     /// Tells the clients whose tasks no node fits: at once if none is there that their routing allows, else when it has been so
     /// for long, since modules travel.
-    fn tell_without_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
+    fn send_no_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
         let want = self.dispatch.queue.want(class).filter(|_| unfit).cloned();
         let missing = want.map(|want| self.missing(shared, around, &want));
         let is_sure = missing.as_ref().is_some_and(|missing| missing.is_sure);
@@ -92,7 +92,7 @@ impl Origin {
             };
             let on = on.iter().map(|on| text::name(on).into_owned()).collect();
             let news = JobNews::NoNode { function: function.to_string(), on, nodes };
-            self.tell(shared, number, news);
+            self.send_news(shared, number, news);
         }
     }
 

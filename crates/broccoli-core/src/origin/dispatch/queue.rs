@@ -222,7 +222,7 @@ impl Queue {
     }
 
     /// Drops the entries of a job that has ended.
-    pub(crate) fn forget(&mut self, job: u64) {
+    pub(crate) fn remove_job(&mut self, job: u64) {
         for queue in self.classes.iter_mut().flat_map(|(_, class)| &mut class.queues) {
             let before = queue.len();
             queue.retain(|(_, (of, _))| *of != job);

@@ -225,6 +225,6 @@ impl Origin {
         let error = job.error(step, Some(node), attempt, failure);
         let mut effects = Effects::default();
         self.complete(shared, number, step, Err(error), &mut effects);
-        self.follow(shared, number, effects);
+        self.apply_effects(shared, number, effects);
     }
 }

@@ -80,7 +80,7 @@ impl Functions {
     fn share(&mut self, bound: Bound) -> Arc<Bound> {
         let bound = Arc::new(bound);
         if self.count >= SHARED_MAX {
-            self.forget_unused();
+            self.drop_unused();
         }
         if self.count < SHARED_MAX {
             self.by_name.entry(bound.asked.clone()).or_default().push(Arc::clone(&bound));
@@ -89,7 +89,7 @@ impl Functions {
         bound
     }
 
-    fn forget_unused(&mut self) {
+    fn drop_unused(&mut self) {
         for (_, known) in &mut self.by_name {
             known.retain(|bound| Arc::strong_count(bound) > 1);
         }

@@ -95,7 +95,7 @@ impl Memory {
     }
 
     /// A job is over. The next one that waits may go on.
-    pub(crate) fn forget(&mut self, number: u64, job: &Job, now: Instant) {
+    pub(crate) fn remove_job(&mut self, number: u64, job: &Job, now: Instant) {
         self.jobs -= job.counted;
         self.grown -= job.grown();
         self.waiting.remove(&number);
@@ -125,14 +125,14 @@ impl Memory {
     }
 
     /// Keeps news that wait, if there is room for them.
-    pub(crate) fn keep_early(&mut self, limits: &Limits, news: &JobNews) -> bool {
+    pub(crate) fn reserve_early(&mut self, limits: &Limits, news: &JobNews) -> bool {
         let fits = self.early + early_bytes(news) <= limits.queue_bytes_max / EARLY_PART;
         self.early += if fits { early_bytes(news) } else { 0 };
         fits
     }
 
     /// News have waited.
-    pub(crate) fn told_early(&mut self, news: &JobNews) {
+    pub(crate) fn release_early(&mut self, news: &JobNews) {
         self.early -= early_bytes(news);
     }
 

@@ -132,7 +132,7 @@ impl Archive {
     }
 
     /// Forgets what is too old, and what there is no room for; the newest is always kept.
-    pub(crate) fn forget(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
+    pub(crate) fn remove_old(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
         let mut forgotten = Vec::new();
         while let Some(number) = self.next_to_forget(now, bytes_max) {
             if let Some(ended) = self.jobs.remove(&number) {

@@ -79,7 +79,7 @@ impl Origin {
         self.dispatch.due |= self.is_disk_behind(shared);
         self.journal.on_persisted(number);
         while let Some(promise) = self.journal.due() {
-            self.keep(shared, promise);
+            self.fulfil(shared, promise);
         }
     }
 
@@ -92,7 +92,7 @@ impl Origin {
     pub(crate) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
         let can_wait = matches!(promise, Promise::Results { worker, .. } if self.has_room(shared, worker));
         if let Some(promise) = self.journal.promise(promise, !can_wait) {
-            self.keep(shared, promise);
+            self.fulfil(shared, promise);
         }
     }
 
@@ -115,7 +115,7 @@ impl Origin {
         });
     }
 
-    pub(crate) fn keep(&mut self, shared: &mut Shared, promise: Promise) {
+    pub(crate) fn fulfil(&mut self, shared: &mut Shared, promise: Promise) {
         match promise {
             Promise::Accepted { job: number, to } => {
                 let job = JobId { origin: shared.me(), number };
@@ -128,12 +128,12 @@ impl Origin {
                 }
                 self.trace_accepted(shared, job);
                 for news in self.journal.early.remove(&job.number).unwrap_or_default() {
-                    self.memory.told_early(&news);
-                    self.tell(shared, job.number, news);
+                    self.memory.release_early(&news);
+                    self.send_news(shared, job.number, news);
                 }
             }
-            Promise::Ended(number) => self.tell_ended(shared, number),
-            Promise::Forgotten { to, node } => Origin::tell_forgotten(shared, to, node),
+            Promise::Ended(number) => self.send_ended(shared, number),
+            Promise::Forgotten { to, node } => Origin::send_forgotten(shared, to, node),
             Promise::Results { worker, epoch, number } => {
                 let Some(peer) = self.leases.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {
                     return;

@@ -274,7 +274,7 @@ impl Origin {
                 job.plan.announce_again(&mut effects);
             }
             let had_ended = self.jobs.get(&number).is_some_and(|job| job.plan.result().is_some());
-            effects = self.follow(shared, number, effects);
+            effects = self.apply_effects(shared, number, effects);
             if let Some(ticket) = self.ticket_mut(number).filter(|_| had_ended) {
                 // So the journal says: that waits for no write of this incarnation.
                 ticket.ended_in = 0;
@@ -284,7 +284,7 @@ impl Origin {
         if self.leases.adopting {
             shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT_UNCONNECTED));
         }
-        self.forget_old(shared);
+        self.clean_archive(shared);
         Ok(recovery)
     }
 

@@ -168,7 +168,7 @@ impl Journal {
     }
 
     /// A job that is over is forgotten, and its records with it.
-    pub(crate) fn forget(&mut self, job: u64, records: u32) {
+    pub(crate) fn delete(&mut self, job: u64, records: u32) {
         if let Some(unwritten) = self.of(job) {
             unwritten.records = records;
         }

@@ -162,7 +162,7 @@ impl Peer {
             self.last_batch = self.last_batch.max(fetch.seen);
         }
         self.takes = fetch.takes.unwrap_or(ANYTHING);
-        self.forget_lost_batches(now);
+        self.drop_lost_batches(now);
     }
 
     /// Tasks that may be leased now.
@@ -259,7 +259,7 @@ impl Peer {
         !self.outgoing.is_empty() || !self.acks.is_empty() || !self.aborts.is_empty()
     }
 
-    fn forget_lost_batches(&mut self, now: Instant) {
+    fn drop_lost_batches(&mut self, now: Instant) {
         self.in_flight.retain(|batch| now - batch.sent < self.timing.time(IN_FLIGHT_MAX));
     }
 
@@ -269,7 +269,7 @@ impl Peer {
         if self.leases.values().any(|leased| leased.is_unheard(now, timing)) {
             self.suspected = true;
         }
-        self.forget_lost_batches(now);
+        self.drop_lost_batches(now);
         let lost = self.take(|leased| now > leased.deadline || leased.is_unheard(now, timing));
         for (attempt, leased) in &mut self.leases {
             if !leased.confirmed && !leased.waits && now >= leased.resend_at && !self.suspected {

@@ -86,7 +86,7 @@ impl Origin {
             None => Change::OnEach { step, nodes: nodes.to_vec() },
             Some(outcome) => Change::Ended { step, outcome },
         });
-        self.follow(shared, number, effects);
+        self.apply_effects(shared, number, effects);
     }
 
     /// Looks after a node that runs are tied to: those that it has not been able to do for long fail.
@@ -163,7 +163,7 @@ impl Origin {
         if task.phase == Phase::Leased {
             self.abort(shared, Attempt { job: number, step, number: task.attempt });
         }
-        self.follow(shared, number, effects);
+        self.apply_effects(shared, number, effects);
     }
 }
 

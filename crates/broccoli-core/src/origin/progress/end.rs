@@ -56,7 +56,7 @@ impl Origin {
         let (tasks, ran) = (job.plan.progress().total, job.plan.ran());
         self.tasks -= tasks;
         self.has_closed = true;
-        self.memory.forget(number, &job, shared.now);
+        self.memory.remove_job(number, &job, shared.now);
         if !self.memory.is_crowded() {
             shared.timers.cancel(Timer::Room);
         }
@@ -64,7 +64,7 @@ impl Origin {
         shared.timers.cancel(Timer::JobNews(number));
         shared.timers.cancel(Timer::Expires(number));
         shared.timers.cancel(Timer::JobDeadline(number));
-        self.growth.forget(shared, number);
+        self.growth.remove_job(shared, number);
         let Some(outcome) = job.plan.into_outcome() else {
             return;
         };
@@ -85,11 +85,11 @@ impl Origin {
             tries: 0,
         };
         self.archive.insert(number, ended);
-        self.forget_old(shared);
+        self.clean_archive(shared);
     }
 
     /// Tells everybody who waits for a job how it ended.
-    pub(crate) fn tell_ended(&mut self, shared: &mut Shared, number: u64) {
+    pub(crate) fn send_ended(&mut self, shared: &mut Shared, number: u64) {
         let running = self.jobs.get(&number).map(|job| (job.ticket.client, job.outcome()));
         let over = || self.archive.get(number).map(|ended| (ended.ticket.client, Some(ended.outcome.clone())));
         let Some((client, outcome)) = running.or_else(over) else { return };
@@ -101,11 +101,11 @@ impl Origin {
                     Some(job) => job.ticket.seen = true,
                     None => self.archive.see(number),
                 }
-                self.forget_old(shared);
+                self.clean_archive(shared);
             }
             Client::Remote(_) | Client::Detached => {
                 let news = ended_news(&outcome, shared.config.limits.result_bytes_max);
-                self.tell(shared, number, news);
+                self.send_news(shared, number, news);
             }
         }
     }
@@ -125,20 +125,20 @@ impl Origin {
             let again = shared.timing(ENDED_AGAIN * (1 << ended.tries));
             shared.timers.set(Timer::JobEnded(number), shared.now + again);
             shared.counters.repeated.ends += 1;
-            self.tell_ended(shared, number);
+            self.send_ended(shared, number);
         }
     }
 
     /// Forgets results that are too old, or too many.
-    pub(crate) fn forget_old(&mut self, shared: &mut Shared) {
+    pub(crate) fn clean_archive(&mut self, shared: &mut Shared) {
         let bytes_max = shared.config.limits.archive_bytes_max;
-        for (number, ended) in self.archive.forget(shared.now, bytes_max) {
+        for (number, ended) in self.archive.remove_old(shared.now, bytes_max) {
             shared.timers.cancel(Timer::JobEnded(number));
             let key = ended.ticket.about.key.as_ref();
             if let Some(key) = key.filter(|key| self.accept.by_key.get(&key.text) == Some(&number)) {
                 self.accept.by_key.remove(&key.text);
             }
-            self.journal.forget(number, ended.ticket.records);
+            self.journal.delete(number, ended.ticket.records);
         }
         if let Some(until) = self.archive.next_until() {
             shared.timers.set(Timer::Forget, until.max(shared.now + FORGET));
@@ -152,7 +152,7 @@ impl Origin {
             None => self.archive.see(id.number),
         }
         shared.timers.cancel(Timer::JobEnded(id.number));
-        self.forget_old(shared);
+        self.clean_archive(shared);
     }
 }
 

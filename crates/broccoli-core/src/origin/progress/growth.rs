@@ -46,7 +46,7 @@ impl Growth {
     }
 
     /// A job is over. Its runs are forgotten when their nodes are looked after.
-    pub(crate) fn forget(&mut self, shared: &mut Shared, job: u64) {
+    pub(crate) fn remove_job(&mut self, shared: &mut Shared, job: u64) {
         if !self.each_of(job).is_empty() {
             self.each.retain(|(number, _), _| *number != job);
         }

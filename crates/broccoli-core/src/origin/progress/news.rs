@@ -19,14 +19,14 @@ pub(crate) const EARLY_MAX: usize = 64;
 
 impl Origin {
     /// Tells whoever waits for a job something.
-    pub(crate) fn tell(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
+    pub(crate) fn send_news(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
         let Some(ticket) = self.ticket(number) else {
             return;
         };
         if !self.journal.is_safe(ticket.accepted_in) {
             // Nobody knows the job yet.
             let early = self.journal.early.entry(number).or_default();
-            if early.len() < EARLY_MAX && self.memory.keep_early(&shared.config.limits, &news) {
+            if early.len() < EARLY_MAX && self.memory.reserve_early(&shared.config.limits, &news) {
                 early.push(news);
             }
             return;
@@ -52,7 +52,7 @@ impl Origin {
         };
         let (function, task) = (function.to_string(), log.attempt.step);
         let news = JobNews::Logged { node: from, function, task, text: log.text };
-        self.tell(shared, log.attempt.job, news);
+        self.send_news(shared, log.attempt.job, news);
     }
 
     /// A running task says how far it is.
@@ -63,7 +63,7 @@ impl Origin {
         };
         let news =
             JobNews::TaskProgress { node: from, function: function.to_string(), task: attempt.step, done, total };
-        self.tell(shared, attempt.job, news);
+        self.send_news(shared, attempt.job, news);
     }
 
     /// Tells a client how far its job is.
@@ -72,7 +72,7 @@ impl Origin {
             return;
         };
         if let Some(news) = job.progress_if_changed() {
-            self.tell(shared, number, news);
+            self.send_news(shared, number, news);
         }
     }
 }

@@ -78,13 +78,13 @@ impl Origin {
                 peer.leases.remove(&attempt);
             }
             if current.is_some_and(|job| job != attempt.job) {
-                effects = self.follow(shared, current.unwrap_or_default(), effects);
+                effects = self.apply_effects(shared, current.unwrap_or_default(), effects);
             }
             current = Some(attempt.job);
             self.on_result(shared, around, from, attempt, outcome, &mut effects);
         }
         if let Some(job) = current {
-            self.effects = self.follow(shared, job, effects);
+            self.effects = self.apply_effects(shared, job, effects);
         }
         if missing.is_empty() {
             self.promise(shared, Promise::Results { worker: from, epoch, number: results.number });
@@ -185,7 +185,7 @@ impl Origin {
                 }
                 let job = self.jobs.get_mut(&attempt.job);
                 if let Some(news) = job.and_then(|job| job.retried_news(shared, from, attempt)) {
-                    self.tell(shared, attempt.job, news);
+                    self.send_news(shared, attempt.job, news);
                 }
                 self.dispatch.due = true;
             }
