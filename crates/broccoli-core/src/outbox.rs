@@ -15,8 +15,8 @@ use crate::config::Limits;
 
 /// Answers of so many packets wait at most, for all addresses together.
 const ANSWER_PACKETS_MAX: usize = 16;
-/// Messages of this node to itself that wait at most, in those that may wait for another node: all its roles write
-/// them, also while it takes nothing out.
+/// So many times as many messages of this node to itself may wait as for another address: more of its roles write
+/// them at once.
 const LOOPBACK_PER_ADDRESS: usize = 4;
 
 /// How much a role may write.
