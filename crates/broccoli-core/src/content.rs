@@ -74,8 +74,8 @@ pub(crate) fn on_request(
     }
 }
 
-/// What this node holds under an id, and its length in bytes. A value that happens to be the manifest of a module has
-/// the id of that module; the module goes first.
+/// What this node holds under an id, and its length in bytes; a value counts as asked for now. A value that happens to be
+/// the manifest of a module has the id of that module; the module goes first.
 fn find_held(shared: &mut Shared, modules: &Modules, content: ContentId) -> Option<(Kind, u32)> {
     if let Some(bytes) = modules.code_bytes(&content.into()) {
         return Some((Kind::Module, bytes));
