@@ -153,3 +153,22 @@ impl Board {
         }
     }
 }
+
+/// What other systems have in place of the board of Linux, to test it here.
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub)]
+#[path = "board/elsewhere.rs"]
+mod elsewhere;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_this_board_says_so() {
+        let error = elsewhere::LinuxBoard::open(None).expect_err("there is no board");
+        let text = format!("only a machine with Linux has this board, and this one has {}", std::env::consts::OS);
+        assert_eq!(error.to_string(), text);
+        assert!(!elsewhere::has_chip());
+    }
+}

@@ -338,3 +338,24 @@ fn own(dir: &Path, me: &str) -> Result<(), JournalError> {
         Err(error) => Err(io(error)),
     }
 }
+
+/// What other systems have in place of the log, to test it here.
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub)]
+#[path = "journal/elsewhere.rs"]
+mod elsewhere;
+
+#[cfg(test)]
+mod tests {
+    use std::env::consts::OS;
+
+    use super::*;
+
+    #[test]
+    fn a_system_without_journals_says_so() {
+        let error = elsewhere::prepare(Path::new("data")).expect_err("there is no journal");
+        let text =
+            format!("a node keeps a journal on Linux and other Unix systems only, not on {OS}: leave out --data");
+        assert_eq!(error.to_string(), text);
+    }
+}

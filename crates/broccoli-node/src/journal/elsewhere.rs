@@ -21,7 +21,11 @@ pub struct Found(Infallible);
 /// # Errors
 /// Always.
 pub(super) fn prepare(_: &Path) -> Result<(), JournalError> {
-    Err(JournalError::Unsupported(std::env::consts::OS))
+    Err(unsupported())
+}
+
+fn unsupported() -> JournalError {
+    JournalError::Unsupported(std::env::consts::OS)
 }
 
 impl Found {
@@ -29,8 +33,8 @@ impl Found {
     ///
     /// # Errors
     /// Always.
-    pub fn read(dir: &Path) -> Result<Found, JournalError> {
-        prepare(dir).and(Err(JournalError::Unsupported(std::env::consts::OS)))
+    pub fn read(_: &Path) -> Result<Found, JournalError> {
+        Err(unsupported())
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = (RecordKey, Vec<u8>)> + '_ {
