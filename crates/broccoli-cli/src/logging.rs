@@ -48,7 +48,7 @@ pub(crate) fn start(program: Program, verbose: u8) -> Result<(), Failure> {
         (None, Program::Command, verbose) => of(verbose),
     };
     let line = Line { times: !io::stderr().is_terminal() };
-    let layer = tracing_subscriber::fmt::layer().event_format(line).with_writer(io::stderr);
+    let layer = tracing_subscriber::fmt::layer().event_format(line).with_writer(io::stderr).log_internal_errors(false);
     // The command does this once, so there is no other one.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(layer));
     Ok(())

@@ -15,6 +15,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["status", "inspect", "top", "info"],
         "`broccoli nodes` lists the nodes, `broccoli jobs` lists the jobs, `broccoli result ID` shows one job",
     ),
+    (&["explain", "wait", "waits"], "`broccoli why ID` shows what the tasks of a job wait for"),
     (&["worker", "start", "serve"], "`broccoli node` starts a node, `broccoli up` starts a node and an MQTT server"),
     (&["join", "add-node"], "`broccoli node --join @FILE` joins a cluster with the token that `broccoli token` prints"),
     (
@@ -23,7 +24,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     ),
     (
         &["logs", "log", "events", "watch"],
-        "`broccoli run` prints the log lines of its tasks, `broccoli -v COMMAND` prints events of the cluster",
+        "`broccoli run` prints the log lines of its tasks, `broccoli -v COMMAND` prints events of the cluster; \
+         docs/observing.md says what nodes log",
     ),
     (
         &["exec", "apply", "submit", "send"],

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::io::{self, Write as _};
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, Once};
 
@@ -61,7 +62,8 @@ fn tell(task: &NativeTask, info: &PanicHookInfo<'_>) {
         format!(" (job {job}, step {}, attempt {})", attempt.step, attempt.number)
     });
     let text = text(info.payload()).escape_debug();
-    eprintln!("task {}{of} panicked at {at}: {text}", task.function);
+    // If nobody reads stderr, the failure of the task says it.
+    let _ = writeln!(io::stderr(), "task {}{of} panicked at {at}: {text}", task.function);
 }
 
 /// The text of a panic.
