@@ -38,7 +38,7 @@ pub enum Trace {
         /// The node that submitted it; none if that is this node.
         client: Option<NodeId>,
     },
-    /// A job of this node has ended.
+    /// A job of this node has ended, and that is safe.
     JobEnded {
         /// The job.
         job: JobId,

@@ -1,6 +1,7 @@
 //! What an origin keeps of a job as long as it knows it, running or over.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use broccoli_proto::NodeId;
 
@@ -53,6 +54,7 @@ impl Ticket {
             ended_in: 0,
             records: 0,
             detached: false,
+            took: Duration::ZERO,
             traced: false,
             seen: false,
         }

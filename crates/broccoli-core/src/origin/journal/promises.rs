@@ -1,5 +1,6 @@
 //! What is told only when it is safe: the journal is written, and promises are kept.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -101,18 +102,65 @@ impl Origin {
         worker != shared.me() && self.leases.peers.get(&worker).is_some_and(|peer| !peer.full)
     }
 
-    /// Tells once that a job was accepted, if somebody asks for that. Of one that is over already, its end says enough.
+    /// Tells once that a job was accepted, if somebody asks for that. It may be over already.
     fn trace_accepted(&mut self, shared: &mut Shared, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id.number).filter(|job| !job.ticket.traced) else {
+        if !shared.traces(TraceLevel::Jobs) {
+            return;
+        }
+        let function = self.function_of_job(id.number);
+        let running = self.jobs.get(&id.number).map(|job| job.plan.progress().total);
+        let tasks = running.or_else(|| self.archive.get(id.number).map(|ended| ended.tasks));
+        let ticket = self.ticket_mut(id.number).filter(|ticket| !ticket.traced);
+        let (Some(ticket), Some(tasks)) = (ticket, tasks) else {
             return;
         };
-        job.ticket.traced = true;
-        shared.trace(TraceLevel::Jobs, || Trace::JobAccepted {
-            job: id,
-            function: job.plan.name().into(),
-            tasks: job.plan.progress().total,
-            client: job.ticket.about.submitter.map(|submitter| submitter.node),
-        });
+        ticket.traced = true;
+        let client = ticket.about.submitter.map(|submitter| submitter.node);
+        shared.trace(TraceLevel::Jobs, || Trace::JobAccepted { job: id, function, tasks, client });
+    }
+
+    /// Tells how a job has ended, if somebody asks for that.
+    fn trace_ended(&self, shared: &mut Shared, number: u64) {
+        if !shared.traces(TraceLevel::Jobs) {
+            return;
+        }
+        let running = self.jobs.get(&number).and_then(|job| job.plan.result());
+        let outcome = running.or_else(|| self.archive.get(number).map(|ended| ended.outcome.as_ref()));
+        let (Some(outcome), Some(ticket)) = (outcome, self.ticket(number)) else {
+            return;
+        };
+        let (job, function) = (JobId { origin: shared.me(), number }, self.function_of_job(number));
+        let (took, error) = (ticket.took, outcome.err().cloned().map(Box::new));
+        shared.trace(TraceLevel::Jobs, || Trace::JobEnded { job, function, took, error });
+    }
+
+    /// The first function of a job, running or over.
+    fn function_of_job(&self, number: u64) -> String {
+        let running = self.jobs.get(&number).map(|job| job.plan.name());
+        let over = || self.archive.get(number).map(|ended| ended.ticket.about.name.as_str());
+        running.or_else(over).unwrap_or_default().into()
+    }
+
+    /// Tells how a job has ended, if somebody asks for that.
+    fn trace_ended(&self, shared: &mut Shared, number: u64) {
+        if !shared.traces(TraceLevel::Jobs) {
+            return;
+        }
+        let running = self.jobs.get(&number).and_then(|job| job.plan.result());
+        let outcome = running.or_else(|| self.archive.get(number).map(|ended| ended.outcome.as_ref()));
+        let (Some(outcome), Some(ticket)) = (outcome, self.ticket(number)) else {
+            return;
+        };
+        let (job, function) = (JobId { origin: shared.me(), number }, self.function_of_job(number));
+        let (took, error) = (ticket.took, outcome.err().cloned().map(Box::new));
+        shared.trace(TraceLevel::Jobs, || Trace::JobEnded { job, function, took, error });
+    }
+
+    /// The first function of a job, running or over.
+    fn function_of_job(&self, number: u64) -> String {
+        let running = self.jobs.get(&number).map(|job| job.plan.name());
+        let over = || self.archive.get(number).map(|ended| ended.ticket.about.name.as_str());
+        running.or_else(over).unwrap_or_default().into()
     }
 
     pub(crate) fn fulfil(&mut self, shared: &mut Shared, promise: Promise) {
@@ -132,7 +180,10 @@ impl Origin {
                     self.send_news(shared, job.number, news);
                 }
             }
-            Promise::Ended(number) => self.send_ended(shared, number),
+            Promise::Ended(number) => {
+                self.trace_ended(shared, number);
+                self.send_ended(shared, number);
+            }
             Promise::Forgotten { to, node } => Origin::send_forgotten(shared, to, node),
             Promise::Results { worker, epoch, number } => {
                 let Some(peer) = self.leases.peers.get_mut(&worker).filter(|peer| peer.epoch == epoch) else {

@@ -34,7 +34,11 @@ impl Origin {
         let has_ended = !job.ended && job.plan.result().is_some();
         job.ended |= has_ended;
         if has_ended {
-            count_end(shared, number, job);
+            job.ticket.took = shared.now - job.accepted + job.age;
+            match job.plan.result() {
+                Some(Ok(_)) => shared.counters.jobs_succeeded += 1,
+                _ => shared.counters.jobs_failed += 1,
+            }
         }
         if job.plan.is_finished() {
             self.close(shared, number);
@@ -163,20 +167,4 @@ pub(crate) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
         return JobNews::Ended(outcome.clone());
     };
     JobNews::Ended(Err(text::result_too_large(value.as_bytes().len(), bytes_max)))
-}
-
-/// A job has just ended.
-fn count_end(shared: &mut Shared, number: u64, job: &Job) {
-    let error = job.plan.result().and_then(Result::err);
-    match error {
-        None => shared.counters.jobs_succeeded += 1,
-        Some(_) => shared.counters.jobs_failed += 1,
-    }
-    let (id, took) = (JobId { origin: shared.me(), number }, shared.now - job.accepted + job.age);
-    shared.trace(TraceLevel::Jobs, || Trace::JobEnded {
-        job: id,
-        function: job.plan.name().into(),
-        took,
-        error: error.cloned().map(Box::new),
-    });
 }
