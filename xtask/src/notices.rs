@@ -121,7 +121,9 @@ fn text(shipped: &Shipped, packages: &[Package]) -> Result<String> {
         }
     }
     let own = licences(root(), "").map_err(|error| format!("cannot read the licences of this project: {error}"))?;
-    own.into_iter().for_each(|text| texts.entry(text).or_default().push("broccoli".into()));
+    for text in own {
+        texts.entry(text).or_default().push("broccoli".into());
+    }
     let texts: String =
         texts.iter().map(|(text, names)| format!("\n### {}\n\n````text\n{text}\n````\n", names.join(", "))).collect();
     Ok(format!(

@@ -298,7 +298,9 @@ test other::mosquitto ... FAILED
 test plain - should panic ... ok
 test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
 test result: ok. 10 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
-        output.lines().for_each(|line| tally.read(line));
+        for line in output.lines() {
+            tally.read(line);
+        }
         assert_eq!(tally, Tally { passed: 13, failed: 1, skipped: 2, embedded: 1, mosquitto: 1, plain: 1 });
     }
 

@@ -85,11 +85,15 @@ fn each_name(canvas: &Canvas, see: &mut dyn FnMut(&str)) {
         Form::Map { function, .. } | Form::Starmap { function, .. } | Form::Chunks { function, .. } => see(function),
         Form::Chain(parts) | Form::Group(parts) => parts.iter().for_each(|part| each_name(part, see)),
         Form::Chord { header, body } => {
-            header.iter().for_each(|part| each_name(part, see));
+            for part in header {
+                each_name(part, see);
+            }
             each_name(body, see);
         }
     }
-    canvas.link.iter().chain(&canvas.on_error).for_each(|callback| each_name(callback, see));
+    for callback in canvas.link.iter().chain(&canvas.on_error) {
+        each_name(callback, see);
+    }
 }
 
 /// Names of functions, as `module.function`, each with the place where the bare name starts.

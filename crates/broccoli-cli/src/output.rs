@@ -209,7 +209,8 @@ impl Progress {
 
     /// Sets how many tasks have ended, and how many there are.
     pub(crate) fn set(&mut self, done: u32, total: u32) {
-        (self.done, self.total) = (done, total);
+        self.done = done;
+        self.total = total;
     }
 
     /// Draws the current bar.

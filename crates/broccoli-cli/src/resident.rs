@@ -265,7 +265,9 @@ impl Resident {
         self.link_is_down = false;
         let end = Instant::now() + TWIN_ANSWERS;
         while let Ok(event) = timeout_at(end, self.event()).await {
-            event?.iter().for_each(|event| self.tell(event));
+            for event in event?.iter() {
+                self.tell(event);
+            }
         }
         Ok(())
     }
@@ -322,7 +324,8 @@ impl Resident {
                 }
             }
             NodeEvent::Reboot => {
-                (self.drains, self.reboots) = (true, true);
+                self.drains = true;
+                self.reboots = true;
                 output::log("draining, because a task requested a reboot");
             }
             _ => {}

@@ -365,7 +365,9 @@ impl<F: Flash> Driver<F> {
     fn run_tasks(&mut self) -> bool {
         let mut reports = core::mem::take(&mut self.reports);
         let ran = self.executor.step(&mut reports);
-        reports.drain(..).for_each(|report| self.on_report(report));
+        for report in reports.drain(..) {
+            self.on_report(report);
+        }
         self.reports = reports;
         ran
     }

@@ -110,7 +110,9 @@ impl Settings {
             line("user", user);
             line("password", password);
         }
-        self.labels.iter().for_each(|label| line("label", label));
+        for label in &self.labels {
+            line("label", label);
+        }
         if self.reboots {
             line("reboot", "yes");
         }

@@ -292,7 +292,9 @@ impl Driver {
 
     /// Tells listeners about storage.
     pub(crate) fn say(&mut self, texts: Vec<String>) {
-        texts.into_iter().for_each(|text| self.tell(&NodeEvent::Storage(text)));
+        for text in texts {
+            self.tell(&NodeEvent::Storage(text));
+        }
     }
 
     fn set_sleep(&self, sleep: Pin<&mut Sleep>) {
@@ -356,7 +358,8 @@ impl Driver {
             self.connect();
         }
         if is_due(self.hand_back_at) {
-            (self.drain_until, self.hand_back_at) = (None, None);
+            self.drain_until = None;
+            self.hand_back_at = None;
             self.leave_at = Some(time::Instant::now() + HAND_BACK_MAX);
             self.node.hand_back(self.now());
         }

@@ -398,7 +398,9 @@ impl<T: Value> Value for Vec<T> {
 
     fn write(&self, out: &mut Vec<u8>) {
         broccoli_proto::cbor::put_array_header(out, self.len());
-        self.iter().for_each(|item| item.write(out));
+        for item in self {
+            item.write(out);
+        }
     }
 }
 

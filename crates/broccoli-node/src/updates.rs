@@ -81,9 +81,13 @@ mod tests {
     fn a_handle_that_does_not_read_loses_news_but_never_the_acceptance_and_the_end() {
         let (updates, mut receiver) = Updates::new();
         let progress = |done| JobUpdate::News(JobNews::Progress { done, total: 100_000 });
-        (0..100_000).for_each(|done| updates.tell(progress(done)));
+        for done in 0..100_000 {
+            updates.tell(progress(done));
+        }
         updates.tell(JobUpdate::Accepted("pi-1/1".parse().expect("an id")));
-        (0..100_000).for_each(|done| updates.tell(progress(done)));
+        for done in 0..100_000 {
+            updates.tell(progress(done));
+        }
         updates.tell(JobUpdate::News(JobNews::Ended(Ok(Cbor::null()))));
         let mut read = Vec::new();
         while let Ok(update) = receiver.try_recv() {

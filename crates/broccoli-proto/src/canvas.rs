@@ -317,7 +317,9 @@ impl Canvas {
                 }
             }
             Form::Group(members) | Form::Chord { header: members, .. } => {
-                members.iter_mut().for_each(|member| member.prepend_args(args));
+                for member in members.iter_mut() {
+                    member.prepend_args(args);
+                }
             }
             Form::Map { .. } | Form::Starmap { .. } | Form::Chunks { .. } => {}
         }

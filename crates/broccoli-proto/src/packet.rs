@@ -264,7 +264,9 @@ mod tests {
     #[test]
     fn the_number_of_messages_is_bounded() {
         let mut many = Vec::new();
-        (0..MESSAGES_MAX + 9).for_each(|_| put(&mut many, &Message::Hello));
+        for _ in 0..MESSAGES_MAX + 9 {
+            put(&mut many, &Message::Hello);
+        }
         assert_eq!(messages(&many).filter(Result::is_ok).count(), MESSAGES_MAX);
         assert_eq!(messages(&many).last(), Some(Err(PacketError::Malformed)));
     }

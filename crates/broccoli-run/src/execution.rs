@@ -208,7 +208,9 @@ impl Execution {
     pub fn take_news(&mut self, mut tell: impl FnMut(News)) {
         let is_over = self.state == State::Ended;
         let host = self.host_mut();
-        host.lines.drain(..).for_each(|line| tell(News::Logged(line)));
+        for line in host.lines.drain(..) {
+            tell(News::Logged(line));
+        }
         if host.progress.due_us().is_some() {
             let now_us = (host.machine.now_us)();
             let told = if is_over { host.progress.end(now_us) } else { host.progress.tell(now_us) };

@@ -63,7 +63,9 @@ impl Checker {
             if cluster.is_up(id) && !cluster.is_paused(id) {
                 let me = (id, cluster.starts(id));
                 let too_small = self.check_node(cluster, me);
-                (0..too_small).for_each(|_| cluster.counts.add(Fault::TooSmall));
+                for _ in 0..too_small {
+                    cluster.counts.add(Fault::TooSmall);
+                }
                 self.count_pulls(cluster, id);
             }
         }

@@ -490,7 +490,9 @@ impl Cluster {
                 touched.insert(id);
             }
         }
-        touched.into_iter().for_each(|id| self.drain(id));
+        for id in touched {
+            self.drain(id);
+        }
     }
 
     fn push(&mut self, at: u64, work: Work) {

@@ -144,7 +144,9 @@ fn run(options: &Options) -> Report {
         }
     };
     std::thread::scope(|scope| {
-        (0..options.threads).for_each(|_| drop(scope.spawn(work)));
+        for _ in 0..options.threads {
+            drop(scope.spawn(work));
+        }
     });
     report.into_inner().unwrap_or_default()
 }

@@ -74,7 +74,9 @@ fn write(value: &Value, e: &mut Encoder<Vec<u8>>) {
         Value::Str(text) => drop(e.str(text).expect(VEC)),
         Value::List(items) => {
             e.array(items.len() as u64).expect(VEC);
-            items.iter().for_each(|item| write(item, e));
+            for item in items {
+                write(item, e);
+            }
         }
         Value::Map(pairs) => {
             e.map(pairs.len() as u64).expect(VEC);
@@ -292,7 +294,9 @@ pub fn split_into(items: &[Value], split: Split) -> Vec<Vec<Value>> {
         Split::Bins(n) => {
             // Dealing out one by one says how many each bin gets.
             let mut sizes = vec![0; n as usize];
-            (0..items.len()).for_each(|i| sizes[i % n as usize] += 1);
+            for i in 0..items.len() {
+                sizes[i % n as usize] += 1;
+            }
             let mut rest = items.iter().cloned();
             sizes.into_iter().map(|size| rest.by_ref().take(size).collect()).collect()
         }

@@ -201,7 +201,8 @@ impl Scenario {
     fn new(seed: u64, traced: usize, hashed: bool) -> Scenario {
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         let mut cluster = Cluster::new(rng.bits());
-        (cluster.records, cluster.tells_time) = (false, true);
+        cluster.records = false;
+        cluster.tells_time = true;
         if SplitMix64::mix(seed ^ SLOW_SALT).is_multiple_of(SLOW_ONE_IN) {
             cluster.bus = Some(Bus::new(9_600, 64));
             cluster.counts.add(Fault::SlowLink);
@@ -301,7 +302,9 @@ impl Scenario {
         let mut stopped = Vec::new();
         let touched = self.cluster.touched.clone();
         self.checker.check(&mut self.cluster);
-        touched.iter().for_each(|id| self.note_met(*id));
+        for id in &touched {
+            self.note_met(*id);
+        }
         for id in touched {
             for (_, event) in self.cluster.take_events(id) {
                 match event {
@@ -330,7 +333,9 @@ impl Scenario {
             self.go_on(1_000_000 * self.stretch);
             self.replay_some();
             // A twin that was stopped late takes the name with it.
-            (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
+            for id in 0..self.cluster.len() {
+                self.restart_if_stopped(id);
+            }
         }
         self.note_open_tasks();
         for at in 0..self.jobs.len() {
@@ -339,7 +344,9 @@ impl Scenario {
         }
         for _ in 0..3 {
             // One that left late is back, or its clients would look for it.
-            (0..self.cluster.len()).for_each(|id| self.restart_if_stopped(id));
+            for id in 0..self.cluster.len() {
+                self.restart_if_stopped(id);
+            }
             self.go_on(IDLE_MS * 1_000 * self.stretch);
         }
         self.note_open_tasks();

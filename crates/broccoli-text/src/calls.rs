@@ -206,7 +206,9 @@ pub(crate) fn for_each_first(canvas: &mut Canvas, change: &mut dyn FnMut(&mut Ta
         Form::Task(task) => change(task),
         Form::Chain(steps) => steps.iter_mut().take(1).for_each(|step| for_each_first(step, change)),
         Form::Group(members) | Form::Chord { header: members, .. } => {
-            members.iter_mut().for_each(|member| for_each_first(member, change));
+            for member in members.iter_mut() {
+                for_each_first(member, change);
+            }
         }
         Form::Map { .. } | Form::Starmap { .. } | Form::Chunks { .. } => {}
     }

@@ -243,7 +243,9 @@ fn put(value: &Value, out: &mut Vec<u8>) {
         },
         Value::Array(items) => {
             put_array_header(out, items.len());
-            items.iter().for_each(|item| put(item, out));
+            for item in items {
+                put(item, out);
+            }
             Ok(())
         }
         Value::Object(pairs) => {

@@ -160,7 +160,8 @@ impl<H: Host + 'static> Run<H> {
         };
         match next {
             Ok(stage) => {
-                (self.at, self.begun) = (stage, false);
+                self.at = stage;
+                self.begun = false;
                 None
             }
             Err(failure) => Some(self.failed(failure)),

@@ -150,7 +150,9 @@ mod tests {
 
     fn marks(files: &[(&str, &str)]) -> Marks {
         let mut runs = Vec::new();
-        files.iter().for_each(|(worker, text)| add(&mut runs, worker, text).expect("marks"));
+        for (worker, text) in files {
+            add(&mut runs, worker, text).expect("marks");
+        }
         runs.sort_by_key(|run| run.start_us);
         Marks(runs)
     }

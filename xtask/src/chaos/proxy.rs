@@ -121,7 +121,9 @@ impl Drop for Proxy {
 impl State {
     fn close_all(&mut self) {
         // One that has ended is closed already.
-        self.streams.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        for stream in self.streams.drain(..) {
+            drop(stream.shutdown(Shutdown::Both));
+        }
     }
 }
 

@@ -26,7 +26,7 @@ impl Node {
 
     /// Follows a job to its end, whoever has submitted it: [`crate::Event::Job`] with its progress,
     /// its end, or `Unknown`. An origin that is away is asked again until it is back.
-    pub fn apply_effects(&mut self, now: Instant, job: JobId) -> SubmitId {
+    pub fn follow(&mut self, now: Instant, job: JobId) -> SubmitId {
         self.ask(now, |node, id| node.client.follow(&mut node.shared, id, job, false))
     }
 

@@ -199,7 +199,8 @@ impl<T: Read + Write> Mqtt<T> {
         if !self.sent || !self.received {
             in_time(self.mqtt.ping()).await?.map_err(|error| down(&error))?;
         }
-        (self.sent, self.received) = (false, false);
+        self.sent = false;
+        self.received = false;
         self.check_at = Instant::now() + self.check_interval;
         Ok(())
     }

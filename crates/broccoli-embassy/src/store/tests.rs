@@ -201,9 +201,13 @@ fn cut_everywhere(
             let (mut store, there) = open(&cut.restored());
             let set = sets.iter().find(|set| versions(set) == there);
             let set = set.unwrap_or_else(|| panic!("{there:?} are there after {left} changes and {last:?}"));
-            set.iter().for_each(|module| assert_holds(&mut store, module));
+            for module in set.iter() {
+                assert_holds(&mut store, module);
+            }
             work(&mut store).expect("there is power now");
-            sets[1].iter().for_each(|module| assert_holds(&mut store, module));
+            for module in sets[1].iter() {
+                assert_holds(&mut store, module);
+            }
         }
     }
     unreachable!("work ends")
@@ -214,11 +218,15 @@ fn a_module_survives_a_restart_in_memory_or_mapped() {
     let flash = Nor::new();
     let modules = [module(1, 5_000), module(2, 2_048), module(3, 1)];
     let mut store = open(&flash).0;
-    modules.iter().for_each(|module| install(&mut store, module).expect("there is room"));
+    for module in &modules {
+        install(&mut store, module).expect("there is room");
+    }
     for is_mapped in [false, true] {
         let (mut store, versions) = open(&Nor { is_mapped, ..flash.clone() });
         assert_eq!(versions, [1, 2, 3]);
-        modules.iter().for_each(|module| assert_holds(&mut store, module));
+        for module in &modules {
+            assert_holds(&mut store, module);
+        }
     }
 }
 
@@ -242,7 +250,9 @@ fn removed_modules_make_room_and_a_full_flash_says_what_it_lacks() {
     let flash = Nor::new();
     let mut store = open(&flash).0;
     let modules: Vec<_> = (1..=5).map(|version| module(version, 3_500)).collect();
-    modules[..3].iter().for_each(|module| install(&mut store, module).expect("there is room"));
+    for module in modules[..3].iter() {
+        install(&mut store, module).expect("there is room");
+    }
     let before = flash.chip.borrow().bytes.clone();
     let full = StoreError::Full { bytes: 4 << 10, free: 0 };
     assert_eq!(install(&mut store, &modules[3]), Err(full));

@@ -275,7 +275,8 @@ impl Log {
             Some(spare) => reuse(&self.dir, &spare, next)?,
             None => start(&self.dir, next, SEGMENT_HEAD_LEN)?,
         };
-        (self.segment, self.at) = (next, SEGMENT_HEAD_LEN);
+        self.segment = next;
+        self.at = SEGMENT_HEAD_LEN;
         self.index.live.insert(self.segment, 0);
         Ok(())
     }

@@ -39,10 +39,13 @@ impl Disk {
     /// A crash: the first `kept` of the writes in progress were already safe. Returns how many were lost.
     pub(super) fn tear(&mut self, kept: usize) -> usize {
         let kept = if self.stalled { 0 } else { kept };
-        (0..kept).for_each(|_| self.keep_first());
+        for _ in 0..kept {
+            self.keep_first();
+        }
         let torn = self.under_way.len();
         self.under_way.clear();
-        (self.busy_until_us, self.told) = (0, false);
+        self.busy_until_us = 0;
+        self.told = false;
         torn
     }
 

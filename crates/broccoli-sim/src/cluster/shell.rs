@@ -132,7 +132,9 @@ impl Cluster {
                 let mut bytes = self.slots[id].chunks.get(&(module, index)).cloned();
                 if self.chance(self.slots[id].corrupts) {
                     self.counts.add(Fault::CorruptChunk);
-                    bytes.iter_mut().for_each(|bytes| bytes[0] ^= 1);
+                    if let Some(bytes) = &mut bytes {
+                        bytes[0] ^= 1;
+                    }
                 }
                 if self.chance(self.slots[id].lacks) {
                     self.counts.add(Fault::MissingChunk);
@@ -233,7 +235,9 @@ impl Cluster {
         let at_ms = self.now_us / 1_000;
         let ended = took == Duration::ZERO;
         if self.workload.is_some() && ended {
-            self.workload.iter_mut().for_each(|workload| workload.ended(id, self.slots[id].epoch_count, execute.run));
+            if let Some(workload) = &mut self.workload {
+                workload.ended(id, self.slots[id].epoch_count, execute.run);
+            }
         }
         self.runs.push(Run { at_ms, node: id, function, args: execute.args.clone(), aborted: false, ended });
         if ended {

@@ -41,7 +41,9 @@ impl Sealed<'_> {
             Envelope { sender: self.sender.parse().expect("a name"), to, epoch, sequence, challenge: 1, proof };
         let mut buf = Vec::new();
         packet::seal(&cluster_key(), &envelope, &mut buf, |buf| {
-            messages.iter().for_each(|message| packet::put(buf, message));
+            for message in messages {
+                packet::put(buf, message);
+            }
         });
         buf
     }
@@ -64,7 +66,9 @@ pub(super) fn with_later_message(bytes: &mut Vec<u8>, front: bool) {
     packet::seal(&cluster_key(), &Envelope { sender, to, epoch, sequence, challenge, proof }, bytes, |buf| {
         let later: &[u8] = if many { &[] } else { &LATER };
         let parts = if front { [later, plaintext] } else { [plaintext, later] };
-        parts.into_iter().for_each(|part| buf.extend_from_slice(part));
+        for part in parts {
+            buf.extend_from_slice(part);
+        }
     });
 }
 

@@ -95,7 +95,8 @@ impl Scenario {
                 self.cluster.depart(*id);
             } else if is_due(leaving.hand_back_at) && leaving.gone_at.is_none() {
                 self.cluster.counts.add(Fault::HandBack);
-                (leaving.hand_back_at, leaving.gone_at) = (None, Some(now + HAND_BACK_US_MAX));
+                leaving.hand_back_at = None;
+                leaving.gone_at = Some(now + HAND_BACK_US_MAX);
                 self.cluster.hand_back(*id);
             }
         }

@@ -198,7 +198,8 @@ impl Scenario {
     pub(super) fn heal(&mut self) {
         self.cluster.note(|| "everything heals".into());
         self.cluster.faults = Faults::default();
-        (self.cluster.jitter_us, self.cluster.ticks) = (0, false);
+        self.cluster.jitter_us = 0;
+        self.cluster.ticks = false;
         self.cluster.blocked.clear();
         for id in self.twins.clone() {
             if self.cluster.is_up(id) {

@@ -49,7 +49,8 @@ impl Scenario {
     fn for_each(&mut self) -> Canvas {
         let name = *self.rng.pick(&["w.number", "w.list", "w.stamp"]);
         let mut canvas = Canvas::task(name, Cbor::encode(&["each"]));
-        (canvas.options.each, canvas.options.partial) = (Some(true), Some(self.rng.one_in(2)));
+        canvas.options.each = Some(true);
+        canvas.options.partial = Some(self.rng.one_in(2));
         if self.rng.one_in(2) {
             canvas.options.on = vec!["led".into()];
         }

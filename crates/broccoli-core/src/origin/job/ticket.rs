@@ -37,6 +37,8 @@ pub(crate) struct Ticket {
     pub(crate) records: u32,
     /// Another submit of the same job was detached.
     pub(crate) detached: bool,
+    /// How long it was from its acceptance to its end, once it has ended in this incarnation.
+    pub(crate) took: Duration,
     /// Its acceptance was traced.
     pub(crate) traced: bool,
     /// Somebody knows how the job ended.

@@ -141,28 +141,6 @@ impl Origin {
         running.or_else(over).unwrap_or_default().into()
     }
 
-    /// Tells how a job has ended, if somebody asks for that.
-    fn trace_ended(&self, shared: &mut Shared, number: u64) {
-        if !shared.traces(TraceLevel::Jobs) {
-            return;
-        }
-        let running = self.jobs.get(&number).and_then(|job| job.plan.result());
-        let outcome = running.or_else(|| self.archive.get(number).map(|ended| ended.outcome.as_ref()));
-        let (Some(outcome), Some(ticket)) = (outcome, self.ticket(number)) else {
-            return;
-        };
-        let (job, function) = (JobId { origin: shared.me(), number }, self.function_of_job(number));
-        let (took, error) = (ticket.took, outcome.err().cloned().map(Box::new));
-        shared.trace(TraceLevel::Jobs, || Trace::JobEnded { job, function, took, error });
-    }
-
-    /// The first function of a job, running or over.
-    fn function_of_job(&self, number: u64) -> String {
-        let running = self.jobs.get(&number).map(|job| job.plan.name());
-        let over = || self.archive.get(number).map(|ended| ended.ticket.about.name.as_str());
-        running.or_else(over).unwrap_or_default().into()
-    }
-
     pub(crate) fn fulfil(&mut self, shared: &mut Shared, promise: Promise) {
         match promise {
             Promise::Accepted { job: number, to } => {

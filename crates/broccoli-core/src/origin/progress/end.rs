@@ -1,6 +1,5 @@
 //! The end of a job: it moves to the archive, and whoever waits for it is told until they have seen it.
 
-use alloc::boxed::Box;
 use core::time::Duration;
 
 use broccoli_proto::message::JobNews;
@@ -8,7 +7,6 @@ use broccoli_proto::{Cbor, JobId, Outcome};
 
 use crate::io::Event;
 use crate::origin::Origin;
-use crate::origin::job::Job;
 use crate::origin::job::ticket::Client;
 use crate::origin::journal::archive::{AWAITED, Ended};
 use crate::origin::journal::writes::Promise;
@@ -17,7 +15,6 @@ use crate::text;
 use crate::time::ms;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
-use crate::trace::{Trace, TraceLevel};
 
 /// How a job ended is repeated after this time, doubled each time.
 const ENDED_AGAIN: LinkTime = link_ms(500);

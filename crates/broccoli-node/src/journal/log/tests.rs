@@ -272,7 +272,9 @@ fn after_losing(
                 let end = ((sector + 1) * SECTOR).min(bytes.len());
                 let from = (sector * SECTOR).max(at);
                 let older = before.iter().skip(from).copied().chain(std::iter::repeat(0));
-                bytes[from..end].iter_mut().zip(older).for_each(|(byte, older)| *byte = older);
+                for (byte, older) in bytes[from..end].iter_mut().zip(older) {
+                    *byte = older;
+                }
             }
         }
         fs::write(path_of(&copy.0, number), bytes).expect("written");

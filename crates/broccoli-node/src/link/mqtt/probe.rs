@@ -75,7 +75,8 @@ impl Probe {
     /// The link is up, and carries packets of up to `limit` bytes. The server may have changed, so all sizes are tested
     /// again.
     pub(crate) fn on_connected(&mut self, now: Duration, limit: usize) {
-        (self.passed, self.limit) = (PASSES, limit);
+        self.passed = PASSES;
+        self.limit = limit;
         self.under_way = None;
         self.outgoing.clear();
         self.unheard = Some((now, now));
