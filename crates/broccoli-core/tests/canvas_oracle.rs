@@ -14,7 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use broccoli_abi::{Arg, Function, Type};
 use broccoli_core::canvas::{Effects, Limits, Mode, Plan, Resolved, Room, StepId, lower, pinned_to};
-use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, SplitMix64, Task, TaskError};
+use broccoli_proto::{Canvas, Cause, Cbor, Form, NodeId, Options, Split, Task, TaskError};
+use broccoli_sim::canvases::{Calls, Generator, Rng};
 use broccoli_sim::oracle::{Failure, PARAMETERS, VALUE_LEN_MAX, Value, falsy, joined, list, padded, split_into};
 
 const CASES: u64 = 20_000;
@@ -447,144 +448,63 @@ fn failure(error: &TaskError) -> Failure {
 
 // --- Random canvases ---
 
-/// xorshift64*.
-struct Rng(u64);
+/// The calls of a case.
+struct CaseCalls;
 
-impl Rng {
-    fn new(seed: u64) -> Rng {
-        // Neighbouring seeds must not give similar sequences (splitmix64).
-        Rng(SplitMix64(seed).bits() | 1)
-    }
-
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
-
-struct Generator {
-    rng: Rng,
-    /// Canvases that may still be generated.
-    budget: u32,
-}
-
-impl Generator {
-    fn canvas(&mut self, depth: u32) -> Canvas {
-        self.budget = self.budget.saturating_sub(1);
-        let leaf = depth == 0 || self.budget == 0;
-        let form = match self.rng.below(if leaf { 8 } else { 32 }) {
-            0..5 => self.task(),
-            5 => Form::Map { function: self.function(), items: self.values(5) },
-            6 => Form::Starmap { function: self.function(), items: self.items() },
-            7 => {
-                let n = 1 + self.rng.next() % 4;
-                let split = if self.rng.one_in(3) { Split::Size(n) } else { Split::Bins(n) };
-                Form::Chunks { function: self.function(), items: self.items(), split }
-            }
-            8..17 => Form::Chain(self.canvases(depth - 1, 1, 4)),
-            17..25 => Form::Group(self.canvases(depth - 1, 0, 4)),
-            _ => {
-                let body = Box::new(self.canvas(depth - 1));
-                Form::Chord { header: self.canvases(depth - 1, 0, 4), body }
-            }
-        };
-        let mut canvas = Canvas::from(form);
-        canvas.options = self.options();
-        match &canvas.form {
-            Form::Task(_) | Form::Map { .. } | Form::Starmap { .. } if self.rng.one_in(8) => {
-                canvas.options.each = Some(true);
-                canvas.options.partial = [None, Some(true), Some(false)][self.rng.below(3)];
-                canvas.options.on = [vec![], vec![format!("room={}", self.rng.below(10))]][self.rng.below(2)].clone();
-            }
-            Form::Chain(_) | Form::Group(_) | Form::Chord { .. } if self.rng.one_in(8) => {
-                canvas.options.partial = Some(self.rng.one_in(2));
-            }
-            _ => {}
-        }
-        canvas.link = self.callbacks(depth);
-        canvas.on_error = self.callbacks(depth);
-        canvas
-    }
-
-    fn canvases(&mut self, depth: u32, min: usize, max: usize) -> Vec<Canvas> {
-        let len = min + self.rng.below(max - min + 1);
-        (0..len).map(|_| self.canvas(depth)).collect()
-    }
-
-    fn callbacks(&mut self, depth: u32) -> Vec<Canvas> {
-        if depth == 0 || self.budget == 0 || !self.rng.one_in(6) {
-            return Vec::new();
-        }
-        self.canvases(depth - 1, 1, 2)
-    }
-
-    /// At most two positional arguments, so that there is room for the result of a parent and one named argument.
-    fn task(&mut self) -> Form {
-        let args = self.values(2);
-        let first_free = list(&args).len() + 1;
-        let named = if self.rng.one_in(3) { PARAMETERS.get(first_free..) } else { None };
-        let named = named.and_then(|names| names.get(self.rng.below(names.len())).copied());
-        let kwargs = named.map(|name| (name.to_owned(), self.value().encode()));
-        let (function, kwargs) = (self.function(), kwargs.into_iter().collect());
-        Form::Task(Task { function, args, kwargs, immutable: self.rng.one_in(5) })
-    }
-
-    fn function(&mut self) -> String {
+impl Calls for CaseCalls {
+    fn function(&mut self, rng: &mut Rng) -> String {
         // Failures are rare. Otherwise hardly any canvas would succeed.
-        let name = FUNCTIONS[self.rng.below(FUNCTIONS.len())];
-        if name == "fail" && !self.rng.one_in(3) { "list".into() } else { name.into() }
+        let name = *rng.pick(&FUNCTIONS);
+        if name == "fail" && !rng.one_in(3) { "list".into() } else { name.into() }
     }
 
-    fn values(&mut self, max: usize) -> Cbor {
-        let len = self.rng.below(max + 1);
-        Value::List((0..len).map(|_| self.value()).collect()).encode()
+    fn kwargs(&mut self, rng: &mut Rng, _: &str, first_free: usize) -> Vec<(String, Cbor)> {
+        let Some(names) = PARAMETERS.get(first_free..).filter(|names| !names.is_empty() && rng.one_in(3)) else {
+            return Vec::new();
+        };
+        vec![((*rng.pick(names)).to_owned(), self.value(rng).encode())]
     }
 
-    fn items(&mut self) -> Cbor {
-        let len = self.rng.below(7);
-        let item = |_| Value::List((0..self.rng.below(4)).map(|_| self.value()).collect());
-        Value::List((0..len).map(item).collect()).encode()
-    }
-
-    fn value(&mut self) -> Value {
-        match self.rng.below(4) {
-            0 => falsy(self.rng.next()),
+    fn value(&mut self, rng: &mut Rng) -> Value {
+        match rng.below(4) {
+            0 => falsy(rng.bits() as u32),
             1 => Value::Str("text".into()),
-            2 => Value::List(vec![Value::Int(self.rng.below(9) as i64)]),
-            _ => Value::Int(i64::from(self.rng.next()) - i64::from(u32::MAX / 2)),
+            2 => Value::List(vec![Value::Int(rng.below(9) as i64)]),
+            _ => Value::Int(rng.bits() as i64 >> 31),
         }
     }
 
-    fn options(&mut self) -> Options {
+    fn options(&mut self, rng: &mut Rng, form: &Form) -> Options {
         let mut options = Options::default();
-        if self.rng.one_in(5) {
-            let n = self.rng.next() % 10;
-            match self.rng.below(5) {
-                0 => options.retries = Some(n),
-                1 => options.timeout_ms = Some(u64::from(n) + 1),
+        if rng.one_in(5) {
+            let n = rng.below(10);
+            match rng.below(5) {
+                0 => options.retries = Some(n as u32),
+                1 => options.timeout_ms = Some(n as u64 + 1),
                 2 => options.priority = Some(n as u8),
-                3 => options.countdown_ms = Some(n.into()),
+                3 => options.countdown_ms = Some(n as u64),
                 _ => options.on = vec![format!("room={n}")],
             }
+        }
+        match form {
+            Form::Task(_) | Form::Map { .. } | Form::Starmap { .. } if rng.one_in(8) => {
+                options.each = Some(true);
+                options.partial = [None, Some(true), Some(false)][rng.below(3)];
+                options.on = [vec![], vec![format!("room={}", rng.below(10))]][rng.below(2)].clone();
+            }
+            Form::Chain(_) | Form::Group(_) | Form::Chord { .. } if rng.one_in(8) => {
+                options.partial = Some(rng.one_in(2));
+            }
+            _ => {}
         }
         options
     }
 }
 
 fn generate(seed: u64) -> Canvas {
-    let mut generator = Generator { rng: Rng::new(seed), budget: 60 };
-    let depth = generator.rng.below(7) as u32;
-    generator.canvas(depth)
+    let mut rng = Rng::new(seed);
+    let depth = rng.below(7) as u32;
+    Generator { rng, budget: 60, calls: CaseCalls }.canvas(depth)
 }
 
 // --- The property, and the smallest canvas that violates it ---

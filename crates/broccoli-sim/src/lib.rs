@@ -5,6 +5,7 @@
 //! compared with.
 #![forbid(unsafe_code)]
 
+pub mod canvases;
 pub mod check;
 pub mod cluster;
 pub mod oracle;

@@ -21,11 +21,11 @@ use broccoli_proto::{Canvas, JobId, NodeId, Outcome, SplitMix64};
 
 use self::leaving::Leaving;
 use self::trouble::{TROUBLES, Trouble};
+use crate::canvases::{Generator, Rng, ScenarioCalls};
 use crate::check::Checker;
 use crate::cluster::bus::Bus;
 use crate::cluster::faults::{Counts, Fault};
 use crate::cluster::{Cluster, Faults, Id};
-use crate::oracle::{Generator, Rng};
 use crate::workload::Workload;
 
 /// How many nodes and twins a seed has, at most.
@@ -125,7 +125,7 @@ enum State {
 /// A running scenario.
 pub struct Scenario {
     rng: Rng,
-    generator: Generator,
+    generator: Generator<ScenarioCalls>,
     cluster: Cluster,
     checker: Checker,
     /// Kinds of trouble that this seed has.
@@ -218,10 +218,11 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = Vec::new();
         let intensity = 1 + rng.below(4);
         troubles.extend(TROUBLES.iter().filter(|_| rng.below(8) < intensity));
-        let mut generator = Generator::new(Rng::new(rng.bits()));
-        generator.large = rng.one_in(4);
-        let rare = [("large", generator.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
-        generator.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
+        let (random, calls) = (Rng::new(rng.bits()), ScenarioCalls::default());
+        let mut generator = Generator { rng: random, budget: 0, calls };
+        generator.calls.large = rng.one_in(4);
+        let rare = [("large", generator.calls.large), ("asks", rng.one_in(4)), ("push", rng.one_in(4))];
+        generator.calls.functions.extend(rare.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
         let replay_rate = rng.below(4);
         let trouble_ms = (1_000 + rng.below(15_000) as u64) * stretch;
         let mut scenario = Scenario {

@@ -9,8 +9,9 @@ use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Canvas, Cause, Cbor, NodeId};
 
+use crate::canvases::Rng;
 use crate::cluster::Id;
-use crate::oracle::{self, FUNCTIONS, PARAMETERS, Rng, Value};
+use crate::oracle::{self, FUNCTIONS, PARAMETERS, Value};
 
 /// How many canvases the tasks of one seed submit, at most.
 const PUSHES_MAX: usize = 12;

@@ -234,10 +234,8 @@ impl Cluster {
         let function = execute.function.name.clone();
         let at_ms = self.now_us / 1_000;
         let ended = took == Duration::ZERO;
-        if self.workload.is_some() && ended {
-            if let Some(workload) = &mut self.workload {
-                workload.ended(id, self.slots[id].epoch_count, execute.run);
-            }
+        if let Some(workload) = self.workload.as_mut().filter(|_| ended) {
+            workload.ended(id, self.slots[id].epoch_count, execute.run);
         }
         self.runs.push(Run { at_ms, node: id, function, args: execute.args.clone(), aborted: false, ended });
         if ended {

@@ -3,9 +3,9 @@
 use broccoli_core::Limits;
 
 use super::{NODES_MAX, Scenario};
+use crate::canvases::Rng;
 use crate::cluster::faults::Fault;
 use crate::cluster::{Faults, Id, Spec};
-use crate::oracle::Rng;
 
 impl Scenario {
     pub(super) fn add_nodes(&mut self) {
@@ -27,7 +27,7 @@ impl Scenario {
                 spec = spec.limits(|limits| small(limits, rng));
                 self.is_small = true;
             }
-            if self.generator.large && self.rng.one_in(2) {
+            if self.generator.calls.large && self.rng.one_in(2) {
                 let rng = &mut self.rng;
                 spec = spec.limits(|limits| small_packets(limits, rng));
             }
@@ -35,14 +35,14 @@ impl Scenario {
                 spec = self.too_small_for_some(spec);
             }
             if slots > 0 {
-                self.generator.places.extend(spec.features.iter().cloned());
-                self.generator.places.push(spec.name.clone());
+                self.generator.calls.places.extend(spec.features.iter().cloned());
+                self.generator.calls.places.push(spec.name.clone());
             }
             self.add(spec);
         }
         for at in 0..self.rng.below(3) {
             let mut spec = Spec::client(&format!("c{at}"));
-            if self.generator.large && self.rng.one_in(2) {
+            if self.generator.calls.large && self.rng.one_in(2) {
                 let rng = &mut self.rng;
                 spec = spec.limits(|limits| small_packets(limits, rng));
             }
@@ -60,7 +60,7 @@ impl Scenario {
         if rng.one_in(2) {
             return spec.memory(bytes);
         }
-        let large = self.generator.large && rng.one_in(2);
+        let large = self.generator.calls.large && rng.one_in(2);
         spec.limits(|limits| {
             if large {
                 // As origin, too.

@@ -17,7 +17,7 @@ impl Scenario {
         if !self.cluster.is_up(id) || self.cluster.is_paused(id) {
             return;
         }
-        self.generator.unix_ms = self.cluster.unix_ms();
+        self.generator.calls.unix_ms = self.cluster.unix_ms();
         self.generator.budget = 2 + self.rng.below(25) as u32;
         let depth = self.rng.below(5) as u32;
         let mut canvas = self.generator.canvas(depth);
