@@ -1,5 +1,4 @@
-//! The origin: holds accepted jobs, leases their ready tasks to workers that gave credit, and
-//! takes their results.
+//! The origin role: holds accepted jobs, leases their ready tasks to workers with credit, and takes the results.
 //!
 //! ```text
 //!             countdown, eta, pause         credit, permit            result
@@ -9,9 +8,8 @@
 //!                  └────────────────────pause────────────────┘
 //! ```
 //!
-//! Every lease has an attempt number that is never used twice: the first success of any attempt
-//! wins, a failure counts only from the current one. The origin evaluates nothing itself; that is
-//! the plan's work.
+//! Every lease has an attempt number that is never used twice. The first success of any attempt wins; a failure counts
+//! only from the current attempt. The origin never evaluates a canvas itself: the plan does.
 
 pub(crate) mod accept;
 mod answers;
@@ -51,72 +49,73 @@ use crate::origin::progress::growth::Growth;
 use crate::shared::Shared;
 use crate::timers::Timer;
 
-/// The origin role: what it holds, by room.
+/// The state of the origin role.
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
-    /// Jobs that run, by [`JobId::number`](broccoli_proto::JobId::number).
+    /// Running jobs, by [`JobId::number`](broccoli_proto::JobId::number).
     jobs: BTreeMap<u64, Box<Job>>,
-    /// Tasks of all of them.
+    /// Number of tasks of all running jobs.
     tasks: u32,
-    /// What all of them take.
+    /// Memory used by running jobs.
     memory: Memory,
-    /// What they call.
+    /// Functions that jobs call.
     functions: Functions,
-    /// What waits for nodes, and for what certain nodes do.
+    /// Tasks that wait for nodes, and runs that are tied to one node.
     growth: Growth,
-    /// Jobs that are over.
+    /// Jobs that have ended.
     archive: Archive,
     accept: Accept,
     dispatch: Dispatch,
     leases: Leases,
     journal: Journal,
-    /// A buffer that is used again.
+    /// A buffer that is reused.
     effects: Effects,
-    /// A job is over: what only it needed may go.
+    /// A job has ended: modules that only it needed may be deleted.
     pub(crate) has_closed: bool,
 }
 
-/// From canvases to jobs.
+/// State for accepting canvases as jobs.
 #[derive(Debug, Default)]
 struct Accept {
-    /// Clients that have submitted something.
+    /// Clients that have submitted a canvas.
     sessions: LiteMap<NodeId, Session>,
-    /// Accepted submits of an earlier incarnation, until their clients say hello again.
+    /// Submits accepted by an earlier incarnation, until their clients open a session again.
     recovered: LiteMap<(NodeId, Epoch), BTreeMap<u32, u64>>,
-    /// Jobs with a key, running and over.
+    /// Running and ended jobs that have a key.
     by_key: BTreeMap<String, u64>,
-    /// Keys that are to be taken, and who else may hold them.
+    /// Keys being claimed, and the nodes that may hold a job with them.
     keys: Keys,
     /// Number of the last job of this incarnation.
     last_job: u32,
-    /// Jobs accepted by all incarnations.
+    /// Number of jobs accepted by all incarnations.
     count: u64,
 }
 
-/// From ready tasks to leases.
+/// State for leasing ready tasks.
 #[derive(Debug, Default)]
 struct Dispatch {
     queue: Queue,
-    /// Whether tasks or credit have come since the last dispatch.
+    /// Whether tasks or credit have arrived since the last dispatch.
     due: bool,
-    /// Who got the last task.
+    /// The worker that got the last task.
     last_worker: Option<NodeId>,
-    /// Counts the starts of functions for the cluster.
+    /// Counts the starts of functions that have a rate, for the whole cluster.
     arbiter: Arbiter,
     refusals: Refusals,
 }
 
-/// What workers hold.
+/// Tasks that workers hold.
 #[derive(Debug, Default)]
 struct Leases {
     peers: LiteMap<NodeId, Box<Peer>>,
-    /// Workers may still hold tasks of an earlier incarnation: nothing is leased.
+    /// Workers may still hold tasks of an earlier incarnation: nothing is leased yet.
     adopting: bool,
-    /// This incarnation began with jobs of the one before, which knew nodes that it has not heard of.
+    /// This incarnation took over jobs from the journal. The one before may have known nodes that this one has not
+    /// heard from.
     took_over: bool,
 }
 
-/// What the origin reads of the other roles.
+/// State of other roles that the origin reads.
 pub(crate) struct Around<'a> {
     pub(crate) modules: &'a Modules,
     pub(crate) members: &'a Members,
@@ -127,13 +126,13 @@ impl Origin {
         Origin { journal: Journal::new(durable), ..Origin::default() }
     }
 
-    /// Jobs held, and tasks that wait for a worker.
+    /// Number of running jobs, and of tasks that wait for a worker.
     pub(crate) fn load(&self) -> (usize, usize) {
         (self.jobs.len(), self.dispatch.queue.len())
     }
 
-    /// A node says that it is there: for the first time, again, or in another incarnation. What may be a recording
-    /// makes this origin ask a worker, if there is something to ask for.
+    /// A node has sent its birth: it is new, repeats it, or has restarted. A birth that is not fresh may be a
+    /// recording; it only makes this origin ask the worker, if the worker holds leases.
     pub(crate) fn on_birth(&mut self, shared: &mut Shared, node: NodeId, told: Told, slots: u16) {
         if slots > 0 {
             self.call_soon(shared);
@@ -152,7 +151,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// The link of this node is up again: workers could not be heard meanwhile.
+    /// The link of this node is up again. No worker could be heard while it was down, so their leases are extended.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, around: &Around<'_>) {
         self.dispatch.arbiter.on_connected(shared);
         self.claim_again(shared);
@@ -166,25 +165,25 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// Something has changed that may let tasks fit workers that did not fit before.
+    /// Dispatches again: a change may let tasks fit workers that did not fit before.
     pub(crate) fn reconsider(&mut self) {
         self.dispatch.due = true;
     }
 }
 
-/// What other roles ask.
+/// Queries of other roles.
 impl Origin {
     /// Whether an accepted job is bound to a module.
     pub(crate) fn uses(&self, module: &ModuleHash) -> bool {
         self.jobs.values().any(|job| job.uses(module))
     }
 
-    /// The job of a canvas that this node itself has submitted.
+    /// The job of a canvas that the user of this node has submitted.
     pub(crate) fn job_of(&self, id: SubmitId) -> Option<u64> {
         self.jobs.iter().find(|(_, job)| job.ticket.client == Client::Local(id)).map(|(number, _)| *number)
     }
 
-    /// Whether a worker holds an attempt, as far as this origin knows.
+    /// Whether a worker holds an attempt, according to this origin.
     pub(crate) fn is_leased_to(&self, worker: NodeId, attempt: Attempt) -> bool {
         self.leases.peers.get(&worker).is_some_and(|peer| peer.leases.contains_key(&attempt))
     }
@@ -194,12 +193,12 @@ impl Origin {
         self.jobs.get(&attempt.job).is_some_and(|job| job.is_open(attempt.step))
     }
 
-    /// Whether it is known how a job has ended.
+    /// Whether the outcome of a job is known.
     pub(crate) fn has_ended(&self, number: u64) -> bool {
         self.jobs.get(&number).is_some_and(|job| job.ended) || self.archive.get(number).is_some()
     }
 
-    /// Whether a client is still the one that has handed something in.
+    /// Whether a client still has a session in this incarnation.
     pub(crate) fn is_session(&self, client: NodeId, epoch: Epoch) -> bool {
         self.accept.sessions.get(&client).is_some_and(|session| session.epoch == epoch)
     }

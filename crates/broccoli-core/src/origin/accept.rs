@@ -1,4 +1,4 @@
-//! Accepting a canvas: it becomes a job, with a plan, its functions bound to modules, and room in memory.
+//! Accepts a canvas as a job: makes its plan, binds its functions to modules, and checks the memory.
 
 mod claims;
 mod clients;
@@ -32,20 +32,20 @@ use crate::timers::Timer;
 pub enum SubmitError {
     /// The canvas cannot be run.
     Canvas(CanvasError),
-    /// The canvas needs more memory than this node gives to all jobs.
+    /// The canvas needs more memory than this node has for all jobs.
     TooLarge {
-        /// What it needs, in bytes.
+        /// Needed memory, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// The node holds as many jobs or tasks as it may. Nothing accepted is lost; try later.
+    /// The node is at its limit of jobs or tasks. Accepted jobs are not affected; try later.
     QueueFull,
-    /// A task has an `eta`, and this node was never told the time of day.
+    /// A task has an `eta`, and this node does not know the time of day.
     NoClock,
-    /// The key stands for a job with another canvas.
+    /// The key belongs to a job with another canvas.
     KeyTaken,
-    /// The journal cannot be written; the text says why.
+    /// The journal cannot be written; the text is the reason.
     Storage(String),
     /// The node is about to leave.
     Draining,
@@ -69,7 +69,7 @@ impl fmt::Display for SubmitError {
 
 impl core::error::Error for SubmitError {}
 
-/// What a client is told.
+/// The refusal sent to a client.
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         match error {
@@ -83,21 +83,21 @@ impl From<SubmitError> for Refusal {
     }
 }
 
-/// A canvas to be accepted, and who wants it.
+/// A canvas to accept, and its client.
 pub(crate) struct Request<'a> {
     pub(crate) canvas: &'a Canvas,
-    /// The same, as it came or as it would go over the wire.
+    /// The canvas in its wire encoding.
     pub(crate) encoded: Cbor,
     pub(crate) client: Client,
     pub(crate) submitter: Option<Submitter>,
     pub(crate) key: Option<String>,
-    /// The key may stand for a new job if the one before has failed.
+    /// The key may be used for a new job if the earlier one has failed.
     pub(crate) again: bool,
 }
 
 impl Origin {
-    /// Accepts a canvas; the job of an earlier submit with the same key is the same job. `Accepted`
-    /// is told when the job is safe.
+    /// Accepts a canvas. A repeated submit with the same key gives the same job. `Accepted` is sent once the job is
+    /// safe.
     pub(crate) fn submit(
         &mut self,
         shared: &mut Shared,
@@ -116,7 +116,7 @@ impl Origin {
                 return Ok(job);
             }
         }
-        // What its running tasks submit is a part of their work.
+        // What running tasks of this node submit is part of their work.
         let by_task = request.client == Client::Detached && request.submitter.is_none();
         if shared.draining && !by_task {
             return Err(SubmitError::Draining);
@@ -143,7 +143,7 @@ impl Origin {
         }
         let total = plan.progress().total;
         if total > limits.tasks_max {
-            // It would be refused for ever.
+            // It would always be refused.
             return Err(SubmitError::Canvas(CanvasError::TooManySteps { steps_max: limits.tasks_max }));
         }
         if self.tasks.saturating_add(total) > limits.tasks_max {
@@ -181,7 +181,7 @@ impl Origin {
         Ok(id)
     }
 
-    /// The job that a key stands for already.
+    /// The existing job of a key.
     fn known(&self, shared: &Shared, number: u64, key: Option<&Key>) -> Result<JobId, SubmitError> {
         if self.ticket(number).is_some_and(|ticket| ticket.about.key.as_ref() != key) {
             return Err(SubmitError::KeyTaken);
@@ -189,7 +189,7 @@ impl Origin {
         Ok(JobId { origin: shared.me(), number })
     }
 
-    /// Whether a job has ended without a result, and that is safe.
+    /// Whether a job has failed, and its outcome is safe.
     fn has_failed(&self, number: u64) -> bool {
         let is_told = self.ticket(number).is_some_and(|ticket| self.journal.is_safe(ticket.ended_in));
         let running = self.jobs.get(&number).and_then(|job| job.outcome());
@@ -197,8 +197,8 @@ impl Origin {
         is_told && failed.or_else(|| self.archive.get(number).map(|ended| ended.outcome.is_err())) == Some(true)
     }
 
-    /// Tells a client that its canvas is a job, once that is safe, and starts the job if it is new.
-    /// Its acceptance is told first.
+    /// Tells a client, once it is safe, that its canvas was accepted as a job, and starts the job if it is new.
+    /// `Accepted` is sent before any news of the job.
     pub(crate) fn accept(&mut self, shared: &mut Shared, id: JobId, to: Submitted) {
         self.promise(shared, Promise::Accepted { job: id.number, to });
         let mut effects = core::mem::take(&mut self.effects);

@@ -1,4 +1,4 @@
-//! Answers about jobs, for whoever knows them by their id, and what an origin does before it leaves.
+//! Answers queries about jobs by their id (state, list, revoke, retry), and prepares an origin for leaving.
 
 mod waits;
 
@@ -25,13 +25,13 @@ use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::time::Wall;
 
-/// The end of a job is told so often before a leaving origin waits no more for an answer.
+/// A leaving origin sends the end of a job this often before it stops waiting for an acknowledgement.
 const ENDED_TRIES_LEAVING: u32 = 2;
 /// Most jobs in one answer.
 const LISTED_MAX: usize = 256;
-/// About what the state of a step takes, beside what its tasks wait for.
+/// About the size of a step's state in an answer without the reasons why its tasks wait, in bytes.
 const STEP_NEWS_BYTES: usize = 256;
-/// About what a job takes in it, beside its key.
+/// About the size of a job in a list without its key, in bytes.
 const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
 
 fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
@@ -48,7 +48,7 @@ fn summary_of_ended(wall: &Wall, number: u64, ended: &Ended) -> JobSummary {
     }
 }
 
-/// An outcome that a packet takes.
+/// An outcome that fits into a packet.
 fn limit_outcome(outcome: &Outcome, bytes_max: u32) -> Outcome {
     match ended_news(outcome, bytes_max) {
         JobNews::Ended(outcome) => outcome,
@@ -71,25 +71,25 @@ fn short(name: &str) -> String {
 
 /// Leaving.
 impl Origin {
-    /// Whether no job is lost if this node goes now.
+    /// Whether no job is lost if this node leaves now.
     pub(crate) fn is_drained(&self, shared: &Shared) -> bool {
         let told = |ended: &Ended| {
             ended.ticket.seen || ended.tries > ENDED_TRIES_LEAVING || !matches!(ended.ticket.client, Client::Remote(_))
         };
         if self.journal.owes_news() {
-            // Whoever has revoked a job hears what came of it.
+            // A client that has revoked a job still has to be told the result.
             return false;
         }
-        // What a journal does not have yet, its worker still has.
+        // Results that the journal does not have yet are still kept by their workers.
         shared.config.durable || (self.jobs.is_empty() && self.archive.iter().all(|(_, ended)| told(ended)))
     }
 }
 
-/// Jobs by their id.
+/// Queries and requests about jobs.
 impl Origin {
-    /// Somebody asks how a job is, and hears of it from now on.
+    /// A node asks for the state of a job, and gets its news from now on.
     pub(crate) fn on_query(&mut self, shared: &mut Shared, from: NodeId, id: JobId) {
-        // One that has ended is told once that is safe.
+        // The end of a job is told once it is safe.
         let is_safe = self.archive.get(id.number).is_some_and(|ended| self.journal.is_safe(ended.ticket.ended_in));
         if let Some(ticket) = self.ticket_mut(id.number).filter(|_| !is_safe) {
             ticket.watch(from);
@@ -98,7 +98,7 @@ impl Origin {
         shared.outbox.send(from, Message::JobEvent(Box::new(JobEvent { job: id, news, blob: None })));
     }
 
-    /// How a job is, as far as that is safe to tell.
+    /// The state of a job, as far as it is safe to tell.
     pub(crate) fn news_of(&self, number: u64, bytes_max: u32) -> JobNews {
         if let Some(job) = self.jobs.get(&number) {
             let outcome = job.outcome().filter(|_| self.journal.is_safe(job.ticket.ended_in));
@@ -116,7 +116,7 @@ impl Origin {
         }
     }
 
-    /// A client ends a job.
+    /// A client revokes a job.
     pub(crate) fn on_revoke(&mut self, shared: &mut Shared, members: &Members, from: NodeId, revoke: &Revoke) {
         let job = revoke.job;
         if job.origin != shared.me() {
@@ -135,7 +135,7 @@ impl Origin {
         self.on_query(shared, from, job);
     }
 
-    /// Somebody asks which jobs there are.
+    /// A node asks for the list of jobs.
     pub(crate) fn on_jobs_request(
         &self,
         shared: &mut Shared,
@@ -161,7 +161,7 @@ impl Origin {
         shared.outbox.send(from, Message::Jobs(Jobs { jobs, more }));
     }
 
-    /// The first job beyond a number, running or over.
+    /// The first job after a number, running or ended.
     fn summary_after(&self, shared: &Shared, around: &Around<'_>, after: Option<u64>) -> Option<JobSummary> {
         let first = after.map_or(Some(0), |after| after.checked_add(1))?;
         let running = self.jobs.range(first..).next();
@@ -176,7 +176,7 @@ impl Origin {
         }
     }
 
-    /// The jobs that are not over.
+    /// The jobs that have not ended.
     pub(crate) fn running<'a>(
         &'a self,
         shared: &'a Shared,
@@ -203,7 +203,7 @@ impl Origin {
         }
     }
 
-    /// Somebody asks how a step of a job is. Of a job that is over no step is known.
+    /// A node asks for the state of a step. Steps of ended jobs are not known.
     pub(crate) fn on_step_query(&self, shared: &mut Shared, around: &Around<'_>, from: NodeId, query: StepQuery) {
         let StepQuery { job, path, why } = query;
         if path.len() > PATH_MAX {
@@ -231,7 +231,7 @@ impl Origin {
         Some(StepView { name: view.name.into(), state, members: view.members, outcome })
     }
 
-    /// A client has the canvas of a failed job run again.
+    /// A client wants a failed job to run again.
     pub(crate) fn on_retry(
         &mut self,
         shared: &mut Shared,
@@ -248,7 +248,7 @@ impl Origin {
                 shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotRetriable(why) }));
                 return;
             }
-            // What is wrong is said as for any submit.
+            // The submit then reports what is wrong.
             Err(_) => Cbor::null(),
         };
         let submit = Submit { number, canvas, key: None, detached: Some(true), blob: None, again: None };
@@ -257,7 +257,7 @@ impl Origin {
 
     fn canvas_of_failed(&self, job: JobId) -> Result<Cbor, String> {
         let canvas = if let Some(running) = self.jobs.get(&job.number) {
-            // Its callbacks may go on after its end was told.
+            // Its callbacks may still run after its end was told.
             let outcome = running.outcome().filter(|_| self.journal.is_safe(running.ticket.ended_in));
             let outcome = outcome.ok_or_else(|| format!("job {job} has not ended"))?;
             outcome.is_err().then(|| running.canvas.clone())

@@ -1,4 +1,4 @@
-//! The origin as the simulator sees it.
+//! Checks and sizes of the origin, for tests and the simulator.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ use crate::origin::progress::replace::grown_max;
 use crate::shared::Shared;
 use crate::timers::Timer;
 
-/// A revoked job ends even steps that are no tasks, or were never ready.
+/// Whether a task was announced. A revoked job also ends steps that are not tasks or were never ready.
 fn was_announced(task: &Task) -> bool {
     task.phase != Phase::Unready && (task.phase != Phase::Ended || task.attempt > 0)
 }
@@ -77,7 +77,7 @@ impl Origin {
         self.memory_sizes(shared, see);
         see("jobs", self.jobs.len(), limits.jobs_max);
         see("tasks", self.tasks as usize, grown_max(limits) as usize);
-        // A late success leaves its entry behind until it comes to the front.
+        // After a late success, the entry remains until it reaches the front.
         see("queue", self.dispatch.queue.len(), 2 * grown_max(limits) as usize);
         see("workers", self.leases.peers.len(), limits.nodes_max + self.peers_with_leases());
         see("clients", self.accept.sessions.len(), limits.nodes_max);
@@ -150,7 +150,7 @@ impl Origin {
         assert!(permits, "permits that are waited for have their timer");
     }
 
-    /// Checks that nothing is under way.
+    /// Checks that the origin is idle.
     pub(crate) fn validate_idle(&self) {
         assert!(self.jobs.is_empty(), "no job is held: {:?}", self.jobs.keys());
         assert!(self.dispatch.queue.is_empty(), "no task is queued");

@@ -1,4 +1,4 @@
-//! Handing ready tasks to workers that gave credit.
+//! Dispatch: leases ready tasks to workers with credit.
 
 pub(crate) mod announce;
 mod permits;
@@ -20,7 +20,7 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 
 impl Origin {
-    /// Hands ready tasks to workers with credit, the same number to each.
+    /// Leases ready tasks to workers with credit, shared equally.
     pub(crate) fn dispatch(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if !core::mem::take(&mut self.dispatch.due) || self.dispatch.queue.is_empty() {
             return;
@@ -40,12 +40,12 @@ impl Origin {
         }
     }
 
-    /// Whether ready tasks have not been offered to anybody yet.
+    /// Whether there are ready tasks that were not offered to workers yet.
     pub(crate) fn is_dispatch_due(&self) -> bool {
         self.dispatch.due && !self.dispatch.queue.is_empty()
     }
 
-    /// The nodes with credit that a class fits, with what they have.
+    /// The nodes with credit that fit a class, each with its credit.
     pub(crate) fn with_credit(&self, shared: &Shared, around: &Around<'_>, class: u32) -> Vec<(u32, NodeId)> {
         let mut fitting: Vec<(u32, NodeId)> = Vec::new();
         let candidates = match self.dispatch.queue.pinned_to(class) {
@@ -69,12 +69,12 @@ impl Origin {
         if fitting.is_empty() {
             return;
         }
-        // Starting anywhere keeps the odd task from always going to the same node.
+        // A random start, so that a remaining task does not always go to the same node.
         let start = shared.rng.below(fitting.len() as u64) as usize;
         fitting.rotate_left(start);
-        // Those with little credit first: what they cannot take is left for the others. If there
-        // are fewer tasks than workers, those with most credit get them; among equals the one that
-        // had the last task, since it is awake.
+        // Workers with little credit come first: what they cannot take is left for the others. If there are fewer tasks
+        // than workers, those with the most credit get them; among equals the one that had the last task, since it is
+        // awake.
         if let Some(last) = fitting.iter().position(|(_, name)| Some(*name) == self.dispatch.last_worker) {
             fitting[last..].rotate_left(1);
         }
@@ -97,7 +97,7 @@ impl Origin {
             let mut passed = None;
             while left > 0 {
                 let next = if self.memory.is_crowded() {
-                    // Tasks whose results there is no room for are passed over.
+                    // Tasks whose results there is no memory for are skipped.
                     let memory = &self.memory;
                     let passed = passed.get_or_insert_with(|| {
                         self.dispatch.queue.take(class, priority, left, |job| memory.is_leased(job)).into_iter()

@@ -1,4 +1,4 @@
-//! The same key is the same job: an origin that is to accept a job with a new key asks all that may hold one.
+//! Claims: before an origin accepts a job with a new key, it asks all nodes that may hold a job with this key.
 //!
 //! ```text
 //!   Submit, new key ──► claim ──► all say that it is free ──► accepted, or refused as any other job
@@ -6,13 +6,13 @@
 //!                        └── one does not answer ──────────────────────► Unsure
 //! ```
 //!
-//! Two claims for one key: the node with the smaller name goes on, the other leaves the key to it. Of two origins that ask each
-//! other, the later one finds the claim or the job of the earlier one, so that never both accept.
+//! If two nodes claim the same key, the one with the smaller name continues and the other gives way. If two origins ask
+//! each other, the later one finds the claim or the job of the earlier one, so both never accept.
 //!
-//! *Keepers* are the other nodes with a journal that may hold a job with a key: those that have told of themselves, have
-//! asked, or were named by one that was asked. Whoever answers a claim keeps the asker's name, in its journal if it has one,
-//! before it answers. So a job with a key is held by nobody whose name the others do not have. A keeper stays one while it is
-//! gone, until it says goodbye without any key, or somebody says that it will not come back.
+//! *Keepers* are the other nodes with a journal that may hold a job with a key: those that have announced themselves,
+//! have sent a claim, or were named in an answer. A node that answers a claim stores the name of the asker first, in
+//! its journal if it has one. So the other nodes know the name of every node that holds a job with a key. A keeper that
+//! is gone remains a keeper until it says goodbye and holds no key, or until a user says that it will not come back.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -34,22 +34,23 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Claims are looked after this often; what was not answered is asked again after this time, doubled.
+/// Claims are checked at this interval. An unanswered question is repeated after this time, doubled each time.
 const LOOK: LinkTime = link_ms(100);
-/// Who has not answered for so long is not there.
+/// A node that has not answered for this long counts as gone.
 const SILENCE: LinkTime = link_ms(1_500);
-/// After a connection, others have so long to say that they are there.
+/// After a connection, other nodes have this long to announce themselves.
 const SETTLE: LinkTime = link_ms(500);
-/// Submits that wait for one claim.
+/// Most submits that wait for one claim.
 const WAITING_MAX: usize = 64;
-/// Nodes that have come are asked who they are as long as so few are known: more of them ask often enough by their claims.
+/// New nodes are asked who they are only while fewer than this are known: in larger clusters, claims are frequent
+/// enough.
 const ASKED_MAX: usize = 64;
-/// About how long a name is in a list.
+/// About the size of a name in a list, in bytes.
 const LISTED_BYTES: usize = NODE_NAME_BYTES_MAX + 2;
 
 /// Submits with a key.
 impl Origin {
-    /// What comes of a submit; none as long as its key is claimed.
+    /// Handles a submit with a key. Returns its result, or none while the key is being claimed.
     pub(crate) fn claim(
         &mut self,
         shared: &mut Shared,
@@ -84,7 +85,7 @@ impl Origin {
         None
     }
 
-    /// Asks who has not answered, and ends a claim about which all is known.
+    /// Asks the nodes that have not answered, and ends a claim once all answers are known.
     fn look_after(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
         shared.timers.set_earlier(Timer::Keys, shared.now + shared.timing(LOOK));
         let Keys { keepers, claims, settled, .. } = &mut self.accept.keys;
@@ -102,7 +103,7 @@ impl Origin {
         for (node, asked) in claim.asked.iter().filter(|(_, asked)| !asked.answered) {
             let is_over = shared.now - asked.since >= shared.timing(SILENCE);
             waits |= !is_over;
-            // Of one that is known by hearsay only, nobody knows that it was there lately.
+            // A node known only from the answers of others may have been gone for long.
             if is_over && keepers.known.contains_key(node) {
                 missing = Some(*node);
             }
@@ -121,7 +122,7 @@ impl Origin {
         }
     }
 
-    /// Nobody else has the key.
+    /// Accepts the waiting submits: no other node has the key.
     fn take_key(&mut self, shared: &mut Shared, around: &Around<'_>, key: &String) {
         for (submitter, submit) in self.end_claim(shared, key) {
             if self.is_session(submitter.node, submitter.epoch) {
@@ -131,7 +132,7 @@ impl Origin {
         }
     }
 
-    /// Another node has the key, or may have it.
+    /// Refuses the waiting submits: another node has the key, or may have it.
     fn leave_key(&mut self, shared: &mut Shared, key: &String, why: &Refusal) {
         for (submitter, _) in self.end_claim(shared, key) {
             self.answer_submit(shared, submitter, true, Err(why.clone()));
@@ -147,7 +148,7 @@ impl Origin {
         waiting
     }
 
-    /// Claims wait for answers.
+    /// Checks claims that wait for answers.
     pub(crate) fn on_keys_timer(&mut self, shared: &mut Shared, around: &Around<'_>) {
         let keys: Vec<String> = self.accept.keys.claims.keys().cloned().collect();
         for key in &keys {
@@ -155,7 +156,7 @@ impl Origin {
         }
     }
 
-    /// The link is up: nobody could answer before.
+    /// The link is up again: starts the open claims anew, since no node could answer before.
     pub(crate) fn claim_again(&mut self, shared: &Shared) {
         self.accept.keys.settled = shared.now + shared.timing(SETTLE);
         for (_, claim) in self.accept.keys.claims.iter_mut() {
@@ -167,15 +168,15 @@ impl Origin {
     }
 }
 
-/// Other origins.
+/// Messages of other origins.
 impl Origin {
-    /// Another origin is about to take a key.
+    /// Another origin claims a key.
     pub(crate) fn on_key_claim(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, claim: KeyClaim) {
         let KeyClaim { nonce, key, durable, keepers } = claim;
         if durable {
             self.add_keeper(shared, from);
             if !self.journal.is_safe(self.accept.keys.noted_in) && self.journal.stalled.is_none() {
-                // It asks again.
+                // It repeats its question.
                 return;
             }
         }
@@ -191,7 +192,7 @@ impl Origin {
         shared.outbox.send(from, Message::KeyAnswer(KeyAnswer { nonce, taken, keepers }));
     }
 
-    /// Another origin says whether it has a key.
+    /// Another origin answers whether it has a key.
     pub(crate) fn on_key_answer(&mut self, shared: &mut Shared, around: &Around<'_>, from: NodeId, answer: KeyAnswer) {
         let mut claims = self.accept.keys.claims.iter_mut();
         let Some((key, claim)) = claims.find(|(_, claim)| claim.nonce == answer.nonce) else {
@@ -210,7 +211,7 @@ impl Origin {
         }
     }
 
-    /// Somebody says that a node with a journal is there. What may be a recording makes this node ask.
+    /// A node with a journal has announced itself. If the message may be a recording, this node asks it first.
     pub(crate) fn hear_of_keeper(&mut self, shared: &mut Shared, node: NodeId, fresh: bool) {
         if fresh {
             self.add_keeper(shared, node);
@@ -223,14 +224,14 @@ impl Origin {
         }
     }
 
-    /// A node with a journal has told of itself.
+    /// Adds a node with a journal that has announced itself.
     fn add_keeper(&mut self, shared: &Shared, node: NodeId) {
         if node != shared.me() && self.accept.keys.keepers.add(node, shared.config.limits.nodes_max) {
             self.note_keepers();
         }
     }
 
-    /// Another node knows these.
+    /// Adds keepers that another node has named.
     fn hear_of_keepers(&mut self, shared: &Shared, nodes: Vec<NodeId>) {
         let Keepers { known, forgotten } = &mut self.accept.keys.keepers;
         let before = known.len();
@@ -245,7 +246,7 @@ impl Origin {
         }
     }
 
-    /// A node has left for good, or holds nothing for a key.
+    /// A node has left for good, or holds no job with a key.
     pub(crate) fn retire_keeper(&mut self, shared: &Shared, node: NodeId) {
         if self.accept.keys.keepers.retire(node, shared.config.limits.nodes_max) {
             self.note_keepers();
@@ -257,12 +258,12 @@ impl Origin {
         self.accept.keys.noted_in = self.journal.now();
     }
 
-    /// Takes over what an earlier incarnation has known.
+    /// Restores the keepers from the journal.
     pub(crate) fn recover_keepers(&mut self, keepers: Keepers) {
         self.accept.keys.keepers = keepers;
     }
 
-    /// Somebody says that a node will not come back.
+    /// A user says that a node will not come back.
     pub(crate) fn on_forget(&mut self, shared: &mut Shared, from: NodeId, forget: Forget) {
         self.retire_keeper(shared, forget.node);
         self.promise(shared, Promise::Forgotten { to: from, node: forget.node });
@@ -272,7 +273,7 @@ impl Origin {
         shared.outbox.send(to, Message::Forgotten(Forgotten { node }));
     }
 
-    /// Whether nobody needs to ask this node for a key when it has left.
+    /// Whether this node may leave without being asked about keys later.
     pub(crate) fn holds_no_key(&self) -> bool {
         self.accept.by_key.is_empty() && self.journal.left.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The submits of other nodes.
+//! Handles the submits of other nodes.
 
 use alloc::format;
 use alloc::string::ToString;
@@ -18,7 +18,8 @@ use crate::shared::Shared;
 use crate::text;
 
 impl Origin {
-    /// The answers that a client had, made when it is new: of those that are the oldest, one is forgotten then.
+    /// The session of a client, created if there is none. If there are too many, the least recently used one is
+    /// dropped.
     fn session(&mut self, shared: &Shared, from: NodeId, epoch: Epoch) -> &mut Session {
         if self.accept.sessions.get(&from).is_none_or(|session| session.epoch != epoch) {
             if self.accept.sessions.len() >= shared.config.limits.nodes_max {
@@ -36,7 +37,7 @@ impl Origin {
         session
     }
 
-    /// A client hands in a canvas.
+    /// A client submits a canvas.
     pub(crate) fn on_submit(
         &mut self,
         shared: &mut Shared,
@@ -73,7 +74,7 @@ impl Origin {
         self.answer_submit(shared, submitter, submit.key.is_some(), answer);
     }
 
-    /// Tells a client what has come of its submit, now and when it is repeated.
+    /// Sends a client the answer to its submit, and stores it for a repeated submit.
     pub(crate) fn answer_submit(
         &mut self,
         shared: &mut Shared,
@@ -88,7 +89,7 @@ impl Origin {
         if answer.is_err() && !session.answers.contains_key(&number) {
             shared.counters.jobs_refused += 1;
         }
-        // Who comes back from there asks again.
+        // A client that returns from the other origin asks again.
         if !matches!(answer, Err(Refusal::Elsewhere(_))) {
             session.remember(number, answer.clone());
         }
@@ -102,7 +103,7 @@ impl Origin {
                     shared.outbox.send(node, Message::Refused(Refused { number, reason }));
                 }
                 if has_key {
-                    // It may be an old one, of which the client would hear only when it asks.
+                    // The job may have ended long ago; then the client would hear about it only when it asks.
                     self.on_query(shared, node, job);
                 }
             }
@@ -110,12 +111,12 @@ impl Origin {
         }
     }
 
-    /// Whether the journal has a job that this node has taken.
+    /// Whether the acceptance of a job is safe in the journal.
     fn is_written(&self, job: JobId) -> bool {
         self.ticket(job.number).is_none_or(|ticket| self.journal.is_safe(ticket.accepted_in))
     }
 
-    /// Whether a canvas of so many bytes is worth pulling.
+    /// Checks the size of a canvas before it is pulled.
     fn can_take_canvas(&self, shared: &Shared, from: NodeId, blob: &BlobRef) -> Result<(), Refusal> {
         let (limits, bytes) = (&shared.config.limits, blob.bytes as usize);
         let (canvas_max, bytes_max) = (limits.canvas.args_bytes_max, limits.queue_bytes_max);

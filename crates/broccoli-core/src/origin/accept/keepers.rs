@@ -1,4 +1,4 @@
-//! Keepers: the nodes with a journal that may hold the job of a key. See `claims.rs`.
+//! Keepers: the nodes with a journal that may hold a job with a key. See `claims.rs`.
 
 use alloc::string::String;
 
@@ -11,24 +11,24 @@ use crate::shared::Shared;
 /// A set of nodes.
 pub(crate) type Nodes = LiteMap<NodeId, ()>;
 
-/// Nodes with a journal, this one not among them.
+/// Other nodes with a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Keepers {
-    /// Those that are asked.
+    /// Keepers that are asked.
     pub(crate) known: Nodes,
-    /// Those that are asked no more, unless they are heard of again.
+    /// Keepers that are not asked any more, unless they announce themselves again.
     pub(crate) forgotten: Nodes,
 }
 
 impl Keepers {
-    /// A node has told of itself.
+    /// Adds a node that has announced itself. Returns whether anything changed.
     pub(crate) fn add(&mut self, node: NodeId, max: usize) -> bool {
         let was_forgotten = self.forgotten.remove(&node).is_some();
         let has_room = self.known.len() < max;
         (has_room && self.known.insert(node, ()).is_none()) || was_forgotten
     }
 
-    /// A node need not be asked any more.
+    /// Removes a node that need not be asked any more.
     pub(crate) fn retire(&mut self, node: NodeId, max: usize) -> bool {
         let is_known = self.known.remove(&node).is_some();
         if is_known && self.forgotten.len() < max {
@@ -37,7 +37,7 @@ impl Keepers {
         is_known
     }
 
-    /// The names of all, with that of this node if it is one.
+    /// The names of all keepers, including this node if it has a journal.
     pub(crate) fn names(&self, shared: &Shared) -> Nodes {
         let mut names = self.known.clone();
         if shared.config.durable {
@@ -47,7 +47,7 @@ impl Keepers {
     }
 }
 
-/// Names that differ in nothing have one digest.
+/// A digest of the names; equal sets have equal digests.
 pub(crate) fn digest(names: &Nodes) -> u64 {
     let mut text = String::new();
     for name in names.keys() {

@@ -1,4 +1,4 @@
-//! The keys that this node is about to take, and who else may hold them. See `claims.rs`.
+//! State of claims: the keys that this node is claiming, and the nodes that may hold them. See `claims.rs`.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -15,28 +15,28 @@ use crate::shared::Shared;
 use crate::time::Instant;
 use crate::timers::Timer;
 
-/// Claims under way.
+/// Most open claims.
 pub(crate) const CLAIMS_MAX: usize = 1_024;
 
-/// Who may hold the job of a key, and the keys that this node is about to take.
+/// The nodes that may hold a job with a key, and the keys that this node is claiming.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     pub(crate) keepers: Keepers,
     pub(crate) claims: LiteMap<String, Box<Claim>>,
-    /// What the canvases of waiting submits take.
+    /// Bytes of the canvases of waiting submits.
     pub(crate) bytes: usize,
-    /// Others have had time to say that they are there.
+    /// From this time on, other nodes have had time to announce themselves.
     pub(crate) settled: Instant,
-    /// The write that makes the keepers safe.
+    /// The write of the journal that makes the keepers safe.
     pub(crate) noted_in: u64,
 }
 
-/// A key that this node is about to take.
+/// A key that this node is claiming.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) nonce: u64,
     pub(crate) asked: LiteMap<NodeId, Asked>,
-    /// How often it was looked after.
+    /// How often it was checked.
     pub(crate) looks: u32,
     pub(crate) waiting: Vec<(Submitter, Submit)>,
 }

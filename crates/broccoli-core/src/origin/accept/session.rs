@@ -1,4 +1,4 @@
-//! What an origin keeps of a client that has submitted something: the answers, so that a repeated submit does nothing again.
+//! The session of a client at an origin: stores the answers to its submits, so that a repeated submit has no effect.
 
 use broccoli_proto::message::Refusal;
 use broccoli_proto::{Epoch, JobId};
@@ -7,15 +7,15 @@ use litemap::LiteMap;
 use crate::shared::pop_first;
 use crate::time::Instant;
 
-/// Submits of one client whose answers are remembered.
+/// Most answers that are remembered for one client.
 pub(crate) const ANSWERS_MAX: usize = 1_024;
 
-/// A client that has handed something in.
+/// A client that has submitted a canvas.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) used: Instant,
-    /// Answers to submits, so that a repeated submit does nothing again.
+    /// Answers to submits, by number.
     pub(crate) answers: LiteMap<u32, Result<JobId, Refusal>>,
     /// Submits up to this number are too old to be answered.
     pub(crate) forgotten: u32,

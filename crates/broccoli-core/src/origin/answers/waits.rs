@@ -1,4 +1,4 @@
-//! Why no task of a job runs, for whoever asks.
+//! Finds the reason why tasks of a job wait, for the state of a job and of a step.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,55 +17,54 @@ use crate::origin::job::{Job, Phase, Task};
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 
-/// About what a group of tasks takes in an answer, beside its texts.
+/// About the size of a group of tasks in an answer without its texts, in bytes.
 const WAITING_BYTES: usize = 32;
 
 /// What a task needs and no live node has.
 #[derive(Debug)]
 pub(crate) struct Missing {
-    /// Of its routing; or the module, if those that it allows do not hold that.
+    /// Parts of its routing that no live node has; or the module, if no node that matches the routing holds it.
     pub(crate) what: Vec<String>,
-    /// No node is there that the routing allows, and this origin knows all that are.
+    /// No live node matches the routing, and all live nodes are known.
     pub(crate) is_sure: bool,
 }
 
-/// Tasks that wait for the same, as far as that can be told without looking at other nodes.
+/// Tasks that wait for the same reason, as far as it shows without looking at other nodes.
 struct Group {
     stage: Stage,
-    /// The function and the options of its tasks: those of the first one.
+    /// The first task; its function and options are those of all.
     step: u32,
     tasks: u32,
 }
 
-/// How far a task is that has not ended.
+/// The stage of a task that has not ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Other steps come before it.
+    /// It waits for other steps.
     ToCome,
-    /// It looks for the nodes that it is to run on.
+    /// Its nodes are being looked for: it runs on each.
     OnEach,
     Delayed,
     Ready,
-    /// A worker has it, or is sent it.
+    /// A worker holds it, or it is on its way there.
     Leased(NodeId, Held),
 }
 
-/// How far a leased task is.
+/// The stage of a leased task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Held {
-    /// On its way, or waiting for its turn there.
+    /// On its way, or in the worker's queue.
     Sent,
-    /// Its arguments are pulled in pieces.
+    /// Its arguments are being pulled.
     Pulling,
     Runs,
-    /// It has run: its result is pulled, or waits for memory here.
+    /// It has run: its result is being pulled, or waits for memory at this origin.
     Done,
 }
 
-/// For whoever asks about one job.
+/// Answers about one job.
 impl Origin {
-    /// What the tasks of a job wait for that lie at a path or below it, those that run included: as many groups as
-    /// `room` bytes take.
+    /// What the tasks at or below a path wait for, including running ones: as many groups as fit into `room` bytes.
     pub(crate) fn why(
         &self,
         shared: &Shared,
@@ -88,8 +87,8 @@ impl Origin {
         waiting
     }
 
-    /// Groups the tasks that have not ended: first those that wait for a node or run, in the order of the canvas, then those
-    /// that look for their nodes, then those to come.
+    /// Groups the tasks that have not ended: first those that wait for a node or run, in the order of the canvas, then
+    /// those whose nodes are being looked for, then those that wait for other steps.
     fn groups(&self, shared: &Shared, (number, job): (u64, &Job), path: &[u32]) -> Vec<Group> {
         let leased = self.leased_of(shared, number);
         let each = self.growth.each_of(number);
@@ -119,7 +118,7 @@ impl Origin {
         groups
     }
 
-    /// The attempts at tasks of a job that workers have.
+    /// The attempts of a job that workers hold.
     fn leased_of(&self, shared: &Shared, number: u64) -> BTreeMap<Attempt, (NodeId, Held)> {
         let attempt = |step, attempt| Attempt { job: number, step, number: attempt };
         let of_job = attempt(0, 0)..=attempt(u32::MAX, u32::MAX);
@@ -162,7 +161,7 @@ impl Origin {
         }
     }
 
-    /// Why a task is not leased that could be.
+    /// Why a ready task is not leased.
     fn waits_ready(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job), step: u32) -> Waits {
         let (function, want) = (name(job, step), want(job, step));
         if self.leases.adopting || self.is_disk_behind(shared) {
@@ -190,7 +189,7 @@ impl Origin {
 }
 
 impl Group {
-    /// Takes one more task. Of delayed ones, the one that is due first stands for all.
+    /// Adds a task. Of delayed tasks, the earliest one represents the group.
     fn add(&mut self, shared: &Shared, job: &Job, step: u32) {
         self.tasks += 1;
         let at = |step| job.due(step).and_then(|due| due.at(&shared.wall));
@@ -202,7 +201,7 @@ impl Group {
         }
     }
 
-    /// Whether a task waits for the same as those of this group.
+    /// Whether a task belongs to this group.
     fn takes(&self, job: &Job, step: u32, stage: Stage) -> bool {
         if self.stage != stage {
             return false;
@@ -214,7 +213,7 @@ impl Group {
     }
 }
 
-/// About how long the reason is why a job waits.
+/// About the size of a reason, in bytes.
 pub(crate) fn waits_bytes(waits: &Waits) -> usize {
     match waits {
         Waits::NoNode { function, missing, .. } => {
@@ -244,14 +243,14 @@ fn name(job: &Job, step: u32) -> String {
     job.plan.call(StepId(step)).name.into()
 }
 
-/// A part of a routing as people write it.
+/// A part of a routing as users write it.
 fn plain(one: &String) -> String {
     let pinned = pinned_to(core::slice::from_ref(one)).and_then(|node| node.parse::<NodeId>().ok());
     pinned.map_or_else(|| one.clone(), |node| node.to_string())
 }
 
 impl Origin {
-    /// Why none of the tasks of a job runs; none if one does, or all have ended.
+    /// Why no task of a job runs; none if one runs, or all have ended.
     pub(crate) fn waits(&self, shared: &Shared, around: &Around<'_>, (number, job): (u64, &Job)) -> Option<Waits> {
         if job.ended {
             return None;
@@ -277,7 +276,7 @@ impl Origin {
         Some(Waits::Until { function: name(job, *step), ms, again })
     }
 
-    /// Why a task waits that could be started; none as long as this origin may not have heard of all nodes that fit.
+    /// Why a ready task waits; none while this origin may not know all nodes that fit.
     fn waits_in_queue(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
         if !self.has_home(shared, around, &want(job, step)) {
             return self.without_node(shared, around, job, step);
@@ -296,13 +295,13 @@ impl Origin {
         })
     }
 
-    /// Whether a live node can run a task, or one whose link has just gone.
+    /// Whether a node that is live, or whose link has just gone, can run a task.
     fn has_home(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> bool {
         let places = self.places(shared, around, want);
         places.iter().any(|place| matches!(place.code, Code::Here | Code::Away))
     }
 
-    /// That no live node can run a task, if that is known.
+    /// That no live node can run a task, if this is certain.
     fn without_node(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Option<Waits> {
         let want = want(job, step);
         let is_known = shared.config.watches && self.sees_nodes(shared, around);
@@ -314,7 +313,7 @@ impl Origin {
         Some(Waits::NoNode { function: name(job, step), missing, nodes })
     }
 
-    /// What no live node has, of what a task needs that none can run.
+    /// What a task needs and no live node has, if no live node can run it.
     pub(crate) fn missing(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Missing {
         if !self.places(shared, around, want).is_empty() {
             let module = around.modules.name_of(&want.module);
@@ -327,7 +326,7 @@ impl Origin {
         };
         let mut what: Vec<&String> = want.on.iter().filter(nobody_has).collect();
         if what.is_empty() {
-            // Each of it somebody has, but nobody all of it.
+            // Each part is found on some node, but no node has all of them.
             what = want.on.iter().collect();
         }
         let is_sure = shared.config.watches && self.sees_nodes(shared, around);

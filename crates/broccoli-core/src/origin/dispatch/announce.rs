@@ -1,4 +1,5 @@
-//! The call for help: nodes hear that tasks wait without credit, and clients that no node fits.
+//! The call for help ([`Available`]): tells nodes that tasks wait without credit, and clients that no node fits their
+//! tasks.
 
 use alloc::string::ToString;
 use core::time::Duration;
@@ -14,16 +15,16 @@ use crate::timing::{LinkTime, link_ms};
 /// The call for help is repeated after this time, doubled up to the maximum.
 const ANNOUNCE: LinkTime = link_ms(50);
 const ANNOUNCE_MAX: LinkTime = link_ms(2_000);
-/// Clients hear of tasks that no node fits after this time, and again.
+/// Clients are told about tasks that no node fits after this time, and then at the second interval.
 pub(crate) const NO_NODE: LinkTime = link_ms(2_000);
 const NO_NODE_AGAIN: LinkTime = link_ms(10_000);
-/// Nodes that answer a call for help at first; more are asked each time.
+/// Number of nodes that should answer the first call for help. It grows with each call.
 pub(crate) const ANSWERS_WANTED: u32 = 16;
-/// A node that has come hears what waits within this time.
+/// A new node is told what waits within this time.
 const ANNOUNCE_TO_NEW: LinkTime = link_ms(10);
 
 impl Origin {
-    /// Calls for help as long as tasks of a class wait without credit.
+    /// Repeats the call for help while tasks of a class wait without credit.
     pub(crate) fn on_announce_timer(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) {
         let more = self.end_homeless(shared, around, class);
         let jobs = &mut self.jobs;
@@ -41,7 +42,7 @@ impl Origin {
         };
         let again = shared.now + (shared.timing(ANNOUNCE) * (1 << round.min(8))).min(shared.timing(ANNOUNCE_MAX));
         if let Some(node) = self.dispatch.queue.pinned_to(class) {
-            // Nobody else can help; whether the node is there at all is looked after by `growth`.
+            // No other node can help. `growth` checks whether this node is alive.
             let available = Available { wants: alloc::vec![want], chance: u16::MAX, modules: around.modules.digest() };
             shared.outbox.send(node, Message::Available(available));
             shared.timers.set(Timer::Announce(class), again);
@@ -72,8 +73,8 @@ impl Origin {
         shared.timers.set(Timer::Announce(class), told.map_or(again, |at| at.min(again)));
     }
 
-    /// Tells the clients whose tasks no node fits: at once if none is there that their routing allows, else when it has been so
-    /// for long, since modules travel.
+    /// Tells the clients whose tasks no node fits: at once if no live node matches the routing, otherwise after a
+    /// while, since nodes may still pull the module.
     fn send_no_node(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, unfit: bool) {
         let want = self.dispatch.queue.want(class).filter(|_| unfit).cloned();
         let missing = want.map(|want| self.missing(shared, around, &want));
@@ -96,7 +97,7 @@ impl Origin {
         }
     }
 
-    /// Calls for help soon, however long the next call would have waited.
+    /// Brings the next call for help forward.
     pub(crate) fn call_soon(&self, shared: &mut Shared) {
         for (class, _) in self.dispatch.queue.order() {
             shared.timers.set_earlier(Timer::Announce(class), shared.now + shared.timing(ANNOUNCE_TO_NEW));

@@ -1,4 +1,4 @@
-//! Permits for tasks with a rate: how an origin asks for them, and how the arbiter answers. See `rates.rs`.
+//! Permits for tasks with a rate: how an origin requests them, and how the arbiter answers. See `rates.rs`.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -16,19 +16,18 @@ use crate::time::ms;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// A permit that was not used after this time has lapsed.
+/// A permit that is not used within this time lapses.
 const LAPSE: LinkTime = link_ms(20);
-/// After this time another request is made, whatever the answer to the last one said: its arbiter
-/// may be gone.
+/// Longest time until the next request, whatever the last answer said: the arbiter may be gone.
 const LATER_MAX: Duration = ms(30_000);
-/// Longest name of a function with its module's, in bytes.
+/// Longest `module.function`, in bytes.
 const NAME_BYTES_MAX: usize = 256;
-/// Longest time between two starts.
+/// Longest interval between two starts, in microseconds.
 const INTERVAL_US_MAX: u64 = u32::MAX as u64 * 1_000;
 
-/// As the one that asks.
+/// The origin's side: requests.
 impl Origin {
-    /// Asks for permits for tasks of a class that could be leased now.
+    /// Requests permits for tasks of a class that could be leased now.
     pub(crate) fn ask_permits(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, tasks: u32) {
         let unsettled = self.dispatch.arbiter.unsettled(shared);
         let Some((limit, permits)) = self.dispatch.queue.permits(class) else {
@@ -52,7 +51,7 @@ impl Origin {
         shared.timers.set(Timer::Permits(class), shared.now + after);
     }
 
-    /// The arbiter has answered.
+    /// Takes the arbiter's answer.
     pub(crate) fn on_permit(&mut self, shared: &mut Shared, from: NodeId, permit: &Permit) {
         let Some((class, asked)) = self.dispatch.queue.asked(from, permit.nonce) else {
             return;
@@ -65,12 +64,12 @@ impl Origin {
             0 => Permits::Later,
             tasks => Permits::Booked(tasks),
         };
-        // Never at once, so that two nodes cannot keep each other busy.
+        // Never at once, so that two nodes do not exchange requests without a pause.
         let wait = if permit.tasks == 0 { wait.max(ms(1)) } else { wait };
         shared.timers.set(Timer::Permits(class), shared.now + wait);
     }
 
-    /// What was waited for has come, or nothing has.
+    /// The time of a booking, or of an unanswered request, is over.
     pub(crate) fn on_permits_timer(&mut self, shared: &Shared, class: u32) {
         if let Some((_, permits)) = self.dispatch.queue.permits(class) {
             *permits = match *permits {
@@ -82,9 +81,9 @@ impl Origin {
     }
 }
 
-/// As the one that is asked.
+/// The arbiter's side: answers.
 impl Origin {
-    /// An origin asks how many tasks it may start.
+    /// An origin requests permits for tasks.
     pub(crate) fn on_permit_request(
         &mut self,
         shared: &mut Shared,
@@ -101,7 +100,8 @@ impl Origin {
             Some(wait) => (0, wait),
             None => match other_arbiter(shared, members, &function) {
                 Some(other) => {
-                    // Who asks knows other nodes than this one does. If the one that counts is gone, it will not answer.
+                    // The sender knows other nodes than this one. If the real arbiter is gone, it will not answer this
+                    // challenge.
                     shared.outbox.send(other, Message::Hello);
                     (0, shared.timing(ANSWER))
                 }
@@ -113,7 +113,7 @@ impl Origin {
     }
 }
 
-/// The node that counts the starts of a function: this one if no resident node is known.
+/// The node that counts the starts of a function. It is this node if no resident node is known.
 fn arbiter(shared: &Shared, members: &Members, function: &str) -> NodeId {
     let me = shared.me();
     let others = members.alive().filter(|(_, member)| member.birth.resident).map(|(name, _)| name);
@@ -121,7 +121,7 @@ fn arbiter(shared: &Shared, members: &Members, function: &str) -> NodeId {
     others.chain(this).max_by_key(|name| (weight(*name, function), *name)).unwrap_or(me)
 }
 
-/// The node that counts the starts of a function, if it is another one.
+/// The node that counts the starts of a function, unless it is this node.
 fn other_arbiter(shared: &Shared, members: &Members, function: &str) -> Option<NodeId> {
     Some(arbiter(shared, members, function)).filter(|arbiter| *arbiter != shared.me())
 }

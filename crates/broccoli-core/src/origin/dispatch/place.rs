@@ -1,4 +1,4 @@
-//! A node that may run a task, as far as its origin knows.
+//! A node that may run a task, as its origin knows it.
 
 use alloc::string::String;
 
@@ -6,10 +6,10 @@ use broccoli_proto::message::Takes;
 use broccoli_proto::{Epoch, ModuleHash, NodeId};
 use litemap::LiteMap;
 
-/// What a node takes that does not say so.
+/// Limits assumed for a node that does not state any.
 pub(crate) const ANYTHING: Takes = Takes { args_bytes: u32::MAX, result_bytes: u32::MAX };
 
-/// A node that a routing allows.
+/// A node that matches a routing.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) name: NodeId,
@@ -19,7 +19,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The one order there is between nodes that say nothing of their memory.
+    /// Orders nodes by size. Nodes do not state their memory; their limit on arguments stands for it.
     pub(crate) fn size(&self) -> u32 {
         self.takes.args_bytes
     }
@@ -30,13 +30,13 @@ impl Place {
 pub(crate) enum Code {
     /// It holds the module.
     Here,
-    /// It may get it.
+    /// It may still get the module.
     ToCome,
-    /// It cannot load it, or never gets it.
+    /// It cannot load the module, or will never get it.
     Never,
-    /// Its link has just gone: it may come back with what it had.
+    /// Its link has just gone down: it may come back with its modules.
     Away,
 }
 
-/// Modules that nodes cannot load, and why.
+/// Modules that nodes could not load, with the reason.
 pub(crate) type Refusals = LiteMap<(ModuleHash, NodeId), (Epoch, String)>;

@@ -1,4 +1,4 @@
-//! Which nodes there are for a task, and whether all of them are known.
+//! Finds the nodes that may run a task, and whether all live nodes are known.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,11 +14,12 @@ use crate::origin::{Around, Origin};
 use crate::shared::{Shared, pop_first};
 use crate::timing::{LinkTime, link_ms};
 
-/// After a restart with jobs, nodes have this long to be heard of: what has answered before may be stalled now.
+/// After a restart with jobs, the origin waits this long to hear from nodes: a node that answered before may be
+/// stalled.
 const HEARD_AGAIN: LinkTime = link_ms(5_000);
 
 impl Origin {
-    /// The live nodes that a routing allows.
+    /// The live nodes that match a routing.
     pub(crate) fn places(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> Vec<Place> {
         let mut places = Vec::new();
         let me = shared.me();
@@ -47,7 +48,7 @@ impl Origin {
                 places.push(if is_away { Place { code: Code::Away, ..place } } else { place });
             }
         }
-        // A chip hears of no births: for it those are there that have asked for work.
+        // A chip does not subscribe to births: it knows only the nodes that have asked it for work.
         for (name, peer) in &self.leases.peers {
             let is_there = !peer.suspected && *name != me && around.members.get(*name).is_none();
             if is_there && matches(&want.on, *name, &peer.features) {
@@ -57,14 +58,14 @@ impl Origin {
         places
     }
 
-    /// Whether what is known of other nodes is to be relied on.
+    /// Whether all live nodes are known by now.
     pub(crate) fn sees_nodes(&self, shared: &Shared, around: &Around<'_>) -> bool {
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
         let settled = if self.leases.took_over { shared.timing(HEARD_AGAIN) } else { shared.timing(SETTLED) };
         if shared.connected { shared.now - self.growth.connected_at() >= settled } else { is_alone }
     }
 
-    /// A node cannot load a module that it was asked for.
+    /// A node has reported that it cannot load a module.
     pub(crate) fn on_module_refused(
         &mut self,
         shared: &Shared,
@@ -83,7 +84,7 @@ impl Origin {
     }
 }
 
-/// Refusals of modules that are remembered …
+/// Most refusals of modules that are remembered.
 const REFUSALS_MAX: usize = 1_024;
-/// … and the longest reason that is kept of one.
+/// Longest reason that is kept for a refusal, in bytes.
 const REASON_BYTES_MAX: usize = 512;

@@ -1,4 +1,4 @@
-//! Ready tasks, by what they need and by priority.
+//! The queue of ready tasks, by what they need (their class) and by priority.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -18,14 +18,14 @@ use crate::time::Instant;
 
 /// Priorities 0 to 9.
 const PRIORITIES: usize = 10;
-/// Classes beyond this number are dropped when they are empty.
+/// Above this number, empty classes are dropped.
 const CLASSES_MAX: usize = 256;
-/// Fewer entries than this that wait for nothing are let be.
+/// Stale entries are not removed while there are fewer than this.
 const STALE_MIN: usize = 64;
-/// Waiting tasks whose jobs hear that no node fits.
+/// Most waiting tasks whose clients are told at a time that no node fits.
 const TOLD_MAX: usize = 16;
 
-/// A task: number of its job, and its step.
+/// A task: the number of its job, and its step.
 type Key = (u64, u32);
 
 /// The ready tasks of all jobs.
@@ -35,32 +35,32 @@ pub(crate) struct Queue {
     ids: LiteMap<Need, u32>,
     last_class: u32,
     len: usize,
-    /// About how many entries are of tasks that have ended while they waited.
+    /// About how many entries belong to tasks that have ended while they waited.
     stale: usize,
-    /// Counts what was queued, for first in, first out between classes.
+    /// Counts pushes, so that classes are served first in, first out.
     pushed: u64,
 }
 
-/// What makes a class: what its tasks need of a node, and how often they may be started.
+/// What defines a class: what its tasks need of a node, and how often they may be started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Need {
     pub(crate) want: Want,
     pub(crate) limit: Option<Limit>,
-    /// Some nodes that fit the want are too small for it.
+    /// Some nodes that match the want are too small for these tasks.
     pub(crate) choosy: bool,
 }
 
-/// Tasks that need the same.
+/// The waiting tasks that have the same need.
 #[derive(Debug)]
 struct Class {
     want: Want,
-    /// Each task is looked at on its own: see `unfit`.
+    /// Each task is matched with nodes one by one: see `unfit`.
     choosy: bool,
-    /// Since when it counts on nodes that do not hold the module yet.
+    /// Since when it waits for nodes that do not hold the module yet.
     hoping_since: Option<Instant>,
     limit: Option<(Limit, Permits)>,
     queues: [VecDeque<(u64, Key)>; PRIORITIES],
-    /// How often help was called for since the class last had credit for all.
+    /// Calls for help since the class last had enough credit.
     round: u32,
     unfit_since: Option<Instant>,
     told_at: Option<Instant>,
@@ -75,12 +75,12 @@ impl Queue {
         self.len == 0
     }
 
-    /// Whether a class is still there.
+    /// Whether a class exists.
     pub(crate) fn has_class(&self, class: u32) -> bool {
         self.classes.contains_key(&class)
     }
 
-    /// The class of tasks with this need. One that is empty may be forgotten.
+    /// The class of tasks with this need, created if there is none. A class that is empty may be dropped.
     pub(crate) fn class(&mut self, need: Need) -> u32 {
         if let Some(id) = self.ids.get(&need) {
             return *id;
@@ -108,28 +108,28 @@ impl Queue {
         self.last_class
     }
 
-    /// Whether tasks with this need may not be started now, for their rate.
+    /// Whether the rate forbids starting tasks with this need now.
     pub(crate) fn is_held(&self, need: &Need, now: Instant) -> bool {
         need.limit.is_some() && self.ids.get(need).is_some_and(|class| self.open(*class, now) == 0)
     }
 
-    /// What a class needs of a node.
+    /// What tasks of a class need of a node.
     pub(crate) fn want(&self, class: u32) -> Option<&Want> {
         self.classes.get(&class).map(|class| &class.want)
     }
 
-    /// Whether each task of a class has nodes of its own.
+    /// Whether tasks of a class are matched with nodes one by one.
     pub(crate) fn is_choosy(&self, class: u32) -> bool {
         self.classes.get(&class).is_some_and(|class| class.choosy)
     }
 
-    /// The tasks that wait in a class.
+    /// The waiting tasks of a class.
     pub(crate) fn waiting_in(&self, class: u32) -> impl Iterator<Item = Key> {
         let queues = self.classes.get(&class).into_iter().flat_map(|class| &class.queues);
         queues.flatten().map(|(_, key)| *key)
     }
 
-    /// For how long a class has counted on nodes that do not hold its module yet.
+    /// For how long a class has waited for nodes that do not hold its module yet.
     pub(crate) fn hopes_for(&mut self, class: u32, hopes: bool, now: Instant) -> Duration {
         let Some(class) = self.classes.get_mut(&class) else {
             return Duration::ZERO;
@@ -138,19 +138,19 @@ impl Queue {
         class.hoping_since.map_or(Duration::ZERO, |since| now - since)
     }
 
-    /// The limit of a class, if it has one, and what there is of its permits.
+    /// The rate limit of a class, and the state of its permits; none if it has no rate.
     pub(crate) fn permits(&mut self, class: u32) -> Option<(&Limit, &mut Permits)> {
         let (limit, permits) = self.classes.get_mut(&class)?.limit.as_mut()?;
         Some((limit, permits))
     }
 
-    /// How many tasks of a class may be leased now.
+    /// How many tasks of a class the rate allows to lease now.
     pub(crate) fn open(&self, class: u32, now: Instant) -> usize {
         let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
         limit.map_or(usize::MAX, |(_, permits)| permits.open(now) as usize)
     }
 
-    /// Whether a class only waits for its permits: no worker could help.
+    /// Whether a class waits only for its permits: no worker could help.
     pub(crate) fn awaits_permits(&self, class: u32) -> bool {
         let limit = self.classes.get(&class).and_then(|class| class.limit.as_ref());
         limit.is_some_and(|(_, permits)| permits.are_to_come())
@@ -161,7 +161,7 @@ impl Queue {
         self.classes.keys().copied().filter(|class| self.awaits_permits(*class))
     }
 
-    /// The class that waits for this answer of a node, and how many permits it has asked for.
+    /// The class that waits for this answer of a node, and the number of permits it requested.
     pub(crate) fn asked(&self, node: NodeId, number: u64) -> Option<(u32, u32)> {
         self.classes.iter().find_map(|(id, class)| match class.limit {
             Some((_, Permits::Asked { of, nonce, tasks })) if of == node && nonce == number => Some((*id, tasks)),
@@ -178,7 +178,7 @@ impl Queue {
         }
     }
 
-    /// Queues a task that was queued before: it does not wait twice.
+    /// Puts a task back at the front: it has waited in the queue before.
     pub(crate) fn push_front(&mut self, class: u32, priority: u8, job: u64, step: u32) {
         if let Some(queue) = self.slot(class, priority) {
             let pushed = queue.front().map_or(0, |(pushed, _)| *pushed);
@@ -193,7 +193,7 @@ impl Queue {
         Some(key)
     }
 
-    /// The next tasks of certain jobs, so many at most.
+    /// Takes the next tasks of the jobs that `which` accepts, at most `max`.
     pub(crate) fn take(&mut self, class: u32, priority: u8, max: usize, which: impl Fn(u64) -> bool) -> Vec<Key> {
         let mut taken = Vec::new();
         if let Some(slot) = self.slot(class, priority) {
@@ -207,8 +207,8 @@ impl Queue {
         taken
     }
 
-    /// A queued task has ended. Its entry is dropped when it comes to the front, or with others
-    /// when they are as many as those that wait.
+    /// Notes that a queued task has ended. Its entry is removed when it reaches the front, or together with others once
+    /// half of all entries are stale.
     pub(crate) fn went_stale(&mut self, mut waits: impl FnMut(u64, u32) -> bool) {
         self.stale += 1;
         if self.stale < STALE_MIN || self.stale * 2 < self.len {
@@ -221,7 +221,7 @@ impl Queue {
         self.stale = 0;
     }
 
-    /// Drops the entries of a job that has ended.
+    /// Removes the entries of a job that has ended.
     pub(crate) fn remove_job(&mut self, job: u64) {
         for queue in self.classes.iter_mut().flat_map(|(_, class)| &mut class.queues) {
             let before = queue.len();
@@ -230,8 +230,8 @@ impl Queue {
         }
     }
 
-    /// Drops entries at the front of a class whose tasks do not wait any more: a late success has
-    /// ended them. What is left at the front really waits.
+    /// Removes stale entries from the front of a class (a late success has ended their tasks), so that the tasks left
+    /// at the front really wait.
     pub(crate) fn drop_stale(&mut self, class: u32, mut waits: impl FnMut(u64, u32) -> bool) {
         let Some(class) = self.classes.get_mut(&class) else {
             return;
@@ -249,12 +249,12 @@ impl Queue {
         self.classes.iter().flat_map(|(id, class)| class.queues.iter().flatten().map(|(_, key)| (*id, *key)))
     }
 
-    /// Tasks of a class that wait with this priority.
+    /// Number of tasks of a class that wait with this priority.
     pub(crate) fn waiting(&self, class: u32, priority: u8) -> usize {
         self.classes.get(&class).map_or(0, |class| class.queues[usize::from(priority)].len())
     }
 
-    /// Which queues to serve, one after the other: higher priorities first, then older tasks.
+    /// The order in which queues are served: higher priorities first, then older tasks.
     pub(crate) fn order(&self) -> Vec<(u32, u8)> {
         let mut order = Vec::new();
         for (id, class) in &self.classes {
@@ -268,7 +268,7 @@ impl Queue {
         order.into_iter().map(|(rank, _, id)| (id, (PRIORITIES - rank) as u8)).collect()
     }
 
-    /// Whether tasks of a class still wait. If not, it is calm again.
+    /// Whether tasks of a class still wait. If not, its calls for help start again from the first.
     pub(crate) fn is_hungry(&mut self, class: u32) -> bool {
         let Some(class) = self.classes.get_mut(&class) else {
             return false;
@@ -283,7 +283,7 @@ impl Queue {
         hungry
     }
 
-    /// What a hungry class needs, and how often help was called for before.
+    /// What a class with waiting tasks needs, and how many calls for help there were before.
     pub(crate) fn hungry(&mut self, id: u32) -> Option<(Want, u32)> {
         if !self.is_hungry(id) {
             return None;
@@ -293,19 +293,19 @@ impl Queue {
         Some((class.want.clone(), class.round - 1))
     }
 
-    /// Whether a worker with these features can run tasks of a class; `digest` is that of the modules it holds.
+    /// Whether a worker with these features can run tasks of a class. `digest` is the digest of the worker's modules.
     pub(crate) fn fits(&self, class: u32, worker: NodeId, features: &[String], digest: u64, modules: &Modules) -> bool {
         let can_run = |want: &Want| matches(&want.on, worker, features) && modules.peer_holds(digest, &want.module);
         self.classes.get(&class).is_some_and(|class| can_run(&class.want))
     }
 
-    /// The only node that can run tasks of a class, if there is but one.
+    /// The node that tasks of a class are pinned to, if they are.
     pub(crate) fn pinned_to(&self, class: u32) -> Option<NodeId> {
         pinned_to(&self.classes.get(&class)?.want.on)?.parse().ok()
     }
 
-    /// Keeps count of how long no node fits a class; names some of its tasks, one of each job, when
-    /// their clients are to be told.
+    /// Tracks how long no node has fitted a class. When it is time to tell the clients, returns some of its tasks, one
+    /// for each job.
     pub(crate) fn long_without_node(
         &mut self,
         class: u32,

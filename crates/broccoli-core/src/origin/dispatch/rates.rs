@@ -1,9 +1,8 @@
-//! Rates: how often a function may be started, over the whole cluster.
+//! Rates: limits how often a function is started in the whole cluster.
 //!
-//! One node counts the starts of a function, its arbiter: all nodes choose the same one by
-//! rendezvous hashing (Thaler, Ravishankar 1998) among the live resident nodes that they know. An
-//! origin with waiting tasks and workers for them asks it for permits. Each lease costs one; what is
-//! not used at once lapses.
+//! One node, the arbiter, counts the starts of a function. All nodes choose the same one by rendezvous hashing (Thaler,
+//! Ravishankar 1998) among the live resident nodes that they know. An origin that has waiting tasks and workers for
+//! them requests permits from it. Each lease costs one permit. Permits that are not used at once lapse.
 //!
 //! ```text
 //!   origin                                    arbiter
@@ -13,10 +12,9 @@
 //!     Later  ──── wait ────► None              no tasks: ask again
 //! ```
 //!
-//! Whatever is lost costs starts, never adds any: an answer counts for the one request whose number it
-//! repeats. Nodes that have just come may not know all others: nothing is granted or asked for a
-//! moment after a link is up, and nothing while it is down, so that two parts of a cluster do not
-//! both use the whole rate.
+//! A lost message can only reduce the number of starts, never increase it: an answer counts only for the request whose
+//! number it repeats. A node whose link has just come up may not know all others, so it grants and requests nothing for
+//! a moment, and nothing while the link is down. Thus two parts of a cluster do not both use the whole rate.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -29,25 +27,25 @@ use crate::shared::Shared;
 use crate::time::Instant;
 use crate::timing::{LinkTime, link_ms};
 
-/// Starts are booked so far ahead.
+/// How far ahead starts are booked.
 const AHEAD: LinkTime = link_ms(250);
-/// An answer that has not come after this time is asked for again.
+/// A request is repeated if there is no answer within this time.
 pub(crate) const ANSWER: LinkTime = link_ms(300);
-/// A node whose link is up for so long knows who else is there.
+/// A node knows the other nodes once its link has been up for this long.
 const SETTLE: LinkTime = link_ms(1_000);
 /// Most tasks of one permit.
 pub(crate) const BATCH_MAX: u32 = 128;
-/// Functions that are counted at a time.
+/// Most functions that are counted at the same time.
 const FUNCTIONS_MAX: usize = 1_024;
-/// So many starts may come at once: those of this time, or one.
+/// As many starts may come at once as the rate allows in this time, at least one.
 const BURST_US: u64 = 100_000;
 
-/// What is counted together.
+/// A rate limit: one function and one rate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Limit {
     /// `module.function`.
     pub(crate) function: String,
-    /// The least time between two starts.
+    /// Shortest time between two starts.
     pub(crate) interval_us: u64,
 }
 
@@ -60,30 +58,30 @@ impl Limit {
         Duration::from_micros(self.interval_us)
     }
 
-    /// How many starts may come at once.
+    /// Most starts at once.
     fn burst(&self) -> u32 {
         (BURST_US / self.interval_us).clamp(1, u64::from(BATCH_MAX)) as u32
     }
 
-    /// How far the starts may be ahead of an even row of them.
+    /// How far starts may run ahead of evenly spaced ones.
     fn tolerance(&self) -> Duration {
         self.interval() * (self.burst() - 1)
     }
 }
 
-/// What an origin has of the permits for one class of tasks. All but `None` and `Open` have a timer.
+/// The state of an origin's permits for one class of tasks. All states except `None` and `Open` have a timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Permits {
-    /// Nothing: ask when there is something to start.
+    /// No permit: request some when there is a task to start.
     #[default]
     None,
-    /// Has asked for so many.
+    /// Permits for so many tasks are requested.
     Asked { of: NodeId, nonce: u64, tasks: u32 },
-    /// Is to ask again later.
+    /// The next request is due later.
     Later,
-    /// May start so many later.
+    /// So many tasks may be started later.
     Booked(u32),
-    /// May start so many now.
+    /// So many tasks may be started now.
     Open { tasks: u32, until: Instant },
 }
 
@@ -96,7 +94,7 @@ impl Permits {
         }
     }
 
-    /// One was started.
+    /// Uses up one permit.
     pub(crate) fn spend(&mut self) {
         *self = match *self {
             Permits::Open { tasks, until } if tasks > 1 => Permits::Open { tasks: tasks - 1, until },
@@ -104,20 +102,20 @@ impl Permits {
         };
     }
 
-    /// Whether something will come without being asked for.
+    /// Whether the state will change by an answer or a timer, without a new request.
     pub(crate) fn are_to_come(self) -> bool {
         matches!(self, Permits::Asked { .. } | Permits::Later | Permits::Booked(_))
     }
 }
 
-/// The starts that this node counts for the cluster.
+/// The arbiter: counts the starts of functions for the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Arbiter {
-    /// The theoretical arrival time of each: when the next start would be due in an even row.
+    /// The theoretical arrival time of each limit: when the next start would be due if starts were evenly spaced.
     rows: LiteMap<Limit, Instant>,
-    /// Until when other nodes may be there that are not known yet.
+    /// Until then, some live nodes may not be known yet.
     settles: Instant,
-    /// Whether this node has ever been part of a cluster.
+    /// Whether this node was ever connected to a cluster.
     joined: bool,
 }
 
@@ -128,7 +126,7 @@ impl Arbiter {
         self.settles = shared.now + shared.timing(SETTLE);
     }
 
-    /// Why nothing can be granted or asked now: how long to wait.
+    /// How long to wait before anything can be granted or requested; none if it can be now.
     pub(crate) fn unsettled(&self, shared: &Shared) -> Option<Duration> {
         if self.joined && !shared.connected {
             return Some(shared.timing(ANSWER));
@@ -136,7 +134,8 @@ impl Arbiter {
         (shared.now < self.settles).then(|| self.settles - shared.now)
     }
 
-    /// Books up to so many starts: how many, and in what time. None: ask again after that time.
+    /// Books at most this many starts. Returns how many, and when they may begin. If zero: request again after that
+    /// time.
     pub(crate) fn book(&mut self, shared: &mut Shared, limit: Limit, tasks: u32) -> (u32, Duration) {
         let (now, ahead) = (shared.now, shared.timing(AHEAD));
         if !self.rows.contains_key(&limit) && self.rows.len() >= FUNCTIONS_MAX {
@@ -147,13 +146,13 @@ impl Arbiter {
         }
         let (interval, tolerance) = (limit.interval(), limit.tolerance());
         let tasks = tasks.clamp(1, limit.burst());
-        // A new row has no burst to give: another arbiter may just have given it.
+        // A new row starts without a burst: another arbiter may just have granted it.
         let due = self.rows.entry(limit).or_insert(now + tolerance);
         let last = *due + interval * (tasks - 1);
         let at = now.max(Instant(last.0.saturating_sub(tolerance.as_micros() as u64)));
         let wait = at - now;
         if wait > ahead {
-            // Whoever asks first then gets the next start: chance gives each its part.
+            // The wait is random, so that each origin gets its share of the next starts.
             return (0, wait - Duration::from_micros(shared.rng.below(ahead.as_micros() as u64)));
         }
         *due = (*due).max(at) + interval * tasks;

@@ -1,16 +1,17 @@
-//! Tasks that some nodes are too small for: they go, uncounted, to nodes that are large enough.
+//! Tasks that are too large for some nodes: leases them, without counting an attempt as failed, to nodes that are large
+//! enough.
 //!
 //! ```text
-//!   Leased ──too small──► Ready, and looked at one by one ──► Leased by a larger node
+//!   Leased ──too small──► Ready, and matched one by one ──► Leased by a larger node
 //!                              │
 //!                              └─ no live node is large enough ──► Ended: which limit of which node
 //! ```
 //!
-//! What a node is too small for is no outcome. What it takes it says itself ([`Takes`]), so that nothing larger is
-//! sent to it; what shows only when a task runs (its result, its memory, its depth) is kept for the task, in memory:
-//! the next incarnation of this origin learns it again. The same for a module that a node cannot load: whoever has
-//! asked for it is told, and no task waits for that node. A node whose link has just gone counts as live for 2 s;
-//! after a restart with jobs, nodes have 5 s to be heard of.
+//! That a node is too small is not an outcome of the task. Nodes state their limits ([`Takes`]), and no larger task is
+//! sent to them. Limits that show only when a task runs (result size, memory, stack depth) are remembered for the task,
+//! in memory only: the next incarnation of this origin learns them again. The same holds for a module that a node
+//! cannot load: the clients are told, and no task waits for that node. A node whose link has just gone counts as live
+//! for 2 s. After a restart with jobs, the origin waits 5 s to hear from nodes.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -31,24 +32,24 @@ use crate::text::too_long;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Waiting tasks that are looked at for a lease in one go; the others have their turn after them …
+/// Most waiting tasks that are matched with nodes at a time. The rest follow in the next round.
 const LEASED_AT_ONCE_MAX: usize = 256;
-/// … and those that are looked at for their end.
+/// Most waiting tasks that are checked at a time for whether they must fail.
 const ENDED_AT_ONCE_MAX: usize = 4_096;
-/// A node that is large enough has this long to get the module.
+/// How long a node that is large enough has to get the module.
 const MODULE_COMES: LinkTime = link_ms(10_000);
 
-/// A task: number of its job, and its step.
+/// A task: the number of its job, and its step.
 type Key = (u64, u32);
 
-/// Whether a routing is meant for this node alone.
+/// Whether a routing names this node.
 fn is_named(on: &[String], name: NodeId) -> bool {
     on.iter().any(|want| want == name.as_str() || is_pin(want, name))
 }
 
-/// Learning.
+/// Learning that nodes are too small.
 impl Origin {
-    /// A node is too small for the current attempt at a task, which goes elsewhere.
+    /// A node is too small for the current attempt at a task. The task goes to another node.
     pub(crate) fn on_too_small(
         &mut self,
         shared: &mut Shared,
@@ -59,7 +60,7 @@ impl Origin {
         let max = shared.config.limits.result_bytes_max;
         let result_bytes = failure.too_small.and_then(|too_small| too_small.result_bytes).unwrap_or(0);
         if result_bytes > u64::from(max) {
-            // Nor does this origin take it, whoever gives it.
+            // This origin cannot take such a result from any node.
             return Err(too_long(result_bytes as usize, max));
         }
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
@@ -77,9 +78,9 @@ impl Origin {
     }
 }
 
-/// Leasing.
+/// Leasing one by one.
 impl Origin {
-    /// Hands out tasks of which each has its own nodes, one by one.
+    /// Leases tasks one by one, since each task fits other nodes.
     pub(crate) fn dispatch_one_by_one(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32, priority: u8) {
         let Some(want) = self.dispatch.queue.want(class).cloned() else {
             return;
@@ -96,7 +97,7 @@ impl Origin {
             if !self.jobs.get_mut(&number).is_some_and(|job| job.keeps_entry(step)) {
                 continue;
             }
-            // One whose result there is no room for is passed over.
+            // A task is skipped if there is no memory for its result.
             let has_room = self.memory.is_leased(number);
             let place = self.place_for(shared, (number, step), &places).filter(|_| has_room);
             let is_open = self.dispatch.queue.open(class, shared.now) > 0;
@@ -116,7 +117,8 @@ impl Origin {
         }
     }
 
-    /// Which node with credit is to get a task; of those that are equally large the one with most credit.
+    /// The node with credit that should get a task: the largest, and of equally large ones the one with the most
+    /// credit.
     fn place_for(&self, shared: &Shared, (number, step): Key, places: &[Place]) -> Option<NodeId> {
         let demand = self.jobs.get(&number)?.demands.get(&step)?;
         let credit = |place: &Place| {
@@ -143,7 +145,7 @@ impl Origin {
         shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
     }
 
-    /// Asks nodes for credit that are large enough for tasks of a class. Returns whether any is known.
+    /// Asks nodes that are large enough for tasks of a class for credit. Returns whether any is known.
     pub(crate) fn call_large(
         &self,
         shared: &mut Shared,
@@ -173,9 +175,9 @@ impl Origin {
     }
 }
 
-/// Giving up.
+/// Failing tasks that fit no node.
 impl Origin {
-    /// Ends those tasks of a class that no live node is large enough for. Returns whether there may be more.
+    /// Fails the tasks of a class that no live node is large enough for. Returns whether there may be more.
     pub(crate) fn end_homeless(&mut self, shared: &mut Shared, around: &Around<'_>, class: u32) -> bool {
         let is_choosy = self.dispatch.queue.is_choosy(class);
         if (!is_choosy && self.dispatch.refusals.is_empty()) || !self.sees_nodes(shared, around) {
@@ -186,7 +188,7 @@ impl Origin {
         };
         let mut places = self.places(shared, around, &want);
         if places.is_empty() || (!is_choosy && places.iter().any(|place| place.code != Code::Never)) {
-            // It waits for a node, as any task does.
+            // It waits for a node like any other task.
             return false;
         }
         let hopes = places.iter().any(|place| place.code == Code::ToCome);
