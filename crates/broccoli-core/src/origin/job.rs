@@ -1,4 +1,4 @@
-//! One accepted job: its plan and where each of its tasks is.
+//! One accepted job: its plan, the state of each task, and the memory it uses.
 
 mod delays;
 pub(crate) mod demand;
@@ -35,83 +35,82 @@ use crate::shared::Shared;
 use crate::time::{Instant, Stamp};
 use crate::timing::{LinkTime, link_ms};
 
-/// Clients hear of progress this often.
+/// Clients are told the progress at this interval.
 pub(crate) const NEWS: LinkTime = link_ms(250);
-/// About what a job takes beside its steps and what is encoded in it, …
+/// About the size of a job in memory, in bytes, without its steps and encoded values.
 const JOB_BYTES: usize = 896;
-/// … and what each step takes: in the plan, as a task, and in the queue.
+/// Size of a step in bytes: in the plan, as a task, and in the queue.
 pub(crate) const STEP_BYTES: usize = 144;
-/// Errors of tasks that are tried again which a job keeps, …
+/// Most errors of retried tasks that a job keeps.
 const FAILED_MAX: usize = 16;
-/// … the longest text of one, …
+/// Longest text of such an error, in bytes.
 const FAILED_BYTES_MAX: usize = 256;
-/// … and about what one takes beside it.
+/// About the size of such an error without its text, in bytes.
 const FAILED_BYTES: usize = 64;
-/// Attempts of a task in one incarnation of its origin: those of the next one are counted from there.
+/// Attempt numbers reserved for one incarnation of the origin.
 const ATTEMPTS_PER_BOOT: u32 = 1 << 16;
 
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) ticket: Ticket,
     pub(crate) plan: Plan,
-    /// As it came over the wire.
+    /// The canvas in its wire encoding.
     pub(crate) canvas: Cbor,
     /// By [`crate::canvas::Call::key`].
     functions: Vec<Arc<Bound>>,
-    /// Tasks that some nodes were too small for, by step, …
+    /// Tasks that some nodes were too small for, by step.
     pub(crate) demands: BTreeMap<u32, Box<Demand>>,
-    /// … and about what they take of the memory.
+    /// About the bytes of `demands`.
     pub(crate) demands_bytes: usize,
-    /// What it is counted with: see [`super::memory`].
+    /// The size that is accounted for it: see [`super::memory`].
     pub(crate) counted: usize,
-    /// What it took when it was accepted.
+    /// Its size when it was accepted.
     accepted_bytes: usize,
-    /// The last errors of tasks that are tried again, by step: the first [`FAILED_MAX`] of them, …
+    /// The last errors of tasks that are being retried, by step: the first [`FAILED_MAX`] of them.
     pub(crate) failed: LiteMap<u32, Box<(Cause, String)>>,
-    /// … about what they take of the memory, …
+    /// About the bytes of `failed`.
     pub(crate) failed_bytes: usize,
-    /// … the task that failed last, …
+    /// The task that failed last.
     pub(crate) failed_last: Option<u32>,
-    /// … and when its client was last told of one.
+    /// When its client was last told about a retry.
     pub(crate) retried_told: Option<Instant>,
-    /// Attempts of earlier incarnations of this origin have numbers up to this one.
+    /// Attempt numbers of earlier incarnations of this origin go up to this one.
     attempts_before: u32,
-    /// Steps that the plan had when this incarnation took it over: those behind them it has made itself, maybe in another
-    /// order than an earlier one that could not write it down.
+    /// Number of steps when this incarnation took the plan over. It has appended the later steps itself, possibly in
+    /// another order than an earlier incarnation that could not write them to the journal.
     steps_before: usize,
-    /// By step; filled as steps become ready.
+    /// By step; it grows as steps become ready.
     tasks: Vec<Task>,
     /// What delayed tasks wait for, by step.
     pub(crate) due: BTreeMap<u32, Due>,
-    /// Until when tasks were to wait, in Unix milliseconds, and for how long at most, as an earlier
-    /// incarnation has noted.
+    /// Delays noted by an earlier incarnation, by step: until when in Unix milliseconds, and the longest pause.
     pub(crate) waited: BTreeMap<u32, (Stamp, u64)>,
-    /// Tasks that have the option `expires`, by its value in milliseconds, until that is over.
+    /// Unexpired tasks with the option `expires`, by its value in milliseconds.
     pub(crate) expiries: BTreeMap<u64, Vec<u32>>,
-    /// When this incarnation of the origin got the job …
+    /// When this incarnation of the origin got the job.
     pub(crate) accepted: Instant,
-    /// … and how old it was then: 0 if it came from its client.
+    /// The age of the job at that time: 0 if it came from its client.
     pub(crate) age: Duration,
-    /// What the last queued task needed: mostly that of the next one too.
+    /// The class of the task queued last; the next task often has the same.
     last_class: Option<LastClass>,
     told: u32,
-    /// Whether the client is to be told soon how far the job is.
+    /// Whether progress is to be sent to the client soon.
     news_due: bool,
-    /// Its outcome is known; callbacks may still run.
+    /// The outcome is known; callbacks may still run.
     pub(crate) ended: bool,
 }
 
-/// Where a task is.
+/// The state of a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
-    /// Counts leases: the number of the current attempt.
+    /// Number of leases: the number of the current attempt.
     pub(crate) attempt: u32,
-    /// Failures of its current attempts.
+    /// Failures of attempts that were current.
     pub(crate) failures: u32,
     /// Attempts that had started and were lost.
     pub(crate) losses: u8,
     pub(crate) phase: Phase,
-    /// An entry of the queue names it. A task that is adopted or ends leaves its entry behind.
+    /// The queue has an entry for it. The entry remains if the task is adopted or ends.
     queued: bool,
 }
 
@@ -165,13 +164,12 @@ impl Job {
         job
     }
 
-    /// What it is counted with beyond what it took when it was accepted.
+    /// How much it has grown since its acceptance, in bytes.
     pub(crate) fn grown(&self) -> usize {
         self.counted.saturating_sub(self.accepted_bytes)
     }
 
-    /// The job was accepted by an earlier incarnation of this origin: attempts up to this number
-    /// may be anywhere.
+    /// Marks a job accepted by an earlier incarnation of this origin. Workers may hold attempts up to this number.
     pub(crate) fn recovered(mut self, attempts_before: u32, records: u32) -> Job {
         self.attempts_before = attempts_before;
         self.ticket.records = records;
@@ -179,12 +177,12 @@ impl Job {
         self
     }
 
-    /// Whether an attempt is one at the step that the plan has under this number.
+    /// Whether an attempt belongs to the step that this plan has at its number.
     pub(crate) fn knows(&self, attempt: Attempt) -> bool {
         attempt.number > self.attempts_before || (attempt.step as usize) < self.steps_before
     }
 
-    /// A task of the plan, noted here when it was not yet.
+    /// The state of a task, created if needed.
     pub(crate) fn task_mut(&mut self, step: u32) -> &mut Task {
         let at = step as usize;
         if self.tasks.len() <= at {
@@ -195,7 +193,7 @@ impl Job {
         &mut self.tasks[at]
     }
 
-    /// Queues a task behind the others.
+    /// Queues a task at the end.
     pub(crate) fn enqueue(&mut self, number: u64, step: u32, queue: &mut Queue) {
         self.set_phase(step, Phase::Ready);
         if !core::mem::replace(&mut self.task_mut(step).queued, true) {
@@ -204,8 +202,7 @@ impl Job {
         }
     }
 
-    /// The class of the queue for a task. Looked up each time: a queue forgets classes while they
-    /// are empty.
+    /// The queue's class for a task. It is looked up each time, since the queue drops empty classes.
     fn class(&mut self, step: u32, queue: &mut Queue) -> u32 {
         let call = self.plan.call(StepId(step));
         let Options { on, rate, .. } = call.options;
@@ -230,7 +227,7 @@ impl Job {
         self.task_mut(step).phase = phase;
     }
 
-    /// A new attempt at a task whose entry has come up in the queue; none if it is not ready any more.
+    /// Starts a new attempt at a task whose entry was taken from the queue; none if the task is no longer ready.
     pub(crate) fn lease(&mut self, number: u64, step: u32) -> Option<Attempt> {
         let task = self.tasks.get_mut(step as usize)?;
         task.queued = false;
@@ -242,8 +239,8 @@ impl Job {
         Some(Attempt { job: number, step, number: task.attempt })
     }
 
-    /// Takes over an attempt of an earlier incarnation of this origin that a worker still holds,
-    /// unless its task has been given to somebody already.
+    /// Adopts an attempt of an earlier incarnation of this origin that a worker still holds, unless the task was leased
+    /// since.
     pub(crate) fn adopt(&mut self, attempt: Attempt) -> bool {
         if attempt.number > self.attempts_before || !self.knows(attempt) {
             return false;
@@ -257,7 +254,7 @@ impl Job {
         true
     }
 
-    /// What goes to a worker for an attempt, if the attempt is still the current one.
+    /// The message for the worker of an attempt, if the attempt is still the current one.
     pub(crate) fn leased_task(&self, attempt: Attempt) -> Option<(&Arc<LeasedFunction>, LeasedTask)> {
         let task = self.tasks.get(attempt.step as usize)?;
         if task.phase != Phase::Leased || task.attempt != attempt.number {
@@ -276,12 +273,12 @@ impl Job {
         Some((&self.functions[call.key as usize].leased, leased))
     }
 
-    /// How long the arguments of a task are that is ready.
+    /// Size of the arguments of a ready task.
     pub(crate) fn args_bytes(&self, step: u32) -> usize {
         self.plan.args(StepId(step)).len()
     }
 
-    /// Puts the task of an attempt back to the front, if the attempt is the current one.
+    /// Puts the task of an attempt back to the front of the queue, if the attempt is the current one.
     pub(crate) fn requeue(&mut self, attempt: Attempt, queue: &mut Queue) -> bool {
         let step = attempt.step;
         let current = |task: &&Task| task.phase == Phase::Leased && task.attempt == attempt.number;
@@ -296,8 +293,8 @@ impl Job {
         true
     }
 
-    /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how often
-    /// runs of it that had started were lost.
+    /// Queues the task of a lost attempt again, if the attempt was the current one. Returns how many started runs of it
+    /// were lost.
     pub(crate) fn lose(&mut self, attempt: Attempt, started: bool, queue: &mut Queue) -> Option<u8> {
         if !self.requeue(attempt, queue) {
             return None;
@@ -307,17 +304,17 @@ impl Job {
         Some(task.losses)
     }
 
-    /// A task that has become ready and has not ended.
+    /// The state of a task that has become ready and has not ended.
     pub(crate) fn open_task(&self, step: u32) -> Option<Task> {
         self.tasks.get(step as usize).filter(|task| !matches!(task.phase, Phase::Unready | Phase::Ended)).copied()
     }
 
-    /// Whether a task may still come to something.
+    /// Whether a task has become ready and has not ended.
     pub(crate) fn is_open(&self, step: u32) -> bool {
         self.open_task(step).is_some()
     }
 
-    /// Whether other tasks come before the one of an attempt.
+    /// Whether the task of an attempt still waits for other tasks.
     pub(crate) fn is_unready(&self, attempt: Attempt) -> bool {
         let is_unready = |task: &Task| task.phase == Phase::Unready;
         self.knows(attempt) && self.tasks.get(attempt.step as usize).is_none_or(is_unready)
@@ -332,7 +329,7 @@ impl Job {
         self.plan.complete(StepId(step), outcome, effects);
     }
 
-    /// What the journal keeps of its acceptance; `order` is its place among all jobs.
+    /// The journal record of its acceptance. `order` is its position among all jobs.
     pub(crate) fn record(&self, order: u64) -> RecordBytes {
         let mut bindings = Vec::new();
         put_array_header(&mut bindings, self.functions.len());
@@ -343,14 +340,14 @@ impl Job {
         Record::Accepted(AcceptedRecord { order, about, canvas, bindings: Bindings(&bindings) }).encode()
     }
 
-    /// About what the job takes of the memory.
+    /// About the size of the job in memory.
     pub(crate) fn bytes(&self) -> usize {
         let encoded = self.canvas.as_bytes().len() + self.plan.args_bytes() + self.plan.held_bytes();
         let options = core::mem::size_of_val(self.plan.options());
         JOB_BYTES + self.plan.steps() * STEP_BYTES + options + encoded + self.demands_bytes + self.failed_bytes
     }
 
-    /// Does again what an earlier incarnation has noted.
+    /// Applies a change that an earlier incarnation has noted.
     pub(crate) fn replay(
         &mut self,
         change: Change,
@@ -399,8 +396,7 @@ impl Job {
         Ok(())
     }
 
-    /// Replaces a running task by a canvas. `find` gives what a name stands for that the job does not
-    /// know yet.
+    /// Replaces a running task with a canvas. `find` resolves names that the job does not know yet.
     pub(crate) fn replace(
         &mut self,
         step: u32,
@@ -426,7 +422,7 @@ impl Job {
         Ok(())
     }
 
-    /// Ends all tasks; gives those that were leased or delayed, with their attempt and phase.
+    /// Ends all tasks. Returns those that were leased or delayed, with their attempt and phase.
     pub(crate) fn end_all(&mut self) -> Vec<(u32, u32, Phase)> {
         let mut under_way = Vec::new();
         for (step, task) in self.tasks.iter_mut().enumerate() {
@@ -445,29 +441,29 @@ impl Job {
         self.tasks.get(step as usize).is_some_and(|task| task.phase == Phase::Ready)
     }
 
-    /// Whether a task that an entry of the queue names waits. If not, the entry goes.
+    /// Whether a task named by a queue entry still waits. If not, the entry is dropped.
     pub(crate) fn keeps_entry(&mut self, step: u32) -> bool {
         let task = self.task_mut(step);
         task.queued &= task.phase == Phase::Ready;
         task.queued
     }
 
-    /// Whether any task was handed to a worker, so far as this incarnation knows.
+    /// Whether any task was leased, as far as this incarnation knows.
     pub(crate) fn was_leased(&self) -> bool {
         self.tasks.iter().any(|task| matches!(task.phase, Phase::Leased | Phase::Ended))
     }
 
-    /// All tasks that were announced, with their step.
+    /// All announced tasks, with their steps.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.tasks.iter().enumerate().map(|(step, task)| (step as u32, task))
     }
 
-    /// One task that was announced.
+    /// An announced task.
     pub(crate) fn task(&self, step: u32) -> Option<&Task> {
         self.tasks.get(step as usize)
     }
 
-    /// The node that a task is tied to, as one of its runs on each.
+    /// The node that a task is pinned to, if it is a run on each node.
     pub(crate) fn pinned_to(&self, step: u32) -> Option<NodeId> {
         pinned_to(&self.plan.call(StepId(step)).options.on)?.parse().ok()
     }
@@ -477,7 +473,7 @@ impl Job {
         self.functions[self.plan.call(StepId(step)).key as usize].leased.module
     }
 
-    /// Keeps why a task has failed that may be tried again.
+    /// Stores the error of a task that may be retried.
     pub(crate) fn note_failure(&mut self, step: u32, failure: &Failure) {
         self.remove_failure(step);
         if self.failed.len() >= FAILED_MAX
@@ -498,13 +494,13 @@ impl Job {
         }
     }
 
-    /// The last error of a task, or of any, that has not ended.
+    /// The last error of a task that has not ended, or of any such task.
     pub(crate) fn last_failure(&self, step: Option<u32>) -> Option<&str> {
         let step = step.or(self.failed_last)?;
         self.failed.get(&step).map(|failed| failed.1.as_str())
     }
 
-    /// Describes a failure for people.
+    /// A failure as an error with function, node and attempt.
     pub(crate) fn error(&self, step: u32, node: Option<NodeId>, attempt: u32, failure: Failure) -> TaskError {
         TaskError {
             function: self.plan.call(StepId(step)).name.into(),
@@ -517,7 +513,7 @@ impl Job {
         }
     }
 
-    /// The full name of a task's function; none if there is no such task.
+    /// The full name of a task's function; none if the task was not announced.
     pub(crate) fn function_of(&self, step: u32) -> Option<&str> {
         self.tasks.get(step as usize).filter(|task| task.phase != Phase::Unready)?;
         Some(self.plan.call(StepId(step)).name)
@@ -528,18 +524,18 @@ impl Job {
         self.functions.iter().any(|function| function.leased.module == *module)
     }
 
-    /// How far the job is.
+    /// The progress of the job.
     pub(crate) fn progress_news(&self) -> JobNews {
         let progress = self.plan.progress();
         JobNews::Progress { done: progress.done, total: progress.total }
     }
 
-    /// Whether anybody hears news of it.
+    /// Whether anyone gets its news.
     fn is_heard(&self) -> bool {
         matches!(self.ticket.client, Client::Local(_)) || self.ticket.listeners().next().is_some()
     }
 
-    /// That the task of an attempt has failed and is tried again, if somebody hears it, and was not told so just now.
+    /// The news that an attempt has failed and is retried; none if nobody gets news, or got such news just now.
     pub(crate) fn retried_news(&mut self, shared: &Shared, from: NodeId, attempt: Attempt) -> Option<JobNews> {
         let now = shared.now;
         let again_ms = self.due(attempt.step).map_or(0, |due| (due.from - now).as_millis() as u64);
@@ -552,7 +548,7 @@ impl Job {
         Some(JobNews::Retried { error, again_ms })
     }
 
-    /// Whether the client has to be told later how far the job is, and nothing sees to that yet.
+    /// Whether progress must be sent later and this is not scheduled yet. Marks it as scheduled.
     pub(crate) fn news_to_come(&mut self) -> bool {
         let heard = self.is_heard();
         let come = heard && !self.news_due && !self.ended && self.plan.progress().done != self.told;
@@ -560,7 +556,7 @@ impl Job {
         come
     }
 
-    /// How far the job is, if that has changed since it was told.
+    /// The progress, if it has changed since it was last sent.
     pub(crate) fn progress_if_changed(&mut self) -> Option<JobNews> {
         self.news_due = false;
         let done = self.plan.progress().done;
@@ -569,7 +565,7 @@ impl Job {
         changed.then(|| self.progress_news())
     }
 
-    /// What the job came to, if that is known.
+    /// The outcome of the job, if it is known.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.plan.result().map(|result| result.cloned().map_err(TaskError::clone))
     }
@@ -586,7 +582,7 @@ impl Job {
         self.demands_bytes = self.demands_bytes + demand.bytes() - before;
     }
 
-    /// A task has ended.
+    /// Removes what is known about the size of a task that has ended.
     pub(crate) fn remove_demand(&mut self, step: u32) {
         if let Some(demand) = self.demands.remove(&step) {
             self.demands_bytes -= demand.bytes();
@@ -594,7 +590,7 @@ impl Job {
     }
 }
 
-/// The number up to which attempts of recovered tasks are those of earlier incarnations.
+/// Up to this number, attempts of recovered tasks are from earlier incarnations.
 pub(crate) fn attempts_before(boots: u32) -> u32 {
     boots.wrapping_mul(ATTEMPTS_PER_BOOT)
 }

@@ -1,4 +1,4 @@
-//! Leases: what each worker holds, from its credit to its loss.
+//! Leases: handles the credit, renewals and returns of workers, and finds leases that are lost.
 
 pub(crate) mod peer;
 
@@ -19,12 +19,12 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::trace::{Trace, TraceLevel};
 
-/// Runs of a task that started and were lost before it fails.
+/// After this many lost runs that had started, a task fails.
 const LOSSES_MAX: u8 = 3;
 
-/// What workers say.
+/// Messages of workers.
 impl Origin {
-    /// What is known of a worker. Those without leases are forgotten when there are too many.
+    /// The state of a worker, created if needed. If there are too many, workers without leases are dropped.
     pub(crate) fn peer(&mut self, shared: &Shared, name: NodeId, epoch: Epoch) -> &mut Peer {
         if !self.leases.peers.contains_key(&name) && self.leases.peers.len() >= shared.config.limits.nodes_max {
             self.leases.peers.retain(|_, peer| !peer.leases.is_empty());
@@ -32,7 +32,7 @@ impl Origin {
         self.leases.peers.entry(name).or_insert_with(|| Box::new(Peer::new(epoch, shared.config.timing)))
     }
 
-    /// A worker gives credit.
+    /// A worker gives credit (`Fetch`).
     pub(crate) fn on_fetch(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, sequence: u64, fetch: Fetch) {
         shared.trace(TraceLevel::Tasks, || Trace::CreditReceived { worker: from, tasks: fetch.tasks });
         let peer = self.peer(shared, from, epoch);
@@ -43,7 +43,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// A worker says what it holds.
+    /// A worker renews its leases: it names the attempts that it holds (`Renew`).
     pub(crate) fn on_renew(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, renew: &Renew) {
         let peer = self.peer(shared, from, epoch);
         peer.suspected = false;
@@ -62,8 +62,8 @@ impl Origin {
                 shared.outbox.mark(Address::Node(from));
                 continue;
             };
-            // Otherwise it was leased again elsewhere after this worker seemed lost: it may go on,
-            // since its success counts as well.
+            // Otherwise the task was leased again because this worker seemed lost. It may continue: its success counts
+            // as well.
             if job.adopt(attempt) {
                 peer.adopt(attempt, started, shared.now);
                 shared.timers.set_earlier(Timer::Leases(from), shared.now + shared.timing(LEASES));
@@ -71,7 +71,7 @@ impl Origin {
         }
     }
 
-    /// A worker hands tasks back.
+    /// A worker returns tasks unrun (`Return`).
     pub(crate) fn on_return(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, returned: &Return) {
         let Some(peer) = self.leases.peers.get_mut(&from).filter(|peer| peer.epoch == epoch) else {
             return;
@@ -87,7 +87,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// Writes what there is for a worker.
+    /// Writes the messages for a worker.
     pub(crate) fn compose(&mut self, shared: &mut Shared, to: NodeId, room: Room, put: &mut impl FnMut(&Message)) {
         let Some(peer) = self.leases.peers.get_mut(&to) else {
             return;
@@ -107,15 +107,15 @@ impl Origin {
         }
     }
 
-    /// Whether there is something to say to a worker.
+    /// Whether there are messages for a worker.
     pub(crate) fn has_for(&self, node: NodeId) -> bool {
         self.leases.peers.get(&node).is_some_and(|peer| peer.has_something())
     }
 }
 
-/// Workers that are gone, or seem so.
+/// Lost workers.
 impl Origin {
-    /// A node is there in this incarnation: what another one held is lost.
+    /// A node is now in this incarnation: the leases of its earlier one are lost.
     pub(crate) fn on_session(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch) {
         if let Some(peer) = self.leases.peers.get_mut(&node).filter(|peer| peer.epoch != epoch) {
             let lost = peer.restart(epoch);
@@ -123,7 +123,7 @@ impl Origin {
         }
     }
 
-    /// A node does not answer: what it has not confirmed goes elsewhere.
+    /// A node does not answer: leases that it has not confirmed go to other workers.
     pub(crate) fn on_silent(&mut self, shared: &mut Shared, node: NodeId) {
         if let Some(peer) = self.leases.peers.get_mut(&node) {
             let lost = peer.on_silent(shared.now);
@@ -132,8 +132,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// A worker's link is gone. It may come back with everything it holds, so its tasks wait a
-    /// little; if it left on purpose they do not.
+    /// A worker's link is gone. It may come back with its tasks, so they wait a little; not if it left on purpose.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, leaving: bool) {
         if leaving {
             self.on_goodbye(shared, node);
@@ -146,13 +145,13 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// Looks after the leases of a worker.
+    /// Checks the leases of a worker.
     pub(crate) fn on_leases_timer(&mut self, shared: &mut Shared, node: NodeId) {
         let Some(peer) = self.leases.peers.get_mut(&node) else {
             return;
         };
         if !shared.connected && node != shared.me() {
-            // Nothing could be heard: judged again once the link is back.
+            // No worker could be heard. The check continues when the link is back.
             return;
         }
         let (lost, send) = peer.look_after(shared.now);
@@ -165,7 +164,7 @@ impl Origin {
         self.give_up(shared, lost);
     }
 
-    /// Takes tasks away from a worker that seems lost.
+    /// Takes lost attempts away from a worker.
     pub(crate) fn give_up(&mut self, shared: &mut Shared, lost: Vec<(Attempt, bool)>) {
         for (attempt, started) in lost {
             let Some(job) = self.jobs.get_mut(&attempt.job) else {
@@ -192,7 +191,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// Queues the task of an attempt again that will not come to anything, unless it is too late.
+    /// Queues the task of an unsuccessful attempt again, unless it has expired.
     pub(crate) fn give_back(&mut self, shared: &mut Shared, attempt: Attempt) {
         let Some(job) = self.jobs.get_mut(&attempt.job) else {
             return;
@@ -202,7 +201,7 @@ impl Origin {
         }
     }
 
-    /// Tells the worker that holds an attempt to stop. Rare, so all workers are searched.
+    /// Tells the worker that holds an attempt to stop it. This is rare, so all workers are searched.
     pub(crate) fn abort(&mut self, shared: &mut Shared, attempt: Attempt) {
         for (name, peer) in &mut self.leases.peers {
             if peer.leases.remove(&attempt).is_some() {

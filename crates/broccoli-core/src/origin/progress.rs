@@ -1,4 +1,4 @@
-//! How a job goes on: what follows from an outcome, until the job has ended.
+//! Progress of a job: applies outcomes to its plan and starts what becomes ready, until the job has ended.
 
 pub(crate) mod admit;
 pub(crate) mod each;
@@ -24,10 +24,9 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::trace::TraceLevel;
 
-/// Outcomes and what follows.
+/// Outcomes and their effects.
 impl Origin {
-    /// What follows from the progress of a plan: ready tasks, news, the end. Gives back the
-    /// buffer.
+    /// Applies the effects of a change of a plan: ready tasks, news, the end of the job. Returns the buffer.
     pub(crate) fn apply_effects(&mut self, shared: &mut Shared, number: u64, mut effects: Effects) -> Effects {
         // Bounded: each task becomes ready once.
         while !effects.ready.is_empty() || !effects.each.is_empty() {
@@ -55,7 +54,7 @@ impl Origin {
         effects
     }
 
-    /// Takes a task that the plan has announced.
+    /// Queues or delays a task that the plan has announced.
     fn announce(&mut self, shared: &mut Shared, number: u64, step: u32, effects: &mut Effects) {
         let input = self.jobs.get(&number).map_or(0, |job| job.plan.input_bytes(StepId(step)));
         if input > 0 && self.outgrows(shared, number, input, ARGUMENTS) {
@@ -76,7 +75,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// Ends a task, wherever it is.
+    /// Ends a task in any phase.
     pub(crate) fn complete(
         &mut self,
         shared: &mut Shared,
@@ -98,7 +97,7 @@ impl Origin {
         self.waits_no_more(shared, number, step, phase);
     }
 
-    /// Forgets what a task waited for that has ended in this phase.
+    /// Removes timers and other waits of a task that has ended in this phase.
     fn waits_no_more(&mut self, shared: &mut Shared, number: u64, step: u32, phase: Phase) {
         if phase == Phase::Delayed {
             shared.timers.cancel(Timer::Countdown { job: number, step });
@@ -109,9 +108,9 @@ impl Origin {
     }
 }
 
-/// What waits for a time, or for too long.
+/// Delays and expiry.
 impl Origin {
-    /// Lets a task wait from now on. Its pause goes on in the next incarnation of this origin.
+    /// Delays a task from now on. The next incarnation of this origin continues the delay.
     fn wait(&mut self, shared: &mut Shared, number: u64, step: u32, due: Due) {
         set_countdown(shared, number, step, due);
         if due.from > shared.now
@@ -122,7 +121,7 @@ impl Origin {
         }
     }
 
-    /// The wait of a delayed task is over, unless the clock says otherwise by now.
+    /// The delay of a task is over, unless the clock was changed.
     pub(crate) fn on_countdown(&mut self, shared: &mut Shared, number: u64, step: u32) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
@@ -134,7 +133,7 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// The time of day is known, or was set: what waits for it waits until another moment.
+    /// The time of day is known or was set: timers that depend on it are set anew.
     pub(crate) fn on_clock_set(&mut self, shared: &mut Shared) {
         self.journal.set_clock(shared.wall.ahead_ms());
         for (number, job) in &self.jobs {
@@ -144,9 +143,9 @@ impl Origin {
         }
     }
 
-    /// Ends the tasks of a job that have waited for too long.
+    /// Ends the expired tasks of a job.
     pub(crate) fn on_expires_timer(&mut self, shared: &mut Shared, number: u64) {
-        // What waits may run: that shows when it is adopted.
+        // A waiting task may be running at a worker until adoption is over.
         let Some(job) = self.jobs.get_mut(&number).filter(|_| !self.leases.adopting) else {
             return;
         };
@@ -157,7 +156,7 @@ impl Origin {
         self.effects = self.apply_effects(shared, number, effects);
     }
 
-    /// Ends a task that cannot be started any more; `failure` if it says more than that.
+    /// Ends a task that can no longer be started. `failure` replaces the general failure.
     fn expire(&mut self, shared: &mut Shared, number: u64, step: u32, failure: Option<Failure>, effects: &mut Effects) {
         let Some(job) = self.jobs.get(&number) else {
             return;
@@ -170,7 +169,7 @@ impl Origin {
         self.complete(shared, number, step, Err(error), effects);
     }
 
-    /// Ends the queued task of an attempt if it is too late for it.
+    /// Ends the queued task of an attempt if it has expired.
     pub(crate) fn expire_now(&mut self, shared: &mut Shared, attempt: Attempt) {
         let too_late = |job: &Job| job.is_ready(attempt.step) && job.expired(attempt.step, shared.now).is_some();
         if self.jobs.get(&attempt.job).is_some_and(|job| too_late(job)) {
@@ -181,9 +180,9 @@ impl Origin {
     }
 }
 
-/// What is ended from outside.
+/// Ends from outside: revoke, time limit.
 impl Origin {
-    /// Ends a job; what has not ended never will.
+    /// Revokes a job. Its open tasks never end.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, number: u64) {
         if let Some(job) = self.jobs.get_mut(&number) {
             job.plan.revoke();
@@ -192,7 +191,7 @@ impl Origin {
         }
     }
 
-    /// The time limit of a job is over.
+    /// The time limit of a job has passed.
     pub(crate) fn on_deadline(&mut self, shared: &mut Shared, number: u64) {
         if let Some(job) = self.jobs.get_mut(&number) {
             let last = job.last_failure(None).map(String::from);
@@ -202,7 +201,7 @@ impl Origin {
         }
     }
 
-    /// What a plan has ended from outside ends everywhere.
+    /// Ends the open tasks of a plan that was ended from outside, also at their workers.
     pub(crate) fn end_tasks(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
@@ -221,7 +220,7 @@ impl Origin {
     }
 }
 
-/// Sets the timer of a delayed task. Without the time of day there is none: that sets it later.
+/// Sets the timer of a delayed task. If it needs the time of day and that is unknown, the timer is set later.
 fn set_countdown(shared: &mut Shared, job: u64, step: u32, due: Due) {
     if let Some(at) = due.at(&shared.wall) {
         shared.timers.set(Timer::Countdown { job, step }, at);

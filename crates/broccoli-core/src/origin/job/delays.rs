@@ -1,4 +1,4 @@
-//! The options that are about time: when a task is queued, and until when it may be started.
+//! Delays, retries and expiry of a job's tasks: when a task is queued, and until when it may be started.
 //!
 //! ```text
 //!   ready ──► Delayed ──────────► Ready ──► Leased ──► failed
@@ -6,8 +6,8 @@
 //!                └───────────────────────────────────────┘  backoff, or as the task asks
 //! ```
 //!
-//! Pauses are counted from a moment, and no clock moves them; an `eta` is a time of day and moves
-//! with the clock. `expires` counts from the acceptance of the job; it ends what waits, never what runs.
+//! A pause is a duration: setting the clock does not change it. An `eta` is a time of day and moves with the clock.
+//! `expires` counts from the acceptance of the job; it ends waiting tasks, never running ones.
 
 use alloc::format;
 use alloc::string::String;
@@ -25,12 +25,12 @@ use crate::origin::job::{Job, Phase};
 use crate::shared::Shared;
 use crate::time::{Instant, ms};
 
-/// Longest pause before a retry if its author names none, as in Celery.
+/// Longest pause before a retry if the author sets none, as in Celery.
 const BACKOFF_MAX_MS: u64 = 600_000;
-/// How often a task may ask to be tried again if its author does not say, as in Celery.
+/// Most retries that a task may request if the author sets no limit, as in Celery.
 const RETRIES_WHEN_ASKED: u32 = 3;
 
-/// The pause before a task is tried again that has failed so often.
+/// The pause before the next attempt, after so many failures.
 fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
     let Some(first) = options.backoff_ms else {
         return Duration::ZERO;
@@ -38,14 +38,14 @@ fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
     let most = options.backoff_max_ms.unwrap_or(BACKOFF_MAX_MS.max(first));
     let doubled = first.saturating_mul(1 << (failures.saturating_sub(1)).min(62));
     let longest = doubled.min(most).min(*DELAYS_MS.end());
-    // "Full jitter": tasks that failed together are not tried again together.
+    // "Full jitter": tasks that failed together are not retried together.
     let pause = if options.jitter.unwrap_or(true) { rng.below(longest + 1) } else { longest };
     ms(pause)
 }
 
 impl Job {
-    /// Queues a task that the plan has announced, or says what it waits for. What has expired may
-    /// still run somewhere if the tasks of an earlier incarnation are being adopted.
+    /// Queues a task that the plan has announced, or returns what it waits for. An expired task may still run on a
+    /// worker while tasks of an earlier incarnation are being adopted.
     pub(crate) fn make_ready(
         &mut self,
         shared: &Shared,
@@ -63,7 +63,7 @@ impl Job {
         let options = self.plan.call(StepId(step)).options;
         let countdown = if was_tried { Duration::ZERO } else { ms(options.countdown_ms.unwrap_or(0)) };
         let latest = shared.now + countdown;
-        // A clock that was set back meanwhile must not make a countdown longer.
+        // If the clock was set back, a countdown must not become longer.
         let from = noted.map_or(latest, |noted| if was_tried { noted } else { noted.min(latest) });
         let due = Due { from, eta_unix_ms: options.eta_unix_ms };
         if let Some(expires_ms) = options.expires_ms {
@@ -80,7 +80,7 @@ impl Job {
         if noted.is_some() { Announced::DelayedBefore(due) } else { Announced::Delayed(due) }
     }
 
-    /// Lets a task wait.
+    /// Delays a task.
     pub(crate) fn delay(&mut self, step: u32, due: Due) {
         self.set_phase(step, Phase::Delayed);
         self.due.insert(step, due);
@@ -96,15 +96,15 @@ impl Job {
         self.due.iter().filter(|(_, due)| due.eta_unix_ms.is_some()).map(|(step, due)| (*step, *due))
     }
 
-    /// The wait of a task is over.
+    /// Queues a task whose delay is over.
     pub(crate) fn delay_over(&mut self, number: u64, step: u32, queue: &mut Queue) {
         if self.due.remove(&step).is_some() {
             self.enqueue(number, step, queue);
         }
     }
 
-    /// Tries the task of a failed attempt again, at once or when it is due: how often it has failed by
-    /// now, and what it waits for. The failure that counts if it is not tried again.
+    /// Retries the task of a failed attempt, at once or later. Returns how often it has failed and what it waits for,
+    /// or the failure that counts if it is not retried.
     pub(crate) fn retry(
         &mut self,
         shared: &mut Shared,
@@ -139,20 +139,20 @@ impl Job {
         Ok((failures, Some(due)))
     }
 
-    /// Why a task cannot be started any more, if it is too late for it.
+    /// The failure of a task that has expired; none if it may still be started.
     pub(crate) fn expired(&self, step: u32, now: Instant) -> Option<Failure> {
         let expires_ms = self.plan.call(StepId(step)).options.expires_ms?;
         let last = || self.last_failure(Some(step));
         (self.age(now) >= ms(expires_ms)).then(|| Failure::new(Cause::Expired, too_late(expires_ms, last())))
     }
 
-    /// When the next tasks expire that may still wait.
+    /// When the next waiting tasks may expire.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let (expires_ms, _) = self.expiries.first_key_value()?;
         Some(self.accepted + ms(*expires_ms).saturating_sub(self.age))
     }
 
-    /// The tasks that wait and have expired, with where they are.
+    /// Removes and returns the waiting tasks that have expired.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<u32> {
         let mut expired = Vec::new();
         while self.next_expiry().is_some_and(|at| at <= now)
@@ -166,7 +166,7 @@ impl Job {
         expired
     }
 
-    /// How long ago the job was accepted, by this incarnation of its origin or an earlier one.
+    /// Time since the job was accepted, by this incarnation of its origin or an earlier one.
     fn age(&self, now: Instant) -> Duration {
         self.age + (now - self.accepted)
     }

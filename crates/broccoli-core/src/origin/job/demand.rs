@@ -1,4 +1,4 @@
-//! What an origin has learned of a task that some nodes are too small for.
+//! What an origin has learned about a task that some nodes are too small for: its sizes, and the nodes that were tried.
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -9,32 +9,32 @@ use broccoli_proto::{Epoch, NodeId};
 use crate::origin::dispatch::place::{Code, Place};
 use crate::text::too_many_args;
 
-/// Nodes that a task is tried on which turn out to be too small for it; then it fails.
+/// A task fails after this many nodes have turned out to be too small for it.
 const TRIED_MAX: usize = 64;
 
-/// What is known of a task that some nodes are too small for.
+/// What is known about a task that some nodes are too small for.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
-    /// Its arguments, if they were too long for a node.
+    /// Size of its arguments, if they exceeded a node's limit; otherwise 0.
     args_bytes: u64,
-    /// Its result, if that was.
+    /// Size of its result, if that exceeded a limit; otherwise 0.
     result_bytes: u64,
-    /// Nodes that were too small in what they do not say of themselves.
+    /// Nodes that were too small although their stated limits allow the task.
     tried: Vec<(NodeId, Epoch)>,
-    /// The largest of them, as [`Place::size`].
+    /// The size of the largest node that was too small, as [`Place::size`].
     floor: Option<u32>,
-    /// The failure that is told if there is no larger node, and whose it is.
+    /// The failure to report if there is no larger node, and the node that it comes from.
     pub(crate) worst: Option<(NodeId, Failure)>,
 }
 
 impl Demand {
-    /// About what it takes of the memory.
+    /// Its approximate size in memory.
     pub(crate) fn bytes(&self) -> usize {
         let text = self.worst.as_ref().map_or(0, |(_, failure)| failure.text.len());
         size_of::<Demand>() + text + self.tried.len() * size_of::<(NodeId, Epoch)>()
     }
 
-    /// Whether a node may be large enough, as far as that is known.
+    /// Whether a node may be large enough, as far as is known.
     pub(crate) fn fits(&self, place: &Place) -> bool {
         self.args_bytes <= u64::from(place.takes.args_bytes)
             && self.result_bytes <= u64::from(place.takes.result_bytes)
@@ -42,7 +42,7 @@ impl Demand {
             && !self.tried.contains(&(place.name, place.epoch))
     }
 
-    /// The places that are tried next: those that are larger than all before, if there are any.
+    /// The places to try next: those larger than all that were tried, if there are any.
     pub(crate) fn next<'p>(&self, places: &'p [Place]) -> impl Iterator<Item = &'p Place> {
         let fitting = || places.iter().filter(|place| place.code == Code::Here && self.fits(place));
         let is_larger = |place: &&Place| Some(place.size()) > self.floor;
@@ -67,7 +67,7 @@ impl Demand {
         self.floor = self.floor.max(Some(place.size()));
     }
 
-    /// Which limit of which node it was: of those that are there, the one with the largest.
+    /// The failure to report: of the nodes that are there, it names the one with the highest limit.
     pub(crate) fn verdict(&self, places: &[Place]) -> Option<(NodeId, Failure)> {
         let largest = |limit: fn(&Takes) -> u32| places.iter().max_by_key(|place| limit(&place.takes));
         if let Some(place) = largest(|takes| takes.args_bytes)
@@ -86,7 +86,7 @@ impl Demand {
     }
 }
 
-/// About what is kept of a failure that says that a node is too small.
+/// Approximate memory that such a failure takes.
 pub(crate) fn learned_bytes(failure: &Failure) -> usize {
     size_of::<Demand>() + size_of::<(NodeId, Epoch)>() + failure.text.len()
 }

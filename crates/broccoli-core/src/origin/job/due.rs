@@ -1,10 +1,10 @@
-//! Until when a task waits, and what becomes of a task that has become ready.
+//! When a delayed task is due, and the possible states of a task that the plan has announced.
 
 use broccoli_proto::message::Failure;
 
 use crate::time::{Instant, Wall};
 
-/// Until when a task is not queued: until both have come.
+/// A delayed task is queued once both times have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     /// The end of a pause.
@@ -14,7 +14,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// When that is; none as long as the time of day is needed and not known.
+    /// When both have passed; none while the time of day is needed and not known.
     pub(crate) fn at(self, wall: &Wall) -> Option<Instant> {
         match self.eta_unix_ms {
             None => Some(self.from),
@@ -23,14 +23,14 @@ impl Due {
     }
 }
 
-/// What becomes of a task that was announced.
+/// What becomes of an announced task.
 pub(crate) enum Announced {
     /// It is queued.
     Ready,
-    /// It will be.
+    /// It will be queued later.
     Delayed(Due),
-    /// It will be, as an earlier incarnation has noted.
+    /// It will be queued at the time that an earlier incarnation has noted.
     DelayedBefore(Due),
-    /// It is too late for it.
+    /// It has expired.
     Expired(Failure),
 }

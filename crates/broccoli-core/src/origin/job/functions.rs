@@ -1,4 +1,4 @@
-//! What the functions are that jobs call: kept once for all jobs, however many there are.
+//! The functions that jobs call. Each is stored once and shared by all jobs.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,14 +12,13 @@ use litemap::LiteMap;
 use crate::canvas::{Callee, Target};
 use crate::origin::journal::records::Binding;
 
-/// With more than this, those that no job calls are forgotten; if all are called, others are not
-/// shared.
+/// Above this number, functions that no job calls are dropped; if all are in use, further ones are not shared.
 const SHARED_MAX: usize = 1_024;
 
-/// What a name in a canvas stands for.
+/// The function that a name in a canvas is bound to.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    /// The name.
+    /// The name in the canvas.
     pub(crate) asked: String,
     /// For the plan.
     pub(crate) callee: Arc<Callee>,
@@ -44,14 +43,14 @@ impl Bound {
         Bound { asked: asked.into(), callee: Arc::new(callee), leased, record }
     }
 
-    /// For a plan that finds it again by this key.
+    /// The form that a plan needs; `key` finds this function again.
     pub(crate) fn target(&self, key: usize) -> Target {
         Target { callee: Arc::clone(&self.callee), key: key as u32 }
     }
 }
 
 impl Functions {
-    /// The function of a module that a name stands for. `full` is `module.function`.
+    /// Binds a name to a function of a module. `full` is `module.function`.
     pub(crate) fn bind(
         &mut self,
         asked: &str,
@@ -66,7 +65,7 @@ impl Functions {
         }
     }
 
-    /// As an earlier incarnation has noted it.
+    /// Restores a binding that an earlier incarnation has noted.
     pub(crate) fn bind_again(&mut self, binding: Binding) -> Arc<Bound> {
         let Binding { asked, full, module, function } = binding;
         let callee = Callee::new(full, &function);

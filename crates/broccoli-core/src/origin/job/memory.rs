@@ -1,4 +1,4 @@
-//! How much memory jobs take, and which of them wait for more. How it is shared out: see `progress/admit.rs`.
+//! Memory accounting: how much memory jobs use, and which jobs wait for more. For the rules, see `progress/admit.rs`.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,30 +13,30 @@ use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// News of jobs whose acceptance is not safe take this part of the memory at most.
+/// News of jobs whose acceptance is not safe yet may use this fraction of the memory.
 const EARLY_PART: usize = 64;
 
-/// A job of which no result was put off for this long does not wait. Workers repeat results more often.
+/// A job counts as waiting until none of its results was put off for this long. Workers repeat results more often.
 pub(crate) const PUT_OFF: LinkTime = link_ms(15_000);
-/// If nothing was taken or freed for this long while results wait, workers are rid of them.
+/// If no result was taken and no job has ended for this long while results wait, results are dropped.
 const SHED: LinkTime = link_ms(5_000);
-/// If nothing was taken or freed for this long while results wait, nothing will be.
+/// After this long without progress, no memory will become free any more.
 const STUCK: LinkTime = link_ms(60_000);
 
-/// What is held for jobs, and which of them wait for more.
+/// Memory used for jobs, and the jobs that wait for more.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// About what running jobs take, together.
+    /// About the bytes of all running jobs.
     jobs: usize,
-    /// What of it they did not have when they were accepted.
+    /// The part of it that was added after their acceptance.
     grown: usize,
-    /// What news take that wait until a job's acceptance is safe.
+    /// Bytes of news that wait until a job's acceptance is safe.
     early: usize,
-    /// The job that may have more than its part, and what it has grown by.
+    /// The favoured job may use more than its share; with what it has grown by.
     favoured: Option<Favoured>,
-    /// Jobs of which results were put off, by their number: the oldest first.
+    /// Jobs with results that were put off, by number: the oldest first.
     waiting: LiteMap<u64, Waiting>,
-    /// When a result was last taken, or a job has ended.
+    /// When a result was last taken or a job ended.
     moved: Instant,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Memory {
 struct Favoured {
     job: u64,
     grown: usize,
-    /// When a result of it last came.
+    /// When its last result arrived.
     at: Instant,
 }
 
@@ -54,36 +54,36 @@ struct Waiting {
     at: Instant,
 }
 
-/// What becomes of a result that has come.
+/// The decision on a result that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// There is room for it.
     Taken,
-    /// There is none now: its worker keeps it.
+    /// There is no room now: the worker keeps it.
     PutOff,
-    /// There is none for long: its worker needs the room that it takes, and its task runs again later.
+    /// There has been no room for long: the worker deletes it, and the task runs again later.
     Dropped,
-    /// There never will be: its job has failed.
+    /// There will never be room: the job has failed.
     Never,
 }
 
-/// New jobs are accepted up to this.
+/// New jobs are accepted up to this size.
 pub(crate) fn accepted_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 4 * 3
 }
 
-/// Results of any job are taken up to this …
+/// Results of any job are taken up to this size, …
 pub(crate) fn shared_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 8 * 7
 }
 
-/// … as long as jobs have not grown by more than this.
+/// … if all jobs together have not grown by more than this.
 pub(crate) fn grown_bytes_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 8
 }
 
 impl Memory {
-    /// Follows a change of a job.
+    /// Updates the accounts after a change of a job.
     pub(crate) fn recount(&mut self, number: u64, job: &mut Job) {
         let (before, grown_before) = (job.counted, job.grown());
         job.counted = job.bytes();
@@ -94,7 +94,7 @@ impl Memory {
         }
     }
 
-    /// A job is over. The next one that waits may go on.
+    /// A job has ended. The next job that waits may continue.
     pub(crate) fn remove_job(&mut self, number: u64, job: &Job, now: Instant) {
         self.jobs -= job.counted;
         self.grown -= job.grown();
@@ -109,39 +109,39 @@ impl Memory {
         self.favoured.is_some_and(|favoured| favoured.job == number)
     }
 
-    /// What jobs have grown by beside the favoured one.
+    /// What jobs have grown by, except the favoured one.
     pub(crate) fn grown(&self) -> usize {
         self.grown - self.favoured.map_or(0, |favoured| favoured.grown)
     }
 
-    /// Whether tasks of a job are leased.
+    /// Whether tasks of a job may be leased: not while it waits for memory.
     pub(crate) fn is_leased(&self, number: u64) -> bool {
         !self.waiting.contains_key(&number)
     }
 
-    /// Whether results of some job wait.
+    /// Whether any job waits for memory.
     pub(crate) fn is_crowded(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Keeps news that wait, if there is room for them.
+    /// Reserves room for early news. Returns whether there is any.
     pub(crate) fn reserve_early(&mut self, limits: &Limits, news: &JobNews) -> bool {
         let fits = self.early + early_bytes(news) <= limits.queue_bytes_max / EARLY_PART;
         self.early += if fits { early_bytes(news) } else { 0 };
         fits
     }
 
-    /// News have waited.
+    /// Frees the room of early news.
     pub(crate) fn release_early(&mut self, news: &JobNews) {
         self.early -= early_bytes(news);
     }
 
-    /// What running jobs take, and the news that wait.
+    /// Bytes of running jobs and of early news.
     pub(crate) fn bytes(&self) -> usize {
         self.jobs + self.early
     }
 
-    /// Whether there is room for a result of a job; `beside` is held for jobs by others than this.
+    /// Whether there is room for a result of a job. `beside` is memory held for jobs elsewhere.
     pub(crate) fn has_room_for_result(&self, limits: &Limits, beside: usize, number: u64, bytes: usize) -> bool {
         let held = self.bytes().saturating_add(beside).saturating_add(bytes);
         let grown = self.grown().saturating_add(bytes);
@@ -149,7 +149,7 @@ impl Memory {
         is_shared || (self.is_favoured(number) && held <= limits.queue_bytes_max)
     }
 
-    /// Decides on a result of so many bytes that has come, or could be pulled, for a job that has grown so far.
+    /// Decides on a result of so many bytes that has arrived, or could be pulled, for a job that has grown by `grown`.
     pub(crate) fn admit(
         &mut self,
         shared: &Shared,
@@ -178,17 +178,17 @@ impl Memory {
         if is_long && !self.is_favoured(number) { Admission::Dropped } else { Admission::PutOff }
     }
 
-    /// A job may have what is left.
+    /// Makes a job the favoured one: it may use the rest of the memory.
     pub(crate) fn favour(&mut self, job: u64, grown: usize, now: Instant) {
         self.favoured = Some(Favoured { job, grown, at: now });
     }
 
-    /// The job that may have what is left.
+    /// The favoured job.
     pub(crate) fn favoured(&self) -> Option<u64> {
         self.favoured.map(|favoured| favoured.job)
     }
 
-    /// Forgets jobs that wait no more. The job that is to be favoured next, if that is due.
+    /// Removes jobs that no longer wait. Returns the job to favour next, if one is due.
     pub(crate) fn next_favoured(&mut self, shared: &Shared) -> Option<u64> {
         let is_long_ago = |at: Instant| shared.now - at >= shared.timing(PUT_OFF);
         self.waiting.retain(|_, waiting| !is_long_ago(waiting.at));
@@ -196,7 +196,7 @@ impl Memory {
         self.waiting().next().filter(|_| is_due)
     }
 
-    /// Whether nothing will make room, as far as that shows here: all of so many jobs wait, or nothing has moved for long.
+    /// Whether no memory will become free, as far as is known here: all `jobs` wait, or there was no progress for long.
     pub(crate) fn is_stuck(&self, shared: &Shared, jobs: usize) -> bool {
         self.waiting.len() == jobs || shared.now - self.moved >= shared.timing(STUCK)
     }
@@ -206,17 +206,17 @@ impl Memory {
         self.waiting.keys().copied()
     }
 
-    /// How large the result is that a job waits for.
+    /// The size of the result that a job waits for.
     pub(crate) fn waits_for(&self, number: u64) -> Option<usize> {
         self.waiting.get(&number).map(|waiting| waiting.bytes)
     }
 
-    /// What running jobs take.
+    /// Bytes of running jobs.
     pub(crate) fn jobs_bytes(&self) -> usize {
         self.jobs
     }
 
-    /// How full it is.
+    /// Reports the sizes.
     pub(crate) fn sizes(&self, limits: &Limits, jobs: usize, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("bytes of early news", self.early, limits.queue_bytes_max / EARLY_PART);
         see("jobs that wait for memory", self.waiting.len(), jobs);
@@ -237,7 +237,7 @@ impl Memory {
     }
 }
 
-/// Why a job fails that alone needs more than there is.
+/// The error text of a job that needs more memory than there is.
 pub(crate) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> String {
     let needed = size(held.saturating_add(next.map_or(0, |(bytes, _)| bytes)));
     let next = next.map_or_else(String::new, |(bytes, what)| format!(", {} of it for {what}", size(bytes)));
@@ -248,7 +248,7 @@ pub(crate) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> 
     )
 }
 
-/// Why a canvas is refused that needs more than there is.
+/// The text of the refusal of a canvas that needs more memory than there is.
 pub(crate) fn too_large(bytes: usize, max: usize) -> String {
     format!(
         "the canvas needs {} of memory, and --queue-memory is {}: submit it in parts, or start the node with more",
@@ -257,7 +257,7 @@ pub(crate) fn too_large(bytes: usize, max: usize) -> String {
     )
 }
 
-/// A size as it is written for `--queue-memory`, rounded up to a tenth.
+/// A size in the notation of `--queue-memory`, rounded up to a tenth.
 pub(crate) fn size(bytes: usize) -> String {
     let units = [(1_usize << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
     let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
@@ -271,7 +271,7 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-/// About what news take.
+/// About the size of news, in bytes.
 fn early_bytes(news: &JobNews) -> usize {
     const NEWS_BYTES: usize = 128;
     let texts = match news {

@@ -1,4 +1,4 @@
-//! What an origin keeps of a job as long as it knows it, running or over.
+//! The ticket of a job, running or ended: its client, the nodes that get its news, and its state in the journal.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -8,7 +8,7 @@ use broccoli_proto::NodeId;
 use crate::io::SubmitId;
 use crate::origin::journal::records::About;
 
-/// Nodes beside its client that hear of a job.
+/// Most nodes beside its client that get the news of a job.
 const WATCHERS_MAX: usize = 8;
 
 /// Who waits for a job.
@@ -18,35 +18,35 @@ pub(crate) enum Client {
     Local(SubmitId),
     /// Another node.
     Remote(NodeId),
-    /// Nobody: whoever wants to know asks.
+    /// Nobody: interested nodes ask.
     Detached,
 }
 
-/// Who hears of a job, and how far the journal has it.
+/// Who gets the news of a job, and how much of it is in the journal.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) client: Client,
     pub(crate) about: About,
-    /// Other nodes that have asked after it.
+    /// Other nodes that have asked for its news.
     watchers: Vec<NodeId>,
     /// The write of the journal that makes its acceptance safe.
     pub(crate) accepted_in: u64,
     /// The write that makes its outcome safe, once it has ended.
     pub(crate) ended_in: u64,
-    /// Records that the journal has of it.
+    /// Number of its records in the journal.
     pub(crate) records: u32,
     /// Another submit of the same job was detached.
     pub(crate) detached: bool,
-    /// How long it was from its acceptance to its end, once it has ended in this incarnation.
+    /// Time from its acceptance to its end, if it has ended in this incarnation.
     pub(crate) took: Duration,
-    /// Its acceptance was traced.
+    /// Its acceptance was reported as a trace.
     pub(crate) traced: bool,
-    /// Somebody knows how the job ended.
+    /// A client has received the outcome.
     pub(crate) seen: bool,
 }
 
 impl Ticket {
-    /// Of a job that the journal does not have yet.
+    /// The ticket of a job that is not in the journal yet.
     pub(crate) fn new(client: Client, about: About) -> Ticket {
         Ticket {
             client,
@@ -62,7 +62,7 @@ impl Ticket {
         }
     }
 
-    /// Notes that a node wants to hear of the job.
+    /// Adds a node that wants the news of the job.
     pub(crate) fn watch(&mut self, node: NodeId) {
         let is_client = self.client == Client::Remote(node);
         if !is_client && !self.watchers.contains(&node) && self.watchers.len() < WATCHERS_MAX {
@@ -70,7 +70,8 @@ impl Ticket {
         }
     }
 
-    /// A node waits no more for the job. Returns whether it goes on whoever waits, since somebody has detached it.
+    /// Removes a node that no longer wants the news. Returns whether the job continues without listeners, because a
+    /// client has detached it.
     pub(crate) fn leave(&mut self, node: NodeId) -> bool {
         let is_detached = self.detached || !self.about.waits;
         self.watchers.retain(|watcher| *watcher != node);
@@ -80,7 +81,7 @@ impl Ticket {
         is_detached
     }
 
-    /// The other nodes that hear of the job.
+    /// The other nodes that get the news of the job.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = NodeId> {
         let client = if let Client::Remote(node) = self.client { Some(node) } else { None };
         client.into_iter().chain(self.watchers.iter().copied())

@@ -1,12 +1,13 @@
-//! Jobs that are over, for whoever asks how they ended.
+//! The archive: keeps the outcomes of ended jobs for clients that ask.
 //!
 //! ```text
-//!   over ──► awaited ──── acknowledged ───► seen ──► forgotten
-//!               └────── too old, or no room ──────────▲
+//!   ended ──► awaited ──── acknowledged ──► seen ──► forgotten
+//!                 └────── too old, or no room ──────────▲
 //! ```
 //!
-//! Kept for a time and up to a size. What somebody has seen makes room first. Whoever waits for a job gets its result
-//! however short that time is: it is not too old before that was acknowledged, or its client stays away for long.
+//! Outcomes are kept for a limited time and up to a limited size. Those that a client has received are deleted first. A
+//! client that waits for a job always gets its outcome: it does not become too old before the client has acknowledged
+//! it, or has stayed away for long.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -20,45 +21,45 @@ use crate::origin::job::ticket::Ticket;
 use crate::origin::journal::records::OverRecord;
 use crate::time::{Instant, Stamp, ms};
 
-/// Whoever waits for a job may stay away for so long before its result counts as too old.
+/// A client that waits for a job may stay away this long before the outcome can become too old.
 pub(crate) const AWAITED: Duration = ms(10 * 60_000);
-/// About what an entry takes beside its result and its canvas.
+/// About the size of an entry without its result and canvas, in bytes.
 const ENTRY_BYTES: usize = 384;
-/// Names of forgotten jobs in the queues, beside as many as there are jobs.
+/// Most numbers of forgotten jobs in the queues beyond the number of jobs.
 const STALE_MAX: usize = 64;
 
-/// How a job ended.
+/// An ended job.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) ticket: Ticket,
     pub(crate) outcome: Outcome,
-    /// All of its tasks.
+    /// Number of all its tasks.
     pub(crate) tasks: u32,
-    /// Those that ended by themselves.
+    /// Number of tasks that ended by themselves.
     pub(crate) ran: u32,
-    /// Of a job that failed, so that it can be tried again.
+    /// The canvas of a failed job, so that it can be retried.
     pub(crate) canvas: Option<Cbor>,
     pub(crate) ended: Option<Stamp>,
-    /// It is forgotten at this time, if nobody waits for it.
+    /// It is deleted at this time, if no client waits for it.
     pub(crate) until: Instant,
-    /// Somebody waits for it until this time, unless it is seen before.
+    /// A client waits for it until this time, unless it acknowledges it before.
     pub(crate) awaited_until: Instant,
-    /// How often its client was told.
+    /// How often its end was sent to the client.
     pub(crate) tries: u32,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
     jobs: BTreeMap<u64, Box<Ended>>,
-    /// In the order of their end; may name what has been forgotten.
+    /// In the order of their ends; may contain forgotten jobs.
     by_age: VecDeque<u64>,
-    /// In the order of their being seen; may name what has been forgotten.
+    /// In the order in which they were acknowledged; may contain forgotten jobs.
     seen: VecDeque<u64>,
     bytes: usize,
 }
 
 impl Ended {
-    /// What the journal keeps of it.
+    /// Its record in the journal.
     pub(crate) fn record(&self) -> OverRecord<'_> {
         OverRecord {
             about: Cow::Borrowed(&self.ticket.about),
@@ -85,7 +86,7 @@ impl Ended {
 }
 
 impl Archive {
-    /// Bytes of all of them, about.
+    /// Approximate bytes of all entries.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -102,12 +103,12 @@ impl Archive {
         self.jobs.iter().map(|(number, ended)| (*number, &**ended))
     }
 
-    /// The first job from a number on.
+    /// The first job with this number or a higher one.
     pub(crate) fn first_from(&self, number: u64) -> Option<(u64, &Ended)> {
         self.jobs.range(number..).next().map(|(number, ended)| (*number, &**ended))
     }
 
-    /// Takes a job that is over.
+    /// Adds an ended job.
     pub(crate) fn insert(&mut self, number: u64, ended: Ended) {
         self.bytes += ended.bytes();
         self.by_age.push_back(number);
@@ -123,7 +124,7 @@ impl Archive {
         }
     }
 
-    /// Somebody has seen how a job ended.
+    /// A client has received the outcome of a job.
     pub(crate) fn see(&mut self, number: u64) {
         if let Some(ended) = self.jobs.get_mut(&number).filter(|ended| !ended.ticket.seen) {
             ended.ticket.seen = true;
@@ -131,7 +132,7 @@ impl Archive {
         }
     }
 
-    /// Forgets what is too old, and what there is no room for; the newest is always kept.
+    /// Removes and returns outcomes that are too old or exceed the size. The newest is always kept.
     pub(crate) fn remove_old(&mut self, now: Instant, bytes_max: usize) -> Vec<(u64, Box<Ended>)> {
         let mut forgotten = Vec::new();
         while let Some(number) = self.next_to_forget(now, bytes_max) {
@@ -143,7 +144,7 @@ impl Archive {
         forgotten
     }
 
-    /// When the oldest entry will be too old.
+    /// When the oldest entry becomes too old.
     pub(crate) fn next_until(&self) -> Option<Instant> {
         self.by_age.iter().find_map(|number| self.jobs.get(number)).map(|ended| ended.until)
     }

@@ -1,4 +1,4 @@
-//! What is told only when it is safe: the journal is written, and promises are kept.
+//! Starts the writes of the journal, and sends the messages (promises) that wait for them.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,7 +19,7 @@ use crate::time::ms;
 use crate::timers::Timer;
 use crate::trace::{Trace, TraceLevel};
 
-/// What nobody waits for is written within this time: workers do not repeat their results earlier.
+/// Changes that no client waits for are written within this time: workers do not repeat their results earlier.
 const WRITE: Duration = ms(100);
 
 fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
@@ -27,7 +27,7 @@ fn put(job: u64, number: u32, record: &Record<'_>) -> Write {
 }
 
 impl Origin {
-    /// Asks the shell to write what has changed, unless it is writing or that can wait.
+    /// Asks the shell to write the changes, unless a write is in progress or they can wait.
     pub(crate) fn write_journal(&mut self, shared: &mut Shared) {
         if self.journal.is_waiting() {
             shared.timers.set_earlier(Timer::Journal, shared.now + WRITE);
@@ -65,17 +65,17 @@ impl Origin {
         shared.actions.push_back(Action::Persist { number, writes });
     }
 
-    /// The jobs of which something is not written yet.
+    /// The jobs with unwritten changes.
     pub(crate) fn unwritten_jobs(&self) -> impl Iterator<Item = u64> {
         self.journal.unwritten()
     }
 
-    /// What waits for a write has waited long enough.
+    /// The changes have waited long enough: writes them.
     pub(crate) fn on_journal_timer(&mut self) {
         self.journal.hurry();
     }
 
-    /// A write is safe: what waited for it is told.
+    /// A write is safe: keeps the promises that waited for it.
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, number: u64) {
         self.dispatch.due |= self.is_disk_behind(shared);
         self.journal.on_persisted(number);
@@ -84,12 +84,12 @@ impl Origin {
         }
     }
 
-    /// The journal cannot be written, or can again.
+    /// The journal cannot be written (with the reason), or can be again (none).
     pub(crate) fn on_stalled(&mut self, reason: Option<String>) {
         self.journal.stalled = reason;
     }
 
-    /// Tells something as soon as all that has happened so far is safe.
+    /// Keeps a promise as soon as everything that has happened so far is safe.
     pub(crate) fn promise(&mut self, shared: &mut Shared, promise: Promise) {
         let can_wait = matches!(promise, Promise::Results { worker, .. } if self.has_room(shared, worker));
         if let Some(promise) = self.journal.promise(promise, !can_wait) {
@@ -97,12 +97,12 @@ impl Origin {
         }
     }
 
-    /// Whether a worker can go on while its results are not acknowledged.
+    /// Whether a worker has room for more results while these are not acknowledged.
     fn has_room(&self, shared: &Shared, worker: NodeId) -> bool {
         worker != shared.me() && self.leases.peers.get(&worker).is_some_and(|peer| !peer.full)
     }
 
-    /// Tells once that a job was accepted, if somebody asks for that. It may be over already.
+    /// Traces the acceptance of a job, once, if tracing is on. The job may have ended already.
     fn trace_accepted(&mut self, shared: &mut Shared, id: JobId) {
         if !shared.traces(TraceLevel::Jobs) {
             return;
@@ -119,7 +119,7 @@ impl Origin {
         shared.trace(TraceLevel::Jobs, || Trace::JobAccepted { job: id, function, tasks, client });
     }
 
-    /// Tells how a job has ended, if somebody asks for that.
+    /// Traces the end of a job, if tracing is on.
     fn trace_ended(&self, shared: &mut Shared, number: u64) {
         if !shared.traces(TraceLevel::Jobs) {
             return;
@@ -134,7 +134,7 @@ impl Origin {
         shared.trace(TraceLevel::Jobs, || Trace::JobEnded { job, function, took, error });
     }
 
-    /// The first function of a job, running or over.
+    /// The first function of a job, running or ended.
     fn function_of_job(&self, number: u64) -> String {
         let running = self.jobs.get(&number).map(|job| job.plan.name());
         let over = || self.archive.get(number).map(|ended| ended.ticket.about.name.as_str());

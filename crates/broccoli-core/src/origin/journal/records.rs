@@ -1,4 +1,4 @@
-//! The records of the journal: their format, which every later version reads.
+//! The records of the journal: their format. Every later version must be able to read it.
 
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
@@ -14,13 +14,13 @@ use crate::io::RecordBytes;
 use crate::origin::accept::keepers::{Keepers, Nodes};
 use crate::time::Stamp;
 
-/// Version of the format. A later one is refused, each earlier one is read.
+/// Version of the format. Later versions are refused, all earlier ones are read.
 pub(crate) const VERSION: u32 = 1;
-/// From this length on a value in a record is not copied.
+/// A value of at least this many bytes is not copied into its record.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
-/// Changes whose values have more than this together go into several records.
+/// Changes with more bytes of values than this are split into several records.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;
-/// About what a change takes beside the value in it.
+/// About the size of a change without its value, in bytes.
 const CHANGE_BYTES: usize = 96;
 
 /// One value of the journal.
@@ -40,16 +40,16 @@ pub(crate) enum Record<'b> {
 pub(crate) struct NodeRecord {
     #[n(0)]
     pub(crate) version: u32,
-    /// Incarnations of the node so far: part of the attempt numbers of recovered jobs.
+    /// Number of incarnations of the node so far. Attempt numbers of recovered jobs depend on it.
     #[n(1)]
     pub(crate) boots: u32,
-    /// How far the time of day has been set ahead of the [`Stamp`]s; none if it never was.
+    /// How far the time of day is ahead of the [`Stamp`]s; none if it was never set.
     #[n(2)]
     pub(crate) clock_ahead_ms: Option<i64>,
-    /// Other nodes that may hold the job of a key.
+    /// Other nodes that may hold a job with a key.
     #[n(3)]
     pub(crate) keepers: Option<Vec<NodeId>>,
-    /// Those of whom somebody has said that they will not come back.
+    /// Nodes that, according to a user, will not come back.
     #[n(4)]
     pub(crate) forgotten: Option<Vec<NodeId>>,
 }
@@ -69,19 +69,19 @@ impl NodeRecord {
 /// A job as it was accepted.
 #[derive(Debug, Encode, Decode)]
 pub(crate) struct AcceptedRecord<'b> {
-    /// Counts accepted jobs over all incarnations: the order in which they wait.
+    /// Number of jobs accepted before, over all incarnations: recovered jobs are queued in this order.
     #[n(0)]
     pub(crate) order: u64,
     #[n(1)]
     pub(crate) about: Cow<'b, About>,
-    /// As it came over the wire.
+    /// The canvas in its wire encoding.
     #[n(2)]
     pub(crate) canvas: Cow<'b, Cbor>,
     #[b(3)]
     pub(crate) bindings: Bindings<'b>,
 }
 
-/// An encoded list of [`Binding`]s: most jobs have the same as others.
+/// An encoded list of [`Binding`]s. It is not decoded at once, since many jobs have the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bindings<'b>(pub(crate) &'b [u8]);
 
@@ -103,22 +103,22 @@ impl<'b, C> Decode<'b, C> for Bindings<'b> {
     }
 }
 
-/// What is known of a job beside its tasks.
+/// Data of a job apart from its tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct About {
-    /// The submit of another node, so that its repetition does nothing again.
+    /// The submit of another node, so that its repetition has no effect.
     #[n(0)]
     pub(crate) submitter: Option<Submitter>,
     /// Whether that node waits for news.
     #[n(1)]
     pub(crate) waits: bool,
-    /// From the client, so that another submit with it does nothing again.
+    /// Key of the client, so that another submit with it has no effect.
     #[n(2)]
     pub(crate) key: Option<Key>,
-    /// When it was accepted, if this node knew the time of day.
+    /// When it was accepted, if the time of day was known.
     #[n(3)]
     pub(crate) submitted: Option<Stamp>,
-    /// Its first function, for people, once it is over; before that its plan knows it.
+    /// Its first function, for people. Empty while the job runs, since the plan knows it.
     #[n(4)]
     pub(crate) name: String,
 }
@@ -126,31 +126,31 @@ pub(crate) struct About {
 /// A submit of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(crate) struct Submitter {
-    /// The client …
+    /// The client.
     #[n(0)]
     pub(crate) node: NodeId,
-    /// … in its incarnation …
+    /// Its incarnation.
     #[n(1)]
     pub(crate) epoch: Epoch,
-    /// … and its number for the submit.
+    /// The number that the client gave to the submit.
     #[n(2)]
     pub(crate) number: u32,
 }
 
-/// What a client calls its submit.
+/// The key of a submit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Key {
     #[n(0)]
     pub(crate) text: String,
-    /// Of the canvas: the same key for another one is a mistake.
+    /// Hash of the canvas: the same key with another canvas is an error.
     #[n(1)]
     pub(crate) canvas: ModuleHash,
 }
 
-/// What a name in a canvas stood for when its job was accepted.
+/// The function that a name in a canvas was bound to at acceptance.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub(crate) struct Binding {
-    /// As the canvas has it.
+    /// The name in the canvas.
     #[n(0)]
     pub(crate) asked: String,
     /// `module.function`.
@@ -162,17 +162,17 @@ pub(crate) struct Binding {
     pub(crate) function: Function,
 }
 
-/// What has happened to a job in one write.
+/// The changes of one job in one write.
 #[derive(Debug, Encode, Decode)]
 pub(crate) struct ChangesRecord {
-    /// When, if this node knew the time of day.
+    /// When they were written, if the time of day was known.
     #[n(0)]
     pub(crate) at: Option<Stamp>,
     #[n(1)]
     pub(crate) changes: Vec<Change>,
 }
 
-/// Something that must not be forgotten about a running job.
+/// A change of a running job that must survive a restart.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub(crate) enum Change {
     /// A task has its outcome.
@@ -183,7 +183,7 @@ pub(crate) enum Change {
         #[n(1)]
         outcome: Outcome,
     },
-    /// A task has failed so often and is tried again.
+    /// A task has failed so many times and is retried.
     #[n(1)]
     Failed {
         #[n(0)]
@@ -191,7 +191,7 @@ pub(crate) enum Change {
         #[n(1)]
         failures: u32,
     },
-    /// Runs of a task that had started were lost so often.
+    /// So many started runs of a task were lost.
     #[n(2)]
     Lost {
         #[n(0)]
@@ -199,10 +199,10 @@ pub(crate) enum Change {
         #[n(1)]
         losses: u8,
     },
-    /// The job was revoked: nothing that has not ended will.
+    /// The job was revoked. Tasks that had not ended never end.
     #[n(3)]
     Revoked,
-    /// A task was replaced by a canvas: its result. The names are those that the job had not known.
+    /// A task was replaced by a canvas, its result. The names are those that were new to the job.
     #[n(4)]
     Replaced {
         #[n(0)]
@@ -212,7 +212,7 @@ pub(crate) enum Change {
         #[n(2)]
         bindings: Vec<Binding>,
     },
-    /// A task runs on each of these nodes.
+    /// A task that runs on each node got these nodes.
     #[n(5)]
     OnEach {
         #[n(0)]
@@ -220,25 +220,24 @@ pub(crate) enum Change {
         #[n(1)]
         nodes: Vec<NodeId>,
     },
-    /// The time limit of the job was over.
+    /// The time limit of the job has passed.
     #[n(6)]
     Late,
-    /// A task waits until then: a countdown, or the pause before it is tried again. Only noted if the
-    /// time of day is known.
+    /// A task is delayed until then: a countdown, or the pause before a retry. Noted only if the time of day is known.
     #[n(8)]
     Waits {
         #[n(0)]
         step: u32,
         #[n(1)]
         until: Stamp,
-        /// How long that is: it never gets longer.
+        /// Length of the delay: after a restart, it never becomes longer.
         #[n(2)]
         pause_ms: u64,
     },
 }
 
 impl Change {
-    /// The value that comes with it.
+    /// The value that a change holds.
     fn value(&self) -> Option<&Cbor> {
         match self {
             Change::Ended { outcome, .. } => outcome.as_ref().ok(),
@@ -247,7 +246,7 @@ impl Change {
         }
     }
 
-    /// About what it takes of the memory.
+    /// Approximate size in memory.
     pub(crate) fn bytes(&self) -> usize {
         let more = match self {
             Change::Ended { outcome: Err(error), .. } => error.text.len() + error.function.len(),
@@ -259,8 +258,8 @@ impl Change {
     }
 }
 
-/// Takes as many changes as go into one record, so that whoever reads it needs no more memory than for a
-/// part of them; one of any size goes.
+/// Takes as many changes as fit into one record, so that a reader needs little memory. At least one is taken, whatever
+/// its size.
 pub(crate) fn take_record(changes: &mut VecDeque<Change>) -> Vec<Change> {
     let mut bytes = 0;
     let mut fits = |change: &Change| {
@@ -271,7 +270,7 @@ pub(crate) fn take_record(changes: &mut VecDeque<Change>) -> Vec<Change> {
     changes.drain(..count).collect()
 }
 
-/// How a job ended.
+/// An ended job.
 #[derive(Debug, Encode, Decode)]
 pub(crate) struct OverRecord<'b> {
     #[n(0)]
@@ -282,10 +281,10 @@ pub(crate) struct OverRecord<'b> {
     pub(crate) tasks: u32,
     #[n(3)]
     pub(crate) ended: Option<Stamp>,
-    /// Of a job that failed, so that it can be tried again.
+    /// The canvas of a failed job, so that it can be retried.
     #[n(4)]
     pub(crate) canvas: Option<Cow<'b, Cbor>>,
-    /// Tasks that ended by themselves. Default: all.
+    /// Number of tasks that ended by themselves. Default: all.
     #[n(5)]
     pub(crate) ran: Option<u32>,
 }
@@ -301,9 +300,9 @@ impl OverRecord<'_> {
     }
 }
 
-/// Takes what is encoded; the bytes of large values as they are.
+/// Collects the encoded bytes as pieces, and large values without copying.
 struct PieceWriter<'a> {
-    /// Those to come, in their order.
+    /// Large values still to come, in order.
     large: VecDeque<&'a Cbor>,
     bytes: RecordBytes,
 }
@@ -334,7 +333,7 @@ impl<'b> Record<'b> {
         writer.bytes
     }
 
-    /// What may be large in it, in the order in which it is written.
+    /// Values that may be large, in the order in which they are written.
     fn values(&self) -> VecDeque<&Cbor> {
         match self {
             Record::Accepted(accepted) => [accepted.canvas.as_ref()].into(),

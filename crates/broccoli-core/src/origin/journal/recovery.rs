@@ -1,16 +1,15 @@
-//! A new incarnation takes over from the journal of the one before.
+//! Recovery: a new incarnation takes over the jobs in the journal.
 //!
 //! ```text
 //!   records ──► plans replayed, tasks queued ──► workers say what they still hold ──► leases
 //! ```
 //!
-//! Between the two it calls all workers and waits a little, so that what still runs is adopted and
-//! not run again. A job whose records cannot be used is left as it is on the disk, and whoever asks
-//! after it is told so.
+//! Before it leases anything, it asks all workers and waits a little, so that running tasks are adopted and not run
+//! again. A job with unusable records stays on the disk, and queries for it return the reason.
 //!
-//! Memory is counted as ever. Records are read one by one: a job that alone needs more than there is
-//! fails and its other records are not read, and one for which the jobs before it have left no room
-//! is left on the disk, for an incarnation with more.
+//! The memory limits apply. Records are read one by one. A job that alone needs more memory than there is fails, and
+//! its other records are not read. A job that finds no room beside earlier ones stays on the disk, for an incarnation
+//! with more memory.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -41,25 +40,25 @@ use crate::time::{Stamp, ms};
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// After a restart, workers have this long from the first connection to say what they hold …
+/// After a restart, workers have this long from the first connection to say what they hold.
 const ADOPT: LinkTime = link_ms(800);
-/// … and the node waits this long for a connection.
+/// The node waits this long for the first connection.
 const ADOPT_UNCONNECTED: LinkTime = link_ms(2_000);
-/// Different sets of functions of which it is remembered what they are.
+/// Most sets of bindings whose decoded form is cached.
 const KNOWN_MAX: usize = 256;
 
-/// A job as its records tell it.
+/// The result of reading the records of a job.
 enum Found {
-    /// It goes on.
+    /// It continues.
     Running(u64, Box<Job>),
     Over(Box<OverRecord<'static>>),
-    /// It needs more memory than there is, as far as it was read.
+    /// It needs more memory than there is; read up to that point.
     Outgrown(Box<Job>, String),
-    /// It would need more than is left, so much in all.
+    /// It needs more memory than is left; the value is its total.
     NoRoom(usize),
 }
 
-/// How an asker is told that a job was left on the disk.
+/// The error for queries about a job that stayed on the disk.
 pub(crate) fn left_on_disk(why: &str) -> TaskError {
     TaskError {
         function: "journal".into(),
@@ -72,7 +71,7 @@ pub(crate) fn left_on_disk(why: &str) -> TaskError {
     }
 }
 
-/// What the last incarnation has noted of the node itself. Earlier versions are read, later ones are not.
+/// The record of the node itself. Earlier versions are read, later ones are refused.
 fn node_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<NodeRecord, OtherVersion> {
     let first = records.next();
     records.for_each(drop);
@@ -83,15 +82,15 @@ fn node_of(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>) -> Result<N
     }
 }
 
-/// Reads the records of one job after the other.
+/// Reads the records of one job after another.
 struct Reader {
     node: NodeRecord,
-    /// The latest moment that a record tells.
+    /// The latest time in any record.
     last: Option<Stamp>,
     limits: Limits,
-    /// What is bound in the last jobs, by its record: mostly the same as in the next one.
+    /// Decoded bindings of recent jobs, by their record: the next job often has the same.
     known: LiteMap<Vec<u8>, Vec<Arc<Bound>>>,
-    /// Of no use here: once all is read, the plan says again what is under way.
+    /// Ignored: after reading, the plan lists the open tasks again.
     effects: Effects,
 }
 
@@ -101,7 +100,7 @@ impl Reader {
         Reader { node, last: None, limits, known: LiteMap::new_vec(), effects: Effects::default() }
     }
 
-    /// What the records of a job come to.
+    /// Reads the records of one job.
     fn read(
         &mut self,
         functions: &mut Functions,
@@ -148,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// The job as it was when it was accepted.
+    /// Rebuilds a job as it was accepted.
     fn accepted_again(&mut self, functions: &mut Functions, accepted: AcceptedRecord<'_>) -> Result<Job, String> {
         let AcceptedRecord { about, canvas, bindings, .. } = accepted;
         let (mut about, canvas) = (about.into_owned(), canvas.into_owned());
@@ -183,7 +182,7 @@ impl Reader {
     }
 }
 
-/// The next record of a job, which must have this number; none if there are no more.
+/// The next record of a job, which must have this number; none at the end.
 fn value(records: &mut impl Iterator<Item = (RecordKey, Vec<u8>)>, number: u32) -> Result<Option<Vec<u8>>, String> {
     match records.next() {
         Some((key, value)) if key.number == number => Ok(Some(value)),
@@ -197,7 +196,7 @@ fn decode(value: &[u8], number: u32) -> Result<Record<'_>, String> {
 }
 
 impl Origin {
-    /// Takes over the records of earlier incarnations, in order of their keys.
+    /// Takes over the records of earlier incarnations, in the order of their keys.
     pub(crate) fn recover(
         &mut self,
         shared: &mut Shared,
@@ -226,7 +225,7 @@ impl Origin {
                 }
                 Ok(Found::Outgrown(mut job, text)) => {
                     job.ticket.records += unread;
-                    // What it held is free for the next ones.
+                    // Frees its memory for the next jobs.
                     job.plan.outgrow(text);
                     failed.push((number, job));
                 }
@@ -276,7 +275,7 @@ impl Origin {
             let had_ended = self.jobs.get(&number).is_some_and(|job| job.plan.result().is_some());
             effects = self.apply_effects(shared, number, effects);
             if let Some(ticket) = self.ticket_mut(number).filter(|_| had_ended) {
-                // So the journal says: that waits for no write of this incarnation.
+                // The journal has the outcome already: no write of this incarnation is needed.
                 ticket.ended_in = 0;
             }
         }
@@ -288,7 +287,7 @@ impl Origin {
         Ok(recovery)
     }
 
-    /// The link is up: asks all workers what they hold for an earlier incarnation.
+    /// The link is up: asks all workers for the tasks of earlier incarnations that they hold.
     pub(crate) fn call_held(&mut self, shared: &mut Shared, around: &Around<'_>) {
         if self.leases.adopting {
             shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
@@ -297,10 +296,10 @@ impl Origin {
         }
     }
 
-    /// Whoever held tasks of an earlier incarnation has said so by now.
+    /// The time to adopt tasks is over: leasing starts.
     pub(crate) fn on_adopt_timer(&mut self, shared: &mut Shared) {
         if !self.journal.has_begun() {
-            // The next incarnation would give the numbers of this one's attempts again.
+            // Until this incarnation is in the journal, its attempt numbers could be reused by the next one.
             shared.timers.set(Timer::Adopt, shared.now + shared.timing(ADOPT));
             return;
         }
@@ -322,7 +321,7 @@ impl Origin {
         self.jobs.insert(number, job);
     }
 
-    /// A repetition of the submit is the same job.
+    /// Stores the submit, so that a repetition of it finds the same job.
     fn remember(&mut self, number: u64, about: &About) {
         if let Some(key) = &about.key {
             self.accept.by_key.insert(key.text.clone(), number);

@@ -1,4 +1,4 @@
-//! What waits for the disk: the changes that are not written yet, and the promises that wait for them.
+//! State of the journal's writes: changes that are not written yet, and promises that wait for a write.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -12,36 +12,36 @@ use crate::io::{RecordBytes, SubmitId};
 use crate::origin::accept::keepers::Keepers;
 use crate::origin::journal::records::{Change, NodeRecord, VERSION};
 
-/// Who has handed in a canvas.
+/// The sender of a canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Submitted {
     /// The program that this node is part of.
     Local(SubmitId),
-    /// Another node, with its own number for the submit.
+    /// Another node, with the number that it gave to the submit.
     Remote { node: NodeId, number: u32 },
-    /// A task on this node: nobody waits for an answer.
+    /// A task on this node; it gets no answer.
     ByTask,
 }
 
-/// Something that is told once all that has happened before is safe.
+/// A message that is sent once everything that happened before is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Promise {
-    /// To the client: its canvas is this job.
+    /// To the client: its canvas was accepted as this job.
     Accepted { job: u64, to: Submitted },
     /// To the client: the job has ended.
     Ended(u64),
-    /// To the client: a node is not waited for any more.
+    /// To the client: this node no longer waits for the node.
     Forgotten { to: NodeId, node: NodeId },
-    /// To the worker: these results need not be kept any more.
+    /// To the worker: these results are acknowledged.
     Results { worker: NodeId, epoch: Epoch, number: u32 },
 }
 
-/// What has not been written yet of one job.
+/// Unwritten data of one job.
 #[derive(Debug, Default)]
 pub(crate) struct Unwritten {
     pub(crate) accepted: Option<RecordBytes>,
     pub(crate) changes: VecDeque<Change>,
-    /// Records of a forgotten job that are still there.
+    /// Records of a forgotten job that must be deleted.
     pub(crate) records: u32,
 }
 
@@ -52,35 +52,35 @@ impl Unwritten {
     }
 }
 
-/// The changes that wait for the disk, and the promises that wait for them.
+/// Changes that wait for a write, and promises that wait for a write to be safe.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// Whether there is a disk at all.
+    /// Whether the node keeps a journal.
     on: bool,
-    /// What is not written yet of the node itself.
+    /// Unwritten data of the node itself.
     node: Option<NodeRecord>,
-    /// What was last to be written of it.
+    /// The latest version of this data.
     noted: Option<NodeRecord>,
     unwritten: BTreeMap<u64, Unwritten>,
-    /// About what the changes and acceptances in it take of the memory.
+    /// About the bytes of the unwritten changes and acceptances.
     unwritten_bytes: usize,
-    /// The same of the write that was handed over and is not safe.
+    /// About the bytes of the write in progress.
     handed_bytes: usize,
-    /// What is unwritten is to be written at once.
+    /// The unwritten data must be written at once.
     urgent: bool,
-    /// The last write that was handed to the shell.
+    /// Number of the last write passed to the shell.
     handed: u64,
-    /// The last write that is safe.
+    /// Number of the last safe write.
     safe: u64,
-    /// In the order in which they were given, with the write that each waits for.
+    /// In the order in which they were made, each with the write it waits for.
     promises: VecDeque<(u64, Promise)>,
-    /// The same ones: what is repeated while it waits is told once.
+    /// The same promises, so that a repeated one is kept once.
     given: BTreeSet<Promise>,
     /// News of jobs whose acceptance is not safe yet.
     pub(crate) early: BTreeMap<u64, Vec<JobNews>>,
-    /// Why the journal cannot be written, if it cannot.
+    /// Why the journal cannot be written; none if it can.
     pub(crate) stalled: Option<String>,
-    /// Jobs that were left on the disk, and why: their records are damaged, or there is no memory for them.
+    /// Jobs that stayed on the disk, and why: their records are damaged, or there is too little memory.
     pub(crate) left: LiteMap<u64, String>,
 }
 
@@ -89,12 +89,12 @@ impl Journal {
         Journal { on, ..Journal::default() }
     }
 
-    /// Known when it is compiled without the feature `journal`: what writes is left out then.
+    /// Constant if compiled without the feature `journal`, so that the code for writing is left out.
     pub(crate) fn is_on(&self) -> bool {
         cfg!(feature = "journal") && self.on
     }
 
-    /// Begins an incarnation.
+    /// Starts an incarnation: notes it for the next one.
     pub(crate) fn begin(&mut self, boots: u32, clock_ahead_ms: i64, keepers: &Keepers) {
         if self.is_on() {
             let clock_ahead_ms = Some(clock_ahead_ms);
@@ -103,14 +103,14 @@ impl Journal {
         }
     }
 
-    /// Other nodes may hold the job of a key, or none any more.
+    /// Notes the other nodes that may hold a job with a key.
     pub(crate) fn note_keepers(&mut self, keepers: &Keepers) {
         if let Some(noted) = self.noted.take().filter(|_| self.is_on()) {
             self.note_node(noted.with(keepers));
         }
     }
 
-    /// The time of day was set. Later incarnations must know before they ask how old a record is.
+    /// The time of day was set. Later incarnations need this to compute the age of records.
     pub(crate) fn set_clock(&mut self, ahead_ms: i64) {
         let noted = self.noted.as_ref().filter(|noted| self.is_on() && noted.clock_ahead_ms != Some(ahead_ms));
         if let Some(noted) = noted.cloned() {
@@ -124,17 +124,17 @@ impl Journal {
         self.urgent = true;
     }
 
-    /// Whether the next incarnation will know of this one.
+    /// Whether this incarnation is in the journal.
     pub(crate) fn has_begun(&self) -> bool {
         !self.is_on() || self.safe > 0
     }
 
-    /// What has not been written of a job; `None` without a disk.
+    /// The unwritten data of a job; none without a journal.
     fn of(&mut self, job: u64) -> Option<&mut Unwritten> {
         self.is_on().then(|| self.unwritten.entry(job).or_default())
     }
 
-    /// Notes that a job was accepted. The record is made only for a disk.
+    /// Notes the acceptance of a job. The record is made only if there is a journal.
     pub(crate) fn accept(&mut self, job: u64, record: impl FnOnce() -> RecordBytes) {
         if let Some(unwritten) = self.of(job) {
             let record = record();
@@ -154,12 +154,12 @@ impl Journal {
         }
     }
 
-    /// The jobs of which something was not handed to the shell yet.
+    /// The jobs with data that was not passed to the shell yet.
     pub(crate) fn unwritten(&self) -> impl Iterator<Item = u64> {
         self.unwritten.keys().copied()
     }
 
-    /// A job is over: what has happened to it meanwhile does not matter any more.
+    /// A job has ended: its unwritten changes are no longer needed.
     pub(crate) fn over(&mut self, job: u64) {
         if let Some(unwritten) = self.of(job) {
             let bytes: usize = unwritten.changes.drain(..).map(|change| change.bytes()).sum();
@@ -167,14 +167,14 @@ impl Journal {
         }
     }
 
-    /// A job that is over is forgotten, and its records with it.
+    /// An ended job is forgotten: its records are to be deleted.
     pub(crate) fn delete(&mut self, job: u64, records: u32) {
         if let Some(unwritten) = self.of(job) {
             unwritten.records = records;
         }
     }
 
-    /// About what is not safe yet takes of the memory, some of it shared with the jobs.
+    /// About the bytes of data that is not safe yet; some of it is shared with the jobs.
     pub(crate) fn bytes(&self) -> usize {
         if self.is_on() { self.unwritten_bytes + self.handed_bytes } else { 0 }
     }
@@ -185,22 +185,22 @@ impl Journal {
         self.handed + u64::from(waits)
     }
 
-    /// Whether a write has been made.
+    /// Whether a write is safe.
     pub(crate) fn is_safe(&self, number: u64) -> bool {
         !self.is_on() || number <= self.safe
     }
 
-    /// Whether there is something to write, and nothing sees to it yet.
+    /// Whether there is unwritten data, and no write is in progress or requested.
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_on() && self.handed == self.safe && self.now() > self.handed && !self.urgent
     }
 
-    /// What waits has waited long enough.
+    /// Requests a write of the unwritten data.
     pub(crate) fn hurry(&mut self) {
         self.urgent = self.now() > self.handed;
     }
 
-    /// Keeps a promise until everything that has happened so far is safe; gives it back if it is.
+    /// Stores a promise until everything that has happened so far is safe. Returns it if that is the case already.
     pub(crate) fn promise(&mut self, promise: Promise, urgent: bool) -> Option<Promise> {
         let number = self.now();
         if self.is_safe(number) {
@@ -209,14 +209,14 @@ impl Journal {
         if urgent {
             self.hurry();
         }
-        // One that was given before has an earlier write, which is enough.
+        // A repeated promise waits for its earlier write, which is enough.
         if self.given.insert(promise) {
             self.promises.push_back((number, promise));
         }
         None
     }
 
-    /// What is to be written next, if nothing is being written.
+    /// The next write, if none is in progress.
     pub(crate) fn next_write(&mut self) -> Option<(u64, Option<NodeRecord>, BTreeMap<u64, Unwritten>)> {
         if !self.is_on() || self.handed > self.safe || !self.urgent {
             return None;
@@ -235,7 +235,7 @@ impl Journal {
         }
     }
 
-    /// The next promise that can be kept.
+    /// The next promise whose write is safe.
     pub(crate) fn due(&mut self) -> Option<Promise> {
         let (number, promise) = *self.promises.front().filter(|_| self.is_on())?;
         self.is_safe(number).then(|| self.promises.pop_front())?;
@@ -243,7 +243,7 @@ impl Journal {
         Some(promise)
     }
 
-    /// Whether a client is to be told something as soon as it is safe.
+    /// Whether a client waits for a write.
     pub(crate) fn owes_news(&self) -> bool {
         self.is_on()
             && self.promises.iter().any(|(_, promise)| matches!(promise, Promise::Accepted { .. } | Promise::Ended(_)))

@@ -1,4 +1,4 @@
-//! What the origin knows of one worker: its credit and the tasks leased to it.
+//! The origin's state of one worker: its credit, the tasks leased to it, and the deadlines of these leases.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -23,31 +23,31 @@ use crate::text::too_many_args;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// Workers' leases are looked after this often.
+/// The leases of a worker are checked at this interval.
 pub(crate) const LEASES: LinkTime = link_ms(100);
-/// Most tasks in one lease message: two of them fill the largest window of a worker, so that one
-/// is on its way while the other runs.
+/// Most tasks in one lease message. Two messages fill the largest window of a worker, so that one is on its way while
+/// the other runs.
 const LEASE_TASKS_MAX: usize = 128;
 /// A lease that is not renewed for this long is lost.
 const LEASE: LinkTime = link_ms(4_000);
-/// Leases of a worker whose link is gone wait this long for its return.
+/// The leases of a worker whose link is gone wait this long for its return.
 const SUSPECT: LinkTime = link_ms(2_000);
-/// A lease is sent again when it is not confirmed within this time, doubled each time …
+/// A lease that is not confirmed within this time is sent again; the time doubles.
 const CONFIRM: LinkTime = link_ms(150);
-/// … and is lost when the worker says nothing for this long.
+/// If the worker has not confirmed a lease for this long, it is lost.
 const CONFIRM_MAX: LinkTime = link_ms(1_500);
-/// Acknowledgements wait this long for a lease to travel with.
+/// Acknowledgements wait this long for a lease to be sent with.
 const ACK_DELAY: LinkTime = link_ms(10);
-/// Results that are acknowledged without waiting.
+/// At this number, acknowledgements are sent without waiting.
 const ACKS_WAITING_MAX: usize = 32;
-/// A batch that the worker has not seen after this time does not take of its credit any more: it
-/// was lost, and so may be what says that it came.
+/// After this time, a batch that the worker has not seen no longer reduces its credit: the batch or its confirmation
+/// was lost.
 const IN_FLIGHT_MAX: LinkTime = link_ms(1_500);
-/// Messages of results of which some are being pulled; of others, the worker tells again.
+/// Most result messages with results that are still being pulled. The worker repeats further ones.
 const MISSING_MAX: usize = 1_024;
-/// Acknowledgements, and aborts, that wait to be sent to one worker.
+/// Most acknowledgements, and aborts, that wait to be sent to one worker.
 pub(crate) const UNSAID_MAX: usize = 4_096;
-/// About what a lease takes beside its tasks.
+/// About the size of a lease message without its tasks, in bytes.
 const LEASE_BYTES: usize = 64;
 
 /// A worker.
@@ -55,29 +55,29 @@ const LEASE_BYTES: usize = 64;
 pub(crate) struct Peer {
     timing: Timing,
     pub(crate) epoch: Epoch,
-    /// Sequence of the packet with the last `Fetch`: older ones are late.
+    /// Sequence number of the packet with the last `Fetch`. Older packets are late.
     fetched: u64,
-    /// Credit beyond the batches that the worker had seen.
+    /// Credit in addition to the batches that the worker had seen.
     pub(crate) tasks: u32,
     bytes: u32,
-    /// It has no room for more results before some are acknowledged.
+    /// It has no room for more results until some are acknowledged.
     pub(crate) full: bool,
     in_flight: VecDeque<Batch>,
     last_batch: u32,
     pub(crate) features: Vec<String>,
     pub(crate) modules: u64,
     packet_bytes_max: u32,
-    /// How large a task may be that it takes.
+    /// The limits of tasks that it accepts.
     pub(crate) takes: Takes,
     pub(crate) leases: BTreeMap<Attempt, Leased>,
-    /// Attempts that wait to be put into a lease: new ones, and those to be sent again.
+    /// Attempts to put into a lease message: new ones and repeated ones.
     pub(crate) outgoing: VecDeque<Attempt>,
     acks: Vec<u32>,
     ack_at: Instant,
     aborts: Vec<Attempt>,
-    /// By the number of their message: results that were told of and are being pulled.
+    /// By message number: announced results that are being pulled.
     pub(crate) missing: LiteMap<u32, LiteMap<Attempt, ()>>,
-    /// Its link is gone, or it does not confirm: no new work.
+    /// Its link is gone, or it does not confirm leases: it gets no new tasks.
     pub(crate) suspected: bool,
 }
 
@@ -89,7 +89,7 @@ struct Batch {
     bytes: u32,
 }
 
-/// An attempt that the worker has or is being sent.
+/// An attempt that is leased to the worker.
 #[derive(Debug)]
 pub(crate) struct Leased {
     since: Instant,
@@ -99,11 +99,11 @@ pub(crate) struct Leased {
     resent: u32,
     resend_at: Instant,
     waits: bool,
-    /// It has gone out before.
+    /// It was sent at least once.
     was_sent: bool,
 }
 
-/// When the acknowledgement of a result is sent.
+/// When to send the acknowledgement of a result.
 pub(crate) enum Acknowledged {
     /// With the next lease, or at this time.
     Later(Instant),
@@ -136,13 +136,13 @@ impl Peer {
         }
     }
 
-    /// The worker has restarted: it has lost what the incarnation before held, which is given.
+    /// The worker has restarted. Returns the leases of its earlier incarnation, which are lost.
     pub(crate) fn restart(&mut self, epoch: Epoch) -> Vec<(Attempt, bool)> {
         let before = core::mem::replace(self, Peer::new(epoch, self.timing));
         before.leases.into_iter().map(|(attempt, leased)| (attempt, leased.started)).collect()
     }
 
-    /// Takes a snapshot of credit.
+    /// Replaces the credit with a new snapshot.
     pub(crate) fn on_fetch(&mut self, my_epoch: Epoch, sequence: u64, fetch: Fetch, now: Instant) {
         self.suspected = false;
         if sequence < self.fetched {
@@ -158,27 +158,27 @@ impl Peer {
         cut_features(&mut self.features);
         if fetch.origin_epoch == Some(my_epoch) {
             self.in_flight.retain(|batch| batch.number > fetch.seen);
-            // The worker may remember more than this origin: no number is used twice.
+            // The worker may know batch numbers that this origin has forgotten: none may be used twice.
             self.last_batch = self.last_batch.max(fetch.seen);
         }
         self.takes = fetch.takes.unwrap_or(ANYTHING);
         self.drop_lost_batches(now);
     }
 
-    /// Tasks that may be leased now.
+    /// Number of tasks that may be leased now.
     pub(crate) fn credit(&self) -> u32 {
         if self.suspected {
             return 0;
         }
         if self.leases.is_empty() {
-            // What is in flight was lost, or repeats what has ended: it takes of no credit.
+            // Batches in flight were lost, or repeat ended tasks: they do not reduce the credit.
             return self.tasks;
         }
         let under_way = self.in_flight.iter().map(|batch| batch.tasks).sum::<u32>() + self.outgoing.len() as u32;
         self.tasks.saturating_sub(under_way)
     }
 
-    /// Leases an attempt; it goes out with the next packet.
+    /// Leases an attempt. It is sent with the next packet.
     pub(crate) fn lease(&mut self, attempt: Attempt, now: Instant) {
         let leased = Leased {
             since: now,
@@ -197,7 +197,7 @@ impl Peer {
         self.outgoing.push_back(attempt);
     }
 
-    /// The worker holds an attempt; `false` if the origin thinks that it does not.
+    /// The worker holds an attempt: renews its lease. `false` if the origin has no such lease.
     pub(crate) fn renew(&mut self, attempt: Attempt, started: bool, now: Instant) -> bool {
         let Some(leased) = self.leases.get_mut(&attempt) else {
             return false;
@@ -208,7 +208,7 @@ impl Peer {
         true
     }
 
-    /// The worker holds an attempt of an earlier incarnation of this origin.
+    /// Adopts an attempt of an earlier incarnation of this origin.
     pub(crate) fn adopt(&mut self, attempt: Attempt, started: bool, now: Instant) {
         let (deadline, resend_at) = (now + self.timing.time(LEASE), now);
         let (confirmed, waits, was_sent) = (true, false, true);
@@ -216,7 +216,7 @@ impl Peer {
         self.leases.insert(attempt, leased);
     }
 
-    /// The worker keeps the result of an attempt until there is room for it, and says so again and again.
+    /// The worker keeps the result of an attempt until there is room for it, and repeats it.
     pub(crate) fn put_off(&mut self, attempt: Attempt, until: Instant) {
         if let Some(leased) = self.leases.get_mut(&attempt) {
             leased.confirmed = true;
@@ -225,7 +225,7 @@ impl Peer {
         }
     }
 
-    /// The worker could not be heard: its time starts anew, and it is asked again.
+    /// The worker could not be heard: its leases start anew and are sent again.
     pub(crate) fn extend(&mut self, now: Instant) {
         for leased in self.leases.values_mut() {
             leased.deadline = now + self.timing.time(LEASE);
@@ -236,7 +236,7 @@ impl Peer {
         }
     }
 
-    /// The worker's link is gone. Gives what it held if it left on purpose.
+    /// The worker's link is gone. Returns its leases if it left on purpose.
     pub(crate) fn suspect(&mut self, now: Instant, leaving: bool) -> Vec<(Attempt, bool)> {
         self.suspected = true;
         self.tasks = 0;
@@ -247,14 +247,14 @@ impl Peer {
         if leaving { self.take(|_| true) } else { Vec::new() }
     }
 
-    /// The worker does not answer: gives what it may never have been sent.
+    /// The worker does not answer. Returns the leases that it may never have received.
     pub(crate) fn on_silent(&mut self, now: Instant) -> Vec<(Attempt, bool)> {
         self.suspect(now, false);
         self.outgoing.clear();
         self.take(|leased| !leased.confirmed)
     }
 
-    /// Whether there is something to say to the worker.
+    /// Whether there are messages for the worker.
     pub(crate) fn has_something(&self) -> bool {
         !self.outgoing.is_empty() || !self.acks.is_empty() || !self.aborts.is_empty()
     }
@@ -263,7 +263,7 @@ impl Peer {
         self.in_flight.retain(|batch| now - batch.sent < self.timing.time(IN_FLIGHT_MAX));
     }
 
-    /// Finds leases that are lost, and whether others have to be sent again or acknowledged.
+    /// Returns lost leases, and whether leases or acknowledgements have to be sent.
     pub(crate) fn look_after(&mut self, now: Instant) -> (Vec<(Attempt, bool)>, bool) {
         let timing = self.timing;
         if self.leases.values().any(|leased| leased.is_unheard(now, timing)) {
@@ -283,7 +283,7 @@ impl Peer {
         (lost, acks_due || !self.outgoing.is_empty())
     }
 
-    /// When there will be something to look after: `later`, or earlier if acknowledgements wait.
+    /// When to check again: `later`, or earlier if acknowledgements wait.
     pub(crate) fn look_again_at(&self, now: Instant, later: Instant) -> Option<Instant> {
         let under_way = !self.leases.is_empty() || !self.in_flight.is_empty();
         let acks_wait = !self.acks.is_empty() && self.ack_at > now;
@@ -291,26 +291,26 @@ impl Peer {
         acks.or(under_way.then_some(later))
     }
 
-    /// Notes that results are to be acknowledged.
+    /// Notes that a result message is to be acknowledged.
     pub(crate) fn acknowledge(&mut self, number: u32, now: Instant) -> Acknowledged {
         if self.acks.is_empty() {
             self.ack_at = now + self.timing.time(ACK_DELAY);
         }
         if self.acks.len() < UNSAID_MAX {
-            // The worker repeats what is not acknowledged.
+            // Beyond the limit, nothing is noted: the worker repeats results that are not acknowledged.
             self.acks.push(number);
         }
         if self.acks.len() < ACKS_WAITING_MAX { Acknowledged::Later(self.ack_at) } else { Acknowledged::Now }
     }
 
-    /// The worker is to stop a run. One too many goes on, and is said when the worker names it again.
+    /// Notes that the worker must stop a run. Beyond the limit, the run goes on until the worker names it again.
     pub(crate) fn abort(&mut self, attempt: Attempt) {
         if self.aborts.len() < UNSAID_MAX {
             self.aborts.push(attempt);
         }
     }
 
-    /// Notes that a message of results is not to be acknowledged before these are here.
+    /// Notes that a result message is acknowledged only when these results have been pulled.
     pub(crate) fn miss(&mut self, number: u32, missing: LiteMap<Attempt, ()>) {
         self.missing.insert(number, missing);
         if self.missing.len() > MISSING_MAX {
@@ -318,12 +318,12 @@ impl Peer {
         }
     }
 
-    /// The most that waits to be said, of each kind.
+    /// Number of waiting acknowledgements or aborts, whichever is larger.
     pub(crate) fn unsaid(&self) -> usize {
         self.acks.len().max(self.aborts.len())
     }
 
-    /// About how long acknowledgements and aborts are.
+    /// About the size of the waiting acknowledgements and aborts, in bytes.
     fn acks_bytes(&self) -> usize {
         self.acks.len() * 5 + self.aborts.len() * 24 + LEASE_BYTES
     }
@@ -340,8 +340,9 @@ impl Peer {
         }
     }
 
-    /// The next batch of outgoing attempts; those whose arguments are too large for the worker or for any,
-    /// with the reason; and whether there are more. Arguments that fit into no packet are held to be pulled.
+    /// Takes the next batch of outgoing attempts. Also returns the attempts whose arguments exceed the limit of the
+    /// worker or of any packet or value, with the reason, and whether more are waiting. Arguments that do not fit into
+    /// a packet are held to be pulled.
     pub(crate) fn next_lease(
         &mut self,
         jobs: &BTreeMap<u64, Box<Job>>,
@@ -349,7 +350,7 @@ impl Peer {
         to: NodeId,
         room: Room,
     ) -> (Option<Lease>, Vec<(Attempt, Failure)>, bool) {
-        // What a node has for itself is in no packet.
+        // This node's own worker needs no packet.
         let theirs = if to == shared.me() { usize::MAX } else { self.packet_bytes_max as usize };
         let packet = room.packet.min(theirs.saturating_sub(OVERHEAD_BYTES_MAX));
         let task_max = packet.saturating_sub(LEASE_BYTES);
@@ -384,14 +385,14 @@ impl Peer {
                 let args = core::mem::replace(&mut task.args, Cbor::null());
                 let holder = (to, Holder::Args { worker: to, attempt });
                 let Ok(blob) = shared.values.hold(shared.now, &mut shared.timers, holder, args, packet) else {
-                    // The worker is marked when there is room.
+                    // The worker is marked for sending when there is room.
                     starved = true;
                     break;
                 };
                 task.blob = Some(Box::new(blob));
             }
             let size = task.args.as_bytes().len() + function.name.len() + 96;
-            // The credit of a worker that waits for nothing allows for one task of any size.
+            // A worker without other tasks gets one task of any size.
             out_of_credit = bytes + size > credit && bytes + under_way > 0;
             if tasks.len() >= LEASE_TASKS_MAX || bytes + size > room || out_of_credit {
                 break;
@@ -422,7 +423,7 @@ impl Peer {
         (Some(lease), unfit, more)
     }
 
-    /// Removes the leases that `which` names.
+    /// Removes and returns the leases that `which` selects.
     fn take(&mut self, which: impl Fn(&Leased) -> bool) -> Vec<(Attempt, bool)> {
         let lost: Vec<_> = self
             .leases
@@ -438,18 +439,18 @@ impl Peer {
 }
 
 impl Leased {
-    /// Whether the worker has said that it runs.
+    /// Whether the worker has reported that it runs.
     pub(crate) fn has_started(&self) -> bool {
         self.started
     }
 
-    /// The worker has not said for too long that it has this.
+    /// Whether the worker has not confirmed this lease for too long.
     fn is_unheard(&self, now: Instant, timing: Timing) -> bool {
         !self.confirmed && !self.waits && now - self.since > timing.time(CONFIRM_MAX)
     }
 }
 
-/// The index of a function in a lease's table; mostly it is the last one.
+/// The index of a function in the table of a lease message; usually it is the last one.
 fn index_of(functions: &mut Vec<Arc<LeasedFunction>>, function: &Arc<LeasedFunction>) -> u16 {
     let same = |known: &Arc<LeasedFunction>| Arc::ptr_eq(known, function) || **known == **function;
     let at = functions.iter().rposition(same).unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! How much the origin holds for jobs, and who may have more of it.
+//! Memory limits of the origin: which jobs and results it takes, and which job may use more than its share.
 //!
 //! ```text
 //!   0 ────────────────────────── 3/4 ─────────── 7/8 ──────────── queue_bytes_max
@@ -6,14 +6,13 @@
 //!                                 │ any job       │ favoured job     │ more than all of it fails
 //! ```
 //!
-//! Counted is what running jobs hold, what the journal does not have yet, news that wait, and what is
-//! being pulled for a job. Results make jobs grow, all of them by an eighth together; the first one that
-//! needs more is favoured: it may have what is left until it ends. What does not fit waits where it is: a
-//! canvas at its client, a result at its worker, which keeps it until it is acknowledged. No more tasks of
-//! a job that waits are leased.
+//! The count includes running jobs, data that the journal has not written yet, waiting news, and values being pulled
+//! for jobs. Results make jobs grow, by an eighth at most for all jobs together. The first job that needs more is
+//! favoured: it may use the rest until it ends. What does not fit waits where it is: a canvas at its client, a result
+//! at its worker, which keeps it until it is acknowledged. No tasks are leased of a job that waits for memory.
 //!
-//! If its results keep workers from doing what would make room, they are dropped, and run again later. If
-//! nothing makes room any more, the largest job that waits fails: no accepted job waits for ever.
+//! If waiting results block workers for too long, they are dropped and their tasks run again later. If no memory
+//! becomes free any more, the largest waiting job fails. So no accepted job waits for ever.
 
 use alloc::format;
 use alloc::string::String;
@@ -32,26 +31,26 @@ use crate::shared::Shared;
 use crate::time::ms;
 use crate::timers::Timer;
 
-/// What waits for room is looked after this often.
+/// Interval of the checks while jobs wait for memory.
 const LOOK: Duration = ms(1_000);
-/// What an error that no run has given takes at most.
+/// Longest error that the origin itself makes, in bytes.
 const OWN_ERROR_BYTES_MAX: usize = 512;
-/// What a job needs memory for.
+/// What a job needs memory for, as error texts name it.
 pub(crate) const RESULT: &str = "its next result";
 pub(crate) const ARGUMENTS: &str = "the arguments of its next task";
 
 impl Origin {
-    /// What is held for jobs by others than [`Memory`](crate::origin::job::memory::Memory).
+    /// Memory held for jobs outside [`Memory`](crate::origin::job::memory::Memory), in bytes.
     fn held_beside(&self, shared: &Shared) -> usize {
         self.journal.bytes() + shared.values.pulls.for_jobs_bytes()
     }
 
-    /// What is held for jobs in all states.
+    /// All memory held for jobs, in bytes.
     fn held_bytes(&self, shared: &Shared) -> usize {
         self.memory.bytes() + self.held_beside(shared)
     }
 
-    /// Bytes of what is held, by kind.
+    /// Memory in use, by kind.
     pub(crate) fn held(&self, shared: &Shared) -> Held {
         Held {
             jobs_bytes: self.memory.bytes() as u64,
@@ -61,25 +60,24 @@ impl Origin {
         }
     }
 
-    /// What may still be held.
+    /// Free memory, in bytes.
     pub(crate) fn free_bytes(&self, shared: &Shared) -> usize {
         shared.config.limits.queue_bytes_max.saturating_sub(self.held_bytes(shared))
     }
 
-    /// Steps that there is memory for.
+    /// Number of steps that fit into the free memory.
     pub(crate) fn free_steps(&self, shared: &Shared) -> u32 {
         u32::try_from(self.free_bytes(shared) / STEP_BYTES).unwrap_or(u32::MAX)
     }
 
-    /// Whether another job of so many bytes is accepted now. An origin that holds none takes any that
-    /// it can hold.
+    /// Whether a job of so many bytes is accepted now. An origin without jobs accepts any that fits its limit.
     pub(crate) fn has_room_for_job(&self, shared: &Shared, bytes: usize) -> bool {
         let limits = &shared.config.limits;
         let alone = self.jobs.is_empty() && bytes <= limits.queue_bytes_max;
         alone || self.held_bytes(shared).saturating_add(bytes) <= accepted_max(limits)
     }
 
-    /// Decides on a result of so many bytes that has come, or could be pulled.
+    /// Decides on a result of so many bytes that has arrived, or could be pulled.
     pub(crate) fn admit(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, bytes: usize) -> Admission {
         let (now, job) = (shared.now, attempt.job);
         if self.outgrows(shared, job, bytes, RESULT) {
@@ -92,7 +90,7 @@ impl Origin {
             return admission;
         }
         shared.timers.set_earlier(Timer::Room, now + LOOK);
-        // What is not written yet takes room that it will not need then.
+        // Unwritten data takes memory that is free after the write.
         self.journal.hurry();
         if admission == Admission::PutOff
             && let Some(peer) = self.leases.peers.get_mut(&from)
@@ -102,7 +100,7 @@ impl Origin {
         admission
     }
 
-    /// The worker of an attempt is rid of its result: the task runs again once there is room.
+    /// Drops the result of an attempt: its task runs again once there is room.
     pub(crate) fn drop_result(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt) {
         if let Some(peer) = self.leases.peers.get_mut(&from) {
             peer.leases.remove(&attempt);
@@ -110,14 +108,14 @@ impl Origin {
         self.give_back(shared, attempt);
     }
 
-    /// Whether a job needs more than there is, with so many bytes more. It fails then.
+    /// Whether a job would need more than the whole memory with so many more bytes. If so, it fails.
     pub(crate) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize, what: &str) -> bool {
         let max = shared.config.limits.queue_bytes_max;
         let Some(job) = self.jobs.get(&number) else {
             return false;
         };
-        // While results are made into a list, or into arguments, some of them are there twice: an allocator
-        // does not give back at once what lay between others.
+        // While results are collected into a list or into arguments, some exist twice, and the allocator does not give
+        // freed gaps back at once.
         let twice = (job.plan.held_bytes().saturating_add(bytes)) / 2;
         let held = job.counted.saturating_add(twice);
         if held.saturating_add(bytes) <= max {
@@ -135,12 +133,12 @@ impl Origin {
         }
     }
 
-    /// Whether the disk is so far behind that nothing more is leased: what comes of it has to wait as well.
+    /// Whether so much is unwritten that nothing more is leased, since its results would have to wait too.
     pub(crate) fn is_disk_behind(&self, shared: &Shared) -> bool {
         self.journal.bytes() > shared.config.limits.queue_bytes_max / 2
     }
 
-    /// How full it is. What the origin itself has to say of tasks is not asked for room.
+    /// Reports the sizes. Errors made by the origin itself are not limited.
     pub(crate) fn memory_sizes(&self, shared: &Shared, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let limits = &shared.config.limits;
         let own = OWN_ERROR_BYTES_MAX * self.tasks as usize;
@@ -150,7 +148,7 @@ impl Origin {
         self.memory.sizes(limits, self.jobs.len(), see);
     }
 
-    /// Says what may be pulled for jobs.
+    /// Sets how much may be pulled for jobs.
     pub(crate) fn watch_memory(&self, shared: &mut Shared) {
         let limits = &shared.config.limits;
         let room = JobRoom {
@@ -164,7 +162,7 @@ impl Origin {
         shared.values.pulls.set_job_room(room);
     }
 
-    /// Looks after what waits for room.
+    /// Checks the jobs that wait for memory.
     pub(crate) fn on_room_timer(&mut self, shared: &mut Shared) {
         self.dispatch.due = true;
         if let Some(number) = self.memory.next_favoured(shared) {
@@ -182,7 +180,7 @@ impl Origin {
         }
     }
 
-    /// Nothing makes room for a job: it fails, and makes room for the others.
+    /// Fails a job that will not get memory; this frees memory for the others.
     fn give_up_for_room(&mut self, shared: &mut Shared, number: u64) {
         let Some(bytes) = self.memory.waits_for(number) else {
             return;
@@ -206,9 +204,9 @@ impl Origin {
     }
 }
 
-/// Whether a result has room.
+/// Room for results.
 impl Origin {
-    /// Whether a result can be taken now. What counts for nothing can.
+    /// Whether a result can be taken now. One that does not count is always taken.
     pub(crate) fn room_for(
         &mut self,
         shared: &mut Shared,

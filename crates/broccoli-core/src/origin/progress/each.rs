@@ -1,12 +1,12 @@
-//! Tasks that run on each node.
+//! Tasks that run on each matching node: finds the nodes, and fails the runs of nodes that are gone.
 //!
 //! ```text
-//!   ready ──► nodes known? ──► one run a node ──► result
-//!                 │ no: looked again,    └─ its node leaves or is gone for 2 s: the run fails
+//!   ready ──► nodes known? ──► one run for each node ──► result
+//!                 │ no: checked again,   └─ its node leaves or is gone for 2 s: the run fails
 //!                 ▼ for at most 2 s
 //! ```
 //!
-//! A run that only one node can do never waits for ever: while there are such runs, the node is looked after.
+//! A run that is pinned to a node never waits for ever: while there are such runs, the node is checked.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -26,13 +26,13 @@ use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Births of nodes that are there have come this long after the link is up.
+/// The births of live nodes have arrived this long after the link is up.
 pub(crate) const SETTLED: LinkTime = link_ms(1_000);
-/// Nodes for each are looked for again after this time.
+/// The nodes are looked for again after this time.
 const LOOK_AGAIN: LinkTime = link_ms(100);
 
 impl Origin {
-    /// Tasks that are to run on each node are ready: their nodes are looked for.
+    /// Starts looking for the nodes of tasks that run on each node.
     pub(crate) fn wait_for_nodes(&mut self, shared: &mut Shared, number: u64, effects: &mut Effects) {
         for StepId(step) in effects.each.drain(..) {
             self.growth.each.insert((number, step), shared.now);
@@ -40,15 +40,15 @@ impl Origin {
         }
     }
 
-    /// Names the nodes for tasks of a job, or looks again a little later.
+    /// Sets the nodes for tasks of a job, or tries again a little later.
     pub(crate) fn on_each_timer(&mut self, shared: &mut Shared, around: &Around<'_>, number: u64) {
         let waiting = self.growth.each_of(number).iter();
         let waiting: Vec<(u32, Instant)> = waiting.map(|((_, step), since)| (*step, *since)).collect();
         let connected_at = self.growth.connected_at;
         let settled = shared.connected && shared.now - connected_at >= shared.timing(SETTLED);
-        // Whoever has been part of a cluster waits for the link; others do not know that there is one.
+        // A node that was ever part of a cluster waits for the link; another one does not know of any cluster.
         let is_alone = !self.journal.is_on() && around.members.iter().all(|(name, _)| name == shared.me());
-        // Tasks of one job mostly want the same.
+        // Tasks of one job often want the same nodes.
         let mut last: Option<(Want, Vec<NodeId>, bool)> = None;
         for (step, since) in waiting {
             let Some(job) = self.jobs.get(&number) else {
@@ -70,7 +70,7 @@ impl Origin {
         }
     }
 
-    /// Runs a task on each of these nodes.
+    /// Makes one run of a task for each of these nodes.
     fn expand_each(&mut self, shared: &mut Shared, number: u64, step: u32, nodes: &[NodeId]) {
         let room = self.room(shared);
         let Some(job) = self.jobs.get_mut(&number) else {
@@ -89,7 +89,7 @@ impl Origin {
         self.apply_effects(shared, number, effects);
     }
 
-    /// Looks after a node that runs are tied to: those that it has not been able to do for long fail.
+    /// Checks a node that runs are pinned to: the runs fail if it has been unable to do them for long.
     pub(crate) fn on_pinned_timer(&mut self, shared: &mut Shared, around: &Around<'_>, node: NodeId) {
         let Some(mut runs) = self.growth.pinned.remove(&node) else {
             return;
@@ -114,7 +114,7 @@ impl Origin {
         }
     }
 
-    /// A node has said goodbye: what only it could run fails.
+    /// A node has said goodbye: the runs pinned to it fail.
     pub(crate) fn on_goodbye(&mut self, shared: &mut Shared, node: NodeId) {
         let runs = self.growth.pinned.remove(&node).unwrap_or_default();
         shared.timers.cancel(Timer::Pinned(node));
@@ -123,7 +123,7 @@ impl Origin {
         }
     }
 
-    /// Since when a node cannot do a run, if that is so; `before` is what was so at the last look.
+    /// Since when a node has been unable to do a run; none if it is able. `before` is the answer of the last check.
     fn unable_since(
         &self,
         shared: &Shared,
@@ -134,7 +134,7 @@ impl Origin {
     ) -> Option<Instant> {
         let job = self.jobs.get(&number)?;
         if node == shared.me() || !shared.connected {
-            // This node is always there; of others nothing can be heard.
+            // This node is always there. Other nodes cannot be heard now.
             return None;
         }
         let Some(member) = around.members.get(node) else {
@@ -167,8 +167,7 @@ impl Origin {
     }
 }
 
-/// The live nodes that can run a function and match `on`, and whether it is known of all of them what
-/// they hold.
+/// The live nodes that match `on` and can run the function, and whether the modules of all of them are known.
 fn nodes_for(shared: &Shared, around: &Around<'_>, want: &Want) -> (Vec<NodeId>, bool) {
     let me = shared.me();
     let config = &shared.config;

@@ -1,4 +1,4 @@
-//! The end of a job: it moves to the archive, and whoever waits for it is told until they have seen it.
+//! The end of a job: moves it to the archive, and repeats its outcome until the client has acknowledged it.
 
 use core::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::time::ms;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// How a job ended is repeated after this time, doubled each time.
+/// The outcome is repeated after this time, doubled each time.
 const ENDED_AGAIN: LinkTime = link_ms(500);
-/// How a job ended is told again so often, then it is kept for who asks.
+/// The outcome is sent this often; then it is kept for queries.
 const ENDED_TRIES_MAX: u32 = 8;
-/// Old results are looked for at most this often.
+/// Interval at which old outcomes are deleted.
 const FORGET: Duration = ms(1_000);
 
 impl Origin {
@@ -49,7 +49,7 @@ impl Origin {
         }
     }
 
-    /// Puts a job that is over into the archive.
+    /// Moves an ended job to the archive.
     fn close(&mut self, shared: &mut Shared, number: u64) {
         let Some(mut job) = self.jobs.remove(&number).map(|job| *job) else {
             return;
@@ -89,7 +89,7 @@ impl Origin {
         self.clean_archive(shared);
     }
 
-    /// Tells everybody who waits for a job how it ended.
+    /// Sends the outcome of a job to everyone who waits for it.
     pub(crate) fn send_ended(&mut self, shared: &mut Shared, number: u64) {
         let running = self.jobs.get(&number).map(|job| (job.ticket.client, job.outcome()));
         let over = || self.archive.get(number).map(|ended| (ended.ticket.client, Some(ended.outcome.clone())));
@@ -111,13 +111,13 @@ impl Origin {
         }
     }
 
-    /// Tells a client again how its job ended.
+    /// Sends the outcome of a job to its client again.
     pub(crate) fn on_ended_timer(&mut self, shared: &mut Shared, number: u64) {
         let Some(ended) = self.archive.get_mut(number).filter(|ended| !ended.ticket.seen) else {
             return;
         };
         if !self.journal.is_safe(ended.ticket.ended_in) {
-            // The first time is still to come.
+            // It was not sent a first time yet.
             shared.timers.set(Timer::JobEnded(number), shared.now + shared.timing(ENDED_AGAIN));
             return;
         }
@@ -130,7 +130,7 @@ impl Origin {
         }
     }
 
-    /// Forgets results that are too old, or too many.
+    /// Deletes outcomes that are too old or exceed the limits.
     pub(crate) fn clean_archive(&mut self, shared: &mut Shared) {
         let bytes_max = shared.config.limits.archive_bytes_max;
         for (number, ended) in self.archive.remove_old(shared.now, bytes_max) {
@@ -146,7 +146,7 @@ impl Origin {
         }
     }
 
-    /// Somebody has seen how a job ended.
+    /// A client acknowledges the outcome of a job.
     pub(crate) fn on_ended_ack(&mut self, shared: &mut Shared, id: JobId) {
         match self.jobs.get_mut(&id.number) {
             Some(job) => job.ticket.seen |= job.ended,
@@ -157,7 +157,7 @@ impl Origin {
     }
 }
 
-/// How a job ended, with a result of at most `bytes_max`.
+/// The news that a job has ended, with a result of at most `bytes_max` bytes.
 pub(crate) fn ended_news(outcome: &Outcome, bytes_max: u32) -> JobNews {
     let is_too_large = |value: &&Cbor| value.as_bytes().len() > bytes_max as usize;
     let Some(value) = outcome.as_ref().ok().filter(is_too_large) else {

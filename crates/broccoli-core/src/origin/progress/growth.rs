@@ -1,4 +1,5 @@
-//! The tasks that wait for the nodes they are to run on, and the runs that are tied to one node. See `each.rs`.
+//! State of tasks that run on each node: those whose nodes are being looked for, and runs pinned to a node. See
+//! `each.rs`.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -13,18 +14,18 @@ use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Nodes that runs are tied to are looked after this often.
+/// Nodes that runs are pinned to are checked at this interval.
 pub(crate) const LOOK_AFTER: LinkTime = link_ms(250);
 
-/// A task: number of its job, and its step.
+/// A task: the number of its job, and its step.
 pub(crate) type Key = (u64, u32);
 
-/// What waits for nodes, and for what certain nodes do.
+/// Tasks whose nodes are being looked for, and runs pinned to a node.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
-    /// Tasks that are to run on each node, and since when their nodes are looked for.
+    /// Tasks that run on each node, and since when their nodes are being looked for.
     pub(crate) each: LiteMap<Key, Instant>,
-    /// Runs that are tied to a node, and since when it seems that it cannot do them.
+    /// Runs pinned to a node, and since when the node seems unable to do them.
     pub(crate) pinned: LiteMap<NodeId, LiteMap<Key, Option<Instant>>>,
     pub(crate) connected_at: Instant,
 }
@@ -39,13 +40,13 @@ impl Growth {
         self.connected_at
     }
 
-    /// A run that only this node can do is ready.
+    /// Adds a ready run that is pinned to a node.
     pub(crate) fn watch(&mut self, shared: &mut Shared, node: NodeId, job: u64, step: u32) {
         self.pinned.entry(node).or_default().entry((job, step)).or_insert(None);
         shared.timers.set_earlier(Timer::Pinned(node), shared.now + shared.timing(LOOK_AFTER));
     }
 
-    /// A job is over. Its runs are forgotten when their nodes are looked after.
+    /// A job has ended. Its pinned runs are removed when their nodes are checked.
     pub(crate) fn remove_job(&mut self, shared: &mut Shared, job: u64) {
         if !self.each_of(job).is_empty() {
             self.each.retain(|(number, _), _| *number != job);
@@ -53,7 +54,7 @@ impl Growth {
         shared.timers.cancel(Timer::Each(job));
     }
 
-    /// Tasks of a job that are to run on each node.
+    /// Tasks of a job whose nodes are being looked for.
     pub(crate) fn each_of(&self, job: u64) -> &[(Key, Instant)] {
         let each = self.each.as_slice();
         let from = each.partition_point(|((number, _), _)| *number < job);
@@ -78,7 +79,7 @@ impl Growth {
         }
     }
 
-    /// Tasks that wait for nodes, and runs that are tied to one.
+    /// Number of tasks whose nodes are being looked for, and of pinned runs.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.each.len(), self.pinned.values().map(LiteMap::len).sum())
     }

@@ -1,4 +1,4 @@
-//! What those who wait for a job are told while it runs.
+//! Sends the news of a running job (progress, logs, retries) to its client and watchers.
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -14,17 +14,17 @@ use crate::shared::Shared;
 use crate::text;
 use crate::trace::{Trace, TraceLevel};
 
-/// News of a job that wait until its acceptance is told; those after them are dropped.
+/// Most news of a job that wait until its acceptance is told; further ones are dropped.
 pub(crate) const EARLY_MAX: usize = 64;
 
 impl Origin {
-    /// Tells whoever waits for a job something.
+    /// Sends news of a job to everyone who waits for it.
     pub(crate) fn send_news(&mut self, shared: &mut Shared, number: u64, news: JobNews) {
         let Some(ticket) = self.ticket(number) else {
             return;
         };
         if !self.journal.is_safe(ticket.accepted_in) {
-            // Nobody knows the job yet.
+            // The client does not know the job yet.
             let early = self.journal.early.entry(number).or_default();
             if early.len() < EARLY_MAX && self.memory.reserve_early(&shared.config.limits, &news) {
                 early.push(news);
@@ -55,7 +55,7 @@ impl Origin {
         self.send_news(shared, log.attempt.job, news);
     }
 
-    /// A running task says how far it is.
+    /// A running task reports its progress.
     pub(crate) fn on_progress(&mut self, shared: &mut Shared, from: NodeId, progress: &Progress) {
         let Progress { attempt, done, total } = *progress;
         let Some(function) = self.jobs.get(&attempt.job).and_then(|job| job.function_of(attempt.step)) else {
@@ -66,7 +66,7 @@ impl Origin {
         self.send_news(shared, attempt.job, news);
     }
 
-    /// Tells a client how far its job is.
+    /// Sends the progress of a job.
     pub(crate) fn on_news_timer(&mut self, shared: &mut Shared, number: u64) {
         let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.ended) else {
             return;
@@ -77,7 +77,7 @@ impl Origin {
     }
 }
 
-/// A task of a job has failed, for ever or until it is tried again.
+/// Traces the failure of a task; `again` is the pause before a retry.
 pub(crate) fn trace_failure(shared: &mut Shared, number: u64, error: TaskError, again: Option<Duration>) {
     let job = JobId { origin: shared.me(), number };
     shared.trace(TraceLevel::Jobs, || Trace::TaskFailed { job, error: Box::new(error), again });

@@ -1,4 +1,4 @@
-//! Tasks that replace themselves with a canvas. Such growth needs room beside what was accepted: a quarter of it is kept for that.
+//! Tasks that replace themselves with a canvas. A quarter of the task limit is reserved for such growth.
 
 use alloc::format;
 use alloc::string::ToString;
@@ -14,16 +14,16 @@ use crate::origin::journal::records::{Binding, Change};
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 
-/// Jobs may grow by this part of what can be accepted, together.
+/// The growth of all jobs together is limited to this fraction of the task limit.
 const GROWTH_PART: u32 = 4;
 
-/// Tasks of all jobs, grown ones included, that an origin may hold.
+/// Most tasks of all jobs, including growth.
 pub(crate) fn grown_max(limits: &Limits) -> u32 {
     limits.tasks_max.saturating_add(limits.tasks_max / GROWTH_PART)
 }
 
 impl Origin {
-    /// What an attempt has given: its value, or none if that is a canvas and the task is replaced by it.
+    /// The value of an attempt; none if the value is a canvas and has replaced the task.
     pub(crate) fn replace(
         &mut self,
         shared: &Shared,

@@ -1,4 +1,4 @@
-//! What comes of attempts: results and failures of workers.
+//! Handles the results and failures of attempts that workers send.
 
 use core::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::timers::Timer;
 use crate::trace::TraceLevel;
 
 impl Origin {
-    /// A worker has run tasks. There is room already for what `was_pulled`.
+    /// A worker sends results. Memory for those with `was_pulled` is reserved already.
     pub(crate) fn on_results(
         &mut self,
         shared: &mut Shared,
@@ -38,7 +38,7 @@ impl Origin {
             let attempt = result.attempt;
             let mut outcome = result.outcome.map_err(|failure| *failure);
             if self.leases.adopting && self.jobs.get(&attempt.job).is_some_and(|job| job.is_unready(attempt)) {
-                // What comes before it, another worker will tell again: then it counts.
+                // Its task is not ready yet in this incarnation. The result counts when the worker repeats it.
                 missing.insert(attempt, ());
                 continue;
             }
@@ -94,16 +94,16 @@ impl Origin {
         self.dispatch.due = true;
     }
 
-    /// Pulls a result that was in no packet. Its lease goes on until it is here.
+    /// Pulls a result that did not fit into a packet. Its lease continues meanwhile.
     fn pull_result(&mut self, shared: &mut Shared, from: NodeId, purpose: Purpose, blob: BlobRef) {
         if let (Some(peer), Purpose::Result { attempt, .. }) = (self.leases.peers.get_mut(&from), &purpose) {
             peer.renew(*attempt, true, shared.now);
         }
-        // One too many is told of again.
+        // If the pull is refused, the worker repeats its message.
         shared.values.pull(shared.now, &mut shared.timers, from, blob, purpose);
     }
 
-    /// The worker does not have a result any more that it has told of.
+    /// The worker no longer has a result that it has announced.
     pub(crate) fn on_result_gone(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, attempt: Attempt) {
         let peer = self.leases.peers.get_mut(&from).filter(|peer| peer.epoch == epoch);
         if peer.is_some_and(|peer| peer.leases.remove(&attempt).is_some()) {
@@ -112,7 +112,7 @@ impl Origin {
     }
 }
 
-/// One result.
+/// A single result.
 impl Origin {
     /// Takes the outcome of an attempt, if it counts.
     fn on_result(
@@ -197,7 +197,7 @@ impl Origin {
     }
 }
 
-/// A result comes from outside: what is not one item must not get into a list or a call.
+/// A result comes from another node: bytes that are not exactly one CBOR item must not get into a list or a call.
 fn well_formed(value: Cbor) -> Result<Cbor, Failure> {
     match broccoli_abi::validate_item(value.as_bytes()) {
         Ok(_) => Ok(value),
