@@ -1,4 +1,4 @@
-//! The client: finds an origin, hands it canvases and follows jobs, its own and those of others.
+//! The client role: finds an origin, submits canvases to it, and follows jobs until their end.
 //!
 //! ```text
 //!   attach ──► Hello … ──► Birth: an origin, and its functions
@@ -7,8 +7,9 @@
 //!                        └── queue full, pause     JobQuery … ──┘ ◄── follow, revoke
 //! ```
 //!
-//! Nothing that it was asked for is given up but by an answer: a full origin is asked again after a
-//! pause, one that leaves or cannot write is replaced, one that is silent is told of and asked again.
+//! A request ends only with an answer. If an origin is full, the client asks again after a pause. If it leaves or
+//! cannot write its journal, the client takes another one. If it is silent, the user is told and the client keeps
+//! asking.
 
 mod origins;
 mod pace;
@@ -36,43 +37,43 @@ use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Hello, Revoke and Drain are repeated after this time, …
+/// Hello, Revoke and Drain are repeated after this time.
 const AGAIN: LinkTime = link_ms(200);
-/// … canvases after this one.
+/// A canvas is sent again after this time.
 const SUBMIT_AGAIN: LinkTime = link_ms(400);
-/// Another origin is tried after a submit was sent so often without an answer.
+/// After this many unanswered submits, another origin is tried.
 const SUBMITS_MAX: u32 = 15;
-/// A job is asked after when nothing was heard of it for this long …
+/// A job is queried if there was no news for this long.
 const QUERY: LinkTime = link_ms(2_000);
-/// … less often if there are many, so that this is the time between two questions, …
+/// With many jobs, queries are at least this far apart.
 const QUERY_EACH: LinkTime = link_ms(2);
-/// … and at first, if its news go to another client, after this time, doubled.
+/// The first query, if another client gets the news of the job, comes after this time; the time doubles.
 const QUERY_FIRST: LinkTime = link_ms(50);
-/// After this time without an answer the user is told.
+/// The user is told if there is no answer for this long.
 const NO_ANSWER: LinkTime = link_ms(5_000);
-/// After this time without an origin the user is told.
+/// The user is told if no origin is found for this long.
 const NO_ORIGIN: LinkTime = link_ms(2_000);
-/// Ended jobs that are remembered.
+/// Most ended jobs that are remembered.
 const ENDED_MAX: usize = 256;
-/// A node that has come may be one of many: the choice waits this long for the others, …
+/// When a node appears, the choice of an origin waits this long for others.
 const BIRTHS: LinkTime = link_ms(2);
-/// … and this long for one that keeps its jobs over a restart.
+/// The choice waits this long for a node with a journal.
 const DURABLE_BIRTHS: LinkTime = link_ms(100);
-/// A submit that was sent from one origin to another so often takes its time.
+/// After being sent from one origin to another this often, a submit waits before it is sent again.
 const HOPS_MAX: u32 = 3;
-/// Origins that could not write, of which it is remembered.
+/// Most origins that are remembered as unable to write.
 const STALLED_MAX: usize = 16;
 
-/// A canvas for an origin.
+/// A canvas to submit.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// Encoded.
+    /// The canvas in its wire encoding.
     pub canvas: Cbor,
-    /// Submits with one key give one job, however often they are made.
+    /// All submits with the same key give the same job.
     pub key: Option<String>,
-    /// The key may stand for a new job if the one before has failed or was revoked.
+    /// The key may be used for a new job if the earlier one has failed or was revoked.
     pub again: bool,
-    /// The job goes on without its client, and its result is kept for who asks.
+    /// The job does not depend on its client; its result is kept for queries.
     pub detached: bool,
 }
 
@@ -82,39 +83,39 @@ pub(crate) struct Client {
     wanted_since: Option<Instant>,
     told: bool,
     ready: bool,
-    /// Where canvases without a key go.
+    /// The origin for canvases without a key.
     home: Option<NodeId>,
     requests: BTreeMap<u32, Request>,
-    /// Requests whose job is known.
+    /// Requests whose job id is known.
     by_job: BTreeSet<(JobId, u32)>,
-    /// Canvases that wait for their turn, by request.
+    /// Requests whose canvas waits to be sent.
     waiting: VecDeque<u32>,
     pace: Pace,
-    /// Requests by the number that stands in their message.
+    /// Requests by the number in their message.
     numbers: BTreeMap<u32, u32>,
     last_number: u32,
-    /// Jobs whose end is known: their origins may not know that yet.
+    /// Jobs whose end is known here; their origins may not have the acknowledgement yet.
     ended: VecDeque<JobId>,
 }
 
-/// Something that the user of this node wants.
+/// A request of the user of this node.
 #[derive(Debug)]
 struct Request {
     wish: Wish,
-    /// The job, once it is known.
+    /// The job id, once known.
     job: Option<JobId>,
     revoked: bool,
-    /// Where it was handed in.
+    /// The origin that it was sent to.
     to: Option<NodeId>,
-    /// An origin that has not answered or does not want it.
+    /// An origin that has not answered, or has refused it.
     not: Option<NodeId>,
-    /// It may have got there: it was sent to an origin that had answered before.
+    /// The origin may have received it: it had answered before.
     may_be_there: bool,
-    /// What the answer will name; 0 before it is handed in.
+    /// The number that the answer will repeat; 0 before it is sent.
     number: u32,
-    /// Messages sent and not answered.
+    /// Unanswered messages so far.
     tries: u32,
-    /// The first message that was not answered, and whether the user was told.
+    /// The time of the first unanswered message, and whether the user was told.
     asked_at: Option<Instant>,
     told_silent: bool,
     told_full: bool,
@@ -122,7 +123,7 @@ struct Request {
     told_stalled: bool,
     /// Origins that could not write their journals since the last pause.
     stalled: Vec<NodeId>,
-    /// How often one origin has named another for its key.
+    /// How often an origin has referred it to another one for its key.
     hops: u32,
 }
 
@@ -155,25 +156,25 @@ impl Request {
         }
     }
 
-    /// Whether others may wait for the same job, so that it does not end with this request.
+    /// Whether other clients may wait for the same job, so that it must not end with this request.
     fn is_shared(&self) -> bool {
         matches!(&self.wish, Wish::Submit(Submission { key: Some(_), .. }))
     }
 
-    /// Whether it has to be accepted before anything else happens.
+    /// Whether it waits to be accepted.
     fn is_handed_in(&self) -> bool {
         self.job.is_none() && matches!(self.wish, Wish::Submit(_) | Wish::Retry(_))
     }
 }
 
-/// What a user of this node may ask for.
+/// Requests of the user of this node.
 impl Client {
-    /// A client whose numbers begin after this one.
+    /// A client whose numbers start after this one.
     pub(crate) fn new(last_number: u32) -> Client {
         Client { last_number, ..Client::default() }
     }
 
-    /// Begins to look for an origin.
+    /// Starts looking for an origin.
     pub(crate) fn attach(&mut self, shared: &mut Shared) {
         if self.wanted_since.is_none() {
             self.wanted_since = Some(shared.now);
@@ -181,18 +182,18 @@ impl Client {
         }
     }
 
-    /// Submits a canvas to an origin, as soon as there is one.
+    /// Submits a canvas as soon as there is an origin.
     pub(crate) fn submit(&mut self, shared: &mut Shared, id: SubmitId, submission: Submission) {
         self.attach(shared);
         self.hand_in(shared, id, Wish::Submit(submission));
     }
 
-    /// Has a job that has failed run again.
+    /// Runs a failed job again.
     pub(crate) fn retry(&mut self, shared: &mut Shared, id: SubmitId, job: JobId) {
         self.hand_in(shared, id, Wish::Retry(job));
     }
 
-    /// Whether the user may ask for one more job or node.
+    /// Whether there is room for another request of the user.
     pub(crate) fn has_room(&self, shared: &Shared) -> bool {
         self.requests.len() < shared.config.limits.requests_max
     }
@@ -210,7 +211,7 @@ impl Client {
         self.add(shared, id, request);
     }
 
-    /// Asks a node to leave when it has finished, or after this time.
+    /// Asks a node to leave once its work is done, or after this time.
     pub(crate) fn drain(&mut self, shared: &mut Shared, id: SubmitId, node: NodeId, limit: Option<Duration>) {
         self.add(shared, id, Request::new(Wish::Drain(node, limit)));
     }
@@ -220,7 +221,7 @@ impl Client {
         shared.timers.set(Timer::Submit(id.0), shared.now);
     }
 
-    /// Ends a job that was submitted or is followed here. Returns whether there is one.
+    /// Revokes a job that was submitted or is followed here. Returns whether there is one.
     pub(crate) fn revoke(&mut self, shared: &mut Shared, id: SubmitId) -> bool {
         let Some(request) = self.requests.get_mut(&id.0) else {
             return false;
@@ -236,8 +237,8 @@ impl Client {
         true
     }
 
-    /// Wants to hear no more of a job, which goes on, or of a node. What was submitted here is
-    /// followed all the same, since its origin wants to know that its end is known.
+    /// Stops reporting a job or node; the job continues. A job that was submitted here is still followed internally, so
+    /// that its end can be acknowledged.
     pub(crate) fn unfollow(&mut self, shared: &mut Shared, id: SubmitId) {
         if self.requests.get(&id.0).is_some_and(|r| !r.is_handed_in() && !matches!(r.wish, Wish::Submit(_))) {
             self.remove(shared, id.0);
@@ -255,9 +256,9 @@ impl Client {
     }
 }
 
-/// The origin of canvases without a key.
+/// Choosing the origin for canvases without a key.
 impl Client {
-    /// Tells the user once that there is one, and that its functions are known.
+    /// Tells the user once that an origin was found and its functions are known.
     pub(crate) fn check_ready(&mut self, shared: &mut Shared, modules: &Modules, members: &Members) {
         let Some(home) = self.home.filter(|_| self.wanted_since.is_some()) else {
             return;
@@ -271,7 +272,7 @@ impl Client {
         }
     }
 
-    /// Says hello, again or to another node.
+    /// Sends a hello, again or to another node.
     pub(crate) fn on_attach_timer(&mut self, shared: &mut Shared, members: &Members, modules: &Modules) {
         let Some(since) = self.wanted_since else {
             return;
@@ -283,14 +284,14 @@ impl Client {
         if self.home.is_none() {
             self.home = choose(shared, members, None);
             if shared.now - since >= shared.timing(AGAIN) {
-                // It takes nothing new, and still tells what there is.
+                // A leaving node accepts nothing new, but still answers queries.
                 self.home = self.home.or_else(|| choose_leaving(shared.me(), members));
             }
         }
         self.check_ready(shared, modules, members);
         match self.home {
             Some(_) if self.is_home_known() => shared.timers.cancel(Timer::Attach),
-            // Its answer says again which modules it has.
+            // Its answer repeats which modules it has.
             Some(home) => shared.outbox.send(home, Message::Hello),
             None => shared.ask_all(),
         }
@@ -303,7 +304,7 @@ impl Client {
         }
     }
 
-    /// Looks for another origin.
+    /// Changes to another origin.
     fn move_home(&mut self, shared: &mut Shared, members: &Members, not: NodeId) {
         if self.home == Some(not) {
             self.home = choose(shared, members, Some(not)).filter(|node| *node != not);
@@ -311,7 +312,7 @@ impl Client {
         }
     }
 
-    /// A node has come: it may be the origin that is looked for, or a better one.
+    /// A node has appeared: it may be the origin that is looked for, or a better one.
     pub(crate) fn on_member(&mut self, shared: &mut Shared, modules: &Modules, members: &Members, node: NodeId) {
         self.check_ready(shared, modules, members);
         if self.wanted_since.is_none() {
@@ -319,11 +320,11 @@ impl Client {
         }
         let takes_jobs = members.get(node).is_some_and(|member| member.birth.resident);
         if !takes_jobs && !members.is_leaving(node) {
-            // It took jobs, or was asked while it left, and does neither since it has restarted.
+            // It took jobs, or was chosen while it was leaving. It has restarted, and neither is true any more.
             self.move_home(shared, members, node);
         }
         if takes_jobs && shared.sessions.epoch_of(node).is_none() {
-            // What it has told everybody may be a recording. All such are asked at once, and not when it is their turn.
+            // Its broadcast may be a recording. All candidates are asked now, not one after another.
             shared.outbox.ask_who(node);
         }
         let is_better = |home| takes_jobs && rank(shared, members, node) > rank(shared, members, home);
@@ -338,7 +339,7 @@ impl Client {
         }
     }
 
-    /// A node is gone. One that has left is not waited for.
+    /// A node is gone. If it has left for good, the client does not wait for it.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, members: &Members, node: NodeId, leaving: bool) {
         let undecided = |request: &&mut Request| request.is_handed_in() && request.to == Some(node);
         let sent = self.requests.values_mut().filter(undecided);
@@ -348,13 +349,13 @@ impl Client {
                 request.tries = 0;
             }
         } else if sent.count() > 0 {
-            // It may have accepted what was sent, and come back.
+            // It may have accepted the canvas, and may come back.
             return;
         }
         self.move_home(shared, members, node);
     }
 
-    /// A node is there in a new incarnation: what the one before was asked may not have been answered.
+    /// A node has a new incarnation: requests to the earlier one may be lost.
     pub(crate) fn on_session(&mut self, shared: &mut Shared, node: NodeId) {
         if !shared.sessions.has_restarted(node) {
             return;
@@ -367,7 +368,8 @@ impl Client {
         }
     }
 
-    /// A node does not answer. What it cannot have heard of goes to another one; what it may have accepted waits for it.
+    /// A node does not answer. Requests that it cannot have received go to another origin; those that it may have
+    /// accepted wait for it.
     pub(crate) fn on_silent(&mut self, shared: &mut Shared, members: &Members, node: NodeId) {
         for (id, request) in &mut self.requests {
             let is_sent = request.is_handed_in() && request.to == Some(node) && !request.may_be_there;
@@ -381,7 +383,7 @@ impl Client {
         self.move_home(shared, members, node);
     }
 
-    /// The link is up again: something may have been lost meanwhile.
+    /// The link is up again. Messages may be lost, so requests are sent again.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
         for (id, request) in &mut self.requests {
             request.asked_at = request.asked_at.map(|_| shared.now);
@@ -394,7 +396,7 @@ impl Client {
         }
     }
 
-    /// The origin of canvases without a key.
+    /// The origin for canvases without a key.
     pub(crate) fn home(&self) -> Option<NodeId> {
         self.home
     }
@@ -404,9 +406,9 @@ impl Client {
     }
 }
 
-/// Asking.
+/// Sending requests.
 impl Client {
-    /// Hands in what waits, as much as the origin takes.
+    /// Sends waiting canvases, as many as the window allows.
     fn admit(&mut self, shared: &mut Shared) {
         while self.pace.is_open(shared.now) {
             let Some(id) = self.waiting.pop_front() else {
@@ -424,7 +426,7 @@ impl Client {
         }
     }
 
-    /// Gives a request a number that no origin has answered; none if there is no such request.
+    /// Gives a request a new number, which no origin has answered; none if there is no such request.
     fn renumber(&mut self, id: u32) -> Option<u32> {
         let request = self.requests.get_mut(&id)?;
         self.numbers.remove(&request.number);
@@ -439,7 +441,7 @@ impl Client {
         self.admit(shared);
     }
 
-    /// Looks after a request: hands it in, asks after its job, or ends it.
+    /// Handles the timer of a request: sends it, queries its job, or revokes that.
     pub(crate) fn on_submit_timer(&mut self, shared: &mut Shared, members: &Members, id: u32) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -462,18 +464,19 @@ impl Client {
         }
     }
 
-    /// Sends a canvas or what stands for it; gives the time until the next try.
+    /// Sends a request, and returns the time until the next try.
     fn send(&mut self, shared: &mut Shared, members: &Members, id: u32) -> Option<Duration> {
         let request = self.requests.get_mut(&id)?;
         if shared.values.held.is_pulled(Holder::Canvas(request.number), shared.now) {
-            // It is on its way, in pieces.
+            // The origin is pulling it.
             request.tries = 1;
             return Some(shared.timing(SUBMIT_AGAIN));
         }
         if request.tries >= SUBMITS_MAX
             && let Some(mute) = request.to.take()
         {
-            // Gone without a word. If it had accepted the canvas after all, tasks run twice; with a key, they do not.
+            // The origin is gone without an answer. If it had accepted the canvas, its tasks run twice; not if it has a
+            // key.
             request.not = Some(mute);
             request.tries = 0;
             request.may_be_there = false;
@@ -512,7 +515,7 @@ impl Client {
         Some(shared.timing(SUBMIT_AGAIN))
     }
 
-    /// Asks after a job, and ends it if that is wanted.
+    /// Queries a job, or revokes it if that was requested.
     fn ask_after(&mut self, shared: &mut Shared, id: u32, job: JobId) -> Option<Duration> {
         let query = self.query(shared);
         let wanted = |other: u32| other != id && self.requests.get(&other).is_some_and(|other| !other.revoked);
@@ -533,16 +536,16 @@ impl Client {
             again = shared.timing(AGAIN);
             shared.outbox.send(job.origin, Message::Revoke(Revoke { job, mine: mine.then_some(true) }));
             if mine {
-                // The answer tells what has come of it; who asks after the job waits for it.
+                // The answer to the revoke contains the outcome; other requests for this job wait for it.
                 return Some(again);
             }
         }
-        // After the revoke, so that the answer tells what has come of it.
+        // Sent after the revoke, so that the answer contains the outcome.
         shared.outbox.send(job.origin, Message::JobQuery(job));
         Some(again)
     }
 
-    /// How often a job is asked after: of many jobs, each less often.
+    /// The interval between two queries of a job; it grows with the number of jobs.
     fn query(&self, shared: &Shared) -> Duration {
         shared.timing(QUERY).max(shared.timing(QUERY_EACH) * self.by_job.len() as u32)
     }
@@ -565,7 +568,7 @@ impl Client {
 }
 
 impl Request {
-    /// Tells the user once that the node which holds the job does not answer.
+    /// Tells the user once that the node with the job does not answer.
     fn check_silence(&mut self, shared: &mut Shared, id: u32) {
         let node = match (&self.wish, self.job) {
             (_, Some(job)) => job.origin,
@@ -583,7 +586,7 @@ impl Request {
 
 /// Answers.
 impl Client {
-    /// The canvas is a job now.
+    /// An origin has accepted a canvas.
     pub(crate) fn on_accepted(&mut self, shared: &mut Shared, from: NodeId, accepted: Accepted) {
         if accepted.job.origin != from {
             return;
@@ -614,7 +617,7 @@ impl Client {
         self.admit(shared);
     }
 
-    /// Something was not accepted.
+    /// An origin has refused a request.
     pub(crate) fn on_refused(&mut self, shared: &mut Shared, members: &Members, from: NodeId, refused: Refused) {
         let Some(id) = self.numbers.get(&refused.number).copied() else {
             return;
@@ -667,8 +670,8 @@ impl Client {
         }
     }
 
-    /// An origin cannot write its journal: another one that keeps a journal is asked at once. If none is left, the canvas
-    /// waits until one can.
+    /// An origin cannot write its journal. The next one with a journal is asked at once. If there is none, the canvas
+    /// waits.
     fn on_stalled(&mut self, shared: &mut Shared, members: &Members, id: u32, from: NodeId, reason: String) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -683,7 +686,7 @@ impl Client {
             request.to = Some(other);
             request.tries = 0;
             request.may_be_there = false;
-            // The refusal is kept for this number: it may come back there when there is room.
+            // That origin keeps the refusal under the old number, and may be asked again later.
             self.renumber(id);
             shared.timers.set(Timer::Submit(id), shared.now);
             if self.home == Some(from) {
@@ -699,7 +702,7 @@ impl Client {
         self.pause(shared, id);
     }
 
-    /// Lets a canvas wait for its turn after a pause.
+    /// Puts a request back to wait for its turn, after a pause.
     fn pause(&mut self, shared: &mut Shared, id: u32) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -723,7 +726,7 @@ impl Client {
         {
             let max = shared.config.limits.result_bytes_max;
             if blob.bytes <= max {
-                // Taken when its value is here.
+                // The event is handled when its value was pulled.
                 shared.values.pull(shared.now, &mut shared.timers, from, blob, Purpose::Ended(event.job));
                 return;
             }
@@ -733,7 +736,7 @@ impl Client {
         let of_job = self.by_job.range((job, 0)..=(job, u32::MAX));
         let ids: Vec<u32> = of_job.map(|(_, id)| *id).collect();
         if matches!(news, JobNews::Ended(_)) {
-            // The news may have overtaken `Accepted`: then the origin has to say it again.
+            // The news may have arrived before `Accepted`; then the origin must repeat it.
             let is_early = ids.is_empty() && self.pace.in_flight > 0 && !self.ended.contains(&job);
             if !is_early {
                 shared.outbox.send(from, Message::JobEventAck(job));
@@ -765,7 +768,7 @@ impl Client {
         }
     }
 
-    /// A node says how it is: one that was asked to leave has heard it.
+    /// A node has sent its vitals. They confirm a request to leave.
     pub(crate) fn on_vitals(&mut self, shared: &mut Shared, from: NodeId, vitals: &Vitals) {
         let heard = |request: &Request| matches!(request.wish, Wish::Drain(node, _) if node == from);
         if vitals.draining != Some(true) {
@@ -777,13 +780,13 @@ impl Client {
         }
     }
 
-    /// Whether a submitted canvas may have to be sent again.
+    /// Whether a canvas is unanswered, so that it may have to be sent again.
     pub(crate) fn is_unanswered(&self, number: u32) -> bool {
         let request = self.numbers.get(&number).and_then(|id| self.requests.get(id));
         request.is_some_and(|request| request.number == number && request.is_handed_in())
     }
 
-    /// Whether the end of a job is waited for.
+    /// Whether a request waits for the end of a job.
     pub(crate) fn follows(&self, job: JobId) -> bool {
         self.by_job.range((job, 0)..=(job, u32::MAX)).next().is_some()
     }

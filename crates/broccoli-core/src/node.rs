@@ -1,6 +1,8 @@
-//! The node: one state machine that is origin, worker, client and member, with one module for each role.
+//! The node: one state machine that is origin, worker, client and member at the same time. This file is its public
+//! interface.
 //!
-//! Here is its surface. [`receive`] takes packets apart, [`transmit`] puts them together, [`due`] follows timers.
+//! Each role has its own module. [`receive`] opens incoming packets, [`transmit`] seals outgoing ones, [`due`] runs
+//! timers.
 
 mod audit;
 mod bucket;
@@ -46,43 +48,44 @@ use crate::timers::{Timer, Timers};
 use crate::trace::TraceLevel;
 use crate::worker::Worker;
 
-/// The time of day is told at least this often: a clock that was set shows.
+/// The time of day is needed at least this often, to notice that the clock was set.
 const WALL: Duration = ms(1_000);
 
 /// A node of a cluster, without clock, I/O and threads.
 ///
-/// A shell tells it what has happened, then takes everything out again that it wants to be done:
+/// A shell passes in what has happened (inputs), and then takes out everything that it has to do:
 ///
 /// ```text
 ///   new ──► recover, once ──► loop {
 ///       handle_input(now, …)          for all inputs that are ready, but a bounded number of them
 ///       loop {
-///           poll_transmit(now, buf)   while the link takes packets, until it gives none;
-///                                     poll_local(now) while the link takes none
-///           poll_action()             until it gives none
-///       } until neither gives anything
-///       wait for an input, for the link to take packets again, or for poll_timeout()
+///           poll_transmit(now, buf)   while the link accepts packets, until it returns none;
+///                                     poll_local(now) while the link accepts none
+///           poll_action()             until it returns none
+///       } until neither returns anything
+///       wait for an input, for the link to accept packets again, or for poll_timeout()
 ///   }
 /// ```
 ///
-/// Many inputs before one drain make large packets; the result does not depend on how they are grouped. `now` must not
-/// go back from one call to the next.
+/// Many inputs before one drain give large packets; the results do not depend on the grouping. `now` must never go back
+/// between calls.
 ///
 /// | call | when | cost |
 /// |---|---|---|
 /// | [`Node::new`] | once for each incarnation | |
-/// | [`Node::recover`] | once, before all but [`Input::WallClock`], if the node has a journal, even a new one | all records |
+/// | [`Node::recover`] | once, before all but [`Input::WallClock`], if the node has a journal, even an empty one | all records |
 /// | [`Node::write_will`] | before each connection | seals one packet |
 /// | [`Node::handle_input`] | at any time | the input, and at most 4,096 timers that are due |
-/// | [`Node::poll_transmit`] | after inputs; what it gives is sent, or is as good as lost | seals one packet, after leasing what is ready |
-/// | [`Node::poll_local`] | in its place while the link is busy | leasing what is ready |
-/// | [`Node::poll_action`] | after the two before | one action; before the first, the journal record of all that has changed |
+/// | [`Node::poll_transmit`] | after inputs; send the packet, or it is lost | leases ready tasks, seals one packet |
+/// | [`Node::poll_local`] | instead, while the link is busy | leases ready tasks |
+/// | [`Node::poll_action`] | after these two | one action; before the first one, the journal record of all changes |
 /// | [`Node::poll_timeout`] | before waiting; again after each input | the first timer |
-/// | methods with `&self` | at any time; they change nothing | those that list walk over what they list |
-/// | methods with `now` (submit, revoke, …) | as an input: drain afterwards | |
+/// | methods with `&self` | at any time; they change nothing | those that list iterate over the listed items |
+/// | methods with `now` (submit, revoke, …) | like an input: drain afterwards | |
 ///
-/// Actions need not be done at once, but in the order in which they are given. Whatever waits for the disk is told after
-/// [`Input::Persisted`]. Between two drains, [`Node::validate`] checks the invariants; the simulator calls it after each.
+/// Actions need not be done at once, but in the order in which they are returned. Messages that depend on the disk are
+/// sent after [`Input::Persisted`]. Between two drains, [`Node::validate`] checks the invariants; the simulator calls
+/// it after each.
 #[derive(Debug)]
 pub struct Node {
     shared: Shared,
@@ -90,7 +93,7 @@ pub struct Node {
     worker: Worker,
     client: Client,
     modules: Modules,
-    /// Pieces of modules and values that other nodes have asked for.
+    /// Pieces of modules and values that other nodes have requested.
     serving: Serving,
     members: Members,
     sequence: u64,
@@ -101,11 +104,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that starts now. `epoch` and `seed` must come from a true random source: the epoch
-    /// is half of every packet's nonce.
+    /// A node that starts now. `epoch` and `seed` must come from a true random source: the epoch is half of every
+    /// packet's nonce.
     pub fn new(config: Config, epoch: Epoch, seed: u64, now: Instant) -> Node {
         let mut rng = SplitMix64(seed);
-        // Numbers start anywhere, so that an answer to an earlier incarnation fits no submit of
+        // Numbers start at a random value, so that the answer to a submit of an earlier incarnation matches none of
         // this one.
         let last_submit = rng.bits() as u32 >> 1;
         let (timing, limits) = (config.timing, config.limits);
@@ -143,12 +146,10 @@ impl Node {
         }
     }
 
-    /// Takes over what earlier incarnations have left in the journal. Call it before anything
-    /// else but [`Input::WallClock`], with all records in order of their keys; of a new journal,
-    /// with none.
+    /// Takes over the journal of earlier incarnations. Call it before anything else except [`Input::WallClock`], with
+    /// all records in the order of their keys; with none if the journal is new.
     ///
-    /// # Errors
-    /// If the journal has another version. It must not be written then.
+    /// # Errors If the journal has another version. It must not be written then.
     pub fn recover(
         &mut self,
         now: Instant,
@@ -158,7 +159,7 @@ impl Node {
         self.origin.recover(&mut self.shared, records)
     }
 
-    /// Writes the Will of a connection that is about to be made: the sealed notice of its end.
+    /// Writes the Will for the next connection: the sealed death notice.
     pub fn write_will(&mut self, will: &mut Vec<u8>) {
         let connection = self.members.next_connection();
         let to = Address::Birth(self.shared.me());
@@ -167,10 +168,9 @@ impl Node {
         self.seal(draft, will);
     }
 
-    /// Accepts a canvas as its origin. News come as [`Event::Accepted`] and [`Event::Job`].
+    /// Accepts a canvas; this node is its origin. News are [`Event::Accepted`] and [`Event::Job`].
     ///
-    /// # Errors
-    /// If the canvas cannot be run or the queue is full; nothing has happened then.
+    /// # Errors If the canvas cannot be run or the queue is full; then nothing has changed.
     pub fn submit(&mut self, now: Instant, canvas: &Canvas) -> Result<SubmitId, SubmitError> {
         self.shared.now = now;
         let id = self.next_submit();
@@ -183,10 +183,10 @@ impl Node {
         Ok(id)
     }
 
-    /// Accepts a canvas that nobody waits for, as its origin: how a task submits to the queue of its node.
+    /// Accepts a canvas whose client does not wait; this node is its origin. A task submits to the queue of its node in
+    /// this way.
     ///
-    /// # Errors
-    /// As [`Self::submit`].
+    /// # Errors As [`Self::submit`].
     pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
         self.shared.now = now;
         let around = Around { modules: &self.modules, members: &self.members };
@@ -198,8 +198,8 @@ impl Node {
         Ok(job)
     }
 
-    /// The same for the bytes that a running task says are a canvas; nothing of them was checked. Gives
-    /// the answer for the task, and why it was refused.
+    /// The same for an encoded canvas from a running task; the bytes need not be valid. Returns the answer for the
+    /// task, and why it was refused.
     pub fn submit_for_task(&mut self, now: Instant, canvas: &[u8]) -> (SubmitAnswer, String) {
         let canvas = match Canvas::from_wire(canvas) {
             Ok(canvas) => canvas,
@@ -218,14 +218,14 @@ impl Node {
         (answer, error.to_string())
     }
 
-    /// Looks for an origin among the resident nodes; [`Event::Attached`] tells when it is found
-    /// and its functions are known.
+    /// Looks for an origin among the resident nodes. [`Event::Attached`] reports that it was found and its functions
+    /// are known.
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
     }
 
-    /// Ends a job that was submitted through this node.
+    /// Revokes a job that was submitted through this node.
     pub fn revoke(&mut self, now: Instant, id: SubmitId) {
         self.shared.now = now;
         if self.client.revoke(&mut self.shared, id) {
@@ -238,8 +238,7 @@ impl Node {
 
     /// Checks a canvas against the functions that the cluster offers now.
     ///
-    /// # Errors
-    /// What an origin would refuse it for.
+    /// # Errors The reason why an origin would refuse it.
     pub fn check(&self, canvas: &Canvas) -> Result<Plan, CanvasError> {
         let holds_code = self.shared.config.holds_code;
         let resolve = |name: &str| {
@@ -249,32 +248,31 @@ impl Node {
         lower(canvas, resolve, &self.shared.config.limits.canvas)
     }
 
-    /// Finds a function by its name, full or bare; the error says what there is.
+    /// Finds a function by its full or bare name. The error lists the available functions.
     ///
-    /// # Errors
-    /// If there is none of that name, or more than one.
+    /// # Errors If there is no function with this name, or more than one.
     pub fn function(&self, name: &str) -> Result<(String, &Function), String> {
         let found = self.modules.resolve(&self.members, self.shared.config.holds_code, name)?;
         Ok((found.full_name(), found.function))
     }
 
-    /// The newest version of each module that can be used, by name: version and functions.
+    /// The newest usable version of each module, by name: version and functions.
     pub fn functions(&self) -> BTreeMap<&str, (u64, &Functions)> {
         let usable = self.modules.usable(self.shared.config.holds_code, &self.members);
         usable.into_iter().map(|(name, entry)| (name, (entry.version(), entry.functions()))).collect()
     }
 
-    /// What a module offers, if this node knows its manifest.
+    /// The functions of a module, if this node knows its manifest.
     pub fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
         self.modules.functions_of(module)
     }
 
-    /// The nodes that were heard of.
+    /// The nodes that this node knows.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.members.iter()
     }
 
-    /// Whether it is known what a node can run.
+    /// Whether the module set of a node is known.
     pub fn knows_modules_of(&self, member: &Member) -> bool {
         self.modules.knows(member.birth.modules)
     }
@@ -284,19 +282,19 @@ impl Node {
         self.modules.peer_holds(member.birth.modules, module)
     }
 
-    /// Asks all nodes how they are; answers come as [`Event::Vitals`].
+    /// Asks all nodes for their vitals; the answers are [`Event::Vitals`].
     pub fn ask_vitals(&mut self, now: Instant) {
         self.shared.now = now;
         self.shared.outbox.broadcast(Message::VitalsRequest);
     }
 
-    /// Says goodbye: nobody waits for this node's return. Send what is left, then disconnect.
+    /// Says goodbye: other nodes then do not wait for this node to return. Send the remaining packets, then disconnect.
     pub fn leave(&mut self, now: Instant) {
         self.shared.now = now;
         self.members.leave(&mut self.shared, self.origin.holds_no_key());
     }
 
-    /// How this node is.
+    /// The vitals of this node.
     pub fn vitals(&self) -> Vitals {
         let (running, queued) = self.worker.load();
         let (jobs, ready) = self.origin.load();
@@ -314,20 +312,20 @@ impl Node {
         }
     }
 
-    /// Sets which [`Event::Trace`] come from now on; at first, none do. Events of each task cost time and memory: ask for
-    /// them only while somebody reads them.
+    /// Sets which [`Event::Trace`] are reported from now on; initially none. Events of each task cost time and memory:
+    /// enable them only while they are read.
     pub fn set_trace(&mut self, level: TraceLevel) {
         self.shared.trace = level;
     }
 
-    /// The full name of a function, `module.function`; `?.function` if its module is not known any more.
+    /// The full name of a function, `module.function`; `?.function` if its module is no longer known.
     pub fn name_of(&self, function: &LeasedFunction) -> String {
         let module = self.modules.name_of(&function.module).unwrap_or("?");
         alloc::format!("{module}.{}", function.name)
     }
 
-    /// What this node has done since its start, and what it holds now. Cheap, but it walks over all addresses and workers:
-    /// ask a few times a second at most.
+    /// What this node has done since its start, and what it holds now. Cheap, but it iterates over all addresses and
+    /// workers: call it at most a few times a second.
     pub fn counters(&self) -> Counters {
         let (sessions, origin) = (&self.shared.sessions, self.origin.held(&self.shared));
         let unacknowledged_bytes = self.worker.kept_bytes() as u64;
@@ -341,7 +339,7 @@ impl Node {
         }
     }
 
-    /// Takes something that has happened, and every timer that is due.
+    /// Handles an input, and every timer that is due.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.shared.now = now;
         match input {
@@ -352,7 +350,7 @@ impl Node {
                 self.shared.connected = false;
                 self.clear_wire();
             }
-            // Before that, nobody could be answered.
+            // While the link is down, no packet can be answered.
             Input::Packet { to, packet } if self.shared.connected => self.on_packet(to, packet),
             Input::Packet { .. } => {}
             Input::Executed { run, outcome } => self.worker.on_executed(&mut self.shared, run, outcome),
@@ -376,13 +374,12 @@ impl Node {
         self.drop_undeployed();
     }
 
-    /// The jobs of which something is not handed to the journal yet.
+    /// The jobs with changes that were not passed to the journal yet.
     pub fn unwritten_jobs(&self) -> impl Iterator<Item = u64> {
         self.origin.unwritten_jobs()
     }
 
-    /// Seals the next packet into `buf`. Call it as long as the link takes packets; while it takes none, call
-    /// [`Node::poll_local`].
+    /// Seals the next packet into `buf`. Call it while the link accepts packets; otherwise call [`Node::poll_local`].
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.shared.now = now;
         self.settle();
@@ -400,7 +397,7 @@ impl Node {
                 return Some(self.transmit(to, buf));
             }
             if self.origin.is_dispatch_due() {
-                // What did not fit its worker goes to another one.
+                // Tasks that did not fit their worker go to another one.
                 self.settle();
             }
         }
@@ -410,18 +407,18 @@ impl Node {
         None
     }
 
-    /// Whether [`Input::WallClock`] is due: once a second, and at each time-out while the node does not know the time of day.
+    /// Whether [`Input::WallClock`] is due: once a second, and at each time-out while the time of day is not known.
     pub fn wants_wall_clock(&self, now: Instant) -> bool {
         !self.shared.timers.is_ahead(Timer::Wall, now)
     }
 
-    /// Goes on with what this node does for itself while its link takes no packets; [`Node::poll_transmit`] does so, too.
+    /// Continues the local work of this node while its link accepts no packets. [`Node::poll_transmit`] does this, too.
     pub fn poll_local(&mut self, now: Instant) {
         self.shared.now = now;
         self.settle();
     }
 
-    /// The next thing to be done by the shell.
+    /// The next action for the shell.
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.shared.actions.is_empty() {
             self.origin.write_journal(&mut self.shared);

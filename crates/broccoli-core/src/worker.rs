@@ -1,17 +1,18 @@
-//! The worker: gives origins credit, runs what they lease, and keeps results until they are safe.
+//! The worker role: gives origins credit, runs leased tasks, renews their leases, and keeps results until they are
+//! acknowledged.
 //!
 //! ```text
 //!             Lease                 slot free              Executed            ResultAck
 //!   (nothing) ─────► Held::Queued ───────────► Held::Running ───────► Held::Done ───────► (nothing)
-//!       │                 ▲ │ Return, Abort         │ Abort              ▼ into no packet     ▲
-//!       └─► Held::Pulling ┘ └────────► (nothing)    └────► (nothing)   Held::Large ───────────┘
+//!       │                 ▲ │ Return, Abort         │ Abort              ▼ too long for a packet  ▲
+//!       └─► Held::Pulling ┘ └────────► (nothing)    └────► (nothing)   Held::Large ──────────────┘
 //! ```
 //!
-//! Arguments that fit into no packet are pulled before their task is queued; a result that fits into
-//! none is pulled by the origin, and its lease renewed meanwhile.
+//! Arguments that do not fit into a packet are pulled before their task is queued. A result that does not fit is pulled
+//! by the origin; its lease is renewed meanwhile.
 //!
-//! It knows attempts and functions, never jobs. Credit is permission, not reservation: it may be
-//! given to several origins at once, and what cannot start soon is given back.
+//! The worker knows attempts and functions, never jobs. Credit is permission, not reservation: several origins may have
+//! credit for the same slots, and leases that cannot start soon are returned.
 
 mod account;
 mod audit;
@@ -44,34 +45,35 @@ pub(crate) struct Worker {
     queue: VecDeque<Waiting>,
     /// Tasks whose arguments are being pulled.
     pulling: LiteMap<(NodeId, Attempt), Waiting>,
-    /// A task was returned because there is no room for its arguments.
+    /// A task was returned because there was no room for its arguments.
     crowded: bool,
     running: LiteMap<RunId, Running>,
     last_run: u64,
-    /// Recent time of a task, in microseconds; 0 before the first.
+    /// Average time of recent tasks, in microseconds; 0 before the first.
     task_us: u64,
     tasks_run: u64,
-    /// Where the round of origins that get freed capacity goes on.
+    /// The origin at which the round-robin for freed capacity continues.
     round: Option<NodeId>,
 }
 
 impl Worker {
-    /// Tasks running and waiting for a slot.
+    /// Number of running tasks, and of tasks that wait for a slot or their arguments.
     pub(crate) fn load(&self) -> (usize, usize) {
         (self.running.len(), self.queue.len() + self.pulling.len())
     }
 
-    /// Tasks run since the start.
+    /// Tasks run since the start of the node.
     pub(crate) fn tasks_run(&self) -> u64 {
         self.tasks_run
     }
 
-    /// Bytes of results that are kept until their origins have them.
+    /// Bytes of unacknowledged results.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept().1
     }
 
-    /// A node is there in a new incarnation. An origin learns what is held for the one before, and what is done.
+    /// A node is now in a new incarnation. If it is an origin, it is told which attempts of the earlier one are held or
+    /// done.
     pub(crate) fn on_session(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
         let Some(account) = self.accounts.get_mut(&from) else {
             return;
@@ -84,8 +86,7 @@ impl Worker {
         }
     }
 
-    /// Somebody says that an origin is there in this incarnation. If it is another one than that which holds leases here, it
-    /// is asked.
+    /// An unproven message names an incarnation of an origin. If leases of another one are held, the origin is asked.
     pub(crate) fn on_hearsay(&self, shared: &mut Shared, from: NodeId, epoch: Epoch) {
         let is_other =
             |account: &Account| account.epoch.is_some_and(|known| known != epoch) && !account.held.is_empty();
@@ -100,7 +101,7 @@ impl Worker {
         is_held(&self.accounts, origin, attempt)
     }
 
-    /// The origin holds these results.
+    /// An origin acknowledges results.
     pub(crate) fn on_result_ack(&mut self, shared: &mut Shared, from: NodeId, ack: &ResultAck) {
         let was_full = self.results_room(shared) == 0;
         let Some(account) = self.accounts.get_mut(&from).filter(|_| ack.worker_epoch == shared.epoch) else {
@@ -116,7 +117,7 @@ impl Worker {
         }
     }
 
-    /// Confirms or renews what is held for an origin.
+    /// Confirms or renews the leases of an origin.
     pub(crate) fn on_renew_timer(&mut self, shared: &mut Shared, origin: NodeId) {
         let Some(account) = self.accounts.get_mut(&origin) else {
             return;
@@ -128,7 +129,7 @@ impl Worker {
         }
     }
 
-    /// Repeats results that have not been acknowledged.
+    /// Repeats unacknowledged results.
     pub(crate) fn on_results_timer(&mut self, shared: &mut Shared, origin: NodeId) {
         let Some(account) = self.accounts.get_mut(&origin) else {
             return;
@@ -144,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// The link is up again: tell every origin what is held and what is done.
+    /// The link is up again: tells every origin what is held and done.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared) {
         for (origin, account) in &mut self.accounts {
             account.fetch_due = true;
@@ -154,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Writes what there is for an origin, at most about `budget` bytes.
+    /// Writes the messages for an origin, up to about `budget` bytes.
     pub(crate) fn compose(
         &mut self,
         shared: &mut Shared,
@@ -176,7 +177,7 @@ impl Worker {
                 put(&Message::Return(Return { origin_epoch, attempts }));
             }
         }
-        // An origin that has restarted must know the worker before it believes what is held.
+        // An origin that has restarted must know this worker before it accepts its renewals.
         if core::mem::take(&mut account.fetch_due) {
             account.credit = if core::mem::take(&mut account.withheld) { 0 } else { credit };
             let tasks = account.credit;
@@ -191,12 +192,12 @@ impl Worker {
         }
     }
 
-    /// Whether there is something to say to an origin.
+    /// Whether there are messages for an origin.
     pub(crate) fn has_for(&self, origin: NodeId) -> bool {
         self.accounts.get(&origin).is_some_and(|account| account.has_something())
     }
 
-    /// What this worker has with an origin, made when it is new. None if there are too many.
+    /// The account of an origin, created if needed. None if there are too many.
     fn account(&mut self, shared: &mut Shared, origin: NodeId) -> Option<&mut Account> {
         if !self.accounts.contains_key(&origin) && self.accounts.len() >= shared.config.limits.nodes_max {
             let idle = self

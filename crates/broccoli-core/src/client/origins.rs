@@ -1,4 +1,4 @@
-//! Which node takes a canvas.
+//! Chooses the origin for a canvas.
 
 use alloc::vec::Vec;
 
@@ -8,14 +8,13 @@ use broccoli_proto::message::Birth;
 use crate::members::Members;
 use crate::shared::Shared;
 
-/// How good an origin seems: best is one that stays, among those one that has answered, and among those one that keeps its
-/// jobs over a restart.
+/// The rank of an origin: staying nodes before leaving ones, then those that have answered, then those with a journal.
 pub(super) fn rank(shared: &Shared, members: &Members, node: NodeId) -> (bool, bool, bool) {
     let durable = members.get(node).is_some_and(|member| is_durable(&member.birth));
     (!members.is_leaving(node), shared.sessions.epoch_of(node).is_some(), durable)
 }
 
-/// The origin of a canvas without a key: any of the best live nodes that take jobs of others, preferably not `not`.
+/// The origin for a canvas without a key: one of the best live resident nodes at random, if possible not `not`.
 pub(super) fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>) -> Option<NodeId> {
     let mut candidates = residents(shared.me(), members, not);
     let best = candidates.iter().map(|node| rank(shared, members, *node)).max()?;
@@ -24,14 +23,14 @@ pub(super) fn choose(shared: &mut Shared, members: &Members, not: Option<NodeId>
     Some(candidates[at])
 }
 
-/// Whom to ask if no live node takes jobs: one that is about to leave, preferably one that takes them otherwise.
+/// The node to ask if no live resident node is staying: a leaving one, if possible with a journal.
 pub(super) fn choose_leaving(me: NodeId, members: &Members) -> Option<NodeId> {
     let leaving = members.alive().filter(|(name, member)| *name != me && member.birth.draining == Some(true));
     leaving.max_by_key(|(_, member)| is_durable(&member.birth)).map(|(name, _)| name)
 }
 
-/// The origin of a canvas with a key: the same one for all clients that see the same nodes
-/// (rendezvous hashing: Thaler, Ravishankar 1998).
+/// The origin for a canvas with a key: the same for all clients that know the same nodes (rendezvous hashing: Thaler,
+/// Ravishankar 1998).
 pub(super) fn choose_by_key(me: NodeId, members: &Members, key: &str, not: Option<NodeId>) -> Option<NodeId> {
     let mut candidates = residents(me, members, not);
     let durable = |node: &NodeId| members.get(*node).is_some_and(|member| is_durable(&member.birth));
@@ -41,7 +40,7 @@ pub(super) fn choose_by_key(me: NodeId, members: &Members, key: &str, not: Optio
     candidates.into_iter().max_by_key(|name| (weight(key, *name), *name))
 }
 
-/// The live nodes that take jobs of others, without `not` unless there is no other one.
+/// The live resident nodes; without `not` if there are others.
 fn residents(me: NodeId, members: &Members, not: Option<NodeId>) -> Vec<NodeId> {
     let takes_jobs = members.alive().filter(|(name, member)| member.birth.resident && *name != me);
     let mut residents: Vec<NodeId> = takes_jobs.map(|(name, _)| name).collect();
@@ -56,7 +55,7 @@ pub(super) fn is_durable(birth: &Birth) -> bool {
     birth.durable == Some(true)
 }
 
-/// FNV-1a over key and name, finished so that names that differ in one digit are far apart.
+/// FNV-1a over key and name, with a final mix so that similar names get very different values.
 fn weight(key: &str, name: NodeId) -> u64 {
     let bytes = key.bytes().chain([0]).chain(name.as_str().bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

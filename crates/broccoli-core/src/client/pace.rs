@@ -1,5 +1,5 @@
-//! How many canvases are on their way at once: many as long as they are accepted, one after a pause
-//! when the origin is full.
+//! Limits the unanswered submits of a client: a window while they are accepted, one at a time after a pause when the
+//! origin is full.
 
 use core::time::Duration;
 
@@ -8,7 +8,7 @@ use broccoli_proto::SplitMix64;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// Canvases that were sent and are not answered.
+/// Most unanswered submits.
 const WINDOW_MAX: u32 = 256;
 /// Pause after the first refusal, doubled up to the maximum.
 const PAUSE: LinkTime = link_ms(200);
@@ -20,7 +20,7 @@ pub(super) struct Pace {
     /// Sent and not answered.
     pub(super) in_flight: u32,
     window: u32,
-    /// The last pause; zero if the last answer was good.
+    /// The last pause; zero if the last submit was accepted.
     pause: Duration,
     until: Instant,
 }
@@ -37,12 +37,12 @@ impl Pace {
         now >= self.until && self.in_flight < self.window
     }
 
-    /// Until when nothing is sent.
+    /// When sending may continue.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// A canvas was accepted, or refused for a reason of its own.
+    /// A canvas was accepted, or refused for a reason other than a full queue.
     pub(super) fn on_answer(&mut self) {
         self.in_flight -= 1;
         self.pause = Duration::ZERO;
@@ -50,7 +50,7 @@ impl Pace {
         self.window = (self.window * 2).min(WINDOW_MAX);
     }
 
-    /// The origin is full. Refusals of what was sent before a pause do not prolong it.
+    /// The origin is full. Refusals of submits that were sent before the pause do not extend it.
     pub(super) fn on_full(&mut self, now: Instant, timing: Timing, rng: &mut SplitMix64) {
         self.in_flight -= 1;
         self.window = 1;
@@ -58,7 +58,7 @@ impl Pace {
             return;
         }
         self.pause = (self.pause * 2).clamp(timing.time(PAUSE), timing.time(PAUSE_MAX));
-        // Half of it at random, so that clients that were refused together do not come together.
+        // Half of it is random, so that clients that were refused together do not return together.
         let half = self.pause.as_micros() as u64 / 2;
         self.until = now + Duration::from_micros(half + rng.below(half));
     }

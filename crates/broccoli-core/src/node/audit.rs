@@ -1,4 +1,4 @@
-//! The node as tests and the simulator see it.
+//! Checks and views of the node, for tests and the simulator.
 
 use alloc::vec::Vec;
 
@@ -12,8 +12,7 @@ use crate::io::RunId;
 use crate::timers::Timer;
 
 impl Node {
-    /// Shows the state and the attempt of each task of each job that has become ready once, in
-    /// order of job and step.
+    /// Shows the state and attempt of each task that was ever ready, in order of job and step.
     pub fn audit_tasks(&self, see: &mut dyn FnMut(u64, u32, TaskState, u32)) {
         self.origin.audit_tasks(see);
     }
@@ -23,32 +22,32 @@ impl Node {
         self.origin.audit_task(job, step)
     }
 
-    /// The jobs held and, as soon as it is known, what each came to.
+    /// Shows the jobs held, with their outcomes if known.
     pub fn audit_jobs(&self, see: &mut dyn FnMut(u64, Known<'_>)) {
         self.origin.audit_jobs(see);
     }
 
-    /// Which attempt of which origin a run is.
+    /// The origin and attempt of a run.
     pub fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
         self.worker.attempt_of(run)
     }
 
-    /// Shows from whom this node pulls which large values, and for what.
+    /// Shows the large values that this node pulls, from which node and for what.
     pub fn audit_pulls(&self, see: &mut dyn FnMut(NodeId, ContentId, Large)) {
         self.shared.values.pulls.audit(see);
     }
 
-    /// What a packet for this node has to repeat now, so that it counts; none before the first packet.
+    /// The challenge that a packet for this node must repeat now to be accepted; none before the first packet.
     pub fn audit_challenge(&self) -> Option<u64> {
         self.shared.sessions.audit_challenge()
     }
 
-    /// Whether this origin has heard of another one, there or not, that may hold the job of a key.
+    /// Whether this origin knows another one, live or not, that may hold a job with a key.
     pub fn audit_has_met(&self, node: NodeId) -> bool {
         self.origin.audit_has_met(node)
     }
 
-    /// How full each collection is that strangers can fill.
+    /// The size and limit of each collection that other nodes can fill.
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = Vec::new();
         let mut see = |name, len, max| sizes.push(Size { name, len, max });
@@ -66,8 +65,7 @@ impl Node {
 impl Node {
     /// Checks what must hold after the shell has drained the node.
     ///
-    /// # Panics
-    /// If something does not.
+    /// # Panics If an invariant is violated.
     pub fn validate(&self) {
         self.origin.validate(&self.shared);
         self.worker.validate(&self.shared);
@@ -81,11 +79,9 @@ impl Node {
         }
     }
 
-    /// Checks that nothing is under way: no job, lease, run, result or pull, and that only
-    /// presence is waited for.
+    /// Checks that the node is idle: no job, lease, run, result or pull, and no timers but those of presence.
     ///
-    /// # Panics
-    /// If something is.
+    /// # Panics If it is not idle.
     pub fn validate_idle(&self) {
         self.validate();
         self.origin.validate_idle();

@@ -1,19 +1,19 @@
-//! How often a node answers questions that may be recordings.
+//! A token bucket that limits answers to questions that may be recordings.
 
 use crate::time::Instant;
 
-/// How often this node answers questions that may be recordings: a tenth of the nodes that it remembers in a second, and as
-/// many at once as are due in two.
+/// Limits answers to questions that may be recordings: per second, a tenth of the nodes that this node can remember; at
+/// once, as many as in two seconds.
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
-    /// Answers that may be given, in millionths.
+    /// Answers that may be given now, in millionths.
     left: u64,
-    /// When it was last filled; never before the first.
+    /// When it was last filled; none before the first use.
     at: Option<Instant>,
 }
 
 impl Bucket {
-    /// Takes one, if there is one.
+    /// Takes one token, if there is one.
     pub(super) fn take(&mut self, now: Instant, nodes_max: usize) -> bool {
         let rate = (nodes_max as u64 / 10).max(8);
         let passed = self.at.map_or(2_000_000, |at| (now - at).as_micros() as u64);

@@ -1,8 +1,8 @@
-//! Leaving well: nothing new is taken, what runs is finished or handed back, then goodbye.
+//! Draining: a node that is asked to leave takes nothing new, finishes or returns its tasks, and says goodbye.
 //!
 //! ```text
-//!   drain ──► Draining ──► runs end, results and jobs are told of ──► goodbye, Drained
-//!                                hand_back ──► all is given back ──────────▲
+//!   drain ──► Draining ──► runs end, results and jobs are acknowledged ──► goodbye, Drained
+//!                                hand_back ──► all is returned ─────────────▲
 //! ```
 
 use alloc::boxed::Box;
@@ -19,16 +19,16 @@ use crate::origin::Around;
 use crate::time::{Instant, ms};
 
 impl Node {
-    /// Takes nothing new from now on, as worker and as origin, gives back what has not started, and
-    /// says goodbye when the rest has ended: [`Event::Drained`]. A node that keeps a journal does
-    /// not wait for its jobs: they go on when it is back.
+    /// Leaves in an orderly way: takes nothing new as worker or origin, returns tasks that have not started, and says
+    /// goodbye when the rest has ended: [`Event::Drained`]. A node with a journal does not wait for its jobs: they
+    /// continue when it is back.
     pub fn drain(&mut self, now: Instant) {
         self.shared.now = now;
         self.begin_drain(None, None);
     }
 
-    /// Ends the wait of [`Node::drain`]: what runs is stopped and given back to its origins, and
-    /// jobs that this node holds in memory are lost.
+    /// Ends the wait of [`Node::drain`]: stops running tasks and returns them to their origins. Jobs that are only in
+    /// memory are lost.
     pub fn hand_back(&mut self, now: Instant) {
         self.shared.now = now;
         self.begin_drain(None, None);
@@ -72,7 +72,7 @@ impl Node {
         self.shared.outbox.send(from, answer);
     }
 
-    /// What it waits for, if it is about to leave.
+    /// What the node still waits for; none if it is not leaving.
     pub(super) fn leaving(&self) -> Option<Box<Leaving>> {
         if !self.shared.draining {
             return None;
@@ -88,7 +88,7 @@ impl Node {
         Some(Box::new(Leaving { tasks: tasks.collect(), jobs, gives_up: None }))
     }
 
-    /// Says goodbye as soon as there is nothing to wait for.
+    /// Says goodbye as soon as there is nothing left to wait for.
     pub(super) fn check_drained(&mut self) {
         if !self.shared.draining || self.leave.told {
             return;

@@ -1,4 +1,4 @@
-//! What is due: timers, and what a changed link or set of modules concerns.
+//! Runs the timers that are due, and reacts to changes of the link and of the modules.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use crate::io::RunId;
 use crate::origin::Around;
 use crate::timers::Timer;
 
-/// Most timers that are followed before something is sent; the others are still due then.
+/// Most timers that are run before something is sent; the others remain due.
 const TIMERS_MAX: usize = 4_096;
 
 impl Node {
@@ -60,14 +60,14 @@ impl Node {
             Timer::News => self.on_news_timer(),
             Timer::Members => self.members.on_look_timer(shared),
             Timer::Knock(node) => self.on_knock_timer(node),
-            // What is due is sent next; the time of day was told before.
+            // The answers are sent next; the time of day was passed in before.
             Timer::Answers | Timer::Wall => {}
         }
     }
 
     pub(super) fn on_news_timer(&mut self) {
         if self.shared.connected {
-            // Not as a birth: nodes that do not watch those hear of it as well.
+            // Not as a birth, so that nodes that do not subscribe to births get it as well.
             let news = Available { wants: Vec::new(), chance: 0, modules: self.modules.digest() };
             self.shared.outbox.broadcast(Message::Available(news));
         }
@@ -90,7 +90,7 @@ impl Node {
 
     pub(super) fn on_connected(&mut self) {
         self.shared.connected = true;
-        // What was written while nobody could hear is old by now.
+        // Messages written while the link was down are outdated.
         self.clear_wire();
         self.shared.values.on_connected(self.shared.now, &mut self.shared.outbox);
         self.members.on_connected(&mut self.shared, self.modules.digest());
@@ -100,7 +100,7 @@ impl Node {
         self.client.on_connected(&mut self.shared);
     }
 
-    /// Forgets what a lost connection would have carried.
+    /// Drops messages for the lost connection.
     pub(super) fn clear_wire(&mut self) {
         self.shared.outbox.clear_wire();
         self.shared.asked_all = None;
@@ -121,7 +121,7 @@ impl Node {
         self.on_modules_changed();
     }
 
-    /// Jobs may have been the last that needed a module which was taken away.
+    /// Drops undeployed modules that only ended jobs needed.
     pub(super) fn drop_undeployed(&mut self) {
         let origin = &mut self.origin;
         if core::mem::take(&mut origin.has_closed) {

@@ -1,14 +1,14 @@
-//! How far a node is with its leave: see `drain.rs`.
+//! State of a node that is leaving: see `drain.rs`.
 
 use broccoli_proto::NodeId;
 
-/// How far a node is with its leave.
+/// Progress of a leave.
 #[derive(Debug, Default)]
 pub(super) struct Leave {
-    /// It waits for nothing any more.
+    /// It no longer waits for running tasks or jobs.
     pub(super) handed_back: bool,
     /// It has said goodbye.
     pub(super) told: bool,
-    /// The last client that has asked for it: it hears what is lost.
+    /// The last client that has requested it; it is told what is lost.
     pub(super) by: Option<NodeId>,
 }

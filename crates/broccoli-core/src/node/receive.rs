@@ -1,4 +1,4 @@
-//! Packets that come in, message by message, and what each of them concerns.
+//! Handles incoming packets: opens them, checks that they are fresh, and passes each message to its role.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ use crate::sessions::{Answer, Standing};
 use crate::shared::Shared;
 use crate::timers::Timer;
 
-/// Whether a packet holds nothing but the notice of an end.
+/// Whether a packet contains only a death notice.
 fn is_will(plaintext: &[u8]) -> bool {
     packet::messages(plaintext).all(|message| matches!(message, Ok(Message::Death(_))))
 }
@@ -52,7 +52,7 @@ impl Node {
             self.reject(Some(from), PacketError::Misdirected);
             return;
         }
-        // What the header says counts, and not where it was published.
+        // The address in the header counts, not the topic on which it was published.
         let directed = header.destination.is_some();
         let Shared { sessions, rng, now, config, .. } = &mut self.shared;
         let fresh = match sessions.judge(*now, rng, header, directed, config.limits.nodes_max) {
@@ -60,11 +60,11 @@ impl Node {
                 self.on_fresh(from, epoch, opens);
                 true
             }
-            // A Will is older than what its sender has said since.
+            // A Will is older than later packets of its sender.
             Standing::Repeated if !directed && is_will(plaintext) => false,
             Standing::Repeated => return self.reject(Some(from), PacketError::Repeated),
             Standing::Unproven if !directed => false,
-            // A knock is answered, and says nothing.
+            // A knock is answered, but contains no message.
             Standing::Unproven if plaintext.is_empty() => return,
             Standing::Unproven => return self.reject(Some(from), PacketError::Unproven),
         };
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// Something that was sealed in this node's name: by itself, by an incarnation before, or by a twin.
+    /// A packet sealed under this node's name: by itself, by an earlier incarnation, or by a twin.
     pub(super) fn on_own_name(&mut self, epoch: Epoch, plaintext: &[u8]) {
         if epoch == self.shared.epoch {
             return;
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// A packet counts: its sender is there, in this incarnation.
+    /// A packet is proven fresh: its sender is there now, in this incarnation.
     pub(super) fn on_fresh(&mut self, from: NodeId, epoch: Epoch, opens: bool) {
         if opens {
             self.origin.on_session(&mut self.shared, from, epoch);
@@ -102,7 +102,7 @@ impl Node {
         }
     }
 
-    /// Something that was told to everybody, and may be a recording: it changes what this node asks, at most.
+    /// A broadcast, which may be a recording: it changes at most what this node asks.
     pub(super) fn on_hearsay(&mut self, from: NodeId, told: Told, challenge: u64, message: Message) {
         match message {
             Message::Birth(birth) => self.on_birth(from, told, birth),
@@ -121,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Answers a question that everybody was asked, not too often: it may be a recording.
+    /// Answers a broadcast question, at a limited rate since it may be a recording.
     pub(super) fn answer(&mut self, to: NodeId, challenge: u64, message: Message) {
         if self.hearsay.take(self.shared.now, self.shared.config.limits.nodes_max) {
             let at = self.members.answer_at(&mut self.shared);
@@ -199,7 +199,7 @@ impl Node {
                 }
                 shared.event(Event::ModuleRefused { by: from, module, reason });
             }
-            // Only between incarnations of one name: see `on_other_self`.
+            // Used only between incarnations of the same name: see `on_other_self`.
             Message::Claim(_) | Message::Claimed(_) => {}
             Message::VitalsRequest => {
                 let vitals = self.vitals();
@@ -234,7 +234,7 @@ impl Node {
         self.worker.on_hearsay(&mut self.shared, from, told.epoch);
     }
 
-    /// There is news of a node.
+    /// The state of a member has changed.
     pub(super) fn on_member(&mut self, node: NodeId, told: Told) {
         let slots = self.members.get(node).map_or(0, |member| member.birth.slots);
         self.origin.on_birth(&mut self.shared, node, told, slots);
@@ -244,7 +244,8 @@ impl Node {
     pub(super) fn on_death(&mut self, from: NodeId, epoch: Epoch, death: Death) {
         if self.members.on_death(&mut self.shared, from, epoch, death) {
             self.origin.on_death(&mut self.shared, from, epoch, death.leaving);
-            // What may be a recording of an incarnation that never was there says nothing of keys.
+            // An unproven notice may be a recording or of an incarnation that never existed; it does not change the
+            // keepers.
             if death.leaving && death.holds_no_key == Some(true) && self.members.was_proven(from) {
                 self.origin.retire_keeper(&self.shared, from);
             }

@@ -1,4 +1,4 @@
-//! Packets that go out: what the roles have to say to an address is put into one packet and sealed.
+//! Builds outgoing packets: collects the messages of all roles for an address, and seals them into one packet.
 
 use alloc::vec::Vec;
 
@@ -14,14 +14,14 @@ use crate::sessions::{Answer, Knocking};
 use crate::shared::Shared;
 use crate::timers::Timer;
 
-/// Most messages of a packet that are not bulk traffic; the roles write fewer than the rest.
+/// Most messages of a packet that are not bulk traffic; the roles together write fewer than the rest.
 const QUEUED_PER_PACKET_MAX: usize = packet::MESSAGES_MAX / 2;
 
 /// Most messages that a node delivers to itself before it sends something.
 const LOOPBACK_MAX: usize = 4_096;
 
 impl Node {
-    /// Leases what is ready, and delivers what this node has for itself.
+    /// Leases ready tasks, and delivers this node's messages to itself.
     pub(super) fn settle(&mut self) {
         let (me, epoch) = (self.shared.me(), self.shared.epoch);
         for _ in 0..LOOPBACK_MAX {
@@ -29,7 +29,7 @@ impl Node {
             self.origin.dispatch(&mut self.shared, &around);
             self.on_due_timers();
             self.deliver_values();
-            // What waits goes first, as in a packet.
+            // Queued messages come first, as in a packet.
             if !self.shared.outbox.has_loopback() && core::mem::take(&mut self.shared.outbox.loopback_marked) {
                 let mut messages = Vec::new();
                 let mut put = |message: &Message| messages.push(message.clone());
@@ -49,14 +49,14 @@ impl Node {
         }
     }
 
-    /// A packet is handed to the link.
+    /// A packet is passed to the link.
     pub(super) fn transmit(&mut self, to: Address, packet: &[u8]) -> Transmit {
         self.shared.counters.packets_out += 1;
         self.shared.counters.bytes_out += packet.len() as u64;
         Transmit { to }
     }
 
-    /// Seals an answer, which proves itself by the question.
+    /// Seals an answer, which repeats the challenge of the question as proof.
     pub(super) fn compose_answer(&mut self, answer: Answer, buf: &mut Vec<u8>) {
         let draft = self.draft(Address::Node(answer.to), Some(answer.proof), buf);
         if let Some(message) = answer.message {
@@ -65,7 +65,7 @@ impl Node {
         self.seal(draft, buf);
     }
 
-    /// Knocks at a node whose challenge is not known, if something waits for it. Returns whether it is time for it.
+    /// Sends a knock to a node whose challenge is not known, if something waits for it. Returns whether one was due.
     pub(super) fn compose_knock(&mut self, to: NodeId, buf: &mut Vec<u8>) -> bool {
         if !self.has_for(to) {
             if self.shared.sessions.answered(to) {
@@ -84,7 +84,7 @@ impl Node {
         }
     }
 
-    /// Whether something is to be said to a node.
+    /// Whether there are messages for a node.
     pub(super) fn has_for(&self, node: NodeId) -> bool {
         self.shared.outbox.has(Address::Node(node))
             || self.serving.has_for(node)
@@ -92,7 +92,7 @@ impl Node {
             || self.origin.has_for(node)
     }
 
-    /// Seals what there is for an address into `buf`. Returns whether there was anything.
+    /// Seals the messages for an address into `buf`. Returns whether there were any.
     pub(super) fn compose_packet(&mut self, to: Address, buf: &mut Vec<u8>) -> bool {
         let mut proof = None;
         if let Address::Node(node) = to
@@ -136,7 +136,7 @@ impl Node {
                 let mut put = |message: &Message| packet::put(buf, message);
                 self.origin.compose(&mut self.shared, node, room, &mut put);
             } else {
-                // The roles have what they had.
+                // The roles may have more.
                 self.shared.outbox.mark_wire(to);
             }
             let room = Room { left: left(buf), packet: budget };
@@ -157,7 +157,7 @@ impl Node {
         wrote
     }
 
-    /// Bytes of messages in the longest packet for an address.
+    /// Bytes of messages that fit into a packet for an address.
     pub(super) fn budget(&self, to: Address) -> usize {
         match to {
             Address::Node(node) => self.members.room(&self.shared, node),
@@ -165,7 +165,7 @@ impl Node {
         }
     }
 
-    /// A message as it goes into a packet.
+    /// Replaces a large value in a message with a reference, so that it fits into a packet.
     pub(super) fn detach_large_value(&mut self, to: Address, message: Message, budget: usize) -> Option<Message> {
         match to {
             Address::Node(node) => {
@@ -176,7 +176,7 @@ impl Node {
         }
     }
 
-    /// Begins the next packet in `buf`.
+    /// Starts the next packet in `buf`.
     pub(super) fn draft(&mut self, to: Address, proof: Option<u64>, buf: &mut Vec<u8>) -> Draft {
         let Shared { sessions, rng, now, config, epoch, .. } = &mut self.shared;
         let challenge = sessions.challenge(*now, rng);
@@ -185,7 +185,7 @@ impl Node {
         Draft::begin(&config.keys[0], &envelope, buf)
     }
 
-    /// Ends the packet. Its number is taken: no other is ever sealed with it.
+    /// Seals the packet. Its sequence number is never used again.
     pub(super) fn seal(&mut self, draft: Draft, buf: &mut Vec<u8>) {
         self.sequence += 1;
         draft.seal(&self.shared.config.keys[0], buf);

@@ -1,4 +1,4 @@
-//! Values that did not fit into a packet: what they are held and pulled for, and the messages that wait for them.
+//! Pulled values: delivers the messages that waited for values which did not fit into a packet.
 
 use alloc::boxed::Box;
 
@@ -51,7 +51,7 @@ impl Node {
         values.on_timer((*now, *connected), outbox, timers, is_held, is_needed);
     }
 
-    /// Takes the messages whose values have come, as if they had come with them.
+    /// Delivers messages whose values have arrived, as if they had been complete.
     pub(super) fn deliver_values(&mut self) {
         let shared = &mut self.shared;
         while let Some(Arrival { from, purpose, value }) = shared.values.pulls.pop_arrived() {
@@ -79,7 +79,7 @@ impl Node {
                     news.blob = None;
                     shared.event(Event::Step(news));
                 }
-                // The message is repeated.
+                // The sender repeats its message.
                 (Purpose::Result { .. } | Purpose::Canvas { .. } | Purpose::Ended(_) | Purpose::Step(_), Err(_)) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! What this worker has with one origin: its credit, the attempts that are held for it, and their results.
+//! The worker's account of one origin: credit given to it, attempts held for it, and their results.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -17,36 +17,36 @@ use crate::time::Instant;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Held attempts are renewed this often.
+/// Interval at which leases are renewed.
 pub(super) const RENEW: LinkTime = link_ms(1_000);
-/// Tasks that wait to be handed back at once to one origin; of others it hears when it sends them again.
+/// Most tasks that wait to be returned to one origin. Further ones are returned when the origin sends them again.
 pub(super) const RETURNS_MAX: usize = 4_096;
-/// About how long an attempt is on the wire.
+/// About the size of an attempt in a message, in bytes.
 const ATTEMPT_BYTES: usize = 24;
 
-/// About how long a `Fetch` is: the features are its longest part.
+/// About the size of a `Fetch`, in bytes; most of it are the features.
 const FETCH_BYTES: usize = 1_024;
 
-/// What this worker has with one origin.
+/// The worker's state for one origin.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// The origin's incarnation, once it has leased something.
+    /// The incarnation of the origin that has leased tasks last.
     pub(super) epoch: Option<Epoch>,
-    /// Last batch of that incarnation.
+    /// Last batch received from that incarnation.
     pub(super) seen: u32,
     /// Tasks that the origin may still send.
     pub(super) credit: u32,
     pub(super) fetch_due: bool,
-    /// It is the turn of others: the next `Fetch` gives no credit.
+    /// Other origins are next: the next `Fetch` gives no credit.
     pub(super) withheld: bool,
     pub(super) held: BTreeMap<Attempt, Held>,
     pub(super) results: Results,
     pub(super) returns: Vec<Attempt>,
     pub(super) renew_due: bool,
     pub(super) result_bytes_max: u32,
-    /// When the origin was last heard of, in a packet that counts.
+    /// When a fresh packet of the origin last arrived.
     pub(super) heard: Option<Instant>,
-    /// When a call of it was last answered.
+    /// When its call for help was last answered.
     pub(super) called: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Held {
     Pulling(Epoch),
     Queued(Epoch),
     Running(Epoch),
-    /// Its result is being pulled, or waits to be.
+    /// Its result is being pulled by the origin, or will be.
     Large(Epoch),
     /// Its result waits to be sent or acknowledged.
     Done,
@@ -99,7 +99,7 @@ impl Account {
         self.fetch_due || self.renew_due || !self.returns.is_empty() || self.results.is_due()
     }
 
-    /// Keeps what an attempt came to until the origin has it.
+    /// Keeps the result of an attempt until the origin has acknowledged it.
     pub(super) fn store_result(
         &mut self,
         shared: &mut Shared,
@@ -111,13 +111,13 @@ impl Account {
         self.results.push(shared, origin, (epoch, attempt), outcome);
     }
 
-    /// About how long all is that waits for the origin beside results.
+    /// About the size of all waiting messages except results, in bytes.
     pub(super) fn short_bytes(&self) -> usize {
         let named = self.returns.len() + if self.renew_due { self.held.len() } else { 0 };
         named * ATTEMPT_BYTES + if self.fetch_due { FETCH_BYTES } else { 0 }
     }
 
-    /// The snapshot for an origin in this incarnation.
+    /// A credit snapshot for this incarnation of an origin.
     pub(super) fn fetch(&self, shared: &Shared, epoch: Epoch, modules: u64, full: bool) -> Fetch {
         Fetch {
             origin_epoch: Some(epoch),
@@ -132,7 +132,7 @@ impl Account {
         }
     }
 
-    /// Writes results that wait, or wait again, as long as there is room. Returns whether that was all of them.
+    /// Writes new and repeated results while there is room. Returns whether all were written.
     pub(super) fn put_results(
         &mut self,
         shared: &mut Shared,
@@ -148,20 +148,20 @@ impl Account {
         all
     }
 
-    /// Forgets attempts whose results are of no use any more.
+    /// Drops attempts whose results are not needed any more.
     pub(super) fn remove_held(&mut self, attempts: impl IntoIterator<Item = Attempt>) {
         for attempt in attempts {
             self.held.remove(&attempt);
         }
     }
 
-    /// Hands an attempt back to the origin.
+    /// Returns an attempt to the origin.
     pub(super) fn hand_back(&mut self, attempt: Attempt) {
         self.held.remove(&attempt);
         self.returns.push(attempt);
     }
 
-    /// Names what is held, an epoch of the origin at a time.
+    /// Writes renewals of all held attempts, one message for each epoch of the origin.
     pub(super) fn put_renews(&self, put: &mut impl FnMut(&Message)) {
         let mut renews: LiteMap<Epoch, (Vec<Attempt>, Vec<Attempt>)> = LiteMap::new_vec();
         for (attempt, held) in &self.held {

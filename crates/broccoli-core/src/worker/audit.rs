@@ -1,4 +1,4 @@
-//! The worker as tests and the simulator see it.
+//! Checks and sizes of the worker, for tests and the simulator.
 
 use broccoli_proto::NodeId;
 use broccoli_proto::message::Attempt;
@@ -33,23 +33,23 @@ impl Worker {
         }
     }
 
-    /// Which attempt of which origin a run is.
+    /// The origin and attempt of a run.
     pub(crate) fn attempt_of(&self, run: RunId) -> Option<(NodeId, Attempt)> {
         self.running.get(&run).map(|running| (running.origin, running.attempt))
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("origins", self.accounts.len(), limits.nodes_max);
         see("held", self.queue.len() + self.pulling.len() + self.running.len(), limits.held_max);
         let (results, _) = self.kept();
         see("results", results, limits.results_max);
-        // What was held already may still be handed back.
+        // Tasks that were held already may still be returned.
         let returns = self.accounts.values().map(|account| account.returns.len()).max();
         see("returns", returns.unwrap_or(0), RETURNS_MAX + limits.held_max);
     }
 
-    /// Checks that nothing is under way.
+    /// Checks that the worker is idle.
     pub(crate) fn validate_idle(&self) {
         assert!(self.running.is_empty(), "nothing runs");
         assert!(self.accounts.values().all(|account| account.held.is_empty()), "no attempt is held");

@@ -1,4 +1,4 @@
-//! Credit: how much work this worker wants to have before it, and which origins may send it.
+//! Credit: how many tasks this worker asks for, and how it shares them between origins.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -14,28 +14,28 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Work that a worker wants to have before it, beyond what runs.
+/// Amount of work that a worker wants to hold in addition to running tasks, in microseconds.
 const WINDOW_US: u64 = 10_000;
 
-/// Most tasks that may be under way to a worker.
+/// Most tasks on their way to a worker or held by it.
 const WINDOW_TASKS_MAX: u32 = 256;
 
-/// A run that takes longer keeps its slot from being counted on.
+/// The slot of a run that takes longer than this is not counted as available soon, in microseconds.
 const LONG_US: u64 = 5_000;
 
-/// Tasks that cannot start within this time go back.
+/// Tasks that cannot start within this time are returned.
 const WAIT_MAX: LinkTime = link_ms(50);
 
-/// Capacity that was offered to one origin is offered to the others after this time.
+/// Capacity offered to one origin is offered to the others after this time.
 const OFFER: LinkTime = link_ms(10);
 
-/// Origins heard of within this time share the window.
+/// Origins heard from within this time share the window.
 const ACTIVE: LinkTime = link_ms(10_000);
-/// A call for help that may be a recording is answered at most this often.
+/// A call for help that may be a recording is answered at most once in this time.
 const HEARSAY_AGAIN: LinkTime = link_ms(20);
 
 impl Worker {
-    /// An origin calls for help, and this node fits. `fresh`: the call is no recording.
+    /// An origin calls for help for tasks that this node can run. `fresh`: the call is proven not to be a recording.
     pub(crate) fn on_available(&mut self, shared: &mut Shared, from: NodeId, fresh: bool, available: &Available) {
         if shared.config.slots == 0 || shared.draining || shared.rng.below(0x1_0000) > u64::from(available.chance) {
             return;
@@ -46,19 +46,19 @@ impl Worker {
         };
         let is_early = account.called.is_some_and(|called| shared.now - called < shared.timing(HEARSAY_AGAIN));
         if (account.credit == 0 && free == 0) || (is_early && !fresh) {
-            // Without credit the origin stays in the round: it gets the next capacity that is freed.
+            // An origin without credit stays in the round-robin and gets the next freed capacity.
             return;
         }
         account.called = Some(shared.now);
         self.fetch(shared, from);
     }
 
-    /// Capacity that was offered may not be wanted: now it is offered to all.
+    /// The offered capacity may not have been used: it is offered to all origins now.
     pub(crate) fn on_offer_timer(&mut self, shared: &mut Shared) {
         self.offer(shared);
     }
 
-    /// Tells all origins of new modules or features.
+    /// Sends all origins a `Fetch` with new modules or features.
     pub(crate) fn fetch_all(&mut self, shared: &mut Shared) {
         for (origin, account) in &mut self.accounts {
             account.fetch_due = true;
@@ -87,8 +87,8 @@ impl Worker {
         }
     }
 
-    /// Offers freed capacity to origins without credit, one after the other. Where it does not go
-    /// round, the origin whose task has just ended waits like the others.
+    /// Offers freed capacity to origins without credit, round-robin. If there is too little for all, the origin whose
+    /// task has just ended waits like the others.
     pub(super) fn rebalance(&mut self, shared: &mut Shared) {
         let mut starving = self.accounts.values().filter(|account| account.credit == 0);
         if starving.next().is_none_or(|account| account.fetch_due) && starving.next().is_none() {
@@ -120,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// How many of the waiting tasks will start soon enough to be kept.
+    /// How many waiting tasks will start soon enough to be kept.
     pub(super) fn startable_soon(&self, shared: &Shared) -> usize {
         let oldest = self.queue.front().map_or(Duration::ZERO, |waiting| shared.now - waiting.since);
         let open = usize::from(shared.config.slots).saturating_sub(self.long_runs(shared));
@@ -131,12 +131,12 @@ impl Worker {
         if oldest > shared.timing(WAIT_MAX) { open.min(self.queue.len()) } else { (expected as usize).max(open) }
     }
 
-    /// Follows the time that tasks take: an eighth of each new value.
+    /// Updates the average task time: each new value counts an eighth.
     pub(super) fn learn(&mut self, us: u64) {
         self.task_us = if self.task_us == 0 { us } else { (self.task_us * 7 + us) / 8 }.max(1);
     }
 
-    /// How many more tasks this worker wants to be sent.
+    /// How many more tasks this worker wants.
     pub(super) fn window(&self, shared: &Shared) -> u32 {
         let is_idle = self.running.is_empty() && self.queue.is_empty() && self.pulling.is_empty();
         if shared.draining || shared.values.held.is_full() || (self.crowded && !is_idle) {
@@ -151,8 +151,8 @@ impl Worker {
         tasks.saturating_sub(held - long).min(room).min(self.results_room(shared)) as u32
     }
 
-    /// The part of the window for one origin: an equal one for each that was heard of lately, never nothing as long as there
-    /// is any.
+    /// The share of an origin in the window: equal for all that were heard from lately, and at least one if the window
+    /// is not empty.
     pub(super) fn credit_for(&self, shared: &Shared, origin: NodeId) -> u32 {
         let window = self.window(shared);
         let is_active =
@@ -162,27 +162,27 @@ impl Worker {
         (window / active.max(1)).max(window.min(1))
     }
 
-    /// How many more tasks there is room for until origins have acknowledged results: what is held will
-    /// be a result, too.
+    /// How many more tasks there is room for until results are acknowledged. Held tasks count, since each will have a
+    /// result.
     pub(super) fn results_room(&self, shared: &Shared) -> usize {
         let (held, bytes) = self.kept();
         let limits = &shared.config.limits;
         if bytes < limits.blob_bytes_max { limits.results_max.saturating_sub(held) } else { 0 }
     }
 
-    /// Attempts that are held for all origins, and bytes of the results among them.
+    /// Number of attempts held for all origins, and bytes of their results.
     pub(super) fn kept(&self) -> (usize, usize) {
         self.accounts
             .values()
             .fold((0, 0), |(held, bytes), account| (held + account.held.len(), bytes + account.results.bytes()))
     }
 
-    /// Bytes of arguments of tasks that wait for a slot, or for their arguments.
+    /// Bytes of arguments of tasks that wait for a slot or for their arguments.
     pub(super) fn args_bytes(&self) -> usize {
         self.queue.iter().chain(self.pulling.values()).map(|waiting| args_len(&waiting.task)).sum()
     }
 
-    /// Runs whose slots are not counted on.
+    /// Number of runs whose slots are not counted as available soon.
     pub(super) fn long_runs(&self, shared: &Shared) -> usize {
         let long_us = LONG_US * shared.stretch();
         let is_long = |running: &&Running| (shared.now - running.since).as_micros() as u64 > long_us;

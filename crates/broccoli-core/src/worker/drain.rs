@@ -1,4 +1,4 @@
-//! The worker of a node that leaves.
+//! Stops the worker of a leaving node: returns tasks and withdraws credit.
 
 use broccoli_proto::message::LeasedFunction;
 use broccoli_proto::packet::Address;
@@ -9,7 +9,7 @@ use crate::io::Action;
 use crate::shared::Shared;
 
 impl Worker {
-    /// Gives back what has not started, and takes back all credit.
+    /// Returns tasks that have not started, and withdraws all credit.
     pub(crate) fn drain(&mut self, shared: &mut Shared) {
         let pulling = core::mem::take(&mut self.pulling);
         for waiting in self.queue.drain(..).chain(pulling.into_iter().map(|(_, waiting)| waiting)) {
@@ -20,7 +20,7 @@ impl Worker {
         self.fetch_all(shared);
     }
 
-    /// Stops what runs, and gives it back too.
+    /// Stops running tasks, and returns them too.
     pub(crate) fn hand_back(&mut self, shared: &mut Shared) {
         for (run, running) in &self.running {
             let Some(account) = self.accounts.get_mut(&running.origin) else {
@@ -34,17 +34,17 @@ impl Worker {
         }
     }
 
-    /// The functions of what runs.
+    /// The functions of running tasks.
     pub(crate) fn functions(&self) -> impl Iterator<Item = &LeasedFunction> {
         self.running.values().map(|running| &*running.function)
     }
 
-    /// Whether nothing runs for anybody, and every result has been acknowledged.
+    /// Whether nothing runs or is held, and all results were acknowledged.
     pub(crate) fn is_drained(&self) -> bool {
         self.has_given_back() && self.accounts.values().all(|account| account.held.is_empty())
     }
 
-    /// Whether what was given back has been sent.
+    /// Whether all returned tasks were sent.
     pub(crate) fn has_given_back(&self) -> bool {
         self.accounts.values().all(|account| account.returns.is_empty())
     }

@@ -1,4 +1,4 @@
-//! The results that are kept for one origin until it has acknowledged them.
+//! Results kept for one origin: sends them, and repeats them until they are acknowledged.
 //!
 //! ```text
 //!   push ──► unsent ──► sent, under the number of their message ──► acknowledged
@@ -24,23 +24,23 @@ use crate::timing::{LinkTime, link_ms};
 /// Results are repeated after this time, doubled up to the maximum.
 const AGAIN: LinkTime = link_ms(250);
 const AGAIN_MAX: LinkTime = link_ms(5_000);
-/// Results that no origin has wanted for this long are dropped.
+/// Results are dropped if they are not acknowledged for this long.
 const KEPT: LinkTime = link_ms(600_000);
-/// Messages of results that are repeated in one packet.
+/// Most result messages that are repeated in one packet.
 const REPEATED_PER_PACKET_MAX: usize = 16;
-/// About how long the address of a value is that is pulled.
+/// About the size of a reference to a value that is pulled, in bytes.
 const BLOB_REF_BYTES: usize = 48;
-/// About what a result takes in a packet beside its value.
+/// About the size of a result in a packet without its value, in bytes.
 const RESULT_BYTES: usize = 32;
 
 /// The results for one origin.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     unsent: VecDeque<Done>,
-    /// In the order of their numbers.
+    /// Sent results, in the order of their numbers.
     unacked: VecDeque<Unacked>,
     last_number: u32,
-    /// Bytes of all of them: values that are pulled are counted with the large values.
+    /// Bytes of all of them. Values to be pulled are not included; they count as large values.
     bytes: usize,
 }
 
@@ -61,27 +61,27 @@ struct Unacked {
     again: bool,
 }
 
-/// What [`Results::write`] has done.
+/// The outcome of [`Results::write`].
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// Whether nothing is left to be written, but for what waits for room among the large values.
+    /// Whether everything was written, except results that wait for room among the large values.
     pub(super) all: bool,
     /// Attempts whose results are pulled from now on, with the incarnation of the origin.
     pub(super) large: Vec<(Attempt, Epoch)>,
 }
 
 impl Results {
-    /// Bytes that are kept.
+    /// Bytes of kept results.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether something is to be sent.
+    /// Whether there is something to send.
     pub(super) fn is_due(&self) -> bool {
         !self.unsent.is_empty() || self.unacked.iter().any(|unacked| unacked.again)
     }
 
-    /// Keeps what an attempt came to.
+    /// Keeps the result of an attempt.
     pub(super) fn push(
         &mut self,
         shared: &mut Shared,
@@ -95,7 +95,7 @@ impl Results {
         shared.timers.set_earlier(Timer::Results(origin), shared.now + shared.timing(AGAIN_MAX));
     }
 
-    /// The origin has the results of this message, which are given.
+    /// The origin has acknowledged this message. Returns its results.
     pub(super) fn acknowledge(&mut self, number: u32) -> Vec<TaskResult> {
         let at = self.unacked.binary_search_by_key(&number, |unacked| unacked.results.number);
         let unacked = at.ok().and_then(|at| self.unacked.remove(at));
@@ -104,14 +104,14 @@ impl Results {
         results
     }
 
-    /// What was sent before may be lost: all of it is sent again.
+    /// Earlier messages may be lost: sends all results again.
     pub(super) fn repeat_all(&mut self) {
         for unacked in &mut self.unacked {
             unacked.again = true;
         }
     }
 
-    /// Drops what was kept for too long; gives the attempts.
+    /// Drops results that were kept for too long, and returns their attempts.
     pub(super) fn drop_old(&mut self, shared: &Shared) -> Vec<Attempt> {
         let is_old = |since: Instant| shared.now - since >= shared.timing(KEPT);
         let mut dropped = Vec::new();
@@ -127,7 +127,7 @@ impl Results {
         dropped.iter().map(|result| result.attempt).collect()
     }
 
-    /// Finds what is to be sent again now, and when to look again.
+    /// Marks messages to repeat now, and returns when to check again.
     pub(super) fn repeat_due(&mut self, shared: &Shared) -> (bool, Option<Instant>) {
         let now = shared.now;
         let mut next = (!self.unsent.is_empty()).then_some(now + shared.timing(AGAIN_MAX));
@@ -145,7 +145,7 @@ impl Results {
         (is_due, next)
     }
 
-    /// Writes results that wait, or wait again, as long as there is room.
+    /// Writes new and repeated results while there is room.
     pub(super) fn write(
         &mut self,
         shared: &mut Shared,
@@ -171,7 +171,7 @@ impl Results {
                 let is_detached = detach(shared, to, result, room.packet);
                 self.bytes = self.bytes + result_bytes(result) - before;
                 if !is_detached {
-                    // Its address is marked when there is room to hold it.
+                    // The address is marked when there is room to hold the value.
                     is_starved = true;
                     break;
                 }
@@ -192,7 +192,7 @@ impl Results {
             written.all = is_starved;
             return written;
         }
-        // Kept until it is acknowledged.
+        // It is kept until it is acknowledged: saves memory.
         results.shrink_to_fit();
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });
@@ -206,7 +206,7 @@ impl Results {
         written
     }
 
-    /// Writes what is to be sent again. Gives the room that is left; none if something did not fit.
+    /// Writes messages to repeat. Returns the room that is left; none if one did not fit.
     fn write_again(&mut self, shared: &mut Shared, mut left: usize, put: &mut impl FnMut(&Message)) -> Option<usize> {
         for (repeated, unacked) in self.unacked.iter_mut().filter(|unacked| unacked.again).enumerate() {
             let bytes = results_bytes(&unacked.results);
@@ -223,8 +223,8 @@ impl Results {
         Some(left)
     }
 
-    /// Results that are to be sent again and went into one packet, but do not any more: the origin takes shorter ones than
-    /// was known, or has restarted. They go as if they had not been sent.
+    /// Results to repeat whose message no longer fits into a packet, since the origin takes shorter packets than was
+    /// known or has restarted. They become unsent again.
     fn take_back_too_long(&mut self, packet: usize) {
         let is_too_long = |unacked: &Unacked| unacked.again && results_bytes(&unacked.results) > packet;
         while let Some(at) = self.unacked.iter().rposition(is_too_long) {
@@ -238,7 +238,7 @@ impl Results {
         }
     }
 
-    /// Checks what must hold between two inputs; `kept` attempts have a result here.
+    /// Checks what must hold between two inputs. `kept` is the number of attempts with a result here.
     pub(super) fn validate(&self, shared: &Shared, origin: NodeId, kept: usize) {
         let unacked = self.unacked.iter().flat_map(|unacked| &unacked.results.results);
         let count = unacked.clone().count();
@@ -249,13 +249,12 @@ impl Results {
     }
 }
 
-/// Whether a result fits into no packet of so many bytes.
+/// Whether a result does not fit into a packet of this size.
 fn is_large(result: &TaskResult, packet: usize) -> bool {
     result.outcome.as_ref().is_ok_and(|value| value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet)
 }
 
-/// Takes the value out of a large result, for the origin to pull. Returns whether there was room to hold
-/// it.
+/// Moves the value out of a large result, for the origin to pull. Returns false if there was no room to hold it.
 fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: usize) -> bool {
     let Ok(value) = &mut result.outcome else {
         return true;
@@ -269,7 +268,7 @@ fn detach(shared: &mut Shared, origin: NodeId, result: &mut TaskResult, packet: 
     result.blob.is_some()
 }
 
-/// About how long a result is in a packet.
+/// About the size of a result in a packet, in bytes.
 fn result_bytes(result: &TaskResult) -> usize {
     let body = match &result.outcome {
         Ok(value) => value.as_bytes().len(),
@@ -279,7 +278,7 @@ fn result_bytes(result: &TaskResult) -> usize {
     body + blob + RESULT_BYTES
 }
 
-/// The same of several.
+/// About the size of several results, in bytes.
 fn results_bytes(results: &TaskResults) -> usize {
     results.results.iter().map(result_bytes).sum()
 }

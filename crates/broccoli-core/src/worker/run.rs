@@ -1,4 +1,4 @@
-//! A task that waits for a slot, and one that runs.
+//! Tasks that wait for a slot, and running tasks.
 
 use alloc::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Waiting {
     pub(super) since: Instant,
 }
 
-/// A task that runs.
+/// A running task.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) origin: NodeId,
@@ -33,7 +33,7 @@ pub(super) fn run_of(running: &LiteMap<RunId, Running>, origin: NodeId, attempt:
     running.iter().find(|(_, r)| r.origin == origin && r.attempt == attempt).map(|(run, _)| *run)
 }
 
-/// How long the arguments of a task are, wherever they are.
+/// Size of a task's arguments, also if they are pulled.
 pub(super) fn args_len(task: &LeasedTask) -> usize {
     task.blob.as_ref().map_or(task.args.as_bytes().len(), |blob| blob.bytes as usize)
 }

@@ -1,4 +1,4 @@
-//! Attempts: from a lease to the end of a run.
+//! Takes leased tasks, starts their runs in free slots, and ends them with a result, an abort or a return.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -26,9 +26,9 @@ use crate::trace::{Trace, TraceLevel};
 /// A lease is confirmed within this time, by a result or a `Renew`.
 const CONFIRM: LinkTime = link_ms(20);
 
-/// What becomes of a leased task.
+/// What the worker does with a leased task.
 enum Fate {
-    /// It had come before.
+    /// It was leased before.
     Known,
     Queued,
     /// Its arguments are being pulled.
@@ -38,7 +38,7 @@ enum Fate {
 }
 
 impl Worker {
-    /// Tasks to run.
+    /// An origin sends a lease.
     pub(crate) fn on_lease(
         &mut self,
         shared: &mut Shared,
@@ -60,7 +60,7 @@ impl Worker {
             account.seen = 0;
         }
         shared.timers.set_earlier(Timer::Renew(from), shared.now + shared.timing(CONFIRM));
-        // One packet may have overtaken another; none comes twice.
+        // Packets may arrive in another order; none arrives twice.
         account.seen = account.seen.max(lease.batch);
         account.result_bytes_max = lease.result_bytes_max;
         account.credit = account.credit.saturating_sub(lease.tasks.len() as u32);
@@ -76,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Takes a leased task, if that is what becomes of it.
+    /// Takes a leased task, or refuses it.
     fn take(
         &mut self,
         shared: &mut Shared,
@@ -116,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// What becomes of a leased task. One whose arguments are elsewhere is asked for.
+    /// Decides what to do with a leased task. Starts the pull of arguments that are not in the message.
     fn fate_of(
         &mut self,
         shared: &mut Shared,
@@ -130,7 +130,7 @@ impl Worker {
         }
         let runs = modules.runs(&function.module, &function.name);
         if !runs && modules.holds(&function.module) {
-            // Handed back, it would be leased again at once, here or to another node with this module.
+            // If it were returned, it would be leased again at once, to this node or another one with the module.
             return Fate::Failed(Failure::new(Cause::Unfit, format!("its module has no function {:?}", function.name)));
         }
         let (len, len_max) = (args_len(task), shared.config.limits.args_bytes_max as usize);
@@ -155,7 +155,7 @@ impl Worker {
         Fate::Pulled
     }
 
-    /// The arguments of a task are here, or cannot be had: then the task goes back.
+    /// The arguments of a task were pulled, or the pull has failed: then the task is returned.
     pub(crate) fn on_args(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, args: Option<Cbor>) {
         let Some(mut waiting) = self.pulling.remove(&(from, attempt)) else {
             return;
@@ -187,13 +187,13 @@ impl Worker {
         }
     }
 
-    /// Attempts whose results nobody waits for.
+    /// An origin aborts attempts: their results are not needed.
     pub(crate) fn on_abort(&mut self, shared: &mut Shared, from: NodeId, attempts: &[Attempt]) {
         let Some(account) = self.accounts.get_mut(&from) else {
             return;
         };
         for attempt in attempts {
-            // A result on its way is not called back: its acknowledgement forgets it.
+            // A result that was sent stays until it is acknowledged.
             if !matches!(account.held.get(attempt), Some(Held::Pulling(_) | Held::Queued(_) | Held::Running(_))) {
                 continue;
             }
@@ -224,7 +224,7 @@ impl Worker {
         self.rebalance(shared);
     }
 
-    /// The time limit of a run is over. Its slot stays taken until the shell has stopped it.
+    /// The time limit of a run has passed. Its slot stays in use until the shell has stopped it.
     pub(crate) fn on_run_timeout(&mut self, shared: &mut Shared, run: RunId) {
         let Some(running) = self.running.get(&run).cloned() else {
             return;
@@ -242,7 +242,7 @@ impl Worker {
         }
     }
 
-    /// A running task says how far it is.
+    /// A running task reports its progress.
     pub(crate) fn on_progress(&self, shared: &mut Shared, run: RunId, done: u32, total: u32) {
         if let Some(running) = self.running.get(&run) {
             let progress = Progress { attempt: running.attempt, done, total };
@@ -250,7 +250,7 @@ impl Worker {
         }
     }
 
-    /// Gives back what waits too long for a slot.
+    /// Returns tasks that would wait too long for a slot.
     pub(crate) fn on_return_timer(&mut self, shared: &mut Shared) {
         let keep = self.startable_soon(shared);
         while self.queue.len() > keep {
@@ -270,7 +270,7 @@ impl Worker {
         }
     }
 
-    /// Hands out runs as long as slots are free.
+    /// Starts runs while slots are free.
     pub(super) fn start_runs(&mut self, shared: &mut Shared) {
         while self.running.len() < usize::from(shared.config.slots) {
             let Some(Waiting { origin, function, task, .. }) = self.queue.pop_front() else {
@@ -305,7 +305,7 @@ impl Worker {
         }
     }
 
-    /// Keeps the result of an attempt for its origin, unless nobody waits for it any more.
+    /// Keeps the result of an attempt for its origin, unless it is not needed any more.
     pub(super) fn finish(&mut self, shared: &mut Shared, running: &Running, outcome: Result<Cbor, Failure>) {
         let (origin, attempt) = (running.origin, running.attempt);
         let Some(account) = self.accounts.get_mut(&origin) else {
@@ -324,7 +324,8 @@ impl Worker {
     }
 }
 
-/// Replaces a result that is too long for its origin, which no node can help, or for this node.
+/// Replaces a result that is too large with a failure: for its origin, which no other node can change, or for this
+/// node.
 fn limit_result(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) -> Result<Cbor, Failure> {
     let fits = |bytes: usize, max: u32| bytes <= max as usize;
     match outcome {
@@ -340,7 +341,8 @@ fn limit_result(outcome: Result<Cbor, Failure>, origin_max: u32, mine_max: u32) 
     }
 }
 
-/// A run has ended. If it failed, and its origin is another node, that one may be out of sight: it is told here, too.
+/// Traces the end of a run. A failure is also traced at level `Jobs` if the origin is another node, whose traces may
+/// not be seen here.
 fn trace_run(shared: &mut Shared, running: &Running, failure: Option<&Failure>) {
     let is_told = failure.is_some() && running.origin != shared.me();
     let level = if is_told { TraceLevel::Jobs } else { TraceLevel::Tasks };
