@@ -1,56 +1,55 @@
-//! What a node holds, read only: for tests and the simulator, which compare it with what they have
-//! seen happen. Nothing in the core depends on it.
+//! Read-only views of the state of a node, for tests and the simulator. Nothing in the core depends on it.
 
 use alloc::string::String;
 
 use broccoli_proto::{Cbor, ModuleHash, NodeId, TaskError};
 
-/// Where a task is.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskState {
-    /// Other tasks come before it.
+    /// It waits for other tasks.
     Unready,
     /// It waits for a time.
     Delayed,
     /// It waits for a worker.
     Ready,
-    /// A worker has it, or is being sent it.
+    /// A worker holds it, or it is on its way there.
     Leased,
     /// It has an outcome, or will never run.
     Ended,
 }
 
-/// What a task or a job came to; none as long as that is not known.
+/// The outcome of a task or job; none if it is not known.
 pub type Known<'a> = Option<Result<&'a Cbor, &'a TaskError>>;
 
 /// One task of a job.
 #[derive(Debug)]
 pub struct TaskView<'a> {
-    /// Where it is.
+    /// Its state.
     pub state: TaskState,
-    /// Leases handed out so far: the number of the current attempt.
+    /// Number of leases so far: the number of the current attempt.
     pub attempt: u32,
-    /// Who has it, if it is leased.
+    /// The worker that holds it, if it is leased.
     pub worker: Option<NodeId>,
     /// Names, labels or capabilities that its node must have.
     pub on: &'a [String],
     /// The module that its function is bound to.
     pub module: ModuleHash,
-    /// The length of its arguments, if some nodes were too small for it.
+    /// Size of its arguments in bytes, if some nodes were too small for it.
     pub too_small_for: Option<usize>,
-    /// How often it is tried again after a failure.
+    /// How often it may be retried after a failure.
     pub retries: u32,
-    /// What it came to; none if it has not ended, and when only the list of its group is left.
+    /// Its outcome; none if it has not ended, or if only the list of its group was kept.
     pub outcome: Known<'a>,
 }
 
-/// How full a collection is.
+/// The size of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Which collection.
+    /// Its name.
     pub name: &'static str,
-    /// Elements that it holds.
+    /// Number of elements.
     pub len: usize,
-    /// Most elements that it may hold.
+    /// Most elements.
     pub max: usize,
 }

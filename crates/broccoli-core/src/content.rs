@@ -1,4 +1,4 @@
-//! Content that is named by its hash and pulled in pieces: the code of modules, and values that fit into no packet.
+//! Content named by its hash and pulled in pieces: the code of modules, and values that do not fit into a packet.
 //!
 //! ```text
 //!   modules   manifest ──► Pull of chunks, from any node that holds it ──► the shell's store
@@ -6,14 +6,14 @@
 //!             other nodes' requests ──► Serving ──► pieces, last in a packet
 //! ```
 //!
-//! All kinds share the messages, [`pull`] (whom to ask, and in pieces of which length), [`flow`] (which pieces are
-//! asked for, how many at once, and when again) and [`serve`] (which pieces wait to be sent). A kind has a file of its
-//! own for what differs: where its bytes are, what there has to be room for before a pull begins, what the pieces are
-//! checked against, and when a pull is given up.
+//! All kinds share the messages, [`pull`] (which node is asked, and the length of pieces), [`flow`] (which pieces are
+//! requested, how many at once, and when again) and [`serve`] (which pieces wait to be sent). Each kind has its own
+//! file for the differences: where its bytes are stored, how much room a pull needs before it starts, how pieces are
+//! verified, and when a pull is given up.
 //!
-//! **Another kind of content**, such as firmware images, is a file here and a variant of [`Kind`]. The file has the
-//! pulls of that kind and says what this node holds of it; the compiler names each place of this file that asks for the
-//! kind.
+//! To add **another kind of content**, such as firmware images, add a file here and a variant of [`Kind`]. The file
+//! owns the pulls of that kind and knows what this node holds of it; the compiler then lists all places in this file
+//! that need the new kind.
 
 mod flow;
 pub(crate) mod modules;
@@ -38,13 +38,13 @@ use crate::shared::Shared;
 /// The kinds of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The code of a module, in chunks. The shell stores and loads it.
+    /// The code of a module, in chunks. The shell stores it.
     Module,
-    /// A value, in memory.
+    /// A value, stored in memory.
     Value,
 }
 
-/// A node asks for pieces.
+/// A node requests pieces.
 pub(crate) fn on_request(
     shared: &mut Shared,
     modules: &Modules,
@@ -74,8 +74,8 @@ pub(crate) fn on_request(
     }
 }
 
-/// What this node holds under an id, and its length in bytes; a value counts as asked for now. A value that happens to be
-/// the manifest of a module has the id of that module; the module goes first.
+/// The kind and length in bytes of the content that this node holds under an id. For a value, this also notes that it
+/// was requested. If a value is equal to the manifest of a module, both have the same id; then the module is returned.
 fn find_held(shared: &mut Shared, modules: &Modules, content: ContentId) -> Option<(Kind, u32)> {
     if let Some(bytes) = modules.code_bytes(&content.into()) {
         return Some((Kind::Module, bytes));
@@ -97,7 +97,7 @@ pub(crate) fn on_chunk_loaded(
     }
 }
 
-/// A piece has come. Of a module it may come from any node, of a value from the one that is asked.
+/// A piece has arrived. Chunks of a module may come from any node, pieces of a value only from its sender.
 pub(crate) fn on_piece(
     shared: &mut Shared,
     modules: &mut Modules,
@@ -111,7 +111,7 @@ pub(crate) fn on_piece(
     }
 }
 
-/// A node does not hold what it was asked for.
+/// A node does not hold the content that was requested.
 pub(crate) fn on_gone(shared: &mut Shared, modules: &mut Modules, from: NodeId, content: ContentId) {
     match kind_of_pull(modules, content) {
         Kind::Module => modules.on_gone(from, &content.into()),
@@ -119,7 +119,7 @@ pub(crate) fn on_gone(shared: &mut Shared, modules: &mut Modules, from: NodeId, 
     }
 }
 
-/// What is being pulled under an id, if anything is.
+/// The kind of content that is being pulled under an id; a value if nothing is.
 fn kind_of_pull(modules: &Modules, content: ContentId) -> Kind {
     if modules.is_pulled(&content.into()) { Kind::Module } else { Kind::Value }
 }

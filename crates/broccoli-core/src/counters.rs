@@ -1,61 +1,61 @@
-//! What a node counts of its work, for metrics, `top` and people.
+//! Counters of a node's work, for metrics, `top` and people.
 //!
-//! Counting is one addition where something happens: nothing is allocated and nothing is formatted. What is held now
-//! is not counted but read when somebody asks: see [`crate::Node::counters`].
+//! Counting is one addition: nothing is allocated or formatted. Amounts currently held are not counted but computed
+//! when they are queried: see [`crate::Node::counters`].
 
 use broccoli_proto::packet::PacketError;
 
-/// The counters of a node. Those of [`Held`] and `sessions_open` say how much there is now; all others only grow, from
-/// 0 at the start of the node.
+/// The counters of a node. [`Held`] and `sessions_open` are current amounts; all others only grow, from 0 at the start
+/// of the node.
 ///
-/// What a node sends to itself goes into no packet, but counts as a lease, a return and a result as any other.
+/// What a node sends to itself is in no packet, but counts as a lease, a return and a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Packets that came in while the link was up, also those that were rejected.
+    /// Packets received while the link was up, including rejected ones.
     pub packets_in: u64,
     /// Bytes of these packets.
     pub bytes_in: u64,
-    /// Packets handed to the link.
+    /// Packets passed to the link.
     pub packets_out: u64,
     /// Bytes of these packets.
     pub bytes_out: u64,
-    /// What was dropped of the packets that came in.
+    /// Received packets that were dropped.
     pub rejected: Rejected,
-    /// Jobs that this node accepted as their origin.
+    /// Jobs accepted by this node as origin.
     pub jobs_accepted: u64,
-    /// Submits of clients that this node refused as their origin, each once; repeated submits and answers do not count.
+    /// Submits of clients refused by this node as origin. Repeated submits and answers do not count.
     pub jobs_refused: u64,
     /// Jobs that ended with a result.
     pub jobs_succeeded: u64,
-    /// Jobs that ended without one: failed, revoked or too late.
+    /// Jobs that ended without a result: failed, revoked or past their time limit.
     pub jobs_failed: u64,
-    /// Tasks leased to workers, as their origin. Each attempt at a task counts once, however often it is sent.
+    /// Tasks leased to workers by this node as origin. Each attempt counts once, even if it is sent again.
     pub leases_given: u64,
-    /// Tasks that came in leases, as their worker; one that is sent again counts again.
+    /// Tasks received in leases by this node as worker; one that is sent again counts again.
     pub leases_received: u64,
-    /// Tasks handed back to their origins.
+    /// Tasks returned to their origins.
     pub returns_given: u64,
-    /// Leased tasks that workers handed back.
+    /// Leased tasks that workers have returned.
     pub returns_received: u64,
     /// Runs that have ended.
     pub tasks_run: u64,
-    /// Runs that failed; one that was stopped because nobody waits for it any more does not count.
+    /// Runs that failed. One that was stopped because its result was not needed does not count.
     pub tasks_failed: u64,
-    /// What was sent again because no answer came in time.
+    /// Messages sent again because no answer arrived in time.
     pub repeated: Repeated,
-    /// Other nodes with which this node has a session now: they have proven that they are there.
+    /// Nodes with which this node has a session: they have proven that they are live.
     pub sessions_open: u64,
-    /// Sessions that began.
+    /// Sessions opened.
     pub sessions_opened: u64,
-    /// Packets of another incarnation of a node that was there a moment ago, or of a twin: it must wait.
+    /// Packets of another incarnation of a node that was live just now, or of a twin; they had to wait.
     pub sessions_refused: u64,
-    /// How much is held now.
+    /// Amounts currently held.
     pub held: Held,
 }
 
-/// What was dropped of the packets that came in, by its reason: see [`PacketError`]. Of a packet with an unknown message,
-/// only that message counts as dropped.
+/// Received packets that were dropped, by reason: see [`PacketError`]. If only a message of a packet is unknown, only
+/// that message counts as dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
@@ -77,13 +77,13 @@ pub struct Rejected {
     pub other: u64,
 }
 
-/// What was sent again.
+/// Messages sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repeated {
     /// Attempts that their worker had not confirmed.
     pub leases: u64,
-    /// Messages of results that their origin had not acknowledged.
+    /// Result messages that their origin had not acknowledged.
     pub results: u64,
     /// Submits and retries that were not answered.
     pub submits: u64,
@@ -91,25 +91,25 @@ pub struct Repeated {
     pub ends: u64,
 }
 
-/// Bytes that are held now, about. See docs/limits.md for their limits.
+/// Bytes currently held, about. For their limits see docs/limits.md.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Held {
-    /// Jobs that wait or run, with the results of their tasks.
+    /// Running jobs, with the results of their tasks.
     pub jobs_bytes: u64,
-    /// Results of jobs that are over.
+    /// Results of ended jobs.
     pub results_bytes: u64,
-    /// What the journal does not have yet.
+    /// Data that the journal has not written yet.
     pub journal_bytes: u64,
-    /// Results that this node has as a worker until their origins have them.
+    /// Results that this node keeps as worker until they are acknowledged.
     pub unacknowledged_bytes: u64,
-    /// Large values that are held for others to pull.
+    /// Large values held for other nodes.
     pub blobs_bytes: u64,
-    /// Large values that are being pulled from others.
+    /// Large values being pulled from other nodes.
     pub pulled_bytes: u64,
     /// Long answers that wait to be sent.
     pub outbox_bytes: u64,
-    /// Messages that wait to be sent, these answers included.
+    /// Messages that wait to be sent, including these answers.
     pub outbox_messages: u64,
 }
 
@@ -128,7 +128,7 @@ impl Rejected {
         *count += 1;
     }
 
-    /// All of them.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         let Rejected { malformed, unknown, version, cannot_open, misdirected, repeated, unproven, other } = *self;
         malformed + unknown + version + cannot_open + misdirected + repeated + unproven + other

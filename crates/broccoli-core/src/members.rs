@@ -1,16 +1,16 @@
-//! Who is there: births and deaths of other nodes, and the defence of this node's name.
+//! Members: the other nodes of the cluster, from their births and deaths, and the detection of twins of this node.
 //!
 //! ```text
-//!             birth                     three intervals without a word, silence, death
+//!             birth                     three intervals without a packet, silence, death
 //!   unknown ────────► alive, hearsay ─────────────────────────────────────────────► gone, forgotten after a day
 //!                          │ a proven packet      ▲ birth (hearsay: unless it was found silent)   │
 //!                          └──► alive, proven ────┘◄──────────────────────────── a proven packet ─┘
 //! ```
 //!
-//! What is told to everybody is hearsay: it may be a recording. So it serves people, the choice of an origin and the search for
-//! modules, and it is put right by the first answer, or the lack of one: nothing waits for a node that is gone. A node that
-//! was proven to be there is changed by no hearsay of another incarnation; it is asked. Whether a worker lives is judged by its
-//! leases.
+//! A broadcast is hearsay: it may be a recording. It is used only for display, for choosing an origin and for finding
+//! modules. The first answer, or its absence, corrects it. So nothing waits for a node that is gone. If a node was
+//! proven to be live, hearsay of another incarnation does not change its entry; the node is asked instead. Whether a
+//! worker is live is decided by its leases.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -31,40 +31,40 @@ use crate::time::{Instant, ms};
 use crate::timers::Timer;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// Labels and capabilities of a node; more are not looked at.
+/// Most labels and capabilities of a node; further ones are ignored.
 const FEATURES_MAX: usize = 64;
-/// Longest of them.
+/// Longest label or capability, in bytes.
 const FEATURE_BYTES_MAX: usize = 128;
-/// Longest version of a program.
+/// Longest version of a program, in bytes.
 const VERSION_BYTES_MAX: usize = 64;
-/// Presence is published again after this time, since a birth or a claim may have been lost …
+/// The birth is published again after this time, since a birth or a claim may have been lost.
 const ANNOUNCE: LinkTime = link_ms(30_000);
-/// … and up to this much later, so that nodes that started together spread …
+/// Random addition to that time, so that nodes that started together spread out.
 const ANNOUNCE_JITTER: LinkTime = link_ms(5_000);
-/// … and this much for each member that is known, so that a node hears some six births a second however many there are.
+/// Further addition for each known member, so that a node receives about six births a second in a cluster of any size.
 const ANNOUNCE_MEMBER: LinkTime = link_ms(300);
-/// The time for that is taken in so many parts.
+/// The share of this addition that a node chooses is one of this many steps.
 const SHARES: u32 = 1 << u8::BITS;
-/// What the first birth says of that, in seconds: it is not known yet how many there are.
+/// The interval stated in the first birth, since the size of the cluster is not known yet.
 const ANNOUNCE_FIRST: LinkTime = link_ms(300_000);
-/// However often a recording provokes it, presence is published no more often.
+/// The birth is published at most once in this time, even if recordings provoke it.
 const ANNOUNCE_AGAIN_MIN: LinkTime = link_ms(1_000);
-/// Nodes that show themselves to somebody with another key, about.
+/// About how many nodes publish their birth when a node with another key appears.
 const OTHER_KEY_ANSWERS: u64 = 3;
-/// Who is not heard of for so many of its intervals is gone.
+/// A node is gone if it was not heard from for this many of its intervals.
 const INTERVALS_MAX: u32 = 3;
-/// Members are looked after at most this often.
+/// Members are checked at most once in this time.
 const LOOK_AFTER_MIN: LinkTime = link_ms(1_000);
 /// A member that is gone is remembered for this long.
 const GONE_KEPT: Duration = ms(24 * 3_600_000);
-/// A member of which strange things are heard is asked at most this often.
+/// A member with contradictory messages is asked at most once in this time.
 const ASK_AGAIN: LinkTime = link_ms(1_000);
-/// A node that everybody is asked for answers within this time for each member that it knows, so that not all
-/// answers come at once.
+/// A node answers a broadcast question within this time for each member that it knows, so that not all answers arrive
+/// at once.
 const SPREAD_US: u64 = 50;
-/// All nodes together tell everybody of news within this time for each packet that the server delivers of it.
+/// All nodes together announce a change within this time for each packet that the server delivers for it.
 const SPREAD_NEWS_US: u64 = 50;
-/// About how long a member is in a list.
+/// About the size of a member in a list, in bytes.
 const LISTED_BYTES: usize = 64;
 
 /// Another node.
@@ -72,60 +72,59 @@ const LISTED_BYTES: usize = 64;
 pub struct Member {
     /// Its incarnation.
     pub epoch: Epoch,
-    /// What it says of itself.
+    /// Its last birth.
     pub birth: Birth,
-    /// Whether it was there when last heard of.
+    /// Whether it counts as live.
     pub alive: bool,
-    /// When it was last heard of.
+    /// When it was last heard from.
     pub heard: Instant,
     /// Whether it has said goodbye.
     pub left: bool,
-    /// Whether this incarnation was proven to be there.
+    /// Whether this incarnation was proven to be live.
     proven: bool,
-    /// It did not answer: it counts as gone until it is proven to be there.
+    /// It did not answer: it counts as gone until it is proven to be live.
     silent: bool,
-    /// Sequence of the packet with its last birth.
+    /// Sequence number of the packet with its last birth.
     sequence: u64,
-    /// The last of its connections whose end was told.
+    /// The last of its connections that has ended.
     ended: u32,
-    /// When it was last asked who it is.
+    /// When it was last asked for its birth.
     asked: Option<Instant>,
 }
 
-/// The other nodes of the cluster, as far as they are known.
+/// The known nodes of the cluster, including this one.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     nodes: LiteMap<NodeId, Box<Member>>,
     connection: u32,
     claim_nonce: u64,
     started: Instant,
-    /// When this node's presence was last published, …
+    /// When this node's birth was last published.
     announced: Instant,
-    /// … within how many seconds it said that it is published again, …
+    /// The interval that this birth states, in seconds.
     again_s: u16,
-    /// … how many of the [`SHARES`] of the time for that will be taken, so that it grows with the cluster, …
+    /// The random part of the additions to the interval, in [`SHARES`]. As a share, it grows with the cluster.
     share: u8,
-    /// … and whether it is published as soon as it may be.
+    /// Whether the birth is to be published as soon as possible.
     provoked: bool,
 }
 
-/// How a birth has come.
+/// How a birth has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub(crate) epoch: Epoch,
-    /// Of its packet.
+    /// Sequence number of its packet.
     pub(crate) sequence: u64,
-    /// In a packet that counts, and not as hearsay.
+    /// In a proven packet, not as hearsay.
     pub(crate) fresh: bool,
 }
 
-/// Whether a node fits a routing: each of `on` is its name, a label or a capability of it, or is meant
-/// for it alone.
+/// Whether a node matches a routing: each entry of `on` is its name, one of its labels or capabilities, or a pin to it.
 pub(crate) fn matches(on: &[String], name: NodeId, features: &[String]) -> bool {
     on.iter().all(|want| want == name.as_str() || features.contains(want) || is_pin(want, name))
 }
 
-/// What is known.
+/// Queries.
 impl Members {
     pub(crate) fn new(now: Instant, timing: Timing) -> Members {
         Members { started: now, again_s: timing.time(ANNOUNCE_FIRST).as_secs() as u16, ..Members::default() }
@@ -139,41 +138,41 @@ impl Members {
         self.iter().filter(|(_, member)| member.alive)
     }
 
-    /// What is known of one node.
+    /// The entry of a node.
     pub(crate) fn get(&self, name: NodeId) -> Option<&Member> {
         self.nodes.get(&name).map(Box::as_ref)
     }
 
-    /// Whether a node says that it is about to leave.
+    /// Whether a node has announced that it is leaving.
     pub(crate) fn is_leaving(&self, name: NodeId) -> bool {
         self.get(name).is_some_and(|member| member.birth.draining == Some(true))
     }
 
-    /// Whether the last known incarnation of a node was proven to be there.
+    /// Whether the last known incarnation of a node was proven to be live.
     pub(crate) fn was_proven(&self, name: NodeId) -> bool {
         self.get(name).is_some_and(|member| member.proven)
     }
 
-    /// How many live nodes are like this. This node itself is one of them.
+    /// Number of live nodes that match `like`, including this node.
     pub(crate) fn count(&self, like: impl Fn(NodeId, &Birth) -> bool) -> u32 {
         self.alive().filter(|(name, member)| like(*name, &member.birth)).count() as u32
     }
 
-    /// Bytes of messages in the longest packet that this node sends to another one.
+    /// Bytes of messages in the longest packet from this node to another one.
     pub(crate) fn room(&self, shared: &Shared, to: NodeId) -> usize {
         let mine = shared.packet_bytes_max();
         let theirs = self.nodes.get(&to).map_or(mine, |member| member.birth.packet_bytes_max);
         (theirs.clamp(PACKET_BYTES_MIN.min(mine), mine) as usize).saturating_sub(OVERHEAD_BYTES_MAX)
     }
 
-    /// The next live node after `name`, in the order of names, whose modules have this digest.
+    /// The next live node after `name`, in the order of names, with this digest of its modules.
     pub(crate) fn other_with(&self, name: NodeId, digest: u64) -> Option<NodeId> {
         let others = || self.alive().filter(|(other, member)| *other != name && member.birth.modules == digest);
         let next = others().find(|(other, _)| *other > name).or_else(|| others().next());
         next.map(|(other, _)| other)
     }
 
-    /// The members that this node knows, for who asks.
+    /// A list of the known members, for a node that asks.
     pub(crate) fn list(&self, shared: &Shared, to: NodeId, request: &MembersRequest) -> MemberList {
         let from = request.after.map_or(0, |after| match self.nodes.find_index(&after) {
             Ok(at) => at + 1,
@@ -187,23 +186,23 @@ impl Members {
         MemberList { more: nodes.len() > members.len(), members }
     }
 
-    /// How full the table is; this node is one more.
+    /// Reports the size of the table, which includes this node.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("members", self.nodes.len(), limits.nodes_max + 1);
     }
 }
 
-/// This node.
+/// The presence of this node.
 impl Members {
-    /// The number of the connection that is about to be made.
+    /// The number of the next connection.
     pub(crate) fn next_connection(&mut self) -> u32 {
         self.connection += 1;
         self.connection
     }
 
-    /// The link is up: say so, ask whether the name is free, and who is there.
+    /// The link is up: publishes the birth, claims the name, and asks for the other nodes.
     pub(crate) fn on_connected(&mut self, shared: &mut Shared, modules: u64) {
-        // Whoever is still there is heard of again.
+        // Nodes that are still live announce themselves again.
         for (_, member) in &mut self.nodes {
             member.alive = false;
         }
@@ -214,7 +213,7 @@ impl Members {
         self.look_again(shared);
     }
 
-    /// What this node says of itself.
+    /// The birth of this node.
     pub(crate) fn birth(&self, shared: &Shared, modules: u64) -> Birth {
         let config = &shared.config;
         let takes_work = !shared.draining;
@@ -243,7 +242,7 @@ impl Members {
         shared.outbox.send_wire(Address::Birth(me), Message::Birth(birth));
     }
 
-    /// Publishes the birth and claims the name from time to time: the cluster may have grown since that was set.
+    /// Publishes the birth and claims the name at intervals. The cluster may have grown since the timer was set.
     pub(crate) fn on_claim_timer(&mut self, shared: &mut Shared, modules: u64) {
         let at = self.announce_at(shared);
         if shared.now < at && !self.provoked {
@@ -254,25 +253,25 @@ impl Members {
         }
     }
 
-    /// When this node's presence is published again, if nothing provokes it.
+    /// When the birth is published next, if nothing provokes it earlier.
     fn announce_at(&self, shared: &Shared) -> Instant {
         let told = Duration::from_secs(u64::from(self.again_s));
         self.announced + self.spread(shared, u32::from(self.share)).min(told)
     }
 
-    /// How long after the last time that is, at so many of the [`SHARES`] of the time that all nodes take for it.
+    /// The interval between births at this share of the addition, in [`SHARES`].
     fn spread(&self, shared: &Shared, share: u32) -> Duration {
         let all = shared.timing(ANNOUNCE_JITTER) + shared.timing(ANNOUNCE_MEMBER) * self.nodes.len() as u32;
         shared.timing(ANNOUNCE) + all / SHARES * share
     }
 
-    /// Says again who is here, however often it is provoked not all the time.
+    /// Publishes the birth again soon, but not more often than the minimum interval allows.
     fn announce_soon(&mut self, shared: &mut Shared) {
         self.provoked = true;
         shared.timers.set_earlier(Timer::Claim, shared.now.max(self.announced + shared.timing(ANNOUNCE_AGAIN_MIN)));
     }
 
-    /// Publishes the birth and claims the name.
+    /// Publishes the birth and claims the name now.
     fn announce(&mut self, shared: &mut Shared, modules: u64) {
         self.publish(shared, modules);
         self.provoked = false;
@@ -284,19 +283,19 @@ impl Members {
         shared.outbox.send_wire(Address::Node(shared.me()), Message::Claim(claim));
     }
 
-    /// Whether this node answers who asks everybody: clients come and go.
+    /// Whether this node answers broadcast questions: clients do not, since they come and go.
     pub(crate) fn is_present(shared: &Shared) -> bool {
         shared.config.resident || shared.config.slots > 0
     }
 
-    /// When to answer a question that everybody was asked.
+    /// When to answer a broadcast question.
     pub(crate) fn answer_at(&self, shared: &mut Shared) -> Instant {
         let spread = self.nodes.len() as u64 * SPREAD_US * shared.stretch();
         shared.now + Duration::from_micros(shared.rng.below(spread.max(1)))
     }
 
-    /// When to tell everybody that this node has other modules: at once if nobody else has them yet, else when it is its turn
-    /// among all nodes that take them over now.
+    /// When to announce that the modules of this node have changed: at once if no other node has this set yet,
+    /// otherwise at a random time, since many nodes change now.
     pub(crate) fn news_at(&self, shared: &mut Shared, modules: u64) -> Instant {
         if self.other_with(shared.me(), modules).is_none() {
             return shared.now;
@@ -305,14 +304,15 @@ impl Members {
         shared.now + Duration::from_micros(shared.rng.below((packets * SPREAD_NEWS_US * shared.stretch()).max(1)))
     }
 
-    /// Says goodbye to everybody.
+    /// Says goodbye to all nodes.
     pub(crate) fn leave(&self, shared: &mut Shared, holds_no_key: bool) {
         let holds_no_key = holds_no_key.then_some(true);
         let death = Death { connection: self.connection, leaving: true, holds_no_key };
         shared.outbox.send_wire(Address::Birth(shared.me()), Message::Death(death));
     }
 
-    /// Somebody with another key speaks to this cluster. A few of its nodes, by chance, show it that there is one.
+    /// A node with another key uses the topics of this cluster. A few random nodes publish their birth, so that it
+    /// notices the cluster.
     pub(crate) fn on_other_key(&mut self, shared: &mut Shared) {
         let nodes = self.alive().count().max(1) as u64;
         if shared.rng.below(nodes) < OTHER_KEY_ANSWERS {
@@ -320,8 +320,8 @@ impl Members {
         }
     }
 
-    /// Something of another incarnation was said in this node's name: it may be a recording, or a twin. Both are
-    /// answered by saying again who is here.
+    /// A message of another incarnation under this node's name: a recording or a twin. In both cases the answer is to
+    /// announce this incarnation again.
     pub(crate) fn on_other_self(&mut self, shared: &mut Shared, epoch: Epoch, message: &Message) {
         match message {
             Message::Claim(claim) => {
@@ -341,9 +341,9 @@ impl Members {
     }
 }
 
-/// Others.
+/// Other nodes.
 impl Members {
-    /// A birth; `true` if it is news.
+    /// Handles a birth; `true` if the entry has changed.
     pub(crate) fn on_birth(&mut self, shared: &mut Shared, name: NodeId, told: Told, mut birth: Birth) -> bool {
         cut_features(&mut birth.features);
         text::cut(&mut birth.version, VERSION_BYTES_MAX);
@@ -359,7 +359,7 @@ impl Members {
                     known.ask(shared, name);
                     return false;
                 }
-                // How often it says so is no news.
+                // A changed interval alone is not a change.
                 if core::mem::replace(&mut known.birth.again_s, birth.again_s) > birth.again_s {
                     shared.timers.set_earlier(Timer::Members, now + known.age_max());
                 }
@@ -391,7 +391,7 @@ impl Members {
         true
     }
 
-    /// A node says which modules it has; `true` if that is news of a node that is known.
+    /// A node announces the digest of its modules; `true` if it is a known node and the digest has changed.
     pub(crate) fn on_modules(&mut self, shared: &mut Shared, name: NodeId, told: Told, modules: u64) -> bool {
         let Some(known) = self.nodes.get_mut(&name).filter(|known| known.epoch == told.epoch && known.alive) else {
             return false;
@@ -406,7 +406,7 @@ impl Members {
         true
     }
 
-    /// A death; `true` if it is that of the node as it is known, and was not told before.
+    /// Handles a death notice; `true` if it is for the known incarnation and new.
     pub(crate) fn on_death(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, death: Death) -> bool {
         let Some(member) = self.nodes.get_mut(&name).filter(|member| member.epoch == epoch) else {
             return false;
@@ -428,14 +428,14 @@ impl Members {
         true
     }
 
-    /// A packet that counts shows that a node is there, in this incarnation. One that is not known is asked who it is.
+    /// A proven packet shows that a node is live in this incarnation. An unknown node is asked for its birth.
     pub(crate) fn on_proven(&mut self, shared: &mut Shared, name: NodeId, epoch: Epoch, opens: bool) {
         let Some(member) = self.nodes.get_mut(&name) else {
             return;
         };
         if member.epoch != epoch {
             if opens {
-                // What it was asked before did not count.
+                // Earlier questions do not count for the new incarnation.
                 member.asked = None;
             }
             member.ask(shared, name);
@@ -450,7 +450,7 @@ impl Members {
         }
     }
 
-    /// Somebody says that a node will not come back: it is not shown any more, unless it is there.
+    /// A user says that a node will not come back: removes it, unless it is live.
     pub(crate) fn remove(&mut self, shared: &mut Shared, name: NodeId) {
         if self.nodes.get(&name).is_some_and(|member| !member.alive) {
             self.nodes.remove(&name);
@@ -469,7 +469,7 @@ impl Members {
         }
     }
 
-    /// Looks after who was not heard of for long.
+    /// Checks for members that were not heard from for too long.
     pub(crate) fn on_look_timer(&mut self, shared: &mut Shared) {
         if !shared.connected {
             return;
@@ -486,7 +486,7 @@ impl Members {
         self.look_again(shared);
     }
 
-    /// Sets the time when the next one may have to be taken for gone, or be forgotten.
+    /// Sets the timer for the next member that may be gone or be forgotten.
     fn look_again(&self, shared: &mut Shared) {
         let end = |member: &Member| member.heard + if member.alive { member.age_max() } else { GONE_KEPT };
         let others = self.iter().filter(|(name, _)| *name != shared.me());
@@ -512,7 +512,7 @@ impl Member {
         }
     }
 
-    /// Whether nobody will look for it once it is gone.
+    /// Whether it is a client: nobody looks for it once it is gone.
     fn is_client(&self) -> bool {
         self.birth.slots == 0 && !self.birth.resident && self.birth.draining.is_none()
     }
@@ -521,7 +521,7 @@ impl Member {
         Duration::from_secs(u64::from(self.birth.again_s.max(1))) * INTERVALS_MAX
     }
 
-    /// Asks a node who it is, not too often.
+    /// Asks a node for its birth, but not too often.
     fn ask(&mut self, shared: &mut Shared, name: NodeId) {
         if self.asked.is_none_or(|asked| shared.now - asked >= shared.timing(ASK_AGAIN)) {
             self.asked = Some(shared.now);
@@ -535,7 +535,7 @@ impl Member {
     }
 }
 
-/// Drops what no node says of itself.
+/// Drops labels and capabilities beyond the limits.
 pub(crate) fn cut_features(features: &mut Vec<String>) {
     features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);
     features.truncate(FEATURES_MAX);

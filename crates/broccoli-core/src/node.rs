@@ -73,7 +73,7 @@ const WALL: Duration = ms(1_000);
 /// | call | when | cost |
 /// |---|---|---|
 /// | [`Node::new`] | once for each incarnation | |
-/// | [`Node::recover`] | once, before all but [`Input::WallClock`], if the node has a journal, even an empty one | all records |
+/// | [`Node::recover`] | once, before all but [`Input::WallClock`], if there is a journal (even new) | all records |
 /// | [`Node::write_will`] | before each connection | seals one packet |
 /// | [`Node::handle_input`] | at any time | the input, and at most 4,096 timers that are due |
 /// | [`Node::poll_transmit`] | after inputs; send the packet, or it is lost | leases ready tasks, seals one packet |

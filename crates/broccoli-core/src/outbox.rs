@@ -1,7 +1,8 @@
-//! Messages that wait to be put into packets, and those of this node to itself.
+//! The outbox: messages that wait for a packet, by address, and messages of this node to itself.
 //!
-//! Bounded in messages for each address, and in bytes for what other nodes make this node write. Any message may be
-//! lost, so one too many is dropped: the role that waits for an answer repeats it.
+//! It limits the number of messages for each address, and the bytes of long answers (lists, manifests, texts) to other
+//! nodes. Any message may be lost, so messages beyond a limit are dropped: the role that waits for an answer repeats
+//! them.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -13,36 +14,36 @@ use litemap::LiteMap;
 
 use crate::config::Limits;
 
-/// Answers of so many packets wait at most, for all addresses together.
+/// Long answers that wait, for all addresses together, are limited to this many packets.
 const ANSWER_PACKETS_MAX: usize = 16;
-/// So many times as many messages of this node to itself may wait as for another address: more of its roles write
-/// them at once.
+/// The limit for messages of this node to itself is this many times that of an address, since several of its roles
+/// write them at once.
 const LOOPBACK_PER_ADDRESS: usize = 4;
 
 /// How much a role may write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
-    /// What is left of the packet, in bytes.
+    /// Bytes left in the packet.
     pub(crate) left: usize,
-    /// What there is in an empty one for the same address.
+    /// Bytes in an empty packet for the same address.
     pub(crate) packet: usize,
 }
 
-/// Messages that wait to be put into packets, and who has something to be sent at all.
+/// Messages that wait for a packet, and the addresses for which there is something to send.
 ///
-/// Bulk traffic (leases, results) is not queued here: its role keeps it until the packet is
-/// written, so that a busy link makes bigger batches. It only marks the address.
+/// Bulk traffic (leases, results) is not queued here: its role keeps it until the packet is written, so that a busy
+/// link makes larger batches. The role only marks the address.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     me: NodeId,
     max: usize,
-    /// What the messages take that are made for who asks, and most that they may take together.
+    /// Bytes of waiting long answers, and their limit.
     bytes: usize,
     bytes_max: usize,
     queues: LiteMap<Address, VecDeque<Message>>,
     marked: LiteMap<Address, ()>,
     order: VecDeque<Address>,
-    /// Messages of this node to itself, which never touch the wire.
+    /// Messages of this node to itself; they are never sent over the link.
     loopback: VecDeque<Message>,
     /// Whether a role has bulk traffic for this node itself.
     pub(crate) loopback_marked: bool,
@@ -72,13 +73,13 @@ impl Outbox {
         }
     }
 
-    /// Sends to every node, this one included.
+    /// Sends to every node, including this one.
     pub(crate) fn broadcast(&mut self, message: Message) {
         self.send_loopback(message.clone());
         self.send_wire(Address::All, message);
     }
 
-    /// Sends to this node itself; dropped if too much waits.
+    /// Sends to this node itself. Beyond a limit, the message is dropped.
     fn send_loopback(&mut self, message: Message) {
         let bytes = answer_bytes(&message);
         if self.loopback.len() < self.loopback_max() && self.has_room(bytes) {
@@ -87,8 +88,8 @@ impl Outbox {
         }
     }
 
-    /// Takes what the roles have written for this node itself. It is written only when nothing else waits here, and is
-    /// bounded as one packet is.
+    /// Adds what the roles have written for this node itself. It is written only when nothing else waits here, and is
+    /// limited like one packet.
     pub(crate) fn deliver_bulk(&mut self, messages: Vec<Message>) {
         debug_assert!(self.loopback.is_empty(), "what waits goes first");
         self.bytes += messages.iter().map(answer_bytes).sum::<usize>();
@@ -102,17 +103,17 @@ impl Outbox {
         Some(message)
     }
 
-    /// Whether this node has something for itself that is not delivered.
+    /// Whether messages of this node to itself wait.
     pub(crate) fn has_loopback(&self) -> bool {
         !self.loopback.is_empty()
     }
 
-    /// Bytes of long answers that wait.
+    /// Bytes of waiting long answers.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Messages that wait, those of this node to itself included.
+    /// Number of waiting messages, including those of this node to itself.
     pub(crate) fn len(&self) -> usize {
         self.loopback.len() + self.queues.values().map(VecDeque::len).sum::<usize>()
     }
@@ -121,13 +122,13 @@ impl Outbox {
         self.max * LOOPBACK_PER_ADDRESS
     }
 
-    /// Whether there is room for an answer of so many bytes.
+    /// Whether there is room for a long answer of this size.
     fn has_room(&self, bytes: usize) -> bool {
         bytes == 0 || self.bytes + bytes <= self.bytes_max
     }
 
-    /// Sends over the wire whatever the address. Any message may be lost, so one too many may be
-    /// dropped: the role that waits for an answer repeats it.
+    /// Sends over the link, whatever the address. Beyond a limit, the message is dropped, as it might be lost on the
+    /// wire: the role that waits for an answer repeats it.
     pub(crate) fn send_wire(&mut self, to: Address, message: Message) {
         let bytes = answer_bytes(&message);
         let has_room = self.has_room(bytes);
@@ -139,7 +140,7 @@ impl Outbox {
         self.mark_wire(to);
     }
 
-    /// Says that a role has something for this address, which may be this node.
+    /// Marks an address for which a role has something to send; it may be this node.
     pub(crate) fn mark(&mut self, to: Address) {
         if to == Address::Node(self.me) {
             self.loopback_marked = true;
@@ -148,7 +149,7 @@ impl Outbox {
         }
     }
 
-    /// Says that there is something on the wire for this address.
+    /// Marks an address for which there is something to send over the link.
     pub(crate) fn mark_wire(&mut self, to: Address) {
         if self.marked.insert(to, ()).is_none() {
             self.order.push_back(to);
@@ -173,7 +174,7 @@ impl Outbox {
         message
     }
 
-    /// Puts back a message that did not fit.
+    /// Puts back a message that did not fit into the packet.
     pub(crate) fn unpop(&mut self, to: Address, message: Message) {
         self.bytes += answer_bytes(&message);
         self.queues.entry(to).or_default().push_front(message);
@@ -184,14 +185,14 @@ impl Outbox {
         self.queues.contains_key(&to)
     }
 
-    /// Asks a node who it is, unless something that goes there will show it.
+    /// Asks a node for its birth, unless a message that waits for it will show whether it is live.
     pub(crate) fn ask_who(&mut self, node: NodeId) {
         if !self.has(Address::Node(node)) {
             self.send(node, Message::Hello);
         }
     }
 
-    /// Drops what waits for an address.
+    /// Drops the messages for an address.
     pub(crate) fn drop_queue(&mut self, to: Address) {
         let dropped = self.queues.remove(&to).unwrap_or_default();
         self.bytes -= dropped.iter().map(answer_bytes).sum::<usize>();
@@ -204,17 +205,17 @@ impl Outbox {
         assert!(self.loopback.is_empty(), "everything for this node itself was delivered");
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, nodes_max: usize, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let waiting = self.queues.values().map(VecDeque::len).max();
-        // One that did not fit is put back.
+        // A message that did not fit is put back, so there may be one more.
         see("outbox", waiting.unwrap_or(0), self.max + 1);
         see("loopback", self.loopback.len(), self.loopback_max());
         see("bytes of answers", self.bytes, self.bytes_max);
         see("addresses", self.queues.len(), 2 * nodes_max + 2);
     }
 
-    /// Drops what a lost connection would have carried. The roles repeat what matters.
+    /// Drops messages for the lost connection. The roles repeat what matters.
     pub(crate) fn clear_wire(&mut self) {
         self.queues.clear();
         self.bytes = self.loopback.iter().map(answer_bytes).sum();
@@ -223,8 +224,8 @@ impl Outbox {
     }
 }
 
-/// About what a message takes that whoever asks makes this node write. Values are shared with who holds
-/// them.
+/// About the memory of a long answer, in bytes; 0 for other messages. Values are not included, since they are shared
+/// with their owners.
 fn answer_bytes(message: &Message) -> usize {
     const JOB_BYTES: usize = 256;
     match message {

@@ -1,18 +1,20 @@
-//! Freshness: which packets were made by somebody who is there now, and are new.
+//! Sessions: check the freshness of packets, by challenges that prove that the sender is live now, and drop repeated
+//! packets.
 //!
 //! ```text
-//!   a ── challenge a1 ────────────────────────► b     a knock: nothing in it counts
-//!   a ◄─ challenge b1, proof a1 ─────────────── b     b is there: a has a session with b
-//!   a ── challenge a1, proof b1, messages … ──► b     a is there: b has one with a
+//!   a ── challenge a1 ────────────────────────► b     a knock: no message in it counts
+//!   a ◄─ challenge b1, proof a1 ─────────────── b     b is live: a has a session with b
+//!   a ── challenge a1, proof b1, messages … ──► b     a is live: b has one with a
 //! ```
 //!
-//! What waits for a node stays with its role until that node's latest challenge is known. A challenge is replaced every
-//! [`CHALLENGE_AGE`] and counts twice as long: so no packet counts later than that after it was made, and by its sequence it
-//! counts once (the window of RFC 4303, appendix A2). A recording of the past can at most delay something by that.
+//! Messages for a node stay with their role until the latest challenge of that node is known. A challenge is replaced
+//! every [`CHALLENGE_AGE`] and accepted for twice as long. So no packet counts later than that after it was made, and
+//! by its sequence number it counts only once (the window of RFC 4303, appendix A2). A recording can delay something by
+//! at most that time.
 //!
-//! Another incarnation of a node opens a session only with a challenge that is newer than the session of the one before:
-//! nothing that an earlier one has said can. So it remembers open sessions, and no incarnation that is over but the last one
-//! of each. It never trusts a broadcast.
+//! Another incarnation of a node opens a session only with a challenge that is newer than the session of the earlier
+//! one; no packet of an earlier incarnation can contain it. So only open sessions are stored, and of past incarnations
+//! only the last one of each node. Broadcasts are never trusted.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -26,43 +28,43 @@ use litemap::LiteMap;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// A challenge is replaced after this time, and counts for twice as long.
+/// A challenge is replaced after this time, and accepted for twice as long.
 const CHALLENGE_AGE: LinkTime = link_ms(5_000);
-/// Another incarnation of a node has it replaced sooner, but not sooner than this.
+/// If another incarnation of a node needs a newer challenge, it is replaced earlier, but not before this age.
 const CHALLENGE_AGE_MIN: LinkTime = link_ms(200);
-/// This part of the most sessions is a few.
+/// Expired sessions are dropped only if there are more than the limit divided by this.
 const FEW: usize = 4;
-/// So many count at a time.
+/// Most challenges that are accepted at the same time.
 const CHALLENGES_MAX: usize = 50;
-/// A challenge of another node is used for this long: then it still counts there, and on the way there.
+/// A challenge of another node is used for this long: then the other node still accepts it when the packet arrives.
 const PROOF_AGE_MAX: LinkTime = link_ms(4_000);
-/// Two nodes of one name take turns no sooner than after so long a silence of the one that counts.
+/// Of two nodes with the same name, the other one is accepted only after the first has been silent for this long.
 const TWIN_SILENCE: LinkTime = link_ms(4_000);
-/// Another incarnation of a node that was heard within this time may be a twin …
+/// Another incarnation of a node that was heard within this time may be a twin.
 const TWIN_HEARD: LinkTime = link_ms(1_500);
-/// … so the one that is known has this long to say that it is still there.
+/// The known incarnation then has this long to answer that it is still live.
 const TWIN_ANSWER: LinkTime = link_ms(200);
-/// A challenge is replaced for that if it is older than this.
+/// The challenge is replaced for this question if it is older than this.
 const TWIN_CHALLENGE_AGE: LinkTime = link_ms(1_000);
-/// A knock is repeated after this time, doubled up to the maximum …
+/// A knock is repeated after this time, doubled up to the maximum.
 const KNOCK_AGAIN: LinkTime = link_ms(100);
 const KNOCK_AGAIN_MAX: LinkTime = link_ms(400);
-/// … and after so many without an answer the node counts as silent: 1.5 s.
+/// After this many unanswered knocks the node counts as silent: 1.5 s.
 const KNOCKS_MAX: u32 = 5;
-/// Answers that wait to be sent; one too many is as good as lost.
+/// Most answers that wait to be sent; further ones are dropped.
 const ANSWERS_MAX: usize = 1_024;
 
-/// What a packet is worth.
+/// The result of checking a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It counts.
+    /// It is fresh.
     Fresh {
-        /// With it begins a session, maybe of a new incarnation.
+        /// It opens a session, possibly with a new incarnation.
         opens: bool,
     },
-    /// It has come before, or is too old to tell, or another node of that name is the one that counts.
+    /// It has arrived before, or is too old to tell, or another node with this name has the session.
     Repeated,
-    /// It may be a recording: what is told to everybody is hearsay, what is for this node alone does not count.
+    /// It may be a recording: a broadcast is hearsay, a directed packet does not count.
     Unproven,
 }
 
@@ -71,7 +73,7 @@ pub(crate) enum Standing {
 pub(crate) struct Answer {
     pub(crate) to: NodeId,
     pub(crate) proof: u64,
-    /// None: it only shows that this node is there.
+    /// None: it only proves that this node is live.
     pub(crate) message: Option<Box<Message>>,
 }
 
@@ -79,55 +81,56 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     timing: Timing,
-    /// Those that count, and since when, the present one first.
+    /// The accepted challenges with their start times, the current one first.
     challenges: VecDeque<(u64, Instant)>,
-    /// Counts the challenges.
+    /// Number of challenges so far.
     generation: u64,
     open: LiteMap<NodeId, Box<Session>>,
-    /// Nodes that something waits for until they have answered.
+    /// Silent nodes for which messages wait.
     knocks: LiteMap<NodeId, Knock>,
-    /// By the time when they are due, and a number.
+    /// By due time, and a number.
     answers: LiteMap<(Instant, u64), Answer>,
     answered: u64,
-    /// How often one has begun, …
+    /// Number of sessions opened.
     pub(crate) opened: u64,
-    /// … and how often another incarnation was made to wait.
+    /// Number of packets of another incarnation that was made to wait.
     pub(crate) refused: u64,
 }
 
-/// What is known of a node that was there a moment ago.
+/// The session with a node that was proven to be live.
 #[derive(Debug)]
 struct Session {
     epoch: Epoch,
-    /// The challenge that was the present one when it was opened.
+    /// The challenge that was current when it was opened.
     opened: u64,
-    /// The incarnation before, which may be a twin, and the last challenge that it may have repeated in its time.
+    /// The earlier incarnation, which may be a twin, and the last challenge that it may have known while it had the
+    /// session.
     replaced: Option<(Epoch, u64)>,
-    /// Its latest challenge, and when it came.
+    /// The latest challenge of the node, and when it arrived.
     challenge: u64,
     challenged: Instant,
     window: Window,
-    /// When it was last proven to be there.
+    /// When the node was last proven to be live.
     heard: Instant,
-    /// Another incarnation that wants to take its place.
+    /// Another incarnation that tries to replace it.
     rival: Option<Rival>,
 }
 
-/// An incarnation of a node of which another one was there a moment ago: it has restarted, or is a twin.
+/// An incarnation that wants the session of another one that was live just now: the node has restarted, or has a twin.
 #[derive(Clone, Copy, Debug)]
 struct Rival {
     epoch: Epoch,
-    /// Until when the one that is known may still answer …
+    /// Until when the known incarnation may answer.
     until: Instant,
-    /// … with this challenge, or a later one.
+    /// Its answer must contain this challenge or a later one.
     generation: u64,
 }
 
-/// The sequences that have come.
+/// The sequence numbers that have arrived.
 #[derive(Debug)]
 struct Window {
     newest: u64,
-    /// Which of the 64 up to the newest have come, the newest one in the lowest bit.
+    /// Which of the 64 numbers up to the newest have arrived; the newest is the lowest bit.
     seen: u64,
 }
 
@@ -137,21 +140,21 @@ struct Knock {
     again: Instant,
 }
 
-/// What is to be done for a node whose challenge is not known.
+/// What to do for a node whose challenge is not known.
 pub(crate) enum Knocking {
-    /// Send a knock, and look again at this time.
+    /// Send a knock, and check again at this time.
     Now(Instant),
-    /// Wait for the answer to the last one.
+    /// Wait for the answer to the last knock.
     Waits,
 }
 
-/// Coming in.
+/// Incoming packets.
 impl Sessions {
     pub(crate) fn new(timing: Timing) -> Sessions {
         Sessions { timing, ..Sessions::default() }
     }
 
-    /// Judges a packet that was opened. `directed`: it is for this node alone.
+    /// Checks an opened packet. `directed`: it is addressed to this node alone.
     pub(crate) fn judge(
         &mut self,
         now: Instant,
@@ -209,7 +212,7 @@ impl Sessions {
         }
     }
 
-    /// Another incarnation of a node wants to take the place of one that was there a moment ago: that one is asked first, then
+    /// Another incarnation of a node wants to replace one that was live just now. The known one is asked first, then
     /// the other.
     fn ask_which(&mut self, now: Instant, rng: &mut SplitMix64, header: &Header) {
         let Header { sender: to, epoch, challenge, .. } = *header;
@@ -220,7 +223,7 @@ impl Sessions {
             return;
         };
         if session.rival.is_some_and(|rival| rival.epoch == epoch || now < rival.until) {
-            // One after the other, if there are more than two.
+            // If there are more than two, they are handled one after another.
             return;
         }
         let until = now + self.timing.time(TWIN_ANSWER);
@@ -230,7 +233,7 @@ impl Sessions {
         self.answer(until, Answer { to, proof: challenge, message: Some(Box::new(Message::Hello)) });
     }
 
-    /// Which of the challenges that count a packet repeats.
+    /// The number of the accepted challenge that a packet repeats; none if it repeats none.
     fn proven_generation(&mut self, now: Instant, rng: &mut SplitMix64, proof: Option<u64>) -> Option<u64> {
         self.challenge(now, rng);
         let proof = proof?;
@@ -240,8 +243,8 @@ impl Sessions {
         Some(self.generation - back as u64)
     }
 
-    /// The session that was idle for longest is forgotten if there are too many; also if there are more than a few and
-    /// nothing from its time counts any more, as of clients that have gone.
+    /// Drops the session that was idle for longest if there are too many, or if there are more than a few and its
+    /// challenges have expired, for example of clients that are gone.
     fn make_room(&mut self, now: Instant, max: usize) {
         if self.open.len() < max / FEW {
             return;
@@ -256,31 +259,31 @@ impl Sessions {
         }
     }
 
-    /// The link is down: nobody can be heard.
+    /// The link is down: no node can be heard.
     pub(crate) fn on_disconnected(&mut self) {
         self.knocks.clear();
         self.answers.clear();
     }
 
-    /// Whether another incarnation of a node was there before.
+    /// Whether an earlier incarnation of a node had a session.
     pub(crate) fn has_restarted(&self, node: NodeId) -> bool {
         self.open.get(&node).is_some_and(|session| session.replaced.is_some())
     }
 
-    /// How many there are.
+    /// Number of open sessions.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// The incarnation of a node that was last proven to be there.
+    /// The incarnation of a node that has a session.
     pub(crate) fn epoch_of(&self, node: NodeId) -> Option<Epoch> {
         self.open.get(&node).map(|session| session.epoch)
     }
 }
 
-/// Going out.
+/// Outgoing packets.
 impl Sessions {
-    /// What answers to this node have to repeat.
+    /// The current challenge, which packets of other nodes have to repeat.
     pub(crate) fn challenge(&mut self, now: Instant, rng: &mut SplitMix64) -> u64 {
         match self.challenges.front() {
             Some((challenge, since)) if now - *since < self.timing.time(CHALLENGE_AGE) => *challenge,
@@ -288,7 +291,7 @@ impl Sessions {
         }
     }
 
-    /// How old the present challenge is.
+    /// The age of the current challenge.
     fn challenge_age(&self, now: Instant) -> Duration {
         self.challenges.front().map_or(Duration::MAX, |(_, since)| now - *since)
     }
@@ -303,14 +306,14 @@ impl Sessions {
         challenge
     }
 
-    /// What shows a node that this one is there now, if it is known.
+    /// The challenge of a node, if a current one is known: it proves to that node that this one is live.
     pub(crate) fn proof(&self, to: NodeId, now: Instant) -> Option<u64> {
         let session =
             self.open.get(&to).filter(|session| now - session.challenged < self.timing.time(PROOF_AGE_MAX))?;
         Some(session.challenge)
     }
 
-    /// Something waits for a node whose challenge is not known.
+    /// Messages wait for a node whose challenge is not known.
     pub(crate) fn knock(&mut self, to: NodeId, now: Instant) -> Knocking {
         let knock = self.knocks.entry(to).or_insert(Knock { tries: 0, again: now });
         if knock.again > now {
@@ -322,7 +325,7 @@ impl Sessions {
         Knocking::Now(knock.again)
     }
 
-    /// Whether a node has not answered as often as is waited for; it is not waited for any more then.
+    /// Whether a node has not answered the maximum number of knocks. If so, the knocking ends.
     pub(crate) fn is_silent(&mut self, node: NodeId) -> bool {
         let silent = self.knocks.get(&node).is_some_and(|knock| knock.tries >= KNOCKS_MAX);
         if silent {
@@ -331,12 +334,12 @@ impl Sessions {
         silent
     }
 
-    /// Whether something has waited for this node, whose challenge is known now.
+    /// Whether this node, whose challenge is known now, was being knocked at. Ends the knocking.
     pub(crate) fn answered(&mut self, node: NodeId) -> bool {
         self.knocks.remove(&node).is_some()
     }
 
-    /// Answers a packet, now or later.
+    /// Sends an answer, now or later.
     pub(crate) fn answer(&mut self, at: Instant, answer: Answer) {
         if self.answers.len() < ANSWERS_MAX {
             self.answered += 1;
@@ -358,17 +361,17 @@ impl Sessions {
 
 /// Invariants, for tests and the simulator.
 impl Sessions {
-    /// Nodes that are knocked at.
+    /// Nodes that are being knocked at.
     pub(crate) fn knocked(&self) -> impl Iterator<Item = NodeId> {
         self.knocks.keys().copied()
     }
 
-    /// The present challenge.
+    /// The current challenge.
     pub(crate) fn audit_challenge(&self) -> Option<u64> {
         self.challenges.front().map(|(challenge, _)| *challenge)
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, max: usize, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("sessions", self.open.len(), max);
         see("knocks", self.knocks.len(), 2 * max + 2);
@@ -378,19 +381,20 @@ impl Sessions {
 }
 
 impl Session {
-    /// Whether this incarnation was there a moment ago.
+    /// Whether this incarnation was proven to be live recently.
     fn is_live(&self, epoch: Epoch, now: Instant, timing: Timing) -> bool {
         self.epoch == epoch && now - self.heard < timing.time(CHALLENGE_AGE) * 2
     }
 
-    /// Whether another incarnation does not count: it was replaced, and the one that took its place is there, or it shows
-    /// nothing that it has not known before.
+    /// Whether another incarnation is refused: it was replaced, and the current one is still live, or its challenge
+    /// proves nothing that it could not have known before.
     fn keeps_out(&self, epoch: Epoch, generation: u64, now: Instant, timing: Timing) -> bool {
         let is_there = now - self.heard < timing.time(TWIN_SILENCE);
         self.replaced.is_some_and(|(replaced, known)| replaced == epoch && (is_there || generation <= known))
     }
 
-    /// Whether another incarnation may be a twin: this one was there a moment ago, and has not been silent since it was asked.
+    /// Whether another incarnation may be a twin: the current one was live just now, and has not been asked or may
+    /// still answer.
     fn may_be_twin(&self, epoch: Epoch, now: Instant, timing: Timing) -> bool {
         match self.rival.filter(|rival| rival.epoch == epoch) {
             Some(rival) => now < rival.until,
@@ -398,7 +402,7 @@ impl Session {
         }
     }
 
-    /// This incarnation has said that it is there: the one that wanted to take its place is a twin.
+    /// The current incarnation has answered: the one that wanted to replace it is a twin.
     fn keep_out_rival(&mut self, generation: u64) {
         if let Some(rival) = self.rival.take_if(|rival| generation >= rival.generation) {
             self.replaced = Some((rival.epoch, generation));
@@ -419,7 +423,7 @@ impl Session {
 }
 
 impl Window {
-    /// Whether a sequence has come, or is too old to tell.
+    /// Whether a sequence number has arrived, or is too old to tell.
     fn has(&self, sequence: u64) -> bool {
         let Some(back) = self.newest.checked_sub(sequence) else {
             return false;
@@ -427,7 +431,7 @@ impl Window {
         back >= 64 || self.seen & (1 << back) != 0
     }
 
-    /// Notes that a sequence has come. Returns whether that is for the first time.
+    /// Notes a sequence number. Returns whether it has arrived for the first time.
     fn take(&mut self, sequence: u64) -> bool {
         if self.has(sequence) {
             return false;
@@ -489,7 +493,7 @@ mod tests {
             self.sessions.challenge(Instant(at_ms * 1_000), &mut self.rng)
         }
 
-        /// The challenge that is made for an incarnation which knows none but the present one.
+        /// The challenge that is made for an incarnation that knows only the current one.
         fn renewed(&mut self, at_ms: u64, epoch: u8) -> u64 {
             let known = self.challenge(at_ms);
             assert_eq!(self.judge(at_ms, header(epoch, 1, 9, Some(known))), Standing::Unproven);

@@ -1,4 +1,4 @@
-//! What all roles of a node share: identity, time, timers, outgoing messages, actions, randomness.
+//! State that all roles of a node share: identity, time, timers, outgoing messages, actions, random numbers.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -21,12 +21,12 @@ use crate::timers::Timers;
 use crate::timing::{LinkTime, link_ms};
 use crate::trace::{Trace, TraceLevel};
 
-/// No packet limit of a link or of another node is taken for less: a chunk of a module has to fit.
+/// Lower bound for the packet limit of a link or of another node: a chunk of a module has to fit.
 pub(crate) const PACKET_BYTES_MIN: u32 = CHUNK_BYTES + 256;
-/// Everybody is asked at most this often: each question has as many answers as there are nodes.
+/// All nodes are asked at most once in this time, since each question has as many answers as there are nodes.
 const ASK_ALL_AGAIN: LinkTime = link_ms(100);
 
-/// The common ground of the roles. It has no behaviour of its own.
+/// The shared state. It has no behaviour of its own.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -34,22 +34,22 @@ pub(crate) struct Shared {
     pub(crate) now: Instant,
     pub(crate) wall: Wall,
     pub(crate) connected: bool,
-    /// Whether this node is about to leave: it takes nothing new.
+    /// Whether this node is leaving: it takes nothing new.
     pub(crate) draining: bool,
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) rng: SplitMix64,
-    /// Values that fit into no packet: held for others, and pulled from them.
+    /// Values that do not fit into a packet: held for other nodes, and pulled from them.
     pub(crate) values: Values,
     pub(crate) sessions: Sessions,
-    /// What has happened; what is held is read when somebody asks.
+    /// Counts of what has happened. Amounts currently held are computed when they are queried.
     pub(crate) counters: Counters,
-    /// Which events of jobs and tasks are wanted.
+    /// Which events of jobs and tasks are reported.
     pub(crate) trace: TraceLevel,
-    /// Longest packet that the link takes.
+    /// Longest packet of the link, in bytes.
     pub(crate) link_bytes_max: u32,
-    /// When everybody was last asked over this connection.
+    /// When all nodes were last asked over this connection.
     pub(crate) asked_all: Option<Instant>,
 }
 
@@ -58,12 +58,12 @@ impl Shared {
         self.config.name
     }
 
-    /// The time of day in Unix milliseconds; none if this node was never told.
+    /// The time of day in Unix milliseconds; none if it is not known.
     pub(crate) fn unix_ms(&self) -> Option<u64> {
         self.wall.unix_ms(self.now)
     }
 
-    /// A time of the protocol on the link of this node.
+    /// A time of the protocol, scaled for the link of this node.
     pub(crate) fn timing(&self, time: LinkTime) -> Duration {
         self.config.timing.time(time)
     }
@@ -73,24 +73,24 @@ impl Shared {
         (self.packet_bytes_max() as usize).saturating_sub(OVERHEAD_BYTES_MAX)
     }
 
-    /// How many times longer than on a fast link the protocol waits.
+    /// The factor by which times of the protocol are longer than on a fast link.
     pub(crate) fn stretch(&self) -> u64 {
         self.config.timing.stretch().into()
     }
 
-    /// The longest packet that this node sends and takes, in bytes.
+    /// The longest packet that this node sends and receives, in bytes.
     pub(crate) fn packet_bytes_max(&self) -> u32 {
         self.config.limits.packet_bytes_max.min(self.link_bytes_max)
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
         self.outbox.sizes(self.config.limits.nodes_max, see);
         self.values.sizes(see);
         self.sessions.sizes(self.config.limits.nodes_max, see);
     }
 
-    /// Asks everybody who is there, unless the answers to the last question are still on their way.
+    /// Asks all nodes for their births, unless the answers to the last question are still arriving.
     pub(crate) fn ask_all(&mut self) {
         if self.asked_all.is_none_or(|asked| self.now - asked >= self.timing(ASK_ALL_AGAIN)) {
             self.asked_all = Some(self.now);
@@ -98,25 +98,25 @@ impl Shared {
         }
     }
 
-    /// A task was leased.
+    /// Counts a lease.
     pub(crate) fn count_lease(&mut self, worker: NodeId, attempt: Attempt) {
         self.counters.leases_given += 1;
         self.trace(TraceLevel::Tasks, || Trace::Leased { worker, attempt });
     }
 
-    /// Whether events of a level are wanted. Ask before anything is made for one.
+    /// Whether events of a level are reported. Check this before making one.
     pub(crate) fn traces(&self, level: TraceLevel) -> bool {
         cfg!(feature = "trace") && self.trace >= level
     }
 
-    /// Tells what has happened, if events of that level are wanted.
+    /// Reports an event, if its level is enabled.
     pub(crate) fn trace(&mut self, level: TraceLevel, trace: impl FnOnce() -> Trace) {
         if self.traces(level) {
             self.event(Event::Trace(Box::new(trace())));
         }
     }
 
-    /// What is held of this.
+    /// The bytes held in the shared state.
     pub(crate) fn held(&self) -> Held {
         Held {
             outbox_bytes: self.outbox.bytes() as u64,
@@ -132,7 +132,7 @@ impl Shared {
     }
 }
 
-/// Removes the first entry of a map; gives its key.
+/// Removes the first entry of a map, and returns its key.
 pub(crate) fn pop_first<K: Copy + Ord, V>(map: &mut LiteMap<K, V>) -> Option<K> {
     let (&first, _) = map.first()?;
     map.remove(&first).map(|_| first)

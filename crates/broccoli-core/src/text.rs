@@ -1,4 +1,4 @@
-//! Texts for people that quote what others have said: cut to a length that somebody reads.
+//! Texts for people: error texts that quote input of other nodes, cut to a readable length.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -8,14 +8,14 @@ use alloc::vec::Vec;
 use broccoli_proto::message::Failure;
 use broccoli_proto::{Cause, TaskError};
 
-/// Longest quotation of a name, as of a function or a label.
+/// Longest quoted name, such as a function or a label, in bytes.
 const NAME_BYTES_MAX: usize = 80;
-/// Longest text of a refusal.
+/// Longest text of a refusal, in bytes.
 const REFUSAL_BYTES_MAX: usize = 1_024;
-/// Longest text of a failure, and longest line of a log.
+/// Longest text of a failure, and longest log line, in bytes.
 pub(crate) const FAILURE_BYTES_MAX: usize = 4_096;
 
-/// A name that somebody has written, of any length.
+/// A name to quote, cut if it is too long.
 pub(crate) fn name(name: &str) -> Cow<'_, str> {
     if name.len() <= NAME_BYTES_MAX {
         return Cow::Borrowed(name);
@@ -24,13 +24,13 @@ pub(crate) fn name(name: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{shown}… ({} bytes)", name.len()))
 }
 
-/// The text of a refusal, of any length before.
+/// The text of a refusal, cut if it is too long.
 pub(crate) fn refusal(mut text: String) -> String {
     cut(&mut text, REFUSAL_BYTES_MAX);
     text
 }
 
-/// Shortens a text to so many bytes.
+/// Shortens a text to at most this many bytes.
 pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));
@@ -38,17 +38,17 @@ pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     }
 }
 
-/// Why a node does not take a task with such arguments.
+/// The failure of a task whose arguments are too large for a node.
 pub(crate) fn too_many_args(len: usize, len_max: usize) -> Failure {
     Failure::too_small(format!("the arguments have {len} bytes, this node takes {len_max}"), Some(len_max as u64))
 }
 
-/// The origin takes no result of this length, whoever gives it.
+/// The failure of a task whose result is too large for its origin, which no other worker can change.
 pub(crate) fn too_long(bytes: usize, max: u32) -> Failure {
     Failure::new(Cause::Unfit, format!("the result has {bytes} bytes, its origin takes {max}"))
 }
 
-/// How a client is told that it cannot have the result of its job.
+/// The error for a client that cannot receive the result of its job.
 pub(crate) fn result_too_large(bytes: usize, bytes_max: u32) -> TaskError {
     TaskError {
         function: "result".into(),

@@ -1,4 +1,4 @@
-//! Limits of one canvas, and of the growth of its plan.
+//! Limits of one canvas: its size, nesting and arguments, and the growth of its plan.
 
 /// Limits of one canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

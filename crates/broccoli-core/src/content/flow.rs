@@ -1,8 +1,8 @@
-//! The flow of the pieces of one content from one node: which are here, under way, or lost.
+//! Flow control of a pull: which pieces of one content have arrived, are in flight, or are lost.
 //!
-//! A window of pieces is under way. It grows with each that comes and is halved when none comes; how long that is follows
-//! from how long pieces take (as TCP's, RFC 5681 and 6298). So a slow link is not filled with what is asked for again.
-//! Knows neither the bytes nor the messages.
+//! A window of pieces is in flight. It grows with each piece that arrives, and is halved when none arrives for some
+//! time. This time depends on how long pieces take (as in TCP, RFC 5681 and 6298), so repeated requests do not fill a
+//! slow link. This file knows neither bytes nor messages.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -13,16 +13,16 @@ use litemap::LiteMap;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// Pieces that are under way at first.
+/// Pieces in flight at first.
 pub(super) const WINDOW: u32 = 4;
-/// A piece that was asked for so many pieces before one that has come is lost.
+/// A piece is lost if this many pieces requested after it have arrived before it.
 const REORDERED_MAX: u64 = 8;
-/// Pieces are asked for again when none comes for this long, or for twice the time that one takes …
+/// Pieces are requested again if none arrives for this time, or for twice the time that a piece takes.
 const PATIENCE: LinkTime = link_ms(300);
-/// … up to this.
+/// Upper limit of that time.
 const PATIENCE_MAX: LinkTime = link_ms(4_000);
 
-/// Pieces that follow each other.
+/// Consecutive pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) first: u32,
@@ -35,24 +35,24 @@ pub(crate) struct Flow {
     timing: Timing,
     have: Vec<bool>,
     missing: u32,
-    /// Pieces under way: how many were asked for before, and when.
+    /// Pieces in flight: the number of pieces requested before, and the time of the request.
     asked: LiteMap<u32, (u64, Instant)>,
     asked_so_far: u64,
-    /// Pieces to be asked for again.
+    /// Pieces to request again.
     again: VecDeque<u32>,
-    /// The first piece that was never asked for.
+    /// The first piece that was never requested.
     next: u32,
     window: u32,
-    /// Recent time from asking to a piece.
+    /// Average time between the request for a piece and its arrival.
     takes: Duration,
-    /// When a piece last came.
+    /// When the last piece arrived.
     heard: Instant,
-    /// When a piece last came, or was given up.
+    /// When the last piece arrived or was given up.
     stirred: Instant,
 }
 
 impl Flow {
-    /// Of so many pieces, none of which is here.
+    /// A flow of this many pieces, none of which has arrived.
     pub(crate) fn new(pieces: usize, now: Instant, timing: Timing) -> Flow {
         Flow {
             timing,
@@ -69,17 +69,17 @@ impl Flow {
         }
     }
 
-    /// Whether all pieces are here.
+    /// Whether all pieces have arrived.
     pub(crate) fn is_whole(&self) -> bool {
         self.missing == 0
     }
 
-    /// Whether there is such a piece, and it is missing.
+    /// Whether the piece exists and is missing.
     pub(crate) fn lacks(&self, piece: usize) -> bool {
         self.have.get(piece) == Some(&false)
     }
 
-    /// A piece that was missing has come.
+    /// A missing piece has arrived.
     pub(crate) fn take(&mut self, piece: u32, now: Instant) {
         self.have[piece as usize] = true;
         self.missing -= 1;
@@ -95,7 +95,8 @@ impl Flow {
         }
     }
 
-    /// What to ask for now: until the window, of at most `window_max` pieces, is full, once half of it is free.
+    /// What to request now: nothing unless half of the window is free; otherwise enough to fill it. The window has at
+    /// most `window_max` pieces.
     pub(crate) fn ask(&mut self, now: Instant, window_max: u32) -> Vec<Span> {
         let mut spans: Vec<Span> = Vec::new();
         if self.again.is_empty() && self.asked.len() as u32 > self.window / 2 {
@@ -114,7 +115,7 @@ impl Flow {
         spans
     }
 
-    /// The next piece to be asked for; from now on it is under way.
+    /// Takes the next piece to request and marks it as in flight.
     fn next_to_ask(&mut self, now: Instant) -> Option<u32> {
         let again = core::iter::from_fn(|| self.again.pop_front()).find(|piece| !self.have[*piece as usize]);
         let piece = again.or_else(|| {
@@ -127,29 +128,29 @@ impl Flow {
         Some(piece)
     }
 
-    /// When the pieces under way count as lost if none comes before.
+    /// When the pieces in flight count as lost, if none arrives before.
     pub(crate) fn stalls_at(&self) -> Instant {
         let patience = (self.takes * 2).clamp(self.timing.time(PATIENCE), self.timing.time(PATIENCE_MAX));
         self.stirred + patience
     }
 
-    /// When a piece last came, or was given up.
+    /// When the last piece arrived or was given up.
     pub(crate) fn stirred(&self) -> Instant {
         self.stirred
     }
 
-    /// For how long no piece has come.
+    /// Time since the last piece arrived.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
         now - self.heard
     }
 
-    /// Nothing could come so far: its time begins now.
+    /// No piece could arrive so far: restarts the waiting times.
     pub(crate) fn wait_from(&mut self, now: Instant) {
         self.heard = now;
         self.stirred = now;
     }
 
-    /// Gives up what is under way, and asks for less at a time.
+    /// Gives up the pieces in flight, and halves the window.
     pub(crate) fn stall(&mut self, now: Instant) {
         self.again.extend(core::mem::take(&mut self.asked).into_iter().map(|(piece, _)| piece));
         self.window = (self.window / 2).max(1);
@@ -157,7 +158,7 @@ impl Flow {
         self.stirred = now;
     }
 
-    /// The pieces together are not what they should be.
+    /// The complete content does not match its hash: all pieces are missing again.
     pub(crate) fn begin_again(&mut self) {
         self.have.fill(false);
         self.missing = self.have.len() as u32;
@@ -191,7 +192,7 @@ mod tests {
         for piece in 0..2 {
             flow.take(piece, now);
         }
-        // Six may be under way, two are.
+        // Six may be in flight, two are.
         assert_eq!(flow.ask(now, MAX), [span(4, 4)]);
         for piece in 2..100 {
             flow.take(piece, now);

@@ -1,4 +1,5 @@
-//! Modules: which are there, who has them, and how they get from one node to the others.
+//! Modules: which modules this node holds, which ones other nodes hold, and the pull, installation and removal of
+//! modules.
 //!
 //! ```text
 //!   Birth, Fetch, Available carry the digest of a node's set of modules
@@ -6,9 +7,9 @@
 //!     newer version  ──► Reserve, ContentRequest … ContentPiece … ──► StoreChunk … ──► Install ──► Installed
 //! ```
 //!
-//! A module is pulled from any node that holds it, unless the shell has no room for it. It counts once its signature,
-//! the hash of every chunk and its code have been checked; until then, and if it is refused, the version before keeps
-//! working. The bytes are the shell's; here are only manifests.
+//! A module is pulled from any node that holds it, unless the shell has no room for it. It is usable once its
+//! signature, the hash of each chunk and its code were checked. Until then, or if it is refused, the previous version
+//! stays in use. The shell stores the code; this file keeps only manifests.
 
 mod manifests;
 mod names;
@@ -34,48 +35,48 @@ use crate::shared::{Shared, pop_first};
 use crate::time::Instant;
 use crate::timers::Timer;
 
-/// After so many stalls without a chunk, another node is asked. If nobody has them, the wait is doubled after as many
-/// stalls again …
+/// After this many stalls without a chunk, another node is asked. If no node has the chunks, the waiting time is
+/// doubled after the same number of stalls.
 const STALLS_MAX: u32 = 4;
-/// … and so often.
+/// The waiting time is doubled at most this often.
 const DOUBLINGS_MAX: u32 = 4;
-/// About how many bytes of one module are under way at a time.
+/// About how many bytes of one module are in flight at a time.
 const WINDOW_BYTES: u32 = 16 * CHUNK_BYTES;
 
-/// The modules role.
+/// The state of all modules.
 #[derive(Debug, Default)]
 pub(crate) struct Modules {
-    /// Runnable here, or deployed from here.
+    /// Modules that can run here, or were deployed from here.
     held: Hashes,
     digest: u64,
-    /// Every module whose manifest is known and has been checked.
+    /// All modules with a known and verified manifest.
     catalog: LiteMap<ModuleHash, ModuleEntry>,
-    /// Which modules other nodes have.
+    /// The module sets of other nodes.
     sets: Sets,
-    /// Of what is in the catalog.
+    /// Modules of the catalog that are being pulled.
     pulls: LiteMap<ModuleHash, Box<CodePull>>,
-    /// Modules that this node cannot use, and why.
+    /// Modules that this node cannot use, with the reason.
     refused: LiteMap<ModuleHash, String>,
 }
 
-/// The code of a module that is being pulled.
+/// The pull of a module's code.
 #[derive(Debug)]
 struct CodePull {
     pull: Pull,
-    /// Nodes that have sent something wrong.
+    /// Nodes that have sent invalid data.
     excluded: Vec<NodeId>,
-    /// How often it has stalled since a chunk came.
+    /// Stalls since the last chunk arrived.
     stalls: u32,
 }
 
 impl CodePull {
-    /// When the chunks under way count as lost. If nobody has them, ever later.
+    /// When the chunks in flight count as lost. The time grows if no node has them.
     fn stalls_at(&self) -> Instant {
         self.pull.stalls_at((self.stalls / STALLS_MAX).min(DOUBLINGS_MAX))
     }
 }
 
-/// What is there.
+/// Queries.
 impl Modules {
     pub(crate) fn new(shared: &Shared) -> Modules {
         let mut modules = Modules::default();
@@ -88,23 +89,23 @@ impl Modules {
         modules
     }
 
-    /// Digest of the modules held here.
+    /// Digest of the modules that this node holds.
     pub(crate) fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Whether a function can be run here.
+    /// Whether this node can run a function.
     pub(crate) fn runs(&self, module: &ModuleHash, function: &str) -> bool {
         let has = |entry: &ModuleEntry| entry.functions().iter().any(|f| f.name == function);
         self.held.contains_key(module) && self.catalog.get(module).is_some_and(has)
     }
 
-    /// Whether this node holds a module, whatever functions it has.
+    /// Whether this node holds a module.
     pub(crate) fn holds(&self, module: &ModuleHash) -> bool {
         self.held.contains_key(module)
     }
 
-    /// Whether nodes get a module from each other.
+    /// Whether a module is pulled by other nodes: not if it is built in.
     pub(crate) fn travels(&self, module: &ModuleHash) -> bool {
         matches!(self.catalog.get(module), Some(ModuleEntry::Wasm(_)))
     }
@@ -114,12 +115,12 @@ impl Modules {
         self.catalog.get(module).map(ModuleEntry::name)
     }
 
-    /// What a module offers.
+    /// The functions of a module.
     pub(crate) fn functions_of(&self, module: &ModuleHash) -> Option<&Functions> {
         self.catalog.get(module).map(ModuleEntry::functions)
     }
 
-    /// Whether a node whose set has this digest holds a module.
+    /// Whether a node with this digest of its module set holds a module.
     pub(crate) fn peer_holds(&self, digest: u64, module: &ModuleHash) -> bool {
         if digest == self.digest {
             return self.held.contains_key(module);
@@ -127,18 +128,18 @@ impl Modules {
         self.sets.holds(digest, module)
     }
 
-    /// Whether the set behind a digest is known.
+    /// Whether the module set with this digest is known.
     pub(crate) fn knows(&self, digest: u64) -> bool {
         digest == self.digest || self.sets.is_complete(digest)
     }
 
-    /// Whether no answer about manifests is awaited of a node that was heard just now; one that may be gone is not
-    /// waited for.
+    /// Whether no answer about manifests is pending from a node that was heard from just now. Nodes that may be gone do
+    /// not count.
     pub(crate) fn is_settled(&self, shared: &Shared) -> bool {
         self.sets.is_settled(shared)
     }
 
-    /// Newest version of each module held, but for those that every node has by itself.
+    /// Newest version of each module that this node holds, except built-in ones.
     pub(crate) fn versions(&self) -> Vec<ModuleVersion> {
         let mut newest: LiteMap<&str, &ModuleEntry> = LiteMap::new_vec();
         let held = self.held.keys().filter_map(|id| self.catalog.get(id));
@@ -153,26 +154,26 @@ impl Modules {
     }
 }
 
-/// Learning what others have.
+/// Learning the modules of other nodes.
 impl Modules {
-    /// A node's set has this digest, or had it when that was said: the node will answer.
+    /// A node has, or recently had, a module set with this digest. If the set is unknown, the node is asked for it.
     pub(crate) fn on_digest(&mut self, shared: &mut Shared, from: NodeId, digest: u64) {
         let is_known = self.knows(digest);
         self.sets.on_digest(shared, from, digest, is_known);
     }
 
-    /// No answer about manifests has come: asks again, sooner or later another node with the same set.
+    /// No manifests have arrived: asks again, after some tries another node with the same set.
     pub(crate) fn on_manifests_timer(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
         self.sets.on_timer(shared, members, from);
     }
 
-    /// A node does not answer: another one with the same set is asked, if there is one.
+    /// A node does not answer: asks another one with the same set, if there is one.
     pub(crate) fn on_silent(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
         self.sets.on_silent(shared, members, from);
     }
 
-    /// A node asks for the manifests of this one. Returns whether it has that set: a node that has heard of an older
-    /// one is told which it has now.
+    /// A node requests the manifests of this one. Returns false if the digest is outdated: then the caller sends its
+    /// birth with the current one.
     pub(crate) fn on_manifest_request(&self, shared: &mut Shared, from: NodeId, request: ManifestRequest) -> bool {
         if request.digest != self.digest {
             return false;
@@ -190,7 +191,7 @@ impl Modules {
         true
     }
 
-    /// Some manifests of another node. Returns whether its set is complete now.
+    /// Manifests of another node have arrived. Returns whether its set is complete now.
     pub(crate) fn on_manifests(&mut self, shared: &mut Shared, from: NodeId, manifests: Manifests) -> bool {
         let modules_max = shared.config.limits.modules_max * 4;
         let Manifests { digest, total, entries } = manifests;
@@ -207,11 +208,11 @@ impl Modules {
         true
     }
 
-    /// An origin needs modules for its tasks, maybe older ones than the newest.
+    /// An origin needs modules for its tasks; they may be old versions.
     pub(crate) fn on_wanted(&mut self, shared: &mut Shared, from: NodeId, wants: &[Want]) {
         for want in wants {
             if let Some(reason) = self.refused.get(&want.module) {
-                // Its tasks need not wait for this node.
+                // Tells the origin, so that its tasks do not wait for this node.
                 let refused = ModuleRefused { module: want.module, reason: reason.clone(), asked: Some(true) };
                 shared.outbox.send(from, Message::ModuleRefused(refused));
                 continue;
@@ -223,7 +224,7 @@ impl Modules {
         }
     }
 
-    /// Takes a manifest into the catalog. Returns whether it is acceptable.
+    /// Adds a manifest to the catalog. Returns whether it is acceptable.
     fn learn(&mut self, shared: &mut Shared, entry: ModuleEntry) -> bool {
         let id = entry.id();
         if let ModuleEntry::Wasm(signed) = &entry
@@ -240,8 +241,8 @@ impl Modules {
         true
     }
 
-    /// Pulls the newest version of each module of a node's set, unless what is held is as new.
-    /// Older ones are pulled when a task needs them.
+    /// Pulls the newest version of each module in a node's set that is newer than what this node holds. Older versions
+    /// are pulled when a task needs them.
     fn pull_newest(&mut self, shared: &mut Shared, from: NodeId, modules: &Hashes) {
         let mut newest: LiteMap<&str, &SignedManifest> = LiteMap::new_vec();
         for id in modules.keys() {
@@ -264,7 +265,7 @@ impl Modules {
         }
     }
 
-    /// Drops manifests that nobody is known to hold, if there are too many.
+    /// If there are too many manifests, drops those that no node is known to hold.
     fn make_room(&mut self, shared: &Shared) {
         if self.catalog.len() < shared.config.limits.modules_max * 4 {
             return;
@@ -275,7 +276,7 @@ impl Modules {
     }
 }
 
-/// Pulling.
+/// Pulls.
 impl Modules {
     fn pull(&mut self, shared: &mut Shared, from: NodeId, signed: SignedManifest) {
         let id = signed.id;
@@ -297,7 +298,7 @@ impl Modules {
         self.ask_for_chunks(shared, id);
     }
 
-    /// Asks for the next missing chunks, or installs the module if none is missing.
+    /// Requests the next missing chunks, or installs the module if there are none.
     fn ask_for_chunks(&mut self, shared: &mut Shared, id: ModuleHash) {
         let Some(code) = self.pulls.get_mut(&id) else {
             return;
@@ -313,7 +314,7 @@ impl Modules {
         shared.timers.set(Timer::Pull(id), code.stalls_at());
     }
 
-    /// Chunks have not come: asks again, sooner or later another node.
+    /// No chunk has arrived: requests them again, after some tries from another node.
     pub(crate) fn on_pull_timer(&mut self, shared: &mut Shared, members: &Members, id: ModuleHash) {
         let Some(code) = self.pulls.get_mut(&id) else {
             return;
@@ -350,7 +351,7 @@ impl Modules {
         }
     }
 
-    /// The length of the code of a module that this node holds and gives to others, in bytes.
+    /// Length in bytes of the code of a module that this node holds and serves to others.
     pub(super) fn code_bytes(&self, id: &ModuleHash) -> Option<u32> {
         if !self.held.contains_key(id) {
             return None;
@@ -366,7 +367,7 @@ impl Modules {
         self.pulls.contains_key(id)
     }
 
-    /// A chunk has come.
+    /// A chunk has arrived.
     pub(super) fn on_piece(&mut self, shared: &mut Shared, members: &Members, from: NodeId, piece: ContentPiece) {
         let id = ModuleHash::from(piece.content);
         let (Some(code), Some(ModuleEntry::Wasm(signed))) = (self.pulls.get_mut(&id), self.catalog.get(&id)) else {
@@ -389,14 +390,14 @@ impl Modules {
         self.ask_for_chunks(shared, id);
     }
 
-    /// A node does not hold a module. If it is the one that is asked, another one is asked when the chunks are late.
+    /// A node does not hold a module. If it is the one being asked, another one is asked at the next stall.
     pub(super) fn on_gone(&mut self, from: NodeId, id: &ModuleHash) {
         if let Some(code) = self.pulls.get_mut(id).filter(|code| code.pull.provider() == from) {
             code.stalls = code.stalls.max(STALLS_MAX - 1);
         }
     }
 
-    /// A module is runnable, or cannot be. Returns whether the set has changed.
+    /// The shell has installed a module, or could not. Returns whether the module set has changed.
     pub(crate) fn on_installed(
         &mut self,
         shared: &mut Shared,
@@ -420,14 +421,14 @@ impl Modules {
         let name = signed.manifest.name.clone();
         self.catalog.insert(id, ModuleEntry::Wasm(signed));
         self.held.insert(id, ());
-        // A task that has just made this node pull an older version needs it.
+        // The new module may be an old version that a task needs, so it is kept.
         self.drop_old(shared, &name, |module| *module == id || in_use(module));
         self.digest = digest(self.held.keys());
         shared.event(Event::Modules);
         true
     }
 
-    /// Jobs have ended: drops what was kept for them of modules that were taken away. Returns whether the set has
+    /// Jobs have ended: drops the undeployed modules that were kept for them. Returns whether the module set has
     /// changed.
     pub(crate) fn drop_undeployed(&mut self, shared: &mut Shared, in_use: impl Fn(&ModuleHash) -> bool) -> bool {
         let held = self.held.keys().filter_map(|id| self.catalog.get(id));
@@ -439,7 +440,8 @@ impl Modules {
         before != self.digest
     }
 
-    /// Drops versions that are neither among the newest nor in use; if the newest takes the module away, all others.
+    /// Drops versions that are neither among the newest nor in use. If the newest is an undeployment, drops all other
+    /// ones.
     fn drop_old(&mut self, shared: &mut Shared, name: &str, in_use: impl Fn(&ModuleHash) -> bool) {
         let held = self.held.keys().filter_map(|id| self.catalog.get(id)).filter(|entry| entry.name() == name);
         let newest = held.clone().max_by_key(|entry| entry.version());
@@ -451,7 +453,7 @@ impl Modules {
         for (_, id) in versions.into_iter().skip(kept).filter(|(_, id)| !in_use(id)) {
             self.held.remove(&id);
             if !is_gone {
-                // Else a task of an accepted job may still need it here.
+                // Otherwise a task of an accepted job may still need it here.
                 self.catalog.remove(&id);
             }
             shared.actions.push_back(Action::Remove(id));
@@ -471,20 +473,20 @@ impl Modules {
         self.sets.validate(shared);
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("manifests", self.catalog.len(), limits.modules_max * 4 + self.held.len());
         self.sets.sizes(see);
         see("pulls", self.pulls.len(), limits.modules_max);
     }
 
-    /// Tells everybody, so that whoever deploys hears it.
+    /// Tells all nodes, so that the one that deploys is told as well.
     fn refuse(&self, shared: &mut Shared, module: ModuleHash, reason: String) {
         shared.outbox.broadcast(Message::ModuleRefused(ModuleRefused { module, reason, asked: None }));
     }
 }
 
-/// Whether an entry takes a module away.
+/// Whether an entry undeploys its module.
 fn is_tombstone(entry: &ModuleEntry) -> bool {
     matches!(entry, ModuleEntry::Wasm(signed) if signed.manifest.is_tombstone())
 }

@@ -1,12 +1,13 @@
-//! Pieces that other nodes have asked for, of any kind of content: one bounded queue for each node.
+//! Serves pieces that other nodes have requested, of any kind of content, from one bounded queue for each node.
 //!
 //! ```text
 //!   ContentRequest ──► queue of the node ──► ContentPiece, last in a packet
 //!                        ▲ bytes, if the shell has to load them
 //! ```
 //!
-//! Pieces are written after everything else, so that they delay nothing. If a packet has no room for the next one, the
-//! packet after it is for pieces alone. What does not fit into a queue is dropped: whoever pulls asks again.
+//! Pieces are written after everything else, so they delay nothing. If the next piece does not fit into a packet, the
+//! following packet contains only pieces. Requests that do not fit into a queue are dropped: the other node repeats
+//! them.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -18,19 +19,19 @@ use litemap::LiteMap;
 use super::pull::{PIECE_BYTES_MAX, PIECE_OVERHEAD_BYTES, WINDOW_MAX};
 use crate::outbox::Room;
 
-/// Pieces that wait to be sent to one node.
+/// Most pieces that wait to be sent to one node.
 const QUEUE_MAX: usize = 512;
-/// Bytes of pieces that the shell loads and that wait, for all nodes together, in packets of this node.
+/// Most bytes of waiting pieces that the shell loads, for all nodes together, in packets of maximal length.
 const LOADED_PACKETS_MAX: usize = 16;
-/// Most pieces in one packet: with what else is in it, they are not more messages than a packet may have.
+/// Most pieces in one packet; together with other messages they stay below the limit of a packet.
 const PIECES_PER_PACKET_MAX: usize = 6;
 
-/// Where the bytes of a piece are.
+/// Where the bytes of a piece come from.
 #[derive(Debug)]
 enum Source {
-    /// In the memory of this node, from where they are taken when the piece is written.
+    /// They are in memory, and copied when the piece is written.
     Held,
-    /// The shell loads them.
+    /// The shell is loading them.
     Awaited,
     /// The shell has loaded them.
     Loaded(Vec<u8>),
@@ -50,7 +51,7 @@ impl Piece {
         !matches!(self.source, Source::Awaited)
     }
 
-    /// What it takes of the memory for pieces that the shell loads.
+    /// Memory that it takes in the budget for loaded pieces, in bytes.
     fn loaded_bytes(&self) -> usize {
         if matches!(self.source, Source::Held) { 0 } else { self.len as usize }
     }
@@ -60,11 +61,11 @@ impl Piece {
     }
 }
 
-/// What waits for one node.
+/// The pieces that wait for one node.
 #[derive(Debug, Default)]
 struct Queue {
     pieces: VecDeque<Piece>,
-    /// The last packet had no room for a piece: the next one is for pieces alone.
+    /// A piece did not fit into the last packet: the next one contains only pieces.
     overdue: bool,
 }
 
@@ -77,14 +78,14 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Of a node that sends packets of at most `packet_bytes_max` bytes.
+    /// For a node that sends packets of at most `packet_bytes_max` bytes.
     pub(crate) fn new(packet_bytes_max: u32) -> Serving {
         let loaded_bytes_max = LOADED_PACKETS_MAX * packet_bytes_max as usize;
         Serving { queues: LiteMap::new_vec(), loaded_bytes: 0, loaded_bytes_max }
     }
 
-    /// Queues the pieces that a node asks for, of a content of so many bytes. Returns the indices of those that the
-    /// shell has to load, if it `is_loaded` by it.
+    /// Queues the requested pieces of a content of this length. If the shell loads this content (`is_loaded`), returns
+    /// the indices of the pieces to load.
     pub(super) fn on_request(
         &mut self,
         from: NodeId,
@@ -141,8 +142,8 @@ impl Serving {
         false
     }
 
-    /// Writes pieces for a node, as far as there is room. `held` gives the bytes of a content in memory, if it is still
-    /// held. Returns whether there are more to be sent.
+    /// Writes pieces for a node while there is room. `held` returns the bytes of a content in memory, if it is still
+    /// held. Returns whether there are more to send.
     pub(crate) fn compose<'h>(
         &mut self,
         to: NodeId,
@@ -180,23 +181,23 @@ impl Serving {
         has_more
     }
 
-    /// Whether the next packet to a node is for pieces alone.
+    /// Whether the next packet for a node must contain only pieces.
     pub(crate) fn is_overdue(&self, to: NodeId) -> bool {
         self.queues.get(&to).is_some_and(|queue| queue.overdue)
     }
 
-    /// Whether pieces can be sent to a node now.
+    /// Whether there are pieces for a node that can be sent now.
     pub(crate) fn has_for(&self, to: NodeId) -> bool {
         self.queues.get(&to).is_some_and(|queue| queue.pieces.iter().any(Piece::is_ready))
     }
 
-    /// A node does not answer: what it has asked for is not sent.
+    /// A node does not answer: drops the pieces that it has requested.
     pub(crate) fn drop_queue(&mut self, to: NodeId) {
         let queue = self.queues.remove(&to).unwrap_or_default();
         self.loaded_bytes -= queue.pieces.iter().map(Piece::loaded_bytes).sum::<usize>();
     }
 
-    /// Drops what a lost connection would have carried; whoever pulls asks again.
+    /// Drops pieces for the lost connection; they are requested again.
     pub(crate) fn clear(&mut self) {
         self.queues.clear();
         self.loaded_bytes = 0;
@@ -209,7 +210,7 @@ impl Serving {
         assert!(self.queues.values().all(|queue| !queue.pieces.is_empty()), "an empty queue is dropped");
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
         let waiting = self.queues.values().map(|queue| queue.pieces.len()).max();
         see("pieces to send", waiting.unwrap_or(0), QUEUE_MAX);
@@ -218,7 +219,7 @@ impl Serving {
 }
 
 impl Piece {
-    /// As it is sent; none if its content is not held any more.
+    /// The message for this piece; none if its content is not held any more.
     fn into_message<'h>(self, held: &impl Fn(ContentId) -> Option<&'h [u8]>) -> Option<Message> {
         let Piece { content, offset, len, source } = self;
         let start = offset as usize;

@@ -1,15 +1,15 @@
-//! Large values: what fits into no packet of its receiver is pulled from its sender, in pieces.
+//! Large values: a value that does not fit into a packet of its receiver is pulled from its sender in pieces.
 //!
 //! ```text
 //!   sender                                      receiver
-//!     │ ── Lease, TaskResults, Submit, JobEvent ──► │ needs the value instead of its null
-//!     │ ◄─────────────────────────── ContentRequest │ a window of pieces, again when none comes
-//!     │ ── ContentPiece … ────────────────────────► │ all there, hash right: the message is taken as
-//!     │                                             │ if the value had come with it
-//!     │ ── ContentGone ───────────────────────────► │ or it never will
+//!     │ ── Lease, TaskResults, Submit, JobEvent ──► │ contains null instead of the value
+//!     │ ◄─────────────────────────── ContentRequest │ a window of pieces; again if none arrives
+//!     │ ── ContentPiece … ────────────────────────► │ all arrived, hash correct: the message is
+//!     │                                             │ handled as if it had contained the value
+//!     │ ── ContentGone ───────────────────────────► │ or the value is not available
 //! ```
 //!
-//! [`held`] owns the bytes of the sender, [`pulls`] those of the receiver. Neither decides what a value is needed for.
+//! [`held`] owns the bytes at the sender, [`pulls`] those at the receiver. Neither decides what a value is needed for.
 
 pub(crate) mod held;
 pub(crate) mod pulls;
@@ -30,9 +30,9 @@ use crate::time::{Instant, ms};
 use crate::timers::{Timer, Timers};
 use crate::timing::Timing;
 
-/// Values held and pulls are looked after this often.
+/// Interval at which held values and pulls are checked.
 const TICK: Duration = ms(100);
-/// What a message takes beside the one value in it.
+/// Bytes of a message in addition to the value in it.
 pub(crate) const VALUE_OVERHEAD_BYTES: usize = 512;
 
 /// The large values of this node.
@@ -43,13 +43,13 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// None yet. At most `bytes_max` bytes are held, and as many are pulled at a time.
+    /// At most `bytes_max` bytes are held, and as many are pulled at a time.
     pub(crate) fn new(bytes_max: usize, timing: Timing) -> Values {
         Values { held: HeldValues::new(bytes_max, timing), pulls: ValuePulls::new(bytes_max, timing) }
     }
 
-    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room
-    /// for it; the node's address is marked when there is.
+    /// Holds a value for a node that receives packets of at most `packet` bytes and will pull it. Returns the value if
+    /// there is no room; the node's address is marked when there is.
     pub(crate) fn hold(
         &mut self,
         now: Instant,
@@ -63,8 +63,8 @@ impl Values {
         Ok(blob)
     }
 
-    /// Pulls a value as soon as there is room; it comes as an [`pulls::Arrival`]. The same purpose counts once.
-    /// Returns whether it is pulled: otherwise there are too many pulls already.
+    /// Pulls a value as soon as there is room; it is delivered as a [`pulls::Arrival`]. A repeated purpose counts once.
+    /// Returns false if there are too many pulls.
     pub(crate) fn pull(
         &mut self,
         now: Instant,
@@ -80,8 +80,8 @@ impl Values {
         is_pulled
     }
 
-    /// Takes the value out of a message that would not fit into a packet of `packet` bytes, and shortens its text. None
-    /// if there is no room to hold the value: the message is as good as lost, and its sender repeats it.
+    /// Replaces the value in a message that would not fit into a packet of `packet` bytes, and shortens its text.
+    /// Returns none if there is no room to hold the value: the message counts as lost, and its sender repeats it.
     pub(crate) fn detach_large(
         &mut self,
         now: Instant,
@@ -106,7 +106,7 @@ impl Values {
         Some(message)
     }
 
-    /// Drops what is held for nothing and pulled for nothing, and looks after the pulls.
+    /// Drops held values and pulls that are not needed any more, and checks the other pulls.
     pub(crate) fn on_timer(
         &mut self,
         (now, is_connected): (Instant, bool),
@@ -124,7 +124,7 @@ impl Values {
         }
     }
 
-    /// The link is up again: what was under way is lost.
+    /// The link is up again: pieces in flight are lost.
     pub(crate) fn on_connected(&mut self, now: Instant, outbox: &mut Outbox) {
         self.pulls.on_connected(now, outbox);
     }
@@ -143,14 +143,14 @@ impl Values {
         self.pulls.validate_idle();
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(crate) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
         self.held.sizes(see);
         self.pulls.sizes(see);
     }
 }
 
-/// Takes the value out of a message, if it is too large for a packet, and says what it is held for.
+/// Takes the value out of a message if it is too large for a packet. Also returns what it is held for.
 fn take_large(to: NodeId, message: &mut Message, packet: usize) -> Option<(Holder, Cbor)> {
     let take = |value: &mut Cbor| {
         let is_large = value.as_bytes().len() + VALUE_OVERHEAD_BYTES > packet;
@@ -174,7 +174,7 @@ fn take_large(to: NodeId, message: &mut Message, packet: usize) -> Option<(Holde
     }
 }
 
-/// The text for people in a message that may be longer than the smallest packet.
+/// The text of a message that may be longer than the smallest packet.
 fn text_of(message: &mut Message) -> Option<&mut String> {
     match message {
         Message::Log(log) => Some(&mut log.text),

@@ -1,6 +1,6 @@
-//! Which modules other nodes have: sets of modules by their digest, and who was asked for the manifests of a set.
+//! The module sets of other nodes, by their digest, and the requests for their manifests.
 //!
-//! Whether a manifest is acceptable is decided by its reader. Knows neither the code of modules nor what this node
+//! The caller decides whether a manifest is acceptable. This file knows neither the code of modules nor what this node
 //! holds.
 
 use broccoli_proto::message::{ManifestRequest, Message};
@@ -12,51 +12,51 @@ use crate::shared::Shared;
 use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
-/// Manifests are asked for again after this time …
+/// Manifests are requested again after this time.
 const AGAIN: LinkTime = link_ms(300);
-/// … and after so many times, of another node.
+/// After this many requests, another node is asked.
 const TRIES_MAX: u32 = 4;
-/// After so many times without an answer, the next digest that is heard decides.
+/// After this many requests without an answer, the set is requested only when its digest is announced again.
 const ASKED_MAX: u32 = 16;
-/// Sets of other nodes that are remembered.
+/// Most module sets of other nodes that are remembered.
 const SETS_MAX: usize = 256;
 
 /// A set of modules.
 pub(super) type Hashes = LiteMap<ModuleHash, ()>;
 
-/// The sets of modules of other nodes.
+/// The module sets of other nodes.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
     by_digest: LiteMap<u64, Set>,
-    /// Nodes that were asked for their manifests, and how often.
+    /// Nodes with a pending request: the digest, and the number of requests.
     asked: LiteMap<NodeId, (u64, u32)>,
 }
 
 #[derive(Debug, Default)]
 struct Set {
     modules: Hashes,
-    /// Told, but not acceptable: the set is complete without them.
+    /// Manifests that are not acceptable: the set counts as complete without them.
     unacceptable: Hashes,
     complete: bool,
 }
 
 impl Sets {
-    /// Whether the set with this digest holds a module, as far as it is known.
+    /// Whether the set with this digest is known to hold a module.
     pub(super) fn holds(&self, digest: u64, module: &ModuleHash) -> bool {
         self.by_digest.get(&digest).is_some_and(|set| set.modules.contains_key(module))
     }
 
-    /// Whether all of a set is known.
+    /// Whether a set is completely known.
     pub(super) fn is_complete(&self, digest: u64) -> bool {
         self.by_digest.get(&digest).is_some_and(|set| set.complete)
     }
 
-    /// Whether no answer is awaited of a node that was heard just now; one that may be gone is not waited for.
+    /// Whether no answer is pending from a node that was heard from just now. Nodes that may be gone do not count.
     pub(super) fn is_settled(&self, shared: &Shared) -> bool {
         self.asked.keys().all(|node| shared.sessions.epoch_of(*node).is_none())
     }
 
-    /// A node has said the digest of its set: it is asked for the manifests, unless the set is known.
+    /// A node has announced the digest of its set. If the set is unknown, its manifests are requested.
     pub(super) fn on_digest(&mut self, shared: &mut Shared, from: NodeId, digest: u64, is_known: bool) {
         let asked = self.asked.get(&from).map(|(asked, _)| *asked);
         if from == shared.me() || asked == Some(digest) {
@@ -69,7 +69,7 @@ impl Sets {
             }
             return;
         }
-        // One answer serves for all nodes with the same set, if the one that was asked is there.
+        // One answer is enough for all nodes with the same set, if the asked node is live.
         let is_there = |node: &NodeId| shared.sessions.epoch_of(*node).is_some();
         let mut others = self.asked.iter().filter(|(_, (asked, _))| *asked == digest).map(|(node, _)| node);
         if others.any(|node| is_there(node) || !is_there(&from)) {
@@ -78,7 +78,7 @@ impl Sets {
         self.ask(shared, from, digest, 0);
     }
 
-    /// No answer has come: asks again, sooner or later another node with the same set.
+    /// No answer has arrived: asks again, after some tries another node with the same set.
     pub(super) fn on_timer(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
         let Some((digest, tries)) = self.asked.remove(&from) else {
             return;
@@ -92,7 +92,7 @@ impl Sets {
         self.ask(shared, next, digest, tries);
     }
 
-    /// A node does not answer: another one with the same set is asked, if there is one.
+    /// A node does not answer: asks another one with the same set, if there is one.
     pub(super) fn on_silent(&mut self, shared: &mut Shared, members: &Members, from: NodeId) {
         let Some((digest, tries)) = self.asked.remove(&from) else {
             return;
@@ -109,7 +109,7 @@ impl Sets {
         shared.timers.set(Timer::Manifests(from), shared.now + shared.timing(AGAIN));
     }
 
-    /// Some manifests of a set have come. If there are too many sets, all others are dropped.
+    /// Manifests of a set have arrived. If there are too many sets, drops all others.
     pub(super) fn begin(&mut self, digest: u64) {
         if self.by_digest.len() >= SETS_MAX && !self.by_digest.contains_key(&digest) {
             self.by_digest.clear();
@@ -117,7 +117,7 @@ impl Sets {
         self.by_digest.entry(digest).or_default();
     }
 
-    /// A manifest belongs to a set, of which at most `modules_max` are remembered.
+    /// Adds a manifest to a set of at most `modules_max` manifests.
     pub(super) fn add(&mut self, digest: u64, module: ModuleHash, is_acceptable: bool, modules_max: usize) {
         let set = self.by_digest.entry(digest).or_default();
         let modules = if is_acceptable { &mut set.modules } else { &mut set.unacceptable };
@@ -126,7 +126,7 @@ impl Sets {
         }
     }
 
-    /// Whether a set of `total` modules has become complete with what has just come from a node; gives its modules.
+    /// Returns the modules of a set of `total` modules if the latest manifests have completed it.
     pub(super) fn complete(&mut self, shared: &mut Shared, from: NodeId, digest: u64, total: u16) -> Option<Hashes> {
         let set = self.by_digest.entry(digest).or_default();
         if set.complete || set.modules.len() + set.unacceptable.len() < usize::from(total) {
@@ -139,7 +139,7 @@ impl Sets {
         Some(modules)
     }
 
-    /// Drops what is known of all sets: it is asked for again.
+    /// Forgets all sets; they are requested again.
     pub(super) fn clear(&mut self) {
         self.by_digest.clear();
     }
@@ -150,7 +150,7 @@ impl Sets {
         assert!(is_awaited, "answers about manifests are waited for");
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(super) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
         see("sets", self.by_digest.len(), SETS_MAX);
     }

@@ -1,4 +1,4 @@
-//! Which function a name stands for.
+//! Resolves the name of a function to a function of a module.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,10 +14,10 @@ use super::Modules;
 use crate::members::Members;
 use crate::text;
 
-/// Functions that an error message lists.
+/// Most functions that an error message lists.
 const LISTED_MAX: usize = 20;
 
-/// A function that a name stands for.
+/// A function found by its name.
 pub(crate) struct Found<'m> {
     pub(crate) module: ModuleHash,
     pub(crate) module_name: &'m str,
@@ -32,8 +32,8 @@ impl Found<'_> {
 }
 
 impl Modules {
-    /// The newest version of each module that can be used in a new job: held here, or built into
-    /// or held by a live node if this one holds no code.
+    /// The newest version of each module that new jobs may use: held by this node, or held by a live node if the module
+    /// is built in or this node holds no code.
     pub(crate) fn usable(&self, holds_code: bool, members: &Members) -> LiteMap<&str, &ModuleEntry> {
         let mut usable: LiteMap<&str, &ModuleEntry> = LiteMap::new_vec();
         for (id, entry) in &self.catalog {
@@ -50,7 +50,7 @@ impl Modules {
         usable
     }
 
-    /// Finds the function that a name stands for; the error says what there is.
+    /// Resolves the name of a function. The error lists the available ones.
     pub(crate) fn resolve(&self, members: &Members, holds_code: bool, name: &str) -> Result<Found<'_>, String> {
         let usable = self.usable(holds_code, members);
         let (module, function) =
@@ -63,7 +63,7 @@ impl Modules {
             let same = entry.functions().iter().find(|f| f.name == function);
             found.extend(same.map(|function| Found { module: entry.id(), module_name: entry.name(), function }));
         }
-        // What somebody has deployed is meant before what every node has by itself.
+        // Deployed functions take precedence over built-in ones.
         let is_deployed = |found: &Found<'_>| !is_builtin(found.module_name);
         if found.iter().any(is_deployed) {
             found.retain(is_deployed);

@@ -1,7 +1,7 @@
-//! Values that this node holds for others until they have pulled them.
+//! Values that this node holds for other nodes until they have pulled them.
 //!
-//! Owns their bytes, and bounds them. What a value is held for is asked of the roles every [`super::TICK`], and what is
-//! held for nothing is dropped. So no path through a role has to give anything back.
+//! Owns the bytes, and limits them. Every [`super::TICK`] the roles are asked whether a value is still needed; if not,
+//! it is dropped. So no role has to release values itself.
 
 use alloc::vec::Vec;
 
@@ -14,9 +14,9 @@ use crate::content::pull::{PIECE_BYTES_MAX, PIECE_OVERHEAD_BYTES};
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// What a job or a step came to is held for a client that does not pull it, or has stopped to, for this long.
+/// The result of a job or step is held this long for a client that does not pull it, or has stopped pulling.
 const IDLE_MAX: LinkTime = link_ms(30_000);
-/// Somebody pulls a value if they have asked within this time.
+/// A value counts as being pulled for this long after the last request.
 const PULLED: LinkTime = link_ms(2_000);
 
 /// What a value is held for.
@@ -24,17 +24,17 @@ const PULLED: LinkTime = link_ms(2_000);
 pub(crate) enum Holder {
     /// Origin: the arguments of a lease.
     Args { worker: NodeId, attempt: Attempt },
-    /// Worker: a result that is not acknowledged.
+    /// Worker: an unacknowledged result.
     Result { origin: NodeId, attempt: Attempt },
-    /// Client: a submit that is not answered.
+    /// Client: an unanswered submit.
     Canvas(u32),
-    /// Origin: the result of a job that this client has not seen.
+    /// Origin: the result of a job that this client has not acknowledged.
     Ended { client: NodeId, job: u64 },
-    /// Origin: the result of a step that this client has asked after.
+    /// Origin: the result of a step that this client has queried.
     Step { client: NodeId, result: ContentId },
 }
 
-/// The values that are held, and what for.
+/// The held values, and what each is held for.
 #[derive(Debug)]
 pub(crate) struct HeldValues {
     timing: Timing,
@@ -42,23 +42,23 @@ pub(crate) struct HeldValues {
     values: LiteMap<ContentId, HeldValue>,
     bytes: usize,
     bytes_max: usize,
-    /// Nodes for which there was no room to hold a value.
+    /// Nodes with a value that found no room.
     starved: LiteMap<NodeId, ()>,
 }
 
 #[derive(Debug)]
 struct HeldValue {
-    /// Shared with who else has it: the result of a job with the archive.
+    /// The bytes may be shared: the result of a job with the archive.
     value: Cbor,
     holders: usize,
-    /// When it was last held or asked for.
+    /// When it was last held or requested.
     used: Instant,
-    /// When it was last asked for.
+    /// When it was last requested.
     asked: Option<Instant>,
 }
 
 impl HeldValues {
-    /// None yet. At most `bytes_max` bytes are held, and one value of any size is.
+    /// At most `bytes_max` bytes are held, except that one value of any size is accepted.
     pub(super) fn new(bytes_max: usize, timing: Timing) -> HeldValues {
         HeldValues {
             timing,
@@ -70,7 +70,7 @@ impl HeldValues {
         }
     }
 
-    /// Whether a value waits for room: no more should be made.
+    /// Whether a value waits for room; if so, no more should be made.
     pub(crate) fn is_full(&self) -> bool {
         !self.starved.is_empty()
     }
@@ -81,7 +81,7 @@ impl HeldValues {
         held.and_then(|held| held.asked).is_some_and(|asked| now - asked < self.timing.time(PULLED))
     }
 
-    /// Bytes of all values that are held.
+    /// Bytes of all held values.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -91,7 +91,7 @@ impl HeldValues {
         self.values.get(&id).map(|held| held.value.as_bytes())
     }
 
-    /// A node asks for pieces of a value. Returns its length in bytes, if it is held.
+    /// A node requests pieces of a value. Returns its length in bytes, if it is held.
     pub(in crate::content) fn on_request(&mut self, id: ContentId, now: Instant) -> Option<u32> {
         let held = self.values.get_mut(&id)?;
         held.used = now;
@@ -99,8 +99,8 @@ impl HeldValues {
         Some(held.value.as_bytes().len() as u32)
     }
 
-    /// Holds a value for a node that is sent `packet` bytes at most, which pulls it. Gives it back if there is no room
-    /// for it; the node's address is marked when there is.
+    /// Holds a value for a node that receives packets of at most `packet` bytes and will pull it. Returns the value if
+    /// there is no room; the node's address is marked when there is.
     pub(super) fn hold(
         &mut self,
         now: Instant,
@@ -139,7 +139,7 @@ impl HeldValues {
         id
     }
 
-    /// A value is held for this no more.
+    /// A value is no longer needed for this purpose.
     pub(crate) fn release(&mut self, holder: Holder) {
         let Some(id) = self.holders.remove(&holder) else {
             return;
@@ -154,7 +154,7 @@ impl HeldValues {
         }
     }
 
-    /// Drops what is held for nothing. Returns the nodes for which there may be room now.
+    /// Drops values that are not needed any more. Returns the nodes for which there may be room now.
     pub(super) fn release_idle(&mut self, now: Instant, is_held: impl Fn(&Holder) -> bool) -> LiteMap<NodeId, ()> {
         let before = self.bytes;
         let idle_max = self.timing.time(IDLE_MAX);
@@ -193,9 +193,9 @@ impl HeldValues {
         assert_eq!(self.bytes, 0);
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(super) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
-        // One value of any size is always taken.
+        // One value of any size is always accepted.
         let one = self.values.values().map(|held| held.value.as_bytes().len()).max().unwrap_or(0);
         see("value bytes held", self.bytes, self.bytes_max.max(one));
     }

@@ -1,8 +1,8 @@
 //! Values that this node pulls from the nodes that have announced them.
 //!
-//! Owns the bytes that have come, and bounds them: a pull begins when there is room for the whole value. A value is
-//! pulled from its sender alone, and given up when that is silent. What a value is pulled for is asked of the roles
-//! every [`super::TICK`].
+//! Owns the bytes that have arrived, and limits them: a pull starts when there is room for the whole value. A value is
+//! pulled only from its sender, and given up if that is silent. Every [`super::TICK`] the roles are asked whether a
+//! value is still needed.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -18,18 +18,18 @@ use crate::outbox::Outbox;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
 
-/// About how many bytes of one value are under way at a time.
+/// About how many bytes of one value are in flight at a time.
 const WINDOW_BYTES: u32 = 2 << 20;
-/// A pull fails when no piece has come for this long.
+/// A pull fails if no piece arrives for this long.
 const SILENCE_MAX: LinkTime = link_ms(10_000);
-/// Times that a whole value is pulled whose hash does not match.
+/// A pull fails if the hash of the whole value does not match this many times.
 const MISMATCHES_MAX: u8 = 2;
-/// Pulls at once; the others wait.
+/// Most pulls that run at the same time; the others wait.
 const ACTIVE_MAX: usize = 8;
-/// Pulls, those that wait too.
+/// Most pulls, including waiting ones.
 const PULLS_MAX: usize = 1_024;
 
-/// What a large value is that is pulled in pieces.
+/// The kind of a large value that is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Large {
     /// The arguments of a task, pulled by its worker.
@@ -38,7 +38,7 @@ pub enum Large {
     Result,
     /// A canvas, pulled by its origin.
     Canvas,
-    /// What a job or a step of it came to, pulled by a client.
+    /// The result of a job or step, pulled by a client.
     News,
 }
 
@@ -47,18 +47,18 @@ pub enum Large {
 pub(crate) enum Purpose {
     /// Worker: the arguments of a task.
     Args(Attempt),
-    /// Origin: a result in a message of this number.
+    /// Origin: a result in the message with this number.
     Result { epoch: Epoch, number: u32, attempt: Attempt },
     /// Origin: the canvas of a submit.
     Canvas { epoch: Epoch, submit: Submit },
-    /// Client: how a job ended.
+    /// Client: the outcome of a job.
     Ended(JobId),
-    /// Client: what a step came to.
+    /// Client: the result of a step.
     Step(Box<StepNews>),
 }
 
 impl Purpose {
-    /// Whether it is a part of a job of this node.
+    /// Whether it belongs to a job of this origin.
     fn is_for_job(&self) -> bool {
         matches!(self, Purpose::Result { .. } | Purpose::Canvas { .. })
     }
@@ -73,16 +73,16 @@ impl Purpose {
     }
 }
 
-/// Why a value has not come.
+/// Why a value has not arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// Its sender does not hold it.
     Gone,
-    /// Its sender says nothing, or something else than it has promised.
+    /// Its sender is silent, or sends something else than it has announced.
     Silent,
 }
 
-/// A value that was pulled, or was not to be had.
+/// A value that was pulled, or a failed pull.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) from: NodeId,
@@ -90,36 +90,36 @@ pub(crate) struct Arrival {
     pub(crate) value: Result<Cbor, Missing>,
 }
 
-/// What an origin may hold for jobs: see its `memory`.
+/// How much memory an origin may use for jobs: see its `memory`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JobRoom {
-    /// Bytes that it holds, without what is being pulled …
+    /// Bytes in use, without pulled values.
     pub(crate) held: usize,
-    /// … and by how many of them jobs have grown, without the favoured one.
+    /// The part of them by which jobs have grown, except the favoured one.
     pub(crate) grown: usize,
-    /// Most bytes that it may hold.
+    /// Most bytes in use.
     pub(crate) max: usize,
-    /// Most bytes for all but results of the favoured job …
+    /// Most bytes in use for anything but results of the favoured job.
     pub(crate) shared_max: usize,
-    /// … and by how many jobs may grow.
+    /// Most bytes by which jobs may grow.
     pub(crate) grown_max: usize,
-    /// That job.
+    /// The favoured job.
     pub(crate) favoured: Option<u64>,
 }
 
-/// The values that are pulled.
+/// The values being pulled.
 #[derive(Debug)]
 pub(crate) struct ValuePulls {
     timing: Timing,
     pulls: LiteMap<(NodeId, ContentId), ValuePull>,
-    /// Pulls that wait for their turn.
+    /// Pulls that have not started.
     waiting: VecDeque<(NodeId, ContentId)>,
-    /// Bytes of the pulls that have begun.
+    /// Bytes of the pulls that have started.
     bytes: usize,
     bytes_max: usize,
-    /// What of it is pulled for jobs: their canvases, and the results of their tasks.
+    /// The part of them for jobs: canvases and results of tasks.
     for_jobs_bytes: usize,
-    /// What may be; anything before the origin has said so.
+    /// The limits for jobs; none until the origin has set them.
     job_room: Option<JobRoom>,
     arrived: VecDeque<Arrival>,
 }
@@ -128,9 +128,9 @@ pub(crate) struct ValuePulls {
 struct ValuePull {
     blob: BlobRef,
     purposes: Vec<Purpose>,
-    /// It counts as a part of a job.
+    /// It belongs to a job.
     for_job: bool,
-    /// None until it is its turn.
+    /// None until it starts.
     progress: Option<Progress>,
 }
 
@@ -142,7 +142,7 @@ struct Progress {
 }
 
 impl ValuePulls {
-    /// None yet. At most `bytes_max` bytes are pulled at a time, and one value of any size is.
+    /// At most `bytes_max` bytes are pulled at a time, except that one value of any size is accepted.
     pub(super) fn new(bytes_max: usize, timing: Timing) -> ValuePulls {
         ValuePulls {
             timing,
@@ -156,33 +156,33 @@ impl ValuePulls {
         }
     }
 
-    /// Says what may be pulled for jobs.
+    /// Sets how much may be pulled for jobs.
     pub(crate) fn set_job_room(&mut self, room: JobRoom) {
         self.job_room = Some(room);
     }
 
-    /// Whether a value is pulled from a node, or waits to be.
+    /// Whether a value is being pulled from a node, or waits to be.
     pub(crate) fn has(&self, from: NodeId, id: ContentId) -> bool {
         self.pulls.contains_key(&(from, id))
     }
 
-    /// Bytes that are being pulled.
+    /// Bytes of the pulls that have started.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes that are being pulled for jobs.
+    /// The part of them for jobs.
     pub(crate) fn for_jobs_bytes(&self) -> usize {
         self.for_jobs_bytes
     }
 
-    /// A value that was pulled.
+    /// The next value that has arrived, or pull that has failed.
     pub(crate) fn pop_arrived(&mut self) -> Option<Arrival> {
         self.arrived.pop_front()
     }
 
-    /// Pulls a value as soon as there is room; it comes as an [`Arrival`]. The same purpose counts once.
-    /// Returns whether it is pulled: otherwise there are too many pulls already.
+    /// Pulls a value as soon as there is room; it is delivered as an [`Arrival`]. A repeated purpose counts once.
+    /// Returns false if there are too many pulls.
     pub(super) fn add(&mut self, from: NodeId, blob: BlobRef, purpose: Purpose) -> bool {
         let key = (from, blob.id);
         if self.pulls.len() >= PULLS_MAX && !self.pulls.contains_key(&key) {
@@ -198,7 +198,7 @@ impl ValuePulls {
         true
     }
 
-    /// Begins pulls that have waited, as far as there is room. Done last, when it is known what is held.
+    /// Starts waiting pulls while there is room. Called last, when the memory in use is known.
     pub(crate) fn start(&mut self, now: Instant, packet_bytes_max: u32, outbox: &mut Outbox) {
         let piece_bytes_max = packet_bytes_max.saturating_sub(PIECE_OVERHEAD_BYTES as u32 * 4);
         while let Some(at) = self.next_to_start() {
@@ -219,7 +219,7 @@ impl ValuePulls {
         }
     }
 
-    /// The place of the next pull that may begin. One that waits for room of jobs lets others pass.
+    /// The index of the next pull that may start. Those that wait for memory of jobs are passed by others.
     fn next_to_start(&self) -> Option<usize> {
         if self.pulls.len() - self.waiting.len() >= ACTIVE_MAX {
             return None;
@@ -230,7 +230,7 @@ impl ValuePulls {
         (self.bytes == 0 || self.bytes + bytes <= self.bytes_max).then_some(at)
     }
 
-    /// Whether there is room for what a pull is a part of.
+    /// Whether there is memory for the job that a pull belongs to.
     fn has_job_room(&self, pull: &ValuePull) -> bool {
         let Some(room) = self.job_room.filter(|_| pull.for_job) else {
             return true;
@@ -249,7 +249,7 @@ impl ValuePulls {
         is_shared || (held <= room.max && pull.purposes.iter().any(is_favoured))
     }
 
-    /// A piece has come.
+    /// A piece has arrived.
     pub(in crate::content) fn on_piece(
         &mut self,
         now: Instant,
@@ -280,12 +280,12 @@ impl ValuePulls {
         progress.pull.ask(now, outbox);
     }
 
-    /// A node does not hold what it is asked for.
+    /// A node does not hold the value that was requested.
     pub(in crate::content) fn on_gone(&mut self, from: NodeId, id: ContentId) {
         self.end((from, id), Err(Missing::Gone));
     }
 
-    /// Drops what is pulled for nothing, asks again where nothing comes, and gives up where nothing has come for long.
+    /// Drops pulls that are not needed any more, requests lost pieces again, and gives up pulls that have stopped.
     pub(super) fn on_timer(
         &mut self,
         now: Instant,
@@ -304,7 +304,7 @@ impl ValuePulls {
         let mut silent = Vec::new();
         for (key, pull) in pulls_under_way(&mut self.pulls) {
             if !is_connected {
-                // Nothing could come: its time begins when the link is back.
+                // No piece could arrive: its time starts when the link is back.
                 pull.wait_from(now);
             } else if pull.silence(now) > silence_max {
                 silent.push(key);
@@ -318,7 +318,7 @@ impl ValuePulls {
         }
     }
 
-    /// The link is up again: what was under way is lost.
+    /// The link is up again: pieces in flight are lost.
     pub(super) fn on_connected(&mut self, now: Instant, outbox: &mut Outbox) {
         for (_, pull) in pulls_under_way(&mut self.pulls) {
             pull.stall(now);
@@ -327,7 +327,7 @@ impl ValuePulls {
         }
     }
 
-    /// A pull is over: tells whoever waits for it.
+    /// A pull has ended: delivers the value, or the reason of the failure, for each purpose.
     fn end(&mut self, key: (NodeId, ContentId), value: Result<Cbor, Missing>) {
         let Some(pull) = self.pulls.remove(&key) else {
             return;
@@ -368,7 +368,7 @@ impl ValuePulls {
         assert_eq!(self.bytes, 0);
     }
 
-    /// Shows what is pulled.
+    /// Shows the values being pulled.
     pub(crate) fn audit(&self, see: &mut dyn FnMut(NodeId, ContentId, Large)) {
         for ((from, id), pull) in &self.pulls {
             for purpose in &pull.purposes {
@@ -377,16 +377,16 @@ impl ValuePulls {
         }
     }
 
-    /// How full each collection is.
+    /// Reports the size and limit of each collection.
     pub(super) fn sizes(&self, see: &mut dyn FnMut(&'static str, usize, usize)) {
-        // One value of any size is always taken.
+        // One value of any size is always accepted.
         let one = self.pulls.values().map(|pull| pull.blob.bytes as usize).max().unwrap_or(0);
         see("value bytes pulled", self.bytes, self.bytes_max.max(one));
         see("value pulls", self.pulls.len(), PULLS_MAX);
     }
 }
 
-/// The pulls that have begun.
+/// The pulls that have started.
 fn pulls_under_way(
     pulls: &mut LiteMap<(NodeId, ContentId), ValuePull>,
 ) -> impl Iterator<Item = ((NodeId, ContentId), &mut Pull)> {
@@ -394,7 +394,7 @@ fn pulls_under_way(
 }
 
 impl Progress {
-    /// Takes a piece; `false` if it is none that is missing.
+    /// Takes a piece; `false` if it is not a missing one.
     fn take(&mut self, piece: &ContentPiece, now: Instant) -> bool {
         let Some(index) = self.pull.missing_index(piece.offset) else {
             return false;

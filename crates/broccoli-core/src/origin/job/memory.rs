@@ -72,12 +72,12 @@ pub(crate) fn accepted_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 4 * 3
 }
 
-/// Results of any job are taken up to this size, …
+/// Results of any job are taken up to this size, within the limit of [`grown_bytes_max`].
 pub(crate) fn shared_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 8 * 7
 }
 
-/// … if all jobs together have not grown by more than this.
+/// Results of any job are taken while all jobs together have grown by at most this.
 pub(crate) fn grown_bytes_max(limits: &Limits) -> usize {
     limits.queue_bytes_max / 8
 }
