@@ -86,7 +86,7 @@ pub(crate) struct Sessions {
     /// Number of challenges so far.
     generation: u64,
     open: LiteMap<NodeId, Box<Session>>,
-    /// Silent nodes for which messages wait.
+    /// Nodes that are being knocked at, since messages wait for them.
     knocks: LiteMap<NodeId, Knock>,
     /// By due time, and a number.
     answers: LiteMap<(Instant, u64), Answer>,

@@ -4,8 +4,8 @@
 //! ```text
 //!             Lease                 slot free              Executed            ResultAck
 //!   (nothing) ─────► Held::Queued ───────────► Held::Running ───────► Held::Done ───────► (nothing)
-//!       │                 ▲ │ Return, Abort         │ Abort              ▼ too long for a packet  ▲
-//!       └─► Held::Pulling ┘ └────────► (nothing)    └────► (nothing)   Held::Large ──────────────┘
+//!       │                 ▲ │ Return, Abort         │ Abort              ▼ large result         ▲
+//!       └─► Held::Pulling ┘ └────────► (nothing)    └────► (nothing)   Held::Large ───────────┘
 //! ```
 //!
 //! Arguments that do not fit into a packet are pulled before their task is queued. A result that does not fit is pulled

@@ -453,7 +453,7 @@ impl Modules {
         for (_, id) in versions.into_iter().skip(kept).filter(|(_, id)| !in_use(id)) {
             self.held.remove(&id);
             if !is_gone {
-                // Otherwise a task of an accepted job may still need it here.
+                // An undeployed module stays in the catalog: tasks of accepted jobs may still need it here.
                 self.catalog.remove(&id);
             }
             shared.actions.push_back(Action::Remove(id));

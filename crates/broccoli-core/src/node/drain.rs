@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   drain ──► Draining ──► runs end, results and jobs are acknowledged ──► goodbye, Drained
-//!                                hand_back ──► all is returned ─────────────▲
+//!                                hand_back ──► all is returned ────────────▲
 //! ```
 
 use alloc::boxed::Box;

@@ -136,7 +136,7 @@ impl Node {
                 let mut put = |message: &Message| packet::put(buf, message);
                 self.origin.compose(&mut self.shared, node, room, &mut put);
             } else {
-                // The roles may have more.
+                // The roles were not asked, and may have more.
                 self.shared.outbox.mark_wire(to);
             }
             let room = Room { left: left(buf), packet: budget };

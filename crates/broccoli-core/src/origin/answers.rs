@@ -248,7 +248,7 @@ impl Origin {
                 shared.outbox.send(from, Message::Refused(Refused { number, reason: Refusal::NotRetriable(why) }));
                 return;
             }
-            // The submit then reports what is wrong.
+            // `on_submit` sends the stored answer or the refusal, as for any submit.
             Err(_) => Cbor::null(),
         };
         let submit = Submit { number, canvas, key: None, detached: Some(true), blob: None, again: None };

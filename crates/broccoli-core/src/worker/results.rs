@@ -192,7 +192,7 @@ impl Results {
             written.all = is_starved;
             return written;
         }
-        // It is kept until it is acknowledged: saves memory.
+        // It is kept until it is acknowledged, so unused capacity is freed.
         results.shrink_to_fit();
         self.last_number += 1;
         let message = Message::TaskResults(TaskResults { origin_epoch, number: self.last_number, results });

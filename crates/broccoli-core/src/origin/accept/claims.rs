@@ -176,7 +176,7 @@ impl Origin {
         if durable {
             self.add_keeper(shared, from);
             if !self.journal.is_safe(self.accept.keys.noted_in) && self.journal.stalled.is_none() {
-                // It repeats its question.
+                // No answer before the new keeper is in the journal. The other origin repeats its claim.
                 return;
             }
         }

@@ -89,7 +89,7 @@ impl Origin {
         if answer.is_err() && !session.answers.contains_key(&number) {
             shared.counters.jobs_refused += 1;
         }
-        // A client that returns from the other origin asks again.
+        // Not stored: a client that the other origin sends back here must get a new answer.
         if !matches!(answer, Err(Refusal::Elsewhere(_))) {
             session.remember(number, answer.clone());
         }

@@ -75,13 +75,13 @@ pub(crate) enum Permits {
     /// No permit: request some when there is a task to start.
     #[default]
     None,
-    /// Permits for so many tasks are requested.
+    /// Permits for this many tasks are requested.
     Asked { of: NodeId, nonce: u64, tasks: u32 },
     /// The next request is due later.
     Later,
-    /// So many tasks may be started later.
+    /// This many tasks may be started later.
     Booked(u32),
-    /// So many tasks may be started now.
+    /// This many tasks may be started now, until the permit lapses.
     Open { tasks: u32, until: Instant },
 }
 

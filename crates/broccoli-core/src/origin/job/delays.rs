@@ -30,7 +30,7 @@ const BACKOFF_MAX_MS: u64 = 600_000;
 /// Most retries that a task may request if the author sets no limit, as in Celery.
 const RETRIES_WHEN_ASKED: u32 = 3;
 
-/// The pause before the next attempt, after so many failures.
+/// The pause before the next attempt, after this many failures.
 fn backoff(options: &Options, failures: u32, rng: &mut SplitMix64) -> Duration {
     let Some(first) = options.backoff_ms else {
         return Duration::ZERO;

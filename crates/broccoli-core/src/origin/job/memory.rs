@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     grown: usize,
     /// Bytes of news that wait until a job's acceptance is safe.
     early: usize,
-    /// The favoured job may use more than its share; with what it has grown by.
+    /// The favoured job, which may use more than its share, and by how much it has grown.
     favoured: Option<Favoured>,
     /// Jobs with results that were put off, by number: the oldest first.
     waiting: LiteMap<u64, Waiting>,
@@ -149,7 +149,7 @@ impl Memory {
         is_shared || (self.is_favoured(number) && held <= limits.queue_bytes_max)
     }
 
-    /// Decides on a result of so many bytes that has arrived, or could be pulled, for a job that has grown by `grown`.
+    /// Decides on a result of this size that has arrived, or could be pulled, for a job that has grown by `grown`.
     pub(crate) fn admit(
         &mut self,
         shared: &Shared,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ended ──► awaited ──── acknowledged ──► seen ──► forgotten
-//!                 └────── too old, or no room ──────────▲
+//!               └────── too old, or no room ─────────▲
 //! ```
 //!
 //! Outcomes are kept for a limited time and up to a limited size. Those that a client has received are deleted first. A

@@ -183,7 +183,7 @@ pub(crate) enum Change {
         #[n(1)]
         outcome: Outcome,
     },
-    /// A task has failed so many times and is retried.
+    /// A task has failed this many times and is retried.
     #[n(1)]
     Failed {
         #[n(0)]
@@ -191,7 +191,7 @@ pub(crate) enum Change {
         #[n(1)]
         failures: u32,
     },
-    /// So many started runs of a task were lost.
+    /// This many started runs of a task were lost.
     #[n(2)]
     Lost {
         #[n(0)]

@@ -34,7 +34,7 @@ const LEASE: LinkTime = link_ms(4_000);
 const SUSPECT: LinkTime = link_ms(2_000);
 /// A lease that is not confirmed within this time is sent again; the time doubles.
 const CONFIRM: LinkTime = link_ms(150);
-/// If the worker has not confirmed a lease for this long, it is lost.
+/// A lease that the worker has not confirmed for this long is lost.
 const CONFIRM_MAX: LinkTime = link_ms(1_500);
 /// Acknowledgements wait this long for a lease to be sent with.
 const ACK_DELAY: LinkTime = link_ms(10);

@@ -70,14 +70,14 @@ impl Origin {
         u32::try_from(self.free_bytes(shared) / STEP_BYTES).unwrap_or(u32::MAX)
     }
 
-    /// Whether a job of so many bytes is accepted now. An origin without jobs accepts any that fits its limit.
+    /// Whether a job of this size is accepted now. An origin without jobs accepts any that fits its limit.
     pub(crate) fn has_room_for_job(&self, shared: &Shared, bytes: usize) -> bool {
         let limits = &shared.config.limits;
         let alone = self.jobs.is_empty() && bytes <= limits.queue_bytes_max;
         alone || self.held_bytes(shared).saturating_add(bytes) <= accepted_max(limits)
     }
 
-    /// Decides on a result of so many bytes that has arrived, or could be pulled.
+    /// Decides on a result of this size that has arrived, or could be pulled.
     pub(crate) fn admit(&mut self, shared: &mut Shared, from: NodeId, attempt: Attempt, bytes: usize) -> Admission {
         let (now, job) = (shared.now, attempt.job);
         if self.outgrows(shared, job, bytes, RESULT) {
@@ -108,7 +108,7 @@ impl Origin {
         self.give_back(shared, attempt);
     }
 
-    /// Whether a job would need more than the whole memory with so many more bytes. If so, it fails.
+    /// Whether a job would need more than the whole memory with this many more bytes. If so, it fails.
     pub(crate) fn outgrows(&mut self, shared: &mut Shared, number: u64, bytes: usize, what: &str) -> bool {
         let max = shared.config.limits.queue_bytes_max;
         let Some(job) = self.jobs.get(&number) else {
