@@ -149,7 +149,8 @@ impl Node {
     /// Takes over the journal of earlier incarnations. Call it before anything else except [`Input::WallClock`], with
     /// all records in the order of their keys; with none if the journal is new.
     ///
-    /// # Errors If the journal has another version. It must not be written then.
+    /// # Errors
+    /// If the journal has another version. It must not be written then.
     pub fn recover(
         &mut self,
         now: Instant,
@@ -170,7 +171,8 @@ impl Node {
 
     /// Accepts a canvas; this node is its origin. News are [`Event::Accepted`] and [`Event::Job`].
     ///
-    /// # Errors If the canvas cannot be run or the queue is full; then nothing has changed.
+    /// # Errors
+    /// If the canvas cannot be run or the queue is full; then nothing has changed.
     pub fn submit(&mut self, now: Instant, canvas: &Canvas) -> Result<SubmitId, SubmitError> {
         self.shared.now = now;
         let id = self.next_submit();
@@ -186,7 +188,8 @@ impl Node {
     /// Accepts a canvas whose client does not wait; this node is its origin. A task submits to the queue of its node in
     /// this way.
     ///
-    /// # Errors As [`Self::submit`].
+    /// # Errors
+    /// As [`Self::submit`].
     pub fn submit_detached(&mut self, now: Instant, canvas: &Canvas) -> Result<JobId, SubmitError> {
         self.shared.now = now;
         let around = Around { modules: &self.modules, members: &self.members };
@@ -238,7 +241,8 @@ impl Node {
 
     /// Checks a canvas against the functions that the cluster offers now.
     ///
-    /// # Errors The reason why an origin would refuse it.
+    /// # Errors
+    /// The reason why an origin would refuse it.
     pub fn check(&self, canvas: &Canvas) -> Result<Plan, CanvasError> {
         let holds_code = self.shared.config.holds_code;
         let resolve = |name: &str| {
@@ -250,7 +254,8 @@ impl Node {
 
     /// Finds a function by its full or bare name. The error lists the available functions.
     ///
-    /// # Errors If there is no function with this name, or more than one.
+    /// # Errors
+    /// If there is no function with this name, or more than one.
     pub fn function(&self, name: &str) -> Result<(String, &Function), String> {
         let found = self.modules.resolve(&self.members, self.shared.config.holds_code, name)?;
         Ok((found.full_name(), found.function))

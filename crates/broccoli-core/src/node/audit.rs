@@ -65,7 +65,8 @@ impl Node {
 impl Node {
     /// Checks what must hold after the shell has drained the node.
     ///
-    /// # Panics If an invariant is violated.
+    /// # Panics
+    /// If an invariant is violated.
     pub fn validate(&self) {
         self.origin.validate(&self.shared);
         self.worker.validate(&self.shared);
@@ -81,7 +82,8 @@ impl Node {
 
     /// Checks that the node is idle: no job, lease, run, result or pull, and no timers but those of presence.
     ///
-    /// # Panics If it is not idle.
+    /// # Panics
+    /// If it is not idle.
     pub fn validate_idle(&self) {
         self.validate();
         self.origin.validate_idle();
