@@ -1,7 +1,7 @@
-//! The settings of a node, and how a node is made of them.
+//! The settings of a node, and how a node is built from them.
 //!
-//! [`Builder::build`] checks the settings, then makes the parts one after the other: functions of the program, state
-//! machine, link, executor, journal and store. It starts nothing: that is for [`Driver::run`].
+//! [`Builder::build`] checks the settings, then creates the parts in this order: native functions, state machine, link,
+//! executor, journal, store. It starts nothing: [`Driver::run`] does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ use crate::mqtt::ServerUrl;
 use crate::native::{Native, NativeFunction};
 use crate::store::Store;
 
-/// Module of native functions whose name has none.
+/// Module of native functions that are declared without a module name.
 const NATIVE_MODULE: &str = "native";
 /// Most labels and capabilities of a node.
 pub(crate) const LABELS_MAX: usize = 16;
@@ -46,7 +46,7 @@ pub struct Builder {
     drain_limit: Duration,
 }
 
-/// Who the node is to others.
+/// The identity of the node in the cluster.
 #[derive(Default)]
 struct Identity {
     cluster: Option<Cluster>,
@@ -55,20 +55,20 @@ struct Identity {
     resident: bool,
 }
 
-/// How it reaches the others.
+/// The connection to the MQTT server.
 struct LinkSettings {
     server: Option<ServerUrl>,
     keep_alive_s: u16,
 }
 
-/// What it keeps.
+/// What the node stores.
 #[derive(Default)]
 struct Storage {
     holds_code: bool,
     data: Option<PathBuf>,
 }
 
-/// What it runs.
+/// How the node runs tasks.
 struct Execution {
     slots: u16,
     run_limits: RunLimits,
@@ -76,7 +76,7 @@ struct Execution {
     board: Board,
     allows_reboot: bool,
     refusals: Refusals,
-    /// By module, then by function: equal programs describe themselves equally.
+    /// By module, then by function. Sorted, so that equal programs send equal descriptions.
     natives: BTreeMap<String, BTreeMap<String, Native>>,
 }
 
@@ -109,19 +109,19 @@ impl Builder {
         self
     }
 
-    /// The MQTT server; otherwise the one that the cluster names.
+    /// The MQTT server. Default: the one in the cluster file.
     pub fn server(mut self, server: ServerUrl) -> Self {
         self.link.server = Some(server);
         self
     }
 
-    /// The node's name; otherwise one is made up.
+    /// The node's name. Default: a random one.
     pub fn name(mut self, name: NodeId) -> Self {
         self.identity.name = Some(name);
         self
     }
 
-    /// Tasks to run side by side; 0 for a node that only submits. Default 0.
+    /// How many tasks run at the same time; 0 for a node that only submits. Default 0.
     pub fn slots(mut self, slots: u16) -> Self {
         self.execution.slots = slots;
         self
@@ -133,38 +133,38 @@ impl Builder {
         self
     }
 
-    /// Whether the node accepts jobs of others. Default no.
+    /// Whether the node accepts jobs from other nodes. Default no.
     pub fn resident(mut self, resident: bool) -> Self {
         self.identity.resident = resident;
         self
     }
 
-    /// Whether the node pulls the code of modules; otherwise it only knows of them. Nodes with
-    /// slots and those that take jobs of others always do.
+    /// Whether the node fetches the code of modules; otherwise only their manifests. Nodes with slots and resident
+    /// nodes always fetch it.
     pub fn holds_code(mut self, holds_code: bool) -> Self {
         self.storage.holds_code = holds_code;
         self
     }
 
-    /// Where to keep the journal and modules over a restart.
+    /// The directory of the journal and the modules. They survive a restart. Default: nothing is stored.
     pub fn data(mut self, dir: impl Into<PathBuf>) -> Self {
         self.storage.data = Some(dir.into());
         self
     }
 
-    /// Capacities.
+    /// Capacities of queues, jobs, packets and values.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What one run of a task may use.
+    /// Limits of one run of a task.
     pub fn run_limits(mut self, limits: RunLimits) -> Self {
         self.execution.run_limits = limits;
         self
     }
 
-    /// What one module may take.
+    /// Limits of one Wasm module.
     pub fn wasm_limits(mut self, limits: broccoli_wasm::Limits) -> Self {
         self.execution.wasm_limits = limits;
         self
@@ -176,34 +176,34 @@ impl Builder {
         self
     }
 
-    /// How long the node waits for running tasks, and for jobs that only it knows, when it is told to
-    /// leave well; then it hands them back. Default 30 s.
+    /// How long a draining node waits for its running tasks and for jobs that only it holds. Then it hands back the
+    /// tasks, and leaves. Default 30 s.
     pub fn drain_limit(mut self, limit: Duration) -> Self {
         self.drain_limit = limit;
         self
     }
 
-    /// What tasks may switch, read and measure. Its capabilities become labels of the node. Default none.
+    /// The hardware that tasks may use. Its capabilities become labels of the node. Default none.
     pub fn board(mut self, board: Board) -> Self {
         self.execution.board = board;
         self
     }
 
-    /// Whether tasks may call `sys.reboot`. The node then drains, leaves and ends; who runs it is told by
-    /// [`crate::NodeEvent::Reboot`] and reboots the machine. Default no.
+    /// Whether tasks may call `sys.reboot`. The node then reports [`crate::NodeEvent::Reboot`], drains and ends; the
+    /// program that runs the node must reboot the machine. Default no.
     pub fn allow_reboot(mut self, allow: bool) -> Self {
         self.execution.allows_reboot = allow;
         self
     }
 
-    /// What tasks are told that ask for a board or a reboot, where there is none.
+    /// The error texts for tasks that need a board or a reboot on a node without one.
     pub fn refusals(mut self, refusals: Refusals) -> Self {
         self.execution.refusals = refusals;
         self
     }
 
-    /// A function written in Rust, as `function` or `module.function`. Its arguments are called `a0`, `a1`, …, and it has no
-    /// documentation, unless [`native::function`](crate::native::function) says more:
+    /// Adds a function written in Rust, as `function` or `module.function`. Its arguments are named `a0`, `a1`, …, and
+    /// it has no documentation, unless [`native::function`](crate::native::function) sets them:
     ///
     /// ```
     /// use broccoli_node::{NodeHandle, native};
@@ -214,9 +214,9 @@ impl Builder {
     ///     .function("mul", native::function(|x: i64, y: i64| x * y).args(["x", "y"]).doc("The product of two numbers."));
     /// ```
     ///
-    /// A module is all that a program declares under one name (`native` if a function has none):
-    /// give programs with other functions other module names, or only one of them is found. The names
-    /// `sys` and `board` are taken: nodes with slots have these modules by themselves.
+    /// All functions of a program under one module name (`native` if none is given) form one module. Programs with
+    /// different functions must use different module names; otherwise the cluster knows only one of the modules. The
+    /// names `sys` and `board` are reserved for the built-in modules.
     pub fn function<Args: 'static, F: NativeFunction<Args>>(mut self, name: &str, function: F) -> Self {
         let (module, name) = name.rsplit_once('.').unwrap_or((NATIVE_MODULE, name));
         let functions = self.execution.natives.entry(module.into()).or_default();
@@ -225,10 +225,10 @@ impl Builder {
     }
 }
 
-/// Making the node.
+/// Building the node.
 impl Builder {
-    /// The node and the loop that runs it: spawn [`Driver::run`] where you like. In the same
-    /// single-threaded runtime as its user, no thread has to be woken between them.
+    /// Builds the node and its loop. Spawn [`Driver::run`] on any runtime. On the same single-threaded runtime as the
+    /// code that uses the handle, no thread switch is needed between them.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -254,7 +254,7 @@ impl Builder {
             let said = driver.recover(journal)?;
             driver.say(said);
         }
-        // A directory whose journal is refused is not touched.
+        // Only now, because nothing in the directory may change if its journal is refused.
         let (store, stored, damaged) = Store::open(storage.as_deref(), &cluster.deploy_public)
             .map_err(|error| StartError::Data(storage.unwrap_or_default(), error))?;
         driver.store = store;
@@ -263,7 +263,7 @@ impl Builder {
         Ok((handle, driver))
     }
 
-    /// Starts the node on a thread of its own.
+    /// Starts the node on its own thread.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -290,7 +290,7 @@ impl Builder {
         described.try_for_each(|function| function.validate()).map_err(StartError::Function)
     }
 
-    /// The link to the MQTT server. It does not connect yet.
+    /// Creates the link to the MQTT server. It does not connect yet.
     fn link(&self, cluster: &Cluster, server: ServerUrl, start: &Start) -> Link {
         let config = MqttLinkConfig {
             server,
@@ -304,7 +304,7 @@ impl Builder {
         Link::Mqtt(Box::new(MqttLink::new(config, start.at)))
     }
 
-    /// What the state machine is told.
+    /// The configuration of the state machine.
     fn config(&self, cluster: &Cluster, start: &Start, natives: Vec<NativeModule>, timing: Timing) -> Config {
         let Builder { identity, storage, execution, .. } = self;
         let slots = execution.slots;
@@ -326,7 +326,7 @@ impl Builder {
         }
     }
 
-    /// What runs tasks, with the functions of the program and those that every node has.
+    /// The executor, with the native and the built-in functions.
     fn executor(
         &mut self,
         start: &Start,
@@ -355,13 +355,13 @@ impl Builder {
         executor
     }
 
-    /// The journal of a durable node, locked and read. Nothing in it is changed yet.
+    /// Opens, locks and reads the journal of a durable node. Changes nothing in it yet.
     fn journal(&self, cluster: &Cluster, name: NodeId) -> Result<Option<Journal>, StartError> {
         let open = |dir: &PathBuf| Journal::open(dir, &cluster.id.to_string(), name).map_err(StartError::Journal);
         self.storage.data.as_ref().map(open).transpose()
     }
 
-    /// The loop around these parts, and its handle.
+    /// Creates the driver from these parts, and its handle.
     fn assemble(
         self,
         config: Config,
@@ -403,7 +403,7 @@ impl Builder {
     }
 }
 
-/// What is new with each start.
+/// Values that are new with each start.
 struct Start {
     name: NodeId,
     epoch: Epoch,
@@ -412,7 +412,7 @@ struct Start {
 }
 
 impl Start {
-    /// A node that starts now. Without a name it gets a random one.
+    /// Values of a start now. Without a name, a random one is chosen.
     fn now(name: Option<NodeId>) -> Result<Start, StartError> {
         let epoch = Epoch(random().map_err(StartError::Cluster)?);
         let seed = u64::from_le_bytes(random().map_err(StartError::Cluster)?);
@@ -421,11 +421,11 @@ impl Start {
     }
 }
 
-/// The functions of the program.
+/// The native functions of the program.
 struct NativeModules {
-    /// For the other nodes.
+    /// The descriptions, for other nodes.
     described: Vec<NativeModule>,
-    /// For the executor.
+    /// The functions, for the executor.
     callable: Vec<(NativeModule, HashMap<String, Native>)>,
 }
 

@@ -8,9 +8,9 @@
 //!   }
 //! ```
 //!
-//! It owns the link, the executor and the store, and the clock. It decides nothing about tasks.
-//! One task runs all of it; only long tasks of the cluster and installations have threads of
-//! their own, so that no heartbeat waits for them or for a disk.
+//! The driver owns the link, the executor, the store and the clock. It decides nothing about tasks. All of it runs in
+//! one tokio task. Only long tasks of the cluster and installations have their own threads, so that heartbeats never
+//! wait for them or for a disk.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -42,45 +42,45 @@ use crate::mqtt::{DisconnectReason, PublishError};
 use crate::store::{Installation, Installed, Store, Stored};
 use crate::updates::{JobUpdate, Updates};
 
-/// Inputs that are taken before the state machine is drained.
+/// Most inputs of one kind before the state machine is drained.
 const INPUTS_MAX: usize = 256;
-/// Short tasks run for about this long before everything else is looked after again.
+/// How long short tasks run before the loop reads its inputs again.
 const BURST: Duration = Duration::from_millis(5);
 /// Pause before sending more when the link is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
-/// What a leaving node hands back has this long to be sent.
+/// How long a leaving node has to send what it hands back.
 const HAND_BACK_MAX: Duration = Duration::from_secs(1);
-/// A leaving node whose journal cannot be written waits for so long before it hands back what runs …
+/// How long a leaving node waits before it hands back its tasks, if the journal cannot be written …
 const STALLED_MAX: Duration = Duration::from_secs(4);
-/// … and the last write may take so long.
+/// … and how long its last write may take.
 const FINISH_MAX: Duration = Duration::from_secs(4);
-/// Events that wait for one listener; those after them are dropped.
+/// Most events in the queue of one listener. When it is full, new events are dropped.
 pub(crate) const EVENTS_MAX: usize = 4_096;
 
-/// Something that whoever runs a node may want to know.
+/// An event of a node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NodeEvent {
     /// The link to the MQTT server is up.
     Connected,
-    /// The link is down; the node connects again by itself.
+    /// The link is down. The node reconnects by itself.
     Disconnected(DisconnectReason),
     /// The link is up, but the server does not deliver what this node sends to itself.
     NotHeard,
-    /// The server drops packets of more than so many bytes without a word; this node sends none that are larger.
+    /// The server silently drops packets larger than this many bytes. The node sends no larger ones.
     PacketLimit(u32),
-    /// Something has happened in the cluster. Never one of the events that name a submit: these are told as
-    /// [`JobUpdate`] to the handle of the job.
+    /// Something has happened in the cluster. Events about a submit are not sent here, but as [`JobUpdate`] to the
+    /// handle of the job.
     Cluster(Event),
-    /// A task wants this machine to reboot, and may: the node drains and ends, then it is up to whoever runs
-    /// it.
+    /// An allowed request of a task to reboot this machine. The node drains and ends; then the program that runs it
+    /// must reboot the machine.
     Reboot,
-    /// Something could not be kept on disk, or is damaged there, or was too large to be sent; the
-    /// text says what.
+    /// A problem with stored data, for example a failed write or damaged data, or with a packet that is too large to be
+    /// sent. The text is for people.
     Storage(String),
 }
 
-/// Something that is asked for by an id.
+/// A request about a job or a node by its id.
 pub(crate) enum Ask {
     Follow(JobId),
     Revoke(JobId),
@@ -107,7 +107,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Tells who has asked that there is no room for it.
+    /// Reports to the handle that the queue has no room for the command.
     pub(crate) fn refuse(self) {
         if let Command::Submit { updates, .. }
         | Command::SubmitToCluster { updates, .. }
@@ -118,13 +118,13 @@ impl Command {
     }
 }
 
-/// What handles want of the loop that needs no place in the queue of commands: each wish counts once, however often it is
-/// uttered. And who hears the events.
+/// Requests of handles that do not need a place in the command queue, because repeating them changes nothing; and the
+/// listeners of events.
 #[derive(Debug, Default)]
 pub(crate) struct Controls {
     attach: AtomicBool,
     drain: AtomicBool,
-    /// Handles of jobs have been dropped.
+    /// Handles of jobs were dropped.
     sweep: AtomicBool,
     changed: Notify,
     /// None when the loop has ended.
@@ -132,22 +132,22 @@ pub(crate) struct Controls {
 }
 
 impl Controls {
-    /// With the first listener, who hears the events from the start.
+    /// Creates it with the first listener, which receives all events from the start.
     pub(crate) fn with_listener(listener: Sender<NodeEvent>) -> Controls {
         Controls { listeners: Mutex::new(Some(vec![listener])), ..Controls::default() }
     }
 
-    /// Looks for a node that takes jobs.
+    /// Requests to look for a node that takes jobs.
     pub(crate) fn attach(&self) {
         self.wish(&self.attach);
     }
 
-    /// Takes nothing new, and leaves when all is done.
+    /// Requests to drain: take nothing new, and leave when all work is done.
     pub(crate) fn drain(&self) {
         self.wish(&self.drain);
     }
 
-    /// Forgets what was asked through handles that were dropped.
+    /// Requests to forget jobs whose handles were dropped.
     pub(crate) fn sweep(&self) {
         self.wish(&self.sweep);
     }
@@ -157,7 +157,7 @@ impl Controls {
         self.changed.notify_one();
     }
 
-    /// All events from now on; of a node that has ended, none.
+    /// A queue of all events from now on. It is closed if the node has ended.
     pub(crate) fn listen(&self) -> Receiver<NodeEvent> {
         let (listener, events) = mpsc::channel(EVENTS_MAX);
         if let Some(listeners) = &mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -171,7 +171,7 @@ impl Controls {
         if let Some(listeners) = &mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
             listeners.retain(|listener| !listener.is_closed());
             for listener in listeners {
-                // A listener that does not listen loses events, never the node its memory.
+                // A listener that does not read loses events; the queue does not grow.
                 let _ = listener.try_send(event.clone());
             }
         }
@@ -187,15 +187,15 @@ pub struct Driver {
     pub(crate) node: Node,
     pub(crate) link: Link,
     pub(crate) name: NodeId,
-    /// Whether deployed code has to run here.
+    /// Whether this node runs deployed code.
     pub(crate) runs_code: bool,
     pub(crate) executor: Executor,
     pub(crate) store: Store,
-    /// Of a durable node.
+    /// Only if the node is durable.
     pub(crate) journal: Option<Writer>,
     pub(crate) engine: Engine,
     pub(crate) reports: UnboundedReceiver<Report>,
-    /// For the threads that install modules.
+    /// Given to the threads that install modules.
     pub(crate) reporter: UnboundedSender<Report>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) controls: Arc<Controls>,
@@ -204,24 +204,24 @@ pub struct Driver {
     pub(crate) connect_at: Option<time::Instant>,
     pub(crate) reconnect: Backoff,
     pub(crate) connected: bool,
-    /// How long a leaving node waits for what runs.
+    /// How long a leaving node waits for its running tasks.
     pub(crate) drain_limit: Duration,
-    /// Until when a leaving node may finish what runs.
+    /// The end of this time, while the node drains.
     pub(crate) drain_until: Option<time::Instant>,
     /// Whether the journal cannot be written.
     pub(crate) stalled: bool,
-    /// When a leaving node hands back what runs.
+    /// When a leaving node hands back its running tasks.
     pub(crate) hand_back_at: Option<time::Instant>,
     /// When it leaves in any case.
     pub(crate) leave_at: Option<time::Instant>,
     pub(crate) over: bool,
-    /// The next packet is sealed into this.
+    /// Buffer for the next sealed packet.
     pub(crate) buf: Vec<u8>,
 }
 
 impl Driver {
-    /// Runs until [`crate::NodeHandle::leave`], until the last handle is dropped (those of jobs
-    /// count), or until the name turns out to be taken.
+    /// Runs until [`crate::NodeHandle::leave`] is called, until the last handle is dropped (handles of jobs count), or
+    /// until another node turns out to have the same name.
     pub async fn run(mut self) {
         self.connect_at = Some(time::Instant::now());
         let mut sleep = pin!(time::sleep(Duration::ZERO));
@@ -238,7 +238,7 @@ impl Driver {
                 command = self.commands.recv() => self.on_command(command.unwrap_or(Command::Leave)),
                 () = self.controls.changed.notified() => {}
                 () = sleep.as_mut() => self.on_time(),
-                // Sockets and timers move on only while this task waits, were it for a moment.
+                // Yield once: sockets and timers make progress only while this task waits.
                 () = task::yield_now(), if is_busy => {}
             }
             self.take_what_is_ready();
@@ -247,7 +247,7 @@ impl Driver {
         self.finish_journal().await;
     }
 
-    /// Writes what is left to be written, and says what could not be.
+    /// Writes the rest of the journal, and reports what could not be written.
     async fn finish_journal(&mut self) {
         let Some(journal) = self.journal.take() else { return };
         if let Some(Unwritten { why, mut jobs }) = journal.finish(FINISH_MAX).await {
@@ -265,7 +265,7 @@ impl Driver {
         }
     }
 
-    /// Makes the modules of the store runnable.
+    /// Installs the modules of the store.
     pub(crate) fn install_stored(&mut self, stored: Vec<Stored>) {
         for Stored { manifest, wasm } in stored {
             self.on_installed(Installation::stored(manifest, wasm, &self.engine).run());
@@ -285,12 +285,12 @@ impl Driver {
         self.controls.tell(event);
     }
 
-    /// Something has happened in the cluster.
+    /// Reports an event of the cluster.
     fn tell_of(&self, event: Event) {
         self.tell(&NodeEvent::Cluster(event));
     }
 
-    /// Tells listeners about storage.
+    /// Reports texts about storage to the listeners.
     pub(crate) fn say(&mut self, texts: Vec<String>) {
         for text in texts {
             self.tell(&NodeEvent::Storage(text));
@@ -311,7 +311,7 @@ impl Driver {
     }
 }
 
-/// Coming in.
+/// Inputs.
 impl Driver {
     fn take_what_is_ready(&mut self) {
         for _ in 0..INPUTS_MAX {
@@ -335,7 +335,7 @@ impl Driver {
         self.take_wishes();
     }
 
-    /// After the commands that were given before them, unless there are very many.
+    /// Handles the requests in [`Controls`]. They come after earlier commands, unless more than [`INPUTS_MAX`] wait.
     fn take_wishes(&mut self) {
         let (now, controls) = (self.now(), self.controls.clone());
         let is_wished = |wish: &AtomicBool| wish.load(Ordering::Relaxed) && wish.swap(false, Ordering::Acquire);
@@ -375,14 +375,14 @@ impl Driver {
         self.feed(Input::Timeout);
     }
 
-    /// Tells the state machine the time of day.
+    /// Feeds the time of day.
     pub(crate) fn tell_time(&mut self) {
         if let Some(unix_ms) = (MACHINE.unix_ms)() {
             self.feed(Input::WallClock { unix_ms });
         }
     }
 
-    /// Takes over what an earlier incarnation has left, and starts to write. Says what is damaged.
+    /// Recovers the jobs of the node's last run from the journal, and starts to write. Returns texts about damage.
     pub(crate) fn recover(&mut self, journal: Journal) -> Result<Vec<String>, StartError> {
         self.tell_time();
         let recovery = self.node.recover(self.now(), journal.records());
@@ -468,13 +468,14 @@ impl Driver {
         }
     }
 
-    /// A leaving node does not wait for a disk: what it has to write may never be safe.
+    /// Sets when to hand back the running tasks. If the journal cannot be written, the node does not wait the whole
+    /// time, because its last records may never be safe.
     fn set_hand_back(&mut self) {
         let soon = time::Instant::now() + STALLED_MAX;
         self.hand_back_at = self.drain_until.map(|until| if self.stalled { until.min(soon) } else { until });
     }
 
-    /// A running task puts a canvas into this node's queue.
+    /// A running task submits a canvas to this node.
     fn on_task_submit(&mut self, run: RunId, canvas: &[u8]) {
         let (answer, why) = self.node.submit_for_task(self.now(), canvas);
         self.executor.answer(run, answer, why);
@@ -530,7 +531,7 @@ impl Driver {
 
     fn follow(&mut self, submit: SubmitId, updates: Updates, id: oneshot::Sender<SubmitId>) {
         if updates.is_closed() {
-            // Its handle was dropped meanwhile. What was submitted goes on.
+            // The handle was dropped meanwhile. The job goes on.
             self.node.unfollow(self.now(), submit);
             return;
         }
@@ -539,10 +540,9 @@ impl Driver {
     }
 }
 
-/// Going out.
+/// Outputs.
 impl Driver {
-    /// Sends and does what the state machine wants, for a bounded time. Returns whether it may
-    /// want more.
+    /// Sends packets and executes actions for a bounded time. Returns whether more may be left.
     fn drain(&mut self) -> bool {
         self.node.set_trace(logging::wanted());
         let end = std::time::Instant::now() + BURST;
@@ -566,7 +566,7 @@ impl Driver {
             let Some(transmit) = self.node.poll_transmit(self.now(), &mut buf) else { break };
             logging::packet_out(self.name, transmit.to, buf.len());
             match self.link.publish(transmit.to, &buf) {
-                // What is lost is sent again by the protocol.
+                // Lost packets are sent again by the protocol.
                 Ok(()) | Err(PublishError::NotConnected | PublishError::Full) => {}
                 Err(error @ PublishError::TooLarge { .. }) => self.tell(&NodeEvent::Storage(error.to_string())),
             }
@@ -574,11 +574,11 @@ impl Driver {
         self.buf = buf;
     }
 
-    /// Does what is to be done until then, at least one thing. Returns whether there was any.
+    /// Executes actions until `end`, at least one. Returns whether there was any.
     fn act_until(&mut self, end: std::time::Instant) -> bool {
         let Some(mut action) = self.node.poll_action() else { return false };
         if matches!(action, Action::Execute(_)) {
-            // What was just published would otherwise wait until the task is done.
+            // Otherwise the packets just published would wait until the task has ended.
             self.flush();
         }
         loop {
@@ -593,7 +593,7 @@ impl Driver {
         }
     }
 
-    /// Writes to the socket what it takes now.
+    /// Writes to the socket as much as it takes now.
     fn flush(&mut self) {
         let event = pin!(self.link.next()).poll(&mut Context::from_waker(Waker::noop()));
         if let Poll::Ready(event) = event {
@@ -608,7 +608,7 @@ impl Driver {
                 let attempt = self.node.attempt_of(run);
                 let attempt = attempt.map(|(origin, attempt)| (JobId { origin, number: attempt.job }, attempt));
                 if let Some(outcome) = self.executor.start(execute, attempt) {
-                    // What the task logged comes before its end, or nobody knows whose it is.
+                    // Feed the log lines of the task before its end: afterwards its run is unknown.
                     for _ in 0..self.reports.len() {
                         match self.reports.try_recv() {
                             Ok(report) => self.on_report(report),
@@ -619,7 +619,7 @@ impl Driver {
                 }
             }
             Action::Abort(run) => self.executor.abort(run),
-            // Memory and disk are large for a module: whether one fits shows when it is installed.
+            // Hosts have enough memory and disk for a module. Installing it reports an error if not.
             Action::Reserve(_) => {}
             Action::StoreChunk { module, index, bytes } => self.store.put_chunk(module, index, bytes),
             Action::LoadChunk { module, index, to } => {
@@ -643,11 +643,11 @@ impl Driver {
         }
     }
 
-    /// Has a module checked, compiled and written on a thread of its own, which reports.
+    /// Checks, compiles and writes a module on its own thread, which then sends a report.
     fn install(&mut self, installation: Installation) {
         let (reporter, manifest) = (self.reporter.clone(), installation.manifest.clone());
         let run = move || {
-            // Nobody listens any more when the node ends.
+            // Fails if the node has ended.
             let _ = reporter.send(Report::Installed(Box::new(installation.run())));
         };
         if let Err(error) = thread::Builder::new().name("install".into()).spawn(run) {
@@ -696,7 +696,7 @@ impl Driver {
         }
     }
 
-    /// Tells the handle of a job.
+    /// Sends an update to the handle of a job.
     fn update(&mut self, submit: SubmitId, update: JobUpdate) {
         let is_last = update.is_last();
         let Some(updates) = self.jobs.get(&submit) else { return };
@@ -707,7 +707,7 @@ impl Driver {
     }
 }
 
-/// Whoever listens learns that there are no more events.
+/// Closes the queues of all listeners.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.controls.close();

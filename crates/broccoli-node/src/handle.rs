@@ -1,4 +1,4 @@
-//! A running node as a library: submit canvases to it or through it, deploy modules, look at the cluster.
+//! A running node as a library: submit canvases, deploy modules, read the state of the cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::job::SubmitOptions;
 use crate::updates::{JobUpdate, Updates};
 use crate::view::{ClusterView, FunctionView};
 
-/// What handles have asked of one node and it has not taken up. A submit beyond that ends with
-/// [`JobError::TooManyRequests`]; everything else waits until there is room.
+/// Most commands of all handles that wait for one node. A submit beyond this limit fails with
+/// [`JobError::TooManyRequests`]; other calls wait until there is room.
 pub const COMMANDS_MAX: usize = 65_536;
 
 /// A running node. It ends when [`NodeHandle::leave`] is called or the last handle is dropped.
@@ -41,14 +41,14 @@ impl Clone for NodeHandle {
     }
 }
 
-/// How a deployment went.
+/// The result of a deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Deployment {
     /// Nodes that hold the module.
     pub holders: Vec<NodeId>,
     /// Nodes that refused it, and why.
     pub refused: Vec<(NodeId, String)>,
-    /// Live nodes that have not answered in time; they get it when they are back.
+    /// Live nodes that have not answered in time. They fetch the module when they are online again.
     pub missing: Vec<NodeId>,
 }
 
@@ -72,8 +72,8 @@ impl NodeHandle {
         self.name
     }
 
-    /// Everything that happens from now on; for the first caller, from the start. Whoever does not
-    /// read loses what comes after the first 4,096 events.
+    /// All events from now on; for the first caller, from the start of the node. If 4,096 events are unread, new ones
+    /// are dropped.
     pub fn events(&mut self) -> Receiver<NodeEvent> {
         self.events.take().unwrap_or_else(|| self.listen())
     }
@@ -87,37 +87,36 @@ impl NodeHandle {
         self.job_handle(|updates, id| Command::Submit { canvas, updates, id })
     }
 
-    /// Submits a canvas to a resident node of the cluster, one that keeps its jobs over a restart
-    /// if there is any. If that node has no room, the canvas waits until it has.
+    /// Submits a canvas to a resident node of the cluster, preferably one with a journal. If that node has no room, the
+    /// canvas waits until it has.
     pub fn submit_to_cluster(&self, canvas: Canvas) -> JobHandle {
         self.submit_with(canvas, SubmitOptions::default())
     }
 
-    /// The same with options: see [`SubmitOptions`].
+    /// Like [`NodeHandle::submit_to_cluster`], with options.
     pub fn submit_with(&self, canvas: Canvas, options: SubmitOptions) -> JobHandle {
         self.job_handle(|updates, id| Command::SubmitToCluster { canvas, options, updates, id })
     }
 
-    /// Looks for a node that takes jobs; [`Event::Attached`](crate::Event::Attached) tells when it is found and the
+    /// Looks for a node that takes jobs. [`Event::Attached`](crate::Event::Attached) follows when it is found and the
     /// functions of the cluster are known.
     pub fn attach(&self) {
         self.controls.attach();
     }
 
-    /// Checks a canvas against the functions that the cluster offers now. Gives the number of its tasks, as far as that can
-    /// be told before it runs.
+    /// Checks a canvas against the functions that the cluster offers now. Returns the number of its tasks, as far as it
+    /// is known before the canvas runs.
     ///
     /// # Errors
-    /// What an origin would refuse it for.
+    /// The error with which an origin would refuse the canvas.
     pub async fn check(&self, canvas: Canvas) -> Result<u32, CheckError> {
         let checked = self.query(move |node| node.check(&canvas).map(|plan| plan.progress().total)).await;
         checked.ok_or(CheckError::Stopped)?.map_err(CheckError::Canvas)
     }
 
     /// Finds a function by its name, `module.function` or `function`.
-    ///
     /// # Errors
-    /// If there is none of that name, or more than one.
+    /// If no function, or more than one, has this name.
     pub async fn function(&self, name: &str) -> Result<FunctionView, FunctionError> {
         let name = name.to_owned();
         let found = self.query(move |node| {
@@ -127,30 +126,29 @@ impl NodeHandle {
         found.await.ok_or(FunctionError::Stopped)?.map_err(FunctionError::Unresolved)
     }
 
-    /// What this node knows of its cluster now. Nobody is asked. None if it has stopped.
+    /// What this node knows of its cluster now, without asking other nodes. `None` if it has stopped.
     pub async fn view(&self) -> Option<ClusterView> {
         let name = self.name;
         self.query(move |node| ClusterView::of(node, name)).await
     }
 
-    /// Reads something of the node's state; none if it has stopped.
+    /// Reads the state of the node. `None` if it has stopped.
     pub(crate) async fn query<T: Send + 'static>(&self, query: impl FnOnce(&Node) -> T + Send + 'static) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let query = move |node: &Node| {
-            // Whoever asked may have gone away.
+            // The caller may have dropped its future.
             let _ = reply.send(query(node));
         };
         self.command(Command::Query(Box::new(query))).await;
         answer.await.ok()
     }
 
-    /// What the node has done since its start, and what it holds now; none if it has stopped.
+    /// What the node has done since its start, and what it holds now. `None` if it has stopped.
     pub async fn counters(&self) -> Option<Counters> {
         self.query(Node::counters).await
     }
 
-    /// Signs a module and offers it to all nodes; waits until every live node has it or has
-    /// refused it, at most `wait`.
+    /// Signs a module and offers it to all nodes. Waits at most `wait` until each live node holds it or has refused it.
     ///
     /// # Errors
     /// If the module cannot be described in a manifest.
@@ -166,16 +164,16 @@ impl NodeHandle {
         Ok(self.offer(manifest, wasm, wait).await)
     }
 
-    /// Takes a module away from all nodes, and waits as [`NodeHandle::deploy`] does. Jobs that were accepted before go on.
+    /// Removes a module from all nodes, and waits like [`NodeHandle::deploy`]. Jobs that were accepted before go on.
     ///
     /// # Errors
-    /// If no module can have this name.
+    /// If the name is not a valid module name.
     pub async fn undeploy(&self, name: &str, key: &DeployKey, wait: Duration) -> Result<Deployment, ManifestError> {
         let manifest = Manifest::tombstone(name, self.next_version(name).await)?.sign(&key.0);
         Ok(self.offer(manifest, Vec::new(), wait).await)
     }
 
-    /// A version that is newer than all that are known.
+    /// A version newer than all known versions of the module.
     async fn next_version(&self, name: &str) -> u64 {
         let module = name.to_owned();
         let known = self.query(move |node| node.functions().get(module.as_str()).map(|(version, _)| *version)).await;
@@ -191,14 +189,14 @@ impl NodeHandle {
         let end = time::Instant::now() + wait;
         loop {
             if let Some(reason) = refused.get(&self.name) {
-                // What this node refuses it offers to nobody.
+                // A module that this node refuses is not offered to others.
                 return Deployment { refused: vec![(self.name, reason.clone())], ..Deployment::default() };
             }
             let deployment = self.deployment(module, &refused).await;
             if deployment.missing.is_empty() {
                 return deployment;
             }
-            // A set that is learned is not an event: look again from time to time.
+            // Not every change of a node's module set is an event, so poll from time to time.
             let next = end.min(time::Instant::now() + Duration::from_millis(10));
             match time::timeout_at(next, events.recv()).await {
                 Ok(Some(NodeEvent::Cluster(Event::ModuleRefused { by, module: which, reason }))) if which == module => {
@@ -230,7 +228,7 @@ impl NodeHandle {
         deployment
     }
 
-    /// Says goodbye and ends the node. Returns when it has.
+    /// Sends a goodbye and ends the node. Returns when it has ended.
     pub async fn leave(self) {
         self.command(Command::Leave).await;
         self.ended().await;
@@ -245,7 +243,7 @@ impl NodeHandle {
         let (updates, receiver) = Updates::new();
         let (id_sender, id) = oneshot::channel();
         match self.commands.try_send(command(updates, id_sender)) {
-            // If the node has stopped, the closed channel tells it.
+            // If the node has stopped, the closed channel reports it.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(command)) => command.refuse(),
         }
@@ -253,13 +251,13 @@ impl NodeHandle {
         JobHandle { updates: receiver, id: Some(id), commands, controls, submit: None, job: None, transient: false }
     }
 
-    /// Hands a command over, when there is room for it.
+    /// Sends a command. Waits while the queue is full.
     pub(crate) async fn command(&self, command: Command) {
-        // If the node has stopped, whoever waits for an answer learns it by the closed channel.
+        // If the node has stopped, its closed channels report that to callers that wait for an answer.
         let _ = self.commands.send(command).await;
     }
 
-    /// The same without waiting: after the submits before it, unless there are so many that it finds no room behind them.
+    /// Requests a drain without waiting. It comes after earlier submits, unless the command queue is full.
     pub(crate) fn drain_soon(&self) {
         if let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Drain) {
             self.controls.drain();
@@ -270,13 +268,13 @@ impl NodeHandle {
 /// A submitted canvas.
 pub struct JobHandle {
     updates: Receiver<JobUpdate>,
-    /// Until the node has said it.
+    /// Until the node has sent the id.
     id: Option<oneshot::Receiver<SubmitId>>,
     commands: Sender<Command>,
     controls: Arc<Controls>,
     submit: Option<SubmitId>,
     job: Option<JobId>,
-    /// The node forgets what was asked when the handle is dropped.
+    /// Whether the node forgets the request when the handle is dropped.
     transient: bool,
 }
 
@@ -300,7 +298,7 @@ impl JobHandle {
         self
     }
 
-    /// Waits until it is accepted, and gives its id.
+    /// Waits until the canvas is accepted. Returns the id of the job.
     ///
     /// # Errors
     /// [`JobError::Refused`], [`JobError::TooManyRequests`], [`JobError::Stopped`].
@@ -317,8 +315,8 @@ impl JobHandle {
         }
     }
 
-    /// The next news; none after the end. Whoever does not read loses what comes after the first 4,096 of them, but never the
-    /// acceptance and the end.
+    /// The next update; `None` after the last. If 4,096 updates are unread, new ones are dropped, except the acceptance
+    /// and the end.
     pub async fn next(&mut self) -> Option<JobUpdate> {
         let update = self.updates.recv().await;
         if let Some(JobUpdate::Accepted(job)) = update {
@@ -362,8 +360,8 @@ impl JobHandle {
         decode(self.result().await?)
     }
 
-    /// Ends the job: tasks that have not run never will, running ones are stopped. One that was submitted with a key goes on
-    /// if others have submitted it too, or wait for it: [`JobError::LeftToOthers`].
+    /// Ends the job: waiting tasks do not start, running tasks are stopped. A job with a key goes on if other clients
+    /// have submitted it too, or wait for it: [`JobError::LeftToOthers`].
     pub async fn revoke(&mut self) {
         if let Some(id) = &mut self.id {
             self.submit = id.await.ok();
@@ -376,7 +374,7 @@ impl JobHandle {
     }
 }
 
-/// A result as a value of a type.
+/// Decodes a result as a value of this type.
 pub(crate) fn decode<T: crate::native::Value>(value: Cbor) -> Result<T, JobError> {
     let mut decoder = minicbor::Decoder::new(value.as_bytes());
     if T::ty().accepts(value.as_bytes())
