@@ -1,7 +1,7 @@
-//! Why something that a program asked of a node was not done.
+//! The errors of the public API, one enum for each operation.
 //!
-//! Each operation has one enum. An error says what is wrong. What to do about it is for the program to say, which knows how
-//! its node was started.
+//! An error says what is wrong. The program that shows it adds what to do, because only it knows how its node was
+//! started.
 
 use std::error::Error;
 use std::fmt;
@@ -23,21 +23,21 @@ use crate::journal::JournalError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// No server was given, neither to the builder nor by the cluster.
+    /// No server is set, neither in the builder nor in the cluster file.
     NoServer,
-    /// Too many labels, or one that is none.
+    /// Too many labels, or an invalid one.
     BadLabel(String),
-    /// A function was given in a module that every node has by itself.
+    /// A native function has the module name of a built-in module.
     Builtin(String),
     /// The name or the description of a function breaks a rule.
     Function(DescribeError),
-    /// There is no cluster, or secrets could not be made.
+    /// No cluster is set, or the system has no randomness for secrets.
     Cluster(ClusterError),
     /// The data directory cannot be used.
     Data(PathBuf, io::Error),
     /// The journal in the data directory cannot be used.
     Journal(JournalError),
-    /// The system gave no thread or event queue.
+    /// The system cannot create a thread or an event queue.
     Thread(io::Error),
 }
 
@@ -76,36 +76,36 @@ impl Error for StartError {
     }
 }
 
-/// Why a job has no result, or why it is not known where it is.
+/// Why a job has no result, or why its state is unknown.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JobError {
     /// A task failed.
     Failed(TaskError),
-    /// The job was revoked; the error says where it was then.
+    /// The job was revoked. The error describes the state it was in.
     Revoked(TaskError),
     /// The canvas was refused; nothing has run.
     Refused(Refusal),
-    /// The origin has restarted and does not know the job any more.
+    /// The origin has restarted and has lost the job.
     Lost,
-    /// The origin does not know such a job: it never had it, or has forgotten it since it ended.
+    /// The origin does not know the job: the id is wrong, or its result was deleted.
     Unknown(JobId),
-    /// The job has no such step, or it is over: then only its whole result is kept.
+    /// The job has no such step, or has ended: then only the result of the whole job is kept.
     NoStep(JobId, Vec<u32>),
-    /// The node has said nothing for five seconds. That says nothing of its jobs: ask again.
+    /// The node has not answered for five seconds. Its jobs may still run: ask again.
     NoAnswer(NodeId),
-    /// The result is not of the type that was asked for; here it is.
+    /// The result has another type than requested. Contains the result.
     Type(Cbor),
-    /// This program has revoked the job, but others wait for it: it goes on.
+    /// This program has revoked the job, but other clients wait for it, so it goes on.
     LeftToOthers,
-    /// This program has asked this node for more than it may at a time; nothing was done. Ask again when something has
-    /// ended. See [`crate::Limits::requests_max`] and [`crate::COMMANDS_MAX`].
+    /// This node has too many requests of this program; this one was dropped. Ask again when others have ended. See
+    /// [`crate::Limits::requests_max`] and [`crate::COMMANDS_MAX`].
     TooManyRequests,
     /// This node has stopped.
     Stopped,
 }
 
-/// How a job has failed.
+/// The error of a failed or revoked job.
 impl From<TaskError> for JobError {
     fn from(error: TaskError) -> JobError {
         match error.cause {
@@ -147,15 +147,15 @@ impl Error for JobError {
     }
 }
 
-/// Why a node did not hear that it is to leave.
+/// Why a node could not be asked to drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DrainError {
-    /// The node takes no orders of others.
+    /// The node accepts no requests of others.
     Refused(Refusal),
-    /// It has said nothing for five seconds.
+    /// It has not answered for five seconds.
     NoAnswer(NodeId),
-    /// This program has asked this node for more than it may at a time: see [`JobError::TooManyRequests`].
+    /// This node has too many requests of this program: see [`JobError::TooManyRequests`].
     TooManyRequests,
     /// This node itself has stopped.
     Stopped,
@@ -178,7 +178,7 @@ impl Error for DrainError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// An origin would refuse it for this.
+    /// An origin would refuse it with this error.
     Canvas(CanvasError),
     /// This node has stopped.
     Stopped,
@@ -202,11 +202,11 @@ impl Error for CheckError {
     }
 }
 
-/// Why a name is not that of a function.
+/// Why a name cannot be resolved to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FunctionError {
-    /// There is no function of this name, or more than one; the text says which there are.
+    /// No function, or more than one, has this name. The text names the candidates.
     Unresolved(String),
     /// This node has stopped.
     Stopped,

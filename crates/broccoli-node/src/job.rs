@@ -1,7 +1,6 @@
-//! Jobs that are known by their id, whoever has submitted them, and nodes that are asked to leave.
+//! Jobs of the cluster by their id, from any client, and requests to drain a node.
 //!
-//! Nothing is kept here: each question goes to the job's origin, and silence is never taken for an
-//! answer.
+//! Nothing is cached here: each question goes to the origin of the job. No answer is an error, never a state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,14 +19,14 @@ use crate::updates::JobUpdate;
 use crate::view::{JobView, Load, StepView};
 use crate::why::{WaitingGroup, Why};
 
-/// A question that may have been lost is asked again after this time.
+/// How long to wait for an answer before a question is sent again.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// Jobs in one answer.
+/// Most jobs in one answer.
 const PAGE: u16 = 256;
-/// An origin that has not answered a question about a step for this long does not answer.
+/// How long to ask an origin about a step before [`JobError::NoAnswer`].
 const NO_ANSWER: Duration = Duration::from_secs(5);
 
-/// What a submit may ask for beside its canvas.
+/// Options of a submit besides its canvas.
 ///
 /// ```
 /// # use broccoli_node::SubmitOptions;
@@ -41,9 +40,9 @@ pub struct SubmitOptions {
 }
 
 impl SubmitOptions {
-    /// What the submit is called, 1 to 128 bytes: another one with the same key, from anywhere, is the
-    /// same job for as long as its origin remembers it. So a submit whose answer was lost can be repeated. If a node that
-    /// may hold the job does not answer, the submit is refused with [`Refusal::Unsure`].
+    /// An idempotency key, 1 to 128 bytes. Another submit with the same key, from any client, gets the same job, as
+    /// long as its origin remembers it. So a submit whose answer was lost can be repeated. If a node that may hold the
+    /// job does not answer, the submit is refused with [`Refusal::Unsure`].
     ///
     /// [`Refusal::Unsure`]: broccoli_proto::message::Refusal::Unsure
     pub fn key(mut self, key: impl Into<String>) -> SubmitOptions {
@@ -51,20 +50,20 @@ impl SubmitOptions {
         self
     }
 
-    /// With a key: if its job has failed or was revoked, the key stands for a new job from now on.
+    /// With a key whose job has failed or was revoked: starts a new job, which then has the key.
     pub fn again(mut self) -> SubmitOptions {
         self.again = true;
         self
     }
 
-    /// The job outlives this client: its result is kept for whoever asks, a day by default.
+    /// The job outlives this client. Its result is kept for later requests, a day by default.
     pub fn detached(mut self) -> SubmitOptions {
         self.detached = true;
         self
     }
 }
 
-/// Where a job is.
+/// The state of a job or a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobStatus {
     /// Its origin holds it, and it has not ended.
@@ -74,17 +73,17 @@ pub enum JobStatus {
         /// … of all that are known so far.
         total: u32,
     },
-    /// It has this result.
+    /// It has succeeded, with this result.
     Succeeded(Cbor),
     /// It has failed.
     Failed(TaskError),
     /// It was revoked.
     Revoked,
-    /// A step that never ran: what it waited for has failed, or the job was revoked.
+    /// A step that never ran, because a step before it has failed or the job was revoked.
     Skipped,
 }
 
-/// What an ended job or step has come to.
+/// The state of an ended job or step.
 impl From<Outcome> for JobStatus {
     fn from(outcome: Outcome) -> JobStatus {
         match outcome {
@@ -97,8 +96,8 @@ impl From<Outcome> for JobStatus {
 
 /// A job of the cluster, or one step of it. Made by [`NodeHandle::job`].
 ///
-/// Steps are named by their place: the first member of a group in a chain is a child of a child of
-/// the job. They are known as long as the job runs; then its origin keeps its result only.
+/// A step is addressed by its path: the first member of a group in a chain is a child of a child of the job. The origin
+/// knows the steps while the job runs; afterwards it keeps only the result of the job.
 ///
 /// ```no_run
 /// # async fn example(node: broccoli_node::NodeHandle, canvas: broccoli_node::Canvas) -> Result<(), broccoli_node::JobError> {
@@ -127,7 +126,7 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Where a step is in its job, for people: `[1][0]`.
+/// The path of a step in its job, for people: `[1][0]`.
 pub(crate) struct Place<'a>(pub(crate) &'a [u32]);
 
 impl fmt::Display for Place<'_> {
@@ -142,16 +141,16 @@ impl Job {
         self.id
     }
 
-    /// Indices of members from the job down to this step; empty for the job itself.
+    /// Indices of members, from the job down to this step; empty for the job itself.
     pub fn path(&self) -> &[u32] {
         &self.path
     }
 
-    /// Where it is now.
+    /// Asks its origin for the state.
     ///
     /// # Errors
-    /// [`JobError::Unknown`] if its origin does not know it, [`JobError::NoAnswer`] if the origin
-    /// has said nothing for five seconds.
+    /// [`JobError::Unknown`] if its origin does not know it, [`JobError::NoAnswer`] if the origin has not answered for
+    /// five seconds.
     pub async fn state(&self) -> Result<JobStatus, JobError> {
         if !self.path.is_empty() {
             return self.state_of_step().await;
@@ -184,18 +183,18 @@ impl Job {
         })
     }
 
-    /// The members of the form that this is: those of a group, the steps of a chain (a chord is a chain of
-    /// its header and its body), the runs of a task on each node, or of what has replaced it. None of a task.
+    /// The members of this step: the members of a group, the steps of a chain (a chord is a chain of its header and its
+    /// body), the runs of a task on each node, or the canvas that has replaced a task. Empty for other tasks.
     ///
     /// # Errors
-    /// [`JobError::NoStep`] if the job is over or has no such step, and as [`Job::state`].
+    /// [`JobError::NoStep`] if the job has ended or has no such step; otherwise as [`Job::state`].
     pub async fn children(&self) -> Result<Vec<Job>, JobError> {
         let members = self.step().await?.members;
         Ok((0..members).map(|index| self.at([&self.path[..], &[index]].concat())).collect())
     }
 
-    /// What came before it in its chain: for a chain, what came before its last step. None if it is the
-    /// first.
+    /// The step before this one in its chain; for a chain, the step before its last one. `None` if there is no such
+    /// step.
     ///
     /// # Errors
     /// As [`Job::children`].
@@ -218,7 +217,7 @@ impl Job {
         Job { node: self.node.clone(), id: self.id, path }
     }
 
-    /// The job as its first step, or the step that this is.
+    /// The name, state and members of this step; for a job, of its outermost form.
     ///
     /// # Errors
     /// As [`Job::children`].
@@ -226,7 +225,7 @@ impl Job {
         self.step_at(&self.path).await
     }
 
-    /// What its tasks wait for: those of the whole job, or of this step. Of a job that has ended, nothing.
+    /// What the tasks of the whole job, or of this step, wait for. Empty for a job that has ended.
     ///
     /// ```no_run
     /// # async fn example(job: broccoli_node::Job) -> Result<(), broccoli_node::JobError> {
@@ -238,11 +237,11 @@ impl Job {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoStep`] if there is no such step, and as [`Job::state`].
+    /// [`JobError::NoStep`] if there is no such step; otherwise as [`Job::state`].
     pub async fn why(&self) -> Result<Why, JobError> {
         let news = self.ask(&self.path, true).await?;
         if news.view.is_none() {
-            // Of a job that is over its origin knows no steps.
+            // The origin does not know the steps of an ended job.
             return match (self.path.is_empty(), self.at(Vec::new()).state().await?) {
                 (true, state) if !matches!(state, JobStatus::Pending { .. }) => {
                     Ok(Why { job: self.id, groups: Vec::new() })
@@ -252,7 +251,7 @@ impl Job {
         }
         let groups = match news.waiting {
             Some(waiting) => waiting.into_iter().map(WaitingGroup::new).collect(),
-            // An older origin says it of one task at most.
+            // An older origin reports the reason of at most one task.
             None => {
                 let summary = self.node.summary(self.id, NO_ANSWER).await;
                 let waits = summary.and_then(|job| job.waits);
@@ -262,13 +261,13 @@ impl Job {
         Ok(Why { job: self.id, groups })
     }
 
-    /// How a step is.
+    /// Asks for a step by its path.
     async fn step_at(&self, path: &[u32]) -> Result<StepView, JobError> {
         let step = self.ask(path, false).await?.view.ok_or_else(|| JobError::NoStep(self.id, path.to_vec()))?;
         Ok(StepView::of(self.id, path, step))
     }
 
-    /// Asks how a step is, and maybe why, again until there is an answer.
+    /// Asks for a step, and optionally for what its tasks wait for. Repeats the question until there is an answer.
     async fn ask(&self, path: &[u32], why: bool) -> Result<Box<StepNews>, JobError> {
         let mut events = self.node.listen();
         let end = time::Instant::now() + NO_ANSWER;
@@ -280,7 +279,7 @@ impl Job {
             while let Ok(event) = time::timeout_at(again, events.recv()).await {
                 match event.ok_or(JobError::Stopped)? {
                     NodeEvent::Cluster(Event::Step(news)) if news.job == self.id && news.path == path => {
-                        // Somebody else may ask for the same step, in the other way.
+                        // Another caller may have asked for the same step without `why`, or with it.
                         if news.view.is_none() || news.waiting.is_some() == why {
                             return Ok(news);
                         }
@@ -290,7 +289,7 @@ impl Job {
                 }
             }
             if let Some(news) = plain {
-                // An older origin does not say why.
+                // An older origin does not answer `why`.
                 return Ok(news);
             }
         }
@@ -305,7 +304,8 @@ impl Job {
         Ok(!matches!(self.state().await?, JobStatus::Pending { .. }))
     }
 
-    /// How many of its tasks have ended, of how many; none once it is over. A step counts as one.
+    /// The number of its tasks that have ended, and the number of all that are known; `None` once the job has ended. A
+    /// step counts as one task.
     ///
     /// # Errors
     /// As [`Job::state`].
@@ -316,11 +316,11 @@ impl Job {
         })
     }
 
-    /// Waits for the encoded result, as long as it takes: an origin that is away is asked again.
+    /// Waits for the encoded result, without a time limit: an origin that does not answer is asked again.
     ///
     /// # Errors
-    /// [`JobError::Failed`], [`JobError::Revoked`] and [`JobError::Unknown`]; of a step [`JobError::NoStep`] when the job is over, or
-    /// if the step never ran.
+    /// [`JobError::Failed`], [`JobError::Revoked`], [`JobError::Unknown`]. For a step: [`JobError::NoStep`] if the job
+    /// has ended or the step never ran.
     pub async fn result(&self) -> Result<Cbor, JobError> {
         if !self.path.is_empty() {
             return self.result_of_step().await;
@@ -354,8 +354,8 @@ impl Job {
         decode(self.result().await?)
     }
 
-    /// Ends the whole job: tasks that have not run never will, running ones are stopped. Returns once its
-    /// origin has confirmed that, with what the job has come to: it may have ended before.
+    /// Ends the whole job: waiting tasks do not start, running tasks are stopped. Returns the state of the job when its
+    /// origin has confirmed it; the job may have ended before.
     ///
     /// # Errors
     /// As [`Job::state`].
@@ -377,10 +377,10 @@ impl Job {
         }
     }
 
-    /// Runs the whole canvas of a failed or revoked job again, as a new job.
+    /// Runs the whole canvas of a failed or revoked job again, as a new job. Returns the new job.
     ///
     /// # Errors
-    /// If the job has succeeded, has not ended or is unknown, and as [`Job::state`].
+    /// If the job has succeeded, has not ended or is unknown; otherwise as [`Job::state`].
     pub async fn retry(&self) -> Result<Job, JobError> {
         let mut updates = self.node.ask(Ask::Retry(self.id));
         loop {
@@ -397,7 +397,7 @@ impl Job {
         }
     }
 
-    /// Everything that happens to it from now on.
+    /// All updates of the job from now on.
     pub fn follow(&self) -> JobHandle {
         self.node.ask(Ask::Follow(self.id)).of(self.id)
     }
@@ -407,25 +407,25 @@ impl Job {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
-    /// By origin, in order of their numbers.
+    /// By origin, sorted by the number of the job.
     pub jobs: BTreeMap<NodeId, Vec<JobView>>,
-    /// Origins that have not answered, or not completely.
+    /// Origins that have not answered, or only in part.
     pub silent: BTreeSet<NodeId>,
 }
 
-/// Jobs and nodes of the cluster.
+/// Operations on jobs and nodes of the cluster.
 impl NodeHandle {
-    /// A job by its id. Nothing is asked yet.
+    /// A job by its id. Sends nothing yet.
     pub fn job(&self, id: JobId) -> Job {
         Job { node: self.clone(), id, path: Vec::new() }
     }
 
-    /// Asks all live nodes that hold jobs which ones, and waits this long for answers.
+    /// Asks all live nodes that hold jobs for a list, and waits `wait` for the answers.
     pub async fn jobs(&self, wait: Duration) -> Listing {
         let mut events = self.listen();
         let me = self.name();
         let origins = self.query(move |node: &Node| {
-            // One that is about to leave holds jobs, and takes no new ones.
+            // A draining node holds jobs, but takes no new ones.
             let holds = |b: &Birth| b.resident || b.durable == Some(true) || b.draining == Some(true);
             let live = node.members().filter(|(name, member)| member.alive && *name != me);
             live.filter(|(_, member)| holds(&member.birth)).map(|(name, _)| name).collect()
@@ -455,12 +455,13 @@ impl NodeHandle {
         listing
     }
 
-    /// What the node that holds a job lists of it; none if it lists none of this id, or does not answer in this time.
+    /// Asks the origin of a job for its summary. `None` if the origin does not list the job, or does not answer within
+    /// `wait`.
     pub async fn summary(&self, id: JobId, wait: Duration) -> Option<JobView> {
         let mut events = self.listen();
         let end = time::Instant::now() + wait;
         while time::Instant::now() < end {
-            // The page that begins with this job.
+            // The page that starts with this job.
             self.command(Command::AskJobs { origin: id.origin, after: id.number.checked_sub(1), max: 1 }).await;
             let again = end.min(time::Instant::now() + ASK_AGAIN);
             while let Ok(event) = time::timeout_at(again, events.recv()).await {
@@ -476,7 +477,7 @@ impl NodeHandle {
         None
     }
 
-    /// Asks those that have not answered completely.
+    /// Asks the origins that have not answered completely.
     async fn ask_all_jobs(&self, listing: &Listing) {
         for origin in &listing.silent {
             self.ask_jobs(listing, *origin).await;
@@ -488,23 +489,24 @@ impl NodeHandle {
         self.command(Command::AskJobs { origin, after, max: PAGE }).await;
     }
 
-    /// Takes nothing new, finishes what runs or hands it back after the time that the builder says, and
-    /// leaves. Returns when the node has ended.
+    /// Takes nothing new, waits for running tasks up to the time set by [`crate::Builder::drain_limit`], hands back the
+    /// rest, and leaves. Returns when the node has ended.
     pub async fn drain(self) {
         self.begin_drain();
         self.ended().await;
     }
 
-    /// The same, without waiting: [`Event::Draining`], then the end of all events.
+    /// Like [`NodeHandle::drain`], without waiting. [`Event::Draining`] follows; when the node has ended, the events
+    /// end.
     pub fn begin_drain(&self) {
         self.drain_soon();
     }
 
-    /// Asks another node to leave when it has finished, and waits until it has heard it. After `limit`, or the time that its
-    /// operator has set, it hands back what it runs and leaves; jobs that it holds in memory are lost then.
+    /// Asks another node to drain, and waits for its answer. After `limit`, or the time that its operator has set, it
+    /// hands back its running tasks and leaves; jobs that it holds only in memory are then lost.
     ///
     /// # Errors
-    /// [`DrainError::Refused`] if the node takes no orders of others, [`DrainError::NoAnswer`].
+    /// [`DrainError::Refused`] if the node accepts no requests of others, [`DrainError::NoAnswer`].
     pub async fn drain_node(&self, name: NodeId, limit: Option<Duration>) -> Result<Load, DrainError> {
         let mut events = self.listen();
         let mut updates = self.ask(Ask::Drain(name, limit));
@@ -527,8 +529,8 @@ impl NodeHandle {
         }
     }
 
-    /// Tells all live nodes that take jobs that another node will not come back, so that submits with a key do not
-    /// wait for it, and waits this long for their answers. Gives those that have not answered.
+    /// Tells all live nodes that take jobs that another node will not come back, so that submits with a key do not wait
+    /// for it. Waits `wait` for answers. Returns the nodes that have not answered.
     pub async fn forget_node(&self, name: NodeId, wait: Duration) -> BTreeSet<NodeId> {
         let mut events = self.listen();
         let me = self.name();
@@ -568,12 +570,12 @@ impl NodeHandle {
 }
 
 impl Listing {
-    /// Takes one page of an origin's jobs; `true` if there are more to ask for.
+    /// Adds one page of an origin's jobs. Returns whether there are more to ask for.
     fn take(&mut self, origin: NodeId, page: Vec<JobSummary>, more: bool) -> bool {
         let Some(jobs) = self.jobs.get_mut(&origin).filter(|_| self.silent.contains(&origin)) else {
             return false;
         };
-        // A page may come twice, or late.
+        // A page may arrive twice, or late.
         let last = jobs.last().map(|job| job.id.number);
         let is_next = page.first().is_none_or(|first| last.is_none_or(|last| first.number > last));
         if !is_next {

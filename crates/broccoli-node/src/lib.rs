@@ -20,11 +20,11 @@
 //! | | |
 //! |---|---|
 //! | [`Builder`], [`NodeHandle`], [`Driver`] | the settings of a node, the running node, and its loop |
-//! | [`JobHandle`], [`Job`] | a job that was submitted through this node, and one that is known by its id |
+//! | [`JobHandle`], [`Job`] | a job that was submitted through this node, and any job by its id |
 //! | [`text`], [`json`], [`Canvas`], [`Cbor`] | canvases and values, from text and as data |
 //! | [`native`] | functions of the program |
-//! | [`view`], [`NodeEvent`], [`JobUpdate`] | what is shown of the cluster, and what happens |
-//! | [`JobError`] and the other errors | what is wrong; what to do about it is for the program to say |
+//! | [`view`], [`NodeEvent`], [`JobUpdate`] | the view of the cluster, and its events |
+//! | [`JobError`] and the other errors | what is wrong; the program adds what to do about it |
 //! | [`mqtt`], [`board`], [`journal`], [`module`], [`cluster`], [`name`] | the parts of a node, for programs that use one of them alone |
 #![forbid(unsafe_code)]
 

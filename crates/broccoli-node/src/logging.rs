@@ -1,16 +1,16 @@
-//! What a node says of itself through `tracing`, for whatever its program logs with.
+//! The events of a node for `tracing`.
 //!
-//! | target | level | |
+//! | target | level | content |
 //! |---|---|---|
-//! | `broccoli::job` | info | each job of this node, when it is accepted and when it has ended; a failed one is a warning |
-//! | `broccoli::task` | warn, debug | each attempt that failed; at debug each lease, start and end of a run |
+//! | `broccoli::job` | info | each job of this node, when it is accepted and when it ends; a failed job is a warning |
+//! | `broccoli::task` | warn, debug | each failed attempt; at debug also each lease, start and end of a run |
 //! | `broccoli::credit` | debug | how many tasks a worker allows an origin to send |
-//! | `broccoli::node` | info, warn | the link, the journal, leaving: what an operator may have to act on |
+//! | `broccoli::node` | info, warn | connection, journal, leaving: events that may need an operator |
 //! | `broccoli::cluster` | debug | other nodes, modules, answers, rejected packets |
 //! | `broccoli::packet` | trace | each packet |
 //!
-//! Fields have the same names everywhere: `node` is this node, `peer` another one, `job`, `step` and `attempt` name a task.
-//! The core makes events of jobs and tasks only as long as one of these targets is enabled.
+//! Fields have the same names everywhere: `node` is this node, `peer` another node; `job`, `step` and `attempt`
+//! identify a task. The core reports events of jobs and tasks only while one of these targets is enabled.
 
 use broccoli_core::{Event, Node, Trace, TraceLevel};
 use broccoli_proto::message::{Attempt, Failure};
@@ -20,7 +20,7 @@ use tracing::{Level, debug, enabled, info, trace, warn};
 
 use crate::driver::NodeEvent;
 
-/// Which events of jobs and tasks somebody reads now.
+/// Which events of jobs and tasks are enabled now.
 pub(crate) fn wanted() -> TraceLevel {
     if enabled!(target: "broccoli::task", Level::DEBUG) || enabled!(target: "broccoli::credit", Level::DEBUG) {
         TraceLevel::Tasks
@@ -31,7 +31,7 @@ pub(crate) fn wanted() -> TraceLevel {
     }
 }
 
-/// Whether the failure of a task is told.
+/// Whether failures of tasks are logged.
 pub(crate) fn tells_failures() -> bool {
     enabled!(target: "broccoli::task", Level::WARN)
 }
@@ -41,7 +41,7 @@ pub(crate) fn packet_out(node: NodeId, to: Address, bytes: usize) {
     trace!(target: "broccoli::packet", %node, to = ?to, bytes, "packet out");
 }
 
-/// A packet has come.
+/// A packet was received.
 pub(crate) fn packet_in(node: NodeId, to: Address, bytes: usize) {
     trace!(target: "broccoli::packet", %node, to = ?to, bytes, "packet in");
 }
@@ -93,7 +93,8 @@ pub(crate) fn trace(core: &Node, node: NodeId, told: Trace) {
     }
 }
 
-/// A run has ended. One that failed for a job of this node is told by its origin, which is here.
+/// A run has ended. If it failed for a job of this node, the failure is not logged here: this node logs it as the
+/// origin.
 fn ran(node: NodeId, (job, attempt): (JobId, Attempt), function: &str, took_ms: u64, failure: Option<&Failure>) {
     let (peer, step, attempt) = (job.origin, attempt.step, attempt.number);
     match failure {
@@ -111,7 +112,7 @@ fn named(origin: NodeId, Attempt { job: number, step, number: attempt }: Attempt
     (JobId { origin, number }, step, attempt)
 }
 
-/// Something that listeners are told, too.
+/// Logs an event that listeners receive, too.
 pub(crate) fn event(node: NodeId, event: &NodeEvent) {
     match event {
         NodeEvent::Connected => info!(target: "broccoli::node", %node, "connected"),
@@ -128,7 +129,7 @@ pub(crate) fn event(node: NodeId, event: &NodeEvent) {
     }
 }
 
-/// Something that the core has told. What belongs to one submit goes to its handle alone.
+/// Logs an event of the core. Events about a submit are not logged here: they go to its handle.
 fn cluster_event(node: NodeId, event: &Event) {
     match event {
         Event::NameTaken => warn!(target: "broccoli::node", %node, "another node has this name"),

@@ -1,4 +1,4 @@
-//! What names and options may be: the rules by which a cluster checks them, for programs that read them from people.
+//! The rules for names and options, for programs that read them from people.
 
 pub use broccoli_abi::builtin::is_builtin;
 pub use broccoli_abi::{NAME_LEN_MAX, is_name};

@@ -1,8 +1,8 @@
 //! Functions written in Rust that are part of the node's program.
 //!
-//! A closure becomes a function of the cluster by its signature:
-//! `|x: i64, y: i64| x + y` is described as `(a0: i64, a1: i64) -> i64`. [`function`] adds names and documentation. It runs on a slot's
-//! thread; it cannot be interrupted, so a timeout ends only the waiting for it.
+//! A closure becomes a function of the cluster by its signature: `|x: i64, y: i64| x + y` is described as `(a0: i64,
+//! a1: i64) -> i64`. [`function`] adds names and documentation. It runs on the thread of a slot. It cannot be
+//! interrupted: after a timeout it keeps running, but its result is dropped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,37 +15,37 @@ use broccoli_proto::{Canvas, Cause, Cbor, message};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decoder, Encode, Encoder};
 
-/// A value that native functions take or give.
+/// A type of arguments and results of native functions.
 pub trait Value: Sized {
-    /// How the manifest calls it.
+    /// Its type in the manifest.
     fn ty() -> Type;
     /// Reads one item that was checked against [`Value::ty`].
     ///
     /// # Errors
-    /// If it is something else after all.
+    /// If the item is not of this type.
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error>;
     /// Writes one item.
     fn write(&self, out: &mut Vec<u8>);
 }
 
-/// What a native function may return: a value, [`Replace`], or `Result` of one with a [`TaskError`].
+/// A return type of native functions: a value, [`Replace`], or a `Result` of one with a [`TaskError`].
 pub trait Return {
-    /// How the manifest calls it.
+    /// Its type in the manifest.
     fn ty() -> Type;
-    /// The encoded value, or why there is none.
+    /// The encoded value.
     ///
     /// # Errors
     /// The function's own error.
     fn finish(self) -> Result<Cbor, message::Failure>;
 }
 
-/// The error of a function that wants to be tried again after a pause.
+/// The error of a function that asks to be retried after a pause.
 ///
-/// The SDK of Wasm modules has a type of the same name for its functions. They cannot be one: each side also takes every text as an error,
-/// which the compiler allows only beside a type of the same crate.
+/// The SDK of Wasm modules has its own type of this name. They cannot be one type: each side also accepts any text as
+/// an error, and the compiler allows that only beside a type of the same crate.
 ///
-/// It counts against the `retries` of the task; a task for which nobody has set them may ask three
-/// times. When they are used up, the task fails with the text.
+/// Each retry counts against the `retries` of the task; if these are not set, three are allowed. When they are used up,
+/// the task fails with the text.
 ///
 /// ```
 /// # use broccoli_node::NodeHandle;
@@ -64,25 +64,25 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Asks to be tried again after this time, in whole milliseconds.
+    /// Asks for a retry after this time. It is rounded down to whole milliseconds.
     pub fn after(pause: Duration) -> Retry {
         let after_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).min(RETRY_AFTER_MS_MAX);
         Retry { after_ms, text: "asks to be tried again".into() }
     }
 
-    /// Says why, for whoever waits for the result.
+    /// Sets the error text.
     pub fn because(self, text: impl Into<String>) -> Retry {
         Retry { text: text.into(), ..self }
     }
 }
 
-/// The error of a function that may fail for good or want to be tried again: texts and [`Retry`]
-/// become one with `?` and `into`.
+/// The error of a function that can either fail for good or ask for a retry. Texts and [`Retry`] convert to it with `?`
+/// and `into`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Trying again would not help; `retries` of the task are used all the same.
+    /// A failure with this text. The origin tries again if the task has `retries`.
     Text(String),
-    /// To be tried again after a pause.
+    /// A retry after a pause.
     Retry(Retry),
 }
 
@@ -104,10 +104,9 @@ impl From<Retry> for Failure {
     }
 }
 
-/// What may be the error of a native function: everything that can be displayed, [`Retry`] and
-/// [`Failure`].
+/// An error type of native functions: everything that can be displayed, [`Retry`] and [`Failure`].
 pub trait TaskError {
-    /// What the origin is told.
+    /// The failure as it is sent to the origin.
     fn into_failure(self) -> message::Failure;
 }
 
@@ -132,24 +131,25 @@ impl TaskError for Failure {
     }
 }
 
-/// The result of a function that may replace itself by a canvas: who waits for it gets what the
-/// canvas comes to, of whatever type that is.
+/// The result of a function that can replace its task with a canvas. The result of the canvas, of any type, becomes the
+/// result of the task.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant)] // It lives for a moment; a box would be in the author's way.
 pub enum Replace<T> {
     /// The result.
     Value(T),
-    /// What is to be done instead.
+    /// The canvas to run instead.
     With(Canvas),
 }
 
-/// Says how far the native function is that calls it, in units of its own; `total` is 0 if it does
-/// not know. Of what is said within a quarter of a second the last counts. Elsewhere it does nothing.
+/// Reports the progress of the calling native function, in its own units; `total` is 0 if unknown. Of several reports
+/// within 250 ms the last is sent. Does nothing outside of a native function.
 pub fn progress(done: u32, total: u32) {
     crate::executor::say_progress(done, total);
 }
 
-/// A closure that can be a function of the cluster: up to six arguments. Or one with more to say: see [`function`].
+/// A closure that can be a function of the cluster, with up to six arguments; or one with a description: see
+/// [`function`].
 pub trait NativeFunction<Args>: Send + Sync + 'static {
     /// How many arguments it takes.
     const ARITY: usize;
@@ -162,8 +162,8 @@ pub trait NativeFunction<Args>: Send + Sync + 'static {
     fn call(&self, args: &Cbor) -> Result<Cbor, message::Failure>;
 }
 
-/// A function with names for its arguments and with documentation, which `broccoli functions` and messages about wrong
-/// arguments show:
+/// A native function with names of its arguments and with documentation. `broccoli functions` and messages about wrong
+/// arguments show them:
 ///
 /// ```
 /// # use broccoli_node::{NodeHandle, native};
@@ -171,7 +171,7 @@ pub trait NativeFunction<Args>: Send + Sync + 'static {
 /// let builder = NodeHandle::builder().slots(2).function("add", add);
 /// ```
 ///
-/// One name for each argument is checked when the program is compiled:
+/// The compiler checks that there is one name for each argument:
 ///
 /// ```compile_fail
 /// let add = broccoli_node::native::function(|x: i64, y: i64| x + y).args(["x"]);
@@ -180,10 +180,10 @@ pub fn function<Args, F: NativeFunction<Args>>(function: F) -> Described<Args, F
     Described { function, args: Vec::new(), doc: String::new(), signature: PhantomData }
 }
 
-/// A native function with more to say of itself. Made by [`function`].
+/// A native function with a description. Made by [`function`].
 pub struct Described<Args, F> {
     function: F,
-    /// Empty: those of the function.
+    /// Empty: the default names.
     args: Vec<String>,
     doc: String,
     signature: PhantomData<fn(Args)>,
@@ -197,7 +197,7 @@ impl<Args, F: NativeFunction<Args>> Described<Args, F> {
         self
     }
 
-    /// What it does, at most 1,024 bytes; tables show the first line.
+    /// What the function does, at most 1,024 bytes. Tables show the first line.
     pub fn doc(mut self, text: impl Into<String>) -> Self {
         self.doc = text.into();
         self
@@ -227,14 +227,14 @@ impl<Args: 'static, F: NativeFunction<Args>> NativeFunction<Args> for Described<
 #[derive(Clone)]
 pub(crate) struct Native {
     pub(crate) description: Arc<Function>,
-    /// Takes arguments that were checked against the description.
+    /// Calls it with arguments that were checked against the description.
     pub(crate) call: Arc<Call>,
 }
 
 type Call = dyn Fn(&Cbor) -> Result<Cbor, message::Failure> + Send + Sync;
 
 impl Native {
-    /// Forgets the type of a function.
+    /// Erases the type of a function.
     pub(crate) fn new<Args: 'static, F: NativeFunction<Args>>(name: &str, function: F) -> Native {
         Native { description: Arc::new(function.describe(name)), call: Arc::new(move |args| function.call(args)) }
     }
@@ -356,7 +356,7 @@ impl Value for f64 {
         Type::F64
     }
 
-    /// An integer is as good.
+    /// Accepts integers, too.
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
         let mut probe = decoder.clone();
         if let Ok(integer) = probe.int() {
@@ -376,7 +376,7 @@ impl Value for f32 {
         Type::F32
     }
 
-    /// A wider float is rounded.
+    /// A wider float is rounded to `f32`.
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
         f64::read(decoder).map(|wide| wide as f32)
     }
@@ -446,7 +446,7 @@ impl<T: Value> Value for BTreeMap<String, T> {
 
 macro_rules! tuple_value {
     ($len:literal: $($item:ident $at:tt),*) => {
-        /// A list of just these.
+        /// A list of exactly these items.
         impl<$($item: Value),*> Value for ($($item,)*) {
             fn ty() -> Type {
                 Type::Tuple(vec![$($item::ty()),*])

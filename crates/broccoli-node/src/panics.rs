@@ -1,5 +1,5 @@
-//! A panic of a native function is the failure of its task, and one line: not the report of Rust, which knows neither the
-//! task nor the job.
+//! Handles panics of native functions: the task fails, and one line is written. Rust's own report would name neither
+//! the task nor the job.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,21 +12,22 @@ use broccoli_proto::message::Attempt;
 
 use crate::logging;
 
-/// A task whose native function a thread runs.
+/// A task with a native function.
 #[derive(Clone, Debug)]
 pub(crate) struct NativeTask {
     /// `module.function`.
     pub(crate) function: Arc<str>,
-    /// None if the core does not wait for it any more.
+    /// `None` if the core no longer waits for it.
     pub(crate) attempt: Option<(JobId, Attempt)>,
 }
 
 thread_local! {
-    /// What this thread runs.
+    /// The native task that this thread runs.
     static RUNNING: RefCell<Option<NativeTask>> = const { RefCell::new(None) };
 }
 
-/// Calls a native function. If it panics, one line says so: that of the failed task if somebody logs these, else one on stderr.
+/// Calls a native function. A panic writes one line: the log line of the failed task if these are logged, otherwise a
+/// line on stderr.
 pub(crate) fn call<T>(task: &NativeTask, function: impl FnOnce() -> T) -> T {
     struct Ended;
     impl Drop for Ended {
@@ -39,7 +40,7 @@ pub(crate) fn call<T>(task: &NativeTask, function: impl FnOnce() -> T) -> T {
     function()
 }
 
-/// Lets a panic of a native function be one line from now on. Other panics go to the hook that is there now.
+/// Installs the panic hook, once. Panics outside of native functions go to the hook that was installed before.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -54,7 +55,7 @@ pub(crate) fn install() {
 fn tell(task: &NativeTask, info: &PanicHookInfo<'_>) {
     let at = info.location().map(ToString::to_string).unwrap_or_default();
     if logging::tells_failures() {
-        // The failure itself is told when the core has it.
+        // The core reports the failure itself.
         tracing::debug!(target: "broccoli::task", function = %task.function, at, "panic");
         return;
     }
@@ -62,7 +63,7 @@ fn tell(task: &NativeTask, info: &PanicHookInfo<'_>) {
         format!(" (job {job}, step {}, attempt {})", attempt.step, attempt.number)
     });
     let text = text(info.payload()).escape_debug();
-    // If nobody reads stderr, the failure of the task says it.
+    // If stderr is closed, the failure of the task has the text.
     let _ = writeln!(io::stderr(), "task {}{of} panicked at {at}: {text}", task.function);
 }
 

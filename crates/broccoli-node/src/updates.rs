@@ -1,42 +1,41 @@
-//! News of one job on their way to its handle.
+//! The queue of updates from the loop to the handle of a job.
 
 use broccoli_proto::JobId;
 use broccoli_proto::NodeId;
 use broccoli_proto::message::{JobNews, Refusal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// News that wait for one handle; those after them are dropped, but never the acceptance and the end.
+/// Most updates in the queue of one handle. When it is full, new ones are dropped, except the acceptance and the end.
 pub(crate) const UPDATES_MAX: usize = 4_096;
-/// Places that are kept for these two.
+/// Places reserved for these two.
 const KEPT: usize = 2;
 
-/// News of a submitted canvas.
+/// An update about a submitted canvas.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JobUpdate {
-    /// It is a job now.
+    /// It was accepted as a job.
     Accepted(JobId),
     /// It was refused.
     Refused(Refusal),
-    /// What happened to the job.
+    /// News of the job.
     News(JobNews),
-    /// This node has no room for it now; it is submitted again until there is. Told once.
+    /// This node has no room for it now. It is submitted again until there is. Reported once.
     QueueFull(NodeId),
-    /// The only node that could take it is about to leave: it waits for another one. Told once.
+    /// The only node that could take it is draining, so it waits for another one. Reported once.
     OnlyLeaving(NodeId),
-    /// This node cannot write its journal, for this reason, and no other that keeps one takes it; it is submitted again
-    /// until one does. Told once.
+    /// This node cannot write its journal, for this reason, and no other node with a journal takes the canvas. It is
+    /// submitted again until one does. Reported once.
     CannotStore(NodeId, String),
-    /// This node, which holds it, has said nothing for five seconds; it is asked again. Told once for
-    /// each silence.
+    /// This node holds the job and has not answered for five seconds. It is asked again. Reported once for each
+    /// silence.
     NoAnswer(NodeId),
-    /// Nothing was done: the program has asked for more than it may at a time. See
-    /// [`crate::JobError::TooManyRequests`].
+    /// The node has too many requests of this program; this one was dropped. See [`crate::JobError::TooManyRequests`].
     TooManyRequests,
 }
 
 impl JobUpdate {
-    /// Whether none comes after it.
+    /// Whether this is the last update.
     pub(crate) fn is_last(&self) -> bool {
         match self {
             JobUpdate::Refused(_) | JobUpdate::TooManyRequests => true,
@@ -46,18 +45,18 @@ impl JobUpdate {
     }
 }
 
-/// Where the loop tells a handle what happens to its job.
+/// The sender of updates to one handle.
 #[derive(Debug)]
 pub(crate) struct Updates(Sender<JobUpdate>);
 
 impl Updates {
-    /// For one job, with what its handle reads.
+    /// Creates the queue of one job.
     pub(crate) fn new() -> (Updates, Receiver<JobUpdate>) {
         let (sender, receiver) = channel(UPDATES_MAX);
         (Updates(sender), receiver)
     }
 
-    /// Tells the handle, if it reads, or if this must not be lost.
+    /// Sends an update. Drops it if the queue is full, unless it is the acceptance or the end.
     pub(crate) fn tell(&self, update: JobUpdate) {
         let is_kept = update.is_last() || matches!(update, JobUpdate::Accepted(_));
         if is_kept || self.0.capacity() > KEPT {
@@ -66,7 +65,7 @@ impl Updates {
         }
     }
 
-    /// Whether the handle was dropped, or wants to hear no more.
+    /// Whether the handle was dropped, or has closed its queue.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }

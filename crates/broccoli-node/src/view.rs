@@ -1,7 +1,7 @@
-//! What programs and people see of a cluster: nodes, modules, functions, jobs and steps.
+//! The public view of a cluster: nodes, modules, functions, jobs and steps.
 //!
-//! The types of the state machine and of the messages follow the protocol. The types here follow the public API. They are
-//! made from the others in this file only, and are copies: they do not change when the cluster does.
+//! The types of the state machine and of the messages follow the protocol. The types here follow the public API. They
+//! are converted only in this file. They are copies, which do not change with the cluster.
 
 use std::time::Duration;
 
@@ -11,35 +11,35 @@ use broccoli_core::{Member, Node};
 use broccoli_proto::message::{Birth, JobState, JobSummary, MemberSummary, StepState, Vitals, Waits};
 use broccoli_proto::{JobId, NodeId, Outcome, message};
 
-/// What a node knows of its cluster at a moment. Made by [`crate::NodeHandle::view`].
+/// What a node knows of its cluster at one moment. Made by [`crate::NodeHandle::view`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterView {
-    /// The node that knows this.
+    /// The node that has this view.
     pub name: NodeId,
-    /// The node that its jobs go to, once one was found.
+    /// The node that takes its jobs, once one was found.
     pub origin: Option<NodeId>,
-    /// What the node itself does.
+    /// The load of the node itself.
     pub load: Load,
-    /// The nodes that it has heard of, itself and clients included, by name.
+    /// All nodes that it knows, including itself and clients, by name.
     pub nodes: Vec<NodeView>,
-    /// The newest version of each module that can be used, by name. A module without functions was removed.
+    /// The newest usable version of each module, by name. A module without functions was removed.
     pub modules: Vec<ModuleView>,
 }
 
-/// Whether a node is there.
+/// Whether a node is online.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeState {
     /// It is online.
     Live,
-    /// It is online, takes nothing new, and stops when it has finished.
+    /// It is online, takes nothing new, and leaves when its work is done.
     Draining,
     /// It should be online, but has not answered.
     Silent,
     /// It has said goodbye.
     Left,
-    /// It is offline without a goodbye.
+    /// It is offline and has not said goodbye.
     Gone,
 }
 
@@ -49,47 +49,47 @@ pub enum NodeState {
 pub struct NodeView {
     /// Its name.
     pub name: NodeId,
-    /// Whether it is there.
+    /// Whether it is online.
     pub state: NodeState,
     /// Whether it neither runs tasks nor takes jobs: a command, or a program that only submits.
     pub is_client: bool,
-    /// What it says of itself. None if that is not known any more.
+    /// Its own description. `None` if it is not known any more.
     pub about: Option<About>,
-    /// What it does. None if it was not asked, or has not answered.
+    /// Its load. `None` if it was not asked, or has not answered.
     pub load: Option<Load>,
-    /// How long ago it was last heard of. None if that is not known.
+    /// Time since its last packet. `None` if unknown.
     pub last_seen: Option<Duration>,
 }
 
-/// What a node says of itself.
+/// A node's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct About {
-    /// How many tasks it runs side by side; 0: none.
+    /// How many tasks it runs at the same time; 0 for none.
     pub slots: u16,
     /// Whether it takes jobs of other nodes.
     pub is_resident: bool,
-    /// Whether it keeps a journal, so that its jobs survive its end.
+    /// Whether it keeps a journal, so that its jobs survive a restart.
     pub is_durable: bool,
     /// Labels (`room=kitchen`) and capabilities (`led`).
     pub labels: Vec<String>,
-    /// Version of its program.
+    /// Version of its software.
     pub version: String,
-    /// Whether it is known which modules it has.
+    /// Whether its set of modules is known.
     pub is_settled: bool,
 }
 
-/// What a node does.
+/// The load of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
-    /// How many tasks it runs side by side, at most.
+    /// How many tasks it can run at the same time.
     pub slots: u16,
-    /// Tasks that run.
+    /// Running tasks.
     pub running: u32,
-    /// Tasks that it was given and that wait for a slot.
+    /// Tasks that it holds and that wait for a slot.
     pub queued: u32,
-    /// Jobs that it holds and that have not ended.
+    /// Jobs that it holds as their origin and that have not ended.
     pub jobs: u32,
     /// Tasks of these jobs that wait for a node.
     pub waiting: u32,
@@ -97,11 +97,11 @@ pub struct Load {
     pub tasks_run: u64,
     /// Time since its start, in whole milliseconds.
     pub uptime: Duration,
-    /// Name and version of each module that it holds; without functions of its program.
+    /// Name and version of each module that it holds, without native modules.
     pub modules: Vec<(String, u64)>,
-    /// Whether it takes nothing new, and stops when it has finished.
+    /// Whether it takes nothing new, and leaves when its work is done.
     pub is_draining: bool,
-    /// What it waits for before it stops, if it is draining and says so.
+    /// What it waits for before it leaves, if it is draining and reports it.
     pub leaving: Option<Leaving>,
 }
 
@@ -109,11 +109,11 @@ pub struct Load {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leaving {
-    /// Functions that it runs; the first 8.
+    /// Functions of its running tasks; the first 8.
     pub functions: Vec<String>,
-    /// Jobs that only it holds, in memory; the first 8.
+    /// Jobs that only this node holds, in memory; the first 8.
     pub jobs: Vec<JobView>,
-    /// It waits no longer: it hands back what it runs, and these jobs are lost.
+    /// Whether it no longer waits: it hands back its running tasks, and these jobs are lost.
     pub gives_up: bool,
 }
 
@@ -121,11 +121,11 @@ pub struct Leaving {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ModuleView {
-    /// Its name: the part before the dot of the names of its functions.
+    /// Its name: the part of its functions' names before the dot.
     pub name: String,
-    /// Unix milliseconds of its deployment; 0 for functions that are part of a program.
+    /// Time of its deployment in Unix milliseconds; 0 for native functions.
     pub version: u64,
-    /// Its functions, in its own order.
+    /// Its functions, in the order of the module.
     pub functions: Functions,
 }
 
@@ -135,7 +135,7 @@ pub struct ModuleView {
 pub struct FunctionView {
     /// `module.function`.
     pub name: String,
-    /// Its arguments, result and documentation. As text it is a signature: `add(x: i64, y: i64) -> i64`.
+    /// Its arguments, result and documentation. Displays as a signature: `add(x: i64, y: i64) -> i64`.
     pub description: Function,
 }
 
@@ -147,19 +147,19 @@ pub struct JobView {
     pub id: JobId,
     /// Whether it waits, runs or has ended.
     pub state: JobState,
-    /// Its first function; at most 64 bytes.
+    /// The name of its first function, at most 64 bytes.
     pub name: String,
-    /// Tasks that have ended …
+    /// Number of tasks that have ended …
     pub done: u32,
-    /// … of all that are known so far.
+    /// … and number of all tasks that are known so far.
     pub total: u32,
-    /// When it was accepted, if its node knew the time of day.
+    /// When it was accepted, in Unix milliseconds. `None` if its origin did not know the time of day.
     pub submitted_unix_ms: Option<u64>,
-    /// When it ended.
+    /// When it ended, in Unix milliseconds.
     pub ended_unix_ms: Option<u64>,
-    /// The key that it was submitted with.
+    /// Its idempotency key.
     pub key: Option<String>,
-    /// Why none of its tasks runs, although it has not ended.
+    /// Why none of its tasks runs, if it has not ended.
     pub waits: Option<Waits>,
 }
 
@@ -169,20 +169,20 @@ pub struct JobView {
 pub struct StepView {
     /// Its job.
     pub job: JobId,
-    /// Indices of members from the job down to it; empty for the whole job.
+    /// Indices of members, from the job down to the step; empty for the whole job.
     pub path: Vec<u32>,
-    /// `module.function` of a task, or the form: `chain`, `group`.
+    /// `module.function` for a task, the form (`chain`, `group`) otherwise.
     pub name: String,
-    /// How it is.
+    /// Its state.
     pub state: StepState,
-    /// How many members it has; 0 for a task that was not replaced.
+    /// Number of its members; 0 for a task that was not replaced.
     pub members: u32,
-    /// What it came to, once it has ended, and as long as that is kept.
+    /// Its outcome, if it has ended and the origin still keeps it.
     pub outcome: Option<Outcome>,
 }
 
 impl ClusterView {
-    /// What a node knows now.
+    /// The current view of a node.
     pub(crate) fn of(node: &Node, me: NodeId) -> ClusterView {
         let modules = node.functions().into_iter();
         let module = |(name, (version, functions)): (&str, (u64, &Functions))| ModuleView {
@@ -199,7 +199,7 @@ impl ClusterView {
         }
     }
 
-    /// A node by its name. None if it was not heard of.
+    /// Finds a node by its name.
     pub fn node(&self, name: NodeId) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.name == name)
     }
@@ -209,7 +209,7 @@ impl ClusterView {
         self.node(name).is_some_and(NodeView::is_online)
     }
 
-    /// A module by its name. None if there is none, or if it was removed.
+    /// Finds a module by its name. `None` if it does not exist or was removed.
     pub fn module(&self, name: &str) -> Option<&ModuleView> {
         self.modules.iter().find(|module| module.name == name && !module.functions.is_empty())
     }
@@ -221,7 +221,7 @@ impl ClusterView {
 }
 
 impl NodeView {
-    /// What a node knows of another one, without asking.
+    /// What a node knows of another one, without asking it.
     fn known(node: &Node, name: NodeId, member: &Member) -> NodeView {
         let state = match member {
             Member { alive: true, birth, .. } if birth.draining == Some(true) => NodeState::Draining,
@@ -239,8 +239,8 @@ impl NodeView {
         }
     }
 
-    /// A node, as the others tell of it: what it last said of itself, if it is a node and that is still known, what it
-    /// answers to the question how it is, and what the node knows that keeps the list.
+    /// A view of a node from what others report: the node's own description, if it is still known; its answer about its
+    /// load; and its entry in the member list of another node.
     pub(crate) fn told(
         name: NodeId,
         known: Option<NodeView>,
@@ -252,7 +252,7 @@ impl NodeView {
             None => vitals.is_some(),
         };
         let is_client = !is_node && listed.is_none_or(|listed| listed.client);
-        // What a client says of itself is of no use to people.
+        // The description of a client is of no use to people.
         let (known, vitals) = match known {
             Some(known) if known.is_client => (None, None),
             known => (known, vitals),
@@ -272,14 +272,14 @@ impl NodeView {
         NodeView { name, state, is_client, about, load: vitals.map(|vitals| Load::of(name, vitals)), last_seen }
     }
 
-    /// Whether it is online, as far as that is known.
+    /// Whether it is online, as far as known.
     pub fn is_online(&self) -> bool {
         matches!(self.state, NodeState::Live | NodeState::Draining)
     }
 }
 
 impl About {
-    /// Whether this is no client.
+    /// Whether this is not a client.
     fn is_node(birth: &Birth) -> bool {
         birth.slots > 0 || birth.resident || birth.draining == Some(true)
     }
@@ -297,7 +297,7 @@ impl About {
 }
 
 impl Load {
-    /// What the node of this name says that it does.
+    /// The load that a node reports.
     pub fn of(node: NodeId, vitals: Vitals) -> Load {
         Load {
             slots: vitals.slots,
@@ -325,19 +325,19 @@ impl Leaving {
 }
 
 impl ModuleView {
-    /// Whether every node with slots has it by itself: `sys`, `board`.
+    /// Whether every node with slots has this module: `sys`, `board`.
     pub fn is_builtin(&self) -> bool {
         is_builtin(&self.name)
     }
 
-    /// A function by its name without the module.
+    /// Finds a function by its name without the module.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|function| function.name == name)
     }
 }
 
 impl JobView {
-    /// A job that this node holds, as it tells of it.
+    /// A job, from the summary of its origin.
     pub fn of(origin: NodeId, job: JobSummary) -> JobView {
         JobView {
             id: JobId { origin, number: job.number },

@@ -14,21 +14,21 @@ use crate::job::Place;
 pub struct Why {
     /// The job.
     pub job: JobId,
-    /// Its tasks that have not ended, in groups that wait for the same, at most 32: first those that run, or wait for a node
-    /// or a time, then those with steps before them. Empty once all have ended. Callbacks that may never run are not among
-    /// them.
+    /// Its tasks that have not ended, grouped by what they wait for, at most 32 groups. First the tasks that run or
+    /// wait for a node or a time, then those that wait for other steps. Empty if all have ended. Callbacks that may
+    /// never run are left out.
     pub groups: Vec<WaitingGroup>,
 }
 
-/// Tasks of a job that wait for the same.
+/// Tasks of a job that wait for the same thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitingGroup {
-    /// How many.
+    /// Number of tasks.
     pub tasks: u32,
-    /// Where the first of them is: indices of members from the job down, as [`crate::Job::path`].
+    /// Path of the first of them: indices of members, from the job down, as in [`crate::Job::path`].
     pub path: Vec<u32>,
-    /// Their function, `module.function`; none if the origin does not say.
+    /// Their function, `module.function`. `None` if the origin does not report it.
     pub function: Option<String>,
     /// What they wait for.
     pub reason: Reason,
@@ -40,60 +40,62 @@ pub struct WaitingGroup {
 pub enum Reason {
     /// Nothing: it runs.
     Runs {
-        /// Where.
+        /// The node that runs it.
         node: NodeId,
     },
     /// No live node can run it.
     NoNode {
-        /// What no live node has: parts of its routing, or the module; empty if each of them is somewhere, but not together.
+        /// Requirements that no live node meets: parts of its routing, or the module. Empty if each requirement is met,
+        /// but not all by one node.
         missing: Vec<String>,
-        /// How many live nodes with slots there are.
+        /// Number of live nodes with slots.
         nodes: u32,
     },
-    /// The node that it may run on is offline.
+    /// The only node that it may run on is offline.
     NodeOffline {
         /// The node.
         node: NodeId,
     },
     /// The nodes that could run it have no free slot now.
     Slots {
-        /// How many tasks wait at its origin, of all jobs.
+        /// Number of waiting tasks at its origin, of all jobs.
         waiting: u32,
     },
-    /// The nodes that have tried it were too small: it waits for a larger one.
+    /// The nodes that have tried it were too small. It waits for a larger one.
     LargerNode,
-    /// It waits for the nodes that it is to run on, or its origin has not heard of all nodes yet.
+    /// It waits for the nodes that must run it, or its origin does not know all nodes yet.
     Nodes,
     /// The rate limit of its function allows no more starts now.
     Rate,
     /// It waits for a time: a countdown, an eta, or the pause before it is tried again.
     Until {
-        /// How long it will still wait; none if its origin does not know the time of day.
+        /// Remaining time. `None` if its origin does not know the time of day.
         left: Option<Duration>,
         /// Whether it has failed before.
         again: bool,
     },
-    /// Other steps come before it.
+    /// It waits for the steps before it.
     Before,
     /// Its origin has no memory for more results of its job now.
     Memory,
-    /// The nodes that it may run on are still getting its module.
+    /// The nodes that it may run on are still fetching its module.
     Module,
-    /// A node has it, or is being sent it, and has not started it.
+    /// It was leased to a node, which has not started it yet.
     Arrival {
         /// The node.
         node: NodeId,
-        /// Whether its arguments are so large that they travel in pieces.
+        /// Whether its arguments are too large for the lease, so that the node fetches them.
         pulled: bool,
     },
-    /// It has run, and its result is on its way from there.
+    /// It has run, and its result has not arrived yet.
     Result {
-        /// The node.
+        /// The node that ran it.
         node: NodeId,
     },
-    /// Its origin leases nothing now: its journal is behind, or it has just restarted and asks what other nodes still run.
+    /// Its origin leases no tasks now: its journal is behind, or it has just restarted and asks other nodes what they
+    /// run.
     Origin,
-    /// The origin gives a reason that this version does not know, or none.
+    /// A reason that this version does not know, or none.
     Unknown,
 }
 
@@ -105,7 +107,7 @@ impl WaitingGroup {
     }
 }
 
-/// One task, as a job's summary tells of it.
+/// The reason in a job's summary, as a group of one task.
 impl From<Waits> for WaitingGroup {
     fn from(waits: Waits) -> WaitingGroup {
         WaitingGroup::new(WaitingTasks { tasks: 1, path: Vec::new(), waits: Some(waits) })
@@ -113,7 +115,7 @@ impl From<Waits> for WaitingGroup {
 }
 
 impl Reason {
-    /// The function, and what it waits for.
+    /// Splits a reason into the function and what it waits for.
     fn of(waits: Waits) -> (Option<String>, Reason) {
         let (function, reason) = match waits {
             Waits::NoNode { function, missing, nodes } => (function, Reason::NoNode { missing, nodes }),
@@ -137,7 +139,7 @@ impl Reason {
     }
 }
 
-/// The reason as the rest of a sentence about a function: `tasks.add` … `waits for its rate limit`.
+/// As the end of a sentence about a function: `tasks.add` … `waits for its rate limit`.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
