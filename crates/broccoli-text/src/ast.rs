@@ -1,13 +1,13 @@
-//! The syntax tree between parser and evaluator, and where in the text each part stands.
+//! The syntax tree between parser and evaluator, with the position of each part in the text.
 
-/// A place in the text: line and column (in code points), both from 1.
+/// A position in the text: line and column (in code points), both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pos {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-/// Something is wrong at a place.
+/// An error at a position.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) at: Pos,
@@ -20,7 +20,7 @@ pub(crate) fn fail<T>(at: Pos, message: impl Into<String>) -> Fallible<T> {
     Err(Failure { at, message: message.into() })
 }
 
-/// One statement. The last one of a text is its job.
+/// One statement. The last statement of a text is its job.
 #[derive(Debug)]
 pub(crate) struct Statement {
     /// The variable that is assigned.
@@ -34,13 +34,13 @@ pub(crate) struct Expr {
     pub(crate) kind: ExprKind,
 }
 
-/// Operators of one precedence are kept as a list, so that only brackets and unary operators nest:
-/// recursion over this tree is bounded by `NESTING_MAX`.
+/// Operators of one precedence are kept as a list, so that only brackets and unary operators nest. This bounds the
+/// recursion over the tree by `NESTING_MAX`.
 #[derive(Debug)]
 pub(crate) enum ExprKind {
     None,
     Bool(bool),
-    /// Magnitude of an integer; 2^63 is valid only below a minus.
+    /// Absolute value of an integer; 2^63 is valid only after a minus.
     Int(u64),
     Float(f64),
     Str(String),
@@ -77,7 +77,7 @@ pub(crate) struct Clause {
 pub(crate) enum Unary {
     Minus,
     Plus,
-    /// `~`: run it and get the result.
+    /// `~`: runs a canvas and gets its result.
     Run,
 }
 

@@ -6,7 +6,7 @@ use crate::eval::Evaluator;
 use crate::value::{Range, Value, found};
 
 impl Evaluator {
-    /// Calls the function, or returns `None` if there is none of this name.
+    /// Calls the builtin. Returns `None` if there is none with this name.
     pub(crate) fn builtin(&mut self, at: Pos, name: &str, args: &Args) -> Fallible<Option<Value>> {
         let built = match name {
             "range" | "xrange" => self.range(at, args)?,
@@ -77,7 +77,7 @@ impl Evaluator {
         }
     }
 
-    /// `float("nan")` and the like, which have no literals.
+    /// `float("nan")` and other values that have no literals.
     fn float(&mut self, at: Pos, args: &Args) -> Fallible<Value> {
         let values = self.values(args)?;
         values.no_keywords("float")?;

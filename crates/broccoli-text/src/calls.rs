@@ -29,7 +29,8 @@ impl Values {
         Some((at, value))
     }
 
-    /// Where the first argument stands that is a canvas, or a list of such: what forms take, and functions do not.
+    /// The position of the first argument that is a canvas or a list of canvases: valid for forms, but not for
+    /// functions.
     fn first_canvas(&self) -> Option<Pos> {
         fn holds(value: &Value) -> bool {
             match value {
@@ -101,7 +102,7 @@ impl Evaluator {
                 {
                     rest = tail;
                     value = self.method(suffix.at, name, value, args)?;
-                    // In Python these change the object that the variable names.
+                    // In Python these methods change the object of the variable.
                     variable = variable.filter(|_| matches!(name.as_str(), "set" | "link" | "on_error" | "link_error"));
                     if let Some(variable) = variable {
                         self.assign(variable, value.clone());
@@ -164,7 +165,7 @@ impl Evaluator {
         }
     }
 
-    /// Calls a canvas with arguments: they go before those of its first task, or of every member.
+    /// Calls a canvas with arguments. They are inserted before the arguments of its first task, or of each member.
     fn prepend(&mut self, at: Pos, sig: Rc<Sig>, values: Values) -> Fallible<Value> {
         let (args, kwargs) = self.encode_all(values)?;
         let mut sig = self.meter.take(sig, at)?;
@@ -184,7 +185,7 @@ impl Evaluator {
     }
 }
 
-/// `value.name` without a call: only functions have dots in their names.
+/// `value.name` without a call. Only names of functions contain dots.
 fn dotted(at: Pos, value: &Value, name: &str) -> Fallible<Value> {
     match value {
         Value::Function(module) if broccoli_abi::is_name(name) => {
@@ -200,7 +201,7 @@ fn dotted(at: Pos, value: &Value, name: &str) -> Fallible<Value> {
     }
 }
 
-/// The tasks that a canvas starts with: those that get what it is called with.
+/// The first tasks of a canvas, which get the arguments of its call.
 pub(crate) fn for_each_first(canvas: &mut Canvas, change: &mut dyn FnMut(&mut Task)) {
     match &mut canvas.form {
         Form::Task(task) => change(task),

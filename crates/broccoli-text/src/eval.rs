@@ -1,6 +1,6 @@
 //! Evaluates statements: variables, literals, comprehensions, arithmetic and comparisons.
 //!
-//! Owns scopes. Calls, and `|` of signatures, are in `calls.rs` and `forms.rs`.
+//! Owns the scopes. Calls, and `|` of signatures, are in `calls.rs` and `forms.rs`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::number::{self, Number, NumberError};
 use crate::value::{Meter, Outcome, Value, found};
 use crate::{ITEMS_MAX, Program};
 
-/// Evaluates all statements; the value of the last one is the job.
+/// Evaluates all statements. The value of the last one is the job.
 pub(crate) fn run(statements: &[Statement]) -> Fallible<Program> {
     let mut evaluator = Evaluator::default();
     let mut last = None;
@@ -22,7 +22,7 @@ pub(crate) fn run(statements: &[Statement]) -> Fallible<Program> {
         }
         last = Some((statement.value.at, value));
     }
-    // What only variables hold need not be copied out of them.
+    // Drop the variables first: values with no other owner need not be copied.
     evaluator.variables.clear();
     let Some((at, value)) = last else {
         return fail(Pos { line: 1, column: 1 }, "nothing to run");
@@ -49,7 +49,7 @@ impl Evaluator {
         local.map(|(_, value)| value).or_else(|| self.variables.get(name))
     }
 
-    /// Changes a variable that exists.
+    /// Assigns to an existing variable.
     pub(crate) fn assign(&mut self, name: &str, value: Value) {
         match self.locals.iter_mut().rev().find(|(local, _)| local == name) {
             Some((_, local)) => *local = value,
@@ -213,7 +213,7 @@ impl Evaluator {
     }
 }
 
-/// A name that means nothing in the text is a function of the cluster.
+/// A name that is not defined in the text is a function of the cluster.
 fn function(at: Pos, name: &str) -> Fallible<Value> {
     if !broccoli_abi::is_name(name) {
         let max = broccoli_abi::NAME_LEN_MAX;
@@ -250,7 +250,7 @@ fn holds(at: Pos, operator: Compare, left: &Value, right: &Value) -> Fallible<bo
         (Value::Str(left), Value::Str(right)) => Some(left.cmp(right)),
         (Value::Bool(left), Value::Bool(right)) if is_equality(operator) => Some(left.cmp(right)),
         (Value::None, Value::None) if is_equality(operator) => Some(std::cmp::Ordering::Equal),
-        // Values of different kinds are different, as in Python.
+        // Values of different kinds are unequal, as in Python.
         (left, right) if is_equality(operator) && is_plain(left) && is_plain(right) => None,
         (left, right) => {
             return fail(at, format!("cannot compare {} with {}", found(left), found(right)));

@@ -1,7 +1,7 @@
 //! Forms: `chain`, `group`, `chord` and `|`.
 //!
-//! Trees are built as they are written; the only rewriting is that `|` joins into one chain and that
-//! `chord` takes a group for its members, both as in Celery.
+//! The canvas has the structure of the text. There are two exceptions, both as in Celery: `|` joins its parts into one
+//! chain, and `chord` takes the members of a group.
 
 use std::rc::Rc;
 
@@ -12,11 +12,11 @@ use crate::calls::Values;
 use crate::eval::Evaluator;
 use crate::value::{Sig, Value, Weight, found};
 
-/// What one signature costs against the limit of steps.
+/// What one signature costs, in steps of [`STEPS_MAX`](crate::STEPS_MAX).
 const SIGNATURE_STEPS: usize = 8;
 
 impl Evaluator {
-    /// Builds the form, or returns `None` if there is none of this name.
+    /// Builds the form. Returns `None` if there is none with this name.
     pub(crate) fn form(&mut self, at: Pos, name: &str, args: &Args) -> Fallible<Option<Value>> {
         let built = match name {
             "chain" | "Chain" => {
@@ -36,7 +36,7 @@ impl Evaluator {
         Ok(Some(built))
     }
 
-    /// A canvas made of parts that weigh this.
+    /// Builds a canvas from parts with these weights.
     pub(crate) fn node(&mut self, at: Pos, canvas: Canvas, bytes: usize, parts: &[Weight]) -> Fallible<Value> {
         self.meter.steps(at, SIGNATURE_STEPS)?;
         Ok(Value::Canvas(Rc::new(Sig::around(canvas, bytes, parts, at)?)))
@@ -57,7 +57,7 @@ impl Evaluator {
         self.signatures(form, members)
     }
 
-    /// The items of a list, each at its own place if they are written out.
+    /// The items of a list. Each has its own position if it is written out in the text.
     fn listed(&mut self, at: Pos, list: &Value, expr: &Expr) -> Fallible<Vec<(Pos, Value)>> {
         let items = self.meter.items(at, list, "the members")?;
         let places = match &expr.kind {
@@ -80,7 +80,7 @@ impl Evaluator {
         Ok((canvases, weights))
     }
 
-    /// The value as a signature; a function's bare name means `f.s()`.
+    /// Converts a value to a signature. The bare name of a function means `f.s()`.
     pub(crate) fn signature(&mut self, at: Pos, value: Value, what: impl std::fmt::Display) -> Fallible<Rc<Sig>> {
         match value {
             Value::Canvas(sig) => Ok(sig),
@@ -115,7 +115,7 @@ impl Evaluator {
         }
     }
 
-    /// The header as a group.
+    /// Converts the header of a chord to a group.
     fn header(&mut self, at: Pos, header: Value, expr: Option<&Expr>) -> Fallible<Rc<Sig>> {
         let members = match (header, expr) {
             (list @ (Value::List(_) | Value::Range(_)), Some(expr)) => self.listed(at, &list, expr)?,
@@ -158,7 +158,7 @@ impl Evaluator {
         self.node(at, canvas, 0, &weights)
     }
 
-    /// `a | b | c`: one chain, of which chains without options or callbacks become a part.
+    /// `a | b | c`: one chain. Chains without options or callbacks are merged into it.
     pub(crate) fn pipe(&mut self, at: Pos, steps: &[Expr]) -> Fallible<Value> {
         let mut chain = Vec::new();
         let mut weights = Vec::new();

@@ -1,15 +1,15 @@
-//! JSON in and out: results as a client prints them, arguments as a command line gives them.
+//! Conversion between JSON and CBOR: results to print, and arguments of a command line.
 //!
-//! Owns the mapping between JSON and CBOR; never guesses: what JSON cannot express is an error.
+//! Nothing is guessed: a value that JSON cannot express is an error.
 //!
 //! | CBOR | JSON |
 //! |---|---|
 //! | integer, -2^64 to 2^64 - 1 | the same digits |
-//! | float | a number with a point or exponent; NaN and infinities are errors, or stand as texts |
+//! | float | a number with a point or exponent; NaN and infinities are errors, or texts in lossy JSON |
 //! | text, array, bool, null | the same |
 //! | bytes | base64 text |
-//! | map | object; keys that are not text are written as the text of their JSON |
-//! | tag | an error, or only what is in it |
+//! | map | object; a key that is not text is written as the text of its JSON |
+//! | tag | an error; in lossy JSON the content of the tag |
 
 mod argument;
 mod base64;
@@ -27,18 +27,18 @@ use serde_json::Value;
 pub use self::argument::{ArgumentError, argument, list};
 use self::base64::base64;
 
-/// A value that cannot be turned into the other form.
+/// A value that cannot be converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JsonError {
-    /// A float that JSON has no way to write.
+    /// A float that JSON cannot express.
     NotFinite(&'static str),
-    /// A CBOR tag, which JSON has no way to write.
+    /// A CBOR tag, which JSON cannot express.
     Tag(u64),
-    /// A map in the key of a map. As text in text in text it would double with each level.
+    /// A map in the key of a map. Its text would double in length with each level.
     MapInKey,
-    /// Not one acceptable CBOR item, or nested too deep for one.
+    /// Not exactly one valid CBOR item, or nested too deep.
     Cbor(CborError),
-    /// Not JSON: the reason and its place.
+    /// Not JSON. The text has the reason and the position.
     Syntax(String),
     /// An integer literal beyond 64 bits.
     TooLarge(String),
@@ -60,7 +60,7 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {}
 
 impl JsonError {
-    /// What [`to_json_lossy`] writes instead.
+    /// The text that [`to_json_lossy`] writes instead.
     pub fn stand_in(&self) -> &'static str {
         match self {
             JsonError::NotFinite(_) => "texts such as \"Infinity\" stand for such numbers",
@@ -71,30 +71,30 @@ impl JsonError {
     }
 }
 
-/// The value as JSON on one line. Integers keep all their digits.
+/// Converts a value to JSON on one line. Integers keep all their digits.
 ///
 /// # Errors
-/// For floats that are not finite, for tags, for maps in keys, and for bytes that are no CBOR item.
+/// For floats that are not finite, tags, maps in keys, and invalid CBOR.
 pub fn to_json(value: &Cbor) -> Result<String, JsonError> {
     let Lossy { json, lost } = to_json_lossy(value)?;
     lost.map_or(Ok(json), Err)
 }
 
-/// JSON in which texts stand for what JSON cannot express.
+/// JSON with substitutes for values that JSON cannot express.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lossy {
     /// The JSON, on one line.
     pub json: String,
-    /// The first thing in the value that JSON cannot express, if there is one.
+    /// The first value that was replaced, if any.
     pub lost: Option<JsonError>,
 }
 
-/// The value as JSON on one line, for whoever wants to see all of it. Where JSON has no way to write something, this stands
-/// there instead: `"NaN"`, `"Infinity"` and `"-Infinity"` (as in the JSON of Protocol Buffers), what is in a tag without the tag,
-/// and for a map in a key the key's CBOR in hexadecimal digits.
+/// Converts a value to JSON on one line, for display. Values that JSON cannot express are replaced: floats by `"NaN"`,
+/// `"Infinity"` and `"-Infinity"` (as in the JSON of Protocol Buffers), a tag by its content, and a map in a key by the
+/// CBOR of the key in hexadecimal digits.
 ///
 /// # Errors
-/// For bytes that are no CBOR item.
+/// For invalid CBOR.
 pub fn to_json_lossy(value: &Cbor) -> Result<Lossy, JsonError> {
     broccoli_abi::validate_item(value.as_bytes()).map_err(JsonError::Cbor)?;
     let mut writer = Writer { out: String::with_capacity(value.as_bytes().len() * 2), lost: None };
@@ -102,7 +102,7 @@ pub fn to_json_lossy(value: &Cbor) -> Result<Lossy, JsonError> {
     Ok(Lossy { json: writer.out, lost: writer.lost })
 }
 
-/// Where an item stands.
+/// Where an item is: a value, or a key of a map.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Value,
@@ -111,12 +111,12 @@ enum Place {
 
 struct Writer {
     out: String,
-    /// The first thing that JSON cannot express.
+    /// The first value that JSON cannot express.
     lost: Option<JsonError>,
 }
 
 impl Writer {
-    /// Writes the next item; it must be valid, which bounds the recursion.
+    /// Writes the next item. The item must be valid CBOR, because this bounds the recursion.
     fn item(&mut self, reader: &mut Reader<'_>, place: Place) -> Result<(), JsonError> {
         match reader.head().map_err(JsonError::Cbor)? {
             Head::Int(n) => self.out.push_str(&n.to_string()),
@@ -183,10 +183,10 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The value of a JSON text. Numbers without point and exponent are integers, all others floats.
+/// Converts a JSON text to a value. Numbers without point and exponent become integers, all others floats.
 ///
 /// # Errors
-/// If it is not JSON, has an integer beyond 64 bits, or is nested too deep.
+/// If the text is not JSON, contains an integer beyond 64 bits, or is nested too deep.
 pub fn from_json(text: &str) -> Result<Cbor, JsonError> {
     let value: Value = serde_json::from_str(text).map_err(|error| JsonError::Syntax(error.to_string()))?;
     check_integers(text)?;
@@ -196,7 +196,7 @@ pub fn from_json(text: &str) -> Result<Cbor, JsonError> {
     Ok(Cbor::from_encoded(out))
 }
 
-/// Finds an integer that the JSON parser has rounded to a float. `text` must be valid JSON.
+/// Finds an integer that the JSON parser rounded to a float. `text` must be valid JSON.
 fn check_integers(text: &str) -> Result<(), JsonError> {
     let mut rest = text;
     while let Some(start) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
@@ -218,7 +218,7 @@ fn check_integers(text: &str) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Bytes of the string literal that `text` starts with.
+/// Length of the string literal at the start of `text`, in bytes.
 fn string_len(text: &str) -> usize {
     let mut escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
@@ -238,7 +238,7 @@ fn put(value: &Value, out: &mut Vec<u8>) {
         Value::Number(number) => match (number.as_u64(), number.as_i64()) {
             (Some(n), _) => encoder.u64(n).map(|_| ()),
             (None, Some(n)) => encoder.i64(n).map(|_| ()),
-            // Every other number of the parser is a float.
+            // All other numbers of the parser are floats.
             (None, None) => encoder.f64(number.as_f64().unwrap_or(f64::NAN)).map(|_| ()),
         },
         Value::Array(items) => {

@@ -1,4 +1,4 @@
-//! Splits a text into tokens. Owns prompts, comments, line ends, brackets and literals.
+//! Splits a text into tokens. Handles prompts, comments, line ends, brackets and literals.
 
 use std::fmt;
 use std::str::Chars;
@@ -6,7 +6,7 @@ use std::str::Chars;
 use crate::ast::{Fallible, Pos, fail};
 use crate::{NESTING_MAX, SOURCE_BYTES_MAX};
 
-/// One token and where it starts.
+/// One token and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) at: Pos,
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     EndOfText,
 }
 
-/// As the "found …" of a message.
+/// For "found …" in an error message.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -41,7 +41,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Longer signs before their beginnings.
+/// Longer signs come before their own prefixes.
 const SIGNS: [&str; 24] = [
     "**", "//", "==", "!=", "<=", ">=", "(", ")", "[", "]", "{", "}", ",", ".", ":", "=", "+", "-", "*", "%", "|", "~",
     "<", ">",
@@ -66,8 +66,8 @@ pub(crate) fn tokens(source: &str) -> Fallible<Vec<Token>> {
     lexer.finish(source)
 }
 
-/// Bytes of the prompt that a line of a session starts with, or `None` if it is output. `...` is a
-/// prompt only right after code.
+/// Length in bytes of the prompt at the start of a line. `None` if the line is output of the session. `...` is a prompt
+/// only right after code.
 fn prompt_len(line: &str, after_code: bool) -> Option<usize> {
     let text = line.trim_start();
     let is_code = text.starts_with(">>>") || (after_code && text.starts_with("..."));
@@ -79,7 +79,7 @@ struct Lexer {
     tokens: Vec<Token>,
     /// Open brackets, innermost last.
     open: Vec<(&'static str, Pos)>,
-    /// The line ended with `\`.
+    /// Whether the line ended with `\`.
     continued: bool,
 }
 
@@ -223,7 +223,7 @@ fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// What stands before the quote of a string literal, if one starts here.
+/// The prefix of a string literal, if one starts here.
 fn string_prefix(rest: &str) -> Option<&'static str> {
     const PREFIXES: [&str; 6] = ["", "rb", "br", "r", "b", "u"];
     PREFIXES.into_iter().find(|prefix| {
@@ -232,7 +232,7 @@ fn string_prefix(rest: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether an f-string starts here, which Python would compute: `f"{x}"`, `rf'…'`.
+/// Whether an f-string starts here: `f"{x}"`, `rf'…'`. Python would evaluate it, so it is an error.
 fn is_formatted_string(rest: &str) -> bool {
     ["f", "fr", "rf"].into_iter().any(|prefix| {
         let head = rest.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
@@ -270,7 +270,7 @@ fn string(cursor: &mut Cursor<'_>, prefix: &str) -> Fallible<Kind> {
     if !bytes {
         return Ok(Kind::Str(text));
     }
-    // Bytes have no escapes above \xff.
+    // Escapes in bytes end at \xff.
     Ok(Kind::Bytes(text.chars().map(|c| c as u8).collect()))
 }
 
@@ -329,7 +329,7 @@ fn number(cursor: &mut Cursor<'_>) -> Fallible<Kind> {
     fail(at, format!("`{}` {reason}", text.chars().take(40).collect::<String>()))
 }
 
-/// Python's rule: an underscore stands alone between two digits, or after the prefix of a base.
+/// Python's rule: an underscore must be between two digits, or follow the prefix of a base.
 fn underscores_separate_digits(text: &str, base: u32) -> bool {
     let bytes = text.as_bytes();
     let is_digit = |at: usize| bytes.get(at).is_some_and(|byte| char::from(*byte).is_digit(base));

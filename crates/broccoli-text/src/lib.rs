@@ -1,4 +1,4 @@
-//! The text form of a canvas, which is Celery's Python syntax, and values as JSON; in and out.
+//! The text form of a canvas, in Celery's Python syntax, and values as JSON; both are read and written.
 //!
 //! ```
 //! let program = broccoli_text::parse("chord(add.s(i, i) for i in range(3))(tsum.s())")?;
@@ -7,8 +7,8 @@
 //! # Ok::<(), broccoli_text::SyntaxError>(())
 //! ```
 //!
-//! A text only ever *builds* a [`Canvas`]. It never runs Python, reads a file or asks the cluster. So a name that
-//! the text does not define is the name of a function. The origin decides what a canvas means, not this crate.
+//! A text only *builds* a [`Canvas`]. It never runs Python, reads a file or asks the cluster. So a name that the text
+//! does not define is taken as the name of a function. The meaning of a canvas is defined by the origin, not here.
 //!
 //! ```text
 //! text ─lex─► tokens ─parse─► statements ─eval─► Canvas ─print─► text        CBOR ◄─json─► JSON
@@ -19,10 +19,10 @@
 //! | `lex.rs`, `parse.rs`, `ast.rs` | from a text to its syntax tree |
 //! | `eval.rs` | variables, literals, comprehensions, arithmetic (`number.rs`) |
 //! | `calls.rs` | `f(…)`, `f.method(…)`, `canvas(…)`, and their arguments |
-//! | `forms.rs`, `methods.rs`, `builtins.rs` | what is called: `chain`, …; `.s`, `.set`, … (`options.rs`); `range`, `zip`, … |
+//! | `forms.rs`, `methods.rs`, `builtins.rs` | `chain`, …; `.s`, `.set`, … (`options.rs`); `range`, `zip`, … |
 //! | `value.rs` | values during evaluation, their encoding, and the limits |
 //! | `print.rs` | the canonical text of a canvas |
-//! | `similar.rs` | what a wrong name was probably meant to be |
+//! | `similar.rs` | suggestions for wrong names |
 //! | [`json`](crate::json) | values as JSON; arguments of a command line (`json/argument.rs`) |
 #![forbid(unsafe_code)]
 
@@ -58,25 +58,25 @@ pub const NESTING_MAX: usize = 64;
 pub const VALUE_DEPTH_MAX: usize = 32;
 /// Most items of one list.
 pub const ITEMS_MAX: usize = 1_000_000;
-/// Most signatures of one canvas; a list of items for `map`, `starmap` or `chunks` is not one.
+/// Most signatures of one canvas. The items of `map`, `starmap` and `chunks` do not count.
 pub const SIGNATURES_MAX: usize = 250_000;
-/// Most steps of one evaluation: an expression, a list item made or encoded, a signature copied.
+/// Most steps of one evaluation. A step is an expression, a list item that is made or encoded, or a copied signature.
 pub const STEPS_MAX: u64 = 10_000_000;
-/// Most bytes of strings and encoded arguments that one evaluation makes.
+/// Most bytes of strings and encoded arguments that one evaluation creates.
 pub const BYTES_MAX: u64 = 64 << 20;
 
-/// What a text asks for.
+/// The content of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// The job.
     pub canvas: Canvas,
-    /// How long the client waits for the result (`.get(timeout=5)`); `None` is without limit.
+    /// How long the client waits for the result (`.get(timeout=5)`); `None` for no limit.
     pub wait: Option<Duration>,
 }
 
-/// A text is not a canvas.
+/// An error in a text.
 ///
-/// Displays as one line, followed by the line of the text with a caret below the place.
+/// Displays as one line, followed by the line of the text with a caret below the position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// Line of the text, from 1.
@@ -89,14 +89,13 @@ pub struct SyntaxError {
     pub source_line: String,
 }
 
-/// Reads the canvas that a text describes: one expression, or several lines with assignments of
-/// which the last one is the job. A pasted Python session (`>>> ` and `... ` prompts) works too; then
-/// lines without a prompt are output and ignored.
+/// Parses a text to a canvas: one expression, or several lines with assignments, the last of which is the job. A pasted
+/// Python session (`>>> ` and `... ` prompts) works too: its lines without a prompt are output and ignored.
 ///
 /// # Errors
-/// The first place where the text stops making sense, or breaks a limit of this module.
+/// The first syntax error or exceeded limit.
 pub fn parse(source: &str) -> Result<Program, SyntaxError> {
-    // Some editors begin a file with this mark.
+    // Some editors write a byte order mark at the start of a file.
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let run = || {
         let tokens = lex::tokens(source)?;
@@ -114,7 +113,7 @@ impl Failure {
     }
 }
 
-/// Columns of the source line that are shown around an error.
+/// Most columns of the source line that are shown around an error.
 const SHOWN_COLUMNS_MAX: usize = 100;
 
 impl fmt::Display for SyntaxError {

@@ -1,4 +1,4 @@
-//! Methods: `.s`, `.map`, `.set`, `.link` and the others that a function or a canvas has.
+//! Methods of functions and canvases: `.s`, `.map`, `.set`, `.link` and others.
 
 use std::rc::Rc;
 
@@ -77,7 +77,7 @@ impl Evaluator {
         }
     }
 
-    /// `.apply_async(args, kwargs, option=…)`, and `.signature` of the same arguments.
+    /// `.apply_async(args, kwargs, option=…)`, and `.signature` with the same arguments.
     fn apply_async(&mut self, at: Pos, name: &str, sig: Rc<Sig>, mut values: Values) -> Fallible<Value> {
         if let Some((at, _)) = values.positional.get(2) {
             return fail(*at, format!("`.{name}` takes a list of arguments, a dict and options by name"));
@@ -165,7 +165,7 @@ impl Evaluator {
         self.node(at, Form::Chunks { function: function.to_string(), items, split }.into(), bytes, &[])
     }
 
-    /// The encoded items of `map`, `starmap` or `chunks`; those of the last two are `argument_lists`.
+    /// The encoded items of `map`, `starmap` or `chunks`. For the last two, `argument_lists` is true.
     fn items_of(&mut self, at: Pos, name: &str, items: &Value, argument_lists: bool) -> Fallible<Cbor> {
         let first_other = match items {
             Value::List(list) => {

@@ -1,5 +1,4 @@
-//! Python's arithmetic and comparison on 64-bit integers and floats. An integer that does not fit is
-//! an error, never a wrap.
+//! Python's arithmetic and comparison, on 64-bit integers and floats. Integer overflow is an error.
 
 use std::cmp::Ordering;
 
@@ -11,7 +10,7 @@ pub(crate) enum Number {
     Float(f64),
 }
 
-/// Why there is no result; short, for the end of a message.
+/// Why there is no result, as the end of an error message.
 pub(crate) type NumberError = &'static str;
 
 const OVERFLOW: NumberError = "the result does not fit in 64 bits";
@@ -34,7 +33,7 @@ impl Number {
 }
 
 impl Compare {
-    /// Whether the comparison holds; without an order (NaN) only `!=` does.
+    /// Whether the comparison is true. Without an order (NaN) only `!=` is true.
     pub(crate) fn holds(self, order: Option<Ordering>) -> bool {
         match self {
             Compare::Equal => order == Some(Ordering::Equal),
@@ -89,7 +88,7 @@ fn integer(operator: Arithmetic, a: i64, b: i64) -> Result<i64, NumberError> {
     }
 }
 
-/// Python's `divmod` of floats: the rest has the sign of the divisor.
+/// Python's `divmod` of floats: the remainder has the sign of the divisor.
 fn floor_divide(a: f64, b: f64) -> (f64, f64) {
     let mut rest = a % b;
     let mut quotient = (a - rest) / b;

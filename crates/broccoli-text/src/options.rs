@@ -1,4 +1,4 @@
-//! The options of a task in the text: names, units and ranges.
+//! The options of a task in the text: their names, units and ranges.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use broccoli_proto::options::{DELAYS_MS, LIMITS_MS, ON_MAX, PRIORITIES, RATE_MAX
 use crate::similar::closest;
 use crate::value::{Value, found};
 
-/// Every option of `.set`, in the order in which they are printed.
+/// All options of `.set`, in the order of printing.
 pub(crate) const NAMES: [&str; 15] = [
     "retries",
     "backoff",
@@ -27,13 +27,13 @@ pub(crate) const NAMES: [&str; 15] = [
     "immutable",
 ];
 
-/// Units of a rate, in milliseconds; the largest that fits is printed.
+/// Units of a rate, in milliseconds. Printing uses the largest that fits.
 const RATE_UNITS: [(&str, u32); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Sets one option other than `immutable`.
 ///
 /// # Errors
-/// A message for the place of the option.
+/// A message for the position of the option.
 pub(crate) fn set(options: &mut Options, name: &str, value: &Value) -> Result<(), String> {
     match name {
         "retries" => options.retries = Some(integer(name, value, RETRIES)? as u32),
@@ -74,7 +74,7 @@ fn integer(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64,
     }
 }
 
-/// Seconds as a number, at millisecond precision.
+/// Reads seconds as milliseconds.
 pub(crate) fn milliseconds(name: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
     let seconds = match value {
         Value::Int(n) => *n as f64,
@@ -88,7 +88,8 @@ pub(crate) fn milliseconds(name: &str, value: &Value, range: RangeInclusive<u64>
     Ok((seconds * 1000.0).round() as u64)
 }
 
-/// `"10/s"`, `"100/m"`, `"1/h"`, `"0.5/s"`, also `"1/400ms"` or `"10/5m"`; a mere number is tasks a second.
+/// Reads a rate: `"10/s"`, `"100/m"`, `"1/h"`, `"0.5/s"`, also `"1/400ms"` or `"10/5m"`. A plain number means tasks per
+/// second.
 fn rate(value: &Value) -> Result<Rate, String> {
     let text = match value {
         Value::Str(text) => text.to_string(),
@@ -104,7 +105,7 @@ fn rate(value: &Value) -> Result<Rate, String> {
     Err(format!("`rate` is more than 0 and at most {RATE_MAX} tasks a second, found {}", found(value)))
 }
 
-/// So many tasks, maybe with a fraction, in a number of units of time.
+/// Reads a number of tasks, maybe with a fraction, and a number of units of time.
 fn parse_rate(tasks: &str, time: &str) -> Option<Rate> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unit_at = time.find(|c: char| !c.is_ascii_digit())?;
@@ -119,7 +120,7 @@ fn parse_rate(tasks: &str, time: &str) -> Option<Rate> {
     let fraction = fraction.trim_end_matches('0');
     let scale = 10u64.checked_pow(fraction.len() as u32)?;
     let tasks: u64 = format!("{whole}{fraction}").parse().ok()?;
-    // `2.5/s` is 5 in 2 seconds. Whole numbers stay as they are written.
+    // `2.5/s` becomes 5 in 2 seconds. Whole numbers are not reduced.
     let shared = gcd(tasks, scale);
     let per_ms = u32::try_from(per_ms.checked_mul(scale / shared)?).ok()?;
     Some(Rate { tasks: u32::try_from(tasks / shared).ok()?, per_ms })
@@ -129,7 +130,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
-/// A rate as it parses back: `10/s`, `5/2s`.
+/// Formats a rate so that it parses back: `10/s`, `5/2s`.
 pub(crate) fn rate_text(rate: Rate) -> String {
     let Rate { tasks, per_ms } = rate;
     let fits = RATE_UNITS.into_iter().find(|(_, unit_ms)| per_ms % unit_ms == 0);

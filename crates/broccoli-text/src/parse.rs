@@ -1,4 +1,4 @@
-//! Recursive-descent parser: tokens to statements. Owns precedence; it is Python's.
+//! Recursive-descent parser: tokens to statements. Precedence is Python's.
 //!
 //! ```text
 //! statement  = [NAME "="] expr | "import" … | "from" … "import" …      (imports are ignored)
@@ -19,20 +19,20 @@ use crate::ast::{
 };
 use crate::lex::{Kind, Token};
 
-/// Words of Python that cannot be names here.
+/// Python keywords, which cannot be names.
 const RESERVED: [&str; 28] = [
     "and", "as", "assert", "async", "await", "class", "def", "del", "elif", "else", "except", "finally", "for", "from",
     "global", "if", "import", "in", "is", "lambda", "not", "or", "pass", "return", "try", "while", "with", "yield",
 ];
 
-/// Whether a text can use this as the name of a variable, function or argument.
+/// Whether the text can use this as the name of a variable, function or argument.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     let starts_well = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let constant = matches!(name, "True" | "False" | "None");
     starts_well && name.chars().all(|c| c.is_alphanumeric() || c == '_') && !constant && !RESERVED.contains(&name)
 }
 
-/// Why a word of Python stands where no value can, and what to write instead.
+/// Why a Python keyword cannot be a value, and what to write instead.
 fn reserved(word: &str) -> String {
     match word {
         "lambda" | "def" | "class" => {
@@ -47,7 +47,7 @@ fn reserved(word: &str) -> String {
     }
 }
 
-/// All statements of a text.
+/// Parses all statements of a text.
 pub(crate) fn statements(tokens: &[Token]) -> Fallible<Vec<Statement>> {
     let mut parser = Parser { tokens, next: 0, depth: 0 };
     let mut statements = Vec::new();
@@ -70,7 +70,7 @@ pub(crate) fn statements(tokens: &[Token]) -> Fallible<Vec<Statement>> {
 }
 
 struct Parser<'a> {
-    /// Ends with [`Kind::EndOfText`], which is never passed.
+    /// Ends with [`Kind::EndOfText`]. The parser never moves past it.
     tokens: &'a [Token],
     next: usize,
     depth: usize,
@@ -117,7 +117,7 @@ impl Parser<'_> {
         fail(self.at(), format!("expected {what}, found {}", self.kind()))
     }
 
-    /// What to write instead of `*args` or `**options`.
+    /// An error about `*args` or `**options`, with what to write instead.
     fn unpacking(&self) -> String {
         let name = if let Kind::Name(name) = &self.token(1).kind { name } else { "…" };
         if self.is_sign("**") {
@@ -146,7 +146,7 @@ impl Parser<'_> {
         Ok(Some(Statement { target, value: self.expr()? }))
     }
 
-    /// Functions are found by their names, so an import has nothing to do.
+    /// Functions are found by name, so imports are ignored.
     fn import(&mut self) -> Fallible<()> {
         while !matches!(self.kind(), Kind::EndOfLine | Kind::EndOfText) {
             if self.is_word("as") {
@@ -375,7 +375,7 @@ impl Parser<'_> {
         Ok(Expr { at, kind: ExprKind::Dict(pairs) })
     }
 
-    /// An expression, or a generator without its parentheses, and which of both it is.
+    /// An expression, or a generator without its parentheses. The flag says which.
     fn generator(&mut self) -> Fallible<(Expr, bool)> {
         let element = self.expr()?;
         if !self.is_word("for") {
@@ -426,7 +426,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands between the parentheses of a call; the opening one is passed.
+    /// The arguments of a call. The opening parenthesis was already read.
     fn args(&mut self) -> Fallible<Args> {
         let mut args = Args::default();
         while !self.eat(")") {

@@ -1,8 +1,8 @@
 //! The canonical text of a canvas, which parses back to the same canvas.
 //!
-//! One line up to [`COLUMNS_MAX`], else indented like Python code. What a text cannot say (a CBOR tag,
-//! an integer above 63 bits, a function name from elsewhere that is none) is shown, but only for
-//! people.
+//! The text is on one line of up to [`COLUMNS_MAX`] columns, or indented like Python code. Values that the text form
+//! cannot express (a CBOR tag, an integer above 63 bits, an invalid function name from another program) are shown for
+//! people; such a text does not parse.
 
 use broccoli_abi::cbor::{CborError, Head, Reader};
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
@@ -13,7 +13,7 @@ use crate::options::rate_text;
 const COLUMNS_MAX: usize = 100;
 const INDENT: usize = 4;
 
-/// The canonical text of a canvas.
+/// Prints the canonical text of a canvas.
 ///
 /// ```
 /// let program = broccoli_text::parse("(add.s(4, 4) | mul.s(8))").unwrap();
@@ -38,7 +38,7 @@ enum Node {
         open: String,
         items: Vec<Doc>,
         close: &'static str,
-        /// Whether broken lines take as many items as fit, instead of one.
+        /// Whether each broken line takes as many items as fit, instead of one.
         fill: bool,
     },
 }
@@ -138,7 +138,7 @@ fn data(value: &Cbor) -> Doc {
     valid.and_then(|()| item(&mut Reader::new(bytes))).unwrap_or_else(|_| text(value.to_string()))
 }
 
-/// The next item; it must be valid, which bounds the recursion.
+/// The next item. It must be valid CBOR, because this bounds the recursion.
 fn item(reader: &mut Reader<'_>) -> Result<Doc, CborError> {
     Ok(match reader.head()? {
         Head::Int(n) => text(n.to_string()),
@@ -160,7 +160,7 @@ fn item(reader: &mut Reader<'_>) -> Result<Doc, CborError> {
     })
 }
 
-/// A Python string literal. Whatever cannot be seen is escaped.
+/// A Python string literal. Invisible characters are escaped.
 fn quoted(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
@@ -203,7 +203,7 @@ impl Printer {
         self.column + width <= COLUMNS_MAX
     }
 
-    /// Prints on one line if `after` more columns fit behind it, else broken at its brackets.
+    /// Prints on one line if it fits with `after` more columns behind it, otherwise broken at its brackets.
     fn doc(&mut self, doc: &Doc, indent: usize, after: usize) {
         if self.fits(doc.width + after) { self.flat(doc) } else { self.broken(doc, indent, after) }
     }

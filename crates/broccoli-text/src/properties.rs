@@ -1,4 +1,4 @@
-//! Properties of the text form: what is printed parses back, and no text panics.
+//! Properties of the text form: printed text parses back, and no text causes a panic.
 
 use broccoli_proto::options::Rate;
 use broccoli_proto::{Canvas, Cbor, Form, Options, Split, Task};
@@ -112,7 +112,7 @@ fn canvases() -> impl Strategy<Value = Canvas> {
     })
 }
 
-/// Texts of tokens that often parse for a while.
+/// Texts of tokens, which often parse for a while.
 fn token_soup() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
         "add",

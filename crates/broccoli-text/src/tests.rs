@@ -1,4 +1,4 @@
-//! The text form: tables of what texts mean and of errors.
+//! The text form: tables of texts with their canvases, and of errors.
 
 use broccoli_proto::Form;
 
@@ -13,7 +13,7 @@ fn assert_prints(table: &[(&str, &str)]) {
     }
 }
 
-/// Each text and its whole error, without the lines that show the place.
+/// Each text and its whole error, without the lines that show the position.
 fn assert_fails(table: &[(&str, &str)]) {
     let shown = |source: &str| match parse(source) {
         Ok(program) => format!("no error: {}", print(&program.canvas)),
@@ -174,7 +174,7 @@ fn callbacks_return_the_signature_they_were_called_on() {
         ("f.s().link_error(e, e2)", "f.s().on_error(e.s()).on_error(e2.s())"),
         ("group(f, g).link(h)", "group(f.s(), g.s()).link(h.s())"),
         ("f.link(g | h)", "f.s().link(chain(g.s(), h.s()))"),
-        // Python changes the object that the variable names.
+        // Python changes the object of the variable.
         (
             "s = add.s(2, 2)\ns.link(mul.s(4))\ns.set(priority=2).on_error(e)\ns()",
             "add.s(2, 2).set(priority=2).link(mul.s(4)).on_error(e.s())",
@@ -363,7 +363,7 @@ fn what_was_probably_meant_is_said() {
         ("f.s(1).set(retires=3)", "1:12: unknown option `retires`: did you mean `retries`?"),
         ("f.s(1).liink(g)", "1:7: a signature has no `.liink`: did you mean `.link`?"),
     ]);
-    // A function of any name takes values.
+    // A function of any name accepts values.
     assert_prints(&[("gruop(1)", "gruop.s(1)"), ("print.s('a')", "print.s(\"a\")")]);
 }
 

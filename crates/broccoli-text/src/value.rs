@@ -1,7 +1,6 @@
-//! What expressions are while a text is evaluated, and the limits on making them.
+//! Values of expressions during an evaluation, and the limits of an evaluation.
 //!
-//! Owns values, their encoding and the meter. Copies are shared, so a variable costs nothing to
-//! read; depth is stored in each container, so nothing here recurses without bound.
+//! Copies are shared, so reading a variable is cheap. Each container stores its depth, which bounds all recursion here.
 
 use std::fmt;
 use std::rc::Rc;
@@ -25,12 +24,12 @@ pub(crate) enum Value {
     List(Rc<List>),
     Dict(Rc<Dict>),
     Range(Range),
-    /// A name without meaning here: a function of the cluster.
+    /// A name that is not defined in the text: a function of the cluster.
     Function(Rc<str>),
     Canvas(Rc<Sig>),
     /// `chord(header)` without its body.
     Header(Rc<Sig>),
-    /// `.get()` or `~`: what the job gives, once it has run.
+    /// `.get()` or `~`: the result of the job, after it has run.
     Outcome(Rc<Outcome>),
 }
 
@@ -42,7 +41,7 @@ pub(crate) struct List {
 
 #[derive(Debug)]
 pub(crate) struct Dict {
-    /// Keys are text and integers, each once.
+    /// Keys are text or integers, each at most once.
     pairs: Vec<(Value, Value)>,
     depth: usize,
 }
@@ -55,13 +54,13 @@ pub(crate) struct Range {
     pub(crate) step: i64,
 }
 
-/// A canvas and what it costs to copy.
+/// A canvas and the cost of copying it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sig {
     pub(crate) canvas: Canvas,
-    /// Signatures and forms in it.
+    /// Number of signatures and forms in it.
     pub(crate) nodes: usize,
-    /// Encoded arguments and names.
+    /// Bytes of encoded arguments and names.
     pub(crate) bytes: usize,
     pub(crate) depth: usize,
 }
@@ -79,7 +78,7 @@ impl Range {
         if low >= high { 0 } else { (high.abs_diff(low) - 1) / step.unsigned_abs() + 1 }
     }
 
-    /// Item `index`, which must be below [`Range::len`]; such an item never overflows.
+    /// Returns item `index`, which must be below [`Range::len`], so it cannot overflow.
     pub(crate) fn item(self, index: u64) -> i64 {
         (i128::from(self.start) + i128::from(self.step) * i128::from(index)) as i64
     }
@@ -92,7 +91,7 @@ impl Dict {
 }
 
 impl Value {
-    /// As the "found …" of a message.
+    /// For "found …" in an error message.
     pub(crate) fn describe(&self) -> String {
         let short = |text: &str| text.chars().take(20).collect::<String>();
         match self {
@@ -138,7 +137,7 @@ impl Value {
 }
 
 impl Sig {
-    /// A form around these parts. The canvas of each must be in `canvas` already.
+    /// Creates a form from parts. `canvas` must already contain the canvas of each part.
     pub(crate) fn around(canvas: Canvas, own_bytes: usize, parts: &[Weight], at: Pos) -> Fallible<Sig> {
         let nodes = 1 + parts.iter().map(|part| part.nodes).sum::<usize>();
         let bytes = own_bytes + parts.iter().map(|part| part.bytes).sum::<usize>();
@@ -163,7 +162,7 @@ impl Sig {
     }
 }
 
-/// See [`Sig`].
+/// The cost of a canvas: see [`Sig`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weight {
     pub(crate) nodes: usize,
@@ -171,7 +170,7 @@ pub(crate) struct Weight {
     pub(crate) depth: usize,
 }
 
-/// Counts what an evaluation has made so far, against [`STEPS_MAX`] and [`BYTES_MAX`].
+/// Counts the steps and bytes of an evaluation, against [`STEPS_MAX`] and [`BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     steps: u64,
@@ -195,7 +194,7 @@ impl Meter {
         Ok(())
     }
 
-    /// The canvas as something of one's own.
+    /// Takes the canvas. Copies it if it is shared.
     pub(crate) fn take(&mut self, sig: Rc<Sig>, at: Pos) -> Fallible<Sig> {
         Rc::try_unwrap(sig).or_else(|shared| {
             self.steps(at, shared.nodes)?;
@@ -214,7 +213,7 @@ impl Meter {
         Ok(Value::List(Rc::new(List { items, depth })))
     }
 
-    /// `pairs` must have each key once.
+    /// Creates a dict. `pairs` must have each key once.
     pub(crate) fn dict(&mut self, at: Pos, pairs: Vec<(Value, Value)>) -> Fallible<Value> {
         let depth = 1 + pairs.iter().map(|(_, value)| value.depth()).max().unwrap_or(0);
         check_depth(at, depth)?;
@@ -226,7 +225,7 @@ impl Meter {
         Ok(Value::Str(text.into()))
     }
 
-    /// The items of whatever can be iterated; `what` names it in the message.
+    /// The items of an iterable value. `what` names it in error messages.
     pub(crate) fn items(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Vec<Value>> {
         match value {
             Value::List(list) => {
@@ -250,7 +249,7 @@ impl Meter {
         Ok(len)
     }
 
-    /// The value as an argument; `what` names it in the message.
+    /// Encodes a value as an argument. `what` names it in error messages.
     pub(crate) fn encode(&mut self, at: Pos, value: &Value, what: impl fmt::Display) -> Fallible<Cbor> {
         let mut out = Vec::new();
         self.put(at, value, &what, &mut out)?;
@@ -283,7 +282,7 @@ impl Meter {
             Value::None => Encoder::new(out).null().map(|_| ()),
             Value::Bool(value) => Encoder::new(out).bool(*value).map(|_| ()),
             Value::Int(n) => Encoder::new(out).i64(*n).map(|_| ()),
-            // One NaN of all, so that the same text is the same canvas.
+            // All NaNs are encoded the same, so that the same text is the same canvas.
             Value::Float(x) => Encoder::new(out).f64(if x.is_nan() { f64::NAN } else { *x }).map(|_| ()),
             Value::Str(text) => Encoder::new(out).str(text).map(|_| ()),
             Value::Bytes(bytes) => Encoder::new(out).bytes(bytes).map(|_| ()),
@@ -303,7 +302,7 @@ fn check_depth(at: Pos, depth: usize) -> Fallible<()> {
     Ok(())
 }
 
-/// [`Value::describe`], with a hint for names that are probably mistakes.
+/// [`Value::describe`], with a hint if the name is probably a mistake.
 pub(crate) fn found(value: &Value) -> String {
     let described = value.describe();
     match value {

@@ -1,4 +1,4 @@
-//! Arguments of a command line: texts that become values of a parameter's type.
+//! Converts texts of a command line to values of a parameter's type.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use broccoli_proto::Cbor;
 use super::base64::from_base64;
 use super::{JsonError, from_json, quoted};
 
-/// An argument of a command line that does not fit its parameter. Displays as what follows the parameter's name:
-/// `is a number, got x`.
+/// An argument of a command line that does not fit its parameter. Displays as the text after the parameter's name: `is
+/// a number, got x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgumentError {
     /// The type of the parameter.
     expected: Type,
     /// The text, shortened.
     text: String,
-    /// What else there is to say.
+    /// A further hint.
     detail: Detail,
 }
 
@@ -24,11 +24,11 @@ pub struct ArgumentError {
 enum Detail {
     /// Nothing.
     None,
-    /// With quotes it would be JSON.
+    /// It would be valid JSON in quotes.
     Unquoted,
-    /// With brackets it would be right: `[1,2]`.
+    /// It would be right in brackets: `[1,2]`.
     Brackets(String),
-    /// JSON, but no value.
+    /// It is JSON, but not a valid value.
     Json(JsonError),
 }
 
@@ -47,11 +47,11 @@ impl fmt::Display for ArgumentError {
 
 impl std::error::Error for ArgumentError {}
 
-/// One argument of a command line as a value of a parameter's type: for `str` the text as it is, for
-/// `?str` too, except that `null` is null; for `bytes` base64; for everything else JSON.
+/// Converts one argument of a command line to a parameter's type. For `str` and `?str` it is the text itself, except
+/// that `null` is null for `?str`; for `bytes` it is base64; for all other types it is JSON.
 ///
 /// # Errors
-/// If the text is not JSON where it must be, or the value is of another type.
+/// If the text is not valid JSON where JSON is needed, or the value has another type.
 pub fn argument(text: &str, ty: &Type) -> Result<Cbor, ArgumentError> {
     let is_text = |ty: &Type| matches!(ty, Type::Str);
     let wrong = |detail| ArgumentError { expected: ty.clone(), text: shortened(text), detail };
@@ -66,7 +66,7 @@ pub fn argument(text: &str, ty: &Type) -> Result<Cbor, ArgumentError> {
     }
     let brackets = || list(&[text], ty).map_or(Detail::None, Detail::Brackets);
     let value = from_json(text).map_err(|error| match error {
-        // What is a text in JSON is one of the values that are taken.
+        // A JSON text is one of the accepted values.
         JsonError::Syntax(_) if matches!(ty, Type::Any) => wrong(Detail::Unquoted),
         JsonError::Syntax(_) => wrong(brackets()),
         error => wrong(Detail::Json(error)),
@@ -74,7 +74,7 @@ pub fn argument(text: &str, ty: &Type) -> Result<Cbor, ArgumentError> {
     if ty.accepts(value.as_bytes()) { Ok(value) } else { Err(wrong(brackets())) }
 }
 
-/// Texts of a command line as one list of this type, in JSON, if they would be one.
+/// Converts texts of a command line to one list of this type, as JSON, if they fit.
 pub fn list(texts: &[&str], ty: &Type) -> Option<String> {
     let takes_texts = matches!(ty, Type::List(items) if matches!(**items, Type::Str));
     let items: Vec<String> = match takes_texts {
@@ -94,7 +94,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// A type as people say it: `a number`, `a list of texts`.
+/// The name of a type for people: `a number`, `a list of texts`.
 fn in_words(ty: &Type) -> String {
     match ty {
         Type::List(items) => format!("a list of {}", plural(items)),
@@ -139,7 +139,7 @@ fn plural(ty: &Type) -> String {
     }
 }
 
-/// A value of a type that is made of others, as JSON.
+/// An example of a compound type, as JSON.
 fn example(ty: &Type) -> Option<String> {
     fn any(ty: &Type) -> String {
         match ty {

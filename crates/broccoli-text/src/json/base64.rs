@@ -2,7 +2,7 @@
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Bytes as text.
+/// Encodes bytes as text.
 pub(super) fn base64(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
@@ -15,7 +15,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// The reverse of [`base64`], or `None` for anything else.
+/// The reverse of [`base64`]. Returns `None` for any other text.
 pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
     let mut out = Vec::with_capacity(digits.len() / 4 * 3 + 2);
@@ -27,6 +27,6 @@ pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
         bits <<= 6 * (4 - group.len());
         out.extend(&bits.to_be_bytes()[1..group.len().max(1)]);
     }
-    // Only one text stands for these bytes.
+    // Accept only the canonical text of these bytes.
     (base64(&out) == text).then_some(out)
 }

@@ -1,4 +1,4 @@
-//! JSON in and out: tables of both directions, of errors, and of arguments.
+//! JSON conversion: tables of both directions, of errors, and of arguments.
 
 use broccoli_abi::Type;
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ fn bad_json_is_refused() {
     assert_eq!(error(r#"["\\", -9223372036854775809]"#), "-9223372036854775809 does not fit in 64 bits");
     assert_eq!(error(&format!("{}1{}", "[".repeat(65), "]".repeat(65))), "nested deeper than 64 levels");
     assert!(from_json(&"[".repeat(100_000)).is_err());
-    // Digits in strings are no numbers, and floats may be large.
+    // Digits in strings are not numbers, and floats may be large.
     assert!(from_json(r#"{"99999999999999999999": "\"99999999999999999999", "x": 1e30}"#).is_ok());
 }
 
