@@ -242,7 +242,7 @@ on_both_servers! {
     }
 }
 
-/// A node that nobody runs yet, and that would reach no server.
+/// A node whose loop does not run, and whose server does not exist.
 fn unconnected(builder: Builder) -> (NodeHandle, Driver) {
     let (cluster, _) = Cluster::generate().unwrap();
     builder.cluster(cluster).server("mqtt://127.0.0.1:1".parse().unwrap()).build().unwrap()

@@ -1,4 +1,4 @@
-//! What a node says through `tracing`, and a panic of a native function as one line.
+//! The log events of a node, and the single line about a panic of a native function.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Set for the process whose stderr a test reads.
+/// Set for the child process whose stderr a test reads.
 const CHILD: &str = "BROCCOLI_TEST_CHILD";
 
 /// A node that runs its own jobs; its server does not answer.
@@ -31,13 +31,13 @@ async fn panics(node: &NodeHandle) {
     assert_eq!(error.to_string(), "native.boom: panic: 7 is\ntoo much (step 0, attempt 1 on alone)");
 }
 
-/// Run by the test below, in a process of its own.
+/// Run by the test below, in its own process.
 #[tokio::test]
 async fn child() {
     if std::env::var_os(CHILD).is_some() {
         let node = node();
         panics(&node).await;
-        // What is no task is told as always.
+        // A panic outside of a task is reported as usual.
         assert!(std::thread::spawn(|| panic!("of the program")).join().is_err());
     }
 }
@@ -58,7 +58,7 @@ fn a_panic_of_a_task_is_one_line_of_a_program_that_logs_nothing() {
     assert!(!rest.iter().any(|line| line.contains("too much")), "{stderr}");
 }
 
-/// Keeps the lines of this thread's nodes.
+/// Collects the lines of this thread's nodes.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -94,7 +94,7 @@ impl Subscriber for Lines {
     fn exit(&self, _: &Id) {}
 }
 
-/// Run by the test below, in a process of its own, since a subscriber is for all threads.
+/// Run by the test below, in its own process, because a subscriber is for all threads.
 #[tokio::test]
 async fn child_that_logs() {
     if std::env::var_os(CHILD).is_none() {

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 /// Longer than a lease without renewal.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_800);
 
-/// What a node does that has answered.
+/// The load of a node that has answered.
 fn load<'n>(nodes: &'n [NodeView], name: &str) -> &'n Load {
     let node = nodes.iter().find(|node| node.name == node_id(name)).expect("the node is known");
     node.load.as_ref().expect("the node has answered")

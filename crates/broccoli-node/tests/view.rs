@@ -1,6 +1,6 @@
-//! What a program sees of its cluster: nodes, modules, functions, jobs and steps.
+//! A program's view of its cluster: nodes, modules, functions, jobs and steps.
 
-// Helpers of tests, too, stop where something fails; the lint knows test functions only.
+// Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! What a node counts, and what it tells of jobs and tasks when somebody asks.
+//! The counters of a node, and its traces of jobs and tasks.
 
 use broccoli_core::{Event, Trace, TraceLevel};
 use broccoli_proto::message::Message;
@@ -60,7 +60,7 @@ fn what_is_held_shows_while_it_is() {
     c.revoke(CLIENT, job);
     assert!(c.wait(CLIENT, job, 5_000).is_err());
     assert_eq!(c.peek(ORIGIN).counters().held.jobs_bytes, 0);
-    // A value that fits into no packet is held until the other side has it, which cannot be heard now.
+    // A value that fits into no packet is held until its receiver has it. The receiver is cut off now.
     let job = c.submit_remote(CLIENT, &Canvas::task("large", Cbor::encode(&[300_000])));
     c.run_until(5_000, |c| c.runs_on(WORKER) > 0);
     c.faults = Faults { loss: 1_000, ..Faults::default() };
@@ -123,7 +123,7 @@ fn returns_are_counted_on_both_sides() {
     let (canvas, _) = adds(300);
     let job = c.submit_remote(CLIENT, &canvas);
     assert!(c.wait(CLIENT, job, 5_000).is_ok());
-    // The window is wide now, and these take long.
+    // The window is wide now, and these tasks take long.
     let (canvas, expected) = sleeps(40, 300);
     let job = c.submit_remote(CLIENT, &canvas);
     assert_eq!(c.wait(CLIENT, job, 60_000), Ok(expected));

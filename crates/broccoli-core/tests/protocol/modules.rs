@@ -292,7 +292,7 @@ fn a_node_that_does_not_hold_a_module_says_so_and_another_one_is_asked() {
     c.pause(provider);
     let name = c.name(provider).to_string();
     c.inject_as(&name, 2, 1, &[Message::ContentGone(signed.id.into())]);
-    // Without that, the other one is asked after four stalls: 2.4 s.
+    // Otherwise the other node would be asked only after four stalls: 2.4 s.
     assert!(c.run_until(1_000, |c| c.holds(2, signed.id)));
     c.resume(provider);
     c.run_for(10_000);

@@ -43,7 +43,7 @@ fn a_node_that_may_say_little_to_itself_at_a_time_runs_all_its_jobs() {
         accepted.collect()
     };
     assert!(c.run_until(1_000, |c| accepted(c).len() == 200));
-    // Each asks after its job at once, in a message of the node to itself; there is room for 16.
+    // Each submit is followed by a request about its job, in a message of the node to itself. There is room for 16.
     jobs.extend(accepted(&c).into_iter().map(|job| c.follow(0, job)));
     jobs.into_iter().for_each(|job| assert_eq!(c.wait(0, job, 60_000), Ok(Cbor::encode(&100))));
     assert_eq!(c.runs.len(), 200, "each ran once");

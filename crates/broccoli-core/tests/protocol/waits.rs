@@ -154,7 +154,7 @@ fn done_counts_what_has_ended_by_itself() {
     assert_eq!(counts, [(JobState::Revoked, 0, 100), (JobState::Revoked, 2, 5), (JobState::Succeeded, 5, 5)]);
 }
 
-/// What the tasks of a job of the origin wait for, as the client is told.
+/// What the tasks of a job of the origin wait for, in the answer to the client.
 fn why(c: &mut Cluster, submit: SubmitId, path: &[u32]) -> Vec<WaitingTasks> {
     let id = c.events(0).find_map(|event| match event {
         Event::Accepted(id, job) if *id == submit => Some(*job),
@@ -206,7 +206,7 @@ fn each_waiting_task_says_what_it_waits_for() {
         "{slots:?}"
     );
     assert_eq!(*before, group_of(2, &[0, 1], Waits::Before { function: "tasks.identity".into() }));
-    // Of one member only.
+    // The same for one member.
     assert_eq!(why(&mut c, job, &[0]), [runs.clone(), before.clone()]);
     assert_eq!(why(&mut c, job, &[3]), [WaitingTasks { tasks: 1, path: vec![3], ..no_node.clone() }]);
     c.revoke(0, job);

@@ -120,7 +120,7 @@ pub(crate) async fn event<T>(events: &mut Receiver<NodeEvent>, mut fits: impl Fn
     timeout(PATIENCE, search).await.expect("the event comes in time")
 }
 
-/// Waits until something holds of what a node knows.
+/// Waits until a condition on the view of a node is true.
 pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&ClusterView) -> bool) {
     let asked = async {
         while !holds(&node.view().await.expect("the node runs")) {
@@ -132,7 +132,7 @@ pub(crate) async fn until(node: &NodeHandle, holds: impl Fn(&ClusterView) -> boo
     }
 }
 
-/// Waits until a node knows so many live nodes with slots, itself included, and what they can run.
+/// Waits until a node knows this many live nodes with slots, including itself, and their functions.
 pub(crate) async fn until_workers(node: &NodeHandle, count: usize) {
     let all_known = |view: &ClusterView| {
         let live = view.nodes.iter().filter(|node| node.is_online()).filter_map(|node| node.about.as_ref());
