@@ -1,6 +1,6 @@
 //! Errors of the library, with what to do about them.
 //!
-//! The library says what is wrong. The options and commands that help are those of this program, so they are added here.
+//! The library says what is wrong. This program adds which of its options and commands help.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -96,7 +96,7 @@ impl Display for Advised<'_, ServerNotice> {
 mod tests {
     use super::*;
 
-    /// What people read has not changed since the library gave the advice itself.
+    /// The text for people has not changed since the advice was part of the library.
     #[test]
     fn an_error_is_followed_by_what_helps() {
         let text = |error: StartError| Advised(&error).to_string();

@@ -430,7 +430,7 @@ impl Session {
         self.node.nodes(MEET_MAX).await.is_some_and(|nodes| nodes.iter().any(|node| node.name == name))
     }
 
-    /// Whether a node is known here and online. Nobody is asked.
+    /// Whether this client knows a node as online, without asking.
     pub(crate) async fn is_online(&self, name: NodeId) -> bool {
         self.node.view().await.is_some_and(|view| view.is_online(name))
     }

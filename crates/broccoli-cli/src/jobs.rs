@@ -161,7 +161,7 @@ pub(crate) fn cannot_store(node: NodeId, why: &str) -> String {
     format!("{node} cannot write its journal: {why}; waiting until it or another node with a journal can")
 }
 
-/// Checks that the node that holds a job is online, so that nobody waits in vain.
+/// Checks that the origin of a job is online, so that the command does not wait for ever.
 ///
 /// # Errors
 /// Exit code 3 if it is offline.

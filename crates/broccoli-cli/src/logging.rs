@@ -1,7 +1,7 @@
-//! What nodes and clients say of themselves on stderr: -v, -vv and `BROCCOLI_LOG`.
+//! Logging to stderr: -v, -vv and `BROCCOLI_LOG`.
 //!
-//! One line for each event: the time, unless stderr is a terminal; the level; the message; the fields. The targets and
-//! levels are those of the library: see docs/observing.md.
+//! One line for each event: the time (only if stderr is not a terminal), the level, the message, the fields. The
+//! library defines the targets and levels: see docs/observing.md.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
@@ -18,20 +18,20 @@ use crate::connect::variable;
 use crate::exit::Failure;
 use crate::{date, output};
 
-/// The variable with what is logged.
+/// The variable that selects what is logged.
 const VARIABLE: &str = "BROCCOLI_LOG";
 
-/// Who logs.
+/// The kind of program that logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
-    /// A node that runs until it is told to shut down. What its operator has to know it prints itself, so the target
+    /// A node that runs until it is told to shut down. It prints messages to its operator itself, so the target
     /// `broccoli::node` is left out.
     Node,
     /// A command that ends.
     Command,
 }
 
-/// Starts to log, at most once. `verbose` counts -v; it has priority over the variable.
+/// Starts logging, at most once. `verbose` is the number of -v options; it has priority over the variable.
 ///
 /// # Errors
 /// If the variable is not valid.
@@ -49,7 +49,7 @@ pub(crate) fn start(program: Program, verbose: u8) -> Result<(), Failure> {
     };
     let line = Line { times: !io::stderr().is_terminal() };
     let layer = tracing_subscriber::fmt::layer().event_format(line).with_writer(io::stderr).log_internal_errors(false);
-    // The command does this once, so there is no other one.
+    // Cannot fail: the command sets it only once.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(layer));
     Ok(())
 }
@@ -66,9 +66,9 @@ fn bad(text: &str) -> Failure {
     ))
 }
 
-/// The form of a line.
+/// The format of a line.
 struct Line {
-    /// Whether it begins with the time.
+    /// Whether it starts with the time.
     times: bool,
 }
 
@@ -91,7 +91,7 @@ where
 #[derive(Default)]
 struct Fields {
     message: String,
-    /// ` key=value` of each.
+    /// ` key=value` for each other field.
     others: String,
 }
 
@@ -102,7 +102,7 @@ impl Fields {
             return;
         }
         let is_plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"');
-        // Writing to a text cannot fail.
+        // Writing to a String cannot fail.
         let _ = match is_plain {
             true => write!(self.others, " {}={value}", field.name()),
             false => write!(self.others, " {}={value:?}", field.name()),

@@ -33,7 +33,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// The capability of a node whose process also runs the MQTT server of the cluster.
 pub(crate) const SERVER_LABEL: &str = "mqtt-server";
 
-/// What tasks are told that ask for what this node does not have.
+/// The error texts for tasks that use what this node does not have.
 const REFUSALS: Refusals = Refusals {
     board: "this node has no board: see `broccoli node --board`",
     reboot: "this node may not be rebooted by tasks: start it with `broccoli node --allow-reboot`",

@@ -1,4 +1,4 @@
-//! Boards from the command line: the commands of docs/guide.md, what a simulated board shows, and reboots.
+//! Boards on the command line: the commands of docs/guide.md, the output of a simulated board, and reboots.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]

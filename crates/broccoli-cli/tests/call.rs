@@ -1,4 +1,4 @@
-//! `call`: arguments by the types of the function, and what does not fit them.
+//! `call`: arguments by the types of the function, and the errors about wrong ones.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]

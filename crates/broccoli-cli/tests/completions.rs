@@ -1,4 +1,4 @@
-//! What a shell is told when somebody presses the tab key.
+//! The completions that a shell gets when the user presses the tab key.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use support::{Home, finish};
 use tokio::process::Command;
 
-/// Has the last word completed, as the script for bash does.
+/// Completes the last word, as the script for bash does.
 async fn completed(mut command: Command, words: &[&str]) -> Vec<String> {
     command.arg("--").arg("broccoli").args(words);
     command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
@@ -24,7 +24,7 @@ on_both_servers! {
     async fn functions_nodes_and_jobs_are_completed(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
         let _node = cluster.node("pi-2", &["--label", "room=kitchen"]).await;
-        // A busy machine may not answer in the time that a key press has: then nothing is completed.
+        // A busy machine may not answer in time. Then nothing is completed.
         let complete = async |words: &[&str], expected: &[&str]| {
             let mut last = Vec::new();
             for _ in 0..20 {
@@ -47,7 +47,7 @@ on_both_servers! {
         complete(&["retry", "pi-1/"], &[failed]).await;
         complete(&["revoke", "pi-1/"], &[waits]).await;
         complete(&["result", "pi-1/"], &[failed, waits]).await;
-        // Flags and commands, as always.
+        // Flags and commands.
         complete(&["comp"], &["completions"]).await;
     }
 }
@@ -56,14 +56,14 @@ on_both_servers! {
 async fn without_a_cluster_there_is_silence_at_once() {
     let home = Home::new();
     home.run(&["init"]).await.ok();
-    // A server that accepts and says nothing.
+    // A server that accepts connections and sends nothing.
     let silent = std::net::TcpListener::bind(support::free_addr()).unwrap();
     let url = format!("mqtt://{}", silent.local_addr().unwrap());
     let begun = Instant::now();
     let mut command = home.command(&[]);
     command.env("BROCCOLI_SERVER", &url);
     let words = completed(command, &["drain", "pi"]).await;
-    // The limit is 250 ms; a busy machine may be slow.
+    // The limit is 250 ms, but a busy machine may be slow.
     assert!(words.is_empty() && begun.elapsed() < Duration::from_secs(2), "{words:?} after {:?}", begun.elapsed());
     assert!(completed(Home::new().command(&[]), &["call", "a"]).await.is_empty());
 }

@@ -1,4 +1,4 @@
-//! `demo`: shows everything, leaves nothing behind.
+//! `demo`: shows everything, and leaves nothing behind.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! `deploy`: modules from files, and what is refused. Also what a user sees of running tasks.
+//! `deploy`: modules from files, and refused modules. Also the output about running tasks.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -33,7 +33,7 @@ on_both_servers! {
         again.fails(2, "error: there is no module tasks: `broccoli functions` lists the modules\n");
         let builtin = cluster.run(&["undeploy", "sys"]).await;
         builtin.fails(2, "error: sys is built into its nodes and cannot be removed\n");
-        // What a node has kept of it says so after a restart.
+        // The removal is stored: the module does not come back after a restart.
         node.signal("TERM").await;
         assert_eq!(node.end().await.code, Some(0));
         let _node = cluster.node("pi-2", &["--data", "pi-2"]).await;

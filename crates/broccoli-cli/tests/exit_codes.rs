@@ -1,4 +1,4 @@
-//! The exit codes and the messages that go with them.
+//! The exit codes and their messages.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -27,7 +27,7 @@ on_both_servers! {
 
     async fn ctrl_c_and_timeout_cancel_the_job(cluster: Cluster) {
         let cluster = cluster.with_examples().await;
-        // What `timeout` of the shell sends is the second.
+        // `timeout` of the shell sends SIGTERM.
         for signal in ["INT", "TERM"] {
             let mut run = Process::start(&mut cluster.command(&["-v", "run", "sleep_ms.s(60000, 1)"]));
             run.note("DEBUG attached").await;
@@ -167,7 +167,7 @@ async fn a_wrong_key_on_an_open_server_is_said_by_clients_and_nodes() {
     let home = Home::new();
     home.run(&["init"]).await.ok();
     home.run(&["init", "--out", "other.json"]).await.ok();
-    // The same cluster id with another key: what a leftover of an earlier cluster looks like.
+    // The same cluster id with another key, as an earlier cluster may leave it.
     let mut other: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(home.0.join("other.json")).unwrap()).unwrap();
     other["cluster"] = home.cluster_file()["cluster"].clone();
@@ -179,7 +179,7 @@ async fn a_wrong_key_on_an_open_server_is_said_by_clients_and_nodes() {
     let mut stranger =
         Process::start(&mut home.command(&["node", "--name", "pi-2", "--cluster", "other.json", "--server", &url]));
     stranger.note("cannot read this cluster's traffic: it is sealed with another key").await;
-    // A client with its key would find it.
+    // A client with its key would find this node.
     stranger.signal("TERM").await;
     stranger.end().await;
     home.run(&["nodes", "--cluster", "other.json", "--server", &url]).await.fails(
@@ -187,7 +187,7 @@ async fn a_wrong_key_on_an_open_server_is_said_by_clients_and_nodes() {
         "error: cannot read this cluster's traffic: it is sealed with another key; \
          use the cluster file or the token of that cluster\n",
     );
-    // The cluster itself takes no harm.
+    // The cluster itself still works.
     let nodes = home.run(&["nodes", "--json", "--server", &url]).await.ok();
     assert!(nodes.contains("\"name\":\"pi-1\"") && !nodes.contains("pi-2"), "{nodes}");
 }

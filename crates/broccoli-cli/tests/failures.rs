@@ -1,4 +1,4 @@
-//! Nodes that die in the middle of a job, as the user who waits for it sees it.
+//! Nodes that die in the middle of a job, as seen by the client that waits for it.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ on_both_servers! {
         let mut run = Process::start(&mut cluster.command(&["-v", "run", expression]));
         let accepted = run.note("DEBUG job submitted").await;
         assert!(accepted.contains(" job=pi-1/"), "{accepted}");
-        // It comes later, so that it cannot be the node that holds the job.
+        // This node starts later, so it cannot be the origin of the job.
         let worker = cluster.node("pi-2", &["--slots", "2"]).await;
         let working = async { while running(&cluster, "pi-2").await == 0 {} };
         timeout(PATIENCE, working).await.expect("it gets tasks");
@@ -40,7 +40,7 @@ async fn an_origin_that_dies_is_said_and_a_job_that_it_lost_fails() {
     assert!(ended.stderr.ends_with(why), "{}", ended.stderr);
 }
 
-/// How many tasks a node runs now.
+/// How many tasks a node is running.
 async fn running(cluster: &Cluster, name: &str) -> u64 {
     let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
     let node = nodes.as_array().unwrap().iter().find(|node| node["name"] == name);

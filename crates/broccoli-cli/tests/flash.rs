@@ -1,4 +1,4 @@
-//! `broccoli flash`, but for the port itself: what the image holds, and what is refused before anything is written.
+//! `broccoli flash` without the port: the content of the image, and errors that are found before anything is written.
 #![cfg(feature = "flash")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use broccoli_flash::{Chip, Image, pack};
 use support::{Home, finish};
 
-/// A home with a cluster and a firmware where the command looks for it.
+/// A home with a cluster, and with a firmware where the command looks for it.
 async fn home() -> Home {
     let home = Home::new();
     home.run(&["init"]).await.ok();
@@ -44,11 +44,11 @@ async fn an_image_holds_the_firmware_and_who_the_node_is() {
          deploy_public={deploy_public}\nwifi_password=secret=42\nlabel=room=kitchen\nreboot=yes\nled=15\n"
     );
     assert_eq!(String::from_utf8_lossy(image.settings()), settings);
-    // Everything else is the firmware's.
+    // The rest is the firmware, unchanged.
     let mut rest = image;
     rest.set_settings("").unwrap();
     assert!(rest.bytes() == fs::read(home.0.join("dist/broccoli-esp32c6.bin")).unwrap());
-    // It holds the key of the cluster.
+    // It contains the key of the cluster.
     assert_eq!(fs::metadata(home.0.join("out.bin")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -76,7 +76,7 @@ async fn what_is_not_told_is_found_elsewhere() {
     assert!(!String::from_utf8_lossy(image.settings()).contains("wifi_password"));
 }
 
-/// What a command says that is refused before anything is written.
+/// The error of a command that fails before anything is written.
 async fn refused(home: &Home, parts: &[&[&str]]) -> String {
     let args = parts.concat();
     let ended = home.run(&args).await;
@@ -100,14 +100,14 @@ async fn wrong_use_is_found_before_anything_is_written() {
     home.write("other.bin", b"not an image");
     let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "other.bin"]]).await;
     assert_eq!(told, "error: other.bin: this is no firmware image; `cargo xtask firmware` makes one\n");
-    // The chip must find the server, and the cluster file names none.
+    // The chip needs a server, but the cluster file names none.
     let told = refused(&home, &[&WIFI, &out]).await;
     assert!(told.starts_with("error: a chip cannot reach 127.0.0.1: name the server"), "{told}");
     let told = refused(&home, &[&with_ssid("n")[..5], &SERVER, &out]).await;
     assert!(told.starts_with("error: the password of the Wi-Fi network is missing"), "{told}");
     let told = refused(&home, &[&WIFI, &SERVER, &["--port", "/dev/ttyNone7"]]).await;
     assert_eq!(told, "error: there is no serial port /dev/ttyNone7: is the board plugged in?\n");
-    // Neither a port nor a file; and both.
+    // Neither a port nor a file; then both.
     refused(&home, &[&WIFI, &SERVER]).await;
     refused(&home, &[&WIFI, &SERVER, &out, &["--port", "/dev/ttyNone7"]]).await;
 }

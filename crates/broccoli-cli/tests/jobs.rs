@@ -1,4 +1,4 @@
-//! Jobs that outlive their client: detached, listed, asked after, revoked, tried again.
+//! Jobs that outlive their client: they are detached, listed, followed, revoked and retried.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::{Cluster, Home, PATIENCE, Process, finish, start_open_mosquitto};
 use tokio::time::timeout;
 
-/// Detaches a job and gives its id.
+/// Submits a detached job, and returns its id.
 async fn detach(cluster: &Cluster, expression: &str) -> String {
     let out = cluster.run(&["run", "--detach", expression]).await.ok();
     out.strip_suffix('\n').unwrap().to_owned()
@@ -28,7 +28,7 @@ on_both_servers! {
         let id = detach(&cluster, "chain(add.s(4, 4), mul.s(8), mul.s(10))").await;
         assert!(id.starts_with("pi-1/"), "{id}");
         assert_eq!(cluster.run(&["result", &id, "--wait"]).await.ok(), "640\n");
-        // It is kept: the next one sees it too.
+        // The result is kept for further requests.
         assert_eq!(cluster.run(&["result", &id]).await.ok(), "640\n");
         let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.ok()).unwrap();
         let expected =
@@ -172,7 +172,7 @@ on_both_servers! {
         let cluster = cluster.with_examples().await;
         let why = "tasks.add waits: no live node has the label room=kitchn (1 node)";
         let id = detach(&cluster, "group(add.s(i, i) for i in range(100)).set(on='room=kitchn')").await;
-        // The node knows it once it has heard of those that are there.
+        // The node knows the reason once it has heard of all live nodes.
         let told = async {
             loop {
                 let jobs = cluster.run(&["jobs"]).await;
@@ -190,7 +190,7 @@ on_both_servers! {
         let note = run.note("tasks.add waits another").await;
         assert!(note == "tasks.add waits another 59s" || note == "tasks.add waits another 58s", "{note}");
         run.kill().await;
-        // What never ran is not done.
+        // Tasks that never ran do not count as done.
         cluster.run(&["revoke", &id]).await.ok();
         let shown: Value = serde_json::from_str(&cluster.run(&["result", &id, "--json"]).await.stdout).unwrap();
         assert_eq!((&shown["state"], &shown["done"], &shown["total"]), (&"revoked".into(), &0.into(), &100.into()));
@@ -234,18 +234,19 @@ on_both_servers! {
         for key in &keys {
             ids.push(submit(key.clone(), false).await.ok());
         }
-        // A third one joins.
+        // A third node joins.
         let third = cluster.node("pi-3", &["--slots", "1", "--data", "data-3"]).await;
         for (key, id) in keys.iter().zip(&ids) {
             assert_eq!(submit(key.clone(), false).await.ok(), *id);
         }
-        // Its job has failed, and somebody says that it may run again.
+        // Its job has failed, and `--again` runs it again.
         let again = submit(keys[0].clone(), true).await.ok();
         assert_ne!(again, ids[0]);
         assert_eq!(submit(keys[0].clone(), false).await.ok(), again);
         ids[0] = again;
 
-        // The holder stands still for three seconds: the same job, or nobody is sure.
+        // The holder is stopped for three seconds: the result is the same job, or an error that the holder does not
+        // answer.
         let unsure = "error: cannot be sure: pi-2, which may hold a job with this key, is not there; start it, or if it \
                       will not come back, `broccoli forget pi-2`, and submit again\n";
         second.signal("STOP").await;
@@ -266,7 +267,7 @@ on_both_servers! {
             assert!(is_same || (ended.code, ended.stderr.as_str()) == (Some(7), unsure), "{ended:?}, not {id}");
         }
 
-        // It is killed.
+        // The holder is killed.
         second.kill().await;
         for (key, id) in keys.iter().zip(&ids) {
             if id.starts_with("pi-2/") {
@@ -305,8 +306,8 @@ async fn a_job_at_a_node_without_a_journal_is_announced_as_such() {
     let _other = cluster.node("pi-2", &["--slots", "1"]).await;
     // It has the functions.
     assert_eq!(cluster.run(&["call", "--on", "pi-2", "add", "1", "2"]).await.ok(), "3\n");
-    // The one that keeps its jobs goes first if it answers in time (the simulator's matter); when it is gone, the
-    // other says what that means.
+    // The node with a journal is preferred if it answers in time. When it has left, the other node takes the job and
+    // warns that it has no journal.
     cluster.up.signal("TERM").await;
     let ended = loop {
         let ended = cluster.run(&["run", "--detach", "add.s(1, 2)"]).await;
@@ -343,7 +344,7 @@ async fn a_node_keeps_jobs_and_results_within_its_settings() {
     finish(command(&["revoke", first.trim()])).await.ok();
     assert_eq!(second.end().await.ok(), "42\n");
 
-    // It is forgotten soon after it is old.
+    // The result is deleted soon after its time is over.
     let id = finish(command(&["run", "--detach", "add.s(1, 2)"])).await.ok();
     while finish(command(&["result", id.trim(), "--timeout", "10s"])).await.code == Some(0) {}
     let unknown = finish(command(&["result", id.trim(), "--json"])).await;

@@ -1,4 +1,4 @@
-//! Joining: what the token holds, and what a node of another machine needs.
+//! Joining: the content of the token, and what a node on another machine needs.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -21,13 +21,13 @@ on_both_servers! {
         let expression = "add.s(1, 2).set(on='room=kitchen')";
         assert_eq!(cluster.run(&["run", expression]).await.ok(), "3\n");
         assert_eq!(cluster.run(&["run", "add.s(1, 2).set(on='pi-2')"]).await.ok(), "3\n");
-        // A member may use the cluster.
+        // A member can use the cluster.
         let path = elsewhere.0.join(".config/broccoli/cluster.json");
         node.note(&format!("stored the cluster in {}", path.display())).await;
         assert!(elsewhere.run(&["nodes"]).await.ok().contains("pi-2"));
         assert_eq!(elsewhere.run(&["run", expression]).await.ok(), "3\n");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        // But the private key never travels.
+        // The token does not contain the private key.
         let refused = elsewhere.run(&["deploy", "--examples"]).await;
         assert!(refused.stderr.contains("deploy on the machine where the cluster was created"), "{}", refused.stderr);
         node.signal("TERM").await;
@@ -47,7 +47,7 @@ on_both_servers! {
         let missing = elsewhere.run(&["node", "--join", "@missing"]).await;
         missing.fails(2, "error: cannot read the token from missing: No such file or directory (os error 2)\n");
 
-        // So does the server, with its password.
+        // The server, with its password, can be in a file, too.
         elsewhere.write("server", format!("{}\n", cluster.url));
         assert!(elsewhere.run(&["nodes", "--server", "@server"]).await.ok().contains("pi-3"));
         let mut nodes = elsewhere.command(&["nodes"]);
@@ -111,7 +111,7 @@ async fn init_makes_a_cluster_once() {
         .fails(2, "error: my.json exists: it holds the key of a cluster; choose another file with --out\n");
 }
 
-/// The bytes in a token, by an own reading of base64url.
+/// Decodes the bytes of a token with an independent base64url decoder.
 fn decoded(token: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let digits = token.strip_prefix("broccoli-").unwrap().bytes();

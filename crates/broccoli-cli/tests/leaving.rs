@@ -1,4 +1,4 @@
-//! Nodes that leave on purpose, as their operators and their clients meet it.
+//! Nodes that leave on purpose, as seen by operators and clients.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -11,10 +11,10 @@ use serde_json::Value;
 use support::{Cluster, Home, PATIENCE, Process, finish};
 use tokio::time::timeout;
 
-/// Longest time that anybody waits because a node leaves.
+/// Longest time that anything waits because a node leaves.
 const WAIT_MAX: Duration = Duration::from_millis(300);
 
-/// Waits until a node runs so many tasks.
+/// Waits until a node runs this many tasks.
 async fn until_running(cluster: &Cluster, name: &str, tasks: u64) {
     let running = async {
         loop {
@@ -39,7 +39,7 @@ async fn fastest(cluster: &Cluster, args: &[&str]) -> Duration {
     fastest
 }
 
-/// The states of all nodes but that of `up`, by `nodes`.
+/// The states of all nodes except that of `up`, from `nodes`.
 async fn states(cluster: &Cluster) -> Vec<(String, String)> {
     let nodes: Value = serde_json::from_str(&cluster.run(&["nodes", "--json"]).await.ok()).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -264,7 +264,7 @@ async fn a_job_of_a_node_with_a_journal_goes_on_when_the_node_is_back() {
     let id = cluster.run(&["run", "--detach", "chain(sleep_ms.s(1500, 4), add.s(1))"]).await.ok();
     assert!(id.starts_with("pi-1/"), "{id}");
     until_running(&cluster, "pi-1", 1).await;
-    // Its task is finished, the rest is for later.
+    // The running task is finished; the next one stays in the journal.
     cluster.up.signal("TERM").await;
     let Cluster { home, url, up, mosquitto: _mosquitto, .. } = cluster;
     let ended = up.end().await;

@@ -18,10 +18,10 @@ on_both_servers! {
             let node = node.as_object_mut().unwrap();
             assert!(node.remove("uptime_s").unwrap().as_u64().unwrap() < 60);
             assert!(node.remove("last_seen_s").unwrap().as_f64().unwrap() < 2.0);
-            // It may still be on its way to the younger node.
+            // The module may still be on its way to the younger node.
             node.remove("modules");
         }
-        // A node whose process is the server, too, says so.
+        // A node whose process also runs the server has a label for it.
         let server: &[&str] = if cluster.mosquitto.is_some() { &[] } else { &["mqtt-server"] };
         let node = |name: &str, slots: u16, labels: &[&str]| {
             json!({
@@ -80,7 +80,7 @@ async fn tables_are_aligned() {
     let start = "pi-1  live   2      0        0       0     ";
     let end = format!("  mqtt-server  {:7}  tasks@20", env!("CARGO_PKG_VERSION"));
     assert!(rows.starts_with(start) && rows.contains(&end), "{rows}");
-    // A version is when it was deployed.
+    // The version is the time of the deployment.
     let version = rows.trim().rsplit('@').next().unwrap();
     assert!(version.len() == 17 && version.ends_with('Z') && version.contains('T'), "{version}");
 

@@ -1,4 +1,4 @@
-//! What nodes and commands log: one line for each job and failed task, -v, -vv, BROCCOLI_LOG; and `broccoli why`.
+//! The logs of nodes and commands: one line for each job and failed task, -v, -vv, BROCCOLI_LOG; and `broccoli why`.
 
 mod support;
 
@@ -9,7 +9,7 @@ fn lines<'t>(text: &'t str, parts: &[&str]) -> Vec<&'t str> {
     text.lines().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
 }
 
-/// A cluster whose only node logs what this says, or what it does by itself.
+/// A cluster with one node. `log` is its `BROCCOLI_LOG`, if set.
 async fn cluster(log: Option<&str>, args: &[&str]) -> Cluster {
     let home = Home::new();
     let args = [&["up", "--name", "pi-1", "--slots", "2", "--listen", "127.0.0.1:0"], args].concat();
@@ -80,7 +80,7 @@ async fn broccoli_log_chooses_targets_and_levels() {
     assert!(!lines(&ended.stderr, &["credit"]).is_empty(), "{}", ended.stderr);
     assert!(lines(&ended.stderr, &["job accepted"]).is_empty(), "{}", ended.stderr);
     assert!(lines(&ended.stderr, &["run begins"]).is_empty(), "{}", ended.stderr);
-    // A value that is none is found before anything runs.
+    // An invalid value is reported before anything runs.
     let home = Home::new();
     let mut command = home.command(&["nodes"]);
     finish({
@@ -119,7 +119,7 @@ async fn why_says_for_each_waiting_task_what_it_waits_for() {
                     tasks.add at [2]: waits another 9m\n\
                     tasks.add at [3][0]: waits: no live node has the label room=attic (1 node)\n\
                     tasks.mul at [3][1]: waits for the steps before it\n";
-    // The node has to be sure that there is no other one.
+    // The node must first be sure that it knows all nodes.
     let mut told = String::new();
     for _ in 0..100 {
         told = cluster.run(&["why", &id]).await.ok();

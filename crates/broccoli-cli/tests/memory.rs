@@ -1,4 +1,4 @@
-//! What others make a node hold stays within what it was told to take: with real processes, as the
+//! The memory that a node uses for data of others stays within its settings. Measured with real processes, as the
 //! kernel counts their memory.
 #![cfg(all(feature = "embedded-server", target_os = "linux"))]
 // The lint does not know that a macro makes these functions tests, nor their helpers.
@@ -14,18 +14,18 @@ use support::{Home, Plain, Process, finish, start_open_mosquitto, start_open_pla
 use tokio::process::Child;
 use tokio::time::timeout;
 
-/// What the node is told to take for jobs, and how.
+/// The memory setting of the node, for jobs.
 const QUEUE: &str = "64M";
 const QUEUE_BYTES: usize = 64 << 20;
-/// One result.
+/// Size of one result.
 const RESULT_BYTES: usize = 5 << 20;
 
-/// A cluster whose server is in no process that is measured.
+/// A cluster whose server is not in a measured process.
 struct Setting {
     home: Home,
     cluster: Cluster,
     url: String,
-    /// It ends with this.
+    /// Ends with this value.
     _server: Server,
 }
 
@@ -74,7 +74,7 @@ impl Setting {
         origin
     }
 
-    /// A node in this process, with a function of its own.
+    /// A node in this process, with its own function.
     fn node(&self, name: &str, slots: u16) -> NodeHandle {
         let url: ServerUrl = self.url.parse().unwrap();
         let node = NodeHandle::builder().cluster(self.cluster.clone()).server(url);
@@ -83,28 +83,28 @@ impl Setting {
     }
 }
 
-/// The most memory that a process has ever had, in bytes, as the kernel counts it.
+/// The peak memory of a process in bytes, as the kernel counts it.
 fn peak(process: &Process) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// What a process has come to take since it had `base`.
+/// Growth of the peak since it was `base`.
 fn growth(process: &Process, base: usize) -> usize {
     let growth = peak(process) - base;
     println!("grew by {} MB from {} MB", growth >> 20, base >> 20);
     growth
 }
 
-/// Jobs cost a node at most half as much again as it was told to take, beside what it has at its start.
+/// Memory for jobs may grow by at most 1.5 times the setting.
 const GROWTH_MAX: usize = QUEUE_BYTES / 2 * 3;
 
 fn task(function: &str, args: Cbor) -> Canvas {
     Form::Task(Task { function: function.into(), args, kwargs: vec![], immutable: false }).into()
 }
 
-/// So many results of [`RESULT_BYTES`] in one list.
+/// A list of `n` results of [`RESULT_BYTES`].
 fn results(n: usize) -> Canvas {
     Canvas::group((0..n).map(|_| task("large", Cbor::encode(&[RESULT_BYTES]))).collect())
 }
@@ -113,7 +113,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
     timeout(support::PATIENCE * 2, work).await.expect("it comes in time")
 }
 
-/// A job that needs more memory than there is has failed, and says so.
+/// A job that needs more memory than there is fails, with an error about memory.
 async fn fails_for_memory(job: &mut JobHandle) {
     let JobError::Failed(error) = in_time(job.result()).await.unwrap_err() else { panic!("it has failed") };
     assert_eq!(error.cause, Cause::Unfit);
@@ -156,13 +156,13 @@ on_both_servers! {
         fails_for_memory(&mut doomed).await;
         assert_eq!(in_time(behind.result()).await.unwrap().array_len(), Some(4), "what waits behind it is not lost");
         assert!(growth(&origin, base) < GROWTH_MAX);
-        // What is in the journal by now does not make the next incarnation larger.
+        // The records in the journal must not make the next incarnation larger.
         let mut interrupted = client.submit_to_cluster(results(8));
         in_time(interrupted.accepted()).await.unwrap();
         origin.kill().await;
         let origin = setting.origin("0").await;
         assert_eq!(in_time(interrupted.result()).await.unwrap().array_len(), Some(8));
-        // The list of four is in the archive, which has a bound of its own.
+        // The list of four is in the archive, which has its own limit.
         assert!(growth(&origin, base) < GROWTH_MAX + 4 * RESULT_BYTES);
         origin.kill().await;
     }
@@ -178,7 +178,7 @@ on_both_servers! {
             task("identity", Cbor::encode(&["x".repeat(RESULT_BYTES)])),
             Canvas::group((0..n).map(|_| copy()).collect()),
         ]);
-        // What the sandbox takes for values of this size is not for jobs.
+        // Memory of the sandbox for values of this size does not count as memory for jobs.
         in_time(client.submit_to_cluster(copies(2)).result()).await.unwrap();
         let base = peak(&origin);
         fails_for_memory(&mut client.submit_to_cluster(copies(500))).await;
@@ -195,7 +195,7 @@ on_both_servers! {
             let refused = in_time(client.submit_to_cluster(task(&name, Cbor::empty_array())).result()).await;
             let Err(JobError::Refused(Refusal::BadCanvas(why))) = refused else { panic!("{refused:?}") };
             assert!(why.len() < 200, "{} bytes", why.len());
-            // The first ones show what packets of this size take.
+            // The first rounds show the memory that packets of this size need.
             base = if number < 10 { peak(&origin) } else { base };
         }
         assert!(growth(&origin, base) < 16 << 20);

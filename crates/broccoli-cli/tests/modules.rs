@@ -1,4 +1,4 @@
-//! The committed modules are what their sources build, byte for byte, whatever else is on the machine.
+//! The committed modules are equal to what their sources build, byte for byte, whatever is installed on the machine.
 // Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// With rustup's component `rust-src`, the compiler names the standard library's sources by their folder.
+/// With rustup's component `rust-src`, the compiler writes the directory of the standard library's sources into paths.
 #[test]
 fn committed_modules_are_what_their_sources_build() {
     for has_sources in [false, true] {
@@ -27,17 +27,17 @@ fn functions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../functions")
 }
 
-/// Builds the modules on a machine that has the standard library's sources or has not, and another home of Cargo; gives
-/// their folder.
+/// Builds the modules with or without the standard library's sources, and with another Cargo home. Returns the
+/// directory of the modules.
 fn build(has_sources: bool) -> PathBuf {
     let place =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(if has_sources { "with-sources" } else { "without-sources" });
-    // What an earlier run may have left.
+    // Files of an earlier run.
     let _ = fs::remove_dir_all(&place);
     let built = place.join("modules");
     fs::create_dir_all(&built).unwrap();
     let mut build = Command::new(functions().join("build.sh"));
-    // So that functions/ chooses compiler and flags, not whoever started this test.
+    // Only functions/ may choose compiler and flags, not the environment of this test.
     for name in ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         build.env_remove(name);
     }
@@ -47,7 +47,7 @@ fn build(has_sources: bool) -> PathBuf {
     built
 }
 
-/// A compiler whose sysroot is that of the real one, but for the sources.
+/// A compiler whose sysroot is that of the real one, optionally without the sources.
 fn compiler(place: &Path, has_sources: bool) -> PathBuf {
     let mut asked = Command::new("rustc");
     asked.args(["--print", "sysroot"]).current_dir(functions()).env_remove("RUSTUP_TOOLCHAIN");
@@ -60,7 +60,7 @@ fn compiler(place: &Path, has_sources: bool) -> PathBuf {
         }
     }
     if has_sources {
-        // The file by which the compiler knows that they are there.
+        // The compiler detects the sources by this file.
         let sources = libraries.join("src/rust/library/std/src");
         fs::create_dir_all(&sources).unwrap();
         fs::write(sources.join("lib.rs"), "").unwrap();
@@ -76,7 +76,7 @@ fn compiler(place: &Path, has_sources: bool) -> PathBuf {
     compiler
 }
 
-/// Another home for Cargo, with what the real one has downloaded.
+/// Another Cargo home, with the downloads of the real one.
 fn cargo_home(place: &Path) -> PathBuf {
     let default = || std::env::home_dir().unwrap().join(".cargo").into();
     let real = PathBuf::from(std::env::var_os("CARGO_HOME").unwrap_or_else(default));

@@ -1,4 +1,4 @@
-//! From an empty folder to one's own function on a running cluster, and to its next version.
+//! From an empty directory to a user's own function on a running cluster, and to its next version.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests, nor their helpers.
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use support::{Ended, Home};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long a command may take that compiles the SDK and its dependencies.
+/// Longest time of a command that compiles the SDK and its dependencies.
 const BUILD_PATIENCE: Duration = Duration::from_secs(300);
 
 on_both_servers! {
@@ -33,7 +33,7 @@ on_both_servers! {
         assert_eq!(nothing.code, Some(1));
         assert!(nothing.stderr.contains("the mean of nothing"), "{}", nothing.stderr);
 
-        // The same node all the time.
+        // It is the same node all the time.
         cluster.up.signal("TERM").await;
         cluster.up.end().await.ok();
     }
@@ -49,12 +49,12 @@ async fn build_writes_the_module_and_says_what_is_in_it() {
     assert!(first.starts_with("my_tasks  ") && first.ends_with("  out.wasm"), "{said}");
     assert_eq!(functions, "  hello(name: str) -> str\n  mean(numbers: [f64]) -> !f64\n");
 
-    // It names no folder of this machine.
+    // The module names no directory of this machine.
     for folder in [home.0.to_str().unwrap(), "/.cargo/", "/.rustup/", "rustlib/src"] {
         assert!(!String::from_utf8_lossy(&wasm).contains(folder), "{folder} stands in the module");
     }
 
-    // The flags do not depend on the file that sets them for Cargo, nor on the user's.
+    // The flags depend neither on the file that sets them for Cargo, nor on the user's flags.
     fs::remove_dir_all(home.0.join("my-tasks/.cargo")).unwrap();
     build(home.command(&["build", "my-tasks", "-o", "again.wasm"])).await.ok();
     assert_eq!(fs::read(home.0.join("again.wasm")).unwrap(), wasm);
@@ -96,7 +96,7 @@ async fn what_is_no_task_crate_is_refused_with_the_reason() {
     assert!(said.ends_with(advice), "{said}");
 }
 
-/// One short error for each mistake, with what to write instead.
+/// One short error for each mistake. It says what to write instead.
 #[tokio::test]
 async fn mistakes_in_a_task_are_told_in_its_own_words() {
     let home = Home::new();
@@ -119,11 +119,11 @@ async fn mistakes_in_a_task_are_told_in_its_own_words() {
         let said = fails(&home, &["build", "my-tasks"], 1).await;
         assert!(errors.iter().all(|error| said.contains(error)), "{task}: {said}");
         let told = said.lines().filter(|line| line.starts_with("error")).count();
-        // Cargo's and our own last words are two more, and a result is asked for its type twice.
+        // Cargo and the command each add a last line, and the type of a result is checked twice.
         let results = usize::from(task.contains("-> Reading"));
         assert_eq!(told, errors.len() + results + 2, "{task}: {said}");
     }
-    // What everybody tries.
+    // A common mistake.
     home.write(
         "my-tasks/src/lib.rs",
         "#![no_std]\nuse broccoli_sdk::prelude::*;\n#[task] fn f(x: u32) -> u32 { println!(\"x is {x}\"); println!(); eprintln!(\"!\"); x }\n",
@@ -134,12 +134,12 @@ async fn mistakes_in_a_task_are_told_in_its_own_words() {
 /// Runs a command that calls Cargo.
 async fn build(mut command: Command) -> Ended {
     command.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
-    // The compiler stays where it is in the real home, and everything that it needs is there.
+    // The compiler stays in the real home, with everything that it needs.
     for (name, default) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
         let default = || std::env::home_dir().unwrap().join(default).into();
         command.env(name, std::env::var_os(name).unwrap_or_else(default));
     }
-    // Flags of the user must not matter: with these, nothing would compile.
+    // The user's flags must not matter. With these, nothing would compile.
     command.env("CARGO_NET_OFFLINE", "true").env("RUSTFLAGS", "-Ctarget-cpu=none-of-them");
     let output = timeout(BUILD_PATIENCE, command.output()).await.expect("the build ends in time").unwrap();
     Ended {
@@ -149,7 +149,7 @@ async fn build(mut command: Command) -> Ended {
     }
 }
 
-/// What a command says that must fail with this code.
+/// The message of a command that must fail with this code.
 async fn fails(home: &Home, args: &[&str], code: i32) -> String {
     let ended = build(home.command(args)).await;
     assert_eq!(ended.code, Some(code), "{args:?}: {}", ended.stderr);

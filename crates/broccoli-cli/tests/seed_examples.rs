@@ -1,4 +1,4 @@
-//! Each example of the document that Broccoli began with runs as written there.
+//! Each example of Broccoli's first document runs as written there.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! What people are told of MQTT servers: how to name one, what is wrong with one, and when one is full.
+//! Messages about MQTT servers: how to name one, what is wrong with one, and that one is full.
 #![cfg(feature = "embedded-server")]
 // Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
@@ -86,7 +86,7 @@ async fn what_is_no_mqtt_server_is_called_that() {
     }
 }
 
-/// As a web server is, which waits for a line, or a process that was stopped.
+/// For example a web server, which waits for a line, or a stopped process.
 #[tokio::test]
 async fn what_takes_connections_and_says_nothing_is_called_that() {
     let home = Home::new();
@@ -161,7 +161,7 @@ async fn a_server_that_delivers_nothing_is_said_with_the_topics_it_must_allow() 
     assert_eq!(node.note("mqtt://").await, told);
     home.run(&["nodes", "--server", &url]).await.fails(3, &format!("error: {told}\n"));
 
-    // With those two it works.
+    // With these two rules it works.
     let rules =
         format!("user {cluster}\ntopic readwrite broccoli/{cluster}/_all\ntopic readwrite broccoli/{cluster}/+/+\n");
     let rules = home.write("good-rules", rules);
@@ -179,12 +179,12 @@ async fn values_pass_a_server_that_drops_large_packets_without_a_word() {
     let mut node = Process::start(&mut home.command(&["node", "--name", "pi-1", "--slots", "2", "--server", &url]));
     node.line("ready  pi-1  ").await;
     home.run(&["deploy", "--examples", "--server", &url]).await.ok();
-    // The arguments have 60 KB and more, and so has the result.
+    // The arguments and the result have more than 60 KB.
     let canvas = "chain(tsum.s(list(range(20000))), add.s(1))";
     assert_eq!(home.run(&["run", canvas, "--server", &url, "--timeout", "20s"]).await.ok(), "199990001\n");
     let canvas = "add.starmap(zip(range(20000), range(20000)))";
     let list = home.run(&["run", canvas, "--server", &url, "--timeout", "25s"]).await.ok();
     assert_eq!(list.matches(',').count(), 19_999);
-    // Each node that is larger than the server says so, and what it does about it.
+    // Each node with a larger limit than the server reports it, and what it does about it.
     node.note("the MQTT server silently drops packets of more than 32768 bytes").await;
 }

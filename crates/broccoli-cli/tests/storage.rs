@@ -1,4 +1,4 @@
-//! What a node with a directory does when that cannot be written, is gone, or is open to others.
+//! A node whose data directory cannot be written, is missing, or can be read by other users.
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
 
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use support::{Home, Process, start_open_mosquitto};
 use tokio::process::{Child, Command};
 
-/// A node may take so long to leave, whatever its disk does.
+/// Longest time for a node to leave, even if its disk does not work.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
-/// At once, on a machine that is busy: less than a node waits for its disk after the first signal.
+/// Longest time after a second signal. It is shorter than the time that a node waits for its disk after the first one.
 const SECOND_SIGNAL_MAX: Duration = Duration::from_secs(3);
-/// Blocks of 512 bytes that a file may have: an empty segment of the journal, 4 MiB, and a little more.
+/// Largest file, in blocks of 512 bytes: an empty segment of the journal, 4 MiB, and a little more.
 const BLOCKS_MAX: u32 = 4 * 2_048 + 8;
-/// Jobs of so many bytes go into a segment before the next one does not fit.
+/// Size of a job, in bytes. A segment holds only a few of this size.
 const JOB_BYTES: usize = 900_000;
 const JOBS_THAT_FIT: usize = 4;
 const FILE_LIMIT: &str = "the limit of file sizes is too low: raise it (ulimit -f) and start the node again";
 
-/// A cluster on a Mosquitto, without a node so far.
+/// A cluster on a Mosquitto, without a node.
 struct Bare {
     home: Home,
     url: String,
@@ -44,7 +44,7 @@ impl Bare {
         command
     }
 
-    /// Starts the durable node, whose files may have so many blocks.
+    /// Starts the durable node. `blocks` limits the size of its files.
     async fn node(&self, blocks: Option<u32>) -> Process {
         let mut process = Process::start(&mut self.node_command(blocks));
         process.line("ready  pi-1").await;
@@ -69,7 +69,7 @@ impl Bare {
         command
     }
 
-    /// A node that runs a task for a minute, and whose journal takes no more. The last is who waits for an answer.
+    /// A node that runs a task for a minute, and whose journal is full, and a client that waits for it.
     async fn stalled(&self) -> (Process, Process) {
         let mut node = self.node(Some(BLOCKS_MAX)).await;
         support::finish(self.command(&["deploy", "--examples"])).await.ok();
@@ -117,7 +117,7 @@ async fn a_second_signal_ends_a_node_that_cannot_write_at_once() {
 async fn another_node_takes_what_one_with_a_full_disk_cannot() {
     let cluster = Bare::new().await;
     let _stalled = cluster.stalled().await;
-    // Nobody else is there: whoever submits waits, and says why.
+    // There is no other node, so clients wait and report why.
     let mut waits = Process::start(&mut cluster.command(&["run", "add.s(1, 2)"]));
     let note = waits.note("pi-1 cannot write its journal").await;
     let why = format!("{FILE_LIMIT}; waiting until it or another node with a journal can");
@@ -157,7 +157,7 @@ async fn a_node_whose_directory_was_removed_accepts_nothing() {
     assert!(note.contains(why), "{note}");
     node.signal("TERM").await;
     assert_eq!(node.end().await.code, Some(0));
-    // Nothing was accepted that is gone now: the next one takes it.
+    // No accepted job is lost: the next node recovers them.
     let _again = cluster.node(None).await;
     assert_eq!(waiting.end().await.ok(), "\"pong\"\n");
 }
@@ -186,7 +186,7 @@ async fn others_cannot_read_what_a_node_keeps() {
     is_private(&found);
     node.signal("TERM").await;
     node.end().await;
-    // As an earlier version has left it.
+    // As an earlier version has left the files.
     for (path, mode) in found.iter().filter(|(path, _)| *path != data.display().to_string()) {
         let open = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
         fs::set_permissions(path, Permissions::from_mode(open)).unwrap();

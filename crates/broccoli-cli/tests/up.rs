@@ -1,4 +1,4 @@
-//! `up`: where it leaves its address, and whom it tells the token.
+//! `up`: the file with its address, and where it prints the token.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use support::{Cluster, Home, Process, finish, free_addr};
 
-/// What `up` has left for other commands.
+/// The files that `up` has written for other commands.
 fn left(home: &Home) -> Vec<PathBuf> {
     let files = std::fs::read_dir(home.0.join(".config/broccoli")).unwrap().map(|file| file.unwrap().path());
     files.filter(|file| file.to_string_lossy().contains("cluster.json.up")).collect()
@@ -70,7 +70,7 @@ async fn the_file_is_private_and_of_its_cluster_only() {
     let path = left(&cluster.home).remove(0);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    // Of another cluster, which was made since, it says nothing.
+    // It does not count for another cluster that was created afterwards.
     for name in ["cluster.json", "cluster.json.deploy-key"] {
         std::fs::remove_file(path.with_file_name(name)).unwrap();
     }
@@ -114,7 +114,7 @@ async fn the_token_is_told_to_people_and_to_who_asks() {
     let rest = up.end().await;
     assert!(!rest.stdout.contains(&token) && !rest.stderr.contains(&token), "{rest:?}");
 
-    // On a terminal; and never one that is of no use elsewhere.
+    // On a terminal it prints the token, but not if other machines cannot use it.
     let line = format!("timeout -s INT 5 {} up --name pi-1 --listen 0.0.0.0:0", env!("CARGO_BIN_EXE_broccoli"));
     let mut command = tokio::process::Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("HOME", &home.0).env_remove("BROCCOLI_SERVER").kill_on_drop(true);

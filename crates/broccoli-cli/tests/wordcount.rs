@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const FABLES: &str = include_str!("../data/fables-2190-words.txt");
 
-/// The count without any cluster.
+/// The count without a cluster.
 fn plainly(text: &str) -> Value {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let words: Vec<String> = text.split_whitespace().map(|word| word.replace([',', '.'], "")).collect();

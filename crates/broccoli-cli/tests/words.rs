@@ -1,4 +1,4 @@
-//! What the command says: to people who type something else, to terminals, and what it lets others say.
+//! The output of the command: for wrong commands, on terminals, and with hostile text from others.
 #![cfg(feature = "embedded-server")]
 // The lint does not know that a macro makes these functions tests.
 #![allow(clippy::unwrap_used)]
@@ -7,9 +7,9 @@ mod support;
 
 use support::{Home, finish};
 
-/// What would clear a terminal, forge a line and turn the direction of writing.
+/// Text that would clear a terminal, forge a line and change the direction of writing.
 const HOSTILE: &str = "a\u{1b}[2J\r\nerror: forged\u{9b}31m\u{202e}";
-/// The same as it is shown.
+/// The same text as it is shown.
 const SHOWN: &str = r"a\u001b[2J\r\nerror: forged\u009b31m\u202e";
 
 on_both_servers! {
@@ -22,7 +22,7 @@ on_both_servers! {
         let id = jobs.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
         cluster.run(&["result", &id]).await.fails(1, &error);
 
-        // JSON has the same text in other letters.
+        // In JSON the text stays the same.
         let echoed = cluster.run(&["call", "echo", &serde_json::Value::from(HOSTILE).to_string()]).await.ok();
         assert_eq!(serde_json::from_str::<String>(&echoed).unwrap(), HOSTILE);
         let json = cluster.run(&["jobs", "--json"]).await.ok();
@@ -84,7 +84,7 @@ async fn variables_that_are_empty_are_not_set() {
     command.env("BROCCOLI_SERVER", "mqtts://host");
     let ended = finish(command).await;
     assert!(ended.code == Some(2) && ended.stderr.starts_with("error: BROCCOLI_SERVER: mqtts://"), "{}", ended.stderr);
-    // Nobody needs to repeat what the environment has.
+    // Options that the environment sets are not required.
     let ended = cluster.run(&["run"]).await;
     assert!(ended.stderr.contains("Usage: broccoli run <EXPR>"), "{}", ended.stderr);
 }
@@ -99,7 +99,7 @@ async fn files_may_begin_with_the_mark_of_an_editor() {
     assert_eq!(cluster.run(&["call", "add", "1", "2", "--cluster", "marked.json"]).await.ok(), "3\n");
 }
 
-/// Runs `broccoli` on a terminal of its own, whose output is stdout.
+/// Runs `broccoli` on its own terminal. The output is in stdout.
 async fn on_terminal(cluster: &support::Cluster, term: &str, args: &str) -> String {
     let line = format!("{} {args}", env!("CARGO_BIN_EXE_broccoli"));
     let mut command = tokio::process::Command::new("script");

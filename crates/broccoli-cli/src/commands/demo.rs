@@ -102,7 +102,7 @@ mod show {
         for number in 1..=NODES {
             let mut command = Command::new(&program);
             command.args(["node", "--join", "-", "--attended", "--slots", "1", "--name", &format!("demo-{number}")]);
-            // What they log would stand between the lines of the demo.
+            // Their log lines would appear between the lines of the demo.
             command.env("BROCCOLI_LOG", "off");
             command.env_remove("BROCCOLI_SERVER").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
             let mut node = command.spawn().map_err(failed)?;

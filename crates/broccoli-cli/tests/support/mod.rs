@@ -1,7 +1,7 @@
-//! What the tests of the command share: an empty home, processes that end with their value, and a
-//! cluster of real processes on any of three MQTT servers.
+//! Helpers of the tests of the command: an empty home, processes that end with their value, and a cluster of real
+//! processes on one of three MQTT servers.
 
-// Each test binary uses its own part of this.
+// Each test binary uses a part of this.
 #![allow(dead_code)]
 // Test helpers may panic, too; the lint exempts only test functions.
 #![allow(clippy::unwrap_used)]
@@ -23,12 +23,12 @@ use tokio::time::timeout;
 
 pub(crate) use plain::Plain;
 
-/// How long any step of a test may take.
+/// Longest time for any step of a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 const USER: &str = "tester";
-/// With characters that a URL must encode.
+/// Contains characters that a URL must encode.
 const PASSWORD: &str = "p@ss:word/%";
 const PASSWORD_IN_URL: &str = "p%40ss%3Aword%2F%25";
 
@@ -70,31 +70,31 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What it printed; a failure fails the test.
+    /// Its output. Fails the test if the command failed.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self.stdout
     }
 
-    /// Asserts this code and this whole of stderr, and that nothing was printed.
+    /// Asserts the exit code and the whole of stderr, and that stdout is empty.
     #[track_caller]
     pub(crate) fn fails(self, code: i32, stderr: &str) {
         assert_eq!((self.code, self.stdout.as_str(), self.stderr.as_str()), (Some(code), "", stderr));
     }
 }
 
-/// A home directory that goes with its value.
+/// A home directory, which is removed with its value.
 pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Home {
-    /// Empty.
+    /// An empty home.
     #[allow(clippy::new_without_default)]
     pub(crate) fn new() -> Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("broccoli-cli-{}-{count}", std::process::id()));
-        // What an earlier process with this id may have left.
+        // Files of an earlier process with this id.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Home(path)
@@ -114,7 +114,7 @@ impl Home {
         ] {
             command.env_remove(name);
         }
-        // Tests of what nodes log set it themselves.
+        // Tests of logs set this variable themselves.
         command.env("BROCCOLI_LOG", "off");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
@@ -125,7 +125,7 @@ impl Home {
         finish(self.command(args)).await
     }
 
-    /// Writes a file into the home that only its owner can read.
+    /// Writes a file to the home that only its owner can read.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
@@ -156,7 +156,7 @@ pub(crate) async fn finish(mut command: Command) -> Ended {
     }
 }
 
-/// Runs a command to its end, with this as its standard input.
+/// Runs a command to its end, with this standard input.
 pub(crate) async fn finish_with_input(mut command: Command, input: &str) -> Ended {
     let mut process = Process::start(command.stdin(Stdio::piped()));
     process.write(input).await;
@@ -164,7 +164,7 @@ pub(crate) async fn finish_with_input(mut command: Command, input: &str) -> Ende
     process.end().await
 }
 
-/// A running process that does not outlive its value.
+/// A running process, which ends with its value.
 pub(crate) struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -180,12 +180,12 @@ impl Process {
         Process { child, stdout, stderr }
     }
 
-    /// The next line of stdout that begins so.
+    /// The next line of stdout that starts with `start`.
     pub(crate) async fn line(&mut self, start: &str) -> String {
         line(&mut self.stdout, start).await
     }
 
-    /// The next line of stderr that begins so.
+    /// The next line of stderr that starts with `start`.
     pub(crate) async fn note(&mut self, start: &str) -> String {
         line(&mut self.stderr, start).await
     }
@@ -195,12 +195,12 @@ impl Process {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Ends its standard input.
+    /// Closes its standard input.
     pub(crate) fn close_input(&mut self) {
         self.child.stdin = None;
     }
 
-    /// Its number at the system.
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
@@ -212,7 +212,7 @@ impl Process {
         assert!(status.success());
     }
 
-    /// Waits for its end; gives what was not read of its output.
+    /// Waits for its end. Returns the output that was not read.
     pub(crate) async fn end(mut self) -> Ended {
         let (mut stdout, mut stderr) = (String::new(), String::new());
         let all = async {
@@ -224,13 +224,13 @@ impl Process {
         Ended { code: status.code(), stdout, stderr }
     }
 
-    /// Kills it, as a power cut would.
+    /// Kills it, like a power cut.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }
 
-/// A line without the time at its beginning, which nodes write where stderr is no terminal.
+/// A line without the time at its start, which nodes write if stderr is not a terminal.
 pub(crate) fn untimed(line: &str) -> &str {
     const TIME: &str = "2026-11-29T23:31:07.042Z ";
     let same = |(a, b): (char, char)| a == b || (a.is_ascii_digit() && b.is_ascii_digit());
@@ -261,21 +261,21 @@ pub(crate) struct Cluster {
     pub(crate) home: Home,
     /// Its server with user and password, if it needs them.
     pub(crate) url: String,
-    /// What other machines join with.
+    /// The token with which other machines join.
     pub(crate) token: String,
     pub(crate) up: Process,
     pub(crate) mosquitto: Option<Child>,
-    /// What keeps that one from retaining anything.
+    /// The relay that prevents retained packets.
     relay: Option<Plain>,
 }
 
 impl Cluster {
-    /// On the server of `broccoli up`.
+    /// On the embedded server of `broccoli up`.
     pub(crate) async fn embedded() -> Cluster {
         Cluster::up(Home::new(), &["--listen", "127.0.0.1:0"], None).await
     }
 
-    /// On a real Mosquitto that admits one user.
+    /// On a real Mosquitto with one account.
     pub(crate) async fn mosquitto() -> Cluster {
         let home = Home::new();
         let addr = free_addr();
@@ -303,14 +303,14 @@ impl Cluster {
         Cluster { mosquitto, ..Cluster::of(home, url, up).await }
     }
 
-    /// Of an `up` that is ready, with this server.
+    /// From an `up` that is ready, on this server.
     pub(crate) async fn of(home: Home, url: String, up: Process) -> Cluster {
-        // By what `up` has left beside the cluster file.
+        // `up` has written its address next to the cluster file.
         let token = home.run(&["token"]).await.ok().trim().to_owned();
         Cluster { home, url, token, up, mosquitto: None, relay: None }
     }
 
-    /// Shuts the node down, and gives what was not read of its output.
+    /// Shuts the node down. Returns the output that was not read.
     pub(crate) async fn stop(self) -> Ended {
         self.up.signal("TERM").await;
         self.up.end().await
@@ -343,7 +343,7 @@ impl Cluster {
     }
 }
 
-/// An address where nothing listens now, and that no other test has.
+/// A free address, which no other test uses.
 pub(crate) fn free_addr() -> SocketAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -351,7 +351,7 @@ pub(crate) fn free_addr() -> SocketAddr {
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Starts Mosquitto; nodes wait until it answers.
+/// Starts Mosquitto. Nodes wait until it answers.
 async fn start_mosquitto(home: &Home, addr: SocketAddr) -> Child {
     let passwords = home.0.join("passwords");
     let made = Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args([USER, PASSWORD]).status();
@@ -366,12 +366,12 @@ async fn start_mosquitto(home: &Home, addr: SocketAddr) -> Child {
     start_mosquitto_with(&config)
 }
 
-/// Starts a Mosquitto that admits everybody, and gives its URL.
+/// Starts a Mosquitto without accounts. Returns its URL.
 pub(crate) fn start_open_mosquitto(home: &Home) -> (Child, String) {
     start_open_mosquitto_with(home, "")
 }
 
-/// The same behind a relay that keeps it from retaining anything.
+/// The same behind a relay that prevents retained packets.
 pub(crate) async fn start_open_plain(home: &Home) -> (Child, Plain, String) {
     let (server, url) = start_open_mosquitto(home);
     let behind: SocketAddr = url.strip_prefix("mqtt://").unwrap().parse().unwrap();
@@ -380,7 +380,7 @@ pub(crate) async fn start_open_plain(home: &Home) -> (Child, Plain, String) {
     (server, relay, url)
 }
 
-/// The same with these lines in its configuration.
+/// The same with these lines in the configuration.
 pub(crate) fn start_open_mosquitto_with(home: &Home, lines: &str) -> (Child, String) {
     let addr = free_addr();
     let text = format!(
