@@ -32,7 +32,7 @@ struct Choice {
 /// Plays all scenarios, or those that `args` name, and shows the table; a whole run writes the report.
 ///
 /// # Errors
-/// A bar is missed, something could not be played, or an argument is wrong.
+/// A bar is missed, a scenario could not be played, or an argument is wrong.
 pub(crate) fn run(args: &[String]) -> Result {
     if args == ["--short"] {
         return run_short();

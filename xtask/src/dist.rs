@@ -43,7 +43,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// # Errors
 /// Something is missing, or the task does not come back with the right result.
 pub(crate) fn test(program: &Path) -> Result {
-    // As for the other tests, so that it is not built once more with other features.
+    // The same command as for the other tests, so that nothing is built again with other features.
     run(&mut cargo("test --workspace --locked --no-run"))?;
     let home = Home::new()?;
     let up = Background::start(home.broccoli()?.args(["up", "--listen", "127.0.0.1:0", "--name", "host"]))?;

@@ -57,7 +57,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     build.current_dir(in_root("firmware/esp32"));
     build.args(["build", "--quiet", "--release", "--locked"]).args(PACKAGE.split_whitespace());
     build.arg("--target-dir").arg(&target);
-    // Panics name files: no image tells where it was built.
+    // Panics name source files. Replace their directories, so that the image does not depend on this machine.
     let sources = cargo_home().map(|home| home.join("registry/src/"));
     for folder in sources.into_iter().chain([in_root("")]) {
         let flag = format!("--remap-path-prefix={}=", folder.display());
@@ -85,7 +85,7 @@ fn cargo_home() -> Option<PathBuf> {
 /// # Errors
 /// It fails, or the new image is not the old one with these settings.
 pub(crate) fn test(image: &Path) -> Result {
-    // As for the other tests, so that it is not built once more with other features.
+    // The same command as for the other tests, so that nothing is built again with other features.
     run_command(&mut cargo("test --workspace --locked --no-run"))?;
     let home = Home::new()?;
     run_command(home.broccoli()?.arg("init"))?;

@@ -13,7 +13,7 @@ use crate::qemu::{self, Guest, LABEL, Place};
 use crate::{BENCH_TEXT, Result, in_root};
 
 #[path = "../../crates/broccoli-node/tests/data/seed.rs"]
-// The demo reads fewer fields than the tests, and so does this.
+// The demo and this module read fewer fields than the tests.
 #[allow(dead_code)]
 mod seed;
 
@@ -57,10 +57,10 @@ struct Stage<'c> {
     cluster: &'c Cluster,
     firmware: &'c Path,
     place: Place,
-    /// None after it has ended.
+    /// `None` after it has ended.
     pc: Option<Background>,
     guests: Vec<Guest>,
-    /// The words that the PC alone has counted.
+    /// The word counts that the PC has computed alone.
     words: String,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn run() -> Result {
     Ok(())
 }
 
-/// Many guests run one group, in which each of them must take part. Also measures calls to one of them.
+/// Many guests run one group. Each of them must take part. Also measures calls to one of them.
 ///
 /// # Errors
 /// If a guest takes no part, or another check fails.
@@ -87,7 +87,7 @@ pub(crate) fn run_many() -> Result {
     let firmware = qemu::build()?;
     let cluster = Cluster::new(&programs, Server::Mosquitto, "many")?;
     let _server = cluster.start_server()?;
-    // It holds the jobs and runs nothing.
+    // The PC holds the jobs and runs nothing.
     let mut stage = Stage::new(&cluster, &firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
     answer(&cluster, &["deploy", "--examples"])?;
     stage.guests = (1..=MANY).map(|number| stage.start(number, "")).collect::<Result<_>>()?;
@@ -110,14 +110,14 @@ pub(crate) fn run_many() -> Result {
     stage.guests.iter().try_for_each(was_calm)
 }
 
-/// One guest gets a module, runs a batch and the word count, and leaves. Returns its last line, which says how much
-/// memory it needed.
+/// One guest gets a module, runs a batch and the word count, and leaves. Returns its last line, which contains its
+/// memory use.
 ///
 /// # Errors
 /// The first check that fails.
 pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Path) -> Result<String> {
     let _server = cluster.start_server()?;
-    // It holds the jobs and runs nothing.
+    // The PC holds the jobs and runs nothing.
     let mut stage = Stage::new(cluster, firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
     answer(cluster, &["deploy", "--examples"])?;
     stage.guests = vec![stage.start(1, "resident=yes\n")?];
@@ -129,10 +129,10 @@ pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Path) -> Result<String> 
     guest.process.line_with("peak of the heap", PATIENCE)
 }
 
-/// Of each guest, in the order of their names.
+/// The number of tasks that each guest has run, by name.
 fn tasks_run(cluster: &Cluster) -> Result<Vec<u64>> {
     let nodes = answer(cluster, &["nodes", "--json"])?;
-    // Each node's own name comes before this number of its.
+    // In the output, the name of a node comes before its number of tasks.
     let guests = nodes.split("\"name\":\"guest-").skip(1);
     let number = |guest: &str| {
         let (_, rest) = guest.split_once("\"tasks_run\":")?;
@@ -163,7 +163,7 @@ impl<'c> Stage<'c> {
         Ok(Stage { cluster, firmware, place, pc: Some(pc), guests: Vec::new(), words: String::new() })
     }
 
-    /// Starts a guest on the flash that it had before, if it was there.
+    /// Starts a guest. It keeps its flash if it has started before.
     fn start(&self, number: usize, more: &str) -> Result<Guest> {
         let name = format!("guest-{number}");
         let flash = self.cluster.dir().join(format!("{name}.flash"));
@@ -187,7 +187,7 @@ fn join(stage: &mut Stage<'_>) -> Result {
 }
 
 fn many_results(stage: &mut Stage<'_>) -> Result {
-    // Of tasks that end faster than they are acknowledged.
+    // These tasks end faster than they are acknowledged.
     sums(stage.cluster, "guest-1", 2_000)
 }
 
@@ -220,7 +220,7 @@ fn too_large(stage: &mut Stage<'_>) -> Result {
     if line.contains(&need) { sums(stage.cluster, "guest-1", 10) } else { Err(line) }
 }
 
-/// The file of a module with the functions of `lights`. A section that nobody reads makes it larger.
+/// Writes a module with the functions of `lights`. A custom section makes it larger.
 fn padded(cluster: &Cluster, name: &str, len: usize) -> Result<String> {
     let wasm = in_root("functions/lights.wasm");
     let file = cluster.dir().join(format!("{name}.wasm"));
@@ -245,7 +245,7 @@ fn versions(stage: &mut Stage<'_>) -> Result {
     Ok(())
 }
 
-/// Nobody else is there who has the module.
+/// No other node that has the module is online.
 fn from_flash(stage: &mut Stage<'_>) -> Result {
     stage.guests.iter_mut().try_for_each(|guest| guest.process.kill())?;
     stage.pc.take().map_or(Ok(()), |mut pc| pc.kill())?;
@@ -262,7 +262,7 @@ fn from_flash(stage: &mut Stage<'_>) -> Result {
     Ok(())
 }
 
-/// Only the guest that has just started again has it.
+/// Only the guest that has just restarted has it.
 fn late(stage: &mut Stage<'_>) -> Result {
     let guest = stage.start(GUESTS + 1, "")?;
     stage.guests.push(guest);
@@ -277,7 +277,7 @@ fn sums(cluster: &Cluster, name: &str, count: usize) -> Result {
     gives(cluster, &canvas, &format!("[{}]", sums.join(", ")))
 }
 
-/// A guest has not panicked: it would have started again, and nothing else would show it.
+/// Checks that a guest has not panicked. It would have restarted, and nothing else would show it.
 fn was_calm(guest: &Guest) -> Result {
     while let Some(line) = guest.process.line(Instant::now()) {
         if line.contains("panicked") {
@@ -288,7 +288,7 @@ fn was_calm(guest: &Guest) -> Result {
     Ok(())
 }
 
-/// By a function that every node has.
+/// With a built-in function.
 fn blink(stage: &mut Stage<'_>) -> Result {
     gives(stage.cluster, "board.blink.s(2, 20).set(each=True, on=\"led\")", &each(&["null"; GUESTS + 1]))?;
     let log = stage.cluster.dir().join("logs/pc");
@@ -331,14 +331,14 @@ fn reboot(stage: &mut Stage<'_>) -> Result {
     gives(stage.cluster, "add.s(3, 3).set(on=\"guest-3\")", "6")
 }
 
-/// A map from each node at the beginning to its result.
+/// The result of `each`: a JSON object with the guests and the PC, and their results.
 fn each(results: &[&str]) -> String {
     let guests = (1..=GUESTS).map(|number| format!("guest-{number}"));
     let items = guests.chain(["pc".to_owned()]).zip(results).map(|(node, result)| format!("\"{node}\": {result}"));
     format!("{{{}}}", items.collect::<Vec<_>>().join(", "))
 }
 
-/// On whichever nodes.
+/// On any nodes.
 fn examples(stage: &mut Stage<'_>) -> Result {
     for example in seed::examples().iter().filter(|example| !example.name.contains("only built")) {
         gives(stage.cluster, example.source, example.result)?;
@@ -350,7 +350,7 @@ fn words(cluster: &Cluster) -> Result<String> {
     answer(cluster, &["wordcount", &in_root(BENCH_TEXT).to_string_lossy()])
 }
 
-/// What ran on the killed guest runs again elsewhere; the sum is exact.
+/// The tasks of the killed guest run again on other nodes. The sum is exact.
 fn kill_in_a_chord(stage: &mut Stage<'_>) -> Result {
     let chord = format!("chord(sleep_ms.s(100, i).set(on=\"{LABEL}\") for i in range(60))(tsum.s())");
     let job = stage.cluster.start_as("chord", stage.cluster.client(&["run", &chord]))?;
@@ -374,20 +374,20 @@ fn stop_and_go_on(stage: &mut Stage<'_>) -> Result {
     let long = "fib.s(34).set(on=\"guest-1\")";
     let job = cluster.start_as("long", cluster.client(&["run", long]))?;
     until("the run of fib", PATIENCE, || Ok(is_running(cluster, "guest-1").then_some(())))?;
-    // It waits for the memory that the run has.
+    // The module waits until the run has freed its memory.
     answer(cluster, &["deploy", &padded(cluster, "patient", PATIENT_BYTES)?])?;
     expect(long, job, "5702887")?;
     stage.guests[0].process.line_with("module patient is installed", PATIENCE).map(drop)
 }
 
-/// The client that has started it is gone, and so is the PC. There are only two guests and the server.
+/// The client that has submitted it is gone, and so is the PC. Only two guests and the server are left.
 fn submitted_by_a_task(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["deploy", &in_root("functions/flow.wasm").to_string_lossy()])?;
     gives(stage.cluster, "flow.squares.s(10, \"guest-1\", 1000).set(on=\"guest-1\")", "null")?;
     stage.guests[0].process.line_with("task: 285", PATIENCE).map(drop)
 }
 
-/// The guest ends with a status that says so, and reports how much memory it needed.
+/// The guest ends with the right exit status, and reports its memory use.
 fn leave(stage: &mut Stage<'_>) -> Result {
     answer(stage.cluster, &["drain", "guest-1"])?;
     let process = &mut stage.guests[0].process;
@@ -408,7 +408,7 @@ fn is_running(cluster: &Cluster, name: &str) -> bool {
     row.is_some_and(|row| row.get(1) == Some(&"live") && row.get(3) == Some(&"1"))
 }
 
-/// Runs a canvas, whose result must be this.
+/// Runs a canvas and checks its result.
 fn gives(cluster: &Cluster, canvas: &str, result: &str) -> Result {
     expect(canvas, cluster.start_as("run", cluster.client(&["run", canvas]))?, result)
 }

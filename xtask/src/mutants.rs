@@ -181,12 +181,12 @@ impl Copy {
     fn git_apply(&self, patch: &Path, reverse: bool) -> Result {
         let mut git = self.command("git");
         git.arg("apply").args(reverse.then_some("--reverse")).arg(patch);
-        // Git must take the copy for what it is, no part of the clone around it.
+        // Otherwise Git would take the copy as a part of the clone around it.
         run_command(git.env("GIT_CEILING_DIRECTORIES", self.tree.parent().unwrap_or(&self.tree)))
     }
 
     fn test(&self, test: &[String]) -> Result<Verdict> {
-        // Built on its own, for a defect that does not compile shows nothing about the tests.
+        // Build it first: a defect that does not compile says nothing about the tests.
         run_command(self.test_command(test, Some("--no-run")).env("CARGO_TERM_QUIET", "true"))?;
         let mut run = self.test_command(test, None);
         run.stderr(Stdio::null());

@@ -25,7 +25,7 @@ pub(crate) fn cargo(args: &str) -> Command {
     cargo
 }
 
-/// The directory into which Cargo has built this program, and builds the others.
+/// The directory into which Cargo has built this program, and into which it builds the others.
 ///
 /// # Errors
 /// This program was moved elsewhere.
@@ -59,7 +59,7 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     if output.status.success() { String::from_utf8(output.stdout).ok() } else { None }
 }
 
-/// A command that runs beside this program. The command and its children end with the value.
+/// A command that runs in the background. The command and its children end with the value.
 pub(crate) struct Background {
     name: String,
     child: Child,
@@ -67,7 +67,7 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts it in a process group of its own.
+    /// Starts it in its own process group.
     ///
     /// # Errors
     /// It cannot be started.
@@ -124,7 +124,7 @@ impl Background {
     /// # Errors
     /// It has ended.
     pub(crate) fn signal(&mut self, name: &str) -> Result {
-        // Its number belongs to it for certain only while it was not waited for.
+        // Only before it was waited for is its process id certain to be its own.
         if let Ok(Some(status)) = self.child.try_wait() {
             return Err(format!("`{}` has ended with {status}", self.name));
         }
@@ -154,7 +154,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Only while it was not waited for does the group's number belong to it for certain.
+        // Only before it was waited for is the group id certain to be its own.
         if let Ok(None) = self.child.try_wait() {
             let group = format!("-{}", self.child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();

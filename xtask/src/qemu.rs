@@ -1,7 +1,7 @@
 //! `cargo xtask qemu`: nodes on QEMU's RISC-V machine, as members of a real cluster.
 //!
-//! This module builds the firmware, makes the settings of each guest, and starts QEMU. One image serves all guests:
-//! what differs is in memory beside it.
+//! This module builds the firmware, writes the settings of each guest, and starts QEMU. All guests use one image; their
+//! settings are in memory next to it.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use crate::process::{Background, command, output, run as run_command, target_dir};
 use crate::{Result, in_root, tools};
 
-/// How it is called.
+/// The usage text.
 const USAGE: &str = "usage: cargo xtask qemu [--nodes N] [--flash DIR]";
 
 /// The target of the firmware.
 pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
-/// Runs it.
+/// The program that runs it.
 pub(crate) const PROGRAM: &str = "qemu-system-riscv32";
 /// A label of all guests.
 pub(crate) const LABEL: &str = "qemu";
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     ends.fold(Ok(()), Result::and)
 }
 
-/// How many guests, and where their flash is kept.
+/// The number of guests, and the directory of their flash.
 fn options(args: &[String]) -> Result<(usize, Option<PathBuf>)> {
     let (mut nodes, mut folder) = (1, None);
     for option in args.chunks(2) {
@@ -81,7 +81,7 @@ fn options(args: &[String]) -> Result<(usize, Option<PathBuf>)> {
 /// Shows what a guest prints until it ends.
 fn watch(name: &str, mut guest: Guest) -> Result {
     while let Some(line) = guest.process.line(Instant::now() + PATIENCE) {
-        // It has read them, and this program may be killed.
+        // The guest has read its settings, and this program may be killed later.
         guest.remove_files();
         println!("[{name}] {line}");
     }
@@ -98,7 +98,7 @@ fn watch(name: &str, mut guest: Guest) -> Result {
 pub(crate) fn build() -> Result<PathBuf> {
     tools::rust_targets(&[TARGET])?;
     let target = target_dir()?;
-    // Cargo tells what it compiles.
+    // Show Cargo's output.
     eprintln!("building the node for QEMU's RISC-V machine: some minutes at the first time");
     let mut cargo = command("cargo");
     cargo.current_dir(in_root("firmware/qemu-virt"));
@@ -228,7 +228,7 @@ impl Guest {
         let cannot = |path: &Path, error| format!("cannot write {}: {error}", path.display());
         write_private(&settings, &text).map_err(|error| cannot(&settings, error))?;
         make_flash(&flash).map_err(|error| cannot(&flash, error))?;
-        // Whatever ends this program ends its guests.
+        // However this program ends, its guests end, too.
         let mut qemu = command("setpriv");
         qemu.args(["--pdeathsig", "KILL", PROGRAM, "-M", "virt", "-m", "8M", "-bios", "none"]);
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
@@ -236,7 +236,7 @@ impl Guest {
         qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-drive"]);
         qemu.arg(format!("if=pflash,unit=1,format=raw,file={}", flash.display())).arg("-device");
         qemu.arg(format!("loader,file={},addr={SETTINGS_ADDRESS},force-raw=on", settings.display()));
-        // Not as a kernel: with a flash, QEMU would start what is there.
+        // Not as a kernel: with a flash, QEMU would start the content of the flash.
         qemu.arg("-device").arg(format!("loader,file={},cpu-num=0", firmware.display()));
         let process = Background::start(&mut qemu)?;
         Ok(Guest { process, files })
@@ -244,10 +244,10 @@ impl Guest {
 }
 
 impl Guest {
-    /// QEMU has read or opened them once it prints something, over restarts of the machine, too.
+    /// Removes the files. QEMU has read or opened them once it prints something, also for restarts of the machine.
     fn remove_files(&mut self) {
         for file in self.files.drain(..) {
-            // It may be gone already.
+            // It may already be removed.
             let _ = fs::remove_file(file);
         }
     }
@@ -266,7 +266,7 @@ fn make_flash(path: &Path) -> std::io::Result<()> {
 
 /// Writes a file that only its owner can read, because it contains the key of the cluster.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    // What an earlier process with this id may have left.
+    // A file of an earlier process with this id.
     let _ = fs::remove_file(path);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
@@ -331,7 +331,7 @@ mod tests {
         let found = |cluster, pid| left_by_up("{\"cluster\": \"c1\"}", &left(cluster, pid));
         assert_eq!(found("c1", std::process::id()).as_deref(), Some("mqtt://127.0.0.1:7"));
         assert_eq!(found("c2", std::process::id()), None);
-        // No process has this number.
+        // No process has this id.
         assert_eq!(found("c1", u32::MAX), None);
     }
 

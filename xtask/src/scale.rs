@@ -199,9 +199,9 @@ fn median_add(cluster: &Cluster) -> Result<Duration> {
 struct Fleet {
     nodes: Vec<Child>,
     attended: PipeReader,
-    /// The nodes leave when this ends …
+    /// When this is closed, the nodes leave …
     alive: Option<PipeWriter>,
-    /// … and this ends the servers then, which nothing else would do.
+    /// … and this process ends the servers, which nothing else would do.
     watchman: Child,
 }
 
@@ -275,7 +275,7 @@ impl Fleet {
 
     /// Makes all nodes leave. Nodes that do not leave are killed.
     fn end(&mut self) {
-        // The servers are needed until the nodes have left; then whoever started them ends them.
+        // The servers run until the nodes have left. The code that has started them ends them.
         let _ = self.watchman.kill();
         let _ = self.watchman.wait();
         drop(self.alive.take());
@@ -306,7 +306,7 @@ fn spawn(command: &mut Command, attended: &PipeReader, log: &File) -> Result<Chi
 /// Processor time that a process has taken.
 fn ticks(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // Behind its name, which may hold spaces, the 12th and 13th field.
+    // The 12th and 13th field after its name, which may contain spaces.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }

@@ -17,7 +17,7 @@ use crate::{Result, qemu};
 /// The limits of bytes and instructions, a little above the measured values. Raise one only with a reason.
 const CODE_MAX: u64 = 1_112_000;
 const STATICS_MAX: u64 = 46_000;
-/// How much waits at a time differs from run to run.
+/// The number of waiting messages differs from run to run.
 const HEAP_MAX: u64 = 65_536;
 const STACK_MAX: u64 = 16_384;
 const LOAD_MAX: u64 = 6_000_000;
@@ -69,13 +69,13 @@ fn memory(programs: &Programs, firmware: &Path) -> Result<[Row; 2]> {
     Ok([("heap at most, bytes", heap, HEAP_MAX), ("stack at most, bytes", stack, STACK_MAX)])
 }
 
-/// Instructions, where each is counted.
+/// Numbers of instructions, for each measurement.
 fn instructions(program: &Path) -> Result<[Row; 3]> {
     let said = qemu::counted(program)?;
     if qemu::counted(program)? != said {
         return Err(format!("a second run counts other instructions than the first, which said: {said}"));
     }
-    // Of a task, the later run: the first one finds no stack from a run before.
+    // Of the two runs of a task, the later one: the first one has no stack from an earlier run.
     let row = |what: &'static str, before: &str, max: u64| {
         let counted = numbers_after(&said, before).last().copied();
         counted.map(|seen| (what, seen, max)).ok_or_else(|| format!("no {before:?} in {said}"))

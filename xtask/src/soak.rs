@@ -36,13 +36,13 @@ const KILL_EVERY_MS: (u64, u64) = (3_000, 8_000);
 const DEAD_MS: (u64, u64) = (100, 1_500);
 /// Pause between two samples of the memory of all processes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-/// Longest wait for the outcome of a job, in seconds. A killed node is back long before.
+/// Longest wait for the outcome of a job, in seconds. A killed node restarts long before.
 const OUTCOME_MAX_S: &str = "90";
-/// How long nodes keep results. Their memory is flat once results are forgotten as fast as new ones come.
+/// How long nodes keep results. Their memory is constant once results are deleted as fast as new ones arrive.
 const KEEP_RESULTS: &str = "5m";
 /// After this time a client asks once more for the outcome of a detached job.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How many jobs of the last minutes are looked for in the list of jobs.
+/// How many of the newest jobs are looked up in the list of jobs.
 const LISTED: usize = 100;
 /// How many times a client tries to reach a cluster in which a process is down.
 const TRIES_MAX: u32 = 60;
@@ -323,7 +323,7 @@ impl Soak {
     fn reach(&self, args: &[&str]) -> Result<Ended> {
         for _ in 0..TRIES_MAX {
             let ended = self.client(args)?;
-            // Nodes have told of their functions soon after the server has lost its memory.
+            // When the server has lost its memory, nodes announce their functions again a little later.
             let is_early = ended.code == Some(MISUSED) && ended.stderr.contains(NO_FUNCTION);
             if ended.code != Some(UNREACHABLE) && !is_early {
                 return Ok(ended);

@@ -137,8 +137,8 @@ fn other_systems() -> Result {
     for target in tools::OTHER_SYSTEMS {
         let variable = target.replace('-', "_");
         let mut check = cargo(&format!("check --locked --target {target} -p broccoli-cli"));
-        // The build of `ring` calls a C compiler. A check needs none of its objects, so a program that does nothing takes
-        // its place: a compiler for these systems is not asked for.
+        // The build of `ring` calls a C compiler. A check does not need its objects, so `true` replaces the compiler:
+        // no C compiler for these systems is required.
         check.env(format!("CC_{variable}"), "true").env(format!("AR_{variable}"), "true").env("SDKROOT", "/");
         run_command(&mut check)?;
     }
@@ -266,7 +266,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Prints how many tests have passed and failed, on whatever server.
+    /// Prints how many tests have passed and failed, on all servers together.
     fn report_counts(&self) -> Result {
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.skipped > 0 {

@@ -17,7 +17,7 @@ pub(crate) const OTHER_SYSTEMS: [&str; 2] = ["x86_64-pc-windows-gnu", "aarch64-a
 /// Targets of the builds without std, of task modules and of the program for Raspberry Pis, and the other systems.
 const TARGETS: &[&str] = &[qemu::TARGET, WASM, dist::TARGET, OTHER_SYSTEMS[0], OTHER_SYSTEMS[1]];
 
-/// Asks rustc for the directory of the libraries for a target, which follows. The directory may not exist.
+/// Asks rustc for the library directory of a target, which is the next argument. The directory may not exist.
 const LIBDIR: &[&str] = &["--print", "target-libdir", "--target"];
 
 /// Components of Rust, each with one of its programs.

@@ -97,7 +97,7 @@ impl Cluster {
     /// The folder cannot be made, or `broccoli init` fails.
     pub(crate) fn new(programs: &Programs, server: Server, title: &str) -> Result<Cluster> {
         let dir = target_dir()?.join("chaos").join(server.name()).join(title);
-        // What an earlier run has left.
+        // Files of an earlier run.
         let _ = fs::remove_dir_all(&dir);
         for folder in ["marks", "logs"] {
             fs::create_dir_all(dir.join(folder)).map_err(|error| cannot_write(&dir, &error))?;
@@ -226,7 +226,7 @@ impl Cluster {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = process::command(program);
-        // A line for each of a million jobs would be measured, too.
+        // Logs of a million jobs would change the measurements.
         command.current_dir(&self.dir).env("HOME", &self.dir).env("BROCCOLI_LOG", "off");
         for name in ["BROCCOLI_CLUSTER", "BROCCOLI_SERVER", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
             command.env_remove(name);
@@ -261,7 +261,7 @@ impl Cluster {
     }
 }
 
-/// An address where nothing listens, and that the system does not give to anybody who asks for a port.
+/// An address where nothing listens, and that the system does not assign to others.
 fn free_addr() -> Result<SocketAddr> {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();

@@ -98,7 +98,7 @@ impl Ballast {
         let path = Path::new(&root).join("ballast");
         let mut file = File::create(&path).map_err(|error| format!("cannot fill the disk: {error}"))?;
         let ballast = Ballast(path);
-        // First in large pieces, then the rest; the end of each is that there is no room.
+        // First in large pieces, then the rest. Each loop ends when there is no room.
         for piece in [64 * 1024, 512, 1] {
             while file.write(&vec![0; piece]).is_ok_and(|written| written > 0) {}
         }

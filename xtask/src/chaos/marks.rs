@@ -1,4 +1,4 @@
-//! What workers have written about their runs, and what follows from it.
+//! The marks that workers write about their runs, and the times derived from them.
 //!
 //! Times are microseconds since 1970, by the clock of this machine. This module never talks to the cluster.
 
@@ -22,7 +22,7 @@ pub(crate) struct Run {
     pub(crate) task: usize,
     /// When it started.
     pub(crate) start_us: u64,
-    /// Whether it came to its end.
+    /// Whether it has ended.
     pub(crate) ended: bool,
 }
 
@@ -70,7 +70,7 @@ impl Marks {
     /// the victim repeats when it is back do not count, because nobody waits for them.
     pub(crate) fn recovered_after(&self, victim: &str, since_us: u64) -> f64 {
         let (mut of_victim, mut of_others) = (BTreeMap::new(), BTreeMap::new());
-        // In reverse, so that the earliest start of each task stays.
+        // In reverse, so that the earliest start of each task is kept.
         for run in self.0.iter().rev() {
             let starts = if run.worker == victim { &mut of_victim } else { &mut of_others };
             starts.insert(run.task, run.start_us);

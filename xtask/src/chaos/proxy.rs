@@ -120,7 +120,7 @@ impl Drop for Proxy {
 
 impl State {
     fn close_all(&mut self) {
-        // One that has ended is closed already.
+        // A stream that has ended is closed already.
         for stream in self.streams.drain(..) {
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -143,7 +143,7 @@ impl Shared {
     fn accept(self: &Arc<Self>, near: &TcpStream) -> bool {
         if let Ok(near) = near.try_clone() {
             let shared = self.clone();
-            // A silent link holds up those that dial, too.
+            // A silent link delays new connections, too.
             thread::spawn(move || shared.is_open().then(|| shared.connect(near)));
         }
         !self.lock().over
@@ -186,7 +186,7 @@ impl Shared {
 fn read(mut from: TcpStream, send: &SyncSender<Chunk>) {
     let mut buf = [0; CHUNK_BYTES];
     loop {
-        // A connection that breaks ends like one that is closed.
+        // A broken connection is handled like a closed one.
         let len = from.read(&mut buf).unwrap_or(0);
         if send.send((Instant::now(), buf[..len].to_vec())).is_err() || len == 0 {
             return;
