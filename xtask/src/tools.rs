@@ -39,7 +39,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Programs from PyPI, with the versions and hashes that pip accepts.
 const PINNED: &str = "xtask/tools.txt";
 
-/// Makes sure that everything is there.
+/// Checks that all tools are installed, and installs missing ones.
 ///
 /// # Errors
 /// If something is missing and cannot be installed. The text is the command that installs it.
@@ -51,7 +51,7 @@ pub(crate) fn install() -> Result {
     cargo_deny().map(drop)
 }
 
-/// Installs cargo-deny into the target directory, unless it is there, and returns its path.
+/// Installs cargo-deny into the target directory, unless it is installed there, and returns its path.
 ///
 /// # Errors
 /// As for [`install`].
@@ -70,7 +70,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Makes sure that Rust can format and lint.
+/// Checks that Rust can format and lint, and installs missing components.
 ///
 /// # Errors
 /// As for [`install`].
@@ -79,7 +79,7 @@ pub(crate) fn components() -> Result {
     rustup("component", &missing.map(|(component, _)| *component).collect::<Vec<_>>())
 }
 
-/// Makes sure that Rust can build for `targets`.
+/// Checks that Rust can build for `targets`, and installs missing ones.
 ///
 /// # Errors
 /// As for [`install`].

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const DAYS_OF_ERA: u64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01. A year that begins in March ends with its leap day.
 const DAYS_BEFORE_1970: u64 = 719_468;
-/// The first version that is a time: 2001-09-09. Lower versions are numbers that somebody chose.
+/// The first version that is a time: 2001-09-09. Lower versions are numbers that people chose.
 const FIRST_MOMENT_MS: u64 = 1_000_000_000_000;
 
 /// The version of a module as text: the time when it was deployed, such as `2026-11-29T23:31Z`. Other numbers stay as

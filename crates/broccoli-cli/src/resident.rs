@@ -212,7 +212,7 @@ impl Resident {
     async fn live(&mut self, when_ready: impl FnOnce() -> Option<String>) -> Result<(), Failure> {
         self.connect().await?;
         let after = when_ready().map(|line| format!("\n{line}")).unwrap_or_default();
-        // The node continues when nobody reads its output any more.
+        // The node continues when stdout is closed.
         let _ = output::print(format_args!("ready  {}{after}", self.title));
         while let Some(event) = self.event().await? {
             if let NodeEvent::Cluster(Event::Draining(Some(by), _)) = event {

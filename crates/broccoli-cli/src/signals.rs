@@ -4,7 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
-/// The signals of this process from now on. Signals that arrive while nobody waits are kept.
+/// The signals of this process from now on. Signals that arrive before a call of [`Signals::next`] are kept.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,

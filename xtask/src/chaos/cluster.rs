@@ -1,7 +1,7 @@
 //! A cluster of real processes on the loopback interface, with its own home directory.
 //!
 //! It owns the directory of one run (cluster file, data, logs, marks), which is kept for inspection. It starts every
-//! process with an environment that does not lead to any other cluster. The processes belong to whoever started them.
+//! process with an environment that does not lead to any other cluster. Its callers own the processes.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -67,7 +67,7 @@ impl Marks {
 
     /// Seconds from `since_us` until the last task that the fault of `victim` held up has started. A task was held up
     /// if another worker starts it again, or if it starts later than tasks behind it. 0 if there was none. Runs that
-    /// the victim repeats when it is back do not count, because nobody waits for them.
+    /// the victim repeats when it is back do not count, because no task waits for them.
     pub(crate) fn recovered_after(&self, victim: &str, since_us: u64) -> f64 {
         let (mut of_victim, mut of_others) = (BTreeMap::new(), BTreeMap::new());
         // In reverse, so that the earliest start of each task is kept.

@@ -89,7 +89,7 @@ impl Proxy {
         self.set(Mode::Cut);
     }
 
-    /// Passes nothing on and tells nobody, until [`Proxy::heal`].
+    /// Passes nothing on and keeps connections open, until [`Proxy::heal`].
     pub(crate) fn silence(&self) {
         self.set(Mode::Silent);
     }

@@ -6,7 +6,7 @@ use tokio::signal::windows::{
 
 use crate::exit::Failure;
 
-/// The signals of this process from now on. Signals that arrive while nobody waits are kept.
+/// The signals of this process from now on. Signals that arrive before a call of [`Signals::next`] are kept.
 pub(crate) struct Signals {
     interrupt: CtrlC,
     terminate: CtrlBreak,

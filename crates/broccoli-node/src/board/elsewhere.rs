@@ -7,7 +7,7 @@ use broccoli_abi::HostCall;
 
 use super::BoardError;
 
-/// The board of a machine that runs Linux, of which there is none on this system.
+/// The board of a machine with Linux. This type has no values on other systems.
 #[derive(Debug)]
 pub struct LinuxBoard(Infallible);
 

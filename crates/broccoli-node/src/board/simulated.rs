@@ -125,7 +125,7 @@ impl SimulatedBoard {
 
     /// Called while the state is locked, so that changes are sent in the order in which they were made.
     fn tell(&self, change: BoardChange) {
-        // An error means that nobody watches.
+        // An error means that the receiver was dropped.
         let _ = self.changes.send(change);
     }
 

@@ -10,10 +10,10 @@ use broccoli_core::{RecordKey, Write};
 
 use super::JournalError;
 
-/// A log, of which there is none.
+/// A log. This type has no values on this system.
 pub struct Log(Infallible);
 
-/// What a log holds, of which there is none.
+/// The content of a log. This type has no values on this system.
 pub struct Found(Infallible);
 
 /// Refuses.

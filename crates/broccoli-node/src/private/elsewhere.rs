@@ -1,4 +1,4 @@
-//! Systems without Unix permissions. On Windows, what is in the directory of a user is closed to other users.
+//! Systems without Unix permissions. On Windows, other users cannot read files in the directory of a user.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,17 +9,17 @@ pub(crate) fn options() -> OpenOptions {
     OpenOptions::new()
 }
 
-/// Makes a directory, and those above it that are missing.
+/// Creates a directory and its missing parents.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)
 }
 
-/// Nothing is known of other users, so there is nothing to close and nothing to report.
+/// Does nothing, because the permissions of other users are not known here.
 pub(crate) fn close_to_others(_: &Path) -> Option<String> {
     None
 }
 
-/// No, since it cannot be told.
+/// False, because it is not known here.
 pub(crate) fn others_may(_: &Path) -> bool {
     false
 }

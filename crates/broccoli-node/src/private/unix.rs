@@ -1,4 +1,4 @@
-//! Unix: the mode of a file says what its owner and others may do.
+//! Unix: permissions of files by their mode.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
@@ -8,23 +8,23 @@ use std::path::Path;
 /// Mode of a file, and of a directory.
 const FILE: u32 = 0o600;
 const DIR: u32 = 0o700;
-/// What others may do.
+/// The permission bits of other users.
 const OTHERS: u32 = 0o077;
 
-/// Options with which a new file is its owner's only.
+/// Options for a new file that only its owner can read and write.
 pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE);
     options
 }
 
-/// Makes a directory, and those above it that are missing.
+/// Creates a directory and its missing parents.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR).create(dir)
 }
 
-/// Takes from others what they may do with a directory and all that is in it, as an earlier version has left it. Says
-/// what could not be closed.
+/// Removes the permissions of other users from a directory and everything in it, which earlier versions have left open.
+/// Returns a message if this fails.
 pub(crate) fn close_to_others(dir: &Path) -> Option<String> {
     let closed = close(dir);
     let open = others_may(dir);
@@ -51,7 +51,7 @@ fn close(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether others may do anything with a file or directory; no if that cannot be told.
+/// Whether other users have any permission for a file or directory. False if it cannot be read.
 pub(crate) fn others_may(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0)
 }

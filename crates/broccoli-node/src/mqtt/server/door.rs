@@ -217,7 +217,7 @@ impl Door {
     }
 
     fn tell(&self, notice: ServerNotice) {
-        // An error means that nobody listens.
+        // An error means that the receiver was dropped.
         let _ = self.notices.send(notice);
     }
 }
