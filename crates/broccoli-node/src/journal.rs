@@ -354,8 +354,7 @@ mod tests {
     #[test]
     fn a_system_without_journals_says_so() {
         let error = elsewhere::prepare(Path::new("data")).expect_err("there is no journal");
-        let text =
-            format!("a node keeps a journal on Linux and other Unix systems only, not on {OS}: leave out --data");
+        let text = format!("a node keeps a journal on Linux and other Unix systems only, not on {OS}");
         assert_eq!(error.to_string(), text);
     }
 }

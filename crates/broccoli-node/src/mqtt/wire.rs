@@ -193,15 +193,17 @@ mod tests {
         for payload_len in [0, 1, 300, 5_000] {
             let payload = vec![0x5a; payload_len];
             sender.push_publish(&Publish { topic: "t", payload: &payload, retain: false, packet_id: None });
-            let packet = loop {
-                let flushed = poll_fn(|cx| Poll::Ready(sender.poll_flush(cx))).await;
-                assert!(!matches!(flushed, Poll::Ready(Err(_))), "{flushed:?}");
-                match receiver.pull() {
-                    Ok(Some(packet)) => break packet,
-                    Ok(None) => assert!(poll_fn(|cx| receiver.poll_fill(cx)).await.unwrap() > 0),
-                    Err(error) => panic!("{error}"),
+            let received = async {
+                loop {
+                    match receiver.pull() {
+                        Ok(Some(packet)) => break packet,
+                        Ok(None) => assert!(poll_fn(|cx| receiver.poll_fill(cx)).await.unwrap() > 0),
+                        Err(error) => panic!("{error}"),
+                    }
                 }
             };
+            let (sent, packet) = tokio::join!(poll_fn(|cx| sender.poll_flush(cx)), received);
+            sent.unwrap();
             assert!(matches!(&packet, Packet::Publish(publish) if publish.payload[..] == payload), "{packet:?}");
         }
     }
