@@ -104,7 +104,7 @@ pub async fn run<F: Flash>(settings: Settings, device: Device, flash: F, stack: 
             Either::Second(end) => return end,
         };
         let pause = reconnect.pause();
-        log::warn!("{down}; next try in {} ms", pause.as_millis());
+        log::warn!("{down}; next try in {} ms", pause.as_millis() as u64);
         if let Either::Second(end) =
             select(Timer::after(Duration::from_micros(pause.as_micros() as u64)), driver.run_offline()).await
         {

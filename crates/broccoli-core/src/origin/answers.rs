@@ -213,7 +213,7 @@ impl Origin {
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view
             .map(|view| StepView { outcome: view.outcome.map(|outcome| limit_outcome(&outcome, bytes_max)), ..view });
-        let asked = self.jobs.get(&job.number).filter(|_| why == Some(true));
+        let asked = self.jobs.get(&job.number).filter(|_| cfg!(feature = "explain") && why == Some(true));
         let room = around.members.room(shared, from).saturating_sub(OVERHEAD_BYTES_MAX + STEP_NEWS_BYTES);
         let waiting = asked.map(|asked| self.why(shared, around, (job.number, asked), &path, room));
         let view = view.map(|view| StepView { outcome: view.outcome.filter(|_| waiting.is_none()), ..view });

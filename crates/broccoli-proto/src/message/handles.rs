@@ -61,7 +61,7 @@ pub struct JobSummary {
     pub key: Option<String>,
     /// Why none of its tasks runs, although it has not ended.
     #[n(8)]
-    #[cbor(decode_with = "Waits::known_or_none", nil = "Waits::absent")]
+    #[cbor(decode_with = "Waits::known_or_none", nil = "absent")]
     pub waits: Option<Waits>,
 }
 
@@ -197,12 +197,10 @@ pub enum Waits {
 impl Waits {
     /// An unknown reason is read as none.
     fn known_or_none<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Option<Waits>, decode::Error> {
-        crate::known_or(decoder, context, |decoder| decoder.skip().map(|()| None))
-    }
-
-    #[expect(clippy::unnecessary_wraps, clippy::option_option, reason = "the signature that the derived decoder wants")]
-    fn absent() -> Option<Option<Waits>> {
-        Some(None)
+        if cfg!(feature = "explain") {
+            return crate::known_or(decoder, context, |decoder| decoder.skip().map(|()| None));
+        }
+        decoder.skip().map(|()| None)
     }
 }
 
@@ -314,7 +312,20 @@ pub struct StepNews {
     pub blob: Option<BlobRef>,
     /// What tasks of the step wait for, if that was asked: at most [`StepNews::WAITING_MAX`].
     #[n(4)]
+    #[cbor(decode_with = "waiting_tasks", nil = "absent")]
     pub waiting: Option<Vec<WaitingTasks>>,
+}
+
+fn waiting_tasks<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Option<Vec<WaitingTasks>>, decode::Error> {
+    if cfg!(feature = "explain") {
+        return Option::decode(decoder, context);
+    }
+    decoder.skip().map(|()| None)
+}
+
+#[expect(clippy::unnecessary_wraps, clippy::option_option, reason = "the signature that the derived decoder wants")]
+fn absent<T>() -> Option<Option<T>> {
+    Some(None)
 }
 
 impl StepNews {
@@ -334,7 +345,7 @@ pub struct WaitingTasks {
     pub path: Vec<u32>,
     /// What they wait for; none if this version does not know it.
     #[n(2)]
-    #[cbor(decode_with = "Waits::known_or_none", nil = "Waits::absent")]
+    #[cbor(decode_with = "Waits::known_or_none", nil = "absent")]
     pub waits: Option<Waits>,
 }
 
