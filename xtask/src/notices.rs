@@ -55,7 +55,7 @@ const BEGINNINGS: &[&str] = &["licen", "copying", "copyright", "notice", "unlice
 /// Writes the notices of all files.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub(crate) fn run() -> Result {
     for shipped in [&PROGRAM, &FIRMWARE] {
         println!("{}", write(shipped)?.display());

@@ -294,7 +294,7 @@ pub struct Transmit {
     pub to: Address,
 }
 
-/// What [`Node::recover`] has found.
+/// What [`crate::Node::recover`] has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Jobs that go on.

@@ -169,7 +169,7 @@ impl Node {
         self.seal(draft, will);
     }
 
-    /// Accepts a canvas; this node is its origin. News are [`Event::Accepted`] and [`Event::Job`].
+    /// Accepts a canvas; this node is its origin. News are [`crate::Event::Accepted`] and [`crate::Event::Job`].
     ///
     /// # Errors
     /// If the canvas cannot be run or the queue is full; then nothing has changed.
@@ -221,8 +221,8 @@ impl Node {
         (answer, error.to_string())
     }
 
-    /// Looks for an origin among the resident nodes. [`Event::Attached`] reports that it was found and its functions
-    /// are known.
+    /// Looks for an origin among the resident nodes. [`crate::Event::Attached`] reports that it was found and its
+    /// functions are known.
     pub fn attach(&mut self, now: Instant) {
         self.shared.now = now;
         self.client.attach(&mut self.shared);
@@ -287,7 +287,7 @@ impl Node {
         self.modules.peer_holds(member.birth.modules, module)
     }
 
-    /// Asks all nodes for their vitals; the answers are [`Event::Vitals`].
+    /// Asks all nodes for their vitals; the answers are [`crate::Event::Vitals`].
     pub fn ask_vitals(&mut self, now: Instant) {
         self.shared.now = now;
         self.shared.outbox.broadcast(Message::VitalsRequest);
@@ -317,8 +317,8 @@ impl Node {
         }
     }
 
-    /// Sets which [`Event::Trace`] are reported from now on; initially none. Events of each task cost time and memory:
-    /// enable them only while they are read.
+    /// Sets which [`crate::Event::Trace`] are reported from now on; initially none. Events of each task cost time and
+    /// memory: enable them only while they are read.
     pub fn set_trace(&mut self, level: TraceLevel) {
         self.shared.trace = level;
     }

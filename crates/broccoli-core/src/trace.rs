@@ -11,7 +11,7 @@ use core::time::Duration;
 use broccoli_proto::message::{Attempt, Failure, LeasedFunction};
 use broccoli_proto::{JobId, NodeId, TaskError};
 
-/// Which [`Event::Trace`] are reported; each level includes the earlier ones.
+/// Which [`crate::Event::Trace`] are reported; each level includes the earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TraceLevel {
     /// Nothing.

@@ -176,12 +176,12 @@ on_both_servers! {
         let mut events = allowed.events();
         let refusals = Refusals { reboot: "not this one", ..Refusals::default() };
         let _strict = cluster.node("w2").slots(1).start().unwrap();
-        let _other = cluster.node("w3").slots(1).refusals(refusals).start().unwrap();
+        let _other = cluster.node("w4").slots(1).refusals(refusals).start().unwrap();
         until_workers(&origin, 3).await;
         cluster.deploy_examples(&origin).await;
         let refused = error_text(&origin, "sys.reboot.s().set(on='w2')").await;
         assert_eq!(refused, "this node may not be rebooted by tasks");
-        let refused = error_text(&origin, "sys.reboot.s().set(on='w3')").await;
+        let refused = error_text(&origin, "sys.reboot.s().set(on='w4')").await;
         assert_eq!(refused, "not this one");
         // It finishes its running tasks.
         let long = origin.submit(canvas("tasks.sleep_ms.s(700, 5).set(on='w1')"));
@@ -193,7 +193,7 @@ on_both_servers! {
         timeout(support::PATIENCE, ended).await.expect("the node ends");
         // On each node: a node that may not reboot does not.
         let _again = cluster.node("w3").slots(1).allow_reboot(true).start().unwrap();
-        until_workers(&origin, 2).await;
+        until_workers(&origin, 3).await;
         let job = origin.submit(canvas("sys.reboot.s().set(each=True, partial=True)"));
         assert_eq!(result::<BTreeMap<String, ()>>(job).await.into_keys().collect::<Vec<_>>(), ["w3"]);
     }

@@ -116,7 +116,7 @@ on_both_servers! {
         assert_eq!(in_time(job.revoke()).await.unwrap(), JobStatus::Revoked);
         assert_eq!(in_time(job.state()).await.unwrap(), JobStatus::Revoked);
         match in_time(job.get::<i64>()).await {
-            Err(JobError::Failed(error)) => assert_eq!(error.cause, Cause::Revoked),
+            Err(JobError::Revoked(error)) => assert_eq!(error.cause, Cause::Revoked),
             other => panic!("expected a revoked job, got {other:?}"),
         }
         gate.open();

@@ -23,7 +23,7 @@
 //! | `value.rs` | values during evaluation, their encoding, and the limits |
 //! | `print.rs` | the canonical text of a canvas |
 //! | `similar.rs` | suggestions for wrong names |
-//! | [`json`](crate::json) | values as JSON; arguments of a command line (`json/argument.rs`) |
+//! | [`json`] | values as JSON; arguments of a command line (`json/argument.rs`) |
 #![forbid(unsafe_code)]
 
 mod ast;
