@@ -386,9 +386,7 @@ impl Node {
 
     /// Seals the next packet into `buf`. Call it while the link accepts packets; otherwise call [`Node::poll_local`].
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.shared.now = now;
-        self.settle();
-        self.check_drained();
+        self.poll_local(now);
         while self.shared.connected {
             if let Some(answer) = self.shared.sessions.pop_answer(now) {
                 let to = Address::Node(answer.to);
@@ -421,6 +419,7 @@ impl Node {
     pub fn poll_local(&mut self, now: Instant) {
         self.shared.now = now;
         self.settle();
+        self.check_drained();
     }
 
     /// The next action for the shell.

@@ -263,7 +263,9 @@ async fn more_submits_than_a_node_can_take_up_end_with_an_error() {
 
 #[tokio::test]
 async fn a_drain_that_finds_no_room_is_not_lost() {
-    let (node, driver) = unconnected(with_functions(NodeHandle::builder()).slots(1));
+    // Its jobs are only in memory, and it starts no more tasks: what has not run is lost after this time.
+    let builder = with_functions(NodeHandle::builder()).slots(1).drain_limit(Duration::from_millis(100));
+    let (node, driver) = unconnected(builder);
     let _taken: Vec<JobHandle> = (0..COMMANDS_MAX).map(|_| node.submit(canvas("flip.s(True)"))).collect();
     node.begin_drain();
     timeout(support::PATIENCE, driver.run()).await.expect("the node ends");
