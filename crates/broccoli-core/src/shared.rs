@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use broccoli_proto::message::{Attempt, Message};
+use broccoli_proto::message::Message;
 use broccoli_proto::module::CHUNK_BYTES;
 use broccoli_proto::packet::{Address, OVERHEAD_BYTES_MAX};
 use broccoli_proto::{Epoch, NodeId, SplitMix64};
@@ -96,12 +96,6 @@ impl Shared {
             self.asked_all = Some(self.now);
             self.outbox.send_wire(Address::All, Message::Hello);
         }
-    }
-
-    /// Counts a lease.
-    pub(crate) fn count_lease(&mut self, worker: NodeId, attempt: Attempt) {
-        self.counters.leases_given += 1;
-        self.trace(TraceLevel::Tasks, || Trace::Leased { worker, attempt });
     }
 
     /// Whether events of a level are reported. Check this before making one.

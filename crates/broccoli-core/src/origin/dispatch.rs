@@ -112,8 +112,7 @@ impl Origin {
                 let Some(attempt) = self.jobs.get_mut(&number).and_then(|job| job.lease(number, step)) else {
                     continue;
                 };
-                peer.lease(attempt, shared.now);
-                shared.count_lease(name, attempt);
+                peer.lease(shared, name, attempt);
                 if limited && let Some((_, permits)) = self.dispatch.queue.permits(class) {
                     permits.spend();
                 }

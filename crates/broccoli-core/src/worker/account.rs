@@ -155,6 +155,12 @@ impl Account {
         }
     }
 
+    /// Offers the origin credit with the next `Fetch`.
+    pub(super) fn offer_credit(&mut self) {
+        self.fetch_due = true;
+        self.withheld = false;
+    }
+
     /// Returns an attempt to the origin.
     pub(super) fn hand_back(&mut self, attempt: Attempt) {
         self.held.remove(&attempt);

@@ -69,8 +69,7 @@ impl Worker {
     /// Sends an origin a new snapshot of its credit.
     pub(super) fn fetch(&mut self, shared: &mut Shared, origin: NodeId) {
         if let Some(account) = self.account(shared, origin) {
-            account.fetch_due = true;
-            account.withheld = false;
+            account.offer_credit();
             shared.outbox.mark(Address::Node(origin));
         }
     }
@@ -81,8 +80,7 @@ impl Worker {
             return;
         }
         for (origin, account) in self.accounts.iter_mut().filter(|(_, account)| account.credit == 0) {
-            account.fetch_due = true;
-            account.withheld = false;
+            account.offer_credit();
             shared.outbox.mark(Address::Node(*origin));
         }
     }
@@ -106,8 +104,7 @@ impl Worker {
             if left > 0 {
                 left -= 1;
                 offered = true;
-                account.fetch_due = true;
-                account.withheld = false;
+                account.offer_credit();
                 self.round = Some(origin);
                 shared.outbox.mark(Address::Node(origin));
             } else if account.fetch_due {

@@ -2,7 +2,7 @@
 
 use broccoli_core::Event;
 use broccoli_proto::message::{ContentRequest, Message};
-use broccoli_proto::module::CHUNK_BYTES;
+use broccoli_proto::module::{CHUNK_BYTES, SignedManifest};
 use broccoli_proto::packet::Address;
 use broccoli_proto::{Canvas, Cbor, ContentId};
 
@@ -256,15 +256,22 @@ impl Immutable for Canvas {
     }
 }
 
-#[test]
-fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_can() {
-    let mut c = cluster(61, 2);
+/// Three nodes: two hold a module, and the third has been stopped since before it was deployed. It continues, and packets
+/// are counted from here.
+fn two_holders_and_a_late_node(seed: u64) -> (Cluster, SignedManifest) {
+    let mut c = cluster(seed, 2);
     let (signed, code) = module(1, true);
     c.pause(2);
     c.deploy(0, &signed, &code);
     assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
     c.count_from_here();
     c.resume(2);
+    (c, signed)
+}
+
+#[test]
+fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_can() {
+    let (mut c, signed) = two_holders_and_a_late_node(61);
     let asked = |c: &Cluster| c.packets_with(|message| matches!(message, Message::ContentRequest(_)));
     assert!(c.run_until(2_000, |c| asked(c) > 0));
     [0, 1].into_iter().for_each(|id| c.pause(id));
@@ -276,13 +283,7 @@ fn a_pull_that_nobody_can_serve_asks_ever_less_often_and_goes_on_once_somebody_c
 
 #[test]
 fn a_node_that_does_not_hold_a_module_says_so_and_another_one_is_asked() {
-    let mut c = cluster(65, 2);
-    let (signed, code) = module(1, true);
-    c.pause(2);
-    c.deploy(0, &signed, &code);
-    assert!(c.run_until(2_000, |c| c.holds(1, signed.id)));
-    c.count_from_here();
-    c.resume(2);
+    let (mut c, signed) = two_holders_and_a_late_node(65);
     let asked = |c: &Cluster| {
         let is_request = |message: &Message| matches!(message, Message::ContentRequest(_));
         c.published.iter().find(|p| p.from == 2 && open(&p.bytes).1.iter().any(is_request)).map(|p| p.to)

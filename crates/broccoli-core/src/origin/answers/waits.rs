@@ -16,6 +16,7 @@ use crate::origin::dispatch::rates::Limit;
 use crate::origin::job::{Job, Phase, Task};
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
+use crate::time::Instant;
 
 /// About the size of a group of tasks in an answer without its texts, in bytes.
 const WAITING_BYTES: usize = 32;
@@ -145,13 +146,8 @@ impl Origin {
         let (step, function) = (group.step, name(job, group.step));
         match group.stage {
             Stage::ToCome => Waits::Before { function },
-            Stage::OnEach => self.without_node(shared, around, job, step).unwrap_or(Waits::Nodes),
-            Stage::Delayed => {
-                let at = job.due(step).and_then(|due| due.at(&shared.wall));
-                let ms = at.map(|at| (at - shared.now).as_millis() as u64);
-                let again = job.task(step).is_some_and(|task| task.failures > 0);
-                Waits::Until { function, ms, again }
-            }
+            Stage::OnEach => self.waits_for_nodes(shared, around, job, step),
+            Stage::Delayed => waits_until(shared, job, step),
             Stage::Ready => self.waits_ready(shared, around, (number, job), step),
             Stage::Leased(node, Held::Sent) => Waits::Arrival { function, node, pulled: false },
             Stage::Leased(node, Held::Pulling) => Waits::Arrival { function, node, pulled: true },
@@ -183,7 +179,7 @@ impl Origin {
         };
         match want.on.iter().find_map(offline) {
             Some(node) => Waits::Offline { function, node },
-            None => self.without_node(shared, around, job, step).unwrap_or(Waits::Nodes),
+            None => self.waits_for_nodes(shared, around, job, step),
         }
     }
 }
@@ -192,7 +188,7 @@ impl Group {
     /// Adds a task. Of delayed tasks, the earliest one represents the group.
     fn add(&mut self, shared: &Shared, job: &Job, step: u32) {
         self.tasks += 1;
-        let at = |step| job.due(step).and_then(|due| due.at(&shared.wall));
+        let at = |step| due_at(shared, job, step);
         if self.stage == Stage::Delayed
             && let (Some(other), mine) = (at(step), at(self.step))
             && mine.is_none_or(|mine| other < mine)
@@ -239,6 +235,18 @@ fn want(job: &Job, step: u32) -> Want {
     Want { module: job.module_of(step), on: job.plan.call(StepId(step)).options.on.clone() }
 }
 
+/// When a delayed task is due; none if it is not, or if the time of day is needed and unknown.
+fn due_at(shared: &Shared, job: &Job, step: u32) -> Option<Instant> {
+    job.due(step)?.at(&shared.wall)
+}
+
+/// Why a delayed task waits.
+fn waits_until(shared: &Shared, job: &Job, step: u32) -> Waits {
+    let ms = due_at(shared, job, step).map(|at| (at - shared.now).as_millis() as u64);
+    let again = job.task(step).is_some_and(|task| task.failures > 0);
+    Waits::Until { function: name(job, step), ms, again }
+}
+
 fn name(job: &Job, step: u32) -> String {
     job.plan.call(StepId(step)).name.into()
 }
@@ -266,14 +274,12 @@ impl Origin {
         if let Some(step) = ready {
             return self.waits_in_queue(shared, around, job, step);
         }
-        let at = |step: &u32| job.due(*step).and_then(|due| due.at(&shared.wall));
+        let at = |step: &u32| due_at(shared, job, *step);
         let Some(step) = job.due.keys().min_by_key(|step| (at(step).is_none(), at(step))) else {
             let ((_, step), _) = self.growth.each_of(number).first()?;
-            return Some(self.without_node(shared, around, job, *step).unwrap_or(Waits::Nodes));
+            return Some(self.waits_for_nodes(shared, around, job, *step));
         };
-        let ms = at(step).map(|at| (at - shared.now).as_millis() as u64);
-        let again = job.task(*step).is_some_and(|task| task.failures > 0);
-        Some(Waits::Until { function: name(job, *step), ms, again })
+        Some(waits_until(shared, job, *step))
     }
 
     /// Why a ready task waits; none while this origin may not know all nodes that fit.
@@ -299,6 +305,11 @@ impl Origin {
     fn has_home(&self, shared: &Shared, around: &Around<'_>, want: &Want) -> bool {
         let places = self.places(shared, around, want);
         places.iter().any(|place| matches!(place.code, Code::Here | Code::Away))
+    }
+
+    /// Why a task waits that no known node can run.
+    fn waits_for_nodes(&self, shared: &Shared, around: &Around<'_>, job: &Job, step: u32) -> Waits {
+        self.without_node(shared, around, job, step).unwrap_or(Waits::Nodes)
     }
 
     /// That no live node can run a task, if this is certain.

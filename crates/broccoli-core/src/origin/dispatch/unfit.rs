@@ -135,8 +135,7 @@ impl Origin {
         let (Some(attempt), Some(peer)) = (attempt, self.leases.peers.get_mut(&name)) else {
             return;
         };
-        peer.lease(attempt, shared.now);
-        shared.count_lease(name, attempt);
+        peer.lease(shared, name, attempt);
         if let Some((_, permits)) = self.dispatch.queue.permits(class) {
             permits.spend();
         }

@@ -22,6 +22,7 @@ use crate::shared::{Shared, pop_first};
 use crate::text::too_many_args;
 use crate::time::Instant;
 use crate::timing::{LinkTime, Timing, link_ms};
+use crate::trace::{Trace, TraceLevel};
 
 /// The leases of a worker are checked at this interval.
 pub(crate) const LEASES: LinkTime = link_ms(100);
@@ -178,8 +179,11 @@ impl Peer {
         self.tasks.saturating_sub(under_way)
     }
 
-    /// Leases an attempt. It is sent with the next packet.
-    pub(crate) fn lease(&mut self, attempt: Attempt, now: Instant) {
+    /// Leases an attempt to this worker. It is sent with the next packet.
+    pub(crate) fn lease(&mut self, shared: &mut Shared, worker: NodeId, attempt: Attempt) {
+        shared.counters.leases_given += 1;
+        shared.trace(TraceLevel::Tasks, || Trace::Leased { worker, attempt });
+        let now = shared.now;
         let leased = Leased {
             since: now,
             confirmed: false,
