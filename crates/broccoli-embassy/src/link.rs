@@ -4,6 +4,8 @@
 
 mod mqtt;
 
+use alloc::boxed::Box;
+
 use broccoli_core::Timing;
 use broccoli_proto::packet::Address;
 use embassy_net::dns::DnsQueryType;
@@ -28,7 +30,7 @@ pub(crate) enum Link<'s> {
 
 impl<'s> Link<'s> {
     /// Connects. Waits for the network as long as necessary. Other nodes get the packet `death` when the connection
-    /// ends without [`Link::disconnect`].
+    /// ends without [`Link::disconnect`]. The link is boxed, because each move would take its size on the stack.
     ///
     /// # Errors
     /// Why there is no connection.
@@ -37,11 +39,11 @@ impl<'s> Link<'s> {
         socket: TcpSocket<'s>,
         config: &MqttConfig,
         death: &[u8],
-    ) -> Result<Self, Down> {
+    ) -> Result<Box<Self>, Down> {
         stack.wait_config_up().await;
         let connect = async {
             let socket = dial(stack, socket, config).await?;
-            Mqtt::open(Unflushed(socket), config, death).await.map(Link::Mqtt)
+            Mqtt::open(Unflushed(socket), config, death).await.map(|mqtt| Box::new(Link::Mqtt(mqtt)))
         };
         with_timeout(CONNECT_TIMEOUT, connect).await.unwrap_or(Err(Down::Unreachable))
     }
@@ -95,8 +97,8 @@ impl<'s> Link<'s> {
     }
 
     /// Sends everything published so far, and ends the connection so that other nodes do not get the `death` packet.
-    pub(crate) async fn disconnect(self) {
-        let Link::Mqtt(mqtt) = self;
+    pub(crate) async fn disconnect(self: Box<Self>) {
+        let Link::Mqtt(mqtt) = *self;
         if let Some(Unflushed(mut socket)) = mqtt.disconnect().await {
             socket.close();
             // If this takes too long, other nodes get the `death` packet.

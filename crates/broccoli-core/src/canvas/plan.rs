@@ -744,6 +744,7 @@ impl Plan {
     }
 
     /// The steps of the callbacks of a step.
+    #[cfg(feature = "explain")]
     pub(super) fn callbacks_of(&self, step: u32) -> Range<u32> {
         let step = &self.steps[step as usize];
         step.callbacks..step.end

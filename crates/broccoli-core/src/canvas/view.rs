@@ -1,12 +1,15 @@
 //! The view of a plan's steps: their members, states and outcomes.
 
+#[cfg(feature = "explain")]
 use alloc::vec::Vec;
 
 use broccoli_abi::cbor::{Head, Reader};
 use broccoli_proto::message::StepState;
 use broccoli_proto::{Cbor, Outcome, TaskError};
 
-use super::plan::{Kind, Plan, Role, State, StepId};
+#[cfg(feature = "explain")]
+use super::plan::Role;
+use super::plan::{Kind, Plan, State, StepId};
 
 /// A step of a plan that was looked up.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +48,7 @@ impl Plan {
     }
 
     /// Tasks that have not begun because others come before them. Callbacks are not among them: whether they run is open.
+    #[cfg(feature = "explain")]
     pub(crate) fn tasks_to_come(&self) -> impl Iterator<Item = StepId> {
         let mut next = 0;
         core::iter::from_fn(move || {
@@ -62,6 +66,7 @@ impl Plan {
     }
 
     /// Where a step is: indices of members from the root down. Of a callback, the place of what it belongs to.
+    #[cfg(feature = "explain")]
     pub(crate) fn path_of(&self, StepId(mut step): StepId) -> Vec<u32> {
         let mut path = Vec::new();
         // Bounded: each of these lies further up.

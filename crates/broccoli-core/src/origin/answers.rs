@@ -1,6 +1,8 @@
 //! Answers queries about jobs by their id (state, list, revoke, retry), and prepares an origin for leaving.
 
 mod waits;
+#[cfg(feature = "explain")]
+mod why;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -9,13 +11,12 @@ use alloc::vec::Vec;
 
 use broccoli_proto::message::{
     JobEvent, JobNews, JobState, JobSummary, Jobs, JobsRequest, Message, PATH_MAX, Refusal, Refused, Retry, Revoke,
-    StepNews, StepQuery, StepState, StepView, Submit,
+    StepNews, StepQuery, StepState, StepView, Submit, Waits,
 };
 use broccoli_proto::packet::OVERHEAD_BYTES_MAX;
 use broccoli_proto::{Cause, Cbor, Epoch, JobId, NodeId, Outcome};
 
 use crate::members::Members;
-use crate::origin::answers::waits::waits_bytes;
 use crate::origin::job::Job;
 use crate::origin::job::ticket::Client;
 use crate::origin::journal::archive::Ended;
@@ -29,8 +30,6 @@ use crate::time::Wall;
 const ENDED_TRIES_LEAVING: u32 = 2;
 /// Most jobs in one answer.
 const LISTED_MAX: usize = 256;
-/// About the size of a step's state in an answer without the reasons why its tasks wait, in bytes.
-const STEP_NEWS_BYTES: usize = 256;
 /// About the size of a job in a list without its key, in bytes.
 const SUMMARY_BYTES: usize = JobSummary::NAME_BYTES_MAX + 64;
 
@@ -148,7 +147,8 @@ impl Origin {
         let (mut jobs, mut more) = (Vec::new(), false);
         let mut after = request.after;
         while let Some(summary) = self.summary_after(shared, around, after) {
-            let told = summary.key.as_ref().map_or(0, String::len) + summary.waits.as_ref().map_or(0, waits_bytes);
+            let told =
+                summary.key.as_ref().map_or(0, String::len) + summary.waits.as_ref().map_or(0, Waits::text_bytes);
             let bytes = SUMMARY_BYTES + told;
             more = jobs.len() >= max || bytes > room;
             if more {
@@ -204,6 +204,7 @@ impl Origin {
     }
 
     /// A node asks for the state of a step. Steps of ended jobs are not known.
+    #[cfg_attr(not(feature = "explain"), expect(unused_variables, reason = "then it never answers `why`"))]
     pub(crate) fn on_step_query(&self, shared: &mut Shared, around: &Around<'_>, from: NodeId, query: StepQuery) {
         let StepQuery { job, path, why } = query;
         if path.len() > PATH_MAX {
@@ -213,9 +214,11 @@ impl Origin {
         let bytes_max = shared.config.limits.result_bytes_max;
         let view = view
             .map(|view| StepView { outcome: view.outcome.map(|outcome| limit_outcome(&outcome, bytes_max)), ..view });
-        let asked = self.jobs.get(&job.number).filter(|_| cfg!(feature = "explain") && why == Some(true));
-        let room = around.members.room(shared, from).saturating_sub(OVERHEAD_BYTES_MAX + STEP_NEWS_BYTES);
-        let waiting = asked.map(|asked| self.why(shared, around, (job.number, asked), &path, room));
+        let waiting = match why {
+            #[cfg(feature = "explain")]
+            Some(true) => self.why(shared, around, from, job, &path),
+            _ => None,
+        };
         let view = view.map(|view| StepView { outcome: view.outcome.filter(|_| waiting.is_none()), ..view });
         shared.outbox.send(from, Message::StepNews(Box::new(StepNews { job, path, view, blob: None, waiting })));
     }

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Decoder, Encode, decode};
 
 use super::BlobRef;
+use crate::JobId;
 use crate::outcome::Outcome;
-use crate::{JobId, NodeId};
 
 /// Asks an origin for its jobs, in order of their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -122,6 +122,7 @@ pub enum Waits {
     #[n(5)]
     Nodes,
     /// Other steps come before it. In [`StepNews`] only, as all that follow.
+    #[cfg(feature = "explain")]
     #[n(6)]
     Before {
         /// `module.function`.
@@ -129,6 +130,7 @@ pub enum Waits {
         function: String,
     },
     /// The only node that it may run on is offline.
+    #[cfg(feature = "explain")]
     #[n(7)]
     Offline {
         /// `module.function`.
@@ -136,9 +138,10 @@ pub enum Waits {
         function: String,
         /// The node.
         #[n(1)]
-        node: NodeId,
+        node: crate::NodeId,
     },
     /// Its origin has no memory for more results of its job now.
+    #[cfg(feature = "explain")]
     #[n(8)]
     Memory {
         /// `module.function`.
@@ -146,6 +149,7 @@ pub enum Waits {
         function: String,
     },
     /// The nodes that it may run on are still getting its module.
+    #[cfg(feature = "explain")]
     #[n(9)]
     Module {
         /// `module.function`.
@@ -153,6 +157,7 @@ pub enum Waits {
         function: String,
     },
     /// A node has it, and is still getting its arguments or its turn there.
+    #[cfg(feature = "explain")]
     #[n(10)]
     Arrival {
         /// `module.function`.
@@ -160,12 +165,13 @@ pub enum Waits {
         function: String,
         /// The node.
         #[n(1)]
-        node: NodeId,
+        node: crate::NodeId,
         /// Whether its arguments are so large that they are pulled in pieces.
         #[n(2)]
         pulled: bool,
     },
     /// It has run, and its result is on its way from a node.
+    #[cfg(feature = "explain")]
     #[n(11)]
     Result {
         /// `module.function`.
@@ -173,9 +179,10 @@ pub enum Waits {
         function: String,
         /// The node.
         #[n(1)]
-        node: NodeId,
+        node: crate::NodeId,
     },
     /// Its origin leases nothing now: its journal is behind, or it has just restarted and asks the workers what they hold.
+    #[cfg(feature = "explain")]
     #[n(12)]
     Origin {
         /// `module.function`.
@@ -183,6 +190,7 @@ pub enum Waits {
         function: String,
     },
     /// It runs; not a reason to wait. In [`StepNews`], so that a job with running tasks can be told from one without.
+    #[cfg(feature = "explain")]
     #[n(13)]
     Runs {
         /// `module.function`.
@@ -190,7 +198,7 @@ pub enum Waits {
         function: String,
         /// The node.
         #[n(1)]
-        node: NodeId,
+        node: crate::NodeId,
     },
 }
 
@@ -201,6 +209,31 @@ impl Waits {
             return crate::known_or(decoder, context, |decoder| decoder.skip().map(|()| None));
         }
         decoder.skip().map(|()| None)
+    }
+
+    /// The length of all its texts, in bytes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Waits::NoNode { function, missing, .. } => {
+                function.len() + missing.iter().map(|want| want.len() + 2).sum::<usize>()
+            }
+            Waits::Rate { function }
+            | Waits::Until { function, .. }
+            | Waits::Slots { function, .. }
+            | Waits::Larger { function } => function.len(),
+            Waits::Nodes => 0,
+            #[cfg(feature = "explain")]
+            Waits::Before { function }
+            | Waits::Memory { function }
+            | Waits::Module { function }
+            | Waits::Origin { function } => function.len(),
+            #[cfg(feature = "explain")]
+            Waits::Offline { function, node }
+            | Waits::Arrival { function, node, .. }
+            | Waits::Result { function, node }
+            | Waits::Runs { function, node } => function.len() + node.as_str().len(),
+        }
     }
 }
 

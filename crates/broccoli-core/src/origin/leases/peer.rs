@@ -444,6 +444,7 @@ impl Peer {
 
 impl Leased {
     /// Whether the worker has reported that it runs.
+    #[cfg(feature = "explain")]
     pub(crate) fn has_started(&self) -> bool {
         self.started
     }
