@@ -21,7 +21,6 @@ mod output;
 mod resident;
 #[cfg(feature = "embedded-server")]
 mod server;
-#[cfg_attr(windows, path = "signals/windows.rs")]
 mod signals;
 mod size;
 mod waits;

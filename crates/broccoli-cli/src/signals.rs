@@ -1,51 +1,58 @@
 //! The signals that end a command, or shut a node down gracefully.
 
+#[cfg_attr(windows, path = "signals/windows.rs")]
+#[cfg_attr(not(windows), path = "signals/unix.rs")]
+mod system;
+
 use std::sync::OnceLock;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::exit::Failure;
+use crate::signals::system::{Ends, Interrupts};
 
-/// One permit for each Ctrl-C and SIGTERM that was not handled yet. They are counted for the whole process, so that none
-/// is lost between two parts of a command.
+/// One permit for each interrupt that was not handled yet. They are counted for the whole process, so that none is lost
+/// between two parts of a command.
 static ARRIVED: Semaphore = Semaphore::const_new(0);
-/// Whether signals are counted. Before that, they end the process.
+/// Whether interrupts are counted. Before that, they end the process.
 static COUNTED: OnceLock<()> = OnceLock::new();
 
 /// The signals of this process. Signals that arrive before a call of [`Signals::next`] are kept.
 pub(crate) struct Signals {
-    /// Arrives, for example, when a terminal is closed.
-    hangup: Option<Signal>,
+    ends: Option<Ends>,
 }
 
 impl Signals {
-    /// Ctrl-C, SIGTERM and SIGHUP. A closed terminal shuts a node down in the same way.
+    /// Interrupts, and what tells that the terminal or the machine ends. That shuts a node down in the same way.
     ///
     /// # Errors
     /// If the system does not let this process wait for signals.
     pub(crate) fn of_node() -> Result<Signals, Failure> {
         Signals::of_command()?;
-        Ok(Signals { hangup: Some(listen(SignalKind::hangup())?) })
+        Ok(Signals { ends: Some(Ends::listen().map_err(failed)?) })
     }
 
-    /// Ctrl-C and SIGTERM, which `timeout` sends. SIGHUP is not changed, because `nohup` ignores it.
+    /// Interrupts only: `nohup` keeps a command running when its terminal is closed.
     ///
     /// # Errors
     /// As [`Signals::of_node`].
     pub(crate) fn of_command() -> Result<Signals, Failure> {
         if COUNTED.set(()).is_ok() {
-            tokio::spawn(count(listen(SignalKind::interrupt())?));
-            tokio::spawn(count(listen(SignalKind::terminate())?));
+            let mut interrupts = Interrupts::listen().map_err(failed)?;
+            tokio::spawn(async move {
+                while interrupts.next().await.is_some() {
+                    ARRIVED.add_permits(1);
+                }
+            });
         }
-        Ok(Signals { hangup: None })
+        Ok(Signals { ends: None })
     }
 
     /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
-        let hung_up = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
+        let ended = async {
+            match &mut self.ends {
+                Some(ends) => ends.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -55,17 +62,11 @@ impl Signals {
                     arrived.forget();
                 }
             }
-            _ = hung_up => {}
+            () = ended => {}
         }
     }
 }
 
-async fn count(mut signals: Signal) {
-    while signals.recv().await.is_some() {
-        ARRIVED.add_permits(1);
-    }
-}
-
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::failed(format_args!("cannot wait for signals: {error}")))
+fn failed(error: std::io::Error) -> Failure {
+    Failure::failed(format_args!("cannot wait for signals: {error}"))
 }
