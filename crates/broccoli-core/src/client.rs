@@ -26,6 +26,7 @@ use broccoli_proto::{Cbor, JobId, NodeId};
 
 use self::origins::{choose, choose_by_key, choose_leaving, is_durable, rank};
 use self::pace::Pace;
+use crate::config::Limits;
 use crate::content::modules::Modules;
 use crate::content::values::held::Holder;
 use crate::content::values::pulls::Purpose;
@@ -789,6 +790,11 @@ impl Client {
     /// Whether a request waits for the end of a job.
     pub(crate) fn follows(&self, job: JobId) -> bool {
         self.by_job.range((job, 0)..=(job, u32::MAX)).next().is_some()
+    }
+
+    /// Reports the sizes of this role.
+    pub(crate) fn sizes(&self, limits: &Limits, see: &mut dyn FnMut(&'static str, usize, usize)) {
+        see("requests", self.requests.len(), limits.requests_max);
     }
 
     /// Checks the invariants of this role.

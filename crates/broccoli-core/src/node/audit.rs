@@ -54,6 +54,7 @@ impl Node {
         self.shared.sizes(&mut see);
         self.origin.sizes(&self.shared, &mut see);
         self.worker.sizes(&self.shared.config.limits, &mut see);
+        self.client.sizes(&self.shared.config.limits, &mut see);
         self.serving.sizes(&mut see);
         self.modules.sizes(&self.shared.config.limits, &mut see);
         self.members.sizes(&self.shared.config.limits, &mut see);
