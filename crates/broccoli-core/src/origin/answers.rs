@@ -210,16 +210,16 @@ impl Origin {
         if path.len() > PATH_MAX {
             return;
         }
-        let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path));
-        let bytes_max = shared.config.limits.result_bytes_max;
-        let view = view
-            .map(|view| StepView { outcome: view.outcome.map(|outcome| limit_outcome(&outcome, bytes_max)), ..view });
         let waiting = match why {
             #[cfg(feature = "explain")]
             Some(true) => self.why(shared, around, from, job, &path),
             _ => None,
         };
-        let view = view.map(|view| StepView { outcome: view.outcome.filter(|_| waiting.is_none()), ..view });
+        let view = self.jobs.get(&job.number).and_then(|job| self.step_of(job, &path)).map(|view| {
+            let outcome = view.outcome.filter(|_| waiting.is_none());
+            let bytes_max = shared.config.limits.result_bytes_max;
+            StepView { outcome: outcome.map(|outcome| limit_outcome(&outcome, bytes_max)), ..view }
+        });
         shared.outbox.send(from, Message::StepNews(Box::new(StepNews { job, path, view, blob: None, waiting })));
     }
 

@@ -119,9 +119,7 @@ impl Origin {
                 left -= 1;
             }
             if !peer.outgoing.is_empty() {
-                self.dispatch.last_worker = Some(name);
-                shared.outbox.mark(Address::Node(name));
-                shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
+                self.send_leases(shared, name);
             }
         }
         let waiting = self.dispatch.queue.waiting(class, priority) as u32;
@@ -132,5 +130,12 @@ impl Origin {
         {
             self.ask_permits(shared, around, class, waiting.min(credit));
         }
+    }
+
+    /// Sends a worker its new leases with the next packet, and watches them.
+    fn send_leases(&mut self, shared: &mut Shared, name: NodeId) {
+        self.dispatch.last_worker = Some(name);
+        shared.outbox.mark(Address::Node(name));
+        shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
     }
 }

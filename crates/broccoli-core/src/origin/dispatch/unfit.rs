@@ -18,18 +18,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use broccoli_proto::message::{Attempt, Available, Failure, Message, Want};
-use broccoli_proto::packet::Address;
 use broccoli_proto::{Cause, NodeId};
 
 use crate::canvas::{Effects, is_pin};
 use crate::origin::dispatch::announce::ANSWERS_WANTED;
 use crate::origin::dispatch::place::{ANYTHING, Code, Place};
 use crate::origin::job::demand::Demand;
-use crate::origin::leases::peer::LEASES;
 use crate::origin::{Around, Origin};
 use crate::shared::Shared;
 use crate::text::too_long;
-use crate::timers::Timer;
 use crate::timing::{LinkTime, link_ms};
 
 /// Most waiting tasks that are matched with nodes at a time. The rest follow in the next round.
@@ -139,9 +136,7 @@ impl Origin {
         if let Some((_, permits)) = self.dispatch.queue.permits(class) {
             permits.spend();
         }
-        self.dispatch.last_worker = Some(name);
-        shared.outbox.mark(Address::Node(name));
-        shared.timers.set_earlier(Timer::Leases(name), shared.now + shared.timing(LEASES));
+        self.send_leases(shared, name);
     }
 
     /// Asks nodes that are large enough for tasks of a class for credit. Returns whether any is known.
