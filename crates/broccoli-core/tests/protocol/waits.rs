@@ -3,9 +3,12 @@
 use broccoli_core::{Event, Instant, SubmitId};
 use broccoli_proto::message::{JobNews, JobState, JobSummary, StepNews, WaitingTasks, Waits};
 use broccoli_proto::options::Rate;
-use broccoli_proto::{Canvas, Cause, Options};
+use broccoli_proto::{Canvas, Cause, Cbor, Options};
 
-use crate::cluster::{Cluster, Spec};
+use broccoli_sim::cluster::functions::large;
+
+use crate::cluster::bus::Bus;
+use crate::cluster::{Cluster, Spec, module};
 use crate::{add, attach, none, one, sleep};
 
 /// A client, an origin, and a worker with a label.
@@ -156,21 +159,46 @@ fn done_counts_what_has_ended_by_itself() {
 
 /// What the tasks of a job of the origin wait for, in the answer to the client.
 fn why(c: &mut Cluster, submit: SubmitId, path: &[u32]) -> Vec<WaitingTasks> {
+    ask_why(c, submit, path);
+    let told = |c: &Cluster| c.events(0).filter_map(waiting).count();
+    let before = told(c);
+    assert!(c.run_until(1_000, |c| told(c) > before), "the origin answers");
+    c.events(0).filter_map(waiting).last().expect("just looked").clone()
+}
+
+/// The answer to the question why.
+fn waiting(event: &Event) -> Option<&Vec<WaitingTasks>> {
+    match event {
+        Event::Step(news) => news.waiting.as_ref(),
+        _ => None,
+    }
+}
+
+/// Asks again and again what the tasks of a job wait for, every so many ms, until it has ended. Returns all reasons.
+fn reasons(c: &mut Cluster, submit: SubmitId, every_ms: u64) -> Vec<Waits> {
+    let before = c.timed_events(0).len();
+    for _ in 0..1_000 {
+        c.run_for(every_ms);
+        if c.ended(0, submit).is_some() {
+            break;
+        }
+        if c.events(0).any(|event| matches!(event, Event::Accepted(id, _) if *id == submit)) {
+            ask_why(c, submit, &[]);
+        }
+    }
+    assert!(matches!(c.ended(0, submit), Some(Ok(_))), "{:?}", c.ended(0, submit));
+    let told = c.timed_events(0)[before..].iter().filter_map(|(_, event)| waiting(event));
+    told.flatten().filter_map(|group| group.waits.clone()).collect()
+}
+
+fn ask_why(c: &mut Cluster, submit: SubmitId, path: &[u32]) {
     let id = c.events(0).find_map(|event| match event {
         Event::Accepted(id, job) if *id == submit => Some(*job),
         _ => None,
     });
-    let (now, job, before) = (Instant(c.now_us), id.expect("it was accepted"), c.timed_events(0).len());
+    let (now, job) = (Instant(c.now_us), id.expect("it was accepted"));
     c.node(0).ask_why(now, job, path.to_vec());
     c.flush(0);
-    let told = |c: &Cluster| {
-        c.timed_events(0)[before..].iter().find_map(|(_, event)| match event {
-            Event::Step(news) => news.waiting.clone(),
-            _ => None,
-        })
-    };
-    assert!(c.run_until(1_000, |c| told(c).is_some()), "the origin answers");
-    told(c).expect("just looked")
 }
 
 fn group_of(tasks: u32, path: &[u32], waits: Waits) -> WaitingTasks {
@@ -236,4 +264,92 @@ fn of_many_different_reasons_some_are_told() {
     c.run_for(500);
     assert_eq!(why(&mut c, job, &[]).len(), StepNews::WAITING_MAX);
     assert_eq!(why(&mut c, job, &[99])[0].path, [99]);
+}
+
+/// A client, an origin and a worker on a medium of 9,600 baud.
+fn on_bus(seed: u64) -> Cluster {
+    let mut c = Cluster::new(seed);
+    c.bus = Some(Bus::new(9_600, 64));
+    for spec in [Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 1)] {
+        c.add(spec);
+    }
+    let all_meet = |c: &Cluster| (1..c.len()).all(|id| c.peek(id).members().count() >= 2);
+    assert!(c.run_until(120_000, all_meet), "nodes meet");
+    c.attach(0);
+    c.run_for(60_000);
+    c
+}
+
+#[test]
+fn a_task_whose_values_travel_says_so() {
+    let mut c = on_bus(409);
+    let node = c.name(2);
+    let value = large(8_000);
+    let echo = Canvas::task("echo", Cbor::array([value.as_bytes()].into_iter()));
+    let job = c.submit_remote(0, &echo);
+    let seen = reasons(&mut c, job, 2_000);
+    let function = || "tasks.echo".to_owned();
+    for wanted in
+        [Waits::Arrival { function: function(), node, pulled: true }, Waits::Result { function: function(), node }]
+    {
+        assert!(seen.contains(&wanted), "{wanted:?} is not among {seen:?}");
+    }
+}
+
+#[test]
+fn a_task_whose_worker_is_out_of_reach_waits_for_its_start() {
+    let mut c = cluster(410);
+    let node = c.name(2);
+    // So that the origin has credit of the worker.
+    let first = c.submit_remote(0, &add(1, 1));
+    assert!(c.wait(0, first, 5_000).is_ok());
+    // Packets of the worker and to it are lost without a word.
+    c.silence(2, true, true);
+    let job = c.submit_remote(0, &add(1, 2));
+    c.run_for(500);
+    let arrival = Waits::Arrival { function: "tasks.add".into(), node, pulled: false };
+    assert_eq!(why(&mut c, job, &[]), [group_of(1, &[], arrival)]);
+    c.silence(2, false, false);
+    assert!(c.wait(0, job, 60_000).is_ok());
+}
+
+#[test]
+fn a_task_whose_module_travels_says_so() {
+    let mut c = on_bus(411);
+    let (signed, code) = module(1, true);
+    c.deploy(1, &signed, &code);
+    assert!(c.run_until(600_000, |c| c.holds(1, signed.id)), "the origin has it");
+    c.run_for(5_000);
+    let job = c.submit_remote(0, &none("app.version"));
+    let seen = reasons(&mut c, job, 2_000);
+    assert!(seen.contains(&Waits::Module { function: "app.version".into() }), "{seen:?}");
+}
+
+#[test]
+fn tasks_of_a_job_without_memory_say_so() {
+    let small = |spec: Spec| spec.limits(|limits| limits.queue_bytes_max = 64_000);
+    let specs = [Spec::client("client"), Spec::new("origin", 0), Spec::worker("w1", 32)];
+    let mut c = Cluster::started(412, specs.map(small).into());
+    attach(&mut c, 0);
+    c.run_for(1_000);
+    // `sleep` returns its argument, which is the size of the result after it.
+    let late = || Canvas::chain(vec![sleep(5_000), none("large")]);
+    let jobs: Vec<_> = (0..4).map(|_| c.submit_remote(0, &Canvas::group((0..6).map(|_| late()).collect()))).collect();
+    c.run_for(4_900);
+    let seen = reasons(&mut c, jobs[3], 20);
+    assert!(seen.contains(&Waits::Memory { function: "tasks.large".into() }), "{seen:?}");
+}
+
+#[test]
+fn an_origin_that_has_restarted_says_that_it_asks_workers_first() {
+    let specs = vec![Spec::client("client"), Spec::new("origin", 0).durable(), Spec::worker("w1", 1)];
+    let mut c = Cluster::started(413, specs);
+    attach(&mut c, 0);
+    c.run_for(1_000);
+    let job = c.submit_remote(0, &Canvas::group((0..50).map(|_| sleep(200)).collect()));
+    c.run_for(1_000);
+    c.kill(1, true);
+    c.restart(1);
+    let seen = reasons(&mut c, job, 50);
+    assert!(seen.contains(&Waits::Origin { function: "tasks.sleep".into() }), "{seen:?}");
 }
