@@ -117,7 +117,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
 async fn fails_for_memory(job: &mut JobHandle) {
     let JobError::Failed(error) = in_time(job.result()).await.unwrap_err() else { panic!("it has failed") };
     assert_eq!(error.cause, Cause::Unfit);
-    assert!(error.text.contains("--queue-memory is 64M"), "{error}");
+    assert!(error.text.contains("queue memory is 64M"), "{error}");
 }
 
 /// Makes three tests of each function, one for each MQTT server.

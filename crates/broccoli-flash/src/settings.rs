@@ -71,7 +71,7 @@ impl fmt::Display for SettingsError {
             }
             SettingsError::Ipv6 => write!(f, "chips speak IPv4 only: name the server by an IPv4 address, or by a name"),
             SettingsError::Loopback(host) => {
-                write!(f, "a chip cannot reach {host}: name the server as it is called in the network, with --server")
+                write!(f, "a chip cannot reach {host}: name the server as it is called in the network")
             }
             SettingsError::Labels => write!(f, "a chip has at most {CHIP_LABELS_MAX} labels"),
             SettingsError::Label(label) => {

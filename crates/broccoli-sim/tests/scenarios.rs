@@ -375,10 +375,10 @@ fn compete_for_memory(seed: u64) {
         }
         for job in jobs {
             if let Err(error) = c.wait(1, job, 600_000) {
-                assert!(error.text.contains("--queue-memory is 62.5K"), "seed {seed}: {error}");
+                assert!(error.text.contains("queue memory is 62.5K"), "seed {seed}: {error}");
             }
         }
         let error = c.wait(1, doomed, 600_000).expect_err("too large");
-        assert!(error.text.contains("--queue-memory is 62.5K"), "{error}");
+        assert!(error.text.contains("queue memory is 62.5K"), "{error}");
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
 fn reserved(word: &str) -> String {
     match word {
         "lambda" | "def" | "class" => {
-            format!("`{word}` is not supported: functions are deployed (`broccoli new`), and called by their names")
+            format!("`{word}` is not supported: deploy a module that has the function, and call it by its name")
         }
         "while" | "try" | "with" | "if" | "for" => {
             format!(

@@ -329,7 +329,7 @@ fn syntax_errors_say_what_was_expected() {
         ("add.s(if=1)", "1:7: expected the name of an argument, found `if`"),
         (
             "add.s(lambda x: x)",
-            "1:7: `lambda` is not supported: functions are deployed (`broccoli new`), and called by their names",
+            "1:7: `lambda` is not supported: deploy a module that has the function, and call it by its name",
         ),
         ("add.s(1 if x else 2)", "1:9: expected an operator, `,` or `)`, found `if`"),
         ("add.s(not x)", "1:7: expected an expression, found `not`: Python's `not` is not supported"),

@@ -62,7 +62,7 @@ fn assert_goes_on(c: &mut Cluster) {
 
 fn assert_names_the_limit(error: &TaskError) {
     assert_eq!(error.cause, Cause::Unfit, "{error}");
-    assert!(error.text.contains("--queue-memory is 62.5K"), "{error}");
+    assert!(error.text.contains("queue memory is 62.5K"), "{error}");
 }
 
 /// The text with which a canvas of the client, node 1, is refused.
@@ -206,7 +206,7 @@ fn a_canvas_that_can_never_fit_is_refused_at_once() {
         assert!(matches!(error, SubmitError::TooLarge { bytes_max: QUEUE, .. }), "{error:?}");
         let remote = c.submit_remote(1, &huge);
         let text = refusal(&mut c, remote);
-        assert!(text.contains("--queue-memory is 62.5K") && text.contains("needs"), "{text}");
+        assert!(text.contains("queue memory is 62.5K") && text.contains("needs"), "{text}");
         let pieces = c.packets_with(|message| matches!(message, Message::ContentPiece(_)));
         assert_eq!(pieces, 0, "nothing of it is pulled");
         assert_goes_on(&mut c);
@@ -398,7 +398,7 @@ fn recovered_jobs_for_which_there_is_no_room_stay_on_the_disk_until_there_is() {
     let records = durable.disk.clone();
     let left = durable.restart(QUEUE);
     assert_eq!(left.len(), 2, "{left:?}");
-    assert!(left.iter().all(|reason| reason.contains("--queue-memory is 62.5K")), "{left:?}");
+    assert!(left.iter().all(|reason| reason.contains("queue memory is 62.5K")), "{left:?}");
     let is_there = |key: &RecordKey| durable.disk.contains_key(key);
     assert!(records.keys().all(is_there), "no record of theirs is touched");
     assert_eq!(durable.restart(1 << 20), Vec::<String>::new());

@@ -243,7 +243,7 @@ pub(crate) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> 
     let next = next.map_or_else(String::new, |(bytes, what)| format!(", {} of it for {what}", size(bytes)));
     let max = size(max);
     format!(
-        "the job needs at least {needed} of memory{next}, and --queue-memory is {max}; return less, or start the \
+        "the job needs at least {needed} of memory{next}, and the queue memory is {max}; return less, or start the \
          node with more"
     )
 }
@@ -251,13 +251,13 @@ pub(crate) fn outgrown(held: usize, next: Option<(usize, &str)>, max: usize) -> 
 /// The text of the refusal of a canvas that needs more memory than there is.
 pub(crate) fn too_large(bytes: usize, max: usize) -> String {
     format!(
-        "the canvas needs {} of memory, and --queue-memory is {}: submit it in parts, or start the node with more",
+        "the canvas needs {} of memory, and the queue memory is {}: submit it in parts, or start the node with more",
         size(bytes),
         size(max)
     )
 }
 
-/// A size in the notation of `--queue-memory`, rounded up to a tenth.
+/// A size as users write it, such as 62.5K, rounded up to a tenth.
 pub(crate) fn size(bytes: usize) -> String {
     let units = [(1_usize << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
     let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {

@@ -232,7 +232,7 @@ impl Origin {
                 Ok(Found::NoRoom(bytes)) => {
                     let (needed, max) = (size(bytes), size(max));
                     let reason = format!(
-                        "it needs {needed} of memory beside the jobs before it, and --queue-memory is {max}: start the node with more"
+                        "it needs {needed} of memory beside the jobs before it, and the queue memory is {max}: start the node with more"
                     );
                     self.journal.left.insert(number, format!("the job is left on the disk: {reason}"));
                     recovery.damaged.push(Damage { job: number, reason });

@@ -193,7 +193,7 @@ impl Origin {
             let others = self.memory.jobs_bytes() - mine;
             let text = format!(
                 "there is no memory left for its results: it holds {}, other jobs that wait for memory hold {}, \
-                 its next result has {}, and --queue-memory is {}; start the node with more, or submit less at a time",
+                 its next result has {}, and the queue memory is {}; start the node with more, or submit less at a time",
                 size(mine),
                 size(others),
                 size(bytes),
