@@ -7,7 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Home, finish};
+use support::{Home, becomes, finish};
 use tokio::process::Command;
 
 /// Completes the last word, as the script for bash does.
@@ -26,14 +26,8 @@ on_both_servers! {
         let _node = cluster.node("pi-2", &["--label", "room=kitchen"]).await;
         // A busy machine may not answer in time. Then nothing is completed.
         let complete = async |words: &[&str], expected: &[&str]| {
-            let mut last = Vec::new();
-            for _ in 0..20 {
-                last = completed(cluster.command(&[]), words).await;
-                if last == expected {
-                    return;
-                }
-            }
-            panic!("{words:?} becomes {last:?}, not {expected:?}");
+            let expected: Vec<String> = expected.iter().map(|word| (*word).to_owned()).collect();
+            becomes(expected, async || completed(cluster.command(&[]), words).await).await;
         };
         complete(&["call", "a"], &["add"]).await;
         complete(&["call", "sys.p"], &["sys.ping"]).await;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Cluster, Home, Process, finish, untimed};
+use support::{Cluster, Home, Process, becomes, finish, untimed};
 
 /// The lines of a text that contain each of these parts.
 fn lines<'t>(text: &'t str, parts: &[&str]) -> Vec<&'t str> {
@@ -120,14 +120,7 @@ async fn why_says_for_each_waiting_task_what_it_waits_for() {
                     tasks.add at [3][0]: waits: no live node has the label room=attic (1 node)\n\
                     tasks.mul at [3][1]: waits for the steps before it\n";
     // The node must first be sure that it knows all nodes.
-    let mut told = String::new();
-    for _ in 0..100 {
-        told = cluster.run(&["why", &id]).await.ok();
-        if told == expected {
-            break;
-        }
-    }
-    assert_eq!(told, expected);
+    becomes(expected.to_owned(), async || cluster.run(&["why", &id]).await.ok()).await;
     let json: serde_json::Value = serde_json::from_str(&cluster.run(&["why", "--json", &id]).await.ok()).expect("JSON");
     assert_eq!((json["id"].as_str(), json["groups"][0]["tasks"].as_u64()), (Some(id.as_str()), Some(2)));
     assert_eq!(json["groups"][2]["path"], serde_json::json!([3, 0]));

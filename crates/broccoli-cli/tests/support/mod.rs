@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -143,6 +143,18 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Reads something again and again until it is as expected.
+pub(crate) async fn becomes<T: PartialEq + std::fmt::Debug>(expected: T, mut read: impl AsyncFnMut() -> T) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let last = read().await;
+        if last == expected || Instant::now() >= end {
+            assert_eq!(last, expected);
+            return;
+        }
     }
 }
 
