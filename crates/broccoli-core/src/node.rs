@@ -9,7 +9,6 @@ mod bucket;
 mod drain;
 mod due;
 mod handles;
-mod leave;
 mod receive;
 mod transmit;
 mod values;
@@ -25,7 +24,7 @@ use broccoli_proto::packet::{self, Address};
 use broccoli_proto::{Canvas, Cbor, Epoch, JobId, ModuleHash, NodeId, SplitMix64};
 
 use self::bucket::Bucket;
-use self::leave::Leave;
+use self::drain::state::Leave;
 use crate::canvas::{CanvasError, Plan, Resolved, lower};
 use crate::client::Client;
 use crate::config::Config;

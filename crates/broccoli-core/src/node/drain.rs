@@ -5,6 +5,8 @@
 //!                                hand_back ──► all is returned ────────────▲
 //! ```
 
+pub(super) mod state;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,14 +1,14 @@
-//! State of a node that is leaving: see `drain.rs`.
+//! The state of a node that is leaving.
 
 use broccoli_proto::NodeId;
 
 /// Progress of a leave.
 #[derive(Debug, Default)]
-pub(super) struct Leave {
+pub(in crate::node) struct Leave {
     /// It no longer waits for running tasks or jobs.
-    pub(super) handed_back: bool,
+    pub(in crate::node) handed_back: bool,
     /// It has said goodbye.
-    pub(super) told: bool,
+    pub(in crate::node) told: bool,
     /// The last client that has requested it; it is told what is lost.
-    pub(super) by: Option<NodeId>,
+    pub(in crate::node) by: Option<NodeId>,
 }
