@@ -106,6 +106,8 @@ struct Request {
     /// The job id, once known.
     job: Option<JobId>,
     revoked: bool,
+    /// Nobody wants to know more about it.
+    unfollowed: bool,
     /// The origin that it was sent to.
     to: Option<NodeId>,
     /// An origin that has not answered, or has refused it.
@@ -142,6 +144,7 @@ impl Request {
             wish,
             job: None,
             revoked: false,
+            unfollowed: false,
             to: None,
             not: None,
             may_be_there: false,
@@ -160,6 +163,16 @@ impl Request {
     /// Whether other clients may wait for the same job, so that it must not end with this request.
     fn is_shared(&self) -> bool {
         matches!(&self.wish, Wish::Submit(Submission { key: Some(_), .. }))
+    }
+
+    /// Whether nobody wants to know how it ends, and nothing is left to do for it.
+    fn is_needless(&self) -> bool {
+        let goes_on_alone = match &self.wish {
+            Wish::Submit(submission) => submission.detached && self.job.is_some() && !self.revoked,
+            Wish::Retry(_) => self.job.is_some() && !self.revoked,
+            Wish::Follow | Wish::Drain(..) => true,
+        };
+        self.unfollowed && goes_on_alone
     }
 
     /// Whether it waits to be accepted.
@@ -239,9 +252,13 @@ impl Client {
     }
 
     /// Stops reporting a job or node; the job continues. A job that was submitted here is still followed internally, so
-    /// that its end can be acknowledged.
+    /// that its end can be acknowledged, unless it is detached.
     pub(crate) fn unfollow(&mut self, shared: &mut Shared, id: SubmitId) {
-        if self.requests.get(&id.0).is_some_and(|r| !r.is_handed_in() && !matches!(r.wish, Wish::Submit(_))) {
+        let Some(request) = self.requests.get_mut(&id.0) else {
+            return;
+        };
+        request.unfollowed = true;
+        if request.is_needless() {
             self.remove(shared, id.0);
         }
     }
@@ -611,8 +628,12 @@ impl Client {
         if request.revoked {
             next = Duration::ZERO;
         }
+        let is_needless = request.is_needless();
         self.numbers.remove(&accepted.number);
         shared.timers.set(Timer::Submit(id), shared.now + next);
+        if is_needless {
+            self.remove(shared, id);
+        }
         shared.event(Event::Accepted(SubmitId(id), accepted.job));
         self.pace.on_answer();
         self.admit(shared);

@@ -84,6 +84,38 @@ fn requests_of_the_user_are_bounded_and_may_be_repeated() {
 }
 
 #[test]
+fn detached_jobs_that_nobody_follows_take_no_room_at_the_client() {
+    let client = Spec::client("client").limits(|limits| limits.requests_max = 4);
+    let mut c = Cluster::started(411, vec![client, Spec::new("origin", 1)]);
+    crate::attach(&mut c, 0);
+    let hand_in = |c: &mut Cluster, early: bool, detached: bool| {
+        let canvas = Cbor::encode(&sleep(10_000));
+        let id = c.submit_with(0, Submission { canvas, key: None, again: false, detached });
+        let is_accepted = |c: &Cluster| c.events(0).any(|event| matches!(event, Event::Accepted(of, _) if *of == id));
+        let now = Instant(c.now_us);
+        if early {
+            c.node(0).unfollow(now, id);
+        }
+        assert!(c.run_until(1_000, is_accepted), "there is room for it");
+        let now = Instant(c.now_us);
+        c.node(0).unfollow(now, id);
+        id
+    };
+    for at in 0..20 {
+        hand_in(&mut c, at % 2 == 0, true);
+    }
+    // Their end is acknowledged, so they stay, and those that are revoked.
+    for _ in 0..3 {
+        hand_in(&mut c, false, false);
+    }
+    let revoked = c.submit_remote(0, &sleep(10_000));
+    c.revoke(0, revoked);
+    let too_many = c.submit_remote(0, &sleep(1));
+    let told = |c: &Cluster| c.events(0).any(|event| matches!(event, Event::TooManyRequests(id) if *id == too_many));
+    assert!(c.run_until(1_000, told));
+}
+
+#[test]
 fn a_queue_that_is_full_over_links_that_lose_a_fifth() {
     let origin = Spec::new("origin", 2).limits(|limits| limits.jobs_max = 3);
     let mut c = Cluster::started(402, vec![Spec::client("a"), Spec::client("b"), origin]);
