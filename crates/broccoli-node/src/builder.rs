@@ -26,6 +26,7 @@ use crate::executor::{Executor, Report};
 use crate::handle::{COMMANDS_MAX, NodeHandle};
 use crate::journal::Journal;
 use crate::link::{Link, MqttLink, MqttLinkConfig};
+use crate::logging::rate::LineRate;
 use crate::machine::MACHINE;
 use crate::mqtt::ServerUrl;
 use crate::native::{Native, NativeFunction};
@@ -398,6 +399,7 @@ impl Builder {
             leave_at: None,
             over: false,
             buf: Vec::new(),
+            line_rate: LineRate::default(),
         };
         (NodeHandle::new(start.name, commands, controls, events), driver)
     }

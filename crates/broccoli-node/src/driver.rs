@@ -36,7 +36,7 @@ use crate::executor::{Executor, Report};
 use crate::job::SubmitOptions;
 use crate::journal::{Journal, JournalError, Unwritten, Writer};
 use crate::link::{self, Link};
-use crate::logging;
+use crate::logging::{self, rate::LineRate};
 use crate::machine::MACHINE;
 use crate::mqtt::{DisconnectReason, PublishError};
 use crate::store::{Installation, Installed, Store, Stored};
@@ -217,6 +217,7 @@ pub struct Driver {
     pub(crate) over: bool,
     /// Buffer for the next sealed packet.
     pub(crate) buf: Vec<u8>,
+    pub(crate) line_rate: LineRate,
 }
 
 impl Driver {
@@ -545,7 +546,9 @@ impl Driver {
     /// Sends packets and executes actions for a bounded time. Returns whether more may be left.
     fn drain(&mut self) -> bool {
         self.node.set_trace(logging::wanted());
-        let end = std::time::Instant::now() + BURST;
+        let now = std::time::Instant::now();
+        self.line_rate.report(self.name, now);
+        let end = now + BURST;
         loop {
             self.transmit();
             if !self.act_until(end) {
@@ -691,7 +694,7 @@ impl Driver {
                 self.set_hand_back();
                 self.tell_of(event);
             }
-            Event::Trace(trace) => logging::trace(&self.node, self.name, *trace),
+            Event::Trace(trace) => logging::trace(&self.node, self.name, *trace, &mut self.line_rate),
             event => self.tell_of(event),
         }
     }
@@ -710,6 +713,7 @@ impl Driver {
 /// Closes the queues of all listeners.
 impl Drop for Driver {
     fn drop(&mut self) {
+        self.line_rate.finish(self.name);
         self.controls.close();
     }
 }

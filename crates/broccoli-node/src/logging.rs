@@ -2,7 +2,7 @@
 //!
 //! | target | level | content |
 //! |---|---|---|
-//! | `broccoli::job` | info | each job of this node, when it is accepted and when it ends; a failed job is a warning |
+//! | `broccoli::job` | info | each job of this node, when it ends; a failed job is a warning; at debug also when it is accepted |
 //! | `broccoli::task` | warn, debug | each failed attempt; at debug also each lease, start and end of a run |
 //! | `broccoli::credit` | debug | how many tasks a worker allows an origin to send |
 //! | `broccoli::node` | info, warn | connection, journal, leaving: events that may need an operator |
@@ -10,7 +10,12 @@
 //! | `broccoli::packet` | trace | each packet |
 //!
 //! Fields have the same names everywhere: `node` is this node, `peer` another node; `job`, `step` and `attempt`
-//! identify a task. The core reports events of jobs and tasks only while one of these targets is enabled.
+//! identify a task. The core reports events of jobs and tasks only while one of these targets is enabled. Without
+//! debug, at most [`LINES_PER_S`](rate::LINES_PER_S) lines about jobs and tasks are logged in a second.
+
+pub(crate) mod rate;
+
+use std::time::Instant;
 
 use broccoli_core::{Event, Node, Trace, TraceLevel};
 use broccoli_proto::message::{Attempt, Failure};
@@ -18,6 +23,7 @@ use broccoli_proto::packet::{Address, PacketError};
 use broccoli_proto::{Cause, JobId, NodeId, TaskError};
 use tracing::{Level, debug, enabled, info, trace, warn};
 
+use self::rate::LineRate;
 use crate::driver::NodeEvent;
 
 /// Which events of jobs and tasks are enabled now.
@@ -47,11 +53,15 @@ pub(crate) fn packet_in(node: NodeId, to: Address, bytes: usize) {
 }
 
 /// Something has happened to a job or a task.
-pub(crate) fn trace(core: &Node, node: NodeId, told: Trace) {
+pub(crate) fn trace(core: &Node, node: NodeId, told: Trace, rate: &mut LineRate) {
+    let is_limited = is_line(node, &told) && !enabled!(target: "broccoli::job", Level::DEBUG);
+    if is_limited && !rate.admits(node, Instant::now()) {
+        return;
+    }
     match told {
         Trace::JobAccepted { job, function, tasks, client } => {
             let peer = client.map(tracing::field::display);
-            info!(target: "broccoli::job", %node, %job, function, tasks, peer, "job accepted");
+            debug!(target: "broccoli::job", %node, %job, function, tasks, peer, "job accepted");
         }
         Trace::JobEnded { job, function, took, error } => {
             let took_ms = took.as_millis() as u64;
@@ -90,6 +100,15 @@ pub(crate) fn trace(core: &Node, node: NodeId, told: Trace) {
             debug!(target: "broccoli::credit", %node, peer = %origin, tasks, "credit given");
         }
         _ => {}
+    }
+}
+
+/// Whether an event is logged at the default level of a node.
+fn is_line(node: NodeId, told: &Trace) -> bool {
+    match told {
+        Trace::JobEnded { .. } | Trace::TaskFailed { .. } => true,
+        Trace::Ran { job, failure: Some(_), .. } => job.origin != node,
+        _ => false,
     }
 }
 
