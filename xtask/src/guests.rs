@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::chaos::cluster::{Cluster, Programs, Server, until};
 use crate::process::{Background, output};
-use crate::qemu::{self, Guest, LABEL, Place};
+use crate::qemu::{Core, Firmware, Guest, LABEL, Place};
 use crate::{BENCH_TEXT, Result, in_root};
 
 #[path = "../../crates/broccoli-node/tests/data/seed.rs"]
@@ -55,7 +55,8 @@ type Check = fn(&mut Stage<'_>) -> Result;
 /// A cluster and its guests.
 struct Stage<'c> {
     cluster: &'c Cluster,
-    firmware: &'c Path,
+    /// Guests take them in turn.
+    firmware: &'c [Firmware],
     place: Place,
     /// `None` after it has ended.
     pc: Option<Background>,
@@ -64,13 +65,14 @@ struct Stage<'c> {
     words: String,
 }
 
-/// Builds what is needed, and runs all checks on one server after the other.
+/// Builds what is needed, and runs all checks on one server after the other. The guests have these kinds of cores, in
+/// turn.
 ///
 /// # Errors
 /// The first check that fails.
-pub(crate) fn run() -> Result {
+pub(crate) fn run(cores: &[Core]) -> Result {
     let programs = Programs::build(false)?;
-    let firmware = qemu::build()?;
+    let firmware = cores.iter().map(|core| core.build()).collect::<Result<Vec<_>>>()?;
     for server in Server::ALL {
         let cluster = Cluster::new(&programs, server, "guests")?;
         on_a_cluster(&cluster, &firmware).map_err(|error| format!("{}: {error}", server.name()))?;
@@ -84,7 +86,7 @@ pub(crate) fn run() -> Result {
 /// If a guest takes no part, or another check fails.
 pub(crate) fn run_many() -> Result {
     let programs = Programs::build(false)?;
-    let firmware = qemu::build()?;
+    let firmware = [Core::Imac.build()?];
     let cluster = Cluster::new(&programs, Server::Mosquitto, "many")?;
     let _server = cluster.start_server()?;
     // The PC holds the jobs and runs nothing.
@@ -115,10 +117,11 @@ pub(crate) fn run_many() -> Result {
 ///
 /// # Errors
 /// The first check that fails.
-pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Path) -> Result<String> {
+pub(crate) fn life_of_one(cluster: &Cluster, firmware: &Firmware) -> Result<String> {
     let _server = cluster.start_server()?;
     // The PC holds the jobs and runs nothing.
-    let mut stage = Stage::new(cluster, firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
+    let firmware = [firmware.clone()];
+    let mut stage = Stage::new(cluster, &firmware, cluster.start_origin("pc", &["--data", "pc"])?)?;
     answer(cluster, &["deploy", "--examples"])?;
     stage.guests = vec![stage.start(1, "resident=yes\n")?];
     let guest = &stage.guests[0];
@@ -141,7 +144,7 @@ fn tasks_run(cluster: &Cluster) -> Result<Vec<u64>> {
     guests.map(number).collect::<Option<_>>().ok_or_else(|| format!("a guest is silent: {nodes}"))
 }
 
-fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
+fn on_a_cluster(cluster: &Cluster, firmware: &[Firmware]) -> Result {
     let _server = cluster.start_server()?;
     let url = cluster.url(cluster.addr);
     let pc = ["node", "--name", "pc", "--slots", "1", "--data", "pc", "--board", "simulated", "--server", &url];
@@ -157,7 +160,7 @@ fn on_a_cluster(cluster: &Cluster, firmware: &Path) -> Result {
 }
 
 impl<'c> Stage<'c> {
-    fn new(cluster: &'c Cluster, firmware: &'c Path, pc: Background) -> Result<Stage<'c>> {
+    fn new(cluster: &'c Cluster, firmware: &'c [Firmware], pc: Background) -> Result<Stage<'c>> {
         let url = cluster.url(cluster.addr);
         let place = Place::new(Path::new(&cluster.file()), Some(&url))?;
         Ok(Stage { cluster, firmware, place, pc: Some(pc), guests: Vec::new(), words: String::new() })
@@ -167,7 +170,7 @@ impl<'c> Stage<'c> {
     fn start(&self, number: usize, more: &str) -> Result<Guest> {
         let name = format!("guest-{number}");
         let flash = self.cluster.dir().join(format!("{name}.flash"));
-        Guest::start(self.firmware, &self.place, &name, more, Some(&flash))
+        Guest::start(&self.firmware[(number - 1) % self.firmware.len()], &self.place, &name, more, Some(&flash))
     }
 }
 

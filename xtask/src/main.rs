@@ -33,11 +33,11 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
-  qemu [--nodes N] [--flash DIR]
-                       build the firmware for QEMU's RISC-V machine and start N nodes on it, one unless told, in
-                       the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults: as
-                       for `broccoli`); they end with this program. DIR keeps their flash over runs
-  guests               test such nodes beside one on this machine, on both servers
+  qemu [--core imac] [--nodes N] [--flash DIR]
+                       build the firmware for a machine of QEMU with this core and start N nodes on it, one unless
+                       told, in the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults:
+                       as for `broccoli`); they end with this program. DIR keeps their flash over runs
+  guests [--core imac] test such nodes, of each kind of core unless told, beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
   firmware --chip esp32c6 [--test]
@@ -79,8 +79,9 @@ fn main() -> ExitCode {
         ("demo", args) => demo(args),
         ("qemu", args) => qemu::run(args),
         ("firmware", args) => firmware::run(args),
-        ("guests", []) => guests::run(),
+        ("guests", []) => guests::run(&qemu::Core::ALL),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
+        ("guests", [flag, core]) if flag == "--core" => qemu::Core::parse(core).and_then(|core| guests::run(&[core])),
         ("sizes", []) => sizes::run(),
         ("check", []) => test::check(),
         ("test", args) => test::run(args),

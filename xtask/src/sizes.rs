@@ -10,9 +10,10 @@ use std::path::Path;
 use object::read::elf::ElfFile32;
 use object::{Object as _, ObjectSection as _};
 
+use crate::Result;
 use crate::chaos::cluster::{Cluster, Programs, Server};
 use crate::guests;
-use crate::{Result, qemu};
+use crate::qemu::{Core, Firmware};
 
 /// The limits of bytes and instructions, a little above the measured values. Raise one only with a reason.
 const CODE_MAX: u64 = 1_112_000;
@@ -33,10 +34,10 @@ type Row = (&'static str, u64, u64);
 /// If a value exceeds its limit, or a second run has other numbers of instructions.
 pub(crate) fn run() -> Result {
     let programs = Programs::build(false)?;
-    let firmware = qemu::build()?;
-    let mut rows = sections(&firmware)?.to_vec();
+    let firmware = Core::Imac.build()?;
+    let mut rows = sections(&firmware.program)?.to_vec();
     rows.extend(memory(&programs, &firmware)?);
-    rows.extend(instructions(&firmware.with_file_name("count"))?);
+    rows.extend(instructions(&firmware)?);
     println!("{:34} {:>12} {:>12}", "", "seen", "at most");
     for (what, seen, max) in &rows {
         println!("{what:34} {seen:>12} {max:>12}");
@@ -61,7 +62,7 @@ fn sections(program: &Path) -> Result<[Row; 2]> {
 }
 
 /// The peak of the heap and of the stack in a guest's life, in bytes.
-fn memory(programs: &Programs, firmware: &Path) -> Result<[Row; 2]> {
+fn memory(programs: &Programs, firmware: &Firmware) -> Result<[Row; 2]> {
     let cluster = Cluster::new(programs, Server::Mosquitto, "sizes")?;
     let line = guests::life_of_one(&cluster, firmware)?;
     let number = |what: &str| numbers_after(&line, what).first().copied();
@@ -70,9 +71,9 @@ fn memory(programs: &Programs, firmware: &Path) -> Result<[Row; 2]> {
 }
 
 /// Numbers of instructions, for each measurement.
-fn instructions(program: &Path) -> Result<[Row; 3]> {
-    let said = qemu::counted(program)?;
-    if qemu::counted(program)? != said {
+fn instructions(firmware: &Firmware) -> Result<[Row; 3]> {
+    let said = firmware.counted("count")?;
+    if firmware.counted("count")? != said {
         return Err(format!("a second run counts other instructions than the first, which said: {said}"));
     }
     // Of the two runs of a task, the later one: the first one has no stack from an earlier run.

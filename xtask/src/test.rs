@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
         run_command(&mut cargo("run --release --locked -p broccoli-sim -- --seeds 2000"))
     }),
     step("chaos", "chaos on real processes, the short run", |_| chaos::run_short()),
-    step("guests", "guests: nodes on a microcontroller under QEMU", |_| guests::run()),
+    step("guests", "guests: nodes on a microcontroller under QEMU", |_| guests::run(&qemu::Core::ALL)),
     step("many-guests", "16 guests at once", |_| guests::run_many()),
     step("sizes", "sizes of the firmware for QEMU", |_| sizes::run()),
     step("firmware-lints", "lints of the firmware", |_| firmware::lint()),

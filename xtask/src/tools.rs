@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::process::{command, output, run, target_dir};
-use crate::{Result, dist, in_root, qemu};
+use crate::qemu::{self, Core};
+use crate::{Result, dist, in_root};
 
 /// The target of task modules.
 const WASM: &str = "wasm32-unknown-unknown";
@@ -29,7 +30,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mosquitto_passwd", "mosquitto"),
     ("clang-19", "clang-19"),
     ("qemu-aarch64", "qemu-user"),
-    (qemu::PROGRAM, "qemu-system-misc"),
+    (Core::Imac.emulator(), "qemu-system-misc"),
     ("setpriv", "util-linux"),
     ("git", "git"),
     ("pip3", "python3-pip"),
