@@ -73,6 +73,9 @@ struct Stage<'c> {
 pub(crate) fn run(cores: &[Core]) -> Result {
     let programs = Programs::build(false)?;
     let firmware = cores.iter().map(|core| core.build()).collect::<Result<Vec<_>>>()?;
+    for firmware in &firmware {
+        print!("core {}: {}", firmware.core.name(), firmware.counted("atomics")?);
+    }
     for server in Server::ALL {
         let cluster = Cluster::new(&programs, server, "guests")?;
         on_a_cluster(&cluster, &firmware).map_err(|error| format!("{}: {error}", server.name()))?;

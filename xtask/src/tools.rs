@@ -47,6 +47,7 @@ const PINNED: &str = "xtask/tools.txt";
 pub(crate) fn install() -> Result {
     rust_targets(TARGETS)?;
     components()?;
+    rust_source()?;
     modules_toolchain()?;
     debian_packages()?;
     cargo_deny().map(drop)
@@ -87,6 +88,21 @@ pub(crate) fn components() -> Result {
 pub(crate) fn rust_targets(targets: &[&'static str]) -> Result {
     let missing: Vec<_> = targets.iter().filter(|target| !has_target(target)).copied().collect();
     rustup("target", &missing)
+}
+
+/// Checks that the source of `core` is there, so that it can be built, and installs it if it is missing.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn rust_source() -> Result {
+    let is_there = source_dir().is_some_and(|source| source.join("library/core/src/lib.rs").is_file());
+    rustup("component", if is_there { &[] } else { &["rust-src"] })
+}
+
+/// The directory of Rust's own source, which may be missing.
+pub(crate) fn source_dir() -> Option<PathBuf> {
+    let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
+    Some(Path::new(sysroot.trim()).join("lib/rustlib/src/rust"))
 }
 
 fn has_target(target: &str) -> bool {

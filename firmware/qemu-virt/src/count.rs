@@ -4,6 +4,9 @@
 #![no_main]
 
 extern crate alloc;
+// The compiler calls its functions.
+#[cfg(feature = "imc")]
+use broccoli_atomics as _;
 
 // The node needs both in full; this program only parts of them.
 #[allow(dead_code)]

@@ -37,7 +37,7 @@ struct Lines;
 
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        ["broccoli", "qemu_virt", "count"].iter().any(|ours| metadata.target().starts_with(ours))
+        ["broccoli", "qemu_virt", "count", "atomics"].iter().any(|ours| metadata.target().starts_with(ours))
     }
 
     fn log(&self, record: &Record<'_>) {

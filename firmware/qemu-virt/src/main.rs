@@ -6,6 +6,9 @@
 #![no_main]
 
 extern crate alloc;
+// The compiler calls its functions.
+#[cfg(feature = "imc")]
+use broccoli_atomics as _;
 
 mod board;
 mod clock;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{command, output, run as run_command, target_dir};
-use crate::{Result, in_root, tools};
+use crate::{Result, imc, in_root, tools};
 
 /// The target of the firmware for RISC-V.
 pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
@@ -16,6 +16,8 @@ const RISCV_SETTINGS: &str = "0x803ff000";
 pub(crate) enum Core {
     /// 32-bit RISC-V with atomics, as in the ESP32-C6.
     Imac,
+    /// The same without atomics, as in the ESP32-C3.
+    Imc,
 }
 
 /// The firmware for a kind of core, built.
@@ -26,12 +28,13 @@ pub(crate) struct Firmware {
 }
 
 impl Core {
-    pub(crate) const ALL: [Core; 1] = [Core::Imac];
+    pub(crate) const ALL: [Core; 2] = [Core::Imac, Core::Imc];
 
     /// Its name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Core::Imac => "imac",
+            Core::Imc => "imc",
         }
     }
 
@@ -45,7 +48,7 @@ impl Core {
     /// The program that emulates it.
     pub(crate) const fn emulator(self) -> &'static str {
         match self {
-            Core::Imac => "qemu-system-riscv32",
+            Core::Imac | Core::Imc => "qemu-system-riscv32",
         }
     }
 
@@ -57,13 +60,21 @@ impl Core {
         // Show Cargo's output.
         eprintln!("building the node for QEMU, core {}: some minutes at the first time", self.name());
         let target = target_dir()?;
+        let mut cargo = command("cargo");
+        cargo.current_dir(in_root("firmware/qemu-virt"));
+        cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
         let program = match self {
             Core::Imac => {
                 tools::rust_targets(&[TARGET])?;
-                let mut cargo = command("cargo");
-                cargo.current_dir(in_root("firmware/qemu-virt"));
-                run_command(cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target))?;
+                run_command(&mut cargo)?;
                 target.join(TARGET).join("release/qemu-virt")
+            }
+            Core::Imc => {
+                imc::add_target(&mut cargo)?;
+                run_command(cargo.args(["--features", "imc"]))?;
+                let program = target.join(imc::TARGET).join("release/qemu-virt");
+                imc::check(&program)?;
+                program
             }
         };
         Ok(Firmware { core: self, program })
@@ -73,6 +84,8 @@ impl Core {
     const fn machine(self) -> &'static [&'static str] {
         match self {
             Core::Imac => &["-M", "virt", "-m", "8M", "-bios", "none"],
+            // An atomic instruction is an illegal one there.
+            Core::Imc => &["-M", "virt", "-cpu", "rv32,a=false", "-m", "8M", "-bios", "none"],
         }
     }
 }
@@ -85,7 +98,7 @@ impl Firmware {
         qemu.arg(self.core.emulator()).args(self.core.machine());
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
         match self.core {
-            Core::Imac => {
+            Core::Imac | Core::Imc => {
                 qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-rng-device"]);
                 qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net"]);
                 qemu.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={flash}")]);
