@@ -59,14 +59,13 @@ async fn what_is_not_told_is_found_elsewhere() {
     home.write("mine.bin", image);
     let args = ["flash", "--chip", "ESP32-C6", "--ssid", "net", "--image", "mine.bin", "--image-only", "out.bin"];
     let mut command = home.command(&args);
-    command.env("BROCCOLI_WIFI_PASSWORD", "from outside").env("BROCCOLI_SERVER", "mqtt://me:p%3Dw@pi.local:7");
+    command.env("BROCCOLI_WIFI_PASSWORD", "from outside").env("BROCCOLI_SERVER", "mqtt://me:p%3Dw@pi.lan:7");
     let told = finish(command).await.ok();
     let (name, _) = told.split_once("  esp32c6  ").unwrap();
     assert!(name.starts_with("esp32c6-") && name.len() == "esp32c6-012345".len(), "{told}");
     let image = Image::parse(Chip::Esp32c6, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
     let settings = String::from_utf8_lossy(image.settings()).into_owned();
-    for line in ["wifi_password=from outside", "server=pi.local:7", "user=me", "password=p=w", &format!("name={name}")]
-    {
+    for line in ["wifi_password=from outside", "server=pi.lan:7", "user=me", "password=p=w", &format!("name={name}")] {
         assert!(settings.lines().any(|known| known == line), "no {line} in {settings}");
     }
     // An open network.
@@ -74,6 +73,20 @@ async fn what_is_not_told_is_found_elsewhere() {
     home.run(&[&args[..], &SERVER].concat()).await.ok();
     let image = Image::parse(Chip::Esp32c6, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
     assert!(!String::from_utf8_lossy(image.settings()).contains("wifi_password"));
+}
+
+#[tokio::test]
+async fn a_board_by_its_name_says_its_chip_and_its_led() {
+    let home = home().await;
+    let args = ["flash", "--board", "esp32c6-devkit", "--ssid", "net", "--password", "", "--image-only", "out.bin"];
+    let led = async |more: &[&str]| {
+        home.run(&[&args[..], &SERVER, more].concat()).await.ok();
+        let image = Image::parse(Chip::Esp32c6, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
+        let settings = String::from_utf8_lossy(image.settings()).into_owned();
+        settings.lines().find_map(|line| line.strip_prefix("led=").map(str::to_owned))
+    };
+    assert_eq!(led(&[]).await.as_deref(), Some("8,colour"));
+    assert_eq!(led(&["--led", "18,low"]).await.as_deref(), Some("18,low"));
 }
 
 /// The error of a command that fails before anything is written.
@@ -107,6 +120,18 @@ async fn wrong_use_is_found_before_anything_is_written() {
     assert!(told.starts_with("error: the password of the Wi-Fi network is missing"), "{told}");
     let told = refused(&home, &[&WIFI, &SERVER, &["--port", "/dev/ttyNone7"]]).await;
     assert_eq!(told, "error: there is no serial port /dev/ttyNone7: is the board plugged in?\n");
+    let told = refused(&home, &[&WIFI, &["--server", "mqtt://pi.local"], &out]).await;
+    assert_eq!(
+        told,
+        "error: a chip cannot look up pi.local (mDNS): name the server by its IPv4 address, or by a name in DNS\n"
+    );
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--led", "99"]]).await;
+    assert!(told.starts_with("error: esp32c6 has no pin 99 for a LED: use one of 7, 8, "), "{told}");
+    let told = refused(&home, &[&WIFI, &SERVER, &out, &["--led", "red"]]).await;
+    assert!(told.contains("write the number of its pin, with ,low"), "{told}");
+    let told =
+        refused(&home, &[&["flash", "--board", "pico", "--ssid", "n", "--password", ""], &SERVER[..], &out]).await;
+    assert!(told.contains("there is no board \"pico\": use one of "), "{told}");
     // Neither a port nor a file; then both.
     refused(&home, &[&WIFI, &SERVER]).await;
     refused(&home, &[&WIFI, &SERVER, &out, &["--port", "/dev/ttyNone7"]]).await;

@@ -26,6 +26,7 @@ mod settings;
 mod store;
 
 pub use broccoli_abi::HostCall;
+pub use broccoli_proto::led::{Led, LedKind};
 pub use broccoli_run::capability;
 pub use device::{Device, Memory};
 pub use driver::{End, run};

@@ -12,7 +12,8 @@
 //! resident=yes                if it accepts jobs of other nodes
 //! reboot=yes                  if tasks may reboot it
 //! ssid=…, wifi_password=…     the network of a chip with a radio; no password if it is open
-//! led=15                      the pin of the LED, if it is not the usual one of the chip
+//! led=15                      the pin of the LED, if it is not the usual one of the chip; with `,low` if it is on while
+//!                             the pin is low, with `,colour` if it is an addressable RGB LED
 //! ```
 //!
 //! They are in a partition or a region of memory. The text ends before the first zero or erased (0xff) byte.
@@ -23,6 +24,7 @@ use core::fmt;
 
 use broccoli_proto::NodeId;
 use broccoli_proto::id::unhex;
+use broccoli_proto::led::Led;
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::options::{CHIP_LABELS_MAX, LABEL_BYTES_MAX};
 use broccoli_proto::seal::ClusterKey;
@@ -54,8 +56,8 @@ pub struct Settings {
     pub reboots: bool,
     /// The Wi-Fi network, for a chip with a radio.
     pub wifi: Option<Wifi>,
-    /// The pin of the LED, if it is not the usual one of the board.
-    pub led: Option<u8>,
+    /// The LED, if it is not the usual one of the board.
+    pub led: Option<Led>,
 }
 
 /// A Wi-Fi network.
@@ -205,6 +207,7 @@ fn yes_or_no(value: Option<&str>) -> Option<bool> {
 mod tests {
     use super::*;
     use alloc::format;
+    use broccoli_proto::led::LedKind;
 
     fn text(lines: &str) -> String {
         let hex = "0f".repeat(32);
@@ -239,7 +242,8 @@ mod tests {
         assert_eq!(wifi(""), None);
         assert_eq!(wifi("ssid=my net\n"), Some(("my net".into(), "".into())));
         assert_eq!(wifi("ssid=n\nwifi_password=a=b \nled=15\n"), Some(("n".into(), "a=b ".into())));
-        assert_eq!(settings("led=15\n").led, Some(15));
+        assert_eq!(settings("led=15\n").led, Some(Led { pin: 15, kind: LedKind::High }));
+        assert_eq!(settings("led=8,low\n").led, Some(Led { pin: 8, kind: LedKind::Low }));
     }
 
     #[test]

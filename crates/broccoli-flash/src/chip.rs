@@ -29,6 +29,13 @@ impl Chip {
         }
     }
 
+    /// The digital pins that tasks can use, or a LED. Those of flash, USB and UART are not among them.
+    pub fn pins(self) -> &'static [u8] {
+        match self {
+            Chip::Esp32c6 => &[7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23],
+        }
+    }
+
     pub(crate) fn espflash(self) -> espflash::target::Chip {
         match self {
             Chip::Esp32c6 => espflash::target::Chip::Esp32c6,

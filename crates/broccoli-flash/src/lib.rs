@@ -13,12 +13,15 @@
 //! never builds a program.
 #![forbid(unsafe_code)]
 
+mod board;
 mod chip;
 mod image;
 #[cfg(feature = "serial")]
 pub mod port;
 mod settings;
 
+pub use board::{BOARDS, Board, UnknownBoard};
+pub use broccoli_proto::led::{Led, LedKind};
 pub use chip::{Chip, UnknownChip};
 pub use image::{Image, ImageError, pack};
 pub use settings::{Settings, SettingsError};

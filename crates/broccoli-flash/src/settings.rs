@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use broccoli_proto::NodeId;
 use broccoli_proto::id::hex;
+use broccoli_proto::led::Led;
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::options::{CHIP_LABELS_MAX, LABEL_BYTES_MAX, is_label};
 use broccoli_proto::seal::ClusterKey;
@@ -36,8 +37,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Whether tasks may reboot it.
     pub reboots: bool,
-    /// The pin of the LED, if it is not the one of the chip's usual board.
-    pub led: Option<u8>,
+    /// The LED, if it is not the one of the chip's usual board.
+    pub led: Option<Led>,
 }
 
 /// Why a chip could not use these settings.
@@ -51,6 +52,8 @@ pub enum SettingsError {
     Ipv6,
     /// The host of the server is this machine itself.
     Loopback(String),
+    /// The host of the server is a name of mDNS.
+    Mdns(String),
     /// There are too many labels.
     Labels,
     /// A label is not valid.
@@ -72,6 +75,12 @@ impl fmt::Display for SettingsError {
             SettingsError::Ipv6 => write!(f, "chips speak IPv4 only: name the server by an IPv4 address, or by a name"),
             SettingsError::Loopback(host) => {
                 write!(f, "a chip cannot reach {host}: name the server as it is called in the network")
+            }
+            SettingsError::Mdns(host) => {
+                write!(
+                    f,
+                    "a chip cannot look up {host} (mDNS): name the server by its IPv4 address, or by a name in DNS"
+                )
             }
             SettingsError::Labels => write!(f, "a chip has at most {CHIP_LABELS_MAX} labels"),
             SettingsError::Label(label) => {
@@ -116,8 +125,8 @@ impl Settings {
         if self.reboots {
             line("reboot", "yes");
         }
-        if let Some(pin) = self.led {
-            line("led", &pin.to_string());
+        if let Some(led) = self.led {
+            line("led", &led.to_string());
         }
         Ok(text)
     }
@@ -147,6 +156,9 @@ impl Settings {
         }
         if host == "localhost" || host.starts_with("127.") {
             return Err(SettingsError::Loopback(host.clone()));
+        }
+        if host.trim_end_matches('.').to_ascii_lowercase().ends_with(".local") {
+            return Err(SettingsError::Mdns(host.clone()));
         }
         if self.labels.len() > CHIP_LABELS_MAX {
             return Err(SettingsError::Labels);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use broccoli_embassy::Settings as Read;
-use broccoli_flash::Settings;
+use broccoli_flash::{Led, LedKind, Settings};
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 
@@ -28,7 +28,7 @@ fn full() -> Settings {
         deploy_public: DeployPublic([9; 32]),
         labels: vec!["room=kitchen".into(), "led".into()],
         reboots: true,
-        led: Some(15),
+        led: Some(Led { pin: 15, kind: LedKind::High }),
     }
 }
 
@@ -74,7 +74,7 @@ fn settings_of_every_version_are_read() {
         assert_eq!((read.name, read.cluster), (written.name, written.cluster));
         assert_eq!((read.host, read.port), written.server);
         assert_eq!((read.key.to_bytes(), read.deploy_public), ([7; 32], DeployPublic([9; 32])));
-        assert_eq!((read.features, read.led, read.reboots), (written.labels, Some(15), true));
+        assert_eq!((read.features, read.led, read.reboots), (written.labels, written.led, true));
         assert_eq!(Some(read.credentials), written.credentials);
         let wifi = read.wifi.expect("a network");
         assert_eq!((wifi.ssid, wifi.password), (written.ssid, written.wifi_password));

@@ -3,7 +3,7 @@
 mod support;
 
 use broccoli_embassy::Settings as Read;
-use broccoli_flash::{Chip, Image, ImageError, Settings, SettingsError, pack};
+use broccoli_flash::{Chip, Image, ImageError, Led, LedKind, Settings, SettingsError, pack};
 use broccoli_proto::module::DeployPublic;
 use broccoli_proto::seal::ClusterKey;
 use support::{partitions, program};
@@ -56,7 +56,7 @@ fn a_chip_reads_the_settings_that_were_written() {
     let packed = image.bytes().to_vec();
     let mut settings = settings();
     settings.credentials = Some(("me".into(), "p=w".into()));
-    (settings.led, settings.reboots) = (Some(15), true);
+    (settings.led, settings.reboots) = (Some(Led { pin: 48, kind: LedKind::Colour }), true);
     let text = settings.text().expect("settings");
     image.set_settings(&text).expect("room");
     assert_eq!(image.settings(), text.as_bytes());
@@ -64,7 +64,7 @@ fn a_chip_reads_the_settings_that_were_written() {
     assert_eq!((read.name, read.cluster), (settings.name, settings.cluster));
     assert_eq!((read.host.as_str(), read.port), ("192.168.1.10", 1884));
     assert_eq!((read.key.to_bytes(), read.deploy_public), ([7; 32], DeployPublic([9; 32])));
-    assert_eq!((read.features, read.led, read.reboots), (settings.labels, Some(15), true));
+    assert_eq!((read.features, read.led, read.reboots), (settings.labels, settings.led, true));
     assert_eq!(read.credentials, ("me".into(), "p=w".into()));
     let wifi = read.wifi.expect("a network");
     assert_eq!((wifi.ssid.as_str(), wifi.password.as_str()), ("our net", "secret=42"));
@@ -104,6 +104,8 @@ fn what_a_chip_could_not_use_is_refused() {
     assert_eq!(error(|s| s.wifi_password = "x".repeat(65)), SettingsError::WifiPassword(65));
     assert_eq!(error(|s| s.server.0 = "fe80::1".into()), SettingsError::Ipv6);
     assert_eq!(error(|s| s.server.0 = "127.0.0.1".into()), SettingsError::Loopback("127.0.0.1".into()));
+    assert_eq!(error(|s| s.server.0 = "pi.local".into()), SettingsError::Mdns("pi.local".into()));
+    assert_eq!(error(|s| s.server.0 = "PI.LOCAL.".into()), SettingsError::Mdns("PI.LOCAL.".into()));
     assert_eq!(error(|s| s.labels = vec!["l".into(); 13]), SettingsError::Labels);
     assert_eq!(error(|s| s.labels = vec!["l".repeat(65)]), SettingsError::Label("l".repeat(65)));
     let control = SettingsError::Control("the password of the Wi-Fi network");

@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod canvas;
 pub mod cbor;
 pub mod id;
+pub mod led;
 pub mod message;
 pub mod module;
 pub mod options;

@@ -5,7 +5,7 @@
 
 use core::cell::RefCell;
 
-use broccoli_embassy::HostCall;
+use broccoli_embassy::{self as settings, HostCall, LedKind};
 use critical_section::Mutex;
 use esp_hal::Blocking;
 use esp_hal::analog::adc::{Adc, AdcCalCurve, AdcConfig, AdcPin, Attenuation};
@@ -17,8 +17,8 @@ use esp_hal::tsens::{self, TemperatureSensor};
 
 use crate::led;
 
-/// The pin of the LED on boards of Espressif, an addressable RGB LED.
-const COLOURED_LED_PIN: u8 = 8;
+/// The LED of Espressif's boards.
+const USUAL_LED: settings::Led = settings::Led { pin: 8, kind: LedKind::Colour };
 /// Range of the voltages: up to about 3.1 V.
 const RANGE: Attenuation = Attenuation::_11dB;
 /// Brightness, 0 to 255. Visible, but not too bright.
@@ -54,16 +54,20 @@ struct Board {
     temperature: TemperatureSensor<'static>,
 }
 
-/// Takes the hardware. `led` is the pin of a LED that is on when the pin is high. `None` if the board has an RGB LED.
+/// Takes the hardware. Without `led`, the board has the LED of Espressif's boards.
 ///
 /// # Errors
 /// The chip has no such pin, or a peripheral does not start.
-pub(crate) fn init(hardware: Hardware, led: Option<u8>) -> Result<(), &'static str> {
+pub(crate) fn init(hardware: Hardware, led: Option<settings::Led>) -> Result<(), &'static str> {
     let mut pins = hardware.pins.map(|pin| Some(open(pin)));
-    let number = led.unwrap_or(COLOURED_LED_PIN);
-    let place = NUMBERS.iter().position(|pin| *pin == number);
+    let led = led.unwrap_or(USUAL_LED);
+    let place = NUMBERS.iter().position(|pin| *pin == led.pin);
     let pin = place.and_then(|place| pins[place].take()).ok_or("settings: led is not a digital pin")?;
-    let led = if led.is_some() { Led::plain(pin) } else { Led::coloured(hardware.lights, pin)? };
+    let led = match led.kind {
+        LedKind::High => Led::plain(pin, Level::High),
+        LedKind::Low => Led::plain(pin, Level::Low),
+        LedKind::Colour => Led::coloured(hardware.lights, pin)?,
+    };
     let temperature = TemperatureSensor::new(hardware.temperature, tsens::Config::default());
     let temperature = temperature.map_err(|_| "the temperature sensor does not start")?;
     let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.channels), temperature };
@@ -115,16 +119,17 @@ impl Board {
 
 /// The LED.
 enum Led {
-    Plain(Flex<'static>),
+    /// It is on while the pin has this level.
+    Plain(Flex<'static>, Level),
     /// An RGB LED. A train of pulses sets its colour.
     Coloured(Channel<'static, Blocking, Tx>),
 }
 
 impl Led {
-    fn plain(mut pin: Flex<'static>) -> Led {
-        pin.set_low();
+    fn plain(mut pin: Flex<'static>, on: Level) -> Led {
+        pin.set_level(!on);
         pin.set_output_enable(true);
-        Led::Plain(pin)
+        Led::Plain(pin, on)
     }
 
     fn coloured(lights: RMT<'static>, pin: Flex<'static>) -> Result<Led, &'static str> {
@@ -138,8 +143,8 @@ impl Led {
 
     fn set(&mut self, on: bool) -> Result<(), &'static str> {
         match self {
-            Led::Plain(pin) => {
-                pin.set_level(on.into());
+            Led::Plain(pin, level) => {
+                pin.set_level(if on { *level } else { !*level });
                 Ok(())
             }
             Led::Coloured(channel) => {

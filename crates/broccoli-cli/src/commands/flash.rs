@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use broccoli_flash::port::{self, PortError};
-use broccoli_flash::{Chip, Image, Settings};
+use broccoli_flash::{Board, Chip, Image, Led, Settings};
 use broccoli_node::Cluster;
 use broccoli_node::NodeId;
 use broccoli_node::cluster::random;
@@ -20,8 +20,11 @@ use crate::resident::label;
 #[derive(clap::Args)]
 pub(crate) struct FlashArgs {
     /// Type of the chip: esp32c6
-    #[arg(long)]
-    chip: String,
+    #[arg(long, required_unless_present = "board")]
+    chip: Option<Chip>,
+    /// Name of the board, which says its chip and its LED, such as esp32c6-devkit; docs/microcontrollers.md lists them
+    #[arg(long, value_name = "NAME", conflicts_with = "chip")]
+    board: Option<Board>,
     /// Serial port of the board, such as /dev/ttyUSB0 or /dev/ttyACM0
     #[arg(long, required_unless_present = "image_only")]
     port: Option<String>,
@@ -41,9 +44,10 @@ pub(crate) struct FlashArgs {
     /// Allow tasks to call sys.reboot
     #[arg(long)]
     allow_reboot: bool,
-    /// Pin of the LED; default: the coloured LED of Espressif's boards
-    #[arg(long, value_name = "PIN", value_parser = crate::number::within(0..=u8::MAX))]
-    led: Option<u8>,
+    /// Pin of the LED, such as 15; 8,low if it is on while the pin is low; 48,colour for an addressable RGB LED; default:
+    /// that of the board, or the LED of Espressif's board with this chip
+    #[arg(long, value_name = "PIN")]
+    led: Option<Led>,
     /// Firmware to write; default: dist/broccoli-CHIP.bin, which `cargo xtask firmware --chip CHIP` builds
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
@@ -58,10 +62,19 @@ pub(crate) struct FlashArgs {
 /// # Errors
 /// Exit code 2 for errors that are found before anything is written.
 pub(crate) fn run(common: &Common, args: FlashArgs) -> Result<(), Failure> {
-    let chip: Chip = args.chip.parse().map_err(Failure::usage)?;
+    let chip = args.board.map(|board| board.chip).or(args.chip);
+    let chip = chip.ok_or_else(|| Failure::usage("name the board with --board, or its chip with --chip"))?;
+    let led = args.led.or(args.board.map(|board| board.led));
+    if let Some(led) = led.filter(|led| !chip.pins().contains(&led.pin)) {
+        return Err(Failure::usage(format_args!(
+            "{chip} has no pin {} for a LED: use one of {}",
+            led.pin,
+            chip.pins().iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
+        )));
+    }
     let cluster = common.cluster()?;
     let mut image = read(chip, args.image.as_deref())?;
-    let settings = settings(common, &cluster, chip, &args)?;
+    let settings = Settings { led, ..settings(common, &cluster, chip, &args)? };
     let text = settings.text().map_err(Failure::usage)?;
     image.set_settings(&text).map_err(Failure::usage)?;
     let (host, port) = &settings.server;
@@ -108,7 +121,7 @@ fn settings(common: &Common, cluster: &Cluster, chip: Chip, args: &FlashArgs) ->
         deploy_public: cluster.deploy_public,
         labels: args.labels.clone(),
         reboots: args.allow_reboot,
-        led: args.led,
+        led: None,
     })
 }
 
