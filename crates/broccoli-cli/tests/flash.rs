@@ -89,6 +89,20 @@ async fn a_board_by_its_name_says_its_chip_and_its_led() {
     assert_eq!(led(&["--led", "18,low"]).await.as_deref(), Some("18,low"));
 }
 
+#[tokio::test]
+async fn each_chip_has_its_own_firmware() {
+    let home = home().await;
+    let packed = pack(Chip::Esp32c3, &esp::program(4_000), &esp::partitions()).unwrap();
+    home.write("dist/broccoli-esp32c3.bin", packed.bytes());
+    let args = ["flash", "--chip", "esp32-c3", "--ssid", "net", "--password", "", "--image-only", "out.bin"];
+    let told = home.run(&[&args[..], &SERVER].concat()).await.ok();
+    let (name, _) = told.split_once("  esp32c3  ").unwrap();
+    assert!(name.starts_with("esp32c3-") && name.len() == "esp32c3-012345".len(), "{told}");
+    let mut image = Image::parse(Chip::Esp32c3, fs::read(home.0.join("out.bin")).unwrap()).unwrap();
+    image.set_settings("").unwrap();
+    assert!(image.bytes() == packed.bytes());
+}
+
 /// The error of a command that fails before anything is written.
 async fn refused(home: &Home, parts: &[&[&str]]) -> String {
     let args = parts.concat();
@@ -105,8 +119,16 @@ async fn wrong_use_is_found_before_anything_is_written() {
     let with_ssid = |ssid: &'static str| ["flash", "--chip", "esp32c6", "--ssid", ssid, "--password", "secret=42"];
     let told = refused(&home, &[&with_ssid("a name of more than thirty-two bytes"), &SERVER, &out]).await;
     assert_eq!(told, "error: the name of a Wi-Fi network has 1 to 32 bytes, this one has 36\n");
-    let told = refused(&home, &[&["flash", "--chip", "esp32c3", "--ssid", "n", "--password", ""], &out]).await;
-    assert!(told.starts_with("error: there is no firmware for esp32c3 yet: "), "{told}");
+    let told = refused(&home, &[&["flash", "--chip", "esp32s3", "--ssid", "n", "--password", ""], &out]).await;
+    assert!(told.contains("there is no firmware for esp32s3 yet: "), "{told}");
+    let for_c3 =
+        ["flash", "--chip", "esp32c3", "--ssid", "n", "--password", "", "--image", "dist/broccoli-esp32c6.bin"];
+    let told = refused(&home, &[&for_c3, &SERVER, &out]).await;
+    assert_eq!(
+        told,
+        "error: dist/broccoli-esp32c6.bin: the image is for esp32c6, not for esp32c3; `cargo xtask firmware --chip \
+         esp32c3` makes one\n"
+    );
     let told = refused(&home, &[&WIFI, &SERVER, &out, &["--image", "none.bin"]]).await;
     assert!(told.starts_with("error: cannot read the firmware none.bin: No such file"), "{told}");
     assert!(told.contains("cargo xtask firmware --chip esp32c6"), "{told}");

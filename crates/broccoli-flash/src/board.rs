@@ -27,7 +27,11 @@ const fn board(name: &'static str, chip: Chip, pin: u8, kind: LedKind) -> Board 
 }
 
 /// All boards that are known by name. Other boards are described by their chip and LED.
-pub const BOARDS: &[Board] = &[board("esp32c6-devkit", Chip::Esp32c6, 8, LedKind::Colour)];
+pub const BOARDS: &[Board] = &[
+    board("esp32c6-devkit", Chip::Esp32c6, 8, LedKind::Colour),
+    board("esp32c3-devkit", Chip::Esp32c3, 8, LedKind::Colour),
+    board("esp32c3-supermini", Chip::Esp32c3, 8, LedKind::Low),
+];
 
 impl FromStr for Board {
     type Err = UnknownBoard;

@@ -8,13 +8,13 @@ use std::str::FromStr;
 pub enum Chip {
     /// ESP32-C6: RISC-V, Wi-Fi 6 on 2.4 GHz.
     Esp32c6,
+    /// ESP32-C3: RISC-V without atomics, Wi-Fi 4 on 2.4 GHz.
+    Esp32c3,
 }
 
 /// Why there is no firmware for this chip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnknownChip {
-    /// It has no compare-and-swap instruction, which the interpreter of modules needs.
-    NoAtomics(&'static str),
     /// Its cores need another compiler than the official Rust compiler.
     Xtensa(&'static str),
     /// The name is unknown.
@@ -26,6 +26,7 @@ impl Chip {
     pub fn name(self) -> &'static str {
         match self {
             Chip::Esp32c6 => "esp32c6",
+            Chip::Esp32c3 => "esp32c3",
         }
     }
 
@@ -33,12 +34,14 @@ impl Chip {
     pub fn pins(self) -> &'static [u8] {
         match self {
             Chip::Esp32c6 => &[7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23],
+            Chip::Esp32c3 => &[5, 6, 7, 8, 9, 10],
         }
     }
 
     pub(crate) fn espflash(self) -> espflash::target::Chip {
         match self {
             Chip::Esp32c6 => espflash::target::Chip::Esp32c6,
+            Chip::Esp32c3 => espflash::target::Chip::Esp32c3,
         }
     }
 }
@@ -55,7 +58,7 @@ impl FromStr for Chip {
     fn from_str(name: &str) -> Result<Chip, UnknownChip> {
         match name.to_ascii_lowercase().replace('-', "").as_str() {
             "esp32c6" => Ok(Chip::Esp32c6),
-            "esp32c3" => Err(UnknownChip::NoAtomics("esp32c3")),
+            "esp32c3" => Ok(Chip::Esp32c3),
             "esp32" => Err(UnknownChip::Xtensa("esp32")),
             "esp32s3" => Err(UnknownChip::Xtensa("esp32s3")),
             _ => Err(UnknownChip::Other(name.into())),
@@ -66,15 +69,12 @@ impl FromStr for Chip {
 impl fmt::Display for UnknownChip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UnknownChip::NoAtomics(name) => {
-                write!(f, "there is no firmware for {name} yet: it lacks an instruction that running modules needs")?;
-            }
             UnknownChip::Xtensa(name) => {
                 write!(f, "there is no firmware for {name} yet: it needs Espressif's own Rust compiler")?;
             }
             UnknownChip::Other(name) => write!(f, "there is no firmware for {name:?}")?,
         }
-        write!(f, "; there is for esp32c6")
+        write!(f, "; there is for esp32c6 and esp32c3")
     }
 }
 
@@ -88,9 +88,13 @@ mod tests {
     fn chips_are_known_as_people_write_them() {
         assert_eq!("esp32c6".parse(), Ok(Chip::Esp32c6));
         assert_eq!("ESP32-C6".parse(), Ok(Chip::Esp32c6));
+        assert_eq!("esp32c3".parse(), Ok(Chip::Esp32c3));
+        assert_eq!("ESP32-C3".parse(), Ok(Chip::Esp32c3));
+        for chip in [Chip::Esp32c6, Chip::Esp32c3] {
+            assert_eq!(chip.to_string().parse(), Ok(chip));
+        }
         let error = |name: &str| name.parse::<Chip>().expect_err("no chip").to_string();
-        assert!(error("esp32c3").contains("lacks an instruction"), "{}", error("esp32c3"));
         assert!(error("esp32").contains("Espressif's own Rust compiler"), "{}", error("esp32"));
-        assert_eq!(error("pico"), "there is no firmware for \"pico\"; there is for esp32c6");
+        assert_eq!(error("pico"), "there is no firmware for \"pico\"; there is for esp32c6 and esp32c3");
     }
 }

@@ -86,7 +86,9 @@ impl fmt::Display for ImageError {
                 write!(f, "the program has {program} bytes, its slot {slot}: {} too many", program - slot)
             }
             ImageError::NotAnImage => write!(f, "this is no firmware image; `cargo xtask firmware` makes one"),
-            ImageError::WrongChip { asked, is } => write!(f, "the image is for {is}, not for {asked}"),
+            ImageError::WrongChip { asked, is } => {
+                write!(f, "the image is for {is}, not for {asked}; `cargo xtask firmware --chip {asked}` makes one")
+            }
             ImageError::Damaged(part) => write!(f, "the image is damaged: {part}"),
             ImageError::Table(why) => write!(f, "the partition table of the image cannot be used: {why}"),
             ImageError::SettingsTooLong { settings, room } => {

@@ -50,6 +50,27 @@ fn everything_is_where_the_chip_looks_for_it() {
     assert_eq!((bytes.len(), slot), (PROGRAM_AT + program, SLOT_BYTES as usize));
 }
 
+/// A bootloader or a program that were taken for that of the other chip would not start.
+#[test]
+fn an_image_is_for_one_chip() {
+    for (chip, number, other) in [(Chip::Esp32c6, 13, Chip::Esp32c3), (Chip::Esp32c3, 5, Chip::Esp32c6)] {
+        let image = pack(chip, &program(5_000), &partitions()).expect("an image");
+        let mut bytes = image.bytes().to_vec();
+        assert_eq!((image.chip(), bytes[12], bytes[PROGRAM_AT + 12]), (chip, number, number));
+        assert_eq!(Image::parse(chip, bytes.clone()).expect("an image").chip(), chip);
+        let error = Image::parse(other, bytes.clone()).map(drop).expect_err("for another chip");
+        assert_eq!(error, ImageError::WrongChip { asked: other, is: chip.to_string() });
+        let advice = format!("`cargo xtask firmware --chip {other}` makes one");
+        assert_eq!(error.to_string(), format!("the image is for {chip}, not for {other}; {advice}"));
+        // The bootloader of one, the program of the other.
+        let program_of_other = pack(other, &program(5_000), &partitions()).expect("an image");
+        bytes.truncate(PROGRAM_AT);
+        bytes.extend(&program_of_other.bytes()[PROGRAM_AT..]);
+        let error = Image::parse(chip, bytes).map(drop).expect_err("a mixture");
+        assert_eq!(error, ImageError::WrongChip { asked: chip, is: other.to_string() });
+    }
+}
+
 #[test]
 fn a_chip_reads_the_settings_that_were_written() {
     let mut image = image();

@@ -1,6 +1,6 @@
-//! A program for an ESP32-C6 that does nothing. It is small enough to be written by hand.
+//! A program for an ESP32-C6 or an ESP32-C3 that does nothing. It is small enough to be written by hand.
 
-/// Where flash is mapped, behind the headers of an image.
+/// Where flash is mapped in both chips, behind the headers of an image.
 const ADDRESS: u32 = 0x4200_0020;
 const HEADER_BYTES: u32 = 52;
 /// Names of the sections, and where each begins.
