@@ -7,11 +7,12 @@
 //! accepts with `RUSTC_BOOTSTRAP`. Only these builds set it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use object::read::elf::ElfFile32;
-use object::{Object as _, ObjectSection as _, SectionKind};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
 
 use crate::process::{command, output, target_dir};
 use crate::{Result, tools};
@@ -20,6 +21,9 @@ use crate::{Result, tools};
 pub(crate) const TARGET: &str = "riscv32imc-unknown-none-elf";
 /// Makes a stable compiler accept unstable features.
 const BOOTSTRAP: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
+
+/// How the names of the functions for atomic operations begin.
+const FUNCTIONS: &str = "__sync_";
 
 /// The opcode of all instructions of the A extension.
 const AMO: u16 = 0x2f;
@@ -73,6 +77,26 @@ pub(crate) fn check(program: &Path) -> Result {
     let program = program.display();
     first.map_or(Ok(()), |at| {
         Err(format!("{program} has an atomic instruction at {at:#x}, which the core lacks: find it with objdump -d"))
+    })
+}
+
+/// Checks that the functions for atomic operations are at these addresses.
+///
+/// # Errors
+/// One is elsewhere, or there is none.
+pub(crate) fn check_place(program: &Path, place: &Range<u64>) -> Result {
+    let cannot = |error: &dyn std::fmt::Display| format!("{}: {error}", program.display());
+    let bytes = fs::read(program).map_err(|error| cannot(&error))?;
+    let file = ElfFile32::<object::Endianness>::parse(&*bytes).map_err(|error| cannot(&error))?;
+    let functions = file.symbols().filter(|symbol| symbol.name().is_ok_and(|name| name.starts_with(FUNCTIONS)));
+    let functions: Vec<_> = functions.filter(|symbol| symbol.is_definition()).collect();
+    if functions.is_empty() {
+        return Err(cannot(&"it has no functions for atomic operations: does it use firmware/atomics?"));
+    }
+    let elsewhere = functions.iter().find(|symbol| !place.contains(&symbol.address()));
+    elsewhere.map_or(Ok(()), |symbol| {
+        let (name, at) = (symbol.name().unwrap_or_default(), symbol.address());
+        Err(cannot(&format!("{name} is at {at:#x}, not in RAM: build firmware/atomics with the feature rwtext")))
     })
 }
 

@@ -41,9 +41,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   guests [--core NAME] test such nodes, of each kind of core unless told, beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
-  firmware --chip esp32c6 [--test]
-                       build the firmware for this chip and pack it into dist/broccoli-esp32c6.bin; --test
-                       writes settings into it
+  firmware --chip esp32c6|esp32c3 [--test]
+                       build the firmware for this chip and pack it into dist/broccoli-CHIP.bin; --test writes
+                       settings into it
   check                what to run before each commit, in a few minutes: format, lints, and the tests that need
                        neither a server nor another program
   test                 install what tests need, then check and test everything

@@ -8,9 +8,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::firmware::Chip;
 use crate::metadata::{Package, WORKSPACE, packages};
 use crate::process::{cargo, output};
-use crate::{Result, dist, firmware, in_root, qemu, root};
+use crate::{Result, dist, in_root, root};
 
 /// A file that is carried to other machines.
 pub(crate) struct Shipped {
@@ -37,14 +38,16 @@ It also contains parts of Rust's standard library (MIT or Apache-2.0; its notice
 ",
 };
 
-/// The image of `cargo xtask firmware`.
-pub(crate) const FIRMWARE: Shipped = Shipped {
-    file: firmware::IMAGE,
-    manifest: "firmware/esp32/Cargo.toml",
-    package: firmware::PACKAGE,
-    target: qemu::TARGET,
-    others: include_str!("../../firmware/esp32/notices.md"),
-};
+/// The image of `cargo xtask firmware` for a chip.
+pub(crate) const fn firmware(chip: Chip) -> Shipped {
+    Shipped {
+        file: chip.image(),
+        manifest: "firmware/esp32/Cargo.toml",
+        package: chip.package(),
+        target: chip.target(),
+        others: include_str!("../../firmware/esp32/notices.md"),
+    }
+}
 
 /// Licences whose text every file of notices contains, or that ask for no notice.
 const KNOWN: &[&str] = &["MIT", "Apache-2.0", "0BSD"];
@@ -57,8 +60,8 @@ const BEGINNINGS: &[&str] = &["licen", "copying", "copyright", "notice", "unlice
 /// # Errors
 /// As for [`write()`].
 pub(crate) fn run() -> Result {
-    for shipped in [&PROGRAM, &FIRMWARE] {
-        println!("{}", write(shipped)?.display());
+    for shipped in [PROGRAM].into_iter().chain(Chip::ALL.map(firmware)) {
+        println!("{}", write(&shipped)?.display());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::firmware::Chip;
 use crate::process::{cargo, command, read_lines, run as run_command};
 use crate::{Result, chaos, deny, dist, firmware, fuzz, guests, qemu, sizes, tools};
 
@@ -54,7 +55,7 @@ const STEPS: &[Step] = &[
     step("many-guests", "16 guests at once", |_| guests::run_many()),
     step("sizes", "sizes of the firmware for QEMU", |_| sizes::run()),
     step("firmware-lints", "lints of the firmware", |_| firmware::lint()),
-    step("firmware", "firmware for the ESP32-C6", Run::build_firmware),
+    step("firmware", "firmware for the ESP32-C6 and the ESP32-C3", Run::build_firmware),
     step("settings", "that firmware with settings, short of the chip", Run::test_firmware),
     step("fuzz-lints", "lints and tests of the fuzz targets", |_| fuzz::lint()),
     step("fuzz", "fuzzing, a short run", |_| fuzz::check()),
@@ -121,6 +122,7 @@ fn format() -> Result {
     run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-virt/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/esp32/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/atomics/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
 }
 
@@ -151,8 +153,8 @@ struct Run {
     tally: Tally,
     /// The steps that have run, with their times.
     took: Vec<(&'static str, Duration)>,
-    /// The firmware for the ESP32-C6, packed.
-    image: Option<PathBuf>,
+    /// The firmware for each chip, packed.
+    images: Vec<(Chip, PathBuf)>,
     /// The program for Raspberry Pis.
     program: Option<PathBuf>,
 }
@@ -186,16 +188,19 @@ impl Run {
     }
 
     fn build_firmware(&mut self) -> Result {
-        self.image = Some(firmware::build()?);
+        let build = |chip| firmware::build(chip).map(|image| (chip, image));
+        self.images = Chip::ALL.into_iter().map(build).collect::<Result<_>>()?;
         Ok(())
     }
 
     fn test_firmware(&mut self) -> Result {
-        if self.image.is_none() {
+        if self.images.is_empty() {
             self.build_firmware()?;
         }
-        self.image.iter().try_for_each(|image| firmware::test(image))?;
-        self.tally.passed += 1;
+        for (chip, image) in &self.images {
+            firmware::test(*chip, image)?;
+            self.tally.passed += 1;
+        }
         Ok(())
     }
 

@@ -1,24 +1,27 @@
 //! The board for tasks: its LED, digital pins, voltages, and the temperature of the chip.
 //!
-//! Pins and channels have the numbers of the chip. GPIO0 to GPIO6 measure voltages, as channels 0 to 6. The others are
-//! read and set. Pins of flash, USB and UART are not used.
+//! Pins and channels have the numbers of the chip. The first pins measure voltages, others are read and set. Pins of
+//! flash, USB and UART are not used.
 
 use core::cell::RefCell;
 
-use broccoli_embassy::{self as settings, HostCall, LedKind};
+use broccoli_embassy::{HostCall, Led as LedSetting, LedKind};
 use critical_section::Mutex;
 use esp_hal::Blocking;
-use esp_hal::analog::adc::{Adc, AdcCalCurve, AdcConfig, AdcPin, Attenuation};
+use esp_hal::analog::adc::Attenuation;
 use esp_hal::gpio::{AnyPin, Flex, Level};
-use esp_hal::peripherals::{ADC1, GPIO0, GPIO1, GPIO2, GPIO3, GPIO4, GPIO5, GPIO6, RMT, TSENS};
+use esp_hal::peripherals::{ADC1, RMT, TSENS};
 use esp_hal::rmt::{Channel, PulseCode, Rmt, Tx, TxChannelConfig, TxChannelCreator};
 use esp_hal::time::Rate;
 use esp_hal::tsens::{self, TemperatureSensor};
 
 use crate::led;
 
+pub(crate) use self::pins::{Channels, KIND, Pins, take_pins};
+use self::pins::{NO_PIN, NUMBERS, Voltages};
+
 /// The LED of Espressif's boards.
-const USUAL_LED: settings::Led = settings::Led { pin: 8, kind: LedKind::Colour };
+const USUAL_LED: LedSetting = LedSetting { pin: 8, kind: LedKind::Colour };
 /// Range of the voltages: up to about 3.1 V.
 const RANGE: Attenuation = Attenuation::_11dB;
 /// Brightness, 0 to 255. Visible, but not too bright.
@@ -29,9 +32,50 @@ const LIGHTS_MHZ: u32 = 80;
 const ZERO: PulseCode = PulseCode::new(Level::High, 32, Level::Low, 68);
 const ONE: PulseCode = PulseCode::new(Level::High, 64, Level::Low, 36);
 
-/// The digital pins.
-const NUMBERS: [u8; PINS] = [7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23];
-const PINS: usize = 12;
+/// The channels of the converter and their pins. Each pin has its own type.
+macro_rules! channels {
+    ($($number:literal $field:ident $pin:ident,)*) => {
+        /// The pins that measure voltages.
+        pub(crate) struct Channels {
+            $(pub(crate) $field: $pin<'static>,)*
+        }
+
+        /// All pins for tasks.
+        pub(crate) struct Pins {
+            pub(crate) channels: Channels,
+            /// In the order of [`NUMBERS`].
+            pub(crate) digital: [AnyPin<'static>; PINS],
+        }
+
+        /// Measures voltages between pins and ground.
+        pub(super) struct Voltages {
+            converter: Adc<'static, ADC1<'static>, Blocking>,
+            $($field: AdcPin<$pin<'static>, ADC1<'static>, AdcCalCurve<ADC1<'static>>>,)*
+        }
+
+        impl Voltages {
+            pub(super) fn new(converter: ADC1<'static>, channels: Channels) -> Voltages {
+                let mut config = AdcConfig::new();
+                $(let $field = config.enable_pin_with_cal(channels.$field, RANGE);)*
+                Voltages { converter: Adc::new(converter, config), $($field,)* }
+            }
+
+            pub(super) fn millivolts(&mut self, channel: u8) -> Result<i32, &'static str> {
+                // The measurement takes some microseconds.
+                let measured = match channel {
+                    $($number => nb::block!(self.converter.read_oneshot(&mut self.$field)),)*
+                    _ => return Err(NO_CHANNEL),
+                };
+                measured.map(i32::from).map_err(|()| "cannot measure the voltage")
+            }
+        }
+    };
+}
+
+// What differs between chips. After the macro, which it uses.
+#[cfg_attr(feature = "esp32c3", path = "board/esp32c3.rs")]
+#[cfg_attr(not(feature = "esp32c3"), path = "board/esp32c6.rs")]
+mod pins;
 
 static BOARD: Mutex<RefCell<Option<Board>>> = Mutex::new(RefCell::new(None));
 
@@ -40,16 +84,13 @@ pub(crate) struct Hardware {
     pub(crate) adc: ADC1<'static>,
     pub(crate) temperature: TSENS<'static>,
     pub(crate) lights: RMT<'static>,
-    /// Channels 0 to 6.
-    pub(crate) channels: Channels,
-    /// In the order of [`NUMBERS`].
-    pub(crate) pins: [AnyPin<'static>; PINS],
+    pub(crate) pins: Pins,
 }
 
 struct Board {
     led: Led,
     /// Without the pin of the LED.
-    pins: [Option<Flex<'static>>; PINS],
+    pins: [Option<Flex<'static>>; NUMBERS.len()],
     voltages: Voltages,
     temperature: TemperatureSensor<'static>,
 }
@@ -58,8 +99,8 @@ struct Board {
 ///
 /// # Errors
 /// The chip has no such pin, or a peripheral does not start.
-pub(crate) fn init(hardware: Hardware, led: Option<settings::Led>) -> Result<(), &'static str> {
-    let mut pins = hardware.pins.map(|pin| Some(open(pin)));
+pub(crate) fn init(hardware: Hardware, led: Option<LedSetting>) -> Result<(), &'static str> {
+    let mut pins = hardware.pins.digital.map(|pin| Some(open(pin)));
     let led = led.unwrap_or(USUAL_LED);
     let place = NUMBERS.iter().position(|pin| *pin == led.pin);
     let pin = place.and_then(|place| pins[place].take()).ok_or("settings: led is not a digital pin")?;
@@ -70,7 +111,7 @@ pub(crate) fn init(hardware: Hardware, led: Option<settings::Led>) -> Result<(),
     };
     let temperature = TemperatureSensor::new(hardware.temperature, tsens::Config::default());
     let temperature = temperature.map_err(|_| "the temperature sensor does not start")?;
-    let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.channels), temperature };
+    let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.pins.channels), temperature };
     critical_section::with(|cs| BOARD.replace(cs, Some(board)));
     Ok(())
 }
@@ -113,7 +154,7 @@ impl Board {
     fn pin(&mut self, number: u16) -> Result<&mut Flex<'static>, &'static str> {
         let place = NUMBERS.iter().position(|pin| u16::from(*pin) == number);
         let pin = place.and_then(|place| self.pins[place].as_mut());
-        pin.ok_or("no such pin: this board has 7, 9 to 11, 15 and 18 to 23, and 8 if it is not the LED's")
+        pin.ok_or(NO_PIN)
     }
 }
 
@@ -163,47 +204,4 @@ fn white(brightness: u8) -> [PulseCode; PULSES + 1] {
         *pulse = if brightness << (bit % 8) & 0x80 == 0 { ZERO } else { ONE };
     }
     train
-}
-
-/// The channels of the converter and their pins. Each pin has its own type.
-macro_rules! channels {
-    ($($number:literal $field:ident $pin:ident,)*) => {
-        /// The pins that measure voltages.
-        pub(crate) struct Channels {
-            $(pub(crate) $field: $pin<'static>,)*
-        }
-
-        /// Measures voltages between pins and ground.
-        struct Voltages {
-            converter: Adc<'static, ADC1<'static>, Blocking>,
-            $($field: AdcPin<$pin<'static>, ADC1<'static>, AdcCalCurve<ADC1<'static>>>,)*
-        }
-
-        impl Voltages {
-            fn new(converter: ADC1<'static>, channels: Channels) -> Voltages {
-                let mut config = AdcConfig::new();
-                $(let $field = config.enable_pin_with_cal(channels.$field, RANGE);)*
-                Voltages { converter: Adc::new(converter, config), $($field,)* }
-            }
-
-            fn millivolts(&mut self, channel: u8) -> Result<i32, &'static str> {
-                // The measurement takes some microseconds.
-                let measured = match channel {
-                    $($number => nb::block!(self.converter.read_oneshot(&mut self.$field)),)*
-                    _ => return Err("no such channel: this board has 0 to 6"),
-                };
-                measured.map(i32::from).map_err(|()| "cannot measure the voltage")
-            }
-        }
-    };
-}
-
-channels! {
-    0 gpio0 GPIO0,
-    1 gpio1 GPIO1,
-    2 gpio2 GPIO2,
-    3 gpio3 GPIO3,
-    4 gpio4 GPIO4,
-    5 gpio5 GPIO5,
-    6 gpio6 GPIO6,
 }

@@ -6,13 +6,14 @@
 #![no_main]
 
 extern crate alloc;
-
+// The compiler calls its functions.
 #[cfg(feature = "esp32c3")]
-compile_error!("the ESP32-C3 is not supported: it lacks compare-and-swap, which the interpreter needs; see README.md");
+use broccoli_atomics as _;
+
 #[cfg(any(feature = "esp32", feature = "esp32s3"))]
 compile_error!("chips with Xtensa cores are not supported yet: they need Espressif's own compiler; see README.md");
 #[cfg(not(any(feature = "esp32c6", feature = "esp32c3", feature = "esp32", feature = "esp32s3")))]
-compile_error!("no chip selected: use cargo xtask firmware --chip esp32c6");
+compile_error!("no chip selected: use cargo xtask firmware --chip esp32c6 (or esp32c3)");
 
 mod board;
 mod flash;
@@ -52,34 +53,8 @@ fn main() -> ! {
     let chip = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     machine::init_heap();
     esp_rtos::start(TimerGroup::new(chip.TIMG0).timer0, chip.FROM_CPU_INTR0);
-    let hardware = board::Hardware {
-        adc: chip.ADC1,
-        temperature: chip.TSENS,
-        lights: chip.RMT,
-        channels: board::Channels {
-            gpio0: chip.GPIO0,
-            gpio1: chip.GPIO1,
-            gpio2: chip.GPIO2,
-            gpio3: chip.GPIO3,
-            gpio4: chip.GPIO4,
-            gpio5: chip.GPIO5,
-            gpio6: chip.GPIO6,
-        },
-        pins: [
-            chip.GPIO7.degrade(),
-            chip.GPIO8.degrade(),
-            chip.GPIO9.degrade(),
-            chip.GPIO10.degrade(),
-            chip.GPIO11.degrade(),
-            chip.GPIO15.degrade(),
-            chip.GPIO18.degrade(),
-            chip.GPIO19.degrade(),
-            chip.GPIO20.degrade(),
-            chip.GPIO21.degrade(),
-            chip.GPIO22.degrade(),
-            chip.GPIO23.degrade(),
-        ],
-    };
+    let hardware =
+        board::Hardware { adc: chip.ADC1, temperature: chip.TSENS, lights: chip.RMT, pins: board::take_pins!(chip) };
     let (watchdog, storage, radio) = (machine::watchdog(chip.RTC_TIMER), chip.FLASH, chip.WIFI);
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     EXECUTOR.init(Executor::new()).run(|spawner| {
@@ -114,7 +89,7 @@ fn start(
         unix_ms: || None,
         memory: machine::heap,
         board: board::perform,
-        board_kind: "esp32c6",
+        board_kind: board::KIND,
         capabilities: &[capability::LED, capability::GPIO, capability::ADC, capability::TEMP],
         connected: led::tell_server,
     };
