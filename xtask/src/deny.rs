@@ -12,6 +12,7 @@ const OTHERS: &[&str] = &[
     "functions/Cargo.toml",
     "firmware/esp32/Cargo.toml",
     "firmware/qemu-virt/Cargo.toml",
+    "firmware/qemu-xtensa/Cargo.toml",
     "fuzz/Cargo.toml",
     "benches/stores/Cargo.toml",
 ];

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::dist::Home;
 use crate::process::{cargo, command, run as run_command, target_dir};
@@ -31,19 +32,23 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 }
 
-/// Lints both programs for microcontrollers, which are not in the workspace.
+/// Lints the programs for microcontrollers, which are not in the workspace.
 ///
 /// # Errors
 /// If there is a warning.
 pub(crate) fn lint() -> Result {
     let target = target_dir()?;
+    let lint = |mut clippy: Command, features: &str| {
+        clippy.args(["--quiet", "--release", "--locked", "--features", features, "--target-dir"]).arg(&target);
+        run_command(clippy.args(["--", "-D", "warnings"]))
+    };
     for (folder, features) in [("firmware/qemu-virt", ""), ("firmware/esp32", CHIP)] {
         let mut clippy = command("cargo");
-        clippy.current_dir(in_root(folder)).args(["clippy", "--quiet", "--release", "--locked"]);
-        clippy.args(["--features", features, "--target-dir"]).arg(&target).args(["--", "-D", "warnings"]);
-        run_command(&mut clippy)?;
+        clippy.current_dir(in_root(folder)).arg("clippy");
+        lint(clippy, features)?;
     }
-    Ok(())
+    tools::xtensa()?;
+    lint(qemu::xtensa_cargo("clippy"), "")
 }
 
 /// Builds and packs the firmware, writes the notices beside it, and returns the path of the image.

@@ -33,11 +33,12 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
-  qemu [--core imac] [--nodes N] [--flash DIR]
+  qemu [--core imac|xtensa] [--nodes N] [--flash DIR]
                        build the firmware for a machine of QEMU with this core and start N nodes on it, one unless
                        told, in the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults:
                        as for `broccoli`); they end with this program. DIR keeps their flash over runs
-  guests [--core imac] test such nodes, of each kind of core unless told, beside one on this machine, on both servers
+  guests [--core imac|xtensa]
+                       test such nodes, of each kind of core unless told, beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
   firmware --chip esp32c6 [--test]

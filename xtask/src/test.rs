@@ -120,6 +120,7 @@ fn format() -> Result {
     run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-virt/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-xtensa/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/esp32/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))
 }

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 // The node needs both in full; this program only parts of them.
+mod console;
 #[allow(dead_code)]
 mod machine;
 #[allow(dead_code)]
@@ -22,7 +23,7 @@ const FUEL: u64 = 1_000_000;
 #[riscv_rt::entry]
 fn main() -> ! {
     memory::init();
-    machine::init_log();
+    console::init_log();
     let (instructions, module) = count(|| Engine::new(Limits::chip()).load(WASM));
     let module = match module {
         Ok(module) => module,

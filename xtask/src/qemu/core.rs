@@ -8,14 +8,21 @@ use crate::{Result, in_root, tools};
 
 /// The target of the firmware for RISC-V.
 pub(crate) const TARGET: &str = "riscv32imac-unknown-none-elf";
-/// Where the firmware for RISC-V looks for its settings: see its `memory.x`.
+/// The target of the firmware for Xtensa.
+const XTENSA_TARGET: &str = "xtensa-esp32-none-elf";
+/// The folder of the firmware for Xtensa.
+pub(crate) const XTENSA_FIRMWARE: &str = "firmware/qemu-xtensa";
+/// Where the firmware looks for its settings: see its `memory.x`.
 const RISCV_SETTINGS: &str = "0x803ff000";
+const XTENSA_SETTINGS: &str = "0x003ff000";
 
 /// A kind of core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Core {
     /// 32-bit RISC-V with atomics, as in the ESP32-C6.
     Imac,
+    /// Xtensa LX7, as in the ESP32-S3. The ESP32 has its predecessor, LX6.
+    Xtensa,
 }
 
 /// The firmware for a kind of core, built.
@@ -26,12 +33,13 @@ pub(crate) struct Firmware {
 }
 
 impl Core {
-    pub(crate) const ALL: [Core; 1] = [Core::Imac];
+    pub(crate) const ALL: [Core; 2] = [Core::Imac, Core::Xtensa];
 
     /// Its name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Core::Imac => "imac",
+            Core::Xtensa => "xtensa",
         }
     }
 
@@ -46,6 +54,15 @@ impl Core {
     pub(crate) const fn emulator(self) -> &'static str {
         match self {
             Core::Imac => "qemu-system-riscv32",
+            Core::Xtensa => "qemu-system-xtensa",
+        }
+    }
+
+    /// The size that the file with the content of its flash must have.
+    pub(super) const fn flash_bytes(self) -> u64 {
+        match self {
+            Core::Imac => 32 << 20,
+            Core::Xtensa => 128 << 20,
         }
     }
 
@@ -65,6 +82,11 @@ impl Core {
                 run_command(cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target))?;
                 target.join(TARGET).join("release/qemu-virt")
             }
+            Core::Xtensa => {
+                tools::xtensa()?;
+                run_command(xtensa_cargo("build").args(["--release", "--locked", "--target-dir"]).arg(&target))?;
+                target.join(XTENSA_TARGET).join("release/qemu-xtensa")
+            }
         };
         Ok(Firmware { core: self, program })
     }
@@ -73,8 +95,19 @@ impl Core {
     const fn machine(self) -> &'static [&'static str] {
         match self {
             Core::Imac => &["-M", "virt", "-m", "8M", "-bios", "none"],
+            // Semihosting is for random numbers and the exit status.
+            Core::Xtensa => &["-M", "kc705", "-cpu", "de233_fpu", "-m", "8M", "-semihosting"],
         }
     }
+}
+
+/// Cargo with a command for the firmware for Xtensa, and with the compiler that its `rust-toolchain.toml` names. The
+/// library for this target is built with it, which a release of Rust does only with the variable.
+pub(crate) fn xtensa_cargo(what: &str) -> Command {
+    let mut cargo = command("cargo");
+    cargo.current_dir(in_root(XTENSA_FIRMWARE)).arg(what);
+    cargo.env_remove("RUSTUP_TOOLCHAIN").env("RUSTC_BOOTSTRAP", "1");
+    cargo
 }
 
 impl Firmware {
@@ -91,6 +124,13 @@ impl Firmware {
                 qemu.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={flash}")]);
                 qemu.args(["-device", &format!("loader,file={settings},addr={RISCV_SETTINGS},force-raw=on")]);
                 // Not as a kernel: with a flash, QEMU would start the content of the flash.
+                qemu.args(["-device", &format!("loader,file={program},cpu-num=0")]);
+            }
+            Core::Xtensa => {
+                qemu.args(["-nic", "user,model=open_eth"]);
+                qemu.args(["-drive", &format!("if=pflash,format=raw,file={flash}")]);
+                qemu.args(["-device", &format!("loader,file={settings},addr={XTENSA_SETTINGS},force-raw=on")]);
+                // Not as a kernel: QEMU would need the tables of Linux for it.
                 qemu.args(["-device", &format!("loader,file={program},cpu-num=0")]);
             }
         }
