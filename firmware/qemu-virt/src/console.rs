@@ -24,7 +24,9 @@ struct Lines;
 
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        ["broccoli", "qemu_virt", "qemu_xtensa", "count"].iter().any(|ours| metadata.target().starts_with(ours))
+        ["broccoli", "qemu_virt", "qemu_xtensa", "count", "compute"]
+            .iter()
+            .any(|ours| metadata.target().starts_with(ours))
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -5,8 +5,8 @@
 
 extern crate alloc;
 
-// The node needs both in full; this program only parts of them.
 mod console;
+// The node needs both in full; this program only parts of them.
 #[allow(dead_code)]
 mod machine;
 #[allow(dead_code)]

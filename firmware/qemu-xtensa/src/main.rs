@@ -21,6 +21,7 @@ mod machine;
 mod memory;
 mod net;
 mod start;
+mod wide;
 
 use broccoli_embassy::{Device, End, Settings, capability};
 use embassy_executor::Spawner;

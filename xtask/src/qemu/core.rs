@@ -142,10 +142,23 @@ impl Firmware {
     /// # Errors
     /// It fails.
     pub(crate) fn counted(&self, program: &str) -> Result<String> {
+        self.started_alone(program, &["-icount", "shift=0"])
+    }
+
+    /// The output of a program beside the firmware that runs alone on the machine until it stops the machine.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn alone(&self, program: &str) -> Result<String> {
+        self.started_alone(program, &[])
+    }
+
+    fn started_alone(&self, program: &str, more: &[&str]) -> Result<String> {
         let program = self.program.with_file_name(program);
         let mut qemu = command("timeout");
-        qemu.args(["60", self.core.emulator()]).args(self.core.machine()).args(["-icount", "shift=0"]);
-        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-kernel"]).arg(&program);
+        qemu.args(["60", self.core.emulator()]).args(self.core.machine()).args(more);
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        qemu.args(["-device", &format!("loader,file={},cpu-num=0", program.display())]);
         output(&mut qemu).ok_or_else(|| format!("{} fails, or takes more than a minute", program.display()))
     }
 }
