@@ -10,8 +10,11 @@ use crate::{Result, tools};
 /// The workspaces with a `Cargo.lock` of their own. Duplicates count in the main one only.
 const OTHERS: &[&str] = &[
     "functions/Cargo.toml",
+    "firmware/atomics/Cargo.toml",
+    "firmware/compute/Cargo.toml",
     "firmware/esp32/Cargo.toml",
     "firmware/qemu-virt/Cargo.toml",
+    "firmware/qemu-xtensa/Cargo.toml",
     "fuzz/Cargo.toml",
     "benches/stores/Cargo.toml",
 ];

@@ -119,6 +119,10 @@ pub(crate) fn lint() -> Result {
         chip.add_target(&mut clippy)?;
         run_command(clippy.args(warnings))?;
     }
+    tools::xtensa()?;
+    let mut xtensa = qemu::xtensa_cargo("clippy");
+    xtensa.args(["--quiet", "--release", "--locked", "--target-dir"]).arg(&target);
+    run_command(xtensa.args(warnings))?;
     run_command(clippy("firmware/atomics", "rwtext").args(["--target", qemu::TARGET]).args(warnings))?;
     run_command(clippy("firmware/atomics", "").arg("--all-targets").args(warnings))?;
     let mut test = command("cargo");

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod chaos;
+mod compute;
 mod deny;
 mod dist;
 mod firmware;
@@ -34,12 +35,14 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo [ARG...]        build the release and run `broccoli demo`
-  qemu [--core imac|imc] [--nodes N] [--flash DIR]
+  qemu [--core imac|imc|xtensa] [--nodes N] [--flash DIR]
                        build the firmware for a machine of QEMU with this core and start N nodes on it, one unless
                        told, in the cluster of the file BROCCOLI_CLUSTER at the server BROCCOLI_SERVER (defaults:
                        as for `broccoli`); they end with this program. DIR keeps their flash over runs
   guests [--core NAME] test such nodes, of each kind of core unless told, beside one on this machine, on both servers
   guests --many        have 16 of them run a group of 2,000 tasks, and measure calls to one
+  compute [--core imac|xtensa]
+                       compare what programs on such cores compute with what this machine computes
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
   firmware --chip esp32c6|esp32c3 [--test]
                        build the firmware for this chip and pack it into dist/broccoli-CHIP.bin; --test writes
@@ -83,6 +86,8 @@ fn main() -> ExitCode {
         ("guests", []) => guests::run(&qemu::Core::ALL),
         ("guests", [flag]) if flag == "--many" => guests::run_many(),
         ("guests", [flag, core]) if flag == "--core" => qemu::Core::parse(core).and_then(|core| guests::run(&[core])),
+        ("compute", []) => compute::run(&qemu::Core::ALL),
+        ("compute", [flag, core]) if flag == "--core" => qemu::Core::parse(core).and_then(|core| compute::run(&[core])),
         ("sizes", []) => sizes::run(),
         ("check", []) => test::check(),
         ("test", args) => test::run(args),

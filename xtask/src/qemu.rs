@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use self::core::{Core, Firmware, TARGET};
+pub(crate) use self::core::{Core, Firmware, TARGET, XTENSA_FIRMWARE, xtensa_cargo};
 pub(crate) use self::place::{LABEL, Place};
 use crate::Result;
 use crate::process::{Background, command, target_dir};
@@ -22,11 +22,9 @@ use crate::process::{Background, command, target_dir};
 /// The usage text.
 const USAGE: &str = "usage: cargo xtask qemu [--core NAME] [--nodes N] [--flash DIR]";
 
-/// How many guests may run at a time. Each takes about 50 MB.
+/// How many guests may run at a time. Each takes about 50 MB, with an Xtensa core 180 MB.
 const NODES_MAX: usize = 64;
 const SETTINGS_BYTES_MAX: usize = 4_096;
-/// The size that QEMU's bank of flash must have.
-const FLASH_BYTES: u64 = 32 << 20;
 /// Longest time between two lines of a guest.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
@@ -135,7 +133,7 @@ impl Guest {
         };
         let cannot = |path: &Path, error| format!("cannot write {}: {error}", path.display());
         write_private(&settings, &text).map_err(|error| cannot(&settings, error))?;
-        make_flash(&flash).map_err(|error| cannot(&flash, error))?;
+        make_flash(&flash, firmware.core.flash_bytes()).map_err(|error| cannot(&flash, error))?;
         // However this program ends, its guests end, too.
         let mut qemu = command("setpriv");
         qemu.args(["--pdeathsig", "KILL"]);
@@ -161,9 +159,9 @@ impl Drop for Guest {
     }
 }
 
-/// Makes a file that is as long as a bank of flash. It uses disk space only where it is written.
-fn make_flash(path: &Path) -> std::io::Result<()> {
-    fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_len(FLASH_BYTES)
+/// Makes a file with the length of a flash. It uses disk space only where it is written.
+fn make_flash(path: &Path, bytes: u64) -> std::io::Result<()> {
+    fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_len(bytes)
 }
 
 /// Writes a file that only its owner can read, because it contains the key of the cluster.
@@ -183,6 +181,8 @@ mod tests {
         assert_eq!(read(""), Ok(Options { core: Core::Imac, nodes: 1, folder: None }));
         let all = Options { core: Core::Imac, nodes: 3, folder: Some("/tmp/x".into()) };
         assert_eq!(read("--flash /tmp/x --nodes 3 --core imac"), Ok(all));
+        let xtensa = Options { core: Core::Xtensa, nodes: 1, folder: None };
+        assert_eq!(read("--core xtensa"), Ok(xtensa));
         for wrong in ["--nodes", "--nodes 0", "--nodes 65", "--nodes x", "--flash", "3", "--core", "--core z80"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::firmware::Chip;
 use crate::process::{cargo, command, read_lines, run as run_command};
-use crate::{Result, chaos, deny, dist, firmware, fuzz, guests, qemu, sizes, tools};
+use crate::{Result, chaos, compute, deny, dist, firmware, fuzz, guests, qemu, sizes, tools};
 
 const USAGE: &str = "usage: cargo xtask test [--only STEP]..., or cargo xtask test --list";
 
@@ -53,6 +53,7 @@ const STEPS: &[Step] = &[
     step("chaos", "chaos on real processes, the short run", |_| chaos::run_short()),
     step("guests", "guests: nodes on a microcontroller under QEMU", |_| guests::run(&qemu::Core::ALL)),
     step("many-guests", "16 guests at once", |_| guests::run_many()),
+    step("compute", "compute: code for small cores, compared with this machine", |_| compute::run(&qemu::Core::ALL)),
     step("sizes", "sizes of the firmware for QEMU", |_| sizes::run()),
     step("firmware-lints", "lints of the firmware", |_| firmware::lint()),
     step("firmware", "firmware for the ESP32-C6 and the ESP32-C3", Run::build_firmware),
@@ -120,7 +121,9 @@ fn format() -> Result {
     run_command(&mut cargo("fmt --all --check"))?;
     run_command(&mut cargo("fmt --all --check --manifest-path functions/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/compute/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-virt/Cargo.toml"))?;
+    run_command(&mut cargo("fmt --check --manifest-path firmware/qemu-xtensa/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/esp32/Cargo.toml"))?;
     run_command(&mut cargo("fmt --check --manifest-path firmware/atomics/Cargo.toml"))?;
     run_command(command("rustfmt").args(["--check", "--edition", "2024", "crates/broccoli-cli/template/lib.rs"]))

@@ -31,11 +31,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("clang-19", "clang-19"),
     ("qemu-aarch64", "qemu-user"),
     (Core::Imac.emulator(), "qemu-system-misc"),
+    (Core::Xtensa.emulator(), "qemu-system-misc"),
+    (XTENSA_LINKER, "binutils-xtensa-lx106"),
     ("setpriv", "util-linux"),
     ("git", "git"),
     ("pip3", "python3-pip"),
     ("c++", "g++"),
 ];
+
+/// The linker of the firmware for Xtensa, which its `.cargo/config.toml` names.
+const XTENSA_LINKER: &str = "xtensa-lx106-elf-ld";
 
 /// Programs from PyPI, with the versions and hashes that pip accepts.
 const PINNED: &str = "xtask/tools.txt";
@@ -49,7 +54,8 @@ pub(crate) fn install() -> Result {
     components()?;
     rust_source()?;
     modules_toolchain()?;
-    debian_packages()?;
+    xtensa_toolchain()?;
+    debian_packages(PROGRAMS)?;
     cargo_deny().map(drop)
 }
 
@@ -121,19 +127,58 @@ fn rustup(kind: &str, names: &[&str]) -> Result {
 /// Only the compiler that `functions/` names builds the same bytes as the committed modules.
 fn modules_toolchain() -> Result {
     let functions = in_root("functions");
-    let file = fs::read_to_string(functions.join("rust-toolchain.toml")).map_err(|error| error.to_string())?;
-    let version = file.split_once("channel = \"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+    let version = toolchain_of(&functions)?;
     let rustc = output(command("rustc").current_dir(&functions).env_remove("RUSTUP_TOOLCHAIN").args(LIBDIR).arg(WASM));
     if rustc.is_some_and(|libdir| Path::new(libdir.trim()).is_dir()) {
         return Ok(());
     }
-    let install = ["toolchain", "install", version, "--profile", "minimal", "--target", WASM];
+    let install = ["toolchain", "install", &version, "--profile", "minimal", "--target", WASM];
     run(command("rustup").args(install))
 }
 
-fn debian_packages() -> Result {
+/// Checks that the firmware for Xtensa can be built, and installs what is missing.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn xtensa() -> Result {
+    xtensa_toolchain()?;
+    let is_for_xtensa = |(program, _): &&(&str, &str)| [XTENSA_LINKER, Core::Xtensa.emulator()].contains(program);
+    debian_packages(&PROGRAMS.iter().filter(is_for_xtensa).copied().collect::<Vec<_>>())
+}
+
+/// Only newer compilers than the project's own make code for Xtensa. The sources of its library are part of it.
+fn xtensa_toolchain() -> Result {
+    let firmware = in_root(qemu::XTENSA_FIRMWARE);
+    let version = toolchain_of(&firmware)?;
+    let rustc =
+        |args: &[&str]| output(command("rustc").current_dir(&firmware).env("RUSTUP_TOOLCHAIN", &version).args(args));
+    let is_there = || {
+        let is_this = rustc(&["--version"]).is_some_and(|said| said.starts_with(&format!("rustc {version} ")));
+        let sysroot = rustc(&["--print", "sysroot"]).unwrap_or_default();
+        is_this && Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir()
+    };
+    if is_there() {
+        return Ok(());
+    }
+    let install = format!("toolchain install {version} --profile minimal --component rust-src,clippy");
+    let advice =
+        format!("the firmware for Xtensa needs Rust {version}; install https://rustup.rs, then run: rustup {install}");
+    run(command("rustup").args(install.split(' '))).map_err(|error| format!("{error}; {advice}"))?;
+    if is_there() { Ok(()) } else { Err(advice) }
+}
+
+/// The compiler that the file `rust-toolchain.toml` in a folder names.
+fn toolchain_of(folder: &Path) -> Result<String> {
+    let file = folder.join("rust-toolchain.toml");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let version = text.split_once("channel = \"").and_then(|(_, rest)| rest.split('"').next());
+    version.map(str::to_owned).ok_or_else(|| format!("{} names no channel", file.display()))
+}
+
+/// Installs the packages of programs that are missing.
+fn debian_packages(programs: &[(&str, &str)]) -> Result {
     let mut packages: Vec<_> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -148,7 +193,7 @@ fn debian_packages() -> Result {
             "note: the package mosquitto may have started a server on port 1883: systemctl disable --now mosquitto"
         );
     }
-    match PROGRAMS.iter().find(|(program, _)| find(program).is_none()) {
+    match programs.iter().find(|(program, _)| find(program).is_none()) {
         None => Ok(()),
         Some((program, package)) => Err(format!("{program} is missing even with package {package}")),
     }

@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(feature = "imc")]
 use broccoli_atomics as _;
 
+mod console;
 // The node needs both in full; this program only parts of them.
 #[allow(dead_code)]
 mod machine;
@@ -25,7 +26,7 @@ const FUEL: u64 = 1_000_000;
 #[riscv_rt::entry]
 fn main() -> ! {
     memory::init();
-    machine::init_log();
+    console::init_log();
     let (instructions, module) = count(|| Engine::new(Limits::chip()).load(WASM));
     let module = match module {
         Ok(module) => module,

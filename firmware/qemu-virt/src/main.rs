@@ -12,6 +12,7 @@ use broccoli_atomics as _;
 
 mod board;
 mod clock;
+mod console;
 mod flash;
 mod interrupts;
 mod machine;
@@ -33,7 +34,7 @@ const SOCKETS: usize = 3;
 #[riscv_rt::entry]
 fn main() -> ! {
     memory::init();
-    machine::init_log();
+    console::init_log();
     clock::init();
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     EXECUTOR.init(Executor::new()).run(|spawner| {

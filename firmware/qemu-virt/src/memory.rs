@@ -8,6 +8,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use broccoli_embassy::Memory;
 use embedded_alloc::LlffHeap;
 
+use crate::machine;
+
 /// A value that programs do not write by chance over a large area.
 const UNUSED: u32 = 0xb50c_c011;
 /// The part of the stack that [`init`] itself may use is not marked.
@@ -46,7 +48,7 @@ unsafe impl GlobalAlloc for Heap {
 
 /// Starts the heap, and marks the stack so that [`stack_peak`] can measure its use. Call it once, before anything else.
 pub(crate) fn init() {
-    let (start, size) = (riscv_rt::heap_start() as usize, ptr::addr_of!(_heap_size) as usize);
+    let (start, size) = (machine::heap_start(), ptr::addr_of!(_heap_size) as usize);
     // SAFETY: the linker reserves this region for the heap, and this is the only call.
     unsafe { HEAP.heap.init(start, size) };
     let here = ptr::addr_of!(start) as usize;
@@ -78,5 +80,5 @@ pub(crate) fn settings() -> &'static [u8] {
 
 /// The lowest address of the stack, aligned.
 fn stack_end() -> usize {
-    (riscv_rt::heap_start() as usize + ptr::addr_of!(_heap_size) as usize).next_multiple_of(4)
+    (machine::heap_start() + ptr::addr_of!(_heap_size) as usize).next_multiple_of(4)
 }
