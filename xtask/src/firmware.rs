@@ -42,7 +42,7 @@ pub(crate) fn lint() -> Result {
         clippy.args(["--quiet", "--release", "--locked", "--features", features, "--target-dir"]).arg(&target);
         run_command(clippy.args(["--", "-D", "warnings"]))
     };
-    for (folder, features) in [("firmware/qemu-virt", ""), ("firmware/esp32", CHIP)] {
+    for (folder, features) in [("firmware/compute", ""), ("firmware/qemu-virt", ""), ("firmware/esp32", CHIP)] {
         let mut clippy = command("cargo");
         clippy.current_dir(in_root(folder)).arg("clippy");
         lint(clippy, features)?;
