@@ -110,6 +110,7 @@ pub(crate) fn lint() -> Result {
         clippy
     };
     let warnings = ["--", "-D", "warnings"];
+    run_command(clippy("firmware/compute", "").args(warnings))?;
     run_command(clippy("firmware/qemu-virt", "").args(warnings))?;
     let mut without_atomics = clippy("firmware/qemu-virt", "imc");
     imc::add_target(&mut without_atomics)?;

@@ -65,7 +65,7 @@ pub(crate) fn cbor(digest: &mut Digest) {
             narrow: float as f32,
             text: format!("{float}"),
             bytes: numbers.fill::<40>()[..round % 40].into(),
-            list: (0..round).map(|_| (numbers.u32() % 2 == 0, numbers.u32() as u8)).collect(),
+            list: (0..round).map(|_| (numbers.u32().is_multiple_of(2), numbers.u32() as u8)).collect(),
             map: (0..round % 7).map(|key| (numbers.u64(), format!("{key}"))).collect(),
         };
         let bytes = minicbor::to_vec(&record);

@@ -16,8 +16,11 @@ mod modules;
 use core::fmt::{Arguments, Debug, Write};
 use core::hint::black_box;
 
-/// Names of the rows, and what they compute.
-const ROWS: [(&str, fn(&mut Digest)); 16] = [
+/// Adds the values of a row to its digest.
+type Row = fn(&mut Digest);
+
+/// The rows, by their names.
+const ROWS: [(&str, Row); 16] = [
     ("32-bit integers", arithmetic::integers_32),
     ("64-bit integers", arithmetic::integers_64),
     ("128-bit integers", arithmetic::integers_128),

@@ -131,7 +131,7 @@ impl Driver for Net {
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Option<(Rx<'_>, Tx)> {
         NETWORK.register(cx.waker());
-        (is_mine(self.next) && is_mine(SEND)).then(|| (Rx(&mut self.next), Tx(())))
+        (is_mine(self.next) && is_mine(SEND)).then_some((Rx(&mut self.next), Tx(())))
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>) -> Option<Tx> {
