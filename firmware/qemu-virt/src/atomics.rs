@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(feature = "imc")]
 use broccoli_atomics as _;
 
+mod console;
 // The node needs both in full; this program only parts of them.
 #[allow(dead_code)]
 mod machine;
@@ -42,7 +43,7 @@ static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 #[riscv_rt::entry]
 fn main() -> ! {
     memory::init();
-    machine::init_log();
+    console::init_log();
     let checked = check_results().and_then(|()| check_interrupts());
     match checked {
         Ok(interrupts) => info!("atomic operations: exact, with {interrupts} interrupts"),

@@ -3,6 +3,9 @@
 #![no_main]
 
 extern crate alloc;
+// The compiler calls its functions.
+#[cfg(feature = "imc")]
+use broccoli_atomics as _;
 
 mod console;
 // The node needs both in full; this program only parts of them.

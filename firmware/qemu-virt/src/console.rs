@@ -24,7 +24,7 @@ struct Lines;
 
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        ["broccoli", "qemu_virt", "qemu_xtensa", "count", "compute"]
+        ["broccoli", "qemu_virt", "qemu_xtensa", "count", "compute", "atomics"]
             .iter()
             .any(|ours| metadata.target().starts_with(ours))
     }
