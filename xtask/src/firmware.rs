@@ -64,6 +64,14 @@ impl Chip {
         }
     }
 
+    /// The directory for what its builds make.
+    fn build_dir(self) -> Result<PathBuf> {
+        match self {
+            Chip::Esp32c6 => target_dir(),
+            Chip::Esp32c3 => imc::build_dir(),
+        }
+    }
+
     /// Adds its target to a command of Cargo that builds or lints.
     fn add_target(self, cargo: &mut Command) -> Result {
         match self {
@@ -103,20 +111,21 @@ pub(crate) fn run(args: &[String]) -> Result {
 /// If there is a warning, or a test fails.
 pub(crate) fn lint() -> Result {
     let target = target_dir()?;
-    let clippy = |folder: &str, features: &str| {
+    let clippy_in = |target: &Path, folder: &str, features: &str| {
         let mut clippy = command("cargo");
         clippy.current_dir(in_root(folder)).args(["clippy", "--quiet", "--release", "--locked"]);
-        clippy.args(["--features", features, "--target-dir"]).arg(&target);
+        clippy.args(["--features", features, "--target-dir"]).arg(target);
         clippy
     };
+    let clippy = |folder: &str, features: &str| clippy_in(&target, folder, features);
     let warnings = ["--", "-D", "warnings"];
     run_command(clippy("firmware/compute", "").args(warnings))?;
     run_command(clippy("firmware/qemu-virt", "").args(warnings))?;
-    let mut without_atomics = clippy("firmware/qemu-virt", "imc");
+    let mut without_atomics = clippy_in(&imc::build_dir()?, "firmware/qemu-virt", "imc");
     imc::add_target(&mut without_atomics)?;
     run_command(without_atomics.args(warnings))?;
     for chip in Chip::ALL {
-        let mut clippy = clippy("firmware/esp32", chip.name());
+        let mut clippy = clippy_in(&chip.build_dir()?, "firmware/esp32", chip.name());
         chip.add_target(&mut clippy)?;
         run_command(clippy.args(warnings))?;
     }
@@ -136,7 +145,7 @@ pub(crate) fn lint() -> Result {
 /// # Errors
 /// Something is missing, it does not compile, it contains what the chip cannot run, or it fills its slot.
 pub(crate) fn build(chip: Chip) -> Result<PathBuf> {
-    let target = target_dir()?;
+    let target = chip.build_dir()?;
     let mut build = command("cargo");
     build.current_dir(in_root("firmware/esp32"));
     build.args(["build", "--quiet", "--release", "--locked"]).args(chip.package().split_whitespace());

@@ -43,6 +43,12 @@ pub(crate) fn add_target(cargo: &mut Command) -> Result {
     Ok(())
 }
 
+/// The directory for what these builds make. Not that of other builds: the variable that they set makes Cargo compile
+/// build scripts again, each time that builds with and without it take turns.
+pub(crate) fn build_dir() -> Result<PathBuf> {
+    Ok(target_dir()?.join("imc"))
+}
+
 /// Writes the file of the target, and returns its path.
 fn target_file() -> Result<PathBuf> {
     let mut rustc = command("rustc");

@@ -78,7 +78,7 @@ impl Core {
     pub(crate) fn build(self) -> Result<Firmware> {
         // Show Cargo's output.
         eprintln!("building the node for QEMU, core {}: some minutes at the first time", self.name());
-        let target = target_dir()?;
+        let target = if self == Core::Imc { imc::build_dir()? } else { target_dir()? };
         let mut cargo = command("cargo");
         cargo.current_dir(in_root("firmware/qemu-virt"));
         cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
