@@ -1,6 +1,6 @@
-//! The flash for modules: the second of the machine's two banks of NOR flash, with CFI command set 1 (Intel's).
+//! The flash for modules: a bank of NOR flash, with CFI command set 1 (Intel's). `bank.rs` says where and how large it is.
 //!
-//! The bank is mapped into memory, except while a command runs. QEMU keeps it in a file: `-drive if=pflash,unit=1`.
+//! The bank is mapped into memory, except while a command runs. QEMU keeps it in a file.
 
 use core::slice;
 
@@ -9,18 +9,17 @@ use broccoli_embassy::nor_flash::{
     ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
 
-const BANK: usize = 0x2200_0000;
-const BANK_BYTES: usize = 32 << 20;
-const SECTOR_BYTES: usize = 256 << 10;
-const WORD_BYTES: usize = 4;
+use crate::bank::{ADDRESS, BYTES, SECTOR_BYTES, Word, word};
 
-/// Commands, doubled for the two 16-bit chips that make a word.
-const ERASE: u32 = 0x0020_0020;
-const ERASE_CONFIRM: u32 = 0x00d0_00d0;
-const PROGRAM: u32 = 0x0040_0040;
-const READ: u32 = 0x00ff_00ff;
-/// The bit in the status of both chips.
-const IS_READY: u32 = 0x0080_0080;
+const WORD_BYTES: usize = size_of::<Word>();
+
+/// Commands.
+const ERASE: Word = word(0x20);
+const ERASE_CONFIRM: Word = word(0xd0);
+const PROGRAM: Word = word(0x40);
+const READ: Word = word(0xff);
+/// The bit in the status.
+const IS_READY: Word = word(0x80);
 
 /// The bank. At most one value exists.
 pub(crate) struct Bank(());
@@ -35,16 +34,16 @@ impl Bank {
     }
 
     /// Writes a word: a command or its data.
-    fn word(&mut self, offset: usize, word: u32) {
-        assert!(offset.is_multiple_of(WORD_BYTES) && offset < BANK_BYTES);
+    fn word(&mut self, offset: usize, word: Word) {
+        assert!(offset.is_multiple_of(WORD_BYTES) && offset < BYTES);
         // SAFETY: aligned and in the bank. Nothing reads the bank now, because it is borrowed mutably.
-        unsafe { ((BANK + offset) as *mut u32).write_volatile(word) };
+        unsafe { ((ADDRESS + offset) as *mut Word).write_volatile(word) };
     }
 
     /// Waits for the end of a command, and switches the bank back to reading.
     fn finish(&mut self, offset: usize) {
         // SAFETY: the offset was checked by `word` when it wrote the command.
-        while unsafe { ((BANK + offset) as *const u32).read_volatile() } & IS_READY != IS_READY {}
+        while unsafe { ((ADDRESS + offset) as *const Word).read_volatile() } & IS_READY != IS_READY {}
         self.word(offset, READ);
     }
 }
@@ -52,7 +51,7 @@ impl Bank {
 impl Flash for Bank {
     fn mapped(&self) -> Option<&[u8]> {
         // SAFETY: the machine has the bank there. It can be read between two commands, and these need a mutable borrow.
-        Some(unsafe { slice::from_raw_parts(BANK as *const u8, BANK_BYTES) })
+        Some(unsafe { slice::from_raw_parts(ADDRESS as *const u8, BYTES) })
     }
 }
 
@@ -71,7 +70,7 @@ impl ReadNorFlash for Bank {
     }
 
     fn capacity(&self) -> usize {
-        BANK_BYTES
+        BYTES
     }
 }
 
@@ -91,7 +90,7 @@ impl NorFlash for Bank {
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
         check_write(self, offset, bytes.len())?;
-        let words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        let words = bytes.as_chunks().0.iter().map(|word| Word::from_le_bytes(*word));
         for (offset, word) in (offset as usize..).step_by(WORD_BYTES).zip(words) {
             self.word(offset, PROGRAM);
             self.word(offset, word);

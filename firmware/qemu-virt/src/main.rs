@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(feature = "imc")]
 use broccoli_atomics as _;
 
+mod bank;
 mod board;
 mod clock;
 mod console;
@@ -18,12 +19,13 @@ mod interrupts;
 mod machine;
 mod memory;
 mod net;
+mod tasks;
 mod virtio;
 
-use broccoli_embassy::{Device, End, Settings, capability};
+use broccoli_embassy::{Device, Settings, capability};
 use embassy_executor::{Executor, Spawner};
 use embassy_net::{Config, StackResources};
-use log::{error, info};
+use log::error;
 use static_cell::StaticCell;
 
 use net::Net;
@@ -70,29 +72,6 @@ fn start(spawner: Spawner) -> Result<(), alloc::string::String> {
     let (stack, runner) =
         embassy_net::new(net, Config::dhcpv4(Default::default()), RESOURCES.init(StackResources::new()), seed);
     interrupts::enable(interrupt);
-    spawner.spawn(network_task(runner).map_err(|_| "no room for the network")?);
-    spawner.spawn(node_task(settings, device, stack).map_err(|_| "no room for the node")?);
+    tasks::spawn(spawner, runner, settings, device, stack)?;
     Ok(())
-}
-
-#[embassy_executor::task]
-async fn network_task(mut runner: embassy_net::Runner<'static, Net>) -> ! {
-    runner.run().await
-}
-
-#[embassy_executor::task]
-async fn node_task(settings: Settings, device: Device, stack: embassy_net::Stack<'static>) {
-    let end = broccoli_embassy::run(settings, device, flash::Bank::new(), stack).await;
-    let heap = memory::heap();
-    info!(
-        "peak of the heap: {} bytes of {}; of the stack: {} bytes",
-        heap.peak,
-        heap.used + heap.free,
-        memory::stack_peak()
-    );
-    match end {
-        End::Drained => machine::exit(0),
-        End::Reboot => machine::reset(),
-        End::NameTaken => machine::exit(2),
-    }
 }
