@@ -33,7 +33,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     let path = in_root("dist").join(NAME);
     let copied = fs::create_dir_all(in_root("dist")).and_then(|()| fs::copy(&built, &path));
     copied.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    notices::write(&notices::PROGRAM)?;
+    notices::write(&notices::program())?;
     Ok(path)
 }
 

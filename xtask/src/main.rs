@@ -44,9 +44,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   compute [--core imac|xtensa]
                        compare what programs on such cores compute with what this machine computes
   sizes                check what the firmware for QEMU takes of flash, memory and instructions
-  firmware --chip esp32c6|esp32c3 [--test]
-                       build the firmware for this chip and pack it into dist/broccoli-CHIP.bin; --test writes
-                       settings into it
+  firmware --chip esp32c6|esp32c3|esp32|esp32s3 [--partitions NAME] [--test | --layout]
+                       build the firmware for this chip and pack it into dist/broccoli-CHIP.bin; NAME is that of a file
+                       in firmware/esp32/partitions; --test writes settings into it. The esp32 and the esp32s3 need
+                       Espressif's tools (espup); without them, --layout compiles and shows what fits
   check                what to run before each commit, in a few minutes: format, lints, and the tests that need
                        neither a server nor another program
   test                 install what tests need, then check and test everything

@@ -16,34 +16,39 @@ use crate::{Result, dist, in_root, root};
 /// A file that is carried to other machines.
 pub(crate) struct Shipped {
     /// Its name in `dist`.
-    file: &'static str,
+    pub(crate) file: String,
     /// The manifest of its workspace.
     manifest: &'static str,
     /// Its package and features, as arguments of Cargo.
-    package: &'static str,
+    package: String,
     target: &'static str,
     /// Notices for code in it that does not come from a crate, or from one without the text of its licence.
     others: &'static str,
 }
 
 /// The program of `cargo xtask dist`.
-pub(crate) const PROGRAM: Shipped = Shipped {
-    file: dist::NAME,
-    manifest: WORKSPACE,
-    package: dist::PROGRAM,
-    target: dist::TARGET,
-    others: "\
+pub(crate) fn program() -> Shipped {
+    Shipped {
+        file: dist::NAME.into(),
+        manifest: WORKSPACE,
+        package: dist::PROGRAM.into(),
+        target: dist::TARGET,
+        others: LIBRARIES,
+    }
+}
+
+/// Libraries in that program that are no crates.
+const LIBRARIES: &str = "\
 It also contains parts of Rust's standard library (MIT or Apache-2.0; its notices are in each Rust installation, in
 `share/doc/rust/COPYRIGHT-library.html`) and of the C library musl: Copyright © 2005-2020 Rich Felker, et al., under the MIT licence.
-",
-};
+";
 
 /// The image of `cargo xtask firmware` for a chip.
-pub(crate) const fn firmware(chip: Chip) -> Shipped {
+pub(crate) fn firmware(chip: Chip) -> Shipped {
     Shipped {
-        file: chip.image(),
+        file: format!("broccoli-{}.bin", chip.name()),
         manifest: "firmware/esp32/Cargo.toml",
-        package: chip.package(),
+        package: format!("-p broccoli-esp32 --features {}", chip.name()),
         target: chip.target(),
         others: include_str!("../../firmware/esp32/notices.md"),
     }
@@ -60,7 +65,7 @@ const BEGINNINGS: &[&str] = &["licen", "copying", "copyright", "notice", "unlice
 /// # Errors
 /// As for [`write()`].
 pub(crate) fn run() -> Result {
-    for shipped in [PROGRAM].into_iter().chain(Chip::ALL.map(firmware)) {
+    for shipped in [program()].into_iter().chain(Chip::ALL.map(firmware)) {
         println!("{}", write(&shipped)?.display());
     }
     Ok(())
@@ -210,7 +215,7 @@ mod tests {
             is_ours: false,
             is_public: true,
         };
-        let written = |license| text(&PROGRAM, &[package(license)]);
+        let written = |license| text(&program(), &[package(license)]);
         assert!(written("MIT OR ISC").unwrap().contains("| [riscy]() | 1.0.0 | MIT OR ISC | no text in its package |"));
         for license in ["ISC", "MIT AND ISC"] {
             let error = written(license).unwrap_err();

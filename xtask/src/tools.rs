@@ -40,7 +40,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// The linker of the firmware for Xtensa, which its `.cargo/config.toml` names.
-const XTENSA_LINKER: &str = "xtensa-lx106-elf-ld";
+pub(crate) const XTENSA_LINKER: &str = "xtensa-lx106-elf-ld";
 
 /// Programs from PyPI, with the versions and hashes that pip accepts.
 const PINNED: &str = "xtask/tools.txt";
@@ -168,7 +168,7 @@ fn xtensa_toolchain() -> Result {
 }
 
 /// The compiler that the file `rust-toolchain.toml` in a folder names.
-fn toolchain_of(folder: &Path) -> Result<String> {
+pub(crate) fn toolchain_of(folder: &Path) -> Result<String> {
     let file = folder.join("rust-toolchain.toml");
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let version = text.split_once("channel = \"").and_then(|(_, rest)| rest.split('"').next());
@@ -218,7 +218,7 @@ fn as_root() -> Option<Command> {
 }
 
 /// The path of a program. Servers are outside the PATH of most users.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let servers = [PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")];
     std::env::split_paths(&path).chain(servers).map(|dir| dir.join(program)).find(|file| file.is_file())

@@ -18,7 +18,7 @@ use support::{Home, finish};
 async fn home() -> Home {
     let home = Home::new();
     home.run(&["init"]).await.ok();
-    let image = pack(Chip::Esp32c6, &esp::program(5_000), &esp::partitions()).unwrap();
+    let image = pack(Chip::Esp32c6, &esp::program(Chip::Esp32c6, 5_000), &esp::partitions(Chip::Esp32c6)).unwrap();
     fs::create_dir(home.0.join("dist")).unwrap();
     home.write("dist/broccoli-esp32c6.bin", image.bytes());
     home
@@ -92,7 +92,7 @@ async fn a_board_by_its_name_says_its_chip_and_its_led() {
 #[tokio::test]
 async fn each_chip_has_its_own_firmware() {
     let home = home().await;
-    let packed = pack(Chip::Esp32c3, &esp::program(4_000), &esp::partitions()).unwrap();
+    let packed = pack(Chip::Esp32c3, &esp::program(Chip::Esp32c3, 4_000), &esp::partitions(Chip::Esp32c3)).unwrap();
     home.write("dist/broccoli-esp32c3.bin", packed.bytes());
     let args = ["flash", "--chip", "esp32-c3", "--ssid", "net", "--password", "", "--image-only", "out.bin"];
     let told = home.run(&[&args[..], &SERVER].concat()).await.ok();
@@ -119,8 +119,12 @@ async fn wrong_use_is_found_before_anything_is_written() {
     let with_ssid = |ssid: &'static str| ["flash", "--chip", "esp32c6", "--ssid", ssid, "--password", "secret=42"];
     let told = refused(&home, &[&with_ssid("a name of more than thirty-two bytes"), &SERVER, &out]).await;
     assert_eq!(told, "error: the name of a Wi-Fi network has 1 to 32 bytes, this one has 36\n");
-    let told = refused(&home, &[&["flash", "--chip", "esp32s3", "--ssid", "n", "--password", ""], &out]).await;
-    assert!(told.contains("there is no firmware for esp32s3 yet: "), "{told}");
+    let told = refused(&home, &[&["flash", "--chip", "esp8266", "--ssid", "n", "--password", ""], &out]).await;
+    assert!(told.contains("there is no firmware for \"esp8266\"; there is for esp32, "), "{told}");
+    let for_s3 = ["flash", "--board", "esp32s3-devkit", "--ssid", "n", "--password", ""];
+    let told = refused(&home, &[&for_s3, &SERVER, &out]).await;
+    assert!(told.starts_with("error: cannot read the firmware dist/broccoli-esp32s3.bin: "), "{told}");
+    assert!(told.contains("build it with `cargo xtask firmware --chip esp32s3`"), "{told}");
     let for_c3 =
         ["flash", "--chip", "esp32c3", "--ssid", "n", "--password", "", "--image", "dist/broccoli-esp32c6.bin"];
     let told = refused(&home, &[&for_c3, &SERVER, &out]).await;

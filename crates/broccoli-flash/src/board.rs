@@ -31,6 +31,10 @@ pub const BOARDS: &[Board] = &[
     board("esp32c6-devkit", Chip::Esp32c6, 8, LedKind::Colour),
     board("esp32c3-devkit", Chip::Esp32c3, 8, LedKind::Colour),
     board("esp32c3-supermini", Chip::Esp32c3, 8, LedKind::Low),
+    board("esp32s3-devkit", Chip::Esp32s3, 48, LedKind::Colour),
+    board("esp32-devkit", Chip::Esp32, 2, LedKind::High),
+    board("nodemcu-32s", Chip::Esp32, 2, LedKind::High),
+    board("lolin32-lite", Chip::Esp32, 22, LedKind::Low),
 ];
 
 impl FromStr for Board {

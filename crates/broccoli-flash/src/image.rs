@@ -1,14 +1,18 @@
 //! One image: the content of the flash from its beginning to the end of the program.
 //!
 //! ```text
+//! bootloader               at 0, or at 0x1000 on an ESP32
+//! partition table          at 0x8000
+//! program                  where the table says
+//!
 //! program and bootloader   header of 24 bytes: 0xe9, segments, …, chip at 12, hash appended at 23
 //!                          segments: address, length, bytes
 //!                          zeros and a checksum, up to a multiple of 16
 //!                          SHA-256 of all that
 //! ```
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, fs};
 
 use esp_idf_part::{Partition, PartitionTable};
 use espflash::flasher::{FlashData, FlashSettings, FlashSize};
@@ -25,6 +29,8 @@ const MODULES: &str = "modules";
 
 /// The place and the length of the partition table.
 const TABLE: std::ops::Range<usize> = 0x8000..0x8c00;
+/// Where chips look for their bootloaders.
+const BOOTLOADERS: [usize; 2] = [0, 0x1000];
 /// Larger than the flash of any chip that has firmware.
 const IMAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -106,7 +112,7 @@ impl std::error::Error for ImageError {}
 /// If it is not a program for this chip, or does not fit.
 pub fn pack(chip: Chip, program: &[u8], partitions: &Path) -> Result<Image, ImageError> {
     let target = chip.espflash();
-    let flash = FlashSettings::new(None, Some(FlashSize::_4Mb), None);
+    let flash = FlashSettings::new(None, Some(flash_size(partitions)?), None);
     let data = FlashData::new(flash, 0, None, target, target.default_xtal_frequency());
     let packed =
         IdfBootloaderFormat::new(program, &data, Some(partitions), None, Some(TABLE.start as u32), Some(PROGRAM));
@@ -122,6 +128,16 @@ pub fn pack(chip: Chip, program: &[u8], partitions: &Path) -> Result<Image, Imag
     Image::parse(chip, bytes)
 }
 
+/// The smallest flash that the partitions in a file fit into.
+fn flash_size(partitions: &Path) -> Result<FlashSize, ImageError> {
+    let refused = |error: &dyn std::error::Error| ImageError::Table(whole(error));
+    let text = fs::read_to_string(partitions).map_err(|error| refused(&error))?;
+    let table = PartitionTable::try_from_str(text).map_err(|error| refused(&error))?;
+    let sizes = [FlashSize::_4Mb, FlashSize::_8Mb, FlashSize::_16Mb];
+    let found = sizes.into_iter().find(|size| size.size() as usize >= end(&table));
+    found.ok_or_else(|| ImageError::Table("it is for more than 16 MB of flash".into()))
+}
+
 impl Image {
     /// Checks an image.
     ///
@@ -131,7 +147,12 @@ impl Image {
         if bytes.len() > IMAGE_BYTES_MAX {
             return Err(ImageError::NotAnImage);
         }
-        check(chip, &bytes, "the bootloader")?;
+        let start = BOOTLOADERS.into_iter().find(|start| bytes.get(*start) == Some(&MAGIC));
+        let bootloader = start.and_then(|start| bytes.get(start..)).ok_or(ImageError::NotAnImage)?;
+        check(chip, bootloader, "the bootloader")?;
+        if start != Some(chip.bootloader_at()) {
+            return Err(ImageError::Damaged("the bootloader"));
+        }
         let table = bytes.get(TABLE).ok_or(ImageError::Damaged("the partition table"))?;
         let table = PartitionTable::try_from_bytes(table).map_err(|error| ImageError::Table(whole(&error)))?;
         let program = range(find(&table, PROGRAM)?);
@@ -187,7 +208,7 @@ impl Image {
     /// Size of the flash that the partitions need.
     #[cfg(feature = "serial")]
     pub(crate) fn flash_bytes(&self) -> usize {
-        self.table.partitions().iter().map(|partition| range(partition).end).max().unwrap_or_default()
+        end(&self.table)
     }
 
     /// The place of a partition. It was found when the image was checked.
@@ -198,6 +219,11 @@ impl Image {
 
 fn find<'t>(table: &'t PartitionTable, name: &str) -> Result<&'t Partition, ImageError> {
     table.find(name).ok_or_else(|| ImageError::Table(format!("no partition {name:?}")))
+}
+
+/// Where the last partition ends.
+fn end(table: &PartitionTable) -> usize {
+    table.partitions().iter().map(|partition| range(partition).end).max().unwrap_or_default()
 }
 
 fn range(partition: &Partition) -> std::ops::Range<usize> {

@@ -13,7 +13,7 @@ const PROGRAM_AT: usize = 0x1_0000;
 const SLOT_BYTES: u32 = 1664 * 1024;
 
 fn image() -> Image {
-    pack(Chip::Esp32c6, &program(5_000), &partitions()).expect("an image")
+    pack(Chip::Esp32c6, &program(Chip::Esp32c6, 5_000), &partitions(Chip::Esp32c6)).expect("an image")
 }
 
 fn settings() -> Settings {
@@ -50,24 +50,81 @@ fn everything_is_where_the_chip_looks_for_it() {
     assert_eq!((bytes.len(), slot), (PROGRAM_AT + program, SLOT_BYTES as usize));
 }
 
-/// A bootloader or a program that were taken for that of the other chip would not start.
+/// A bootloader or a program that were taken for that of another chip would not start.
 #[test]
 fn an_image_is_for_one_chip() {
-    for (chip, number, other) in [(Chip::Esp32c6, 13, Chip::Esp32c3), (Chip::Esp32c3, 5, Chip::Esp32c6)] {
-        let image = pack(chip, &program(5_000), &partitions()).expect("an image");
-        let mut bytes = image.bytes().to_vec();
-        assert_eq!((image.chip(), bytes[12], bytes[PROGRAM_AT + 12]), (chip, number, number));
-        assert_eq!(Image::parse(chip, bytes.clone()).expect("an image").chip(), chip);
-        let error = Image::parse(other, bytes.clone()).map(drop).expect_err("for another chip");
-        assert_eq!(error, ImageError::WrongChip { asked: other, is: chip.to_string() });
-        let advice = format!("`cargo xtask firmware --chip {other}` makes one");
-        assert_eq!(error.to_string(), format!("the image is for {chip}, not for {other}; {advice}"));
-        // The bootloader of one, the program of the other.
-        let program_of_other = pack(other, &program(5_000), &partitions()).expect("an image");
-        bytes.truncate(PROGRAM_AT);
-        bytes.extend(&program_of_other.bytes()[PROGRAM_AT..]);
-        let error = Image::parse(chip, bytes).map(drop).expect_err("a mixture");
-        assert_eq!(error, ImageError::WrongChip { asked: chip, is: other.to_string() });
+    let numbers = [(Chip::Esp32, 0), (Chip::Esp32s3, 9), (Chip::Esp32c3, 5), (Chip::Esp32c6, 13)];
+    let pack = |chip| pack(chip, &program(chip, 5_000), &partitions(chip)).expect("an image");
+    for (chip, number) in numbers {
+        let image = pack(chip);
+        let bytes = image.bytes();
+        let bootloader = chip.bootloader_at();
+        assert_eq!((image.chip(), bytes[bootloader + 12], bytes[PROGRAM_AT + 12]), (chip, number, number));
+        assert_eq!(Image::parse(chip, bytes.to_vec()).expect("an image").chip(), chip);
+        for (other, _) in numbers.into_iter().filter(|(other, _)| *other != chip) {
+            let error = Image::parse(other, bytes.to_vec()).map(drop).expect_err("for another chip");
+            assert_eq!(error, ImageError::WrongChip { asked: other, is: chip.to_string() });
+            let advice = format!("`cargo xtask firmware --chip {other}` makes one");
+            assert_eq!(error.to_string(), format!("the image is for {chip}, not for {other}; {advice}"));
+            // The bootloader of one, the program of the other.
+            let mut mixture = bytes[..PROGRAM_AT].to_vec();
+            mixture.extend(&pack(other).bytes()[PROGRAM_AT..]);
+            let error = Image::parse(chip, mixture).map(drop).expect_err("a mixture");
+            assert_eq!(error, ImageError::WrongChip { asked: chip, is: other.to_string() });
+        }
+    }
+}
+
+/// The ESP32 looks for its bootloader elsewhere than other chips.
+#[test]
+fn a_bootloader_is_where_its_chip_looks_for_it() {
+    for chip in Chip::ALL {
+        let image = pack(chip, &program(chip, 5_000), &partitions(chip)).expect("an image");
+        let bytes = image.bytes();
+        let at = if chip == Chip::Esp32 { 0x1000 } else { 0 };
+        assert_eq!((chip.bootloader_at(), bytes[at]), (at, 0xe9), "{chip}");
+        assert!(bytes[..at].iter().all(|byte| *byte == 0xff), "{chip}");
+        // The same bootloader at the other place.
+        let other_at = 0x1000 - at;
+        let mut moved = vec![0xff; bytes.len()];
+        moved[PROGRAM_AT - 0x8000..].copy_from_slice(&bytes[PROGRAM_AT - 0x8000..]);
+        let length = 0x7000 - at;
+        moved[other_at..other_at + length].copy_from_slice(&bytes[at..at + length]);
+        let error = Image::parse(chip, moved).map(drop).expect_err("moved");
+        assert_eq!(error, ImageError::Damaged("the bootloader"), "{chip}");
+    }
+}
+
+/// The bootloader reads the size of the flash from its header (byte 3, high half: 2 for 4 MB, 3 for 8 MB).
+#[test]
+fn the_partition_table_says_how_much_flash_there_must_be() {
+    let folder = partitions(Chip::Esp32);
+    let folder = folder.parent().expect("a folder");
+    for (chip, table, slot, size) in [
+        (Chip::Esp32, "4mb-one-slot.csv", 3328, 2),
+        (Chip::Esp32, "8mb-two-slots.csv", 3328, 3),
+        (Chip::Esp32s3, "8mb-two-slots.csv", 3328, 3),
+        (Chip::Esp32c6, "4mb-two-slots.csv", 1664, 2),
+    ] {
+        let image = pack(chip, &program(chip, 5_000), &folder.join(table)).expect("an image");
+        let of_flash = image.bytes()[chip.bootloader_at() + 3] >> 4;
+        assert_eq!((image.program_and_slot().1, of_flash), (slot * 1024, size), "{chip} {table}");
+    }
+    let error = pack(Chip::Esp32, &program(Chip::Esp32, 100), &folder.join("none.csv")).map(drop).expect_err("no file");
+    assert!(error.to_string().starts_with("the partition table of the image cannot be used: "), "{error}");
+}
+
+/// The firmware is no part of this workspace, so both have the numbers.
+#[test]
+fn the_firmware_has_the_same_pins() {
+    for chip in Chip::ALL {
+        let file = format!("{}/../../firmware/esp32/src/board/{chip}.rs", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&file).expect("the pins of the chip");
+        let (_, digital) = text.split_once("digital {").expect("a table");
+        let rows =
+            digital.split('}').next().unwrap_or_default().lines().filter_map(|row| row.split_whitespace().next());
+        let numbers: Vec<u8> = rows.map(|number| number.parse().expect("a number")).collect();
+        assert_eq!(numbers, chip.pins(), "{chip}");
     }
 }
 
@@ -162,10 +219,13 @@ fn damage_is_noticed() {
 
 #[test]
 fn programs_that_are_none_or_too_large_are_not_packed() {
-    let error = |program: &[u8]| pack(Chip::Esp32c6, program, &partitions()).map(drop).expect_err("no image");
+    let error =
+        |program: &[u8]| pack(Chip::Esp32c6, program, &partitions(Chip::Esp32c6)).map(drop).expect_err("no image");
     assert!(matches!(error(b"#!/bin/sh"), ImageError::Pack(_)));
-    let ImageError::TooLarge { program: bytes, slot } = error(&program(SLOT_BYTES)) else { panic!("not too large") };
+    let ImageError::TooLarge { program: bytes, slot } = error(&program(Chip::Esp32c6, SLOT_BYTES)) else {
+        panic!("not too large")
+    };
     assert!(bytes > slot && slot == SLOT_BYTES, "{bytes} {slot}");
-    let text = error(&program(SLOT_BYTES)).to_string();
+    let text = error(&program(Chip::Esp32c6, SLOT_BYTES)).to_string();
     assert_eq!(text, format!("the program has {bytes} bytes, its slot {slot}: {} too many", bytes - slot));
 }

@@ -39,7 +39,7 @@ pub struct About<'a> {
     pub slots: u16,
     /// Labels and capabilities that jobs can route by: see [`crate::features`].
     pub labels: &'a [String],
-    /// The kind of board: `none`, `linux`, `esp32c6`, `esp32c3`.
+    /// The kind of board: `none`, `linux`, `esp32`, `esp32s3`, `esp32c3`, `esp32c6`.
     pub board: &'a str,
     /// The operating system; `none` on a chip.
     pub os: &'a str,

@@ -10,18 +10,17 @@ use critical_section::Mutex;
 use esp_hal::Blocking;
 use esp_hal::analog::adc::Attenuation;
 use esp_hal::gpio::{AnyPin, Flex, Level};
-use esp_hal::peripherals::{ADC1, RMT, TSENS};
+use esp_hal::peripherals::{ADC1, RMT};
 use esp_hal::rmt::{Channel, PulseCode, Rmt, Tx, TxChannelConfig, TxChannelCreator};
 use esp_hal::time::Rate;
-use esp_hal::tsens::{self, TemperatureSensor};
 
 use crate::led;
 
-pub(crate) use self::pins::{Channels, KIND, Pins, take_pins};
-use self::pins::{NO_PIN, NUMBERS, Voltages};
+pub(crate) use self::chip::{Channels, KIND, Pins, take_pins};
+use self::chip::{NO_PIN, NUMBERS, USUAL_LED, Voltages};
+pub(crate) use self::temperature::{CAPABILITIES, take_thermometer};
+use self::temperature::{Sensor, Thermometer};
 
-/// The LED of Espressif's boards.
-const USUAL_LED: LedSetting = LedSetting { pin: 8, kind: LedKind::Colour };
 /// Range of the voltages: up to about 3.1 V.
 const RANGE: Attenuation = Attenuation::_11dB;
 /// Brightness, 0 to 255. Visible, but not too bright.
@@ -32,32 +31,44 @@ const LIGHTS_MHZ: u32 = 80;
 const ZERO: PulseCode = PulseCode::new(Level::High, 32, Level::Low, 68);
 const ONE: PulseCode = PulseCode::new(Level::High, 64, Level::Low, 36);
 
-/// The channels of the converter and their pins. Each pin has its own type.
-macro_rules! channels {
-    ($($number:literal $field:ident $pin:ident,)*) => {
+/// The pins of a chip, from a table: the channels that measure voltages, and the digital pins. Each pin has its own type.
+/// `$d` is a dollar, for the macro that is made.
+macro_rules! pins {
+    (
+        ($d:tt)
+        channels { $($number:literal $field:ident $pin:ident,)* }
+        digital { $($digital:literal $name:ident,)* }
+    ) => {
+        /// The digital pins.
+        pub(crate) const NUMBERS: [u8; [$($digital),*].len()] = [$($digital),*];
+
         /// The pins that measure voltages.
         pub(crate) struct Channels {
-            $(pub(crate) $field: $pin<'static>,)*
+            $(pub(crate) $field: esp_hal::peripherals::$pin<'static>,)*
         }
 
         /// All pins for tasks.
         pub(crate) struct Pins {
             pub(crate) channels: Channels,
             /// In the order of [`NUMBERS`].
-            pub(crate) digital: [AnyPin<'static>; PINS],
+            pub(crate) digital: [esp_hal::gpio::AnyPin<'static>; NUMBERS.len()],
         }
 
         /// Measures voltages between pins and ground.
         pub(super) struct Voltages {
-            converter: Adc<'static, ADC1<'static>, Blocking>,
-            $($field: AdcPin<$pin<'static>, ADC1<'static>, AdcCalCurve<ADC1<'static>>>,)*
+            converter: esp_hal::analog::adc::Adc<'static, ADC1<'static>, esp_hal::Blocking>,
+            $($field: esp_hal::analog::adc::AdcPin<
+                esp_hal::peripherals::$pin<'static>,
+                ADC1<'static>,
+                Calibration,
+            >,)*
         }
 
         impl Voltages {
             pub(super) fn new(converter: ADC1<'static>, channels: Channels) -> Voltages {
-                let mut config = AdcConfig::new();
-                $(let $field = config.enable_pin_with_cal(channels.$field, RANGE);)*
-                Voltages { converter: Adc::new(converter, config), $($field,)* }
+                let mut config = esp_hal::analog::adc::AdcConfig::new();
+                $(let $field = config.enable_pin_with_cal(channels.$field, super::RANGE);)*
+                Voltages { converter: esp_hal::analog::adc::Adc::new(converter, config), $($field,)* }
             }
 
             pub(super) fn millivolts(&mut self, channel: u8) -> Result<i32, &'static str> {
@@ -69,20 +80,37 @@ macro_rules! channels {
                 measured.map(i32::from).map_err(|()| "cannot measure the voltage")
             }
         }
+
+        /// Takes the pins from the peripherals of the chip.
+        macro_rules! take_pins {
+            ($d chip:ident) => {
+                $crate::board::Pins {
+                    channels: $crate::board::Channels { $($field: $d chip.$pin,)* },
+                    digital: [$($d chip.$name.degrade(),)*],
+                }
+            };
+        }
+        pub(crate) use take_pins;
     };
 }
 
 // What differs between chips. After the macro, which it uses.
+#[cfg_attr(feature = "esp32", path = "board/esp32.rs")]
+#[cfg_attr(feature = "esp32s3", path = "board/esp32s3.rs")]
 #[cfg_attr(feature = "esp32c3", path = "board/esp32c3.rs")]
-#[cfg_attr(not(feature = "esp32c3"), path = "board/esp32c6.rs")]
-mod pins;
+#[cfg_attr(feature = "esp32c6", path = "board/esp32c6.rs")]
+mod chip;
+// Where there is no sensor, a type without content stands for it.
+#[cfg_attr(any(feature = "esp32c6", feature = "esp32c3"), path = "board/temperature.rs")]
+#[cfg_attr(not(any(feature = "esp32c6", feature = "esp32c3")), path = "board/no_temperature.rs")]
+mod temperature;
 
 static BOARD: Mutex<RefCell<Option<Board>>> = Mutex::new(RefCell::new(None));
 
 /// The peripherals of the board.
 pub(crate) struct Hardware {
     pub(crate) adc: ADC1<'static>,
-    pub(crate) temperature: TSENS<'static>,
+    pub(crate) thermometer: Sensor,
     pub(crate) lights: RMT<'static>,
     pub(crate) pins: Pins,
 }
@@ -92,7 +120,7 @@ struct Board {
     /// Without the pin of the LED.
     pins: [Option<Flex<'static>>; NUMBERS.len()],
     voltages: Voltages,
-    temperature: TemperatureSensor<'static>,
+    thermometer: Thermometer,
 }
 
 /// Takes the hardware. Without `led`, the board has the LED of Espressif's boards.
@@ -109,9 +137,8 @@ pub(crate) fn init(hardware: Hardware, led: Option<LedSetting>) -> Result<(), &'
         LedKind::Low => Led::plain(pin, Level::Low),
         LedKind::Colour => Led::coloured(hardware.lights, pin)?,
     };
-    let temperature = TemperatureSensor::new(hardware.temperature, tsens::Config::default());
-    let temperature = temperature.map_err(|_| "the temperature sensor does not start")?;
-    let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.pins.channels), temperature };
+    let thermometer = Thermometer::new(hardware.thermometer)?;
+    let board = Board { led, pins, voltages: Voltages::new(hardware.adc, hardware.pins.channels), thermometer };
     critical_section::with(|cs| BOARD.replace(cs, Some(board)));
     Ok(())
 }
@@ -128,9 +155,7 @@ pub(crate) fn perform(call: HostCall) -> Result<i32, &'static str> {
             Ok(0)
         }),
         HostCall::AdcRead { channel } => with(|board| board.voltages.millivolts(channel)),
-        HostCall::TemperatureRead => {
-            with(|board| Ok((board.temperature.get_temperature().to_celsius() * 1_000.0) as i32))
-        }
+        HostCall::TemperatureRead => with(|board| board.thermometer.millicelsius()),
     }
 }
 

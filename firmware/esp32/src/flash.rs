@@ -1,4 +1,4 @@
-//! The flash beside the firmware: the settings and the modules. See `partitions.csv`.
+//! The flash beside the firmware: the settings and the modules. See `partitions`.
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -13,9 +13,17 @@ use esp_println::println;
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// RAM that only the bootloader needed.
-const HEAP_RECLAIMED_BYTES: usize = 64 * 1024;
+const HEAP_RECLAIMED_BYTES: usize = if cfg!(feature = "esp32") { 96 * 1024 } else { 64 * 1024 };
 /// Heap of the node and the radio. The rest of the RAM is the stack.
-const HEAP_BYTES: usize = if cfg!(feature = "esp32c3") { 184 * 1024 } else { 272 * 1024 };
+const HEAP_BYTES: usize = if cfg!(feature = "esp32") {
+    96 * 1024
+} else if cfg!(feature = "esp32s3") {
+    176 * 1024
+} else if cfg!(feature = "esp32c3") {
+    184 * 1024
+} else {
+    272 * 1024
+};
 /// If the watchdog is not fed for this time, the node hangs, and the chip is reset.
 const WATCHDOG_S: u64 = 10;
 const FEED_PAUSE: Duration = Duration::from_secs(1);

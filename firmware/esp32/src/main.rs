@@ -10,8 +10,6 @@ extern crate alloc;
 #[cfg(feature = "esp32c3")]
 use broccoli_atomics as _;
 
-#[cfg(any(feature = "esp32", feature = "esp32s3"))]
-compile_error!("chips with Xtensa cores are not supported yet: they need Espressif's own compiler; see README.md");
 #[cfg(not(any(feature = "esp32c6", feature = "esp32c3", feature = "esp32", feature = "esp32s3")))]
 compile_error!("no chip selected: use cargo xtask firmware --chip esp32c6 (or esp32c3)");
 
@@ -24,7 +22,7 @@ mod wifi;
 use alloc::format;
 use alloc::string::String;
 
-use broccoli_embassy::{Device, End, Settings, capability};
+use broccoli_embassy::{Device, End, Settings};
 use embassy_executor::{SpawnError, SpawnToken, Spawner};
 use embassy_net::{Config, Runner, Stack, StackResources};
 use embassy_time::{Duration, Timer};
@@ -53,8 +51,12 @@ fn main() -> ! {
     let chip = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     machine::init_heap();
     esp_rtos::start(TimerGroup::new(chip.TIMG0).timer0, chip.FROM_CPU_INTR0);
-    let hardware =
-        board::Hardware { adc: chip.ADC1, temperature: chip.TSENS, lights: chip.RMT, pins: board::take_pins!(chip) };
+    let hardware = board::Hardware {
+        adc: chip.ADC1,
+        thermometer: board::take_thermometer!(chip),
+        lights: chip.RMT,
+        pins: board::take_pins!(chip),
+    };
     let (watchdog, storage, radio) = (machine::watchdog(chip.RTC_TIMER), chip.FLASH, chip.WIFI);
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     EXECUTOR.init(Executor::new()).run(|spawner| {
@@ -90,7 +92,7 @@ fn start(
         memory: machine::heap,
         board: board::perform,
         board_kind: board::KIND,
-        capabilities: &[capability::LED, capability::GPIO, capability::ADC, capability::TEMP],
+        capabilities: board::CAPABILITIES,
         connected: led::tell_server,
     };
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();

@@ -19,7 +19,7 @@ use crate::resident::label;
 /// The chip, its port, and the settings of its node.
 #[derive(clap::Args)]
 pub(crate) struct FlashArgs {
-    /// Type of the chip: esp32c6 or esp32c3
+    /// Type of the chip: esp32, esp32s3, esp32c3 or esp32c6
     #[arg(long, required_unless_present = "board")]
     chip: Option<Chip>,
     /// Name of the board, which says its chip and its LED, such as esp32c6-devkit; docs/microcontrollers.md lists them

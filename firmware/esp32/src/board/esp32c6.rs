@@ -2,61 +2,42 @@
 //! 17 (UART), and 24 to 30 (flash). GPIO4, 5, 8, 9 and 15 select how the chip starts; after that they are pins like
 //! others.
 
-use esp_hal::Blocking;
-use esp_hal::analog::adc::{Adc, AdcCalCurve, AdcConfig, AdcPin};
-use esp_hal::gpio::AnyPin;
-use esp_hal::peripherals::{ADC1, GPIO0, GPIO1, GPIO2, GPIO3, GPIO4, GPIO5, GPIO6};
-
-use super::RANGE;
+use broccoli_embassy::{Led, LedKind};
+use esp_hal::analog::adc::AdcCalCurve;
+use esp_hal::peripherals::ADC1;
 
 /// The kind of board that the node announces.
 pub(crate) const KIND: &str = "esp32c6";
-
-/// The digital pins.
-pub(crate) const NUMBERS: [u8; PINS] = [7, 8, 9, 10, 11, 15, 18, 19, 20, 21, 22, 23];
-const PINS: usize = 12;
+/// The LED of the usual boards with this chip.
+pub(super) const USUAL_LED: Led = Led { pin: 8, kind: LedKind::Colour };
+/// Corrects measured voltages with what is burnt into the chip.
+pub(super) type Calibration = AdcCalCurve<ADC1<'static>>;
 
 pub(super) const NO_PIN: &str = "no such pin: this board has 7, 9 to 11, 15 and 18 to 23, and 8 if it is not the LED's";
-const NO_CHANNEL: &str = "no such channel: this board has 0 to 6";
+pub(super) const NO_CHANNEL: &str = "no such channel: this board has 0 to 6";
 
-channels! {
-    0 gpio0 GPIO0,
-    1 gpio1 GPIO1,
-    2 gpio2 GPIO2,
-    3 gpio3 GPIO3,
-    4 gpio4 GPIO4,
-    5 gpio5 GPIO5,
-    6 gpio6 GPIO6,
+pins! { ($)
+    channels {
+        0 gpio0 GPIO0,
+        1 gpio1 GPIO1,
+        2 gpio2 GPIO2,
+        3 gpio3 GPIO3,
+        4 gpio4 GPIO4,
+        5 gpio5 GPIO5,
+        6 gpio6 GPIO6,
+    }
+    digital {
+        7 GPIO7,
+        8 GPIO8,
+        9 GPIO9,
+        10 GPIO10,
+        11 GPIO11,
+        15 GPIO15,
+        18 GPIO18,
+        19 GPIO19,
+        20 GPIO20,
+        21 GPIO21,
+        22 GPIO22,
+        23 GPIO23,
+    }
 }
-
-/// Takes the pins from the peripherals of the chip.
-macro_rules! take_pins {
-    ($chip:ident) => {
-        $crate::board::Pins {
-            channels: $crate::board::Channels {
-                gpio0: $chip.GPIO0,
-                gpio1: $chip.GPIO1,
-                gpio2: $chip.GPIO2,
-                gpio3: $chip.GPIO3,
-                gpio4: $chip.GPIO4,
-                gpio5: $chip.GPIO5,
-                gpio6: $chip.GPIO6,
-            },
-            digital: [
-                $chip.GPIO7.degrade(),
-                $chip.GPIO8.degrade(),
-                $chip.GPIO9.degrade(),
-                $chip.GPIO10.degrade(),
-                $chip.GPIO11.degrade(),
-                $chip.GPIO15.degrade(),
-                $chip.GPIO18.degrade(),
-                $chip.GPIO19.degrade(),
-                $chip.GPIO20.degrade(),
-                $chip.GPIO21.degrade(),
-                $chip.GPIO22.degrade(),
-                $chip.GPIO23.degrade(),
-            ],
-        }
-    };
-}
-pub(crate) use take_pins;
