@@ -13,7 +13,7 @@ use broccoli_abi::{ABI_VERSION, DescribeError, EXPORT_TASK_PREFIX, Function, Fun
 
 use crate::engine::{Compiled, Compiler};
 use crate::section::Sections;
-use crate::{Failure, Host, Limits, Run};
+use crate::{Failure, Host, Limits, Run, Spare};
 
 /// Loads modules under fixed [`Limits`]. Cheap: keep one for each node.
 #[derive(Clone, Debug)]
@@ -98,6 +98,21 @@ impl Module {
     /// There is no such function; the arguments do not match it or exceed a limit; the instance does not start, for
     /// example because memory is short.
     pub fn start<H: Host + 'static>(&self, function: &str, args: &[u8], host: H) -> Result<Run<H>, Failure> {
+        self.start_with(function, args, host, &mut Spare::new())
+    }
+
+    /// Like [`Module::start`], with the instance that [`Run::keep`] kept, if it is of this module. The run finds it as
+    /// fresh as a new one.
+    ///
+    /// # Errors
+    /// As of [`Module::start`].
+    pub fn start_with<H: Host + 'static>(
+        &self,
+        function: &str,
+        args: &[u8],
+        host: H,
+        spare: &mut Spare<H>,
+    ) -> Result<Run<H>, Failure> {
         let inner = &self.inner;
         let index = inner
             .functions
@@ -109,7 +124,7 @@ impl Module {
             return Err(Failure::ArgsTooLarge { bytes, max });
         }
         inner.functions[index].check_args(args).map_err(Failure::BadArgs)?;
-        Run::new(self.clone(), index, args, host)
+        Run::new(self.clone(), index, args, host, spare)
     }
 }
 
