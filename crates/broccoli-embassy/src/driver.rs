@@ -347,6 +347,13 @@ impl<F: Flash> Driver<F> {
 
     /// Does actions and runs tasks, for a limited time. Returns whether there may be more to do.
     fn work(&mut self) -> bool {
+        let is_busy = self.work_for_a_burst();
+        // Packets need memory, too.
+        self.executor.library().spare().clear();
+        is_busy
+    }
+
+    fn work_for_a_burst(&mut self) -> bool {
         let end = Instant::now() + BURST;
         loop {
             if let Some(action) = self.node.poll_action() {

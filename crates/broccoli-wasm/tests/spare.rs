@@ -174,6 +174,9 @@ fn globals_that_are_not_exported_prevent_it() {
     assert!(!is_kept(&module("", "", VALUE)));
     // Twice the same one, instead of all.
     assert!(!is_kept(&module(r#"(export "again" (global $i))"#, "", VALUE)));
+    let reference = |which: &str| format!(r#"{ALL} (global (export "r") {which} (ref.func $two))"#);
+    assert!(is_kept(&module(&reference("funcref"), "", VALUE)));
+    assert!(!is_kept(&module(&reference("(mut funcref)"), "", VALUE)));
     let many = |count: usize| -> String {
         (0..count).map(|n| format!(r#"(global (export "g{n}") (mut i32) (i32.const {n}))"#)).collect()
     };

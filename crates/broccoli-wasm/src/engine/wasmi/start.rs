@@ -24,7 +24,8 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Of an instance in which nothing of the guest has run. None if its memory is too large.
+    /// Of an instance in which nothing of the guest has run. None if its memory is too large, or a global that can change
+    /// is a reference, which belongs to this store.
     pub(super) fn of<T>(store: &Store<T>, instance: wasmi::Instance) -> Option<Start> {
         let memory = instance.get_memory(store, EXPORT_MEMORY)?.data(store);
         if memory.len() > MEMORY_BYTES_MAX {
@@ -36,13 +37,14 @@ impl Start {
             let name = export.name();
             match export.into_extern() {
                 Extern::Global(global) if global.ty(store).mutability() == Mutability::Var => {
-                    Some((name.into(), global.get(store)))
+                    let value = global.get(store);
+                    Some((!value.ty().is_ref()).then(|| (name.into(), value)))
                 }
                 _ => None,
             }
         });
-        let (memory_bytes, globals) = (memory.len(), globals.collect());
-        Some(Start { memory_bytes, data: memory[data_at..end].into(), data_at, globals })
+        let globals = globals.collect::<Option<_>>()?;
+        Some(Start { memory_bytes: memory.len(), data: memory[data_at..end].into(), data_at, globals })
     }
 
     /// Restores the memory and the globals. Returns false if the memory has grown, which cannot be undone.
