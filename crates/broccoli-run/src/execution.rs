@@ -118,7 +118,6 @@ enum State {
 
 /// The call of the current item.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most calls are of Wasm: a box would cost each an allocation")]
 enum Call {
     /// No item is being called.
     None,

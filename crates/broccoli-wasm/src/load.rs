@@ -2,11 +2,8 @@
 //!
 //! Owns the checks at load. A [`Module`] has passed all of them, was instantiated once as a test, and never changes.
 
-use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 
 use broccoli_abi::{ABI_VERSION, DescribeError, EXPORT_TASK_PREFIX, Function, Functions};
@@ -67,8 +64,7 @@ impl Engine {
 
     fn compile(&self, wasm: &[u8], functions: Functions) -> Result<Module, LoadError> {
         let compiled = self.compiler.compile(wasm, &functions, &self.limits)?;
-        let exports = functions.iter().map(export_name).collect();
-        Ok(Module { inner: Arc::new(Inner { limits: self.limits, functions, exports, compiled }) })
+        Ok(Module { inner: Arc::new(Inner { limits: self.limits, functions, compiled }) })
     }
 }
 
@@ -132,14 +128,12 @@ impl Module {
 pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) functions: Functions,
-    /// Names of the exports of the functions, in the same order.
-    pub(crate) exports: Vec<Box<str>>,
     pub(crate) compiled: Compiled,
 }
 
 /// The name under which a function is exported.
-pub(crate) fn export_name(function: &Function) -> Box<str> {
-    format!("{EXPORT_TASK_PREFIX}{}", function.name).into()
+pub(crate) fn export_name(function: &Function) -> String {
+    [EXPORT_TASK_PREFIX, &function.name].concat()
 }
 
 /// Why a module is refused.

@@ -17,6 +17,7 @@ use broccoli_abi::{
 };
 
 use crate::engine::{Instance, Stop};
+use crate::load::export_name;
 use crate::{Host, Module, Spare};
 
 /// A started task. [`Run::step`] runs it until it is done.
@@ -160,7 +161,10 @@ impl<H: Host + 'static> Run<H> {
         match self.at {
             Stage::Initialize => instance.call(EXPORT_INITIALIZE, &[], false, fuel),
             Stage::Alloc => instance.call(EXPORT_ALLOC, &[self.args_len], true, fuel),
-            Stage::Task { ptr } => instance.call(&inner.exports[self.function], &[ptr, self.args_len], true, fuel),
+            Stage::Task { ptr } => {
+                let export = export_name(&inner.functions[self.function]);
+                instance.call(&export, &[ptr, self.args_len], true, fuel)
+            }
             Stage::Ended | Stage::Failed => Stop::Failed(Failure::Ended),
         }
     }

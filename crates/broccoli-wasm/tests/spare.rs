@@ -82,11 +82,11 @@ fn seen(run: &mut Run<Quiet>) -> Seen {
 }
 
 fn fresh(module: &Module) -> Seen {
-    seen(&mut module.start("t", &[0x80], Quiet::default()).unwrap())
+    seen(&mut module.start("t", &[0x80], Quiet::default()).expect("starts"))
 }
 
 fn with(module: &Module, spare: &mut Spare<Quiet>) -> Seen {
-    let mut run = module.start_with("t", &[0x80], Quiet::default(), spare).unwrap();
+    let mut run = module.start_with("t", &[0x80], Quiet::default(), spare).expect("starts");
     assert!(spare.is_empty());
     let seen = seen(&mut run);
     run.keep(spare);
@@ -95,7 +95,7 @@ fn with(module: &Module, spare: &mut Spare<Quiet>) -> Seen {
 
 /// Runs a module several times. Whether its instance is kept.
 fn is_kept(wat: &str) -> bool {
-    let module = load(wat).unwrap();
+    let module = load(wat).expect("is a module");
     let (expected, mut spare) = (fresh(&module), Spare::new());
     let mut kept = Vec::new();
     for _ in 0..3 {

@@ -365,7 +365,7 @@ fn check_exports(wasm: &wasmi::Module, functions: &[Function]) -> Result<bool, L
     let task = FuncType::new([I32, I32], [I64]);
     for name in functions.iter().map(export_name) {
         if !has_func(wasm, &name, &task)? {
-            return Err(LoadError::MissingExport(name.into()));
+            return Err(LoadError::MissingExport(name));
         }
     }
     for export in wasm.exports() {
