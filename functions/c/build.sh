@@ -14,6 +14,6 @@ trap 'rm -f "$object"' EXIT
 ${CLANG:-clang-19} --target=wasm32 -mcpu=mvp -mmutable-globals -mbulk-memory -msign-ext -mnontrapping-fptoint \
   -std=c11 -Wall -Wextra -Werror -Os -ffreestanding -fvisibility=hidden -c hello.c -o "$object"
 "$linker" -flavor wasm "$object" -o "${1:-hello.wasm}" --no-entry --strip-all --gc-sections \
-  --stack-first -z stack-size=1024 --page-size=1 --initial-heap=2048
+  --stack-first -z stack-size=1024 --page-size=1 --initial-heap=2048 --export=__stack_pointer
 # A module is data, though the linker marks it as a program.
 chmod 644 "${1:-hello.wasm}"

@@ -6,7 +6,7 @@ use broccoli_abi::cbor::{Head, Reader};
 use broccoli_abi::{CANVAS_TAG, SubmitAnswer, validate_item};
 use broccoli_fuzz::{Random, replace};
 use broccoli_proto::{Canvas, Cbor};
-use broccoli_wasm::{Engine, Failure, Function, Host, HostCall, Limits, Module, Step, Type};
+use broccoli_wasm::{Engine, Failure, Function, Host, HostCall, Limits, Module, Spare, Step, Type};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use wasm_mutate::WasmMutate;
 
@@ -15,6 +15,9 @@ const FUNCTIONS_MAX: usize = 8;
 /// Most steps of a run, and the fuel of each step.
 const STEPS_MAX: usize = 20;
 const STEP_FUEL: u64 = 1_000;
+
+/// The fuel that a run used, and its result if it has ended.
+type Ran = (u64, Option<Result<Vec<u8>, Failure>>);
 
 // Half of the mutations keep the Wasm valid: after byte mutations, it seldom passes the validator.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
@@ -34,18 +37,26 @@ fuzz_target!(|wasm: &[u8]| {
     for limits in [Limits::host(), Limits::chip()] {
         if let Ok(module) = Engine::new(limits).load(wasm) {
             assert_eq!(broccoli_wasm::functions(wasm).as_ref(), Ok(module.functions()));
-            module.functions().iter().take(FUNCTIONS_MAX).for_each(|function| run(&module, function, &limits));
+            let mut spare = Spare::new();
+            for function in module.functions().iter().take(FUNCTIONS_MAX) {
+                let expected = run(&module, function, &limits, &mut Spare::new());
+                // Once to leave an instance, and once to find it.
+                for _ in 0..2 {
+                    assert_eq!(run(&module, function, &limits, &mut spare), expected);
+                }
+            }
         }
     }
 });
 
-/// Whatever the code does, each step returns, and a result has the type of the function.
-fn run(module: &Module, function: &Function, limits: &Limits) {
+/// Whatever the code does, each step returns, and a result has the type of the function. None if it does not start.
+fn run(module: &Module, function: &Function, limits: &Limits, spare: &mut Spare<Counting>) -> Option<Ran> {
     let mut args = Vec::new();
     broccoli_proto::cbor::put_array_header(&mut args, function.args.len());
     function.args.iter().for_each(|arg| args.extend_from_slice(example(&arg.ty).as_bytes()));
     assert_eq!(function.check_args(&args), Ok(()));
-    let Ok(mut run) = module.start(&function.name, &args, Counting(0)) else { return };
+    let mut run = module.start_with(&function.name, &args, Counting(0), spare).ok()?;
+    let mut result = None;
     for _ in 0..STEPS_MAX {
         match run.step(STEP_FUEL) {
             Step::Yielded | Step::Sleep { .. } => {}
@@ -55,19 +66,28 @@ fn run(module: &Module, function: &Function, limits: &Limits) {
             },
             Step::Call(HostCall::LedSet { .. } | HostCall::GpioWrite { .. }) => run.answer_call(Ok(0)),
             Step::Call(call) => run.answer_call(Err(&format!("{call:?}"))),
-            Step::Done(Ok(result)) => {
-                let is_canvas = Reader::new(&result).head() == Ok(Head::Tag(CANVAS_TAG));
-                assert!(result.len() <= limits.result_bytes_max && validate_item(&result).is_ok());
-                assert!(is_canvas || function.ret.success().accepts(&result));
-                return;
-            }
-            // The text of a task's error may be empty.
-            Step::Done(Err(Failure::TaskError(_) | Failure::Retry { .. })) => return,
-            Step::Done(Err(failure)) => {
-                assert!(!failure.to_string().is_empty());
-                return;
+            Step::Done(done) => {
+                check(&done, function, limits);
+                result = Some(done);
+                break;
             }
         }
+    }
+    let fuel = run.fuel_used();
+    run.keep(spare);
+    Some((fuel, result))
+}
+
+fn check(result: &Result<Vec<u8>, Failure>, function: &Function, limits: &Limits) {
+    match result {
+        Ok(result) => {
+            let is_canvas = Reader::new(result).head() == Ok(Head::Tag(CANVAS_TAG));
+            assert!(result.len() <= limits.result_bytes_max && validate_item(result).is_ok());
+            assert!(is_canvas || function.ret.success().accepts(result));
+        }
+        // The text of a task's error may be empty.
+        Err(Failure::TaskError(_) | Failure::Retry { .. }) => {}
+        Err(failure) => assert!(!failure.to_string().is_empty()),
     }
 }
 

@@ -347,6 +347,13 @@ impl<F: Flash> Driver<F> {
 
     /// Does actions and runs tasks, for a limited time. Returns whether there may be more to do.
     fn work(&mut self) -> bool {
+        let is_busy = self.work_for_a_burst();
+        // Packets need memory, too.
+        self.executor.library().spare().clear();
+        is_busy
+    }
+
+    fn work_for_a_burst(&mut self) -> bool {
         let end = Instant::now() + BURST;
         loop {
             if let Some(action) = self.node.poll_action() {
@@ -505,6 +512,8 @@ impl<F: Flash> Driver<F> {
 
     /// Loads a module if there is memory for it.
     fn load(&mut self, id: &ModuleHash, functions: &Functions) -> Result<(), String> {
+        // Loading needs more memory than anything else.
+        self.executor.library().spare().clear();
         let need = self.heap_bytes(self.store.code_len(id).unwrap_or(0));
         check_memory(need, self.make_room(id, need))?;
         let code = self.store.code(id).map_err(|error| error.to_string())?;
@@ -513,9 +522,12 @@ impl<F: Flash> Driver<F> {
         Ok(())
     }
 
-    /// Unloads the other modules if this one needs their memory. They are loaded again when they are called. Returns
-    /// the free memory, in bytes.
+    /// Frees the spare instance if this module needs its memory, then unloads the other modules. They are loaded again
+    /// when they are called. Returns the free memory, in bytes.
     fn make_room(&mut self, id: &ModuleHash, need: usize) -> usize {
+        if need > (self.device.memory)().free {
+            self.executor.library().spare().clear();
+        }
         if need > (self.device.memory)().free {
             self.executor.library().remove_others(id);
         }

@@ -125,7 +125,7 @@ impl Executor {
             return false;
         };
         let Some((run, mut execution)) = self.running.remove(at) else { return false };
-        let step = execution.step(&mut self.pace);
+        let step = execution.step(&mut self.pace, self.library.spare());
         execution.take_news(|news| reports.push(Report::News(run, news)));
         match step {
             Step::Ended(outcome) => {

@@ -25,7 +25,7 @@ use broccoli_core::{Execute, RunId};
 use broccoli_proto::message::{Attempt, Failure};
 use broccoli_proto::module::NativeModule;
 use broccoli_proto::{Cause, Cbor, JobId, ModuleHash};
-use broccoli_run::{Ask, Code, Execution, Items, Library, News, Pace, Progress, RunLimits, Step};
+use broccoli_run::{Ask, Code, Execution, Items, Library, News, Pace, Progress, RunLimits, Spare, Step};
 use broccoli_wasm::{Module, SubmitAnswer};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -171,7 +171,7 @@ impl Executor {
         };
         self.seed = self.seed.wrapping_add(1);
         let mut execution = Execution::new(code, function.name.clone(), items, self.limits, MACHINE, self.seed);
-        let step = execution.step(&mut self.first_slice);
+        let step = execution.step(&mut self.first_slice, self.library.spare());
         tell_news(run, &mut execution, &self.reports);
         match step {
             Step::Ended(outcome) => Some(outcome),
@@ -271,6 +271,8 @@ fn run_to_end(
     reports: &UnboundedSender<Report>,
 ) -> Result<Cbor, Failure> {
     let Work { run, mut execution, native, mut step } = work;
+    // For the calls of a bin. It ends with the run, because it holds a module.
+    let mut spare = Spare::default();
     loop {
         match step {
             Step::Ended(outcome) => return outcome,
@@ -302,7 +304,7 @@ fn run_to_end(
         if let Some((answer, why)) = word.take_answer() {
             execution.answer_submit(answer, &why);
         }
-        step = execution.step(pace);
+        step = execution.step(pace, &mut spare);
         tell_news(run, &mut execution, reports);
     }
 }

@@ -22,7 +22,7 @@ use broccoli_wasm::{Limits, Run, Step as Stepped};
 
 use crate::builtin::{self, Builtins, Next};
 use crate::failure::failure_of;
-use crate::host::{Machine, MachineVitals, TaskHost};
+use crate::host::{Machine, MachineVitals, Spare, TaskHost};
 use crate::items::Items;
 use crate::library::Code;
 use crate::pace::Pace;
@@ -118,7 +118,6 @@ enum State {
 
 /// The call of the current item.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most calls are of Wasm: a box would cost each an allocation")]
 enum Call {
     /// No item is being called.
     None,
@@ -223,9 +222,9 @@ impl Execution {
         }
     }
 
-    /// Runs one slice. Several calls of a bin can end in one slice. `pace` learns from it. After the end it does
-    /// nothing.
-    pub fn step(&mut self, pace: &mut Pace) -> Step {
+    /// Runs one slice. Several calls of a bin can end in one slice. `pace` learns from it. Calls that start take the
+    /// instance in `spare`, and calls that end leave theirs there. After the end it does nothing.
+    pub fn step(&mut self, pace: &mut Pace, spare: &mut Spare) -> Step {
         let now_us = self.now_us();
         // The answer of a function counts, even if it took too long.
         if !matches!(self.call, Call::Function(Some(_))) {
@@ -242,7 +241,7 @@ impl Execution {
             self.state = State::Ready;
         }
         let before = self.fuel_used;
-        let step = self.slice(pace.fuel());
+        let step = self.slice(pace.fuel(), spare);
         pace.learn(self.fuel_used - before, || self.now_us() - now_us);
         step
     }
@@ -282,11 +281,11 @@ impl Execution {
         }
     }
 
-    fn slice(&mut self, fuel: u64) -> Step {
+    fn slice(&mut self, fuel: u64, spare: &mut Spare) -> Step {
         let goal = self.fuel_used.saturating_add(fuel);
         loop {
             let step = match &mut self.call {
-                Call::Wasm(_) => self.step_wasm(goal),
+                Call::Wasm(_) => self.step_wasm(goal, spare),
                 Call::Builtin(..) => self.step_builtin(),
                 Call::Function(_) => self.step_function(),
                 Call::None if self.fuel_used >= goal => Some(Step::Yielded),
@@ -295,7 +294,7 @@ impl Execution {
                         let result = self.items.take_result();
                         Some(self.end(Ok(result)))
                     }
-                    Some(args) => self.begin(args),
+                    Some(args) => self.begin(args, spare),
                 },
             };
             if let Some(step) = step {
@@ -306,16 +305,19 @@ impl Execution {
 
     /// Starts the call of the next item. Not inlined: its stack frame must not stay below the guest.
     #[inline(never)]
-    fn begin(&mut self, args: Cbor) -> Option<Step> {
+    fn begin(&mut self, args: Cbor, spare: &mut Spare) -> Option<Step> {
         let code = self.code.clone();
         match &code {
-            Code::Wasm(module) => match module.start(&self.function, args.as_bytes(), self.host.clone()) {
-                Ok(run) => {
-                    self.call = Call::Wasm(run);
-                    None
+            Code::Wasm(module) => {
+                let host = self.host.lend();
+                match module.start_with(&self.function, args.as_bytes(), host, &mut spare.0) {
+                    Ok(run) => {
+                        self.call = Call::Wasm(run);
+                        None
+                    }
+                    Err(error) => Some(self.fail(failure_of(&error, module.limits()))),
                 }
-                Err(error) => Some(self.fail(failure_of(&error, module.limits()))),
-            },
+            }
             Code::Builtin(module, builtins) => self.begin_builtin(module, builtins, &args),
             Code::Shell => {
                 self.call = Call::Function(None);
@@ -336,20 +338,20 @@ impl Execution {
     }
 
     #[inline(never)]
-    fn step_wasm(&mut self, goal: u64) -> Option<Step> {
+    fn step_wasm(&mut self, goal: u64, spare: &mut Spare) -> Option<Step> {
         let Call::Wasm(run) = &mut self.call else { return None };
         let left = goal.min(self.limits.fuel_max).saturating_sub(self.fuel_used).max(1);
         let before = run.fuel_used();
         let stepped = run.step(left);
         self.fuel_used += run.fuel_used() - before;
         match stepped {
-            Stepped::Done(result) => self.end_wasm(result),
+            Stepped::Done(result) => self.end_wasm(result, spare),
             Stepped::Sleep { ms } => Some(self.sleep(u64::from(ms) * 1_000)),
             Stepped::Submit { canvas } => Some(self.ask(Ask::Submit(canvas))),
             Stepped::Call(call) => Some(self.ask(Ask::Board(call))),
             Stepped::Yielded if self.fuel_used >= self.limits.fuel_max => {
                 let text = format!("out of fuel: used {} of {}", self.fuel_used, self.limits.fuel_max);
-                self.keep_host();
+                self.end_run(spare);
                 Some(self.fail(Failure::new(Cause::Crashed, text)))
             }
             Stepped::Yielded => Some(Step::Yielded),
@@ -358,8 +360,8 @@ impl Execution {
 
     /// Not inlined: its stack frame must not stay below the guest.
     #[inline(never)]
-    fn end_wasm(&mut self, result: Result<Vec<u8>, broccoli_wasm::Failure>) -> Option<Step> {
-        self.keep_host();
+    fn end_wasm(&mut self, result: Result<Vec<u8>, broccoli_wasm::Failure>, spare: &mut Spare) -> Option<Step> {
+        self.end_run(spare);
         match (result, &self.code) {
             (Ok(value), _) => self.push(Cbor::from_encoded(value)),
             (Err(error), Code::Wasm(module)) => Some(self.fail(failure_of(&error, module.limits()))),
@@ -367,10 +369,11 @@ impl Execution {
         }
     }
 
-    /// Ends the call and takes its host back.
-    fn keep_host(&mut self) {
-        if let Call::Wasm(run) = mem::replace(&mut self.call, Call::None) {
-            self.host = run.into_host();
+    /// Ends the call, takes its host back, and leaves its instance in `spare`.
+    fn end_run(&mut self, spare: &mut Spare) {
+        if let Call::Wasm(mut run) = mem::replace(&mut self.call, Call::None) {
+            mem::swap(&mut self.host, run.host_mut());
+            run.keep(&mut spare.0);
         }
     }
 

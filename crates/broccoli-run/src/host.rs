@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::mem;
 
 use broccoli_proto::SplitMix64;
 use broccoli_wasm::Host;
@@ -15,6 +16,17 @@ pub struct Machine {
     pub now_us: fn() -> u64,
     /// Unix time in milliseconds, if it is known.
     pub unix_ms: fn() -> Option<u64>,
+}
+
+/// The instance of the last call, for the next call of the same module. Use one for each thread that steps runs.
+#[derive(Debug, Default)]
+pub struct Spare(pub(crate) broccoli_wasm::Spare<TaskHost>);
+
+impl Spare {
+    /// Frees the instance.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// Measurements of the machine, for `sys.vitals`. `None` if a value is not known.
@@ -40,6 +52,11 @@ pub(crate) struct TaskHost {
 impl TaskHost {
     pub(crate) fn new(machine: Machine, seed: u64, now_us: u64) -> TaskHost {
         TaskHost { machine, random: SplitMix64(seed), progress: Progress::new(now_us), lines: Vec::new() }
+    }
+
+    /// The host for a call. It takes the lines along.
+    pub(crate) fn lend(&mut self) -> TaskHost {
+        TaskHost { lines: mem::take(&mut self.lines), ..self.clone() }
     }
 }
 

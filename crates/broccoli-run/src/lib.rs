@@ -33,7 +33,7 @@ use alloc::vec::Vec;
 
 pub use builtin::{About, Builtins, modules as builtin_modules};
 pub use execution::{Ask, Execution, News, RunLimits, Step};
-pub use host::{Machine, MachineVitals};
+pub use host::{Machine, MachineVitals, Spare};
 pub use items::Items;
 pub use library::{Code, Library};
 pub use pace::Pace;

@@ -7,7 +7,7 @@ use broccoli_abi::{HostCall, SubmitAnswer};
 use broccoli_proto::message::Failure;
 use broccoli_proto::{Cause, Cbor};
 use broccoli_run::{
-    About, Ask, Builtins, Code, Execution, Items, Library, Machine, MachineVitals, News, Pace, RunLimits, Step,
+    About, Ask, Builtins, Code, Execution, Items, Library, Machine, MachineVitals, News, Pace, RunLimits, Spare, Step,
     builtin_modules,
 };
 use broccoli_wasm::{Engine, Limits, Module};
@@ -86,7 +86,7 @@ fn builtin_of(about: About<'_>, function: &str, args: Cbor) -> Execution {
 }
 
 fn step(execution: &mut Execution) -> Step {
-    execution.step(&mut Pace::new(5_000, FUEL))
+    execution.step(&mut Pace::new(5_000, FUEL), &mut Spare::default())
 }
 
 fn news(execution: &mut Execution) -> Vec<News> {
@@ -126,10 +126,10 @@ fn a_slice_teaches_the_pace_of_the_next() {
     let (mut pace, mut run) =
         (Pace::new(5_000, FUEL), wasm(SLEEP, "(call $sleep (i32.const 1)) (loop $l (br $l)) unreachable"));
     let before = format!("{pace:?}");
-    assert_eq!(run.step(&mut pace), Step::Waits);
+    assert_eq!(run.step(&mut pace, &mut Spare::default()), Step::Waits);
     assert_eq!(format!("{pace:?}"), before, "a slice that was not used up");
     pass(1);
-    assert_eq!(run.step(&mut pace), Step::Yielded);
+    assert_eq!(run.step(&mut pace, &mut Spare::default()), Step::Yielded);
     // The clock of the test does not advance, so the fuel is doubled.
     assert_eq!(format!("{pace:?}"), format!("{:?}", Pace::new(5_000, 2 * FUEL)));
 }
@@ -265,8 +265,37 @@ fn several_calls_of_a_bin_end_in_one_slice() {
     // With little fuel, each call needs its own slice.
     let mut run = execution(Code::Wasm(module("", SEVEN)), "t", lists, true, RunLimits::default());
     let mut pace = Pace::new(5_000, 1).at_least(1);
-    let steps = std::iter::from_fn(|| matches!(run.step(&mut pace), Step::Yielded).then_some(())).count();
+    let steps =
+        std::iter::from_fn(|| matches!(run.step(&mut pace, &mut Spare::default()), Step::Yielded).then_some(()))
+            .count();
     assert!(steps >= 3, "{steps}");
+}
+
+/// Also the next run, and one that continues when another one has left its instance.
+#[test]
+fn no_call_sees_what_an_earlier_one_left() {
+    let logs = format!(r#"{LOG} {SLEEP} (global $calls (export "calls") (mut i32) (i32.const 0))"#);
+    // Doubles its result, and adds to the number of calls, which must be 0.
+    let body = "(call $log (i32.const 16) (i32.const 5))
+        (call $sleep (i32.const 100))
+        (i32.store8 (i32.const 8) (i32.add (i32.mul (i32.load8_u (i32.const 8)) (i32.const 2)) (global.get $calls)))
+        (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+        (i64.const 0x800000001)";
+    let code = Code::Wasm(module(&logs, body));
+    let lists = Cbor::encode(&[[0u8; 0]; 3]);
+    let (mut spare, mut pace) = (Spare::default(), Pace::new(5_000, FUEL));
+    let mut runs = [0; 2].map(|_| execution(code.clone(), "t", lists.clone(), true, RunLimits::default()));
+    for _ in 0..3 {
+        for run in &mut runs {
+            assert_eq!(run.step(&mut pace, &mut spare), Step::Waits);
+            assert_eq!(news(run), [News::Logged("hello".into())]);
+        }
+        pass(100);
+    }
+    for run in &mut runs {
+        assert_eq!(run.step(&mut pace, &mut spare), Step::Ended(Ok(Cbor::encode(&[14, 14, 14]))));
+        assert_eq!(news(run), []);
+    }
 }
 
 #[test]

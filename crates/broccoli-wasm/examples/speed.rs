@@ -1,10 +1,10 @@
-//! The cost of one task: a fresh instance and a run, in microseconds of wall time.
+//! The cost of one task, in a new instance and in the instance of the task before, in microseconds of wall time.
 //!
 //! `cargo run --release -p broccoli-wasm --example speed`
 
 use std::time::Instant;
 
-use broccoli_wasm::{Engine, Limits, Module, NoHost, Step};
+use broccoli_wasm::{Engine, Limits, Module, NoHost, Spare, Step};
 
 fn main() {
     let wasm = include_bytes!("../../../functions/tasks.wasm");
@@ -23,17 +23,21 @@ fn main() {
         ("primes", &[0x81, 0x19, 0x4e, 0x20], 20),
     ];
     for (function, args, rounds) in cases {
-        println!("{function:8} {:9.2} us", best_of_5(&module, function, args, rounds));
+        let [new, kept] = [false, true].map(|keep| best_of_5(&module, function, args, rounds, keep));
+        println!("{function:8} {new:9.2} us in a new instance, {kept:9.2} us in a kept one");
     }
 }
 
-fn best_of_5(module: &Module, function: &str, args: &[u8], rounds: u32) -> f64 {
-    let mut best = f64::INFINITY;
+fn best_of_5(module: &Module, function: &str, args: &[u8], rounds: u32, keep: bool) -> f64 {
+    let (mut best, mut spare) = (f64::INFINITY, Spare::new());
     for _ in 0..5 {
         let start = Instant::now();
         for _ in 0..rounds {
-            let mut run = module.start(function, args, NoHost).expect("starts");
+            let mut run = module.start_with(function, args, NoHost, &mut spare).expect("starts");
             while !matches!(run.step(1_000_000), Step::Done(result) if result.is_ok()) {}
+            if keep {
+                run.keep(&mut spare);
+            }
         }
         best = best.min(start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
     }

@@ -7,6 +7,8 @@
 //! ```text
 //! Engine ──load──► Module ──start──► Run ──step──► Done | Yielded | Sleep | Submit | Call
 //! (limits)         (checked, shared)  (one task, fresh instance)
+//!                        ▲                 │
+//!                        └──── Spare ◄─────┘ keep: the instance, to be made fresh again
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -17,8 +19,10 @@ mod engine;
 mod host;
 mod limits;
 mod load;
+mod restorable;
 mod run;
 mod section;
+mod spare;
 
 pub use broccoli_abi::{Arg, Function, Functions, HostCall, SubmitAnswer, Type};
 pub use host::{Host, NoHost};
@@ -26,3 +30,4 @@ pub use limits::Limits;
 pub use load::{Engine, LoadError, Module};
 pub use run::{Failure, Run, Step};
 pub use section::functions;
+pub use spare::Spare;

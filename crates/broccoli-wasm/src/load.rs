@@ -2,18 +2,15 @@
 //!
 //! Owns the checks at load. A [`Module`] has passed all of them, was instantiated once as a test, and never changes.
 
-use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 
 use broccoli_abi::{ABI_VERSION, DescribeError, EXPORT_TASK_PREFIX, Function, Functions};
 
 use crate::engine::{Compiled, Compiler};
 use crate::section::Sections;
-use crate::{Failure, Host, Limits, Run};
+use crate::{Failure, Host, Limits, Run, Spare};
 
 /// Loads modules under fixed [`Limits`]. Cheap: keep one for each node.
 #[derive(Clone, Debug)]
@@ -67,8 +64,7 @@ impl Engine {
 
     fn compile(&self, wasm: &[u8], functions: Functions) -> Result<Module, LoadError> {
         let compiled = self.compiler.compile(wasm, &functions, &self.limits)?;
-        let exports = functions.iter().map(export_name).collect();
-        Ok(Module { inner: Arc::new(Inner { limits: self.limits, functions, exports, compiled }) })
+        Ok(Module { inner: Arc::new(Inner { limits: self.limits, functions, compiled }) })
     }
 }
 
@@ -98,6 +94,21 @@ impl Module {
     /// There is no such function; the arguments do not match it or exceed a limit; the instance does not start, for
     /// example because memory is short.
     pub fn start<H: Host + 'static>(&self, function: &str, args: &[u8], host: H) -> Result<Run<H>, Failure> {
+        self.start_with(function, args, host, &mut Spare::new())
+    }
+
+    /// Like [`Module::start`], with the instance that [`Run::keep`] kept, if it is of this module. The run finds it as
+    /// fresh as a new one.
+    ///
+    /// # Errors
+    /// As of [`Module::start`].
+    pub fn start_with<H: Host + 'static>(
+        &self,
+        function: &str,
+        args: &[u8],
+        host: H,
+        spare: &mut Spare<H>,
+    ) -> Result<Run<H>, Failure> {
         let inner = &self.inner;
         let index = inner
             .functions
@@ -109,7 +120,7 @@ impl Module {
             return Err(Failure::ArgsTooLarge { bytes, max });
         }
         inner.functions[index].check_args(args).map_err(Failure::BadArgs)?;
-        Run::new(self.clone(), index, args, host)
+        Run::new(self.clone(), index, args, host, spare)
     }
 }
 
@@ -117,14 +128,12 @@ impl Module {
 pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) functions: Functions,
-    /// Names of the exports of the functions, in the same order.
-    pub(crate) exports: Vec<Box<str>>,
     pub(crate) compiled: Compiled,
 }
 
 /// The name under which a function is exported.
-pub(crate) fn export_name(function: &Function) -> Box<str> {
-    format!("{EXPORT_TASK_PREFIX}{}", function.name).into()
+pub(crate) fn export_name(function: &Function) -> String {
+    [EXPORT_TASK_PREFIX, &function.name].concat()
 }
 
 /// Why a module is refused.

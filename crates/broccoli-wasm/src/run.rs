@@ -1,7 +1,8 @@
 //! One run of one task: a fresh instance that is stepped.
 //!
 //! Owns the order of a run (`_initialize`, `broccoli_alloc`, the task) and the check of its result. The engine suspends
-//! calls. A run that fails or is dropped leaves nothing behind.
+//! calls. A run that fails or is dropped leaves nothing behind, and the instance of one that has ended well is made
+//! fresh before the next run.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,7 +17,8 @@ use broccoli_abi::{
 };
 
 use crate::engine::{Instance, Stop};
-use crate::{Host, Module};
+use crate::load::export_name;
+use crate::{Host, Module, Spare};
 
 /// A started task. [`Run::step`] runs it until it is done.
 pub struct Run<H> {
@@ -25,7 +27,7 @@ pub struct Run<H> {
     /// The arguments, until they are written into the guest.
     args: Box<[u8]>,
     args_len: u32,
-    instance: Instance<H>,
+    instance: Box<Instance<H>>,
     at: Stage,
     /// Whether the call of this stage has started.
     begun: bool,
@@ -58,14 +60,24 @@ pub enum Step {
 enum Stage {
     Initialize,
     Alloc,
-    Task { ptr: u32 },
+    Task {
+        ptr: u32,
+    },
+    /// The task returned.
     Ended,
+    Failed,
 }
 
 impl<H: Host + 'static> Run<H> {
-    pub(crate) fn new(module: Module, function: usize, args: &[u8], host: H) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        module: Module,
+        function: usize,
+        args: &[u8],
+        host: H,
+        spare: &mut Spare<H>,
+    ) -> Result<Self, Failure> {
         let inner = &module.inner;
-        let instance = inner.compiled.instantiate(host, &inner.limits)?;
+        let instance = spare.instance(&module, host)?;
         let at = if inner.compiled.initialize { Stage::Initialize } else { Stage::Alloc };
         let max = u32::MAX as usize;
         let args_len = u32::try_from(args.len()).map_err(|_| Failure::ArgsTooLarge { bytes: args.len(), max })?;
@@ -113,6 +125,13 @@ impl<H: Host + 'static> Run<H> {
         self.instance.into_host()
     }
 
+    /// Ends the run. If the task has returned, its instance is kept for the next run of the module, with the host.
+    pub fn keep(self, spare: &mut Spare<H>) {
+        if self.at == Stage::Ended {
+            spare.keep(self.module, self.instance);
+        }
+    }
+
     /// Runs until the task is done, sleeps, submits, calls the board, or has used `fuel`. A single instruction that
     /// needs more (a large copy) gets it.
     pub fn step(&mut self, fuel: u64) -> Step {
@@ -142,8 +161,11 @@ impl<H: Host + 'static> Run<H> {
         match self.at {
             Stage::Initialize => instance.call(EXPORT_INITIALIZE, &[], false, fuel),
             Stage::Alloc => instance.call(EXPORT_ALLOC, &[self.args_len], true, fuel),
-            Stage::Task { ptr } => instance.call(&inner.exports[self.function], &[ptr, self.args_len], true, fuel),
-            Stage::Ended => Stop::Failed(Failure::Ended),
+            Stage::Task { ptr } => {
+                let export = export_name(&inner.functions[self.function]);
+                instance.call(&export, &[ptr, self.args_len], true, fuel)
+            }
+            Stage::Ended | Stage::Failed => Stop::Failed(Failure::Ended),
         }
     }
 
@@ -156,7 +178,7 @@ impl<H: Host + 'static> Run<H> {
                 self.at = Stage::Ended;
                 return Some(Step::Done(self.read_result(value)));
             }
-            Stage::Ended => Err(Failure::Ended),
+            Stage::Ended | Stage::Failed => Err(Failure::Ended),
         };
         match next {
             Ok(stage) => {
@@ -169,7 +191,7 @@ impl<H: Host + 'static> Run<H> {
     }
 
     fn failed(&mut self, failure: Failure) -> Step {
-        let at = mem::replace(&mut self.at, Stage::Ended);
+        let at = mem::replace(&mut self.at, Stage::Failed);
         self.begun = false;
         Step::Done(Err(match failure {
             // An allocator traps when memory is exhausted.

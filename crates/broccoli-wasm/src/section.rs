@@ -1,6 +1,7 @@
-//! Reads the custom sections of a Wasm binary without validating or instantiating it.
+//! Reads the sections of a Wasm binary without validating or instantiating it.
 
 use alloc::vec::Vec;
+use core::iter;
 
 use broccoli_abi::{ABI_VERSION, Function, Functions, SECTION_ABI, SECTION_TASKS};
 
@@ -27,16 +28,13 @@ pub(crate) struct Sections {
 
 impl Sections {
     pub(crate) fn read(wasm: &[u8]) -> Result<Self, LoadError> {
-        let mut rest = wasm.strip_prefix(&HEADER).ok_or(LoadError::NotWasm)?;
         // A linker joins the sections of several objects. Other tools may leave them separate.
         let (mut abi, mut tasks) = (Vec::new(), Vec::new());
         let mut has_start = false;
-        while let Some((&id, after)) = rest.split_first() {
-            rest = after;
-            let body = sized(&mut rest).ok_or(LoadError::Truncated)?;
+        for section in sections(wasm)? {
+            let (id, mut content) = section?;
             has_start |= id == ID_START;
             if id == ID_CUSTOM {
-                let mut content = body;
                 let name = sized(&mut content).ok_or(LoadError::Truncated)?;
                 if name == SECTION_ABI.as_bytes() {
                     abi.extend_from_slice(content);
@@ -58,8 +56,22 @@ impl Sections {
     }
 }
 
+/// The ids and the contents of all sections.
+pub(crate) fn sections(wasm: &[u8]) -> Result<impl Iterator<Item = Result<(u8, &[u8]), LoadError>>, LoadError> {
+    let mut rest = wasm.strip_prefix(&HEADER).ok_or(LoadError::NotWasm)?;
+    Ok(iter::from_fn(move || {
+        let (&id, after) = rest.split_first()?;
+        rest = after;
+        let content = sized(&mut rest);
+        if content.is_none() {
+            rest = &[];
+        }
+        Some(content.map(|content| (id, content)).ok_or(LoadError::Truncated))
+    }))
+}
+
 /// Takes a length and that many bytes off the front.
-fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(leb_u32(rest)?).ok()?;
     let (taken, after) = rest.split_at_checked(len)?;
     *rest = after;
@@ -67,7 +79,7 @@ fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Takes an unsigned LEB128 number of at most 32 bits off the front.
-fn leb_u32(rest: &mut &[u8]) -> Option<u32> {
+pub(crate) fn leb_u32(rest: &mut &[u8]) -> Option<u32> {
     let mut value = 0u64;
     for shift in (0..35).step_by(7) {
         let (&byte, after) = rest.split_first()?;

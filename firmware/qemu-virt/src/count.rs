@@ -15,7 +15,7 @@ mod machine;
 #[allow(dead_code)]
 mod memory;
 
-use broccoli_wasm::{Engine, Limits, Module, NoHost, Step};
+use broccoli_wasm::{Engine, Limits, Module, NoHost, Spare, Step};
 use log::{error, info};
 use riscv::register::minstret;
 
@@ -38,11 +38,12 @@ fn main() -> ! {
     info!("load of the example module: {instructions} instructions");
     let heap = memory::heap();
     info!("heap: {} bytes for it, {} at most", heap.used, heap.peak);
-    // Each task runs twice: the first run finds no stack that it can use again.
+    // Each task runs twice: the first run finds no instance that it can use again.
     for (name, function, args) in
         [("a task that does nothing", "identity", &b"\x81\xf6"[..]), ("mapper", "mapper", b"\x81\x65green")]
     {
-        let runs = [count(|| run(&module, function, args)), count(|| run(&module, function, args))];
+        let mut spare = Spare::new();
+        let runs = [count(|| run(&module, function, args, &mut spare)), count(|| run(&module, function, args, &mut spare))];
         match runs {
             [(first, true), (later, true)] => info!("{name}: {first} instructions, later {later}"),
             _ => {
@@ -54,8 +55,12 @@ fn main() -> ! {
     machine::exit(0)
 }
 
-fn run(module: &Module, function: &str, args: &[u8]) -> bool {
-    module.start(function, args, NoHost).is_ok_and(|mut run| matches!(run.step(FUEL), Step::Done(Ok(_))))
+/// Runs a task as a node does. Returns whether it succeeded.
+fn run(module: &Module, function: &str, args: &[u8], spare: &mut Spare<NoHost>) -> bool {
+    let Ok(mut run) = module.start_with(function, args, NoHost, spare) else { return false };
+    let succeeded = matches!(run.step(FUEL), Step::Done(Ok(_)));
+    run.keep(spare);
+    succeeded
 }
 
 /// Runs `work`, and returns how many instructions it took.

@@ -258,7 +258,7 @@ mod tests {
         let setting = flags_setting();
         let expected = "target.wasm32-unknown-unknown.rustflags = [\"-Ctarget-cpu=mvp\",\"-Ctarget-feature=";
         assert!(setting.starts_with(expected), "{setting}");
-        assert!(setting.ends_with("\"-Clink-arg=--initial-heap=2048\",]"), "{setting}");
+        assert!(setting.ends_with("\"-Clink-arg=--export=__stack_pointer\",]"), "{setting}");
         assert_eq!(CARGO_CONFIG.matches("\n  \"-C").count(), setting.matches("\"-C").count());
     }
 

@@ -3,7 +3,9 @@
 //! Owns the configuration of wasmi, the mapping of its errors, and the suspended call.
 
 mod imports;
+mod start;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -20,8 +22,10 @@ use wasmi::{
 };
 
 use self::imports::{Import, Room, State, Suspend};
+use self::start::Start;
 use super::Stop;
 use crate::load::export_name;
+use crate::restorable::is_restorable;
 use crate::{Failure, Host, Limits, LoadError, NoHost};
 
 /// The unit in which wasmi counts the height of a stack, although its API says bytes.
@@ -38,6 +42,8 @@ pub(crate) struct Compiler {
 pub(crate) struct Compiled {
     /// Whether it exports `_initialize`.
     pub(crate) initialize: bool,
+    /// How an instance starts, if it can be made fresh again.
+    start: Option<Start>,
     imports: Vec<Import>,
     engine: wasmi::Engine,
     module: wasmi::Module,
@@ -104,8 +110,11 @@ impl Compiler {
         let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let imports = imports(&module)?;
         let initialize = check_exports(&module, functions)?;
-        let compiled = Compiled { initialize, imports, engine, module };
-        compiled.start(NoHost, limits).map_err(|error| refused(&error, limits))?;
+        let mut compiled = Compiled { initialize, start: None, imports, engine, module };
+        let (store, instance) = compiled.instantiate(NoHost, limits).map_err(|error| refused(&error, limits))?;
+        if is_restorable(wasm) {
+            compiled.start = Start::of(&store, instance);
+        }
         Ok(compiled)
     }
 }
@@ -128,16 +137,32 @@ impl Compiled {
     /// # Errors
     /// It does not start, for example because memory is short. When the module was loaded, it started within the same
     /// limits.
-    pub(crate) fn instantiate<H: Host + 'static>(&self, host: H, limits: &Limits) -> Result<Instance<H>, Failure> {
-        let (store, instance) = self.start(host, limits).map_err(not_started)?;
+    pub(crate) fn start<H: Host + 'static>(&self, host: H, limits: &Limits) -> Result<Box<Instance<H>>, Failure> {
+        let (store, instance) = self.instantiate(host, limits).map_err(not_started)?;
         let memory = instance.get_memory(&store, EXPORT_MEMORY);
         // Exports are checked when a module is loaded, so this would be an error of the engine.
         let memory = memory.ok_or_else(|| Failure::Trap("the memory export is gone".into()))?;
         let (call, room) = (Call::None, Room::default());
-        Ok(Instance { store, instance, memory, call, answer: 0, room, gives: false, fuel_used: 0 })
+        Ok(Box::new(Instance { store, instance, memory, call, answer: 0, room, gives: false, fuel_used: 0 }))
     }
 
-    fn start<H: Host + 'static>(&self, host: H, limits: &Limits) -> Result<(Store<State<H>>, wasmi::Instance), Error> {
+    /// Whether [`Compiled::restore`] is possible. The last call of the instance must have returned.
+    pub(crate) fn can_restore<H: Host + 'static>(&self, instance: &Instance<H>) -> bool {
+        self.start.as_ref().is_some_and(|start| start.memory_bytes == instance.memory().len())
+    }
+
+    /// Makes what the guest can change in an instance of this module as it is in a new one. Returns false if that is
+    /// not possible: drop the instance then. See also [`Instance::begin`].
+    pub(crate) fn restore<H: Host + 'static>(&self, instance: &mut Instance<H>) -> bool {
+        let Instance { store, instance: exports, memory, .. } = instance;
+        self.start.as_ref().is_some_and(|start| start.restore(store, *exports, *memory))
+    }
+
+    fn instantiate<H: Host + 'static>(
+        &self,
+        host: H,
+        limits: &Limits,
+    ) -> Result<(Store<State<H>>, wasmi::Instance), Error> {
         let mut store = Store::new(&self.engine, State::new(host, limits));
         store.limiter(|state| &mut state.guard);
         let imports: Vec<Extern> = self.imports.iter().map(|import| Extern::Func(import.bind(&mut store))).collect();
@@ -147,6 +172,13 @@ impl Compiled {
 }
 
 impl<H: Host + 'static> Instance<H> {
+    /// Forgets the last run: replaces its host, its limits and its call.
+    pub(crate) fn begin(&mut self, host: H, limits: &Limits) {
+        *self.store.data_mut() = State::new(host, limits);
+        (self.call, self.answer, self.room) = (Call::None, 0, Room::default());
+        (self.gives, self.fuel_used) = (false, 0);
+    }
+
     /// Calls an export with these arguments and this much fuel. It returns at most one number.
     pub(crate) fn call(&mut self, export: &str, args: &[u32], gives: bool, fuel: u64) -> Stop {
         let Some(func) = self.instance.get_func(&self.store, export) else {
@@ -333,7 +365,7 @@ fn check_exports(wasm: &wasmi::Module, functions: &[Function]) -> Result<bool, L
     let task = FuncType::new([I32, I32], [I64]);
     for name in functions.iter().map(export_name) {
         if !has_func(wasm, &name, &task)? {
-            return Err(LoadError::MissingExport(name.into()));
+            return Err(LoadError::MissingExport(name));
         }
     }
     for export in wasm.exports() {
