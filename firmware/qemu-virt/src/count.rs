@@ -43,7 +43,8 @@ fn main() -> ! {
         [("a task that does nothing", "identity", &b"\x81\xf6"[..]), ("mapper", "mapper", b"\x81\x65green")]
     {
         let mut spare = Spare::new();
-        let runs = [count(|| run(&module, function, args, &mut spare)), count(|| run(&module, function, args, &mut spare))];
+        let runs =
+            [count(|| run(&module, function, args, &mut spare)), count(|| run(&module, function, args, &mut spare))];
         match runs {
             [(first, true), (later, true)] => info!("{name}: {first} instructions, later {later}"),
             _ => {
