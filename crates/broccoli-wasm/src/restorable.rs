@@ -1,7 +1,7 @@
 //! Whether an instance of a module can be made fresh again from outside.
 //!
-//! Its memory can. Its globals can, if all are exported. What else instructions can change, tables and dropped segments,
-//! is out of reach, so a module with such an instruction gets a new instance for each run.
+//! Its memory can. Its globals can, if all are exported. What else instructions can change, tables and dropped
+//! segments, is out of reach, so a module with such an instruction gets a new instance for each run.
 
 use crate::section::{leb_u32, sections, sized};
 

@@ -33,6 +33,8 @@ fn module(exports: &str, body: &str, end: &str) -> String {
             (elem declare func $two)
             (func $one (result i32) (i32.const 1))
             (func $two (result i32) (i32.const 2))
+            (func $number_at (param i32) (result i64)
+                (i64.extend_i32_s (call_indirect (type $number) (local.get 0))))
             (func $digest (result i64) (local $sum i64) (local $at i32)
                 (block $end (loop $next
                     (br_if $end (i32.ge_u (local.get $at) (memory.size)))
@@ -44,9 +46,9 @@ fn module(exports: &str, body: &str, end: &str) -> String {
                 (local.set $sum (i64.xor (local.get $sum) (i64.extend_i32_s (i32.reinterpret_f32 (global.get $f)))))
                 (local.set $sum (i64.mul (local.get $sum) (i64.const 31)))
                 (local.set $sum (i64.xor (local.get $sum) (i64.reinterpret_f64 (global.get $d))))
-                (local.set $sum (i64.add (local.get $sum) (i64.extend_i32_s (call_indirect (type $number) (i32.const 0)))))
+                (local.set $sum (i64.add (local.get $sum) (call $number_at (i32.const 0))))
                 (local.set $sum (i64.mul (local.get $sum) (i64.const 31)))
-                (local.set $sum (i64.add (local.get $sum) (i64.extend_i32_s (call_indirect (type $number) (i32.const 1)))))
+                (local.set $sum (i64.add (local.get $sum) (call $number_at (i32.const 1))))
                 (i64.and (local.get $sum) (i64.const -129)))
             (func (export "broccoli_alloc") (param i32) (result i32) (i32.const 580))
             (func (export "task_t") (param i32 i32) (result i64) (local $digest i64)
@@ -65,7 +67,8 @@ const ALL: &str = r#"(export "d" (global $d))"#;
 const VALUE: &str = "(i64.const 9)";
 const ERROR: &str = "(i64.const 0x64_80000002)";
 const WRITES: &str = "(memory.fill (i32.const 0) (i32.const 0xab) (i32.const 600))
-    (global.set $i (i32.const 1)) (global.set $l (i64.const 2)) (global.set $f (f32.const 3)) (global.set $d (f64.const 4))";
+    (global.set $i (i32.const 1)) (global.set $l (i64.const 2))
+    (global.set $f (f32.const 3)) (global.set $d (f64.const 4))";
 
 /// What can be seen of a run from outside: its steps, its fuel, and its log.
 type Seen = (Vec<Step>, u64, Vec<String>);
@@ -301,15 +304,18 @@ fn the_example_modules_are_kept() {
     }
 }
 
+fn bulk(name: &str, to: u32, from: u32, len: u32) -> String {
+    format!("(memory.{name} (i32.const {to}) (i32.const {from}) (i32.const {len}))")
+}
+
 /// An instruction, and whether a module with it can be kept.
 fn instructions() -> impl Strategy<Value = (String, bool)> {
     let (at, len) = (0..640u32, 0..64u32);
     prop_oneof![
-        6 => (at.clone(), any::<i64>()).prop_map(|(at, n)| (format!("(i64.store (i32.const {at}) (i64.const {n}))"), true)),
-        4 => (at.clone(), any::<u8>(), len.clone())
-            .prop_map(|(at, n, len)| (format!("(memory.fill (i32.const {at}) (i32.const {n}) (i32.const {len}))"), true)),
-        2 => (at.clone(), at, len)
-            .prop_map(|(to, from, len)| (format!("(memory.copy (i32.const {to}) (i32.const {from}) (i32.const {len}))"), true)),
+        6 => (at.clone(), any::<i64>())
+            .prop_map(|(at, n)| (format!("(i64.store (i32.const {at}) (i64.const {n}))"), true)),
+        4 => (at.clone(), any::<u8>(), len.clone()).prop_map(|(at, n, len)| (bulk("fill", at, n.into(), len), true)),
+        2 => (at.clone(), at, len).prop_map(|(to, from, len)| (bulk("copy", to, from, len), true)),
         4 => any::<i32>().prop_map(|n| (format!("(global.set $i (i32.const {n}))"), true)),
         2 => any::<i64>().prop_map(|n| (format!("(global.set $l (i64.const {n}))"), true)),
         2 => any::<i16>().prop_map(|n| (format!("(global.set $f (f32.const {n}))"), true)),
@@ -335,7 +341,8 @@ proptest! {
         end in ends(),
         exported in prop::bool::weighted(0.9),
     ) {
-        let parts = format!(r#"{} (elem $functions func $two) (data $bytes "passive")"#, if exported { ALL } else { "" });
+        let parts = r#"(elem $functions func $two) (data $bytes "passive")"#;
+        let parts = format!("{} {parts}", if exported { ALL } else { "" });
         let text: Vec<_> = body.iter().map(|(text, _)| text.as_str()).collect();
         let wat = module(&parts, &text.join("\n"), end);
         let kept = is_kept(&wat);

@@ -24,8 +24,8 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Of an instance in which nothing of the guest has run. None if its memory is too large, or a global that can change
-    /// is a reference, which belongs to this store.
+    /// Of an instance in which nothing of the guest has run. None if its memory is too large, or a global that can
+    /// change is a reference, which belongs to this store.
     pub(super) fn of<T>(store: &Store<T>, instance: wasmi::Instance) -> Option<Start> {
         let memory = instance.get_memory(store, EXPORT_MEMORY)?.data(store);
         if memory.len() > MEMORY_BYTES_MAX {
