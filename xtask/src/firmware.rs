@@ -171,7 +171,10 @@ fn options(args: &[String]) -> Result<(Chip, Partitions, Also)> {
     }
     let chip = chip.ok_or(USAGE)?;
     if also == Also::Layout && !Chip::XTENSA.contains(&chip) {
-        return Err(format!("--layout is for esp32 and esp32s3: for {chip:?} an image is built anyway; {USAGE}"));
+        return Err(format!(
+            "--layout is for esp32 and esp32s3: for {} an image is built anyway; {USAGE}",
+            chip.name()
+        ));
     }
     Ok((chip, partitions.unwrap_or(chip.partitions()), also))
 }

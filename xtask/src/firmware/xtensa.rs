@@ -24,7 +24,7 @@ const TOOLCHAIN: &str = "esp";
 const OLDEST_MINOR: u32 = 95;
 /// What the linker's script of a chip must leave for the stack, in bytes. Tasks run on it.
 const STACK_MIN: u64 = 65_536;
-/// The RAM for code, in bytes: of the ESP32 without the cache, of the ESP32-S3 without what it shares with data.
+/// The RAM for code of an ESP32 beside the cache, in bytes. That of an ESP32-S3 is shared with data.
 const CODE_RAM_ESP32: u64 = 128 << 10;
 
 /// Options for the compiler from rustup: see `firmware/qemu-xtensa/.cargo/config.toml`. It does not know the core of the
